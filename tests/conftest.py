@@ -1,0 +1,20 @@
+"""Fixtures shared by the whole suite: everything runs offline, on tiny doubles or on real files when they are there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of public data files; tests that need it are skipped where it is absent."""
+    folder = Path(os.environ.get("MENDER_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}; set MENDER_TEST_DATA to a folder that holds it")
+    return folder
