@@ -1,0 +1,257 @@
+"""The two tables that every data set becomes: items and interactions.
+
+Sources read raw files and hand them to `prepare`, which checks the columns, orders every user's history by
+time, drops repeated purchases, filters to the k-core and keeps the latest items of each user: the preparation
+that S3-Rec, P5, TIGER and Mender (Paischer et al. 2025, arXiv:2412.08604) share.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import polars as pl
+
+from preference_benchmark.columns import identifier, rating, require_columns, strings, unix_seconds
+
+__all__ = ["Counts", "ReadReport", "Tables", "k_core", "prepare"]
+
+_UNTITLED = "untitled item"
+_REQUIRED_ITEM_COLUMNS = ("item_id", "title")
+_REQUIRED_INTERACTION_COLUMNS = ("user_id", "item_id")
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many distinct users and items, and how many interactions, a table of interactions holds."""
+
+    users: int = 0
+    items: int = 0
+    interactions: int = 0
+
+    @classmethod
+    def of(cls, interactions: pl.DataFrame) -> Counts:
+        """Counts of a table with the columns user_id and item_id."""
+        users, items = interactions["user_id"].n_unique(), interactions["item_id"].n_unique()
+        return cls(users, items, interactions.height)
+
+    def __str__(self) -> str:
+        return f"{self.users:,} users, {self.items:,} items, {self.interactions:,} interactions"
+
+
+@dataclass(frozen=True)
+class ReadReport:
+    """What was read and what was dropped on the way; `print` it.
+
+    Attributes:
+        source: name of the source.
+        files: the files that were read.
+        lines: non-empty lines (or rows) in these files.
+        malformed: lines that could not be parsed and were left out.
+        malformed_lines: where the first of them are, as "file:line".
+        dropped: rows left out by reason, before the k-core.
+        notes: other things worth knowing, by what was counted.
+        before: counts that went into the k-core.
+        after: counts that came out of the k-core. The items table holds exactly these items.
+        kept: interactions left after each history was cut to its latest `max_history`.
+    """
+
+    source: str = "table"
+    files: tuple[str, ...] = ()
+    lines: int = 0
+    malformed: int = 0
+    malformed_lines: tuple[str, ...] = ()
+    dropped: dict[str, int] = field(default_factory=dict)
+    notes: dict[str, int] = field(default_factory=dict)
+    before: Counts = Counts()
+    after: Counts = Counts()
+    kept: int = 0
+
+    def __str__(self) -> str:
+        rows = [f"source: {self.source}"]
+        if self.files:
+            rows.append(f"read: {self.lines:,} lines of {', '.join(self.files)}")
+        if self.malformed:
+            first = ", ".join(self.malformed_lines)
+            rows.append(f"malformed: {self.malformed:,} lines left out (first: {first})")
+        rows += [f"dropped: {count:,} {reason}" for reason, count in self.dropped.items() if count]
+        rows += [f"note: {count:,} {what}" for what, count in self.notes.items() if count]
+        rows.append(f"before k-core: {self.before}")
+        rows.append(f"after k-core: {self.after}")
+        rows.append(f"kept: {self.kept:,} interactions in the latest part of each history")
+        return "\n".join(rows)
+
+
+@dataclass(frozen=True)
+class Tables:
+    """A data set: its items, its interactions, and how they came to be.
+
+    Attributes:
+        items: item_id (str), title (str, never empty), text (str), aspects (list of str: short lower-case
+            attribute phrases), then whatever the source knows. Sorted by item_id; row number = item index.
+        interactions: user_id (str), step (int64, 0-based position in the user's kept history), item_id (str),
+            timestamp (int64, Unix seconds, or an order index where the source has no time), rating (float64,
+            1 to 5, null where unknown), review (str, may be empty). Sorted by user_id, then step.
+        report: what was read and dropped.
+    """
+
+    items: pl.DataFrame
+    interactions: pl.DataFrame
+    report: ReadReport
+
+    def training_period(self) -> pl.DataFrame:
+        """Interactions that no evaluation target hides behind: all but the last two of every user."""
+        return self.interactions.filter(pl.col("step") + 2 < pl.len().over("user_id"))
+
+
+def prepare(
+    items: pl.DataFrame | pl.LazyFrame,
+    interactions: pl.DataFrame | pl.LazyFrame,
+    *,
+    min_user: int = 5,
+    min_item: int = 5,
+    max_history: int = 20,
+    unknown_items: str = "error",
+    report: ReadReport | None = None,
+) -> Tables:
+    """Checked, ordered and filtered tables from raw ones.
+
+    Histories are ordered by timestamp, ties by their order in the table. Where a user met an item more than
+    once only the first meeting counts, so that a history never holds its own target. Then users with fewer
+    than `min_user` and items with fewer than `min_item` interactions are removed until nothing changes (the
+    k-core), and the latest `max_history` interactions of every user are kept. A user with a single
+    interaction falls out with the k-core; the report's counts before and after say how many do.
+
+    Args:
+        items: item_id, title; optionally text (default: the title), aspects (default: none), metadata.
+        interactions: user_id, item_id; optionally timestamp (integer Unix seconds, date, datetime or ISO 8601
+            text; without the column the order of the rows is the order in time; rows where it is null are
+            dropped), rating (1-5, null where unknown) and review.
+        min_user: fewest interactions of a user.
+        min_item: fewest interactions of an item.
+        max_history: interactions kept per user.
+        unknown_items: "error" or "drop": interactions with items that the items table lacks.
+        report: what the source already knows about the reading; completed here.
+
+    Raises:
+        ValueError: if columns are missing or of a wrong type, if items are unknown, or if nothing is left.
+
+    >>> items = pl.DataFrame({"item_id": ["tea", "mug"], "title": ["Green tea", "Stoneware mug"]})
+    >>> rows = pl.DataFrame({"user_id": list("aabb"), "item_id": ["mug", "tea", "tea", "mug"]})
+    >>> prepare(items, rows, min_user=2, min_item=2).interactions["item_id"].to_list()
+    ['mug', 'tea', 'tea', 'mug']
+    """
+    if min_user < 1 or min_item < 1 or max_history < 3:
+        raise ValueError(
+            f"min_user={min_user}, min_item={min_item}, max_history={max_history}: pass at least 1, 1 and 3 "
+            "(a history needs one item to learn from, one to validate and one to test on)."
+        )
+    if unknown_items not in ("error", "drop"):
+        raise ValueError(f'unknown_items={unknown_items!r} is not known; pass "error" or "drop".')
+    report = report or ReadReport()
+    dropped, notes = dict(report.dropped), dict(report.notes)
+
+    rows = _checked_interactions(interactions)
+    lines = rows.height
+    catalogue = _checked_items(items, dropped)
+    rows = _drop(rows, pl.col("timestamp").is_not_null(), "interactions without a timestamp", dropped)
+    rows = _known_items(rows, catalogue, unknown_items, dropped)
+    rows = rows.sort("user_id", "timestamp", maintain_order=True)
+    first = pl.struct("user_id", "item_id").is_first_distinct()
+    rows = _drop(rows, first, "repeated user-item pairs", dropped)
+
+    before = Counts.of(rows)
+    rows = k_core(rows, min_user=min_user, min_item=min_item)
+    after = Counts.of(rows)
+    if rows.is_empty():
+        raise ValueError(
+            f"no interaction is left after filtering with min_user={min_user}, min_item={min_item}: {before} "
+            "came in. Lower min_user and min_item, or pass more data."
+        )
+    catalogue = catalogue.join(rows.select("item_id").unique(), on="item_id", how="semi").sort("item_id")
+    notes["items without a title of their own"] = catalogue.filter(pl.col("title") == _UNTITLED).height
+    length = pl.len().over("user_id").cast(pl.Int64)
+    step = pl.int_range(pl.len(), dtype=pl.Int64).over("user_id") - (length - max_history).clip(lower_bound=0)
+    rows = rows.with_columns(step=step).filter(pl.col("step") >= 0)
+    rows = rows.select("user_id", "step", "item_id", "timestamp", "rating", "review")
+    report = replace(
+        report,
+        lines=report.lines or lines,
+        dropped=dropped,
+        notes=notes,
+        before=before,
+        after=after,
+        kept=rows.height,
+    )
+    return Tables(catalogue, rows, report)
+
+
+def k_core(interactions: pl.DataFrame, *, min_user: int, min_item: int) -> pl.DataFrame:
+    """The largest part of a table in which every user and every item has enough interactions.
+
+    Args:
+        interactions: user_id, item_id and any other columns, in any order, which is kept.
+        min_user: fewest interactions of a user.
+        min_item: fewest interactions of an item.
+    """
+    # Both filters look at the same state; each round removes only rows that cannot be in the core, so the
+    # fixed point is the same as with alternating filters. Dense integer codes keep the rounds cheap.
+    codes = interactions.select(
+        row=pl.int_range(pl.len()),
+        user=pl.col("user_id").rank("dense"),
+        item=pl.col("item_id").rank("dense"),
+    )
+    enough = (pl.len().over("user") >= min_user) & (pl.len().over("item") >= min_item)
+    while (kept := codes.filter(enough)).height < codes.height:
+        codes = kept
+    return interactions[codes["row"]]
+
+
+def _drop(rows: pl.DataFrame, keep: pl.Expr, reason: str, dropped: dict[str, int]) -> pl.DataFrame:
+    """Rows where `keep` holds; the others are counted under `reason`."""
+    kept = rows.filter(keep)
+    dropped[reason] = dropped.get(reason, 0) + rows.height - kept.height
+    return kept
+
+
+def _checked_interactions(interactions: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame:
+    """Interactions with the six contract columns less `step`, in their own types and order."""
+    rows = interactions.lazy().collect()
+    require_columns(rows, _REQUIRED_INTERACTION_COLUMNS, "interactions")
+    rows = rows.with_columns(identifier(rows, "user_id"), identifier(rows, "item_id"), unix_seconds(rows))
+    rows = rows.with_columns(rating(rows), strings(rows, "review"))
+    return rows.select("user_id", "item_id", "timestamp", "rating", "review")
+
+
+def _checked_items(items: pl.DataFrame | pl.LazyFrame, dropped: dict[str, int]) -> pl.DataFrame:
+    """Items with item_id, title, text and aspects first, each id once."""
+    frame = items.lazy().collect()
+    require_columns(frame, _REQUIRED_ITEM_COLUMNS, "items")
+    frame = frame.with_columns(identifier(frame, "item_id"), strings(frame, "title"), strings(frame, "text"))
+    if "aspects" not in frame.columns:
+        frame = frame.with_columns(aspects=pl.lit([], dtype=pl.List(pl.String)))
+    elif frame.schema["aspects"] not in (pl.List(pl.String), pl.List(pl.Null)):
+        raise ValueError(f"items.aspects has type {frame.schema['aspects']}; pass lists of strings.")
+    frame = frame.with_columns(pl.col("aspects").cast(pl.List(pl.String)).fill_null([]))
+    frame = _drop(frame, pl.col("item_id").is_first_distinct(), "items listed more than once", dropped)
+    title = pl.col("title").str.strip_chars().replace("", _UNTITLED)
+    frame = frame.with_columns(title=title)
+    frame = frame.with_columns(text=pl.when(pl.col("text") == "").then("title").otherwise("text"))
+    first = ["item_id", "title", "text", "aspects"]
+    return frame.select(*first, pl.exclude(first))
+
+
+def _known_items(
+    rows: pl.DataFrame, catalogue: pl.DataFrame, unknown_items: str, dropped: dict[str, int]
+) -> pl.DataFrame:
+    known = rows.join(catalogue.select("item_id"), on="item_id", how="semi", maintain_order="left")
+    if known.height == rows.height:
+        return rows
+    if unknown_items == "error":
+        unknown = rows.join(catalogue.select("item_id"), on="item_id", how="anti")["item_id"].unique().sort()
+        raise ValueError(
+            f"{unknown.len():,} item ids of the interactions are not in the items table, among them "
+            f'{unknown.head(5).to_list()}. Add these items, or pass unknown_items="drop" to leave out their '
+            f"{rows.height - known.height:,} interactions."
+        )
+    dropped["interactions with items that the items table lacks"] = rows.height - known.height
+    return known
