@@ -109,8 +109,8 @@ class ResidualKMeans:
     Args:
         levels: number of levels L.
         codes: codes per level K; None chooses from the number of items (see `choose_codes`).
-        components: cluster in the space of at most this many principal components: several times faster on wide
-            embeddings and fewer collisions, for a little more reconstruction error. None keeps the full width.
+        components: cluster in the space of at most this many principal components: several times faster on
+            wide embeddings and fewer collisions, for a little more reconstruction error. None keeps all.
         iterations: k-means iterations per level.
         seed: seed of the k-means starts.
 
