@@ -1,0 +1,319 @@
+"""The catalogue as a prefix tree of semantic IDs.
+
+Every item row owns one code tuple; constrained decoding walks the tuples level by level. The tree is stored as
+level-wise compressed sparse rows over lexicographically sorted codes: the children of a node are a contiguous range,
+so child ids cost nothing and a leaf's position stands for its item (the layout of STATIC, arXiv:2602.22647, without
+its dense levels).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = ["REMOVED", "SemanticIdCatalogue"]
+
+REMOVED = -1
+"""Code of every level of a row that was removed: the row keeps its number, nothing can retrieve it."""
+
+
+class SemanticIdCatalogue:
+    """Item rows and their semantic IDs, with the prefix tree that constrains decoding.
+
+    Immutable: `add` and `remove` return a new catalogue. Row numbers never change, so titles, histories and saved
+    results stay valid when items come and go.
+
+    Args:
+        codes: one code per level, coarse to fine; a removed row holds `REMOVED` at every level. Shape: (N, L).
+        codebook_sizes: how many codes each level has. Length L.
+
+    Raises:
+        ValueError: if a code lies outside its codebook, two rows share a code tuple, or no row is left.
+
+    >>> catalogue = SemanticIdCatalogue(torch.tensor([[0, 1], [2, 0], [0, 0]]), codebook_sizes=[3, 2])
+    >>> len(catalogue), (2, 0) in catalogue, (2, 1) in catalogue
+    (3, True, False)
+    >>> catalogue.rows(torch.tensor([[0, 0], [1, 1]]))
+    tensor([ 2, -1])
+    """
+
+    def __init__(self, codes: Tensor, codebook_sizes: Sequence[int]) -> None:
+        codes = torch.as_tensor(codes)
+        self.codebook_sizes = tuple(int(size) for size in codebook_sizes)
+        _check_shape(codes, self.codebook_sizes)
+        self.codes = codes.to(torch.int32)
+        live = (codes != REMOVED).any(dim=1)
+        _check_range(codes, live, self.codebook_sizes)
+        self.num_live = int(live.sum())
+        if self.num_live == 0:
+            raise ValueError(f"the catalogue has no item left ({len(codes)} rows, all removed); add items before use")
+        self._build(live)
+
+    def _build(self, live: Tensor) -> None:
+        """Sort the live codes and derive the child ranges of every level."""
+        rows = None if bool(live.all()) else live.nonzero().squeeze(1)
+        codes = self.codes if rows is None else self.codes[rows]
+        order = _lexicographic_order(codes, self.codebook_sizes)
+        already_sorted = order is None
+        if not already_sorted:
+            codes = codes[order]
+        self._row_of_leaf: Tensor | None = None
+        if rows is not None or not already_sorted:
+            row_of_leaf = order if rows is None else rows if already_sorted else rows[order]
+            self._row_of_leaf = row_of_leaf.to(torch.int32)
+
+        levels, count = len(self.codebook_sizes), len(codes)
+        starts = torch.ones(count, dtype=torch.bool, device=codes.device)
+        starts[1:] = False
+        parent_of_leaf_start = torch.zeros(1, dtype=torch.int64, device=codes.device)
+        self._child_start: list[Tensor] = []
+        self._code: list[Tensor | None] = []
+        self.widest: list[int] = []
+        for level in range(levels):
+            column = codes[:, level]
+            starts[1:] |= column[1:] != column[:-1]
+            leaf_start = starts.nonzero().squeeze(1)
+            if level == levels - 1 and len(leaf_start) != count:
+                self._raise_duplicates(starts)
+            # A node's first child is the node of the next level that begins at the same leaf.
+            child_start = torch.searchsorted(leaf_start, parent_of_leaf_start)
+            child_start = torch.cat([child_start, child_start.new_tensor([len(leaf_start)])])
+            widths = child_start.diff()
+            self.widest.append(int(widths.max()))
+            node_code = column[leaf_start]
+            rank = torch.arange(len(leaf_start), device=codes.device) - torch.repeat_interleave(
+                child_start[:-1], widths
+            )
+            implied = bool((rank == node_code).all())
+            self._code.append(None if implied else node_code.to(_smallest_dtype(self.codebook_sizes[level])))
+            self._child_start.append(child_start.to(torch.int32 if count < 2**31 else torch.int64))
+            parent_of_leaf_start = leaf_start
+
+    def _raise_duplicates(self, starts: Tensor) -> None:
+        leaf = int((~starts).nonzero()[0])
+        leaves = torch.tensor([leaf - 1, leaf], device=starts.device)
+        first, second = self.rows_of_leaves(leaves).tolist()
+        code = tuple(self.codes[first].tolist())
+        raise ValueError(
+            f"item rows {first} and {second} share the semantic ID {code}; "
+            "separate them with a tie-breaking level (break_ties) before building the catalogue"
+        )
+
+    # Python's view ------------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return self.num_live
+
+    def __iter__(self) -> Iterator[tuple[int, ...]]:
+        """Code tuples of the live rows, in row order."""
+        live = self.codes[:, 0] != REMOVED
+        return (tuple(code) for code in self.codes[live].tolist())
+
+    def __contains__(self, code: object) -> bool:
+        if not isinstance(code, Sequence | Tensor) or len(code) != self.num_levels:
+            return False
+        return bool(self.rows(torch.as_tensor(code, device=self.device)[None])[0] >= 0)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, SemanticIdCatalogue):
+            return NotImplemented
+        return self.codebook_sizes == other.codebook_sizes and torch.equal(self.codes.cpu(), other.codes.cpu())
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        removed = self.num_rows - len(self)
+        gone = f", {removed} removed" if removed else ""
+        return f"SemanticIdCatalogue({len(self)} items{gone}, codebook_sizes={list(self.codebook_sizes)})"
+
+    @property
+    def num_levels(self) -> int:
+        """L, the length of a semantic ID."""
+        return len(self.codebook_sizes)
+
+    @property
+    def num_rows(self) -> int:
+        """N, the item rows including removed ones."""
+        return len(self.codes)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tree lives."""
+        return self.codes.device
+
+    @property
+    def index_bytes(self) -> int:
+        """Bytes of the tree: child ranges and codes, without the row table that the model stores anyway."""
+        parts = [*self._child_start, *(code for code in self._code if code is not None)]
+        return sum(part.numel() * part.element_size() for part in parts)
+
+    def num_nodes(self, level: int) -> int:
+        """Nodes at depth `level`: 1 at the root (level 0), the number of items at level L."""
+        return 1 if level == 0 else int(self._child_start[level].numel()) - 1 if level < self.num_levels else len(self)
+
+    # Items come and go --------------------------------------------------------------------------------------------
+
+    def add(self, codes: Tensor) -> SemanticIdCatalogue:
+        """A catalogue with new items appended as rows N, N+1, ...; existing rows keep number and codes.
+
+        Args:
+            codes: codes of the new items. Shape: (M, L).
+        """
+        codes = torch.as_tensor(codes, dtype=torch.int32, device=self.device)
+        if codes.dim() != 2 or codes.shape[1] != self.num_levels:
+            raise ValueError(f"new codes have shape {tuple(codes.shape)}; expected (M, {self.num_levels})")
+        return SemanticIdCatalogue(torch.cat([self.codes, codes]), self.codebook_sizes)
+
+    def remove(self, rows: Iterable[int] | Tensor) -> SemanticIdCatalogue:
+        """A catalogue in which `rows` can no longer be retrieved; all other rows keep number and codes.
+
+        Raises:
+            IndexError: if a row is not a live row of this catalogue.
+        """
+        rows = torch.as_tensor(rows if isinstance(rows, Tensor) else list(rows), dtype=torch.int64, device=self.device)
+        outside = (rows < 0) | (rows >= self.num_rows)
+        gone = outside | (self.codes[rows.clamp(0, self.num_rows - 1), 0] == REMOVED)
+        if bool(gone.any()):
+            raise IndexError(
+                f"item rows {rows[gone][:5].tolist()} are not in this catalogue of {self.num_rows} rows "
+                "(or were removed before); pass live rows only"
+            )
+        codes = self.codes.clone()
+        codes[rows] = REMOVED
+        return SemanticIdCatalogue(codes, self.codebook_sizes)
+
+    def to(self, device: torch.device | str) -> SemanticIdCatalogue:
+        """The same catalogue on another device."""
+        if torch.device(device) == self.device:
+            return self
+        moved = object.__new__(SemanticIdCatalogue)
+        moved.__dict__.update(self.__dict__)
+        moved.codes = self.codes.to(device)
+        moved._row_of_leaf = None if self._row_of_leaf is None else self._row_of_leaf.to(device)
+        moved._child_start = [start.to(device) for start in self._child_start]
+        moved._code = [None if code is None else code.to(device) for code in self._code]
+        return moved
+
+    # The tree -----------------------------------------------------------------------------------------------------
+
+    def children(self, level: int, nodes: Tensor) -> tuple[Tensor, Tensor]:
+        """First child of each node and the end of its child range, as node ids of level + 1.
+
+        Args:
+            level: depth of `nodes`, 0 for the root.
+            nodes: node ids of that depth. Any shape, int64.
+        """
+        start = self._child_start[level]
+        return start[nodes].long(), start[nodes + 1].long()
+
+    def codes_of(self, level: int, nodes: Tensor, parents: Tensor) -> Tensor:
+        """The last code of each node's prefix, int64.
+
+        Args:
+            level: depth of `nodes`, at least 1.
+            nodes: node ids of that depth. Any shape.
+            parents: their parents, same shape; read only where codes are implied by position.
+        """
+        code = self._code[level - 1]
+        if code is not None:
+            return code[nodes].long()
+        return nodes - self._child_start[level - 1][parents]
+
+    def descend(self, level: int, nodes: Tensor, codes: Tensor) -> Tensor:
+        """The child of each node that carries the given code, or -1 where there is none.
+
+        Args:
+            level: depth of `nodes`.
+            nodes: node ids of that depth; negative ids have no children. Shape: (B,).
+            codes: code at the next level. Shape: (B,).
+        """
+        parents = nodes.clamp(min=0)
+        low, end = self.children(level, parents)
+        high = end.clone()
+        for _ in range(max(1, self.widest[level].bit_length())):
+            middle = (low + high) // 2
+            inside = middle < high
+            below = inside & (self.codes_of(level + 1, middle.clamp(max=self.num_nodes(level + 1) - 1), parents) < codes)
+            low = torch.where(below, middle + 1, low)
+            high = torch.where(inside & ~below, middle, high)
+        last = self.num_nodes(level + 1) - 1
+        found = (low < end) & (self.codes_of(level + 1, low.clamp(max=last), parents) == codes) & (nodes >= 0)
+        return torch.where(found, low, torch.full_like(low, -1))
+
+    def rows(self, codes: Tensor) -> Tensor:
+        """Item rows of full code tuples, -1 for tuples that no item has.
+
+        Args:
+            codes: Shape: (M, L).
+
+        Returns:
+            Shape: (M,), int64.
+        """
+        codes = torch.as_tensor(codes, device=self.device).long()
+        nodes = torch.zeros(len(codes), dtype=torch.int64, device=self.device)
+        for level in range(self.num_levels):
+            nodes = self.descend(level, nodes, codes[:, level])
+        found = self.rows_of_leaves(nodes.clamp(min=0))
+        return torch.where(nodes >= 0, found, nodes)
+
+    def rows_of_leaves(self, leaves: Tensor) -> Tensor:
+        """Item rows of leaves (node ids at level L), int64."""
+        return leaves.long() if self._row_of_leaf is None else self._row_of_leaf[leaves].long()
+
+    def leaf_order(self, per_row: Tensor) -> Tensor:
+        """Reorder a per-row table (..., N) into leaf order (..., live items)."""
+        return per_row if self._row_of_leaf is None else per_row[..., self._row_of_leaf]
+
+
+def _check_shape(codes: Tensor, codebook_sizes: tuple[int, ...]) -> None:
+    if not codebook_sizes or min(codebook_sizes) < 1:
+        raise ValueError(f"codebook_sizes={list(codebook_sizes)}; every level needs at least one code")
+    if codes.dim() != 2 or codes.shape[1] != len(codebook_sizes):
+        raise ValueError(
+            f"codes have shape {tuple(codes.shape)}; expected (items, {len(codebook_sizes)}) "
+            f"for codebook_sizes={list(codebook_sizes)}"
+        )
+    if len(codes) == 0:
+        raise ValueError("the catalogue is empty (codes have no rows); pass the codes of at least one item")
+    if codes.is_floating_point() or codes.is_complex() or codes.dtype == torch.bool:
+        raise ValueError(f"codes have dtype {codes.dtype}; expected an integer type")
+
+
+def _check_range(codes: Tensor, live: Tensor, codebook_sizes: tuple[int, ...]) -> None:
+    limit = torch.tensor(codebook_sizes, device=codes.device)
+    wrong = ((codes < 0) | (codes >= limit)) & live[:, None]
+    if bool(wrong.any()):
+        row, level = wrong.nonzero()[0].tolist()
+        raise ValueError(
+            f"item row {row} has code {int(codes[row, level])} at level {level}, outside its codebook of "
+            f"{codebook_sizes[level]} codes; re-encode the item or enlarge codebook_sizes[{level}]"
+        )
+
+
+def _smallest_dtype(codebook_size: int) -> torch.dtype:
+    return torch.uint8 if codebook_size <= 2**8 else torch.int16 if codebook_size <= 2**15 else torch.int32
+
+
+def _lexicographic_order(codes: Tensor, codebook_sizes: tuple[int, ...]) -> Tensor | None:
+    """Rows sorted by code tuple, or None where they are sorted already.
+
+    As many levels as fit are packed into one mixed-radix int64 key; longer IDs are sorted key by key from the last
+    levels to the first with a stable sort.
+    """
+    keys: list[Tensor] = []
+    radix = 1
+    for level, size in enumerate(codebook_sizes):
+        if not keys or radix * size >= 2**62:
+            keys.append(torch.zeros(len(codes), dtype=torch.int64, device=codes.device))
+            radix = 1
+        keys[-1].mul_(size).add_(codes[:, level])
+        radix *= size
+    if len(keys) == 1 and bool((keys[0][1:] >= keys[0][:-1]).all()):
+        return None
+    order = None
+    for key in reversed(keys):
+        step = torch.argsort(key if order is None else key[order], stable=True)
+        order = step if order is None else order[step]
+    return order

@@ -1,0 +1,365 @@
+"""Mender: a language encoder and a small T5 decoder that writes the semantic ID of the next item.
+
+Preference discerning as generative retrieval (Paischer et al. 2024, arXiv:2412.08604): the encoder reads a preference
+and a history, the decoder attends to its states and generates one code per level. The item table is part of the
+weights, so a saved model retrieves from the same catalogue wherever it is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForTextEncoding,
+    GenerationConfig,
+    GenerationMixin,
+    LogitsProcessorList,
+    PreTrainedModel,
+)
+from transformers import initialization as init
+from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
+from transformers.models.t5.modeling_t5 import T5Stack
+
+from .catalogue import REMOVED, SemanticIdCatalogue
+from .catalogue_filter import ItemSelection
+from .configuration_mender import MenderConfig
+from .folded_decoder import FoldedDecoder
+from .logits_process import SemanticIdLogitsProcessor
+from .lora import add_lora
+from .retrieval import Recommendations, search
+
+__all__ = ["MenderForGenerativeRetrieval"]
+
+
+class MenderForGenerativeRetrieval(PreTrainedModel, GenerationMixin):
+    """Encoder, optional projection, T5 decoder and an untied head over the semantic-ID vocabulary.
+
+    The vocabulary is 0 for padding and start, then the codes of each level in turn; there is no end token.
+
+    Args:
+        config: the model's shape.
+        encoder: an encoder that is loaded already; built from `config.encoder` when absent.
+    """
+
+    config_class = MenderConfig
+    base_model_prefix = ""
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _no_split_modules = ["T5Block"]
+
+    def __init__(self, config: MenderConfig, encoder: PreTrainedModel | None = None) -> None:
+        super().__init__(config)
+        if encoder is None:
+            encoder = _encoder_class(config.encoder).from_config(config.encoder)
+        if getattr(encoder, "pooler", None) is not None:
+            encoder.pooler = None  # a sentence vector that nothing here reads, and distributed training would miss
+        self.encoder = encoder
+        width = config.encoder.hidden_size
+        same = width == config.decoder.d_model
+        self.encoder_proj = nn.Identity() if same else nn.Linear(width, config.decoder.d_model, bias=False)
+        self.decoder = T5Stack(config.decoder)
+        self.lm_head = nn.Linear(config.decoder.d_model, config.decoder.vocab_size, bias=False)
+        table = torch.full((config.num_items, config.num_levels), REMOVED, dtype=torch.int32)
+        self.register_buffer("item_codes", table, persistent=True)
+        self._catalogue: tuple[Any, SemanticIdCatalogue] | None = None
+        self._folded: tuple[Any, FoldedDecoder] | None = None
+        self.post_init()
+        # T5Stack asks for "wo" in float32, a pattern that would also catch BERT's "word_embeddings".
+        self._keep_in_fp32_modules = {"DenseReluDense.wo"}
+        self.generation_config = GenerationConfig(
+            max_new_tokens=config.num_levels,
+            length_penalty=0.0,
+            pad_token_id=0,
+            eos_token_id=None,
+            decoder_start_token_id=0,
+        )
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if module is self:
+            # The scales of T5: unit embeddings, and a head that starts with unit logits.
+            init.normal_(self.decoder.embed_tokens.weight, std=1.0)
+            init.normal_(self.lm_head.weight, std=self.config.decoder.d_model**-0.5)
+            if isinstance(self.encoder_proj, nn.Linear):
+                init.normal_(self.encoder_proj.weight, std=self.config.encoder.hidden_size**-0.5)
+
+    @classmethod
+    def from_encoder_pretrained(
+        cls,
+        name_or_path: str,
+        catalogue: SemanticIdCatalogue,
+        *,
+        decoder: dict[str, Any] | None = None,
+        encoder_training: str = "frozen",
+        **encoder_kwargs: Any,
+    ) -> MenderForGenerativeRetrieval:
+        """A model with a pretrained encoder and a new decoder.
+
+        Args:
+            name_or_path: any text encoder on the Hub or on disk.
+            catalogue: the items to retrieve.
+            decoder: fields in which the decoder differs from the paper's (6 layers of width 128).
+            encoder_training: "frozen" keeps the encoder as it is; "full" trains it; "lora" trains adapters on its
+                attention (see `add_lora` for ranks), and the result is a `peft.PeftModel` around the model.
+            **encoder_kwargs: passed on to the encoder's `from_pretrained`.
+
+        Raises:
+            ValueError: if `encoder_training` is none of the three.
+        """
+        modes = ("frozen", "full", "lora")
+        if encoder_training not in modes:
+            raise ValueError(f"encoder_training={encoder_training!r}; pass one of {', '.join(modes)}")
+        encoder_config = AutoConfig.from_pretrained(name_or_path, **encoder_kwargs)
+        encoder = _encoder_class(encoder_config).from_pretrained(name_or_path, **encoder_kwargs)
+        config = cls.config_class(
+            encoder=encoder.config,
+            decoder=decoder,
+            codebook_sizes=catalogue.codebook_sizes,
+            num_items=catalogue.num_rows,
+        )
+        model = cls(config, encoder=encoder)
+        model.set_catalogue(catalogue)
+        if encoder_training == "frozen":
+            model.encoder.requires_grad_(False)
+        elif encoder_training == "lora":
+            return add_lora(model)
+        return model.eval()
+
+    # The item table -----------------------------------------------------------------------------------------------
+
+    @property
+    def catalogue(self) -> SemanticIdCatalogue:
+        """The items this model retrieves, built from the saved item table when first asked for."""
+        table = self.item_codes
+        key = (table.data_ptr(), table._version, table.shape, table.device)
+        if self._catalogue is None or self._catalogue[0] != key:
+            self._catalogue = (key, SemanticIdCatalogue(table, self.config.codebook_sizes))
+        return self._catalogue[1]
+
+    def set_catalogue(self, catalogue: SemanticIdCatalogue) -> None:
+        """Replace the item table, for instance by `model.catalogue.add(...)` or `.remove(...)`.
+
+        Raises:
+            ValueError: if the catalogue's codebooks are not those the decoder was made for.
+        """
+        sizes = list(catalogue.codebook_sizes)
+        if sizes != list(self.config.codebook_sizes):
+            raise ValueError(
+                f"the catalogue has codebook_sizes={sizes}, the decoder {list(self.config.codebook_sizes)}; "
+                "encode the items with the quantizer the model was trained with"
+            )
+        self.item_codes = catalogue.codes.to(self.item_codes.device, torch.int32).clone()
+        self.config.num_items = catalogue.num_rows
+
+    def item_tokens(self, rows: Tensor) -> Tensor:
+        """Decoder tokens of items, as `labels` expects them.
+
+        Args:
+            rows: item rows. Shape: (...).
+
+        Returns:
+            Shape: (..., L), int64.
+
+        Raises:
+            IndexError: if a row is not in the catalogue.
+        """
+        rows = torch.as_tensor(rows, device=self.item_codes.device)
+        outside = (rows < 0) | (rows >= len(self.item_codes))
+        if not bool(outside.any()):
+            codes = self.item_codes[rows].long()
+            outside = codes[..., 0] == REMOVED
+        if bool(outside.any()):
+            raise IndexError(
+                f"item row {int(rows[outside].reshape(-1)[0])} is not in the catalogue of {len(self.item_codes)} rows"
+            )
+        sizes = torch.tensor([1, *self.config.codebook_sizes[:-1]], device=codes.device)
+        return codes + sizes.cumsum(0)
+
+    # Hugging Face's hooks -----------------------------------------------------------------------------------------
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Word embeddings of the encoder."""
+        return self.encoder.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the word embeddings of the encoder."""
+        self.encoder.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module:
+        """The head over the semantic-ID vocabulary."""
+        return self.lm_head
+
+    def train(self, mode: bool = True) -> MenderForGenerativeRetrieval:
+        """Set training mode; a frozen encoder stays in evaluation mode, so that its states never change."""
+        super().train(mode)
+        if mode and not any(parameter.requires_grad for parameter in self.encoder.parameters()):
+            self.encoder.eval()
+        return self
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        *,
+        encoder_outputs: BaseModelOutput | Sequence[Tensor] | None = None,
+        decoder_input_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        past_key_values: Any = None,
+        use_cache: bool | None = None,
+        num_items_in_batch: int | Tensor | None = None,
+        return_dict: bool | None = None,
+        **kwargs: Any,
+    ) -> Seq2SeqLMOutput | tuple[Tensor, ...]:
+        """Logits of the next code, and the cross-entropy of `labels`.
+
+        Args:
+            input_ids: text tokens. Shape: (B, T).
+            attention_mask: 1 for tokens, 0 for padding. Shape: (B, T).
+            encoder_outputs: states of the encoder, instead of `input_ids`. First entry of shape (B, T, encoder width).
+            decoder_input_ids: tokens written so far, the start token first. Shape: (B, steps).
+            labels: tokens of the targets (`item_tokens`), -100 where no loss is wanted. Shape: (B, L).
+            past_key_values: cache of earlier steps.
+            use_cache: whether to return the cache.
+            num_items_in_batch: labels in the whole batch, where it is accumulated over several forward passes.
+            return_dict: whether to return a tuple (`False`) or a `Seq2SeqLMOutput`.
+            **kwargs: passed on to the decoder.
+
+        Raises:
+            ValueError: if neither labels nor decoder inputs are given.
+        """
+        if decoder_input_ids is None:
+            if labels is None:
+                raise ValueError("pass labels (to train) or decoder_input_ids (to decode); to retrieve, use recommend()")
+            decoder_input_ids = self._shift_right(labels)
+        if encoder_outputs is None:
+            encoder_outputs = self._encoder_states(input_ids, attention_mask)
+        states = encoder_outputs[0]
+        decoded = self.decoder(
+            input_ids=decoder_input_ids,
+            encoder_hidden_states=self.encoder_proj(states.to(self.lm_head.weight.dtype)),
+            encoder_attention_mask=attention_mask,
+            past_key_values=past_key_values,
+            use_cache=use_cache if labels is None else False,
+            **{name: value for name, value in kwargs.items() if name in ("output_attentions", "output_hidden_states")},
+        )
+        logits = self.lm_head(decoded.last_hidden_state)
+        loss = None if labels is None else _cross_entropy(logits, labels, num_items_in_batch)
+        output = Seq2SeqLMOutput(
+            loss=loss,
+            logits=logits,
+            past_key_values=decoded.past_key_values,
+            decoder_hidden_states=decoded.get("hidden_states"),
+            decoder_attentions=decoded.get("attentions"),
+            cross_attentions=decoded.get("cross_attentions"),
+            encoder_last_hidden_state=states,
+        )
+        return output.to_tuple() if return_dict is False else output
+
+    def generate(self, *args: Any, constrained: bool = True, **kwargs: Any) -> Any:
+        """`GenerationMixin.generate`, over semantic IDs of the catalogue only.
+
+        Args:
+            *args: as for `generate`.
+            constrained: whether to add a `SemanticIdLogitsProcessor` where none is given.
+            **kwargs: as for `generate`. `recommend()` gives the same answers several times faster.
+        """
+        processors = LogitsProcessorList(kwargs.pop("logits_processor", None) or [])
+        if constrained and not any(isinstance(item, SemanticIdLogitsProcessor) for item in processors):
+            processors.append(SemanticIdLogitsProcessor(self.catalogue))
+        return super().generate(*args, logits_processor=processors, **kwargs)
+
+    # Retrieval ----------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def recommend(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        *,
+        encoder_outputs: BaseModelOutput | Sequence[Tensor] | None = None,
+        k: int = 10,
+        num_beams: int | str | None = None,
+        allowed: ItemSelection | None = None,
+        exclude: ItemSelection | None = None,
+        **ignored: Any,
+    ) -> Recommendations:
+        """The k best items of every user, with the log-probabilities of their semantic IDs.
+
+        Always deterministic: no sampling, no penalties, whatever the generation config says.
+
+        Args:
+            input_ids: text tokens. Shape: (B, T).
+            attention_mask: 1 for tokens, 0 for padding. Shape: (B, T).
+            encoder_outputs: states of the encoder, instead of `input_ids`.
+            k: items to return; fewer come back where the catalogue holds fewer.
+            num_beams: prefixes kept per level; `None` keeps max(30, 2 k), "exact" scores every item.
+            allowed: items that may be returned (rows or a boolean mask; shared or per user).
+            exclude: items that may not be returned, in the same forms.
+            **ignored: other outputs of a tokenizer, such as `token_type_ids`.
+
+        Returns:
+            Rows and scores of shape (B, k), best first.
+
+        Raises:
+            ValueError: for k < 1, num_beams < k, or a filter that leaves a user without items.
+        """
+        if set(ignored) - {"token_type_ids", "labels", "position_ids"}:
+            raise TypeError(f"recommend() got unexpected arguments {sorted(ignored)}")
+        if encoder_outputs is None:
+            training = self.encoder.training
+            self.encoder.eval()
+            try:
+                encoder_outputs = self._encoder_states(input_ids, attention_mask)
+            finally:
+                self.encoder.train(training)
+        memory = self.encoder_proj(encoder_outputs[0].to(self.lm_head.weight.dtype))
+        return search(
+            self._folded_decoder(),
+            self.catalogue,
+            memory,
+            attention_mask,
+            k=k,
+            num_beams=num_beams,
+            allowed=allowed,
+            exclude=exclude,
+        )
+
+    def _folded_decoder(self) -> FoldedDecoder:
+        """The decoder's folded weights, made anew whenever a parameter has changed."""
+        parts = (self.decoder, self.lm_head)
+        adapted = any(hasattr(module, "base_layer") for part in parts for module in part.modules())
+        key = tuple((p.data_ptr(), p._version, p.dtype) for part in parts for p in part.parameters())
+        if adapted or self._folded is None or self._folded[0] != key:
+            dtype = self.lm_head.weight.dtype
+            dtype = torch.float32 if dtype == torch.float16 else dtype
+            self._folded = (key, FoldedDecoder(self.decoder, self.lm_head, dtype))
+        return self._folded[1]
+
+    def _encoder_states(self, input_ids: Tensor | None, attention_mask: Tensor | None) -> tuple[Tensor]:
+        if input_ids is None:
+            raise ValueError("pass input_ids (the processor makes them) or encoder_outputs")
+        return (self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state,)
+
+    def _shift_right(self, labels: Tensor) -> Tensor:
+        shifted = functional.pad(labels[:, :-1], (1, 0), value=self.config.decoder_start_token_id)
+        return shifted.masked_fill(shifted == -100, self.config.pad_token_id)
+
+
+def _encoder_class(config: Any) -> type:
+    """The Auto class that gives the encoder alone: T5's would otherwise bring its decoder."""
+    return AutoModelForTextEncoding if type(config) in AutoModelForTextEncoding._model_mapping else AutoModel
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor, num_items_in_batch: int | Tensor | None) -> Tensor:
+    """Mean cross-entropy over labels, or over the labels of the whole accumulated batch."""
+    reduction = "mean" if num_items_in_batch is None else "sum"
+    loss = functional.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction=reduction)
+    return loss if num_items_in_batch is None else loss / num_items_in_batch

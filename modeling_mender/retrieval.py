@@ -1,0 +1,168 @@
+"""Constrained beam search over a catalogue: the search behind `model.recommend()`.
+
+Beams of a user are never materialised as a bigger batch. A step scores the beams, looks up the children of their
+nodes in the catalogue's tree and keeps the best `width` of them; the log-softmax stays over the full vocabulary, so
+scores equal those of `generate()` with `SemanticIdLogitsProcessor`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .catalogue import SemanticIdCatalogue
+from .catalogue_filter import CatalogueFilter, ItemSelection
+from .folded_decoder import FoldedDecoder
+
+__all__ = ["Recommendations", "search"]
+
+DEFAULT_BEAMS = 30
+EXACT_CHUNK = 256
+
+
+@dataclass(frozen=True)
+class Recommendations:
+    """Ranked items of B users, best first.
+
+    Attributes:
+        rows: item rows; -1 pads users that may receive fewer items than others. Shape: (B, k), int64.
+        scores: log-probability of each item's semantic ID; -inf where padded. Shape: (B, k), float32.
+    """
+
+    rows: Tensor
+    scores: Tensor
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def search(
+    decoder: FoldedDecoder,
+    catalogue: SemanticIdCatalogue,
+    memory: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    k: int = 10,
+    num_beams: int | str | None = None,
+    allowed: ItemSelection | None = None,
+    exclude: ItemSelection | None = None,
+) -> Recommendations:
+    """The k best items of every user.
+
+    Args:
+        decoder: the decoder's arithmetic.
+        catalogue: what may be returned.
+        memory: encoder states at decoder width. Shape: (B, T, D).
+        attention_mask: 1 for real states. Shape: (B, T).
+        k: how many items to return; fewer come back where fewer may be returned.
+        num_beams: prefixes kept per level. `None` keeps max(30, 2 k); "exact" scores every item.
+        allowed: items that may be returned, see `CatalogueFilter`.
+        exclude: items that may not be returned, see `CatalogueFilter`.
+
+    Raises:
+        ValueError: if k < 1, num_beams < k, or a filter leaves some user nothing.
+    """
+    if k < 1:
+        raise ValueError(f"k={k} asks for no items; pass k >= 1")
+    count = len(catalogue)
+    if num_beams == "exact":
+        width = count
+    elif num_beams is None:
+        width = max(DEFAULT_BEAMS, 2 * k)
+    elif isinstance(num_beams, int) and not isinstance(num_beams, bool):
+        if num_beams < min(k, count):
+            raise ValueError(f"num_beams={num_beams} cannot return k={k} items; pass num_beams >= k")
+        width = num_beams
+    else:
+        raise ValueError(f'num_beams={num_beams!r}; pass a whole number, None or "exact"')
+
+    filters = {"allowed": allowed, "exclude": exclude}
+    view = None
+    if allowed is not None or exclude is not None:
+        view = CatalogueFilter(catalogue, len(memory), **filters)
+    if num_beams == "exact" and count > EXACT_CHUNK:
+        leaves, scores = _search_in_chunks(decoder, catalogue, memory, attention_mask, min(k, count), view)
+    else:
+        leaves, scores = _beam_search(decoder, catalogue, memory, attention_mask, min(width, count), view)
+    k = min(k, count if view is None else int(view.available.max()))
+    leaves, scores = leaves[:, :k], scores[:, :k]
+    rows = catalogue.rows_of_leaves(leaves).masked_fill(scores == -torch.inf, -1)
+    return Recommendations(rows, scores)
+
+
+def _beam_search(
+    decoder: FoldedDecoder,
+    catalogue: SemanticIdCatalogue,
+    memory: Tensor,
+    attention_mask: Tensor | None,
+    width: int,
+    view: CatalogueFilter | None,
+) -> tuple[Tensor, Tensor]:
+    """Leaves and scores, best first. Both of shape (B, <= width)."""
+    users, device = len(memory), memory.device
+    state = decoder.start(memory, attention_mask, catalogue.num_levels)
+    nodes = torch.zeros(users, 1, dtype=torch.int64, device=device)
+    scores = torch.zeros(users, 1, device=device)
+    tokens, parents, offset = nodes, None, 1
+    for level in range(catalogue.num_levels):
+        log_probs = decoder.step(state, tokens, parents)
+        nodes, parents, codes, scores = _expand(catalogue, level, nodes, scores, log_probs, offset, width, view)
+        tokens = codes + offset
+        offset += catalogue.codebook_sizes[level]
+    return nodes, scores
+
+
+def _expand(
+    catalogue: SemanticIdCatalogue,
+    level: int,
+    nodes: Tensor,
+    scores: Tensor,
+    log_probs: Tensor,
+    offset: int,
+    width: int,
+    view: CatalogueFilter | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The best `width` children of the live nodes of each user.
+
+    Returns:
+        Child ids, the beam each extends, their codes, and their scores, best first. Each of shape (B, W').
+    """
+    users, beams = nodes.shape
+    first, end = catalogue.children(level, nodes)
+    slots = catalogue.widest[level]
+    children = first[..., None] + torch.arange(slots, device=nodes.device)
+    real = children < end[..., None]
+    children = torch.where(real, children, first[..., None])
+    codes = catalogue.codes_of(level + 1, children, nodes[..., None].expand_as(children))
+    candidate = (log_probs.gather(2, codes + offset) + scores[..., None]).masked_fill_(~real, -torch.inf)
+    if view is not None:
+        view.mask_(level + 1, candidate, children, nodes, first)
+    keep = min(width, beams * slots, catalogue.num_nodes(level + 1))
+    scores, index = candidate.view(users, -1).topk(keep, dim=1)
+    picked = children.view(users, -1).gather(1, index)
+    return picked, index // slots, codes.view(users, -1).gather(1, index), scores
+
+
+def _search_in_chunks(
+    decoder: FoldedDecoder,
+    catalogue: SemanticIdCatalogue,
+    memory: Tensor,
+    attention_mask: Tensor | None,
+    k: int,
+    view: CatalogueFilter | None,
+) -> tuple[Tensor, Tensor]:
+    """Every item scored, a range of leaves at a time, keeping the best k. Both results of shape (B, k)."""
+    best_leaves = torch.empty(len(memory), 0, dtype=torch.int64, device=memory.device)
+    best_scores = torch.empty(len(memory), 0, device=memory.device)
+    for low in range(0, len(catalogue), EXACT_CHUNK):
+        high = min(low + EXACT_CHUNK, len(catalogue))
+        window = CatalogueFilter(catalogue, len(memory), leaves=(low, high))
+        if view is not None:
+            window._count, window._dead = view._count, view._dead
+        leaves, scores = _beam_search(decoder, catalogue, memory, attention_mask, high - low, window)
+        best_leaves, best_scores = torch.cat([best_leaves, leaves], 1), torch.cat([best_scores, scores], 1)
+        best_scores, index = best_scores.topk(min(k, best_scores.shape[1]), dim=1)
+        best_leaves = best_leaves.gather(1, index)
+    return best_leaves, best_scores

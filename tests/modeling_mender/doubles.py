@@ -1,0 +1,93 @@
+"""Tiny stand-ins: small encoders with random weights, a word-level tokenizer, random catalogues."""
+
+from __future__ import annotations
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import BertConfig, PreTrainedTokenizerFast, T5Config
+
+from modeling_mender import MenderConfig, MenderForGenerativeRetrieval, SemanticIdCatalogue
+
+WORDS = "instructions items find avoid gentle strong tea soap lamp mug rose mint green blue cotton glass".split()
+VOCABULARY = 64
+
+
+def random_catalogue(items: int, sizes: list[int], seed: int = 0, skewed: bool = False) -> SemanticIdCatalogue:
+    """Distinct random codes; `skewed` crowds them under few prefixes."""
+    generator = torch.Generator().manual_seed(seed)
+    total = int(torch.tensor(sizes).prod())
+    keys = torch.randperm(total, generator=generator)[:items]
+    if skewed:
+        keys = (torch.randperm(min(total, 2 * items), generator=generator)[:items]) % total
+    codes = []
+    for size in reversed(sizes):
+        codes.append(keys % size)
+        keys = keys // size
+    return SemanticIdCatalogue(torch.stack(codes[::-1], dim=1), sizes)
+
+
+def tiny_encoder(kind: str = "bert"):
+    if kind == "t5":
+        return T5Config(
+            vocab_size=VOCABULARY, d_model=16, d_ff=24, d_kv=8, num_layers=2, num_heads=2, is_encoder_decoder=False
+        )
+    return BertConfig(
+        vocab_size=VOCABULARY, hidden_size=24, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
+    )
+
+
+def tiny_model(
+    catalogue: SemanticIdCatalogue, encoder: str = "bert", seed: int = 0, **decoder
+) -> MenderForGenerativeRetrieval:
+    torch.manual_seed(seed)
+    shape = {"d_model": 16, "d_ff": 32, "d_kv": 8, "num_layers": 2, "num_heads": 3, **decoder}
+    config = MenderConfig(
+        encoder=tiny_encoder(encoder),
+        decoder=shape,
+        codebook_sizes=catalogue.codebook_sizes,
+        num_items=catalogue.num_rows,
+    )
+    model = MenderForGenerativeRetrieval(config)
+    model.set_catalogue(catalogue)
+    # Position biases and layer-norm gains start alike; make every parameter count.
+    for parameter in model.parameters():
+        parameter.data += 0.2 * torch.randn_like(parameter)
+    return model.eval()
+
+
+def random_inputs(users: int, length: int, seed: int = 0) -> dict[str, torch.Tensor]:
+    """Token ids of mixed lengths, padded on the right."""
+    generator = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(2, length + 1, (users,), generator=generator)
+    lengths[0] = length
+    mask = (torch.arange(length) < lengths[:, None]).long()
+    return {
+        "input_ids": torch.randint(5, VOCABULARY, (users, length), generator=generator) * mask,
+        "attention_mask": mask,
+    }
+
+
+def word_tokenizer() -> PreTrainedTokenizerFast:
+    """Splits at white space and punctuation; BERT's special tokens."""
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    tokens = special + WORDS + list(".,:")
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
+    )
+
+
+def brute_force_scores(model, inputs) -> torch.Tensor:
+    """Log-probability of every live item for every user, by the plain forward pass. Shape: (B, live)."""
+    rows = (model.item_codes[:, 0] >= 0).nonzero().squeeze(1)
+    labels = model.item_tokens(rows)
+    scores = []
+    with torch.no_grad():
+        for user in range(len(inputs["input_ids"])):
+            one = {name: value[user : user + 1].expand(len(rows), -1) for name, value in inputs.items()}
+            logits = model(**one, labels=labels).logits.float().log_softmax(-1)
+            scores.append(logits.gather(2, labels[..., None]).squeeze(-1).sum(-1))
+    return torch.stack(scores)

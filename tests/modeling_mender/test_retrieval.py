@@ -1,0 +1,179 @@
+"""The promises of `recommend()`: exact where the beam is wide enough, and equal to `generate()` with the processor."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from doubles import brute_force_scores, random_catalogue, random_inputs, tiny_model
+
+SHAPES = [
+    (40, [4, 4, 4]),
+    (7, [2, 3, 2, 2]),
+    (60, [64]),
+    (90, [3, 5, 2, 6]),
+    (50, [2, 2, 2, 2, 2, 2, 2]),
+]
+
+
+@pytest.mark.parametrize("encoder", ["bert", "t5"])
+@pytest.mark.parametrize(("items", "sizes"), SHAPES)
+@pytest.mark.parametrize("gated", [False, True])
+def test_exact_equals_brute_force(items, sizes, encoder, gated):
+    catalogue = random_catalogue(items, sizes, seed=items)
+    model = tiny_model(catalogue, encoder, feed_forward_proj="gated-gelu" if gated else "relu")
+    inputs = random_inputs(3, 9, seed=items)
+    found = model.recommend(**inputs, k=items, num_beams="exact")
+    expected, rows = brute_force_scores(model, inputs).sort(dim=1, descending=True)
+    torch.testing.assert_close(found.scores, expected, rtol=1e-4, atol=1e-4)
+    assert torch.equal(found.rows.sort(1).values, rows.sort(1).values)
+
+
+def test_exact_in_chunks_equals_one_chunk(monkeypatch):
+    model = tiny_model(random_catalogue(120, [8, 5, 4]))
+    inputs = random_inputs(3, 6)
+    whole = model.recommend(**inputs, k=25, num_beams="exact")
+    monkeypatch.setattr("modeling_mender.retrieval.EXACT_CHUNK", 17)
+    chunked = model.recommend(**inputs, k=25, num_beams="exact")
+    assert torch.equal(whole.rows, chunked.rows)
+    torch.testing.assert_close(whole.scores, chunked.scores)
+
+
+@pytest.mark.parametrize(("items", "sizes"), SHAPES)
+def test_wide_beam_equals_exact(items, sizes):
+    model = tiny_model(random_catalogue(items, sizes))
+    inputs = random_inputs(2, 5)
+    exact = model.recommend(**inputs, k=10, num_beams="exact")
+    beam = model.recommend(**inputs, k=10, num_beams=items)
+    assert torch.equal(exact.rows, beam.rows)
+    torch.testing.assert_close(exact.scores, beam.scores)
+
+
+@pytest.mark.parametrize("skewed", [False, True])
+def test_beams_equal_generate_with_the_processor(skewed):
+    width = 12
+    model = tiny_model(random_catalogue(150, [6, 6, 6, 3], skewed=skewed))
+    inputs = random_inputs(4, 7)
+    found = model.recommend(**inputs, k=width, num_beams=width)
+    generated = model.generate(
+        **inputs,
+        num_beams=width,
+        num_return_sequences=width,
+        return_dict_in_generate=True,
+        output_scores=True,
+    )
+    offsets = torch.tensor([1, *model.config.codebook_sizes[:-1]]).cumsum(0)
+    rows = model.catalogue.rows(generated.sequences[:, 1:] - offsets).view(4, width)
+    assert torch.equal(found.rows, rows)
+    torch.testing.assert_close(found.scores, generated.sequences_scores.view(4, width), rtol=1e-4, atol=1e-4)
+
+
+def test_answers_are_distinct_items_of_the_catalogue():
+    catalogue = random_catalogue(80, [4, 5, 6]).remove([3, 7, 11])
+    model = tiny_model(catalogue)
+    rows = model.recommend(**random_inputs(5, 8), k=30).rows
+    assert all(len(set(user)) == 30 for user in rows.tolist())
+    assert not set(rows.flatten().tolist()) & {3, 7, 11, -1}
+
+
+def test_k_beyond_the_catalogue_gives_all_of_it():
+    model = tiny_model(random_catalogue(6, [2, 2, 2]))
+    found = model.recommend(**random_inputs(2, 4), k=50)
+    assert found.rows.shape == (2, 6)
+    assert found.rows.sort(1).values.tolist() == [list(range(6))] * 2
+    assert torch.isfinite(found.scores).all()
+
+
+def test_padding_and_batch_composition_do_not_matter():
+    model = tiny_model(random_catalogue(60, [5, 5, 5]))
+    inputs = random_inputs(6, 9)
+    together = model.recommend(**inputs, k=10)
+    for user in [5, 2, 0]:
+        length = int(inputs["attention_mask"][user].sum())
+        alone = model.recommend(**{name: value[user : user + 1, :length] for name, value in inputs.items()}, k=10)
+        assert torch.equal(alone.rows[0], together.rows[user])
+        torch.testing.assert_close(alone.scores[0], together.scores[user], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("per_user", [False, True])
+def test_filters_equal_brute_force_over_what_is_left(per_user):
+    items, users = 70, 4
+    model = tiny_model(random_catalogue(items, [3, 4, 4, 2]))
+    inputs = random_inputs(users, 6)
+    scores = brute_force_scores(model, inputs)
+    generator = torch.Generator().manual_seed(1)
+    shape = (users, items) if per_user else (items,)
+    allowed = torch.rand(shape, generator=generator) < 0.5
+    exclude = torch.randint(0, items, (users, 20) if per_user else (20,), generator=generator)
+    excluded = torch.zeros(shape, dtype=torch.bool).scatter_(-1, exclude, True)
+    for settings, keep in [
+        ({"allowed": allowed}, allowed),
+        ({"exclude": exclude}, ~excluded),
+        ({"exclude": exclude.tolist()}, ~excluded),
+        ({"allowed": allowed, "exclude": exclude}, allowed & ~excluded),
+        ({"allowed": allowed, "exclude": excluded}, allowed & ~excluded),
+    ]:
+        expected = scores.masked_fill(~keep, -torch.inf).sort(dim=1, descending=True)
+        for beams in (items, "exact"):
+            found = model.recommend(**inputs, k=items, num_beams=beams, **settings)
+            width = int(keep.expand(users, -1).sum(1).max())
+            assert found.rows.shape == (users, width)
+            torch.testing.assert_close(found.scores, expected.values[:, :width], rtol=1e-4, atol=1e-4)
+            real = torch.isfinite(found.scores)
+            assert torch.equal(found.rows[real], expected.indices[:, :width][real])
+            assert (found.rows[~real] == -1).all()
+
+
+def test_filters_need_no_wider_beam_than_k():
+    items = 200
+    model = tiny_model(random_catalogue(items, [6, 6, 8]))
+    inputs = random_inputs(3, 6)
+    allowed = torch.arange(items) % 9 == 0
+    found = model.recommend(**inputs, k=10, num_beams=10, allowed=allowed, exclude=[0, 9])
+    assert found.rows.shape == (3, 10)
+    assert bool(allowed[found.rows].all())
+    assert not {0, 9} & set(found.rows.flatten().tolist())
+
+
+def test_bad_requests_say_what_to_do():
+    model = tiny_model(random_catalogue(20, [4, 6]))
+    inputs = random_inputs(2, 4)
+    with pytest.raises(ValueError, match="num_beams=5 cannot return k=10 items; pass num_beams >= k"):
+        model.recommend(**inputs, k=10, num_beams=5)
+    with pytest.raises(ValueError, match="k=0 asks for no items"):
+        model.recommend(**inputs, k=0)
+    with pytest.raises(ValueError, match="num_beams='wide'"):
+        model.recommend(**inputs, num_beams="wide")
+    with pytest.raises(ValueError, match="no item is left for user 1"):
+        model.recommend(**inputs, exclude=[[], list(range(20))])
+    with pytest.raises(ValueError, match="no item is left for user 0"):
+        model.recommend(**inputs, allowed=torch.zeros(20, dtype=torch.bool))
+    with pytest.raises(IndexError, match="item row 20; the catalogue has rows 0..19"):
+        model.recommend(**inputs, exclude=[20])
+    with pytest.raises(ValueError, match="covers 19 rows; the catalogue has 20"):
+        model.recommend(**inputs, allowed=torch.ones(19, dtype=torch.bool))
+    with pytest.raises(ValueError, match="pass input_ids"):
+        model.recommend()
+    with pytest.raises(TypeError, match="temperature"):
+        model.recommend(**inputs, temperature=2.0)
+
+
+def test_scores_follow_the_weights_as_they_change():
+    model = tiny_model(random_catalogue(30, [4, 4, 4]))
+    inputs = random_inputs(2, 5)
+    model.recommend(**inputs)
+    with torch.no_grad():
+        model.decoder.block[0].layer[1].EncDecAttention.v.weight.mul_(1.5)
+        model.lm_head.weight.add_(0.1 * torch.randn_like(model.lm_head.weight))
+    found = model.recommend(**inputs, k=30, num_beams="exact")
+    expected = brute_force_scores(model, inputs).sort(dim=1, descending=True).values
+    torch.testing.assert_close(found.scores, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_bfloat16_agrees_within_its_precision():
+    model = tiny_model(random_catalogue(30, [4, 4, 4]))
+    inputs = random_inputs(3, 5)
+    full = model.recommend(**inputs, k=30, num_beams="exact")
+    half = model.to(torch.bfloat16).recommend(**inputs, k=30, num_beams="exact")
+    by_row = torch.argsort(full.rows, 1), torch.argsort(half.rows, 1)
+    difference = full.scores.gather(1, by_row[0]) - half.scores.gather(1, by_row[1])
+    assert difference.abs().max() < 0.15 * full.scores.abs().max()
