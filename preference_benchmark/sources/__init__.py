@@ -1,3 +1,48 @@
-"""Public raw formats, one file each, all read into the same two tables."""
+"""Public raw formats, one file each, all read into the same two tables.
+
+`read_source` is the way in; a further format is one more file with one function, listed in `SOURCES`.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from preference_benchmark.sources.corner_shop import corner_shop
+from preference_benchmark.tables import Tables
+
+__all__ = ["SOURCES", "read_source"]
+
+
+def _read_corner_shop(path: str | Path | None, **options: object) -> Tables:
+    if path is not None:
+        raise ValueError(f"path={str(path)!r}: the corner-shop is made, not read; pass path=None.")
+    return corner_shop(**options).tables
+
+
+SOURCES: dict[str, Callable[..., Tables]] = {
+    "corner-shop": _read_corner_shop,
+}
+
+
+def read_source(name: str, path: str | Path | None, **options: object) -> Tables:
+    """Read a data set.
+
+    Args:
+        name: one of `SOURCES`.
+        path: the folder that holds the files under their public names, or the file of interactions itself;
+            None for "corner-shop", which needs no files.
+        options: passed on to the source and to `prepare`: min_user, min_item, max_history, ...
+
+    Raises:
+        ValueError: if the source is unknown or its files cannot be used.
+        FileNotFoundError: if a file is missing; says which names are expected where.
+
+    >>> read_source("corner-shop", None, num_users=200, num_items=50).items.columns[:4]
+    ['item_id', 'title', 'text', 'aspects']
+    """
+    if name not in SOURCES:
+        raise ValueError(f"source {name!r} is not known; choose one of {sorted(SOURCES)}.")
+    if path is None and name != "corner-shop":
+        raise ValueError(f"source {name!r} reads files; pass the folder that holds them as path.")
+    return SOURCES[name](path, **options)
