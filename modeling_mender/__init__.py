@@ -7,12 +7,14 @@ from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoProce
 
 from .catalogue import SemanticIdCatalogue
 from .configuration_mender import MenderConfig
+from .encoder_states import EncoderStates
 from .logits_process import SemanticIdLogitsProcessor
 from .lora import add_lora, lora_config
 from .modeling_mender import MenderForGenerativeRetrieval
 from .processing_mender import MenderProcessor
 from .quantizers import ResidualKMeans
 from .retrieval import Recommendations
+from .trainer import MenderCollator, MenderTrainer, MenderTrainingArguments, prepare_examples
 
 AutoConfig.register(MenderConfig.model_type, MenderConfig, exist_ok=True)
 AutoModel.register(MenderConfig, MenderForGenerativeRetrieval, exist_ok=True)
@@ -20,6 +22,11 @@ AutoModelForSeq2SeqLM.register(MenderConfig, MenderForGenerativeRetrieval, exist
 AutoProcessor.register(MenderConfig, MenderProcessor, exist_ok=True)
 
 __all__ = [
+    "EncoderStates",
+    "MenderCollator",
+    "MenderTrainer",
+    "MenderTrainingArguments",
+    "prepare_examples",
     "MenderConfig",
     "MenderForGenerativeRetrieval",
     "MenderProcessor",

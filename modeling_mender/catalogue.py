@@ -101,7 +101,7 @@ class SemanticIdCatalogue:
             "separate them with a tie-breaking level (break_ties) before building the catalogue"
         )
 
-    # Python's view ------------------------------------------------------------------------------------------------
+    # Python's view
 
     def __len__(self) -> int:
         return self.num_live
@@ -112,7 +112,7 @@ class SemanticIdCatalogue:
         return (tuple(code) for code in self.codes[live].tolist())
 
     def __contains__(self, code: object) -> bool:
-        if not isinstance(code, Sequence | Tensor) or len(code) != self.num_levels:
+        if isinstance(code, str) or not isinstance(code, Sequence | Tensor) or len(code) != self.num_levels:
             return False
         return bool(self.rows(torch.as_tensor(code, device=self.device)[None])[0] >= 0)
 
@@ -153,7 +153,7 @@ class SemanticIdCatalogue:
         """Nodes at depth `level`: 1 at the root (level 0), the number of items at level L."""
         return 1 if level == 0 else int(self._child_start[level].numel()) - 1 if level < self.num_levels else len(self)
 
-    # Items come and go --------------------------------------------------------------------------------------------
+    # Items come and go
 
     def add(self, codes: Tensor) -> SemanticIdCatalogue:
         """A catalogue with new items appended as rows N, N+1, ...; existing rows keep number and codes.
@@ -196,7 +196,7 @@ class SemanticIdCatalogue:
         moved._code = [None if code is None else code.to(device) for code in self._code]
         return moved
 
-    # The tree -----------------------------------------------------------------------------------------------------
+    # The tree
 
     def children(self, level: int, nodes: Tensor) -> tuple[Tensor, Tensor]:
         """First child of each node and the end of its child range, as node ids of level + 1.
@@ -235,7 +235,9 @@ class SemanticIdCatalogue:
         for _ in range(max(1, self.widest[level].bit_length())):
             middle = (low + high) // 2
             inside = middle < high
-            below = inside & (self.codes_of(level + 1, middle.clamp(max=self.num_nodes(level + 1) - 1), parents) < codes)
+            below = inside & (
+                self.codes_of(level + 1, middle.clamp(max=self.num_nodes(level + 1) - 1), parents) < codes
+            )
             low = torch.where(below, middle + 1, low)
             high = torch.where(inside & ~below, middle, high)
         last = self.num_nodes(level + 1) - 1

@@ -90,7 +90,9 @@ class CatalogueFilter:
                 scores.masked_fill_((low >= self.leaves[1]) | (high <= self.leaves[0]), -torch.inf)
         if self._dead is not None:
             dead, parents = (part.expand(len(beams), -1) for part in self._dead[level - 1])
-            user, item, beam = ((parents[:, :, None] == beams[:, None, :]) & (dead[:, :, None] >= 0)).nonzero(as_tuple=True)
+            user, item, beam = ((parents[:, :, None] == beams[:, None, :]) & (dead[:, :, None] >= 0)).nonzero(
+                as_tuple=True
+            )
             slot = dead[user, item] - first_child[user, beam]
             scores[user, beam, slot] = -torch.inf
         return scores
@@ -168,7 +170,9 @@ def _as_tensor(selection: ItemSelection, catalogue: SemanticIdCatalogue, num_use
             ragged = [torch.as_tensor(list(rows), dtype=torch.int64) for rows in listed]
             selection = torch.nn.utils.rnn.pad_sequence(ragged, batch_first=True, padding_value=-1)
         else:
-            selection = torch.as_tensor(listed, dtype=torch.bool if listed and isinstance(listed[0], bool) else torch.int64)
+            selection = torch.as_tensor(
+                listed, dtype=torch.bool if listed and isinstance(listed[0], bool) else torch.int64
+            )
     selection = selection.to(catalogue.device)
     if selection.dim() not in (1, 2) or (selection.dim() == 2 and len(selection) != num_users):
         raise ValueError(

@@ -28,7 +28,9 @@ ATTENTION_NAMES = (
 """Names of attention projections, one group per family: BERT, T5, LLaMA / BART, DistilBERT, ModernBERT."""
 
 
-def lora_config(model: PreTrainedModel, rank: int = 16, alpha: int = 16, dropout: float = 0.0, **kwargs: Any) -> LoraConfig:
+def lora_config(
+    model: PreTrainedModel, rank: int = 16, alpha: int = 16, dropout: float = 0.0, **kwargs: Any
+) -> LoraConfig:
     """A `LoraConfig` for a Mender: adapters on the encoder's attention, all new parts trained in full.
 
     Args:

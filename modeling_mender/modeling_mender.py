@@ -75,7 +75,6 @@ class MenderForGenerativeRetrieval(PreTrainedModel, GenerationMixin):
         self._keep_in_fp32_modules = {"DenseReluDense.wo"}
         self.generation_config = GenerationConfig(
             max_new_tokens=config.num_levels,
-            length_penalty=0.0,
             pad_token_id=0,
             eos_token_id=None,
             decoder_start_token_id=0,
@@ -133,7 +132,7 @@ class MenderForGenerativeRetrieval(PreTrainedModel, GenerationMixin):
             return add_lora(model)
         return model.eval()
 
-    # The item table -----------------------------------------------------------------------------------------------
+    # The item table
 
     @property
     def catalogue(self) -> SemanticIdCatalogue:
@@ -180,10 +179,25 @@ class MenderForGenerativeRetrieval(PreTrainedModel, GenerationMixin):
             raise IndexError(
                 f"item row {int(rows[outside].reshape(-1)[0])} is not in the catalogue of {len(self.item_codes)} rows"
             )
-        sizes = torch.tensor([1, *self.config.codebook_sizes[:-1]], device=codes.device)
-        return codes + sizes.cumsum(0)
+        return codes + self._token_offsets()
 
-    # Hugging Face's hooks -----------------------------------------------------------------------------------------
+    def item_rows(self, tokens: Tensor) -> Tensor:
+        """Item rows of decoder tokens, the inverse of `item_tokens`; -1 for tokens that are no item's.
+
+        Args:
+            tokens: Shape: (..., L).
+
+        Returns:
+            Shape: (...), int64.
+        """
+        codes = tokens.to(self.item_codes.device) - self._token_offsets()
+        return self.catalogue.rows(codes.reshape(-1, self.config.num_levels)).view(tokens.shape[:-1])
+
+    def _token_offsets(self) -> Tensor:
+        sizes = torch.tensor([1, *self.config.codebook_sizes[:-1]], device=self.item_codes.device)
+        return sizes.cumsum(0)
+
+    # Hugging Face's hooks
 
     def get_input_embeddings(self) -> nn.Module:
         """Word embeddings of the encoder."""
@@ -237,7 +251,9 @@ class MenderForGenerativeRetrieval(PreTrainedModel, GenerationMixin):
         """
         if decoder_input_ids is None:
             if labels is None:
-                raise ValueError("pass labels (to train) or decoder_input_ids (to decode); to retrieve, use recommend()")
+                raise ValueError(
+                    "pass labels (to train) or decoder_input_ids (to decode); to retrieve, use recommend()"
+                )
             decoder_input_ids = self._shift_right(labels)
         if encoder_outputs is None:
             encoder_outputs = self._encoder_states(input_ids, attention_mask)
@@ -274,9 +290,12 @@ class MenderForGenerativeRetrieval(PreTrainedModel, GenerationMixin):
         processors = LogitsProcessorList(kwargs.pop("logits_processor", None) or [])
         if constrained and not any(isinstance(item, SemanticIdLogitsProcessor) for item in processors):
             processors.append(SemanticIdLogitsProcessor(self.catalogue))
+        if kwargs.get("num_beams", 1) > 1:
+            # All semantic IDs are equally long: scores are log-probabilities, not divided by a length.
+            kwargs.setdefault("length_penalty", 0.0)
         return super().generate(*args, logits_processor=processors, **kwargs)
 
-    # Retrieval ----------------------------------------------------------------------------------------------------
+    # Retrieval
 
     @torch.no_grad()
     def recommend(

@@ -42,14 +42,18 @@ class MenderProcessor(ProcessorMixin):
     tokenizer_class = "AutoTokenizer"
 
     def __init__(
-        self, tokenizer: Any = None, items: Mapping[str, Sequence[str]] | None = None, max_length: int = 256, **kwargs: Any
+        self,
+        tokenizer: Any = None,
+        items: Mapping[str, Sequence[str]] | None = None,
+        max_length: int = 256,
+        **kwargs: Any,
     ) -> None:
         super().__init__(tokenizer)
         self.max_length = max_length
         self.set_items(items or {"item_id": [], "title": []})
         self._pieces: dict[str, list[int]] = {}
 
-    # Items --------------------------------------------------------------------------------------------------------
+    # Items
 
     def set_items(self, items: Mapping[str, Sequence[str]]) -> None:
         """Replace the items: `{"item_id": [...], "title": [...]}`, one entry per item row."""
@@ -72,8 +76,8 @@ class MenderProcessor(ProcessorMixin):
             return [self._row_of[item_id] for item_id in item_ids]
         except KeyError as missing:
             raise ValueError(
-                f"item {missing.args[0]!r} is not among the {len(self.item_ids)} items of this processor; leave it out, "
-                'pass unknown_items="skip", or add it with set_items and model.set_catalogue'
+                f"item {missing.args[0]!r} is not among the {len(self.item_ids)} items of this processor; "
+                'leave it out, pass unknown_items="skip", or add it with set_items and model.set_catalogue'
             ) from None
 
     def ids(self, rows: Tensor | Sequence[int]) -> list[str]:
@@ -82,9 +86,10 @@ class MenderProcessor(ProcessorMixin):
 
     def decode_items(self, rows: Tensor | Sequence[int]) -> list[dict[str, str]]:
         """Ids and titles of rows, in order; padding rows (-1) are left out."""
-        return [{"item_id": self.item_ids[row], "title": self.titles[row]} for row in _as_list(rows) if row >= 0]
+        found = [row for row in _as_list(rows) if row >= 0]
+        return [{"item_id": self.item_ids[row], "title": self.titles[row]} for row in found]
 
-    # Inputs -------------------------------------------------------------------------------------------------------
+    # Inputs
 
     def __call__(
         self,
@@ -143,7 +148,11 @@ class MenderProcessor(ProcessorMixin):
         room -= len(instruction) + len(heading)
         while pieces and sum(map(len, pieces)) > room:
             pieces.pop(0)
-        body = [*instruction, *heading, *chain.from_iterable(pieces)] if pieces else instruction or self._last_title(titles)
+        body = (
+            [*instruction, *heading, *chain.from_iterable(pieces)]
+            if pieces
+            else instruction or self._last_title(titles)
+        )
         return [*before, *body, *after]
 
     def _last_title(self, titles: Sequence[str]) -> list[int]:
@@ -171,7 +180,7 @@ class MenderProcessor(ProcessorMixin):
         start = next(i for i in range(len(whole)) if whole[i : i + len(inner)] == inner)
         return whole[:start], whole[start + len(inner) :]
 
-    # Saving -------------------------------------------------------------------------------------------------------
+    # Saving
 
     @property
     def model_input_names(self) -> list[str]:

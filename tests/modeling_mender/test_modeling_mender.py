@@ -1,0 +1,196 @@
+"""The model as a Hugging Face citizen: loss, generation, saving, Auto classes, LoRA."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from doubles import brute_force_scores, random_catalogue, random_inputs, tiny_encoder, tiny_model
+from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, BertModel, T5EncoderModel
+
+from modeling_mender import MenderConfig, MenderForGenerativeRetrieval, SemanticIdLogitsProcessor, add_lora
+
+ENCODERS = {"bert": BertModel, "t5": T5EncoderModel}
+
+
+@pytest.fixture
+def model():
+    return tiny_model(random_catalogue(30, [4, 4, 4]))
+
+
+@pytest.fixture(params=ENCODERS)
+def encoder_folder(request, tmp_path):
+    torch.manual_seed(0)
+    ENCODERS[request.param](tiny_encoder(request.param)).save_pretrained(tmp_path / "encoder")
+    return tmp_path / "encoder"
+
+
+def test_loss_is_the_mean_over_labels(model):
+    inputs = random_inputs(4, 6)
+    labels = model.item_tokens(torch.tensor([0, 5, 9, 29]))
+    output = model(**inputs, labels=labels)
+    expected = -brute_force_scores(model, inputs)[torch.arange(4), torch.tensor([0, 5, 9, 29])].mean() / 3
+    torch.testing.assert_close(output.loss, expected)
+    halves = [
+        model(**{name: value[part] for name, value in inputs.items()}, labels=labels[part], num_items_in_batch=12).loss
+        for part in (slice(0, 1), slice(1, 4))
+    ]
+    torch.testing.assert_close(sum(halves), output.loss)
+
+
+def test_tokens_and_rows_are_inverse(model):
+    rows = torch.arange(30).view(5, 6)
+    assert torch.equal(model.item_rows(model.item_tokens(rows)), rows)
+    assert model.item_rows(torch.zeros(1, 3, dtype=torch.long)).tolist() == [-1]
+    with pytest.raises(IndexError, match="item row 30 is not in the catalogue of 30 rows"):
+        model.item_tokens(torch.tensor([30]))
+    model.set_catalogue(model.catalogue.remove([4]))
+    with pytest.raises(IndexError, match="item row 4"):
+        model.item_tokens(torch.tensor([3, 4]))
+
+
+@pytest.mark.parametrize("auto", [AutoModel, AutoModelForSeq2SeqLM, MenderForGenerativeRetrieval])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_saved_model_recommends_the_same(model, tmp_path, auto, dtype):
+    inputs = random_inputs(3, 6)
+    model = model.to(dtype)
+    expected = model.recommend(**inputs, k=7)
+    model.save_pretrained(tmp_path)
+    assert not list(tmp_path.glob("*.bin"))
+    loaded = auto.from_pretrained(tmp_path, dtype=dtype).eval()
+    assert loaded.item_codes.dtype == torch.int32
+    assert loaded.catalogue == model.catalogue
+    found = loaded.recommend(**inputs, k=7)
+    assert torch.equal(found.rows, expected.rows)
+    assert torch.equal(found.scores, expected.scores)
+    assert loaded.generation_config.eos_token_id is None
+
+
+def test_config_round_trip(model, tmp_path):
+    model.config.save_pretrained(tmp_path)
+    loaded = AutoConfig.from_pretrained(tmp_path).to_dict()
+    saved = model.config.to_dict()
+    for config in (loaded, saved):
+        config.pop("_name_or_path", None)
+    assert {name: value for name, value in loaded.items() if name != "architectures"} == {
+        name: value for name, value in saved.items() if name != "architectures"
+    }
+
+
+def test_another_process_loads_it_through_auto_model(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    inputs = random_inputs(1, 5)
+    script = (
+        "import sys, torch, modeling_mender; from transformers import AutoModel;"
+        f"model = AutoModel.from_pretrained({str(tmp_path)!r});"
+        f"ids = torch.tensor({inputs['input_ids'].tolist()});"
+        "print(model.recommend(ids, k=5).rows[0].tolist())"
+    )
+    printed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert printed.strip() == str(model.recommend(inputs["input_ids"], k=5).rows[0].tolist())
+
+
+@pytest.mark.parametrize("training", ["frozen", "full", "lora"])
+def test_pretrained_encoder_keeps_its_weights(encoder_folder, training):
+    catalogue = random_catalogue(20, [4, 6])
+    model = MenderForGenerativeRetrieval.from_encoder_pretrained(
+        str(encoder_folder), catalogue, decoder={"num_layers": 1, "d_model": 16}, encoder_training=training
+    )
+    mender = model.get_base_model() if training == "lora" else model
+    saved = type(mender.encoder).from_pretrained(encoder_folder).state_dict()
+    own = {name.replace("base_layer.", ""): value for name, value in mender.encoder.state_dict().items()}
+    assert all(torch.equal(saved[name], own[name]) for name in saved if not name.startswith("pooler"))
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert any("decoder" in name for name in trained) and any("lm_head" in name for name in trained)
+    of_encoder = [name for name in trained if ".encoder." in f".{name}"]
+    assert {"frozen": not of_encoder, "full": len(of_encoder) > 10}.get(
+        training, of_encoder and all("lora_" in name for name in of_encoder)
+    )
+
+
+def test_unknown_ways_to_train_are_refused(encoder_folder):
+    with pytest.raises(ValueError, match="encoder_training='half'; pass one of frozen, full, lora"):
+        MenderForGenerativeRetrieval.from_encoder_pretrained(
+            str(encoder_folder), random_catalogue(5, [4, 4]), encoder_training="half"
+        )
+
+
+@pytest.mark.parametrize("encoder", ["bert", "t5"])
+def test_lora_trains_merges_and_saves(encoder, tmp_path):
+    model = tiny_model(random_catalogue(20, [4, 6]), encoder)
+    inputs = random_inputs(4, 6)
+    labels = model.item_tokens(torch.arange(4))
+    adapted = add_lora(model, rank=2).train()
+    optimizer = torch.optim.SGD([p for p in adapted.parameters() if p.requires_grad], lr=0.1)
+    for _ in range(3):
+        adapted(**inputs, labels=labels).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    adapted.eval()
+    found = adapted.get_base_model().recommend(**inputs, k=20, num_beams="exact")
+    expected = brute_force_scores(adapted.get_base_model(), inputs).sort(dim=1, descending=True)
+    torch.testing.assert_close(found.scores, expected.values, rtol=1e-4, atol=1e-4)
+    merged = adapted.merge_and_unload()
+    assert isinstance(merged, MenderForGenerativeRetrieval)
+    merged.save_pretrained(tmp_path)
+    loaded = AutoModel.from_pretrained(tmp_path)
+    torch.testing.assert_close(loaded.recommend(**inputs, k=20, num_beams="exact").scores, found.scores)
+
+
+def test_frozen_encoder_stays_in_evaluation_mode(encoder_folder):
+    model = MenderForGenerativeRetrieval.from_encoder_pretrained(str(encoder_folder), random_catalogue(5, [4, 4]))
+    model.train()
+    assert model.decoder.training and not model.encoder.training
+
+
+def test_generation_never_leaves_the_catalogue(model):
+    inputs = random_inputs(3, 5)
+    for settings in (
+        {"do_sample": True, "temperature": 5.0},
+        {"num_beams": 8},
+        {"do_sample": True, "num_beams": 4},
+        {},
+    ):
+        torch.manual_seed(0)
+        written = model.generate(**inputs, **settings)[:, 1:]
+        assert (model.item_rows(written) >= 0).all()
+
+
+def test_more_beams_than_items_end_in_padding():
+    model = tiny_model(random_catalogue(5, [2, 2, 2]))
+    inputs = random_inputs(2, 4)
+    written = model.generate(
+        **inputs, num_beams=8, num_return_sequences=8, return_dict_in_generate=True, output_scores=True
+    )
+    rows = model.item_rows(written.sequences[:, 1:]).view(2, 8)
+    real = written.sequences_scores.view(2, 8) > -1e6
+    for user in range(2):
+        assert sorted(rows[user][real[user]].tolist()) == [0, 1, 2, 3, 4]
+
+
+def test_wrong_prefixes_raise():
+    model = tiny_model(random_catalogue(3, [1, 2, 2]))
+    processor = SemanticIdLogitsProcessor(model.catalogue)
+    (missing,) = {(0, a, b) for a in range(2) for b in range(2)} - set(model.catalogue)
+    tokens = torch.tensor([missing]) + torch.tensor([1, 2, 4])
+    later = torch.cat([torch.zeros(1, 1, dtype=torch.long), tokens], dim=1)
+    scores = torch.zeros(1, model.config.decoder.vocab_size)
+    assert torch.isinf(processor(later[:, :3], scores)[0, later[0, 3]])
+    with pytest.raises(ValueError, match="begin no semantic ID of the catalogue"):
+        processor(torch.tensor([[0, 5]]), scores)
+
+
+def test_a_catalogue_of_other_codebooks_is_refused(model):
+    with pytest.raises(ValueError, match=r"codebook_sizes=\[4, 5, 4\]"):
+        model.set_catalogue(random_catalogue(10, [4, 5, 4]))
+    with pytest.raises(ValueError, match="pass labels"):
+        model(**random_inputs(1, 3))
+
+
+def test_configs_are_checked():
+    with pytest.raises(ValueError, match=r"codebook_sizes=\[4, 0\]"):
+        MenderConfig(codebook_sizes=[4, 0])
+    with pytest.raises(ValueError, match="num_items=0"):
+        MenderConfig(num_items=0)

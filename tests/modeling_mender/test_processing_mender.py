@@ -1,0 +1,102 @@
+"""What the encoder reads, and how rows become items again."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from doubles import random_catalogue, tiny_model, word_tokenizer
+from transformers import AutoProcessor
+
+from modeling_mender import MenderProcessor
+
+TITLES = ["green tea", "rose soap", "glass lamp", "blue mug"]
+IDS = ["tea-1", "soap-1", "lamp-1", "mug-1"]
+
+
+@pytest.fixture
+def processor():
+    return MenderProcessor(word_tokenizer(), {"item_id": IDS, "title": TITLES}, max_length=32)
+
+
+def text(processor, input_ids):
+    return processor.tokenizer.decode(input_ids, skip_special_tokens=True)
+
+
+def test_prompt_names_preference_then_titles_oldest_first(processor):
+    inputs = processor("find gentle soap", ["mug-1", "tea-1"])
+    assert text(processor, inputs["input_ids"][0]) == "instructions : find gentle soap . items : blue mug , green tea"
+    whole = processor.tokenizer("instructions: find gentle soap. items: blue mug, green tea", return_tensors="pt")
+    assert torch.equal(inputs["input_ids"], whole["input_ids"])
+
+
+def test_each_half_may_be_missing(processor):
+    assert text(processor, processor(preference="find tea")["input_ids"][0]) == "instructions : find tea ."
+    assert text(processor, processor(history=["tea-1"])["input_ids"][0]) == "items : green tea"
+    assert text(processor, processor("  ", ["tea-1"])["input_ids"][0]) == "items : green tea"
+    with pytest.raises(ValueError, match="user 0 has neither a preference nor a history"):
+        processor("", [])
+    with pytest.raises(ValueError, match="user 1 has neither"):
+        processor(["find tea", " "], [[], []])
+
+
+def test_batches_and_several_preferences(processor):
+    both = processor([["find tea.", "avoid soap"], ["find lamp"]], [["mug-1"], []])
+    assert text(processor, both["input_ids"][0]) == "instructions : find tea . avoid soap . items : blue mug"
+    assert text(processor, both["input_ids"][1]) == "instructions : find lamp ."
+    assert both["attention_mask"].sum(1).tolist() == [14, 7]
+    same = processor(["find tea", "avoid soap"], ["mug-1"])
+    assert text(processor, same["input_ids"][0]) == "instructions : find tea . avoid soap . items : blue mug"
+    with pytest.raises(ValueError, match="2 preferences but 1 histories"):
+        processor(["find tea", "find mug"], [["mug-1"]])
+
+
+def test_long_histories_lose_their_oldest_titles(processor):
+    processor.max_length = 16
+    inputs = processor("find gentle tea", ["tea-1", "soap-1", "lamp-1", "mug-1"])
+    assert text(processor, inputs["input_ids"][0]) == "instructions : find gentle tea . items : glass lamp , blue mug"
+    assert inputs["input_ids"].shape[1] == 15
+    processor.max_length = 6
+    long = processor("find " + "gentle " * 50, ["tea-1"])["input_ids"]
+    assert long.shape[1] == 6 and long[0, -1] == processor.tokenizer.sep_token_id
+    processor.max_length = 5
+    assert text(processor, processor(history=["tea-1"])["input_ids"][0]) == "items : green"
+
+
+def test_unknown_items(processor):
+    with pytest.raises(ValueError, match="item 'tea-2' is not among the 4 items"):
+        processor("find tea", ["tea-2"])
+    kept = processor("find tea", ["tea-2", "mug-1"], unknown_items="skip")
+    assert text(processor, kept["input_ids"][0]) == "instructions : find tea . items : blue mug"
+    with pytest.raises(ValueError, match="unknown_items='drop'"):
+        processor("find tea", unknown_items="drop")
+
+
+def test_rows_become_items(processor):
+    assert processor.rows(["mug-1", "tea-1"]) == [3, 0]
+    assert processor.ids(torch.tensor([3, 0, -1])) == ["mug-1", "tea-1"]
+    assert processor.decode_items([1, -1]) == [{"item_id": "soap-1", "title": "rose soap"}]
+
+
+def test_items_are_checked(processor):
+    with pytest.raises(ValueError, match="2 item ids but 1 titles"):
+        processor.set_items({"item_id": ["a", "b"], "title": ["x"]})
+    with pytest.raises(ValueError, match="item id 'a' stands more than once"):
+        processor.set_items({"item_id": ["a", "b", "a"], "title": ["x", "y", "z"]})
+
+
+def test_saved_processor_reads_the_same(processor, tmp_path):
+    tiny_model(random_catalogue(4, [2, 2])).save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    assert not list(tmp_path.glob("*.tmp"))
+    for loaded in (AutoProcessor.from_pretrained(tmp_path), MenderProcessor.from_pretrained(tmp_path)):
+        assert isinstance(loaded, MenderProcessor)
+        assert (loaded.item_ids, loaded.titles, loaded.max_length) == (IDS, TITLES, 32)
+        again = loaded("find gentle soap", ["mug-1"])
+        assert torch.equal(again["input_ids"], processor("find gentle soap", ["mug-1"])["input_ids"])
+
+
+def test_a_missing_items_file_is_an_error(processor, tmp_path):
+    processor.save_pretrained(tmp_path)
+    (tmp_path / "items.json").unlink()
+    with pytest.raises(OSError, match="items.json"):
+        MenderProcessor.from_pretrained(tmp_path)

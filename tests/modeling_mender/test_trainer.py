@@ -1,0 +1,133 @@
+"""Training and evaluation through the Trainer, on a task that a tiny model can learn by heart."""
+
+from __future__ import annotations
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from doubles import WORDS, random_catalogue, tiny_model, word_tokenizer
+
+from modeling_mender import (
+    EncoderStates,
+    MenderCollator,
+    MenderProcessor,
+    MenderTrainer,
+    MenderTrainingArguments,
+    prepare_examples,
+)
+
+ITEMS = len(WORDS)
+
+
+@pytest.fixture
+def processor():
+    items = {"item_id": [f"item-{word}" for word in WORDS], "title": WORDS}
+    return MenderProcessor(word_tokenizer(), items, max_length=24)
+
+
+@pytest.fixture
+def model():
+    return tiny_model(random_catalogue(ITEMS, [3, 3, 3]), d_model=32, dropout_rate=0.0)
+
+
+@pytest.fixture
+def features(processor):
+    """The preference names the target; histories of different lengths are noise."""
+    examples = datasets.Dataset.from_dict(
+        {
+            "preferences": [[f"find {word}"] for word in WORDS],
+            "history": [[f"item-{WORDS[(row * 7 + step) % ITEMS]}" for step in range(row % 4)] for row in range(ITEMS)],
+            "target": [f"item-{word}" for word in WORDS],
+        }
+    )
+    return prepare_examples(examples, processor)
+
+
+def trainer(model, processor, tmp_path, states=None, **settings):
+    arguments = MenderTrainingArguments(
+        output_dir=str(tmp_path),
+        report_to="none",
+        use_cpu=True,
+        disable_tqdm=True,
+        per_device_eval_batch_size=5,
+        **settings,
+    )
+    return MenderTrainer(model=model, args=arguments, data_collator=MenderCollator(processor, model, states))
+
+
+def test_features_hold_targets_and_lengths(features):
+    assert features["item"][:] == list(range(ITEMS))
+    assert features["length"][:] == [len(ids) for ids in features["input_ids"]]
+
+
+def test_a_tiny_task_is_learnt_by_heart(model, processor, features, tmp_path):
+    subject = trainer(
+        model,
+        processor,
+        tmp_path,
+        max_steps=150,
+        learning_rate=5e-3,
+        per_device_train_batch_size=16,
+        save_strategy="no",
+    )
+    subject.train_dataset = features
+    subject.train()
+    ranked = subject.rank(features)
+    assert ranked.shape == (ITEMS, 10)
+    assert (ranked[:, 0] == np.arange(ITEMS)).mean() > 0.9
+
+
+def test_ranking_keeps_the_order_of_examples(model, processor, features, tmp_path):
+    ranked = trainer(model, processor, tmp_path, top_k=5).rank(features)
+    collate = MenderCollator(processor, model)
+    for row in (0, 3, ITEMS - 1):
+        batch = collate([features[row]])
+        batch.pop("labels")
+        assert ranked[row].tolist() == model.recommend(**batch, k=5).rows[0].tolist()
+
+
+def test_metrics_see_item_rows(model, processor, features, tmp_path):
+    seen = {}
+
+    def compute_metrics(prediction):
+        seen["items"], seen["targets"] = prediction.predictions, prediction.label_ids
+        return {"hits": float((prediction.predictions == prediction.label_ids[:, None]).any(1).mean())}
+
+    subject = trainer(model, processor, tmp_path, top_k=ITEMS + 4)
+    subject.compute_metrics = compute_metrics
+    results = subject.evaluate({"one": features, "two": features.select(range(7))})
+    assert results["eval_one_hits"] == results["eval_two_hits"] == 1.0
+    assert seen["items"].shape == (7, ITEMS + 4) and (seen["items"][:, ITEMS:] == -1).all()
+    assert seen["targets"].tolist() == list(range(7))
+    assert results["eval_one_loss"] > 0
+
+
+def test_cached_states_give_the_same_loss_and_ranking(model, processor, features, tmp_path):
+    model.encoder.requires_grad_(False)
+    states = EncoderStates.build(model, features["input_ids"], tmp_path / "states", tokens_per_batch=40)
+    assert len(states) == ITEMS and features[0]["input_ids"] in states and [1, 2, 3] not in states
+    assert not list(tmp_path.glob("*.tmp"))
+    batch = [features[row] for row in (1, 2, 3, 7)]
+    plain, cached = (MenderCollator(processor, model, source)(batch) for source in (None, states))
+    with torch.no_grad():
+        assert abs(model(**plain).loss - model(**cached).loss) < 2e-2
+    ranked = [trainer(model, processor, tmp_path, source, top_k=1).rank(features) for source in (None, states)]
+    assert (ranked[0] == ranked[1]).mean() > 0.9
+
+
+def test_states_of_a_trained_encoder_are_refused(model, tmp_path):
+    with pytest.raises(ValueError, match="the encoder is being trained"):
+        EncoderStates.build(model, [[1, 2]], tmp_path / "states")
+    model.encoder.requires_grad_(False)
+    with pytest.raises(ValueError, match="no inputs"):
+        EncoderStates.build(model, [], tmp_path / "states")
+    with pytest.raises(KeyError, match="no cached encoder states for an input of 1 tokens"):
+        EncoderStates.build(model, [[1, 2]], tmp_path / "states")[[3]]
+
+
+def test_generation_config_is_left_alone(model, processor, features, tmp_path):
+    subject = trainer(model, processor, tmp_path, max_steps=1, save_strategy="no")
+    subject.train_dataset = features
+    subject.train()
+    assert (model.generation_config.eos_token_id, model.generation_config.pad_token_id) == (None, 0)
