@@ -13,9 +13,9 @@ import polars as pl
 
 from preference_benchmark.columns import identifier, rating, require_columns, strings, unix_seconds
 
-__all__ = ["Counts", "ReadReport", "Tables", "k_core", "prepare"]
+__all__ = ["UNTITLED", "Counts", "ReadReport", "Tables", "k_core", "prepare"]
 
-_UNTITLED = "untitled item"
+UNTITLED = "untitled item"
 _REQUIRED_ITEM_COLUMNS = ("item_id", "title")
 _REQUIRED_INTERACTION_COLUMNS = ("user_id", "item_id")
 
@@ -168,7 +168,7 @@ def prepare(
             "came in. Lower min_user and min_item, or pass more data."
         )
     catalogue = catalogue.join(rows.select("item_id").unique(), on="item_id", how="semi").sort("item_id")
-    notes["items without a title of their own"] = catalogue.filter(pl.col("title") == _UNTITLED).height
+    notes["items without a title of their own"] = catalogue.filter(pl.col("title") == UNTITLED).height
     length = pl.len().over("user_id").cast(pl.Int64)
     step = pl.int_range(pl.len(), dtype=pl.Int64).over("user_id") - (length - max_history).clip(lower_bound=0)
     rows = rows.with_columns(step=step).filter(pl.col("step") >= 0)
@@ -233,7 +233,7 @@ def _checked_items(items: pl.DataFrame | pl.LazyFrame, dropped: dict[str, int]) 
         raise ValueError(f"items.aspects has type {frame.schema['aspects']}; pass lists of strings.")
     frame = frame.with_columns(pl.col("aspects").cast(pl.List(pl.String)).fill_null([]))
     frame = _drop(frame, pl.col("item_id").is_first_distinct(), "items listed more than once", dropped)
-    title = pl.col("title").str.strip_chars().replace("", _UNTITLED)
+    title = pl.col("title").str.strip_chars().replace("", UNTITLED)
     frame = frame.with_columns(title=title)
     frame = frame.with_columns(text=pl.when(pl.col("text") == "").then("title").otherwise("text"))
     first = ["item_id", "title", "text", "aspects"]

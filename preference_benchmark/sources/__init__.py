@@ -8,7 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from preference_benchmark.sources.amazon2014 import read_amazon2014
+from preference_benchmark.sources.amazon2018 import read_amazon2018
 from preference_benchmark.sources.corner_shop import corner_shop
+from preference_benchmark.sources.sequences import read_sequences
+from preference_benchmark.sources.table import read_table
 from preference_benchmark.tables import Tables
 
 __all__ = ["SOURCES", "read_source"]
@@ -21,7 +25,11 @@ def _read_corner_shop(path: str | Path | None, **options: object) -> Tables:
 
 
 SOURCES: dict[str, Callable[..., Tables]] = {
+    "amazon2014": read_amazon2014,
+    "amazon2018": read_amazon2018,
     "corner-shop": _read_corner_shop,
+    "sequences": read_sequences,
+    "table": read_table,
 }
 
 

@@ -1,0 +1,175 @@
+"""What the Amazon releases of 2014 and 2018 have in common: review fields, and items described by reviews.
+
+Metadata is optional. An item without it is titled and described by what its reviewers wrote, and only by
+reviews of the training period, so that nothing of the reviews to be predicted leaks into its text.
+"""
+
+from __future__ import annotations
+
+import html.entities
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+
+from preference_benchmark.sources.files import find_beside, find_file
+from preference_benchmark.sources.item_terms import item_terms
+from preference_benchmark.sources.raw_lines import RawLines, read_records
+from preference_benchmark.tables import UNTITLED, ReadReport, Tables, prepare
+
+__all__ = ["clean_text", "read_amazon"]
+
+_REVIEW_FIELDS = {
+    "reviewerID": pl.String,
+    "asin": pl.String,
+    "overall": pl.Float64,
+    "unixReviewTime": pl.Int64,
+    "summary": pl.String,
+    "reviewText": pl.String,
+}
+_ENTITIES = {f"&{name}": character for name, character in html.entities.html5.items() if name.endswith(";")}
+_ENTITIES |= {f"&#{code};": chr(code) for code in (*range(32, 383), *range(8192, 8483))}
+_UNREVIEWED = "Item without reviews"
+_TITLE_TERMS, _TITLE_WORDS, _SUMMARIES = 4, 8, 30
+# An attribute must be shared to be asked for, but not by nearly everything.
+_FEWEST_ITEMS, _LARGEST_SHARE = 2, 0.5
+
+
+def read_amazon(
+    source: str,
+    path: str | Path,
+    *,
+    reviews: tuple[str, ...],
+    category: str,
+    metadata: str | Path | None,
+    read_metadata: Callable[[Path, float], tuple[RawLines, pl.DataFrame]],
+    max_malformed: float,
+    **options: object,
+) -> Tables:
+    """Tables from a review file and, where there is one, its metadata file.
+
+    Args:
+        source: name of the source, for the report.
+        path: the review file or its folder.
+        reviews: names of review files, as glob patterns.
+        category: regular expression whose first group is the category in a review file's name.
+        metadata: the metadata file; None looks for meta_{category}.json beside the reviews.
+        read_metadata: from a metadata file to its lines and items (item_id, title, text, aspects, ...).
+        max_malformed: share of malformed lines above which a file is refused.
+        options: passed on to `prepare`.
+    """
+    review_file = find_file(path, reviews, f"{source} reviews")
+    found = re.match(category, review_file.name)
+    wanted = [f"meta_{found.group(1)}.json{end}" for end in (".gz", "")] if found else ["meta_*.json", "meta_*.json.gz"]
+    if metadata is not None:
+        metadata = find_file(metadata, tuple(wanted), "metadata")
+    else:
+        metadata = find_beside(review_file.parent, tuple(wanted), "metadata")
+    raw = [read_records(review_file, _REVIEW_FIELDS, ("reviewerID", "asin"), max_malformed=max_malformed)]
+    rows = raw[0].frame.select(
+        user_id="reviewerID",
+        item_id="asin",
+        timestamp="unixReviewTime",
+        rating="overall",
+        summary=clean_text("summary"),
+        text=clean_text("reviewText"),
+    )
+    named = rows.drop_nulls(["user_id", "item_id"])
+    dropped = {"reviews without a user or item id": rows.height - named.height}
+    named = named.with_columns(review=_joined())
+    ids = named.select("item_id").unique(maintain_order=True)
+    notes = {}
+    if metadata is None:
+        items = ids.with_columns(title=pl.lit(""))
+    else:
+        lines, known = read_metadata(metadata, max_malformed)
+        raw.append(lines)
+        known = known.unique("item_id", keep="first", maintain_order=True)
+        items = ids.join(known, on="item_id", how="left", maintain_order="left")
+        notes["items without metadata"] = ids.join(known, on="item_id", how="anti").height
+    report = ReadReport(
+        source=source,
+        files=tuple(file.name for file in (review_file, metadata) if file),
+        lines=sum(part.lines for part in raw),
+        malformed=sum(part.malformed for part in raw),
+        malformed_lines=sum((part.malformed_lines for part in raw), ()),
+        dropped=dropped,
+        notes=notes,
+    )
+    tables = prepare(items, named.drop("summary", "text"), report=report, **options)
+    return _described(_with_shared_aspects(tables), named)
+
+
+def clean_text(name: str, text: pl.Expr | None = None) -> pl.Expr:
+    """A column of text (or the expression) without HTML entities and tags, white space collapsed, nulls empty."""
+    text = (pl.col(name) if text is None else text).fill_null("")
+    for _ in range(2):  # some releases escaped twice
+        text = text.str.replace_many(_ENTITIES, leftmost=True)
+    text = text.str.replace_all(r"<[^<>]{1,100}>", " ").str.replace_all(r"\s+", " ").str.strip_chars()
+    return text.alias(name) if name else text
+
+
+def _joined() -> pl.Expr:
+    """Summary and text of a review as one text."""
+    summary = pl.col("summary").str.replace(r"([^.!?])$", "${1}.")
+    both = pl.concat_str(summary, "text", separator=" ")
+    repeated = pl.col("text").str.starts_with(pl.col("summary"))
+    return pl.when(repeated).then("text").otherwise(both).str.strip_chars()
+
+
+def _with_shared_aspects(tables: Tables) -> Tables:
+    """Aspects that a few, but not most, items of the catalogue have."""
+    aspects = tables.items.select("item_id", "aspects").explode("aspects").drop_nulls().unique(maintain_order=True)
+    share = pl.len().over("aspects")
+    aspects = aspects.filter(share.is_between(_FEWEST_ITEMS, max(_FEWEST_ITEMS, _LARGEST_SHARE * len(tables.items))))
+    aspects = aspects.group_by("item_id", maintain_order=True).agg("aspects")
+    items = tables.items.with_columns(
+        tables.items.select("item_id")
+        .join(aspects, on="item_id", how="left", maintain_order="left")["aspects"]
+        .fill_null([])
+    )
+    return replace(tables, items=items)
+
+
+def _described(tables: Tables, reviews: pl.DataFrame) -> Tables:
+    """Items without a title get one, and a text and aspects, from training-period reviews."""
+    untitled = tables.items.filter(pl.col("title") == UNTITLED)
+    if untitled.is_empty():
+        return tables
+    # `prepare` keeps the first of repeated user-item pairs; so must the look-up of its summary and text.
+    first = reviews.sort("user_id", "timestamp", maintain_order=True).unique(
+        ["user_id", "item_id"], keep="first", maintain_order=True
+    )
+    training = (
+        tables.training_period()
+        .join(first.select("user_id", "item_id", "summary", "text"), on=["user_id", "item_id"], maintain_order="left")
+        .sort("timestamp", "user_id", "step")
+    )
+    # The summary is a piece of its own: what it names counts twice.
+    pieces = pl.concat([training.select("item_id", text=name) for name in ("summary", "text")])
+    terms = item_terms(pieces.filter(pl.col("text") != ""))
+    summaries = training.filter(pl.col("summary") != "").unique(["item_id", "summary"], maintain_order=True)
+    summaries = summaries.group_by("item_id", maintain_order=True).agg(pl.col("summary").head(_SUMMARIES))
+    described = untitled.select("item_id").join(terms, on="item_id", how="left", maintain_order="left")
+    described = described.join(summaries, on="item_id", how="left", maintain_order="left")
+    short = pl.element().head(_TITLE_TERMS)
+    words = (pl.element().str.count_matches(" ") + 1).cum_sum()
+    title = pl.col("terms").list.eval(short.filter(words.head(_TITLE_TERMS) <= _TITLE_WORDS)).list.join(", ")
+    title = (title.str.slice(0, 1).str.to_uppercase() + title.str.slice(1)).fill_null("")
+    first_summary = pl.col("summary").list.first().str.split(" ").list.head(_TITLE_WORDS).list.join(" ").fill_null("")
+    described = described.with_columns(
+        title=pl.when(title != "")
+        .then(title)
+        .when(first_summary != "")
+        .then(first_summary)
+        .otherwise(pl.lit(_UNREVIEWED))
+    )
+    text = pl.concat_str("title", pl.col("summary").list.join(". "), separator=". ", ignore_nulls=True)
+    described = described.select("item_id", "title", text=text, aspects=pl.col("terms").fill_null([]))
+    items = tables.items.update(described, on="item_id", how="left")
+    notes = dict(tables.report.notes)
+    notes["items titled by their reviewers' words"] = untitled.height
+    notes["of these without a review in the training period"] = described.filter(pl.col("title") == _UNREVIEWED).height
+    return replace(tables, items=items, report=replace(tables.report, notes=notes))

@@ -1,0 +1,66 @@
+"""Plain sequence files, as S3-Rec, P5 and their successors publish their splits.
+
+`user_sequence.txt`: one user a line, `user item item ...`, oldest first. An optional second file gives every
+item a few words: `item words ...`. There are no times, ratings or reviews.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+
+from preference_benchmark.sources.files import find_beside, find_file
+from preference_benchmark.sources.raw_lines import read_words
+from preference_benchmark.tables import ReadReport, Tables, prepare
+
+__all__ = ["read_sequences"]
+
+_SEQUENCES = ("user_sequence.txt", "user_sequence.txt.gz", "sequential_data.txt", "sequential_data.txt.gz")
+_ITEMS = ("item_text.txt", "item_text.txt.gz", "item_generative_indexing_*.txt", "item_generative_indexing_*.txt.gz")
+
+
+def read_sequences(
+    path: str | Path,
+    *,
+    item_text: str | Path | None = None,
+    max_malformed: float = 0.01,
+    **options: object,
+) -> Tables:
+    """Tables from a sequence file.
+
+    The timestamp of an interaction is its place in the file. An item's title and text are its words; without a
+    file of item texts they are its id.
+
+    Args:
+        path: the sequence file, or the folder that holds it as `user_sequence.txt` (or `.txt.gz`).
+        item_text: the file of item words; by default `item_text.txt` or `item_generative_indexing_*.txt`
+            (or `.txt.gz`) beside the sequence file, where there is one.
+        max_malformed: share of malformed lines (a user without items) above which a file is refused.
+        options: passed on to `prepare`.
+    """
+    sequences = find_file(path, _SEQUENCES, "user sequences")
+    words = (
+        find_file(item_text, _ITEMS, "item texts") if item_text else find_beside(sequences.parent, _ITEMS, "item texts")
+    )
+    raw = [read_words(sequences, fewest=2, max_malformed=max_malformed)]
+    rows = (
+        raw[0]
+        .frame.select(user_id=pl.col("words").list.first(), item_id=pl.col("words").list.slice(1))
+        .explode("item_id")
+    )
+    if words is None:
+        items = rows.select("item_id", title="item_id").unique(maintain_order=True)
+    else:
+        raw.append(read_words(words, fewest=1, max_malformed=max_malformed))
+        items = raw[1].frame.select(
+            item_id=pl.col("words").list.first(), title=pl.col("words").list.slice(1).list.join(" ")
+        )
+    report = ReadReport(
+        source="sequences",
+        files=tuple(file.name for file in (sequences, words) if file),
+        lines=sum(part.lines for part in raw),
+        malformed=sum(part.malformed for part in raw),
+        malformed_lines=sum((part.malformed_lines for part in raw), ()),
+    )
+    return prepare(items, rows, report=report, **options)

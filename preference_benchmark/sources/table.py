@@ -1,0 +1,77 @@
+"""Your own data: one table of interactions and one of items, as CSV, JSON lines or Parquet.
+
+`interactions.csv` (or .jsonl, .parquet): `user_id, item_id` and, where you have them, `timestamp` (Unix seconds
+or ISO 8601), `rating` (1-5), `review`. `items.csv`: `item_id, title` and, where you have them, `text` (what is
+embedded), `aspects` (attribute phrases; in CSV parted by "|"), and any columns of your own.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+
+from preference_benchmark.sources.files import find_file
+from preference_benchmark.sources.raw_lines import RawLines, read_bytes, read_records
+from preference_benchmark.tables import ReadReport, Tables, prepare
+
+__all__ = ["read_table"]
+
+_ENDINGS = (".csv", ".csv.gz", ".jsonl", ".jsonl.gz", ".parquet")
+# Ids with leading zeros and reviews such as "10" must stay text.
+_TEXT = ("user_id", "item_id", "title", "text", "aspects", "review")
+
+
+def read_table(
+    path: str | Path,
+    *,
+    items: str | Path | None = None,
+    max_malformed: float = 0.01,
+    **options: object,
+) -> Tables:
+    """Tables from your own files.
+
+    Args:
+        path: the folder that holds `interactions.*` and `items.*`, or the file of interactions.
+        items: the file of items; by default `items.*` in the same folder.
+        max_malformed: share of malformed JSON lines above which a file is refused.
+        options: passed on to `prepare`.
+
+    Raises:
+        FileNotFoundError: if a file is missing; lists the expected names.
+        ValueError: if a file cannot be read, or its columns cannot be used.
+    """
+    interactions = find_file(path, tuple(f"interactions{end}" for end in _ENDINGS), "interactions")
+    catalogue = find_file(items or interactions.parent, tuple(f"items{end}" for end in _ENDINGS), "items")
+    raw = [_read(file, max_malformed) for file in (interactions, catalogue)]
+    frame = raw[1].frame
+    if frame.schema.get("aspects") == pl.String:
+        parted = pl.col("aspects").str.split("|").list.eval(pl.element().str.strip_chars().str.to_lowercase())
+        frame = frame.with_columns(parted.list.eval(pl.element().filter(pl.element() != "")))
+    report = ReadReport(
+        source="table",
+        files=(interactions.name, catalogue.name),
+        lines=sum(part.lines for part in raw),
+        malformed=sum(part.malformed for part in raw),
+        malformed_lines=sum((part.malformed_lines for part in raw), ()),
+    )
+    return prepare(frame, raw[0].frame, report=report, **options)
+
+
+def _read(file: Path, max_malformed: float) -> RawLines:
+    name = file.name.removesuffix(".gz")
+    if name.endswith((".jsonl", ".ndjson", ".json")):
+        return read_records(file, None, max_malformed=max_malformed)
+    try:
+        if name.endswith(".csv"):
+            data = read_bytes(file)
+            header = pl.read_csv(data, n_rows=0).columns
+            overrides = {column: pl.String for column in header if column in _TEXT}
+            frame = pl.read_csv(data, schema_overrides=overrides, infer_schema_length=None)
+        elif name.endswith(".parquet"):
+            frame = pl.read_parquet(file)
+        else:
+            raise ValueError(f"{file} has an unknown ending; expected one of {list(_ENDINGS)}.")
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise ValueError(f"{file} cannot be read as its ending says ({error}); check the file.") from error
+    return RawLines(frame, frame.height)
