@@ -12,6 +12,7 @@ from preference_benchmark.sources.amazon2014 import read_amazon2014
 from preference_benchmark.sources.amazon2018 import read_amazon2018
 from preference_benchmark.sources.corner_shop import corner_shop
 from preference_benchmark.sources.sequences import read_sequences
+from preference_benchmark.sources.steam import read_steam
 from preference_benchmark.sources.table import read_table
 from preference_benchmark.tables import Tables
 
@@ -29,6 +30,7 @@ SOURCES: dict[str, Callable[..., Tables]] = {
     "amazon2018": read_amazon2018,
     "corner-shop": _read_corner_shop,
     "sequences": read_sequences,
+    "steam": read_steam,
     "table": read_table,
 }
 

@@ -6,7 +6,6 @@ reviews of the training period, so that nothing of the reviews to be predicted l
 
 from __future__ import annotations
 
-import html.entities
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,10 +15,11 @@ import polars as pl
 
 from preference_benchmark.sources.files import find_beside, find_file
 from preference_benchmark.sources.item_terms import item_terms
+from preference_benchmark.sources.item_text import clean_text, shared_aspects
 from preference_benchmark.sources.raw_lines import RawLines, read_records
 from preference_benchmark.tables import UNTITLED, ReadReport, Tables, prepare
 
-__all__ = ["clean_text", "read_amazon"]
+__all__ = ["read_amazon"]
 
 _REVIEW_FIELDS = {
     "reviewerID": pl.String,
@@ -29,12 +29,8 @@ _REVIEW_FIELDS = {
     "summary": pl.String,
     "reviewText": pl.String,
 }
-_ENTITIES = {f"&{name}": character for name, character in html.entities.html5.items() if name.endswith(";")}
-_ENTITIES |= {f"&#{code};": chr(code) for code in (*range(32, 383), *range(8192, 8483))}
 _UNREVIEWED = "Item without reviews"
-_TITLE_TERMS, _TITLE_WORDS, _SUMMARIES = 4, 8, 30
-# An attribute must be shared to be asked for, but not by nearly everything.
-_FEWEST_ITEMS, _LARGEST_SHARE = 2, 0.5
+_TITLE_TERMS, _TITLE_WORDS, _SUMMARIES, _ASPECTS = 4, 8, 30, 8
 
 
 def read_amazon(
@@ -99,16 +95,7 @@ def read_amazon(
         notes=notes,
     )
     tables = prepare(items, named.drop("summary", "text"), report=report, **options)
-    return _described(_with_shared_aspects(tables), named)
-
-
-def clean_text(name: str, text: pl.Expr | None = None) -> pl.Expr:
-    """A column of text (or the expression) without HTML entities and tags, white space collapsed, nulls empty."""
-    text = (pl.col(name) if text is None else text).fill_null("")
-    for _ in range(2):  # some releases escaped twice
-        text = text.str.replace_many(_ENTITIES, leftmost=True)
-    text = text.str.replace_all(r"<[^<>]{1,100}>", " ").str.replace_all(r"\s+", " ").str.strip_chars()
-    return text.alias(name) if name else text
+    return _described(shared_aspects(tables), named)
 
 
 def _joined() -> pl.Expr:
@@ -119,24 +106,10 @@ def _joined() -> pl.Expr:
     return pl.when(repeated).then("text").otherwise(both).str.strip_chars()
 
 
-def _with_shared_aspects(tables: Tables) -> Tables:
-    """Aspects that a few, but not most, items of the catalogue have."""
-    aspects = tables.items.select("item_id", "aspects").explode("aspects").drop_nulls().unique(maintain_order=True)
-    share = pl.len().over("aspects")
-    aspects = aspects.filter(share.is_between(_FEWEST_ITEMS, max(_FEWEST_ITEMS, _LARGEST_SHARE * len(tables.items))))
-    aspects = aspects.group_by("item_id", maintain_order=True).agg("aspects")
-    items = tables.items.with_columns(
-        tables.items.select("item_id")
-        .join(aspects, on="item_id", how="left", maintain_order="left")["aspects"]
-        .fill_null([])
-    )
-    return replace(tables, items=items)
-
-
 def _described(tables: Tables, reviews: pl.DataFrame) -> Tables:
-    """Items without a title get one, and a text and aspects, from training-period reviews."""
-    untitled = tables.items.filter(pl.col("title") == UNTITLED)
-    if untitled.is_empty():
+    """Items without a title get one, and a text, from training-period reviews; those without aspects get these."""
+    lacking = tables.items.filter((pl.col("title") == UNTITLED) | (pl.col("aspects").list.len() == 0))
+    if lacking.is_empty():
         return tables
     # `prepare` keeps the first of repeated user-item pairs; so must the look-up of its summary and text.
     first = reviews.sort("user_id", "timestamp", maintain_order=True).unique(
@@ -150,9 +123,15 @@ def _described(tables: Tables, reviews: pl.DataFrame) -> Tables:
     # The summary is a piece of its own: what it names counts twice.
     pieces = pl.concat([training.select("item_id", text=name) for name in ("summary", "text")])
     terms = item_terms(pieces.filter(pl.col("text") != ""))
-    summaries = training.filter(pl.col("summary") != "").unique(["item_id", "summary"], maintain_order=True)
+    summaries = (
+        training.with_columns(pl.col("summary").str.strip_chars_end(" ."))
+        .filter(pl.col("summary") != "")
+        .unique(["item_id", "summary"], maintain_order=True)
+    )
     summaries = summaries.group_by("item_id", maintain_order=True).agg(pl.col("summary").head(_SUMMARIES))
-    described = untitled.select("item_id").join(terms, on="item_id", how="left", maintain_order="left")
+    described = lacking.select("item_id", named=pl.col("title") != UNTITLED).join(
+        terms, on="item_id", how="left", maintain_order="left"
+    )
     described = described.join(summaries, on="item_id", how="left", maintain_order="left")
     short = pl.element().head(_TITLE_TERMS)
     words = (pl.element().str.count_matches(" ") + 1).cum_sum()
@@ -167,9 +146,15 @@ def _described(tables: Tables, reviews: pl.DataFrame) -> Tables:
         .otherwise(pl.lit(_UNREVIEWED))
     )
     text = pl.concat_str("title", pl.col("summary").list.join(". "), separator=". ", ignore_nulls=True)
-    described = described.select("item_id", "title", text=text, aspects=pl.col("terms").fill_null([]))
+    described = described.select(
+        "item_id",
+        title=pl.when(~pl.col("named")).then("title"),
+        text=pl.when(~pl.col("named")).then(text),
+        aspects=pl.col("terms").list.head(_ASPECTS).fill_null([]),
+    )
     items = tables.items.update(described, on="item_id", how="left")
     notes = dict(tables.report.notes)
-    notes["items titled by their reviewers' words"] = untitled.height
+    notes["items titled in their reviewers' words"] = described["title"].count()
     notes["of these without a review in the training period"] = described.filter(pl.col("title") == _UNREVIEWED).height
+    notes["items with aspects in their reviewers' words"] = described.filter(pl.col("aspects").list.len() > 0).height
     return replace(tables, items=items, report=replace(tables.report, notes=notes))

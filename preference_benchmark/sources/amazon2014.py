@@ -9,8 +9,8 @@ from pathlib import Path
 
 import polars as pl
 
-from preference_benchmark.sources.amazon import clean_text, read_amazon
-from preference_benchmark.sources.item_text import as_aspects, labelled
+from preference_benchmark.sources.amazon import read_amazon
+from preference_benchmark.sources.item_text import as_aspects, clean_text, labelled
 from preference_benchmark.sources.raw_lines import RawLines, read_records
 from preference_benchmark.tables import Tables
 

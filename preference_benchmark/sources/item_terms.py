@@ -8,45 +8,59 @@ that one talkative reviewer does not decide. Words of judgement ("great", "broke
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import polars as pl
-from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
-__all__ = ["item_terms"]
+__all__ = ["item_terms", "uninformative_words"]
 
 # What reviews of anything are full of.
 _BOILERPLATE = frozenset(
-    "able actually amazing amazon anyone anything arrived away bad best better big bit bought brand buck bucks "
-    "buy buying came can cheap cheaper come comes company complaint complaints cost customer day days deal deals "
-    "definitely delivery different does doesn doing don dont easily easy else ended especially exact exactly "
-    "expected expensive expect experience far feel fine five fast found four free gave gets getting gift give "
-    "gives giving going gone good got great guy guys happy hard having haven high highly hope ill isn issue issues "
-    "item items job just kind know later left let like liked little long look looking looks lot lots love loved "
-    "made make makes making maybe mine minor money month months need needed needs new nice nothing notch ok okay "
-    "old one ones online order ordered ordering outstanding paid pay perfect perfectly pieces place plan plus "
-    "pretty price priced prices problem problems product products purchase purchased purchasing put quality quick "
-    "quickly quite read real really reason reasonable reasonably recommend recommended regular required review "
-    "reviewer reviewers reviews right said say says second seem seems seen seller set shipped shipping short simple "
-    "simply size small sort star stars start store stuff sturdy super sure surprised take takes thank thanks thing "
-    "things think thought three time times told took tried tries true try trying turn twice two use used useful "
-    "user users uses using usually value ve want wanted wants wasn way week weeks well went wife won wonderful "
-    "word work worked working works worry worth wouldn wrong year years yes didn couldn aren shouldn hasn "
-    "absolutely add adding almost already always amount ask bucks case cause check choice close couple decent "
-    "decided difference end extra fact favorite fit fits followed friend friends fully general goes half hand "
-    "happen happened help helped helps huge idea ideal immediately important impressed inexpensive instead job "
-    "keep kids large late leave line live major matter mean mention moment multiple nearly number opinion original "
-    "overall particular people person personally piece point possible previous probably quote received recently "
-    "replace replaced return returned run save send sent service side similar single solid son started stop "
-    "test tested today total totally type types unless unit version wait watch whatever wish".split()
+    "able absolutely actually add adding almost already always amazing amazon amount anyone anything aren "
+    "arrived ask away bad basic best better big bit bought brand buck bucks buy buying came can case "
+    "cause cheap cheaper check choice close come comes company complaint complaints cost couldn couple "
+    "customer day days deal deals decent decided definitely delivery deserve didn didnt difference "
+    "different does doesn doesnt doing don dont dvds easily easy else end ended especially essential "
+    "exact exactly expect expected expensive experience extra fact far fast favorite feel fine fit fits "
+    "five followed found four free friend friends friggin fully gave general gets getting gift give gives "
+    "giving goes going gone good got great guy guys half hand happen happened happy hard hasn haven "
+    "having help helped helps high highly hope huge idea ideal ill immediately important impressed "
+    "inexpensive instead isn issue issues item items job just keep kids kind know large late later leave "
+    "left let like liked line little live long look looking looks lot lots love loved made major majority "
+    "make makes making matter maybe mean mention mine minor moment money month months multiple near "
+    "nearly need needed needs new nice notch nothing nowadays number ok okay old older one ones online "
+    "opinion option order ordered ordering original outstanding overall owned paid particular pay people "
+    "perfect perfectly person personally piece pieces place plan plays plus point possible pretty "
+    "previous price priced prices probably problem problems product products purchase purchased "
+    "purchasing put quality quick quickly quite quote read real really reason reasonable reasonably "
+    "received recently recommend recommended regular reminds replace replaced required return returned "
+    "review reviewer reviewers reviews right run said save say says second seem seems seen seller send "
+    "sent service set shipped shipping short shouldn side similar simple simply single size small solid "
+    "son sort star stars start started stop store stuff sturdy super sure surprised take takes test "
+    "tested thank thanks thing things think thought three till time times today told took total totally "
+    "tried tries true try trying turn twice two type types unit unless usd use used useful user users "
+    "uses using usually value ve version wait want wanted wants wasn watch way week weekend weeks well "
+    "went whatever wife wish won wonderful word work worked working works worry worth wouldn wrong year "
+    "years yes".split()
 )
-# VADER rates words from -4 to 4; milder ones ("warm", "clean") often describe rather than judge.
-_JUDGEMENT = frozenset(
-    word for word, valence in SentimentIntensityAnalyzer().lexicon.items() if abs(float(valence)) >= 1.2
+_FUNCTION_WORDS = frozenset(
+    "about above across after again against all along also although among and another any are around "
+    "because been before behind being below between both but cannot could did down during each either "
+    "enough etc even ever every few first for from had has have her here him his how however inside into "
+    "its itself last least less many might more most much must myself near neither never next nor not now "
+    "off often only onto other others our out outside own per rather same several shall she should since "
+    "some somehow something sometimes soon still such than that the their them then there therefore these "
+    "they this those though through throughout thus together too toward towards under until upon usually "
+    "very was were what when where whether which while who whole whom whose why will with within without "
+    "would yet you your yours yourself".split()
 )
-_IGNORED = ENGLISH_STOP_WORDS | _BOILERPLATE | _JUDGEMENT
 _FEWEST_ITEMS = 3  # a term of fewer items says nothing about others
 _LARGEST_SHARE = 0.15  # a term of more of the items says nothing about this one
+_PAIR_BONUS = 1.3  # a pair of words says more than either
+_SINGLE_VOICE = 0.2  # what only one reviewer says comes after what several say
+_AT_LEAST = 4  # so many terms are kept even if only one reviewer says them
+_JUDGEMENT = 1.2  # VADER rates words from -4 to 4; milder ones ("warm", "clean") describe rather than judge
 
 
 def item_terms(texts: pl.DataFrame, most: int = 12, fewest_items: int = _FEWEST_ITEMS) -> pl.DataFrame:
@@ -66,40 +80,54 @@ def item_terms(texts: pl.DataFrame, most: int = 12, fewest_items: int = _FEWEST_
     num_items = max(texts["item_id"].n_unique(), 1)
     ceiling = max(fewest_items, math.ceil(_LARGEST_SHARE * num_items))
     counts = counts.filter(pl.col("items").is_between(fewest_items, ceiling))
-    # A pair says more than its words; the factor lets it win where both occur about equally often.
-    score = (1 + pl.col("pieces").log()) * (num_items / pl.col("items")).log() * (1 + 0.3 * pl.col("pair"))
-    # Said by one reviewer only, a term is weak evidence: it comes after all others.
-    counts = counts.with_columns(score=score * pl.when(pl.col("pieces") > 1).then(1.0).otherwise(0.2))
+    score = pl.col("pieces").sqrt() * (num_items / pl.col("items")).log()
+    score *= pl.when(pl.col("pair")).then(_PAIR_BONUS).otherwise(1.0)
+    score *= pl.when(pl.col("pieces") > 1).then(1.0).otherwise(_SINGLE_VOICE)
+    counts = counts.with_columns(score=score)
     top = counts.sort("item_id", "score", "term", descending=[False, True, False])
     top = top.group_by("item_id", maintain_order=True).head(2 * most)
     parts = top.filter("pair").select("item_id", term=pl.col("term").str.split(" ")).explode("term")
     top = top.join(parts, on=["item_id", "term"], how="anti", maintain_order="left")
-    return top.group_by("item_id", maintain_order=True).agg(terms=pl.col("term").head(most))
+    place = pl.int_range(pl.len()).over("item_id")
+    top = top.filter((place < most) & ((place < _AT_LEAST) | (pl.col("pieces") > 1)))
+    return top.group_by("item_id", maintain_order=True).agg(terms="term")
 
 
 def _terms(texts: pl.DataFrame) -> pl.DataFrame:
     """Every term of every piece once: item_id, term, pair (whether it is two words)."""
-    pieces = texts.with_row_index("piece").with_columns(
-        token=pl.col("text").str.extract_all(r"[\p{L}][\p{L}'’-]*|[.!?,;:()]|\d+")
+    pieces = texts.with_row_index("piece").select(
+        "item_id", "piece", token=pl.col("text").str.extract_all(r"\p{L}[\p{L}'’-]*|[.!?,;:()]|\d+")
     )
-    tokens = pieces.select("item_id", "piece", "token").explode("token").drop_nulls("token")
+    tokens = pieces.explode("token").drop_nulls("token")
     tokens = tokens.with_columns(word=pl.col("token").str.to_lowercase().str.strip_chars("'’-"))
-    known = tokens.select(pl.col("word").unique()).with_columns(
-        usable=pl.col("word").str.contains(r"^[\p{L}-]{3,20}$")
-        & ~pl.col("word").is_in(list(_IGNORED))
-        & ~pl.col("word").str.contains(r"(ly|ing)$")
+    # Rows of one piece are adjacent, so its neighbours are found by shifting the whole column.
+    same = pl.col("piece") == pl.col("piece").shift(1)
+    inside = same & pl.col("token").shift(1).str.contains(r"^\p{L}")
+    tokens = tokens.with_columns(inside=inside.fill_null(False), capital=pl.col("token").str.contains(r"^\p{Lu}\p{Ll}"))
+    words = tokens.group_by("word").agg(
+        inside=pl.col("inside").sum(), names=(pl.col("inside") & pl.col("capital")).sum()
     )
-    tokens = tokens.join(known, on="word", maintain_order="left")
-    inside = pl.col("token").shift(1).over("piece").str.contains(r"^[\p{L}]").fill_null(False)
-    capital = pl.col("token").str.contains(r"^\p{Lu}\p{Ll}") & inside
     # A word that is mostly capitalised inside sentences is a name: a brand or a product.
-    proper = capital.sum().over("word") > 0.5 * inside.sum().over("word")
-    tokens = tokens.with_columns(usable=pl.col("usable") & ~proper)
-    tokens = tokens.with_columns(
-        following=pl.when(pl.col("usable").shift(-1).over("piece")).then(pl.col("word").shift(-1).over("piece"))
-    ).filter("usable")
+    common = pl.col("names") <= 0.5 * pl.col("inside")
+    describes = (
+        pl.col("word").str.contains(r"^[\p{L}-]{3,20}$")
+        & ~pl.col("word").str.contains(r"(ly|ing)$")
+        & ~pl.col("word").is_in(uninformative_words())
+    )
+    words = words.select("word", usable=common & describes)
+    tokens = tokens.join(words, on="word", how="left", maintain_order="left")
+    follows = pl.col("usable").shift(-1) & (pl.col("piece") == pl.col("piece").shift(-1))
+    tokens = tokens.with_columns(following=pl.when(follows).then(pl.col("word").shift(-1))).filter("usable")
     single = tokens.select("item_id", "piece", term="word", pair=pl.lit(False))
     pairs = tokens.filter(pl.col("following").is_not_null() & (pl.col("following") != pl.col("word"))).select(
         "item_id", "piece", term=pl.format("{} {}", "word", "following"), pair=pl.lit(True)
     )
     return pl.concat([single, pairs]).unique(["piece", "term"], maintain_order=True)
+
+
+@cache
+def uninformative_words() -> list[str]:
+    """Words that say nothing about an item: function words, judgements, what all reviews are full of."""
+    lexicon = SentimentIntensityAnalyzer().lexicon
+    judgement = {word for word, valence in lexicon.items() if abs(float(valence)) >= _JUDGEMENT}
+    return sorted(_FUNCTION_WORDS | _BOILERPLATE | judgement)

@@ -11,6 +11,7 @@ from pathlib import Path
 import polars as pl
 
 from preference_benchmark.sources.files import find_beside, find_file
+from preference_benchmark.sources.item_terms import uninformative_words
 from preference_benchmark.sources.raw_lines import read_words
 from preference_benchmark.tables import ReadReport, Tables, prepare
 
@@ -18,6 +19,8 @@ __all__ = ["read_sequences"]
 
 _SEQUENCES = ("user_sequence.txt", "user_sequence.txt.gz", "sequential_data.txt", "sequential_data.txt.gz")
 _ITEMS = ("item_text.txt", "item_text.txt.gz", "item_generative_indexing_*.txt", "item_generative_indexing_*.txt.gz")
+# A word is an aspect if this many titles have it, and fewer than this share of them begin with it.
+_FEWEST_ITEMS, _LEADING = 10, 0.3
 
 
 def read_sequences(
@@ -29,8 +32,8 @@ def read_sequences(
 ) -> Tables:
     """Tables from a sequence file.
 
-    The timestamp of an interaction is its place in the file. An item's title and text are its words; without a
-    file of item texts they are its id.
+    The timestamp of an interaction is its place in the file. An item's title and text are its words, and its
+    aspects those of them that many items share; without a file of item texts the title is the id.
 
     Args:
         path: the sequence file, or the folder that holds it as `user_sequence.txt` (or `.txt.gz`).
@@ -56,6 +59,7 @@ def read_sequences(
         items = raw[1].frame.select(
             item_id=pl.col("words").list.first(), title=pl.col("words").list.slice(1).list.join(" ")
         )
+        items = items.with_columns(aspects=_aspects(items["title"]))
     report = ReadReport(
         source="sequences",
         files=tuple(file.name for file in (sequences, words) if file),
@@ -64,3 +68,16 @@ def read_sequences(
         malformed_lines=sum((part.malformed_lines for part in raw), ()),
     )
     return prepare(items, rows, report=report, **options)
+
+
+def _aspects(titles: pl.Series) -> pl.Series:
+    """Words of each title that many titles share, other than in the first place, where brands stand."""
+    words = titles.rename("word").to_frame().with_row_index("row")
+    words = words.with_columns(pl.col("word").str.to_lowercase().str.split(" ")).explode("word")
+    words = words.with_columns(first=pl.col("row") != pl.col("row").shift(1).fill_null(titles.len()))
+    words = words.unique(["row", "word"], keep="first", maintain_order=True)
+    shared = (pl.len().over("word") >= _FEWEST_ITEMS) & (pl.col("first").mean().over("word") < _LEADING)
+    describes = pl.col("word").str.contains(r"^\p{L}{3,}$") & ~pl.col("word").is_in(uninformative_words())
+    lists = words.filter(shared & describes).group_by("row", maintain_order=True).agg(aspects="word")
+    rows = pl.DataFrame({"row": pl.arange(titles.len(), dtype=pl.UInt32, eager=True)})
+    return rows.join(lists, on="row", how="left", maintain_order="left")["aspects"].fill_null([])
