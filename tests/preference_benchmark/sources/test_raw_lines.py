@@ -1,0 +1,130 @@
+"""Raw files are read whole or refused with their fault named; malformed lines are found by number."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from preference_benchmark.sources import raw_lines
+from preference_benchmark.sources.raw_lines import read_bytes, read_records, read_words
+
+SCHEMA = {"name": pl.String, "price": pl.Float64, "tags": pl.List(pl.String)}
+
+
+def records(count: int) -> list[dict]:
+    return [{"name": f"n{n}", "price": n / 2, "tags": ["a", f"t{n}"], "other": None} for n in range(count)]
+
+
+def write(path: Path, lines: list[str], compress: bool) -> Path:
+    data = "\n".join(lines).encode()
+    path.write_bytes(gzip.compress(data) if compress else data)
+    return path
+
+
+@pytest.mark.parametrize("compress", [False, True])
+@pytest.mark.parametrize("render", [json.dumps, repr])
+@pytest.mark.parametrize("block", [1 << 26, 100])
+def test_json_and_literals_plain_and_compressed_give_the_same_rows(tmp_path, monkeypatch, compress, render, block):
+    monkeypatch.setattr(raw_lines, "_BLOCK", block)
+    raw = read_records(write(tmp_path / "f", [render(r) for r in records(20)], compress), SCHEMA, ("name",))
+    assert raw.frame.to_dicts() == [{k: r[k] for k in SCHEMA} for r in records(20)]
+    assert (raw.lines, raw.malformed) == (20, 0)
+
+
+@pytest.mark.parametrize("render", [json.dumps, repr])
+@pytest.mark.parametrize("block", [1 << 26, 100])
+def test_malformed_lines_are_left_out_counted_and_named(tmp_path, monkeypatch, render, block):
+    monkeypatch.setattr(raw_lines, "_BLOCK", block)
+    lines = [render(r) for r in records(300)]
+    lines[7], lines[150] = lines[7][:12], "[1, 2]"
+    lines.insert(3, "")
+    raw = read_records(write(tmp_path / "f.json.gz", lines, True), SCHEMA, ("name",))
+    assert raw.frame["name"].to_list() == [f"n{n}" for n in range(300) if n not in (7, 150)]
+    assert raw.malformed == 2 and raw.lines == 300
+    assert raw.malformed_lines == ("f.json.gz:9", "f.json.gz:152")
+
+
+def test_too_many_malformed_lines_are_refused(tmp_path):
+    path = write(tmp_path / "f.json", [json.dumps(r) for r in records(50)] + ["{broken"] * 2, False)
+    with pytest.raises(ValueError, match=r"2 of 52 lines .*\[51, 52\].*max_malformed=0.01"):
+        read_records(path, SCHEMA, ("name",))
+    assert read_records(path, SCHEMA, ("name",), max_malformed=0.1).malformed == 2
+
+
+def test_literals_are_never_executed(tmp_path):
+    lines = [repr(r) for r in records(3)] + ["{'name': __import__('os').getcwd()}"]
+    raw = read_records(write(tmp_path / "f", lines, False), SCHEMA, ("name",), max_malformed=0.5)
+    assert raw.malformed_lines == ("f:4",)
+
+
+def test_values_of_another_type_do_not_fail_the_file(tmp_path):
+    lines = ['{"name": "a", "price": "2.5"}', '{"name": 3, "price": 1}']
+    frame = read_records(write(tmp_path / "f", lines, False), SCHEMA, ("name",)).frame
+    assert frame["name"].to_list() == ["a", "3"] and frame["price"].to_list() == [2.5, 1.0]
+
+
+@pytest.mark.parametrize("read", [lambda p: read_records(p, SCHEMA), lambda p: read_words(p, fewest=2), read_bytes])
+def test_empty_truncated_and_damaged_files(tmp_path, read):
+    empty = tmp_path / "empty.json"
+    for content in (b"", b"\n \n", gzip.compress(b"")):
+        empty.write_bytes(content)
+        with pytest.raises(ValueError, match=r"empty\.json is empty; download it again"):
+            read(empty)
+    whole = gzip.compress("\n".join(json.dumps(r) for r in records(2000)).encode())
+    cut = tmp_path / "cut.json.gz"
+    cut.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"cut\.json\.gz is a truncated gzip file.*download it again"):
+        read(cut)
+    cut.write_bytes(whole[:200] + b"\xff" * 200 + whole[400:])
+    with pytest.raises(ValueError, match=r"cut\.json\.gz is a damaged gzip file.*download it again"):
+        read(cut)
+
+
+@pytest.mark.parametrize("read", [lambda p: read_records(p, SCHEMA), lambda p: read_words(p, fewest=2), read_bytes])
+def test_binary_files_are_named_for_what_they_are(tmp_path, read):
+    parquet = tmp_path / "reviews.json.gz"
+    pl.DataFrame({"a": [1]}).write_parquet(parquet)
+    with pytest.raises(ValueError, match="reviews.json.gz is a Parquet file; expected"):
+        read(parquet)
+    parquet.write_bytes(b"PK\x03\x04rest")
+    with pytest.raises(ValueError, match="is a zip archive"):
+        read(parquet)
+    parquet.write_bytes(b"abc\x00\x01\x02\n" * 9)
+    with pytest.raises(ValueError, match="is a binary file"):
+        read(parquet)
+
+
+def test_csv_given_as_json_lines_shows_what_was_found(tmp_path):
+    path = write(tmp_path / "reviews.json", ["user_id,item_id,rating", "u1,i1,5"], False)
+    with pytest.raises(ValueError, match=r"another format: expected one JSON object.*'user_id,item_id,rating'"):
+        read_records(path, SCHEMA)
+
+
+def test_a_file_of_other_records_is_refused_with_its_fields(tmp_path):
+    path = write(tmp_path / "f", ['{"title": "x", "brand": "y"}'], False)
+    with pytest.raises(ValueError, match=r"no record .* has the field 'name'.*\['title', 'brand'\]"):
+        read_records(path, SCHEMA, ("name",))
+
+
+@pytest.mark.parametrize("render", [json.dumps, repr])
+def test_lines_about_other_ids_are_skipped(tmp_path, render):
+    lines = [render(r) for r in records(30)] + ["{no id here"]
+    only = (r"""['"]name['"]: ['"](\w+)['"]""", pl.Series(["n3", "n12"]))
+    raw = read_records(write(tmp_path / "f", lines, True), SCHEMA, ("name",), only=only, max_malformed=0.1)
+    assert raw.frame["name"].to_list() == ["n3", "n12"]
+    assert raw.malformed_lines == ("f:31",) and raw.lines == 31
+
+
+def test_short_lines_of_words_are_malformed(tmp_path):
+    path = write(tmp_path / "s.txt.gz", ["u1 a b", "", "u2", "u3\tc"], True)
+    with pytest.raises(ValueError, match=r"1 of 3 lines .*\[3\]"):
+        read_words(path, fewest=2)
+    raw = read_words(path, fewest=2, max_malformed=0.5)
+    assert raw.frame["words"].to_list() == [["u1", "a", "b"], ["u3", "c"]]
+    path.write_text('{"json": 1}\n')
+    with pytest.raises(ValueError, match="holds JSON records; expected lines of words"):
+        read_words(path, fewest=2)

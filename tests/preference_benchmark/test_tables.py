@@ -1,0 +1,206 @@
+"""The preparation agrees with a plain implementation of its definition, and refuses what it cannot use."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from preference_benchmark.tables import k_core, prepare
+
+pairs = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=120)
+
+
+def interactions(rows: list[tuple], **columns: list) -> pl.DataFrame:
+    return pl.DataFrame({"user_id": [str(u) for u, *_ in rows], "item_id": [str(i) for _, i, *_ in rows], **columns})
+
+
+def catalogue(rows: pl.DataFrame) -> pl.DataFrame:
+    return rows.select("item_id", title=pl.format("Item {}", "item_id")).unique("item_id")
+
+
+def brute_force_core(rows: list[tuple[str, str]], min_user: int, min_item: int) -> list[tuple[str, str]]:
+    while True:
+        users, items = Counter(u for u, _ in rows), Counter(i for _, i in rows)
+        kept = [(u, i) for u, i in rows if users[u] >= min_user and items[i] >= min_item]
+        if len(kept) == len(rows):
+            return rows
+        # One side at a time, unlike the implementation: the core does not depend on the order of removal.
+        rows = [(u, i) for u, i in rows if users[u] >= min_user]
+        items = Counter(i for _, i in rows)
+        rows = [(u, i) for u, i in rows if items[i] >= min_item]
+
+
+@given(pairs, st.integers(1, 4), st.integers(1, 4))
+def test_k_core_is_the_largest_fixed_point(rows, min_user, min_item):
+    table = interactions(rows)
+    core = k_core(table, min_user=min_user, min_item=min_item)
+    assert core.rows() == brute_force_core(table.rows(), min_user, min_item)
+
+
+def brute_force_histories(rows: list[tuple[int, int, int]], max_history: int) -> dict[str, list[str]]:
+    histories: dict[str, list[str]] = {}
+    for user, item, _ in sorted(rows, key=lambda row: row[2]):  # stable: ties keep their order in the file
+        history = histories.setdefault(str(user), [])
+        if str(item) not in history:
+            history.append(str(item))
+    return {user: history[-max_history:] for user, history in histories.items()}
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 4), st.integers(0, 30), st.integers(0, 3)), min_size=1, max_size=80),
+    st.integers(3, 8),
+)
+def test_histories_are_stable_in_time_without_repeats_and_end_with_the_latest(rows, max_history):
+    table = interactions(rows, timestamp=[t for *_, t in rows])
+    tables = prepare(catalogue(table), table, min_user=1, min_item=1, max_history=max_history)
+    found = tables.interactions.group_by("user_id", maintain_order=True).agg("item_id", "step")
+    assert dict(zip(found["user_id"], found["item_id"].to_list(), strict=True)) == brute_force_histories(
+        rows, max_history
+    )
+    assert all(steps == list(range(len(steps))) for steps in found["step"].to_list())
+    assert tables.interactions["user_id"].is_sorted() and tables.items["item_id"].is_sorted()
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.permutations(range(24)))
+def test_the_order_of_rows_does_not_matter_where_times_differ(order):
+    rows = [(n % 3, n % 8, n) for n in range(24)]
+    table = interactions(rows, timestamp=[t for *_, t in rows], rating=[1.0 + t % 5 for *_, t in rows])
+    expected = prepare(catalogue(table), table, min_user=2, min_item=2)
+    shuffled = prepare(catalogue(table), table[list(order)], min_user=2, min_item=2)
+    assert shuffled.interactions.equals(expected.interactions)
+    assert shuffled.items.equals(expected.items)
+    assert shuffled.report.after == expected.report.after
+
+
+def ten_by_ten(**columns) -> pl.DataFrame:
+    rows = [(u, i) for u in range(6) for i in range(6)]
+    return interactions(rows, **columns)
+
+
+def test_items_are_those_of_the_core_and_keep_their_metadata():
+    table = pl.concat([ten_by_ten(), interactions([(0, 99)])])
+    items = catalogue(table).with_columns(aspects=pl.lit(["warm"]), colour=pl.lit("red"))
+    tables = prepare(items, table)
+    assert tables.items["item_id"].to_list() == [str(i) for i in range(6)]
+    assert tables.items.columns == ["item_id", "title", "text", "aspects", "colour"]
+    assert tables.items["text"].to_list() == tables.items["title"].to_list()
+    assert tables.report.before.items == 7 and tables.report.after.items == 6
+
+
+def test_a_user_with_one_interaction_falls_out_and_is_counted():
+    table = pl.concat([ten_by_ten(), interactions([("lone", 0)])])
+    tables = prepare(catalogue(table), table)
+    assert "lone" not in tables.interactions["user_id"]
+    assert (tables.report.before.users, tables.report.after.users) == (7, 6)
+
+
+def test_the_training_period_leaves_out_the_last_two():
+    tables = prepare(catalogue(ten_by_ten()), ten_by_ten())
+    training = tables.training_period()
+    assert training["step"].to_list() == [0, 1, 2, 3] * 6
+
+
+def test_dates_in_any_form_order_histories_alike():
+    seconds = list(range(1_400_000_000, 1_400_000_000 + 36 * 86_400, 86_400))[::-1]
+    as_time = pl.from_epoch(pl.Series(seconds), "s")
+    by_form = [
+        prepare(catalogue(ten_by_ten()), ten_by_ten(timestamp=form)).interactions
+        for form in (
+            seconds,
+            [float(s) for s in seconds],
+            [str(s) for s in seconds],
+            as_time,
+            as_time.dt.strftime("%Y-%m-%dT%H:%M:%S"),
+            as_time.dt.strftime("%Y-%m-%d %H:%M:%SZ"),
+        )
+    ]
+    assert by_form[0]["timestamp"].is_sorted() is False
+    assert all(form.equals(by_form[0]) for form in by_form[1:])
+    days = prepare(catalogue(ten_by_ten()), ten_by_ten(timestamp=as_time.dt.strftime("%Y-%m-%d"))).interactions
+    assert days["item_id"].equals(by_form[0]["item_id"])
+    assert (days["timestamp"] % 86_400 == 0).all()
+
+
+def test_rows_without_a_time_are_dropped_and_counted():
+    times = [None, None, *range(34)]
+    tables = prepare(catalogue(ten_by_ten()), ten_by_ten(timestamp=times), min_user=1, min_item=1)
+    assert tables.report.dropped["interactions without a timestamp"] == 2
+    assert tables.report.before.interactions == 34
+    assert "2 interactions without a timestamp" in str(tables.report)
+
+
+def test_missing_columns_are_named_with_those_found():
+    table = ten_by_ten().rename({"user_id": "customer"})
+    with pytest.raises(ValueError, match=r"lacks the columns \['user_id'\].*'customer'"):
+        prepare(catalogue(table), table)
+    with pytest.raises(ValueError, match=r"items table lacks the columns \['title'\]"):
+        prepare(catalogue(table).select("item_id"), ten_by_ten())
+
+
+def test_unknown_items_are_named_or_dropped_on_request():
+    table = pl.concat([ten_by_ten(), interactions([(0, "ghost"), (1, "ghost")])])
+    items = catalogue(ten_by_ten())
+    with pytest.raises(ValueError, match=r"'ghost'.*unknown_items=\"drop\".*2 interactions"):
+        prepare(items, table)
+    tables = prepare(items, table, unknown_items="drop")
+    assert tables.report.dropped["interactions with items that the items table lacks"] == 2
+    assert tables.report.after.interactions == 36
+    with pytest.raises(ValueError, match='\'keep\'.*"error" or "drop"'):
+        prepare(items, table, unknown_items="keep")
+
+
+def test_nothing_left_names_the_thresholds_and_what_came_in():
+    with pytest.raises(ValueError, match=r"min_user=7, min_item=2: 6 users, 6 items, 36 interactions"):
+        prepare(catalogue(ten_by_ten()), ten_by_ten(), min_user=7, min_item=2)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"rating": [9.0] * 36}, "'rating' holds 9 .*rescale"),
+        ({"rating": ["good"] * 36}, "'rating' has type String; pass numbers"),
+        ({"timestamp": [1_400_000_000_000] * 36}, "1400000000000.*milliseconds"),
+        ({"timestamp": ["yesterday"] * 36}, "'yesterday'.*ISO 8601"),
+        ({"timestamp": [True] * 36}, "'timestamp' has type Boolean"),
+        ({"review": [3] * 36}, "'review' has type Int64; pass strings"),
+    ],
+)
+def test_values_that_cannot_be_used_are_shown(columns, message):
+    with pytest.raises(ValueError, match=message):
+        prepare(catalogue(ten_by_ten()), ten_by_ten(**columns))
+
+
+def test_ids_must_be_known_strings_or_integers():
+    table = ten_by_ten().with_columns(user_id=pl.col("user_id").cast(pl.Float64))
+    with pytest.raises(ValueError, match="'user_id' has type Float64; pass strings or integers"):
+        prepare(catalogue(ten_by_ten()), table)
+    table = ten_by_ten().with_columns(user_id=pl.when(pl.col("item_id") != "3").then("user_id"))
+    with pytest.raises(ValueError, match="'user_id' is null in 6 rows"):
+        prepare(catalogue(ten_by_ten()), table)
+
+
+def test_settings_out_of_range_are_refused():
+    with pytest.raises(ValueError, match="max_history=2: pass at least 1, 1 and 3"):
+        prepare(catalogue(ten_by_ten()), ten_by_ten(), max_history=2)
+
+
+def test_lazy_frames_and_integer_ids_give_the_same_tables():
+    table = ten_by_ten()
+    whole = table.with_columns(pl.col("user_id", "item_id").cast(pl.Int64))
+    tables = prepare(catalogue(whole).lazy(), whole.lazy())
+    assert tables.interactions.equals(prepare(catalogue(table), table).interactions)
+
+
+def test_titles_are_never_empty():
+    items = catalogue(ten_by_ten()).with_columns(
+        title=pl.when(pl.col("item_id") == "2").then(pl.lit(" ")).otherwise("title")
+    )
+    tables = prepare(items, ten_by_ten())
+    assert tables.items["title"][2] == "untitled item"
+    assert tables.report.notes["items without a title of their own"] == 1
