@@ -14,21 +14,27 @@ import os
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-import faiss
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from tqdm.auto import tqdm
 from transformers.utils import cached_file
 
+from .residual_quantisation import assign, fit_codebooks, reconstruct
 from .semantic_ids import check_not_collapsed
+from .sinkhorn import spread_last_level
 
-__all__ = ["Quantizer", "ResidualKMeans", "as_embeddings", "choose_codes", "reconstruction_error"]
+__all__ = [
+    "Quantizer",
+    "ResidualKMeans",
+    "as_embeddings",
+    "choose_codes",
+    "reconstruction_error",
+    "standardisation",
+]
 
 CONFIG_FILE = "quantizer_config.json"
 WEIGHTS_FILE = "quantizer.safetensors"
-ROWS_PER_CHUNK = 16_384
 
 
 @runtime_checkable
@@ -42,8 +48,11 @@ class Quantizer(Protocol):
     def fit(self, embeddings: Tensor) -> Quantizer:
         """Learn the codebooks from embeddings of shape (N, D); give back the quantizer itself."""
 
-    def encode(self, embeddings: Tensor) -> Tensor:
-        """Codes of embeddings of shape (N, D), coarse to fine. Shape: (N, L), int64."""
+    def encode(self, embeddings: Tensor, *, spread: bool = False, taken: Tensor | None = None) -> Tensor:
+        """Codes of embeddings of shape (N, D), coarse to fine. Shape: (N, L), int64.
+
+        `spread` shares the last level's codes out among items that would collide, beside the `taken` ones.
+        """
 
     def decode(self, codes: Tensor) -> Tensor:
         """Embeddings that codes of shape (N, L) stand for. Shape: (N, D), float32."""
@@ -91,6 +100,21 @@ def as_embeddings(embeddings: Tensor | np.ndarray, width: int | None = None) -> 
             "embed these items again or leave them out."
         )
     return x
+
+
+def standardisation(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and scale of every dimension of x. Shapes: (D,), (D,).
+
+    Raises:
+        ValueError: if all rows are equal, so that there is nothing to tell apart.
+    """
+    if len(x) < 2 or bool((x == x[0]).all()):
+        raise ValueError(
+            f"the {len(x)} embeddings have zero variance; semantic IDs need items that differ: check the item texts."
+        )
+    scale = x.std(dim=0, correction=0)
+    # A dimension that is constant up to rounding must not be blown up to unit variance.
+    return x.mean(dim=0), torch.where(scale > 1e-5 * scale.max(), scale, 1.0)
 
 
 def reconstruction_error(quantizer: Quantizer, embeddings: Tensor | np.ndarray) -> float:
@@ -173,31 +197,21 @@ class ResidualKMeans:
             CollapsedCodesError: if the codes do not tell the items apart.
         """
         x = as_embeddings(embeddings).cpu()
-        if len(x) < 2 or bool((x == x[0]).all()):
-            raise ValueError(
-                f"the {len(x)} embeddings have zero variance; semantic IDs need items that differ: "
-                "check the item texts."
-            )
+        mean_and_scale = standardisation(x)
         codes = choose_codes(len(x)) if self.codes is None else self.codes
         if codes > len(x):
             raise ValueError(
                 f"codes={codes} needs at least {codes} items, got {len(x)}; pass fewer codes, or codes=None "
                 "to choose them from the number of items."
             )
-        self._mean = x.mean(dim=0)
-        spread = x.std(dim=0, correction=0)
-        # A dimension that is constant up to rounding must not be blown up to unit variance.
-        self._scale = torch.where(spread > 1e-5 * spread.max(), spread, 1.0)
+        self._mean, self._scale = mean_and_scale
         self._basis = torch.empty(0)
         if self.components is not None and self.components < x.shape[1]:
             standard = ((x - self._mean) / self._scale).double()
             self._basis = torch.linalg.eigh(standard.T @ standard).eigenvectors[:, -self.components :].float()
-        residual, codebooks = self._standardise(x), []
-        # The bar appears only where fitting takes long enough to wonder.
-        for level in tqdm(range(self.levels), desc="residual k-means", unit="level", delay=2, leave=False):
-            codebooks.append(_k_means(residual, codes, self.iterations, self.seed + level))
-            residual = residual - codebooks[-1][_nearest(residual, codebooks[-1])]
-        self._codebooks = torch.stack(codebooks)
+        self._codebooks = fit_codebooks(
+            self._standardise(x), self.levels, codes, iterations=self.iterations, seed=self.seed
+        )
         check_not_collapsed(
             self.encode(x),
             self.codebook_sizes,
@@ -206,11 +220,13 @@ class ResidualKMeans:
         )
         return self
 
-    def encode(self, embeddings: Tensor | np.ndarray) -> Tensor:
+    def encode(self, embeddings: Tensor | np.ndarray, *, spread: bool = False, taken: Tensor | None = None) -> Tensor:
         """Codes of item embeddings, coarse to fine; of new items as well.
 
         Args:
             embeddings: one vector per item. Shape: (N, D).
+            spread: share the last level's codes out among items that would collide (see `sinkhorn`).
+            taken: with `spread`, codes of existing items, which keep theirs. Shape: (M, L) or (M, L + 1).
 
         Returns:
             Codes in [0, K). Shape: (N, L), int64, on the CPU.
@@ -219,12 +235,9 @@ class ResidualKMeans:
             ValueError: if the quantizer is not fitted, or D differs from the width it was fitted on.
         """
         books = self.codebooks
-        residual = self._standardise(as_embeddings(embeddings, width=len(self._mean)).cpu())
-        codes = []
-        for book in books:
-            codes.append(_nearest(residual, book))
-            residual = residual - book[codes[-1]]
-        return torch.stack(codes, dim=1)
+        standard = self._standardise(as_embeddings(embeddings, width=len(self._mean)).cpu())
+        codes = assign(standard, books)
+        return spread_last_level(standard, codes, books, taken=taken) if spread else codes
 
     def decode(self, codes: Tensor) -> Tensor:
         """Embeddings that codes stand for: the sum of their centroids, in the units of the input.
@@ -238,15 +251,7 @@ class ResidualKMeans:
         Raises:
             ValueError: if the number of levels is wrong or a code is outside [0, K).
         """
-        books = self.codebooks
-        if codes.ndim != 2 or codes.shape[1] != len(books):
-            raise ValueError(f"codes must have the shape (items, {len(books)}), got {tuple(codes.shape)}.")
-        if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < books.shape[1]:
-            raise ValueError(
-                f"codes range from {codes.min()} to {codes.max()}; expected 0 to {books.shape[1] - 1}."
-            )
-        columns = codes.cpu().long().unbind(dim=1)
-        standard = sum(book[column] for book, column in zip(books, columns, strict=True))
+        standard = reconstruct(codes, self.codebooks)
         if self._basis.numel():
             standard = standard @ self._basis.T
         return standard * self._scale + self._mean
@@ -304,16 +309,3 @@ class ResidualKMeans:
     def _standardise(self, x: Tensor) -> Tensor:
         standard = (x - self._mean) / self._scale
         return standard @ self._basis if self._basis.numel() else standard
-
-
-def _k_means(x: Tensor, codes: int, iterations: int, seed: int) -> Tensor:
-    """Centroids of the rows of x. Shape: (codes, D)."""
-    means = faiss.Kmeans(x.shape[1], codes, niter=iterations, seed=seed, min_points_per_centroid=1)
-    means.train(x.numpy())
-    return torch.from_numpy(means.centroids.copy())
-
-
-def _nearest(x: Tensor, centroids: Tensor) -> Tensor:
-    """Index of the nearest centroid of every row. Shape: (N,), int64."""
-    half_norms = centroids.square().sum(dim=1) / 2
-    return torch.cat([(half_norms - chunk @ centroids.T).argmin(dim=1) for chunk in x.split(ROWS_PER_CHUNK)])

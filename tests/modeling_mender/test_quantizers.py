@@ -76,7 +76,7 @@ def test_rows_are_encoded_one_by_one_alike(fitted, monkeypatch):
     x = clustered(seed=5)
     together = fitted.encode(x)
     assert torch.equal(together, torch.cat([fitted.encode(row[None]) for row in x]))
-    monkeypatch.setattr("modeling_mender.quantizers.ROWS_PER_CHUNK", 7)
+    monkeypatch.setattr("modeling_mender.residual_quantisation.ROWS_PER_CHUNK", 7)
     assert torch.equal(together, fitted.encode(x))
     assert torch.equal(together, fitted.encode(x.numpy().astype(np.float64)))
     assert fitted.encode(x[:0]).shape == (0, 3)
