@@ -19,7 +19,9 @@ from preference_benchmark.sources.item_text import clean_text, shared_aspects
 from preference_benchmark.sources.raw_lines import RawLines, read_records
 from preference_benchmark.tables import UNTITLED, ReadReport, Tables, prepare
 
-__all__ = ["read_amazon"]
+__all__ = ["ASIN", "read_amazon"]
+
+ASIN = r"""['"]asin['"]: ?u?['"](\w+)['"]"""  # an item's id in a line of metadata
 
 _REVIEW_FIELDS = {
     "reviewerID": pl.String,
@@ -40,7 +42,7 @@ def read_amazon(
     reviews: tuple[str, ...],
     category: str,
     metadata: str | Path | None,
-    read_metadata: Callable[[Path, float], tuple[RawLines, pl.DataFrame]],
+    read_metadata: Callable[[Path, pl.Series, float], tuple[RawLines, pl.DataFrame]],
     max_malformed: float,
     **options: object,
 ) -> Tables:
@@ -52,7 +54,8 @@ def read_amazon(
         reviews: names of review files, as glob patterns.
         category: regular expression whose first group is the category in a review file's name.
         metadata: the metadata file; None looks for meta_{category}.json beside the reviews.
-        read_metadata: from a metadata file to its lines and items (item_id, title, text, aspects, ...).
+        read_metadata: from a metadata file, the ids that matter and `max_malformed` to the file's lines and
+            items (item_id, title, text, aspects, ...).
         max_malformed: share of malformed lines above which a file is refused.
         options: passed on to `prepare`.
     """
@@ -80,7 +83,7 @@ def read_amazon(
     if metadata is None:
         items = ids.with_columns(title=pl.lit(""))
     else:
-        lines, known = read_metadata(metadata, max_malformed)
+        lines, known = read_metadata(metadata, ids["item_id"], max_malformed)
         raw.append(lines)
         known = known.unique("item_id", keep="first", maintain_order=True)
         items = ids.join(known, on="item_id", how="left", maintain_order="left")
@@ -102,12 +105,14 @@ def _joined() -> pl.Expr:
     """Summary and text of a review as one text."""
     summary = pl.col("summary").str.replace(r"([^.!?])$", "${1}.")
     both = pl.concat_str(summary, "text", separator=" ")
-    repeated = pl.col("text").str.starts_with(pl.col("summary"))
+    rest = pl.col("text").str.slice(pl.col("summary").str.len_chars())
+    repeated = pl.col("text").str.starts_with(pl.col("summary")) & ~rest.str.contains(r"^\w")
+    repeated |= pl.col("summary") == ""
     return pl.when(repeated).then("text").otherwise(both).str.strip_chars()
 
 
 def _described(tables: Tables, reviews: pl.DataFrame) -> Tables:
-    """Items without a title get one, and a text, from training-period reviews; those without aspects get these."""
+    """Items without title or aspects get them from training-period reviews; the untitled a text as well."""
     lacking = tables.items.filter((pl.col("title") == UNTITLED) | (pl.col("aspects").list.len() == 0))
     if lacking.is_empty():
         return tables
@@ -122,16 +127,23 @@ def _described(tables: Tables, reviews: pl.DataFrame) -> Tables:
     )
     # The summary is a piece of its own: what it names counts twice.
     pieces = pl.concat([training.select("item_id", text=name) for name in ("summary", "text")])
-    terms = item_terms(pieces.filter(pl.col("text") != ""))
+    pieces = pieces.filter(pl.col("text") != "")
+    terms = item_terms(pieces)
+    # A title may be singular; an aspect must be shared, or asking for it would be naming the item.
+    fewest = max(3, tables.items.height // 100)
+    aspects = item_terms(pieces, most=2 * _ASPECTS, fewest_items=fewest).rename({"terms": "shared"})
+    aspects = aspects.explode("shared").filter(pl.len().over("shared") >= 3)
+    aspects = aspects.group_by("item_id", maintain_order=True).agg(pl.col("shared").head(_ASPECTS))
     summaries = (
         training.with_columns(pl.col("summary").str.strip_chars_end(" ."))
         .filter(pl.col("summary") != "")
-        .unique(["item_id", "summary"], maintain_order=True)
+        .unique(["item_id", "summary"], keep="first", maintain_order=True)
     )
     summaries = summaries.group_by("item_id", maintain_order=True).agg(pl.col("summary").head(_SUMMARIES))
-    described = lacking.select("item_id", named=pl.col("title") != UNTITLED).join(
-        terms, on="item_id", how="left", maintain_order="left"
-    )
+    described = lacking.select(
+        "item_id", named=pl.col("title") != UNTITLED, bare=pl.col("aspects").list.len() == 0
+    ).join(terms, on="item_id", how="left", maintain_order="left")
+    described = described.join(aspects, on="item_id", how="left", maintain_order="left")
     described = described.join(summaries, on="item_id", how="left", maintain_order="left")
     short = pl.element().head(_TITLE_TERMS)
     words = (pl.element().str.count_matches(" ") + 1).cum_sum()
@@ -150,7 +162,7 @@ def _described(tables: Tables, reviews: pl.DataFrame) -> Tables:
         "item_id",
         title=pl.when(~pl.col("named")).then("title"),
         text=pl.when(~pl.col("named")).then(text),
-        aspects=pl.col("terms").list.head(_ASPECTS).fill_null([]),
+        aspects=pl.when("bare").then(pl.col("shared").fill_null([])),
     )
     items = tables.items.update(described, on="item_id", how="left")
     notes = dict(tables.report.notes)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
-from preference_benchmark.sources.amazon import read_amazon
+from preference_benchmark.sources.amazon import ASIN, read_amazon
 from preference_benchmark.sources.item_text import as_aspects, clean_text, labelled
 from preference_benchmark.sources.raw_lines import RawLines, read_records
 from preference_benchmark.tables import Tables
@@ -51,8 +51,8 @@ def read_amazon2014(
     )
 
 
-def _read_metadata(file: Path, max_malformed: float) -> tuple[RawLines, pl.DataFrame]:
-    raw = read_records(file, _METADATA_FIELDS, ("asin",), max_malformed=max_malformed)
+def _read_metadata(file: Path, ids: pl.Series, max_malformed: float) -> tuple[RawLines, pl.DataFrame]:
+    raw = read_records(file, _METADATA_FIELDS, ("asin",), max_malformed=max_malformed, only=(ASIN, ids))
     frame = raw.frame.drop_nulls("asin").with_columns(
         clean_text("title"),
         clean_text("brand"),

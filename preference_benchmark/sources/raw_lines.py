@@ -85,6 +85,11 @@ def read_records(
         raise ValueError(f"{path} is empty; download it again or name another file.")
     _refuse_malformed(path, lines, malformed, max_malformed, expected="records")
     frame = pl.concat(frames, how="diagonal_relaxed" if schema is None else "vertical")
+    if only is not None and frame.is_empty():
+        raise ValueError(
+            f"no record of {path} is about any of the {len(only[1]):,} ids that the interactions name, such as "
+            f"{only[1].head(3).to_list()}; is it a file of the same data set?"
+        )
     for name in required:
         if name not in frame.columns or frame[name].null_count() == frame.height:
             raise ValueError(
@@ -201,6 +206,8 @@ def _parse(block: list[bytes], schema: Mapping | None, syntax: str) -> tuple[pl.
             wrong.append(position)
         else:
             records.append(record if schema is None else {name: record.get(name) for name in schema})
+    if not records:
+        return pl.DataFrame(schema=schema), wrong
     return pl.from_dicts(records, schema=schema, strict=False, infer_schema_length=None), wrong
 
 

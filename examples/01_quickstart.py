@@ -1,0 +1,268 @@
+"""From purchase histories to a recommender that listens, in six steps.
+
+    python examples/01_quickstart.py                                          # the corner shop: nothing to download
+    python examples/01_quickstart.py --source steam --data path/to/steam      # the same job on real files
+    python examples/01_quickstart.py --source table --data path/to/your/data  # or on yours
+
+1. Read items and interactions.   2. Write preferences and build the five axes.   3. Give every item a semantic ID.
+4. Train Mender.   5. Measure it against popularity and against itself with other people's preferences.
+6. Save it and steer one user's recommendations with three different sentences.
+
+Everything is saved under outputs/quickstart/ (or --output): the model, the table as PNG and JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import evaluate
+import numpy as np
+import torch
+import transformers
+from datasets import Dataset
+from five_axis_report import Score, draw, print_table, save_json
+from rich.console import Console
+from rich.table import Table
+
+from modeling_mender import (
+    EncoderStates,
+    MenderCollator,
+    MenderForGenerativeRetrieval,
+    MenderProcessor,
+    MenderTrainer,
+    MenderTrainingArguments,
+    ResidualKMeans,
+    SemanticIdCatalogue,
+    prepare_examples,
+)
+from modeling_mender.semantic_ids import break_ties, report
+from preference_benchmark.builder import Benchmark, build_benchmark
+from preference_benchmark.controls import popularity_ranking, shuffle_preferences
+from preference_benchmark.embedding import TextEmbedder, default_encoder
+from preference_benchmark.sources import SOURCES, read_source
+from preference_benchmark.tables import Tables
+
+METRIC = str(Path(__file__).parents[1] / "metrics" / "preference_discerning")
+TRAINING_AXES = ("recommendation", "fine_grained_steering", "coarse_grained_steering", "sentiment_following")
+KS = (5, 10)
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Command line of the main job."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--source", default="corner-shop", help=f"one of {', '.join(sorted(SOURCES))}")
+    parser.add_argument("--data", type=Path, help="folder or file of the source; not needed for corner-shop")
+    parser.add_argument("--output", type=Path, default=Path("outputs/quickstart"))
+    parser.add_argument("--encoder", help="name or folder of a text encoder; default: all-MiniLM-L6-v2")
+    parser.add_argument("--epochs", type=float, default=12)
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--layers", type=int, default=3, help="layers of the decoder")
+    parser.add_argument("--max-length", type=int, default=128, help="tokens of preference and history together")
+    parser.add_argument("--eval-limit", type=int, default=1000, help="test examples (or pairs) per axis at most")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """The six steps."""
+    arguments = parse_arguments()
+    transformers.set_seed(arguments.seed)
+    started = time.perf_counter()
+
+    announce("1. Items and interactions", started)
+    tables = read_source(arguments.source, arguments.data)
+    print(tables.report)
+
+    announce("2. Preferences and the five axes", started)
+    encoder = arguments.encoder
+    if encoder is None:
+        choice = default_encoder()
+        encoder = choice.path
+        print(f"encoder: {choice.description}")
+    embedder = TextEmbedder(encoder)
+    benchmark = build_benchmark(tables, embedder, seed=arguments.seed)
+    print(benchmark.report)
+
+    announce("3. Semantic IDs", started)
+    catalogue = semantic_ids(tables, embedder, arguments.seed)
+
+    announce("4. Training", started)
+    processor = MenderProcessor.from_encoder_pretrained(
+        encoder, tables.items.select("item_id", "title").to_dict(as_series=False), max_length=arguments.max_length
+    )
+    decoder = {"num_layers": arguments.layers, "num_heads": 4, "d_kv": 32, "d_ff": 512}
+    model = MenderForGenerativeRetrieval.from_encoder_pretrained(encoder, catalogue, decoder=decoder)
+    trainer = train(model, processor, benchmark, arguments)
+
+    announce("5. Evaluation", started)
+    scores = measure(trainer, processor, tables, benchmark, arguments)
+    title = f"{arguments.source}: {len(catalogue):,} items, {tables.interactions['user_id'].n_unique():,} users"
+    print_table(scores, KS, title)
+
+    announce("6. Saving and steering", started)
+    model.save_pretrained(arguments.output / "model")
+    processor.save_pretrained(arguments.output / "model")
+    draw(scores, arguments.output / "five_axes.png", title=title)
+    settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(arguments).items()}
+    save_json(
+        scores, {**settings, "seconds": round(time.perf_counter() - started)}, arguments.output / "five_axes.json"
+    )
+    steer(model, processor, benchmark)
+    print(f"\nSaved under {arguments.output}/: model/, five_axes.png, five_axes.json")
+    announce("Done", started)
+
+
+def announce(step: str, started: float) -> None:
+    """A heading with the time so far."""
+    Console(width=120).rule(f"{step}  [{time.perf_counter() - started:.0f} s]", align="left")
+
+
+def semantic_ids(tables: Tables, embedder: TextEmbedder, seed: int) -> SemanticIdCatalogue:
+    """Codes of all items by residual k-means, made distinct by a tie-breaking level."""
+    embeddings = torch.from_numpy(embedder.encode(tables.items["text"]))
+    quantizer = ResidualKMeans(seed=seed).fit(embeddings)
+    codes = break_ties(quantizer.encode(embeddings))
+    print(report(codes, quantizer.codebook_sizes))
+    # The last level has room for items that will share a code with those of today.
+    room = max(quantizer.codebook_sizes[0], int(codes[:, -1].max()) + 1)
+    return SemanticIdCatalogue(codes, [*quantizer.codebook_sizes, room])
+
+
+def train(
+    model: MenderForGenerativeRetrieval, processor: MenderProcessor, benchmark: Benchmark, arguments: argparse.Namespace
+) -> MenderTrainer:
+    """Train the decoder on cached encoder states; keep the weights with the best validation loss."""
+    examples = benchmark.examples["oracle"]
+    features = {
+        "train": prepare_examples(positives(examples["train"], TRAINING_AXES), processor),
+        "validation": prepare_examples(positives(examples["validation"], ("recommendation",)), processor),
+    }
+    with tempfile.TemporaryDirectory(prefix="mender-") as scratch:
+        inputs = [ids for part in features.values() for ids in part["input_ids"]]
+        states = EncoderStates.build(model, inputs, Path(scratch) / "states", dtype=encoder_dtype())
+        settings = MenderTrainingArguments(
+            output_dir=scratch,
+            num_train_epochs=arguments.epochs,
+            per_device_train_batch_size=arguments.batch_size,
+            per_device_eval_batch_size=64,
+            learning_rate=arguments.learning_rate,
+            lr_scheduler_type="cosine",
+            warmup_steps=0.1,
+            weight_decay=0.035,
+            eval_strategy="epoch",
+            prediction_loss_only=True,
+            save_strategy="best",
+            metric_for_best_model="eval_loss",
+            load_best_model_at_end=True,
+            save_only_model=True,
+            save_total_limit=1,
+            logging_strategy="epoch",
+            report_to="none",
+            seed=arguments.seed,
+        )
+        trainer = MenderTrainer(
+            model=model,
+            args=settings,
+            data_collator=MenderCollator(processor, model, states),
+            train_dataset=features["train"],
+            eval_dataset=features["validation"],
+        )
+        trainer.train()
+    trainer.data_collator = MenderCollator(processor, model)
+    trainer.args.prediction_loss_only = False
+    return trainer
+
+
+def encoder_dtype() -> torch.dtype | None:
+    """bfloat16 where the processor computes in it, else the encoder's own precision."""
+    return torch.bfloat16 if torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported() else None
+
+
+def positives(examples: Dataset, axes: tuple[str, ...]) -> Dataset:
+    """Examples of some axes that name an item to retrieve."""
+    names = examples.features["axis"].names
+    wanted = [names.index(axis) for axis in axes]
+    keep = np.isin(examples["axis"][:], wanted) & (np.array(examples["sentiment"][:]) == 0)
+    return examples.select(np.flatnonzero(keep))
+
+
+def measure(
+    trainer: MenderTrainer,
+    processor: MenderProcessor,
+    tables: Tables,
+    benchmark: Benchmark,
+    arguments: argparse.Namespace,
+) -> list[Score]:
+    """Mender, Mender with shuffled preferences and popularity on the five axes of the test split."""
+    metric = evaluate.load(METRIC)
+    scores = []
+    for matching in ("oracle", "last"):
+        test = benchmark.examples[matching]["test"]
+        if matching == "last":  # the other axes do not depend on how the next item's preference is chosen
+            test = positives(test, ("recommendation",))
+        test = sample(test, arguments.eval_limit, arguments.seed)
+        rankings = {
+            "Mender": item_ids(trainer, processor, test),
+            "Mender, shuffled preferences": item_ids(trainer, processor, shuffle_preferences(test, arguments.seed)),
+            "popularity": popularity_ranking(tables, test["history"][:], max(KS)),
+        }
+        columns = {
+            "references": test["target"][:],
+            "axes": [test.features["axis"].int2str(axis) for axis in test["axis"]],
+            "sentiments": [test.features["sentiment"].int2str(sentiment) for sentiment in test["sentiment"]],
+            "pair_ids": test["pair_id"][:],
+        }
+        for method, ranking in rankings.items():
+            figures = metric.compute(predictions=ranking, **columns, ks=list(KS))
+            for axis in dict.fromkeys(columns["axes"]):
+                own = {name.split("/", 1)[1]: value for name, value in figures.items() if name.startswith(f"{axis}/")}
+                scores.append(Score(axis, matching if axis == "recommendation" else "", method, own))
+    return sorted(scores, key=lambda score: test.features["axis"].str2int(score.axis))
+
+
+def sample(examples: Dataset, limit: int, seed: int) -> Dataset:
+    """At most `limit` examples of each axis; pairs stay whole."""
+    axis, pair = np.array(examples["axis"][:]), np.array(examples["pair_id"][:])
+    generator = np.random.default_rng(seed)
+    kept = []
+    for value in np.unique(axis):
+        rows = np.flatnonzero(axis == value)
+        units = np.where(pair[rows] >= 0, pair[rows], -1 - np.arange(len(rows)))
+        distinct = np.unique(units)
+        chosen = generator.choice(distinct, min(limit, len(distinct)), replace=False)
+        kept.append(rows[np.isin(units, chosen)])
+    return examples.select(np.sort(np.concatenate(kept)))
+
+
+def item_ids(trainer: MenderTrainer, processor: MenderProcessor, examples: Dataset) -> list[list[str]]:
+    """The ten best items of every example."""
+    return [processor.ids(rows) for rows in trainer.rank(prepare_examples(examples, processor))]
+
+
+def steer(model: MenderForGenerativeRetrieval, processor: MenderProcessor, benchmark: Benchmark) -> None:
+    """One user, three sentences: the same history, three different lists."""
+    test = positives(benchmark.examples["last"]["test"], ("recommendation",))
+    steered = positives(benchmark.examples["last"]["test"], ("coarse_grained_steering",))
+    history = max(test["history"][:], key=len)
+    own = test[test["history"][:].index(history)]["preferences"][0]
+    others = list(dict.fromkeys(texts[0] for texts in steered["preferences"] if texts[0] != own))
+    sentences = [own, others[0], others[len(others) // 2]]
+    titles = [item["title"] for item in processor.decode_items(processor.rows(history))]
+    print("A user who bought, oldest first:", "; ".join(titles[-6:]))
+    inputs = processor(sentences, [history] * 3)
+    found = model.recommend(**inputs, k=5, exclude=processor.rows(history))
+    table = Table(title="The same user, three sentences", show_lines=True)
+    for sentence in sentences:
+        table.add_column(f'"{sentence}"')
+    columns = [[item["title"] for item in processor.decode_items(rows)] for rows in found.rows]
+    for row in zip(*columns, strict=False):
+        table.add_row(*row)
+    Console(width=120).print(table)
+
+
+if __name__ == "__main__":
+    main()

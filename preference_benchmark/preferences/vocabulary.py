@@ -1,0 +1,122 @@
+"""The aspects a data set speaks of, where items have them and where text mentions them.
+
+Text and aspects are compared word by word in a plain form: lower case, no punctuation, no plural s. Words are
+set apart by two blanks, so that a phrase with one blank at either end matches whole words only, and phrases
+that stand side by side do not share a blank.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from preference_benchmark.preferences.mining import mine_aspects
+from preference_benchmark.preferences.words import no_aspects, plain
+from preference_benchmark.tables import Tables
+
+__all__ = ["Vocabulary"]
+
+# What one item is called, by source column; the first that a source has is used.
+_NOUN_COLUMNS = ("department", "kind")
+_NOUNS = {"steam": "games"}
+_DEFAULT_NOUN = "products"
+# Below this share of items with aspects they are mined from text instead.
+_ENOUGH = 0.5
+# So many items must have an aspect for it to count half of what its rarity says.
+_ACCIDENTAL = 3.0
+_SINGLE_WORD = r"^[^\s]*([^s\s]|ss|us)$"
+_ADJECTIVE = (
+    r"^([^\s]+(-free|able|less|-friendly|-based|proof|-made|-shaped|-scented|resistant)|organic|vegan|natural|"
+    r"handmade|portable|wireless|acoustic|electric|vintage|adjustable|waterproof|lightweight|heavyweight)$"
+)
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Aspects and nouns of a data set, as positions in sorted lists.
+
+    Attributes:
+        aspects: A distinct phrases, sorted.
+        weight: how telling each aspect is; higher for those that fewer items have. Shape: (A,).
+        before_noun: whether an aspect stands before the noun ("vegan snacks") or after ("snacks with mint flavour").
+            Shape: (A,), bool.
+        of_items: item_id, aspect (position); one row per item and aspect.
+        nouns: M words for kinds of items, sorted.
+        noun_of_items: item_id, noun (position); at most one row per item.
+        noun: what items of this data set are called in general.
+    """
+
+    aspects: pl.Series
+    weight: np.ndarray
+    before_noun: np.ndarray
+    of_items: pl.DataFrame
+    nouns: pl.Series
+    noun_of_items: pl.DataFrame
+    noun: str
+
+    @classmethod
+    def of(cls, tables: Tables) -> Vocabulary:
+        """The vocabulary of a data set; aspects are mined from titles where most items have none."""
+        items = tables.items
+        mined = items.filter(pl.col("aspects").list.len() > 0).height < _ENOUGH * items.height
+        if mined:
+            described = mine_aspects(items)
+        else:
+            columns = [name for name in _NOUN_COLUMNS if items.schema.get(name) == pl.String]
+            noun = _in_the_plural(pl.col(columns[0])) if columns else pl.lit(None, dtype=pl.String)
+            described = items.select("item_id", "aspects", noun=noun)
+        of_items, phrases = _numbered(described)
+        having = np.bincount(of_items["aspect"].to_numpy(), minlength=len(phrases))
+        noun_of_items, nouns = _places(described.filter(pl.col("noun") != ""), "noun")
+        source = tables.report.source
+        adjective = r"." if mined else _SINGLE_WORD if source in _NOUNS else _ADJECTIVE
+        return cls(
+            aspects=phrases,
+            weight=_telling(having, items.height),
+            before_noun=phrases.str.contains(adjective).to_numpy(),
+            of_items=of_items,
+            nouns=nouns,
+            noun_of_items=noun_of_items.select("item_id", "noun"),
+            noun=_NOUNS.get(source, _DEFAULT_NOUN),
+        )
+
+    def patterns(self) -> pl.DataFrame:
+        """Aspects in plain form, longest first, each form once: pattern, aspect (position)."""
+        frame = self.aspects.to_frame("text").with_row_index("aspect").with_columns(pattern=plain(pl.col("text")))
+        length = pl.col("pattern").str.len_chars()
+        return frame.sort(length, "text", descending=[True, False]).select("pattern", "aspect")
+
+
+def _numbered(described: pl.DataFrame) -> tuple[pl.DataFrame, pl.Series]:
+    """Item and aspect pairs with the aspects numbered: item_id, aspect; and the aspects, sorted.
+
+    Aspects that differ in number or punctuation only are one, written as most items write it.
+    """
+    pairs = described.select("item_id", phrase="aspects").explode("phrase")
+    pairs = pairs.with_columns(pl.col("phrase").str.strip_chars().str.to_lowercase()).filter(pl.col("phrase") != "")
+    pairs = pairs.with_columns(form=plain(pl.col("phrase"))).filter(~pl.col("form").is_in(no_aspects().implode()))
+    written = pairs.group_by("form", "phrase").len().sort("len", "phrase", descending=[True, False])
+    written = written.unique("form", keep="first", maintain_order=True).select("form", "phrase")
+    pairs = pairs.select("item_id", "form").unique().join(written, on="form")
+    numbered, phrases = _places(pairs, "phrase")
+    return numbered.select("item_id", aspect="phrase").sort("item_id", "aspect"), phrases
+
+
+def _places(frame: pl.DataFrame, column: str) -> tuple[pl.DataFrame, pl.Series]:
+    """The frame with a column of strings replaced by positions, and the distinct strings, sorted."""
+    distinct = frame[column].drop_nulls().unique().sort()
+    places = distinct.to_frame(column).with_row_index("place")
+    return frame.join(places, on=column).with_columns(pl.col("place").alias(column)).drop("place"), distinct
+
+
+def _telling(having: np.ndarray, num_items: int) -> np.ndarray:
+    """Log of the inverse share of items with an aspect, less where hardly any have it: those are accidents."""
+    return np.log((num_items + 1) / (having + 0.5)) * having / (having + _ACCIDENTAL)
+
+
+def _in_the_plural(noun: pl.Expr) -> pl.Expr:
+    """A noun that stands for many: departments in the singular become "kitchen products"."""
+    noun = noun.str.to_lowercase()
+    return pl.when(noun.str.ends_with("s")).then(noun).otherwise(pl.concat_str([noun, pl.lit(" products")]))

@@ -1,0 +1,155 @@
+"""Amazon files: with metadata, without it, and with nothing of the evaluated reviews in an item's text."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from preference_benchmark.sources import read_source
+
+NOUNS = "cable strap pedal tuner stand drum bow reed mute case string pick".split()
+
+
+def review(user: int, item: int, day: int, summary: str, text: str, **more: object) -> dict:
+    return {
+        "reviewerID": f"U{user}",
+        "asin": f"B{item:03d}",
+        "overall": 1.0 + (user + item) % 5,
+        "unixReviewTime": 1_400_000_000 + day * 86_400,
+        "summary": summary,
+        "reviewText": text,
+        **more,
+    }
+
+
+def reviews(users: int = 12, items: int = 12, per_user: int = 8) -> list[dict]:
+    """Every review holds one word that no other review has, so that a leak shows."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for user in range(users):
+        for day, item in enumerate(rng.permutation(items)[:per_user]):
+            noun, only = NOUNS[item], "".join(rng.choice(list("abcdefghijklmnop"), 9))
+            rows.append(review(user, int(item), day, f"Sum{only} {noun}", f"The velvet {noun} of{only} and {noun}."))
+    return rows
+
+
+def write(path: Path, records: list, render=json.dumps) -> Path:
+    path.write_bytes(gzip.compress("\n".join(render(r) for r in records).encode()))
+    return path
+
+
+def words(text: str) -> set[str]:
+    return set(re.findall(r"[a-z]+", text.lower()))
+
+
+def test_an_item_without_metadata_is_described_by_the_training_period_alone(tmp_path):
+    write(tmp_path / "reviews_Tools_5.json.gz", reviews())
+    tables = read_source("amazon2014", tmp_path, min_user=3, min_item=3)
+    training = tables.training_period()
+    assert 0 < training.height == tables.interactions.height - 2 * 12
+    for item in tables.items.iter_rows(named=True):
+        known = words(" ".join(training.filter(pl.col("item_id") == item["item_id"])["review"]))
+        said = words(" ".join([item["title"], item["text"], *item["aspects"]]))
+        assert said <= known
+        summaries = {word for word in known if word.startswith("sum") and word != "sum"}
+        assert summaries <= words(item["text"])  # the training period is used in full
+
+
+def test_real_items_are_described_by_the_training_period_alone(real_data):
+    tables = read_source("amazon2014", real_data / "amazon2014_musical_instruments")
+    known = dict(tables.training_period().group_by("item_id").agg(pl.col("review").str.join(" ")).iter_rows())
+    unreviewed = 0
+    for item in tables.items.iter_rows(named=True):
+        assert 0 < len(item["title"].split()) <= 8
+        if item["item_id"] not in known:
+            unreviewed += 1
+            assert (item["title"], item["aspects"]) == ("Item without reviews", [])
+            continue
+        assert words(" ".join([item["title"], item["text"], *item["aspects"]])) <= words(known[item["item_id"]])
+    assert unreviewed == tables.report.notes["of these without a review in the training period"] == 9
+    shared = tables.items["aspects"].explode().drop_nulls().value_counts()
+    assert shared["count"].median() >= 2  # aspects generalise over items
+    assert not {"great", "love", "good", "fender", "the"} & set(shared["aspects"])
+
+
+def test_reviews_without_any_text_still_make_a_table(tmp_path):
+    silent = [{**row, "summary": None, "reviewText": None} for row in reviews()]
+    write(tmp_path / "reviews_Tools_5.json.gz", silent)
+    tables = read_source("amazon2014", tmp_path, min_user=3, min_item=3)
+    assert set(tables.items["title"]) == {"Item without reviews"}
+    assert set(tables.interactions["review"]) == {""}
+
+
+def test_2014_metadata_are_literals_with_nested_categories(tmp_path):
+    write(tmp_path / "reviews_Tools_5.json.gz", reviews())
+    metadata = [
+        {
+            "asin": f"B{n:03d}",
+            "title": f"Acme {NOUNS[n]} &amp;amp; &quot;more&quot;",
+            "price": 9.5,
+            "brand": "Acme",
+            "categories": [["Instruments", "Acme Gear", "Loud" if n % 2 else "Quiet"]],
+        }
+        for n in range(11)  # the last item has none
+    ]
+    write(tmp_path / "meta_Tools.json.gz", metadata, repr)
+    tables = read_source("amazon2014", tmp_path, min_user=3, min_item=3)
+    first = tables.items.row(0, named=True)
+    assert first["title"] == 'Acme cable & "more"'
+    assert first["text"] == (
+        'Title: Acme cable & "more". Price: $9.5. Brand: Acme. Categories: Instruments, Acme Gear, Quiet'
+    )
+    # No brands, and nothing that (nearly) every item has.
+    assert first["aspects"] == ["quiet"]
+    assert tables.report.notes["items without metadata"] == 1
+    last = tables.items.row(11, named=True)
+    assert last["title"].lower().startswith("pick") or "pick" in last["text"].lower()
+
+
+def test_2018_metadata_are_json_with_what_is_absent_left_empty(tmp_path):
+    write(tmp_path / "Tools_5.json.gz", [{**r, "style": {"Size:": " S"}, "verified": True} for r in reviews()])
+    metadata = [
+        {
+            "asin": f"B{n:03d}",
+            "title": f"{NOUNS[n]}",
+            "price": "$1.00" if n % 2 else ".a-box{color:red}",
+            "brand": "",
+            "category": ["Instruments", "Loud" if n % 2 else "Quiet"],
+            "feature": ["Free shipping", "Solid oak"] if n < 4 else [],
+        }
+        for n in range(12)
+    ]
+    write(tmp_path / "meta_Tools.json.gz", metadata)
+    items = read_source("amazon2018", tmp_path, min_user=3, min_item=3).items
+    assert items["aspects"][:2].to_list() == [["quiet", "solid oak"], ["loud", "solid oak"]]
+    assert items["text"][0] == "Title: cable. Categories: Instruments, Quiet. Features: Free shipping; Solid oak"
+    assert items["price"][:2].to_list() == [None, "$1.00"]
+
+
+def test_reviews_are_unescaped_and_joined_with_their_summary(tmp_path):
+    rows = reviews()
+    rows[0] = review(0, 0, 0, "Don&#39;t", "It&amp;#34;s <br />  bad &eacute;")
+    rows = [r for r in rows[1:] if (r["reviewerID"], r["asin"]) != ("U0", "B000")] + [rows[0]]
+    write(tmp_path / "reviews_Tools_5.json.gz", rows)
+    tables = read_source("amazon2014", tmp_path / "reviews_Tools_5.json.gz", min_user=3, min_item=3)
+    mine = tables.interactions.filter(pl.col("user_id") == "U0", pl.col("item_id") == "B000")
+    assert mine["review"].to_list() == ["Don't. It\"s bad é"]
+
+
+def test_metadata_of_another_category_are_refused(tmp_path):
+    write(tmp_path / "reviews_Tools_5.json.gz", reviews())
+    other = write(tmp_path / "meta_Other.json.gz", [{"asin": "X1", "title": "x"}], repr)
+    with pytest.raises(ValueError, match=r"meta_Other.*about any of the 12 ids.*same data set"):
+        read_source("amazon2014", tmp_path, metadata=other)
+
+
+def test_lines_without_ids_are_counted(tmp_path):
+    write(tmp_path / "reviews_Tools_5.json.gz", [*reviews(), {"overall": 3.0}])
+    tables = read_source("amazon2014", tmp_path, min_user=3, min_item=3)
+    assert tables.report.dropped["reviews without a user or item id"] == 1
