@@ -33,7 +33,8 @@ _FAINT = 0.2
 # Turns of phrase about goods that VADER's word list cannot see, replaced by words that it can.
 _IDIOMS = {
     r"\bcan'?t go wrong\b|\bwon me over\b|\bis exactly\b|\breason i bought\b": "love",
-    r"\bnothing wrong\b|\bnever (disappoint|let)\w*( me)?( down)?\b|\bnot? disappoint\w*\b|\bno (issue|problem)s?\b": "good",
+    r"\bnothing wrong\b|\bno (issue|problem)s?\b": "good",
+    r"\bnever (disappoint|let)\w*( me)?( down)?\b|\bnot? disappoint\w*\b": "good",
     r"\bnot for me\b|\bno more\b|\bdo without\b|\bdeal[- ]?breaker\b|\bget past\b|\bunhappy about\b": "hate",
     r"\bavoid\w*\b|\bannoy\w*\b|\bruin\w*\b|\b(fell|fall|falls) apart\b|\bbroke\b|\bbreaks\b|\bflimsy\b": "awful",
     r"\bstopped working\b|\bnever (work|like|enjoy)\w*\b|\breturned (it|this|them)\b|\bsent (it )?back\b": "awful",
