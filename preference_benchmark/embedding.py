@@ -139,8 +139,8 @@ class TextEmbedder:
         name_or_path: a Hub name or a local folder; default: `default_encoder()`.
         device: where to run, as torch names it; default: the accelerator if there is one.
         batch_size: texts per forward pass. Batches hold texts of similar length.
-        dtype: "float32", "bfloat16", or "auto": bfloat16 where the hardware computes it (about three times
-            faster on CPUs that do; vectors agree to a cosine of 0.9999), else float32.
+        dtype: "float32", "bfloat16", or "auto": bfloat16 on CUDA devices that compute it, else float32. Vectors
+            agree to a cosine of 0.9999. On CPUs bfloat16 may be faster or slower, depending on the model.
         progress: whether to show a progress bar.
 
     Raises:
@@ -166,7 +166,8 @@ class TextEmbedder:
         name_or_path = default_encoder().path if name_or_path is None else str(name_or_path)
         self.model = SentenceTransformer(name_or_path, device=device)
         if dtype == "auto":
-            dtype = "bfloat16" if _computes_bfloat16(self.model.device.type) else "float32"
+            cuda = self.model.device.type == "cuda"
+            dtype = "bfloat16" if cuda and torch.cuda.is_bf16_supported() else "float32"
         self.model.to(getattr(torch, dtype))
         self.batch_size = batch_size
         self.progress = progress
@@ -232,15 +233,3 @@ def positions(values: pl.Series, distinct: pl.Series) -> np.ndarray:
 def _normalised(vectors: np.ndarray) -> np.ndarray:
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors / np.maximum(length, np.finfo(np.float32).tiny)
-
-
-def _computes_bfloat16(device: str) -> bool:
-    """Whether bfloat16 is a speed-up there: native on recent CUDA devices and on CPUs with AVX512-BF16 or AMX."""
-    import torch
-
-    if device == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device != "cpu":
-        return False
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
-    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))

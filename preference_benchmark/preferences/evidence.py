@@ -27,6 +27,8 @@ _DECAY = 0.85
 # mattered, the item's other aspects matter less.
 _MENTION = 2.0
 _UNMENTIONED = 0.3
+# A single word that does not even describe the item is often no more than a word.
+_PASSING = 0.5
 _POLAR = 0.05
 _FAINT = 0.2
 
@@ -147,7 +149,13 @@ def _mentions(rows: pl.DataFrame, vocabulary: Vocabulary, progress: bool) -> pl.
     polar = pl.col("tone").abs() >= _POLAR
     told = told.with_columns(tone=pl.when(polar).then("tone").otherwise(pl.col("verdict") * _FAINT))
     told = told.explode("pattern").join(patterns, on="pattern")
-    return told.group_by("row", "aspect").agg(weight=_MENTION * pl.col("tone").mean().round(6))
+    told = told.group_by("row", "aspect").agg(pl.col("tone").mean().round(6), pattern=pl.col("pattern").first())
+    owned = rows.select("row", "item_id").join(vocabulary.of_items, on="item_id").select("row", "aspect", own=True)
+    told = told.join(owned, on=["row", "aspect"], how="left")
+    passing = pl.col("own").is_null() & ~pl.col("pattern").str.strip_chars().str.contains(" ")
+    return told.select(
+        "row", "aspect", weight=_MENTION * pl.col("tone") * pl.when(passing).then(_PASSING).otherwise(1.0)
+    )
 
 
 def _user_groups(evidence: pl.DataFrame, rows: int = 400_000) -> list[pl.DataFrame]:

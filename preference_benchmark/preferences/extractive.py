@@ -71,7 +71,7 @@ def _rows(tables: Tables) -> pl.DataFrame:
     """Interactions with row, user (position) and length (of the history), sorted by user and step."""
     rows = tables.interactions.sort("user_id", "step").with_row_index("row")
     return rows.with_columns(
-        user=pl.col("user_id").rank("dense") - 1,
+        user=pl.col("user_id").rank("dense").cast(pl.Int64) - 1,
         length=pl.len().over("user_id").cast(pl.Int64),
     )
 
@@ -79,7 +79,7 @@ def _rows(tables: Tables) -> pl.DataFrame:
 def _write(
     rows: pl.DataFrame, vocabulary: Vocabulary, liked: Summary, disliked: Summary, nouns: Summary
 ) -> pl.DataFrame:
-    seed = _seeds(rows)
+    seed = _checksums(rows["user_id"].unique(maintain_order=True))[rows["user"].to_numpy()]
     place = np.arange(_SENTENCES)
     negatives = _how_many_negative(liked, disliked)
     positives = _SENTENCES - negatives
@@ -94,7 +94,7 @@ def _write(
     repeat = np.where(empty, np.cumsum(empty, axis=1) - 1, -1)
     # A sentence without aspects of its own restates the row's strongest ones.
     aspects = np.where(empty[:, :, None], _strongest(liked, aspects.shape[2]), aspects)
-    variant = (seed[:, None] + aspects[:, :, 0]) % 997
+    variant = _checksums(vocabulary.aspects)[aspects[:, :, 0]]
     frame = pl.DataFrame(
         {
             "row": np.repeat(np.arange(rows.height), _SENTENCES),
@@ -149,8 +149,6 @@ def _listed(words: pl.Series, positions: np.ndarray, wanted: np.ndarray) -> pl.S
     return pl.DataFrame(columns).select(pl.concat_list(pl.all()).list.drop_nulls()).to_series()
 
 
-def _seeds(rows: pl.DataFrame) -> np.ndarray:
-    """A number per row that depends on nothing but the user's id. Shape: (R,)."""
-    users = rows["user_id"].unique(maintain_order=True)
-    checksums = np.array([zlib.crc32(user.encode()) for user in users], dtype=np.int64)
-    return checksums[rows["user"].cast(pl.Int64).to_numpy()]
+def _checksums(texts: pl.Series) -> np.ndarray:
+    """A number per text that depends on nothing else, and at the end one for none. Shape: (len(texts) + 1,)."""
+    return np.array([*(zlib.crc32(text.encode()) for text in texts), 0], dtype=np.int64)

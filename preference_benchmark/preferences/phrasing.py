@@ -1,7 +1,8 @@
 """From groups of aspects to sentences in the paper's style: "Find ...", "Avoid ...".
 
-The wording varies between users but stays the same for one user as long as the taste behind it does. Negative
-sentences are worded so that the rules of inversion (avoid -> Find, exclude and no -> Search for) leave good ones.
+The wording varies with what is said but is the same whenever the same is said, which keeps the number of distinct
+texts small. Negative sentences are worded so that the rules of inversion (avoid -> Find, exclude and no -> Search
+for) leave good ones.
 """
 
 from __future__ import annotations

@@ -22,15 +22,16 @@ __all__ = ["Vocabulary"]
 _NOUN_COLUMNS = ("department", "kind")
 _NOUNS = {"steam": "games"}
 _DEFAULT_NOUN = "products"
+# Sources that know nothing of their items but a few words: these tell aspects and kind by their order.
+_TITLES_ALONE = ("sequences",)
 # Below this share of items with aspects they are mined from text instead.
 _ENOUGH = 0.5
 # So many items must have an aspect for it to count half of what its rarity says.
 _ACCIDENTAL = 3.0
 _SINGLE_WORD = r"^[^\s]*([^s\s]|ss|us)$"
-_ADJECTIVE = (
-    r"^([^\s]+(-free|able|less|-friendly|-based|proof|-made|-shaped|-scented|resistant)|organic|vegan|natural|"
-    r"handmade|portable|wireless|acoustic|electric|vintage|adjustable|waterproof|lightweight|heavyweight)$"
-)
+# Shops phrase aspects as facts ("Includes level editor", "Captions available") and put their own name before them.
+_TRIMMED = r"^(?:includes|steam|valve)\s+|\s+(?:available|enabled)$"
+_ABOUT_PRICE = ("free to play", "in-app purchases")
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,11 @@ class Vocabulary:
 
     @classmethod
     def of(cls, tables: Tables) -> Vocabulary:
-        """The vocabulary of a data set; aspects are mined from titles where most items have none."""
+        """The vocabulary of a data set; aspects are mined from titles where most items have no others."""
         items = tables.items
-        mined = items.filter(pl.col("aspects").list.len() > 0).height < _ENOUGH * items.height
+        source = tables.report.source
+        having = items.filter(pl.col("aspects").list.len() > 0).height
+        mined = source in _TITLES_ALONE or having < _ENOUGH * items.height
         if mined:
             described = mine_aspects(items)
         else:
@@ -70,12 +73,11 @@ class Vocabulary:
         of_items, phrases = _numbered(described)
         having = np.bincount(of_items["aspect"].to_numpy(), minlength=len(phrases))
         noun_of_items, nouns = _places(described.filter(pl.col("noun") != ""), "noun")
-        source = tables.report.source
-        adjective = r"." if mined else _SINGLE_WORD if source in _NOUNS else _ADJECTIVE
+        before = r"." if mined else _SINGLE_WORD
         return cls(
             aspects=phrases,
             weight=_telling(having, items.height),
-            before_noun=phrases.str.contains(adjective).to_numpy(),
+            before_noun=phrases.str.contains(before).to_numpy(),
             of_items=of_items,
             nouns=nouns,
             noun_of_items=noun_of_items.select("item_id", "noun"),
@@ -95,7 +97,8 @@ def _numbered(described: pl.DataFrame) -> tuple[pl.DataFrame, pl.Series]:
     Aspects that differ in number or punctuation only are one, written as most items write it.
     """
     pairs = described.select("item_id", phrase="aspects").explode("phrase")
-    pairs = pairs.with_columns(pl.col("phrase").str.strip_chars().str.to_lowercase()).filter(pl.col("phrase") != "")
+    phrase = pl.col("phrase").str.strip_chars().str.to_lowercase().str.replace_all(_TRIMMED, "")
+    pairs = pairs.with_columns(phrase=phrase).filter(~pl.col("phrase").is_in(["", *_ABOUT_PRICE]))
     pairs = pairs.with_columns(form=plain(pl.col("phrase"))).filter(~pl.col("form").is_in(no_aspects().implode()))
     written = pairs.group_by("form", "phrase").len().sort("len", "phrase", descending=[True, False])
     written = written.unique("form", keep="first", maintain_order=True).select("form", "phrase")

@@ -42,7 +42,7 @@ _FUNCTION_WORDS = frozenset(
     fan gift hand hope hour idea inch issue job kid level life living lot mine minute month mount number opinion
     option ounce oz ounces pack package part percent person piece plan pros cons problem quality question result
     review reviewer room setting shade size spot stock style thank theses top trouble type unit update version
-    world year
+    world year beat break broke guess incredible kinda market open plug spend step supposed upgrade upgraded youtube
     day guy kid son daughter wife husband friend dad mom brother sister hour today yesterday couple bunch
     big good bad ok okay huge tiny short large high low different able available nothing'
     don't doesn't didn't isn't wasn't won't can't couldn't wouldn't shouldn't haven't hasn't aren't weren't i'm i've
