@@ -39,25 +39,31 @@ _UNKNOWN = (
 
 
 def sentences(rows: pl.DataFrame, noun: str) -> pl.Series:
-    """One sentence per row.
+    """One sentence per row, no two alike within a group.
 
     Args:
-        rows: before, after (lists of str, may be empty: aspects that stand before and after the noun), noun (str
-            or null: what the items are called), negative (bool), variant (int: chooses the wording), repeat (int:
-            -1, or the place among the row's sentences that have no aspects of their own, 0 to 4).
+        rows: row (int: the group), before, after (lists of str, may be empty: aspects that stand before and after
+            the noun), noun (str or null: what the items are called), negative (bool), variant (int: chooses the
+            wording), repeat (int: -1, or the place among the group's sentences that have no aspects of their own,
+            0 to 4).
         noun: what items are called where the row knows nothing better.
     """
-    for_negative = pl.col("negative") & (pl.col("repeat") < 0)
+    repeats = pl.col("repeat") >= 0
+    negative = pl.col("negative") & ~repeats
+    frame = rows.with_columns(what=_noun_phrase(noun, negative))
+    # Different aspects can make the same words ("hair", "dryer" and "hair dryer"): worded differently, they stay apart.
+    same = ["row", "negative", repeats, "what"]
+    variant = pl.col("variant").first().over(same) + pl.int_range(pl.len()).over(same)
     template = (
-        pl.when(for_negative)
-        .then(_pick(_NEGATIVE, pl.col("variant")))
-        .when(pl.col("repeat") < 0)
-        .then(_pick(_POSITIVE, pl.col("variant")))
+        pl.when(negative)
+        .then(_pick(_NEGATIVE, variant))
+        .when(~repeats)
+        .then(_pick(_POSITIVE, variant))
         .when(pl.col("before").list.len() + pl.col("after").list.len() > 0)
         .then(_pick(_CLOSE, pl.col("repeat")))
         .otherwise(_pick(_UNKNOWN, pl.col("repeat")))
     )
-    frame = rows.with_columns(template=template, what=_noun_phrase(noun, for_negative))
+    frame = frame.with_columns(template=template)
     return frame.select(text=pl.col("template").str.replace("{what}", pl.col("what"), literal=True))["text"]
 
 
