@@ -55,14 +55,16 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", default="corner-shop", help=f"one of {', '.join(sorted(SOURCES))}")
     parser.add_argument("--data", type=Path, help="folder or file of the source; not needed for corner-shop")
+    parser.add_argument("--users", type=int, default=600, help="users of the corner shop")
+    parser.add_argument("--items", type=int, default=240, help="items of the corner shop")
     parser.add_argument("--output", type=Path, default=Path("outputs/quickstart"))
     parser.add_argument("--encoder", help="name or folder of a text encoder; default: all-MiniLM-L6-v2")
-    parser.add_argument("--epochs", type=float, default=12)
+    parser.add_argument("--epochs", type=float, default=8)
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--layers", type=int, default=3, help="layers of the decoder")
-    parser.add_argument("--max-length", type=int, default=128, help="tokens of preference and history together")
-    parser.add_argument("--eval-limit", type=int, default=1000, help="test examples (or pairs) per axis at most")
+    parser.add_argument("--max-length", type=int, default=96, help="tokens of preference and history together")
+    parser.add_argument("--eval-limit", type=int, default=200, help="test examples (or pairs) per axis at most")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
@@ -74,7 +76,8 @@ def main() -> None:
     started = time.perf_counter()
 
     announce("1. Items and interactions", started)
-    tables = read_source(arguments.source, arguments.data)
+    shop = {"num_users": arguments.users, "num_items": arguments.items, "seed": arguments.seed}
+    tables = read_source(arguments.source, arguments.data, **(shop if arguments.source == "corner-shop" else {}))
     print(tables.report)
 
     announce("2. Preferences and the five axes", started)
@@ -143,7 +146,7 @@ def train(
     }
     with tempfile.TemporaryDirectory(prefix="mender-") as scratch:
         inputs = [ids for part in features.values() for ids in part["input_ids"]]
-        states = EncoderStates.build(model, inputs, Path(scratch) / "states", dtype=encoder_dtype())
+        states = EncoderStates.build(model, inputs, Path(scratch) / "states")
         settings = MenderTrainingArguments(
             output_dir=scratch,
             num_train_epochs=arguments.epochs,
@@ -175,11 +178,6 @@ def train(
     trainer.data_collator = MenderCollator(processor, model)
     trainer.args.prediction_loss_only = False
     return trainer
-
-
-def encoder_dtype() -> torch.dtype | None:
-    """bfloat16 where the processor computes in it, else the encoder's own precision."""
-    return torch.bfloat16 if torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported() else None
 
 
 def positives(examples: Dataset, axes: tuple[str, ...]) -> Dataset:
