@@ -176,8 +176,8 @@ def build_benchmark(
 
 def items_dataset(items: pl.DataFrame) -> Dataset:
     """The items table as a data set; large Arrow types become their plain counterparts."""
-    dataset = Dataset.from_polars(items)
-    return dataset.cast(Features({name: _plain(feature) for name, feature in dataset.features.items()}))
+    found = Dataset.from_polars(items.head(0)).features
+    return Dataset.from_polars(items, features=Features({name: _plain(kind) for name, kind in found.items()}))
 
 
 def examples_dataset(examples: pl.DataFrame) -> DatasetDict:

@@ -95,6 +95,9 @@ def _write(
     # A sentence without aspects of its own restates the row's strongest ones.
     aspects = np.where(empty[:, :, None], _strongest(liked, aspects.shape[2]), aspects)
     variant = _checksums(vocabulary.aspects)[aspects[:, :, 0]]
+    named = np.where(is_negative | empty, -1, named)
+    # What names the kind need not be said of it again.
+    aspects = np.where(aspects == _same(vocabulary.nouns, vocabulary.aspects)[named][:, :, None], -1, aspects)
     frame = pl.DataFrame(
         {
             "row": np.repeat(np.arange(rows.height), _SENTENCES),
@@ -102,7 +105,7 @@ def _write(
             "negative": is_negative.ravel(),
             "repeat": repeat.ravel(),
             "variant": variant.ravel(),
-            "noun": _in_words(vocabulary.nouns, np.where(is_negative | empty, -1, named).ravel()),
+            "noun": _in_words(vocabulary.nouns, named.ravel()),
             "before": _listed(vocabulary.aspects, aspects, vocabulary.before_noun),
             "after": _listed(vocabulary.aspects, aspects, ~vocabulary.before_noun),
         }
@@ -139,6 +142,13 @@ def _in_words(words: pl.Series, positions: np.ndarray) -> pl.Series:
     """Words at positions, null at -1."""
     index = pl.Series(positions).to_frame("at").select(pl.when(pl.col("at") >= 0).then("at"))["at"]
     return words.gather(index)
+
+
+def _same(words: pl.Series, others: pl.Series) -> np.ndarray:
+    """Position of each word among the others, -2 where it is not there, and at the end -2. Shape: (len(words) + 1,)."""
+    places = pl.DataFrame({"word": others, "place": np.arange(len(others))})
+    found = words.to_frame("word").join(places, on="word", how="left", maintain_order="left")["place"]
+    return np.append(found.fill_null(-2).to_numpy(), -2)
 
 
 def _listed(words: pl.Series, positions: np.ndarray, wanted: np.ndarray) -> pl.Series:

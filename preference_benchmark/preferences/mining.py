@@ -1,8 +1,8 @@
 """Aspects for data sets whose items have none: words and word pairs that recur in the items' titles.
 
 A title ends with what the thing is ("argan oil shampoo"), opens with who made it, and says in between what tells
-it from others. So the last recurring term becomes the item's kind, words that mostly open titles are taken for
-names, and the terms that remain are its aspects.
+it from others. So recurring terms become the item's aspects, the last of them its kind as well, and words that mostly
+open titles are left out as names.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["mine_aspects"]
 
 _MOST = 6
 _FEWEST_ITEMS, _FEWEST_OF_KIND = 3, 8
-_LARGEST_SHARE = 0.15
+_LARGEST_SHARE = 0.4
 _NAME_SHARE = 0.5
 # A pair must be this many times commoner than its words would be side by side by chance.
 _LIFT = 8.0
@@ -35,13 +35,13 @@ def mine_aspects(items: pl.DataFrame) -> pl.DataFrame:
     terms = _terms(words, items.height)
     ordered = terms.sort(pl.col("form").str.len_chars(), "form", descending=[True, False])
     found = items.select(
-        "item_id", form=plain(pl.col("title")).str.extract_many(ordered["form"].to_list(), leftmost=True)
+        "item_id", form=plain(pl.col("title")).str.extract_many(ordered["form"].implode(), leftmost=True)
     )
     found = found.explode("form").join(terms, on="form", maintain_order="left")
     found = found.with_columns(last=pl.int_range(pl.len()).over("item_id") == pl.len().over("item_id") - 1)
     kind = pl.col("last") & (pl.col("items") >= _FEWEST_OF_KIND)
     described = found.group_by("item_id", maintain_order=True).agg(
-        aspects=pl.col("phrase").filter(~kind).unique(maintain_order=True).head(_MOST),
+        aspects=pl.col("phrase").unique(maintain_order=True).tail(_MOST),
         noun=pl.col("phrase").filter(kind).last(),
     )
     described = items.select("item_id").join(described, on="item_id", how="left", maintain_order="left")

