@@ -14,6 +14,7 @@ Everything is saved under outputs/quickstart/ (or --output): the model, the tabl
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -77,7 +78,11 @@ def main() -> None:
 
     announce("1. Items and interactions", started)
     shop = {"num_users": arguments.users, "num_items": arguments.items, "seed": arguments.seed}
-    tables = read_source(arguments.source, arguments.data, **(shop if arguments.source == "corner-shop" else {}))
+    try:
+        tables = read_source(arguments.source, arguments.data, **(shop if arguments.source == "corner-shop" else {}))
+    except (ValueError, OSError) as error:  # what came, what was expected, what to do: no traceback needed
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
     print(tables.report)
 
     announce("2. Preferences and the five axes", started)

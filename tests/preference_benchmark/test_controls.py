@@ -1,0 +1,69 @@
+"""Popularity counts only the training period; shuffling exchanges preferences and nothing else."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from datasets import Dataset
+
+from preference_benchmark.builder import EXAMPLE_FEATURES
+from preference_benchmark.controls import popularity_ranking, shuffle_preferences
+from preference_benchmark.sources.corner_shop import corner_shop
+
+
+@pytest.fixture(scope="module")
+def tables():
+    return corner_shop(num_users=80, num_items=40, seed=3).tables
+
+
+def test_popularity_equals_counting_by_hand(tables):
+    bought = {}
+    for row in tables.interactions.iter_rows(named=True):
+        bought.setdefault(row["user_id"], []).append(row["item_id"])
+    counts = Counter(item for items in bought.values() for item in items[:-2])
+    histories = [items[:-1] for items in bought.values()]
+    for ranking, history in zip(popularity_ranking(tables, histories, 5), histories, strict=True):
+        unseen = [item for item in counts if item not in history]
+        assert ranking == sorted(unseen, key=lambda item: (-counts[item], item))[:5]
+
+
+def examples(rows: int) -> Dataset:
+    """Three axes; on sentiment following, row 2 i and 2 i + 1 are a pair."""
+    generator = np.random.default_rng(0)
+    axis = generator.choice([0, 1, 3], rows)
+    table = {name: [] for name in EXAMPLE_FEATURES}
+    for row in range(rows):
+        for sentiment in (0, 1) if axis[row] == 3 else (0,):
+            values = (axis[row], f"u{row}", [f"i{row}"], [f"p{row}-{sentiment}"], sentiment, f"t{row}", -1)
+            for name, value in zip(table, values, strict=True):
+                table[name].append(value)
+            if axis[row] == 3:
+                table["pair_id"][-1] = row
+    return Dataset.from_dict(table, features=EXAMPLE_FEATURES)
+
+
+def test_everybody_gets_the_preferences_of_another():
+    before = examples(60)
+    after = shuffle_preferences(before, seed=1)
+    assert after.features == before.features and after.column_names == before.column_names
+    for name in set(before.column_names) - {"preferences"}:
+        assert after[name][:] == before[name][:]
+    given, own = after["preferences"][:], before["preferences"][:]
+    assert all(new != old for new, old in zip(given, own, strict=True))
+    for axis in (0, 1, 3):
+        rows = [row for row, value in enumerate(before["axis"]) if value == axis]
+        assert sorted(given[row] for row in rows) == sorted(own[row] for row in rows)
+
+
+def test_both_halves_of_a_pair_come_from_the_same_pair():
+    before = examples(60)
+    after = shuffle_preferences(before, seed=2)
+    received = {}
+    for pair, sentiment, texts in zip(after["pair_id"], after["sentiment"], after["preferences"], strict=True):
+        if pair >= 0:
+            source, own_sentiment = texts[0].removeprefix("p").split("-")
+            assert int(own_sentiment) == sentiment
+            received.setdefault(pair, set()).add(source)
+    assert received and all(len(sources) == 1 for sources in received.values())
