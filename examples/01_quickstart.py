@@ -180,7 +180,8 @@ def train(
             eval_dataset=features["validation"],
         )
         trainer.train()
-    trainer.data_collator = MenderCollator(processor, model)
+    # In these data sets nobody buys an item twice: neither Mender nor popularity returns what a history holds.
+    trainer.data_collator = MenderCollator(processor, model, exclude_seen=True)
     trainer.args.prediction_loss_only = False
     return trainer
 

@@ -33,7 +33,8 @@ def prepare_examples(examples: datasets.Dataset, processor: MenderProcessor) -> 
         processor: renders texts and knows the items.
 
     Returns:
-        A data set with `input_ids` (list of int), `item` (row of the target) and `length` (tokens), in the same order.
+        A data set with `input_ids` (list of int), `item` (row of the target), `seen` (rows of the history) and
+        `length` (tokens), in the same order.
 
     Raises:
         ValueError: if an item is unknown, or an example has neither preference nor history.
@@ -41,7 +42,12 @@ def prepare_examples(examples: datasets.Dataset, processor: MenderProcessor) -> 
 
     def render(batch: Mapping[str, list]) -> dict[str, list]:
         inputs = processor(batch["preferences"], batch["history"], return_tensors=None)["input_ids"]
-        return {"input_ids": inputs, "item": processor.rows(batch["target"]), "length": [len(ids) for ids in inputs]}
+        return {
+            "input_ids": inputs,
+            "item": processor.rows(batch["target"]),
+            "seen": [processor.rows(history) for history in batch["history"]],
+            "length": [len(ids) for ids in inputs],
+        }
 
     return examples.map(
         render,
@@ -60,14 +66,16 @@ class MenderCollator:
         processor: owner of the tokenizer that pads.
         model: owner of the item table.
         states: cached encoder states by token ids; where given, batches hold `encoder_outputs` instead of `input_ids`.
+        exclude_seen: whether batches carry the items of each history, so that evaluation does not return them again.
     """
 
     processor: MenderProcessor
     model: MenderForGenerativeRetrieval
     states: EncoderStates | None = None
+    exclude_seen: bool = False
 
     def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """A batch: `input_ids` or `encoder_outputs`, `attention_mask` (B, T) and `labels` (B, L)."""
+        """A batch: `input_ids` or `encoder_outputs`, `attention_mask` (B, T), `labels` (B, L), perhaps `exclude`."""
         rows = torch.tensor([feature["item"] for feature in features], device=self.model.item_codes.device)
         batch: dict[str, Any] = {"labels": self.model.item_tokens(rows).cpu()}
         lengths = torch.tensor([len(feature["input_ids"]) for feature in features])
@@ -80,6 +88,9 @@ class MenderCollator:
             batch["input_ids"] = pad_sequence(
                 texts, batch_first=True, padding_value=self.processor.tokenizer.pad_token_id
             )
+        if self.exclude_seen:
+            seen = [torch.tensor(feature["seen"], dtype=torch.long) for feature in features]
+            batch["exclude"] = pad_sequence(seen, batch_first=True, padding_value=-1)
         return batch
 
 
@@ -111,6 +122,7 @@ class MenderTrainer(Trainer):
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Loss, the k best items (B, k) and the targets (B,) of a batch."""
         inputs = self._prepare_inputs(inputs)
+        exclude = inputs.pop("exclude", None)
         mender = self.accelerator.unwrap_model(model)
         with torch.no_grad(), self.compute_loss_context_manager():
             if "encoder_outputs" not in inputs:
@@ -123,7 +135,7 @@ class MenderTrainer(Trainer):
                 return loss, None, None
             labels = inputs.pop("labels")
             k = self.args.top_k
-            found = mender.recommend(**inputs, k=k, num_beams=self.args.num_beams).rows
+            found = mender.recommend(**inputs, k=k, num_beams=self.args.num_beams, exclude=exclude).rows
         if found.shape[1] < k:
             found = torch.nn.functional.pad(found, (0, k - found.shape[1]), value=-1)
         return loss, found, mender.item_rows(labels)

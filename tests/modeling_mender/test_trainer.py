@@ -87,6 +87,14 @@ def test_ranking_keeps_the_order_of_examples(model, processor, features, tmp_pat
         assert ranked[row].tolist() == model.recommend(**batch, k=5).rows[0].tolist()
 
 
+def test_seen_items_are_not_returned_again(model, processor, features, tmp_path):
+    subject = trainer(model, processor, tmp_path, top_k=ITEMS)
+    subject.data_collator = MenderCollator(processor, model, exclude_seen=True)
+    ranked = subject.rank(features)
+    for row, example in enumerate(features):
+        assert set(ranked[row][ranked[row] >= 0].tolist()) == set(range(ITEMS)) - set(example["seen"])
+
+
 def test_metrics_see_item_rows(model, processor, features, tmp_path):
     seen = {}
 
