@@ -179,7 +179,11 @@ def train(
             train_dataset=features["train"],
             eval_dataset=features["validation"],
         )
+        # The decoder's matrices are too small to share between cores: on a busy machine two threads wait for each other.
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
         trainer.train()
+        torch.set_num_threads(threads)
     # In these data sets nobody buys an item twice: neither Mender nor popularity returns what a history holds.
     trainer.data_collator = MenderCollator(processor, model, exclude_seen=True)
     trainer.args.prediction_loss_only = False

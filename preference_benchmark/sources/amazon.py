@@ -14,7 +14,7 @@ from pathlib import Path
 import polars as pl
 
 from preference_benchmark.sources.files import find_beside, find_file
-from preference_benchmark.sources.item_terms import item_terms
+from preference_benchmark.sources.item_terms import item_terms, term_counts
 from preference_benchmark.sources.item_text import clean_text, shared_aspects
 from preference_benchmark.sources.raw_lines import RawLines, read_records
 from preference_benchmark.tables import UNTITLED, ReadReport, Tables, prepare
@@ -127,11 +127,11 @@ def _described(tables: Tables, reviews: pl.DataFrame) -> Tables:
     )
     # The summary is a piece of its own: what it names counts twice.
     pieces = pl.concat([training.select("item_id", text=name) for name in ("summary", "text")])
-    pieces = pieces.filter(pl.col("text") != "")
-    terms = item_terms(pieces)
+    counts = term_counts(pieces.filter(pl.col("text") != ""))
+    terms = item_terms(counts)
     # A title may be singular; an aspect must be shared, or asking for it would be naming the item.
     fewest = max(3, tables.items.height // 100)
-    aspects = item_terms(pieces, most=2 * _ASPECTS, fewest_items=fewest).rename({"terms": "shared"})
+    aspects = item_terms(counts, most=2 * _ASPECTS, fewest_items=fewest).rename({"terms": "shared"})
     aspects = aspects.explode("shared").filter(pl.len().over("shared") >= 3)
     aspects = aspects.group_by("item_id", maintain_order=True).agg(pl.col("shared").head(_ASPECTS))
     summaries = (

@@ -13,7 +13,7 @@ from functools import cache
 import polars as pl
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
-__all__ = ["item_terms", "uninformative_words"]
+__all__ = ["item_terms", "term_counts", "uninformative_words"]
 
 # What reviews of anything are full of.
 _BOILERPLATE = frozenset(
@@ -63,21 +63,18 @@ _AT_LEAST = 4  # so many terms are kept even if only one reviewer says them
 _JUDGEMENT = 1.2  # VADER rates words from -4 to 4; milder ones ("warm", "clean") describe rather than judge
 
 
-def item_terms(texts: pl.DataFrame, most: int = 12, fewest_items: int = _FEWEST_ITEMS) -> pl.DataFrame:
+def item_terms(counts: pl.DataFrame, most: int = 12, fewest_items: int = _FEWEST_ITEMS) -> pl.DataFrame:
     """The most distinctive terms of every item, best first.
 
     Args:
-        texts: item_id and text, one row per piece of writing; each piece counts once for a term.
+        counts: what `term_counts` gives.
         most: terms per item.
         fewest_items: a term must occur with this many items.
 
     Returns:
         item_id, terms (list of str: lower-case words and pairs of words). Items without any are absent.
     """
-    words = _terms(texts)
-    counts = words.group_by("item_id", "term").agg(pieces=pl.len(), pair=pl.first("pair"))
-    counts = counts.with_columns(items=pl.len().over("term"))
-    num_items = max(texts["item_id"].n_unique(), 1)
+    num_items = max(counts["item_id"].n_unique(), 1)
     ceiling = max(fewest_items, math.ceil(_LARGEST_SHARE * num_items))
     counts = counts.filter(pl.col("items").is_between(fewest_items, ceiling))
     score = pl.col("pieces").sqrt() * (num_items / pl.col("items")).log()
@@ -93,36 +90,54 @@ def item_terms(texts: pl.DataFrame, most: int = 12, fewest_items: int = _FEWEST_
     return top.group_by("item_id", maintain_order=True).agg(terms="term")
 
 
-def _terms(texts: pl.DataFrame) -> pl.DataFrame:
-    """Every term of every piece once: item_id, term, pair (whether it is two words)."""
-    pieces = texts.with_row_index("piece").select(
-        "item_id", "piece", token=pl.col("text").str.extract_all(r"\p{L}[\p{L}'’-]*|[.!?,;:()]|\d+")
+def term_counts(texts: pl.DataFrame) -> pl.DataFrame:
+    """How many pieces of writing about an item use a term, and how many items the term occurs with.
+
+    Args:
+        texts: item_id and text, one row per piece of writing; a piece counts once for a term.
+
+    Returns:
+        item_id, term, pair (whether it is two words), pieces, items. Terms of fewer than three items are absent.
+    """
+    pieces = texts.select("item_id", "text").with_row_index("piece")
+    tokens = pieces.select("piece", token=pl.col("text").str.extract_all(r"\p{L}[\p{L}'’-]*|[.!?,;:()]|\d+"))
+    tokens = tokens.explode("token").drop_nulls("token")
+    # Each distinct token is looked at once; from there on words are numbers.
+    vocabulary = tokens.select(pl.col("token").unique(maintain_order=True)).with_columns(
+        text=pl.col("token").str.to_lowercase().str.strip_chars("'’-"),
+        letters=pl.col("token").str.contains(r"^\p{L}"),
+        capital=pl.col("token").str.contains(r"^\p{Lu}\p{Ll}"),
     )
-    tokens = pieces.explode("token").drop_nulls("token")
-    tokens = tokens.with_columns(word=pl.col("token").str.to_lowercase().str.strip_chars("'’-"))
+    vocabulary = vocabulary.with_columns(word=pl.col("text").rank("dense"))
+    tokens = tokens.join(vocabulary.drop("text"), on="token", how="left", maintain_order="left").drop("token")
     # Rows of one piece are adjacent, so its neighbours are found by shifting the whole column.
-    same = pl.col("piece") == pl.col("piece").shift(1)
-    inside = same & pl.col("token").shift(1).str.contains(r"^\p{L}")
-    tokens = tokens.with_columns(inside=inside.fill_null(False), capital=pl.col("token").str.contains(r"^\p{Lu}\p{Ll}"))
-    words = tokens.group_by("word").agg(
+    inside = (pl.col("piece") == pl.col("piece").shift(1)) & pl.col("letters").shift(1)
+    tokens = tokens.with_columns(inside=inside.fill_null(False))
+    names = tokens.group_by("word").agg(
         inside=pl.col("inside").sum(), names=(pl.col("inside") & pl.col("capital")).sum()
     )
-    # A word that is mostly capitalised inside sentences is a name: a brand or a product.
-    common = pl.col("names") <= 0.5 * pl.col("inside")
+    words = vocabulary.select("word", "text").unique("word").join(names, on="word")
     describes = (
-        pl.col("word").str.contains(r"^[\p{L}-]{3,20}$")
-        & ~pl.col("word").str.contains(r"(ly|ing)$")
-        & ~pl.col("word").is_in(uninformative_words())
+        pl.col("text").str.contains(r"^[\p{L}-]{3,20}$")
+        & ~pl.col("text").str.contains(r"(ly|ing)$")
+        & ~pl.col("text").is_in(uninformative_words())
     )
-    words = words.select("word", usable=common & describes)
-    tokens = tokens.join(words, on="word", how="left", maintain_order="left")
+    # A word that is mostly capitalised inside sentences is a name: a brand or a product.
+    words = words.filter(describes & (pl.col("names") <= 0.5 * pl.col("inside"))).select("word", "text")
+    tokens = tokens.select("piece", "word", usable=pl.col("word").is_in(words["word"].implode()))
     follows = pl.col("usable").shift(-1) & (pl.col("piece") == pl.col("piece").shift(-1))
-    tokens = tokens.with_columns(following=pl.when(follows).then(pl.col("word").shift(-1))).filter("usable")
-    single = tokens.select("item_id", "piece", term="word", pair=pl.lit(False))
-    pairs = tokens.filter(pl.col("following").is_not_null() & (pl.col("following") != pl.col("word"))).select(
-        "item_id", "piece", term=pl.format("{} {}", "word", "following"), pair=pl.lit(True)
+    follows &= pl.col("word") != pl.col("word").shift(-1)
+    tokens = tokens.with_columns(second=pl.when(follows).then(pl.col("word").shift(-1))).filter("usable")
+    pairs = tokens.select("piece", "word", "second").drop_nulls("second")
+    terms = pl.concat([tokens.select("piece", "word", second=pl.lit(None, pl.UInt32)), pairs]).unique()
+    items = pieces.select("piece", "item_id")
+    counts = terms.join(items, on="piece").group_by("item_id", "word", "second").agg(pieces=pl.len())
+    counts = counts.with_columns(items=pl.len().over("word", "second")).filter(pl.col("items") >= _FEWEST_ITEMS)
+    counts = counts.join(words, on="word").join(
+        words.rename({"word": "second", "text": "following"}), on="second", how="left"
     )
-    return pl.concat([single, pairs]).unique(["piece", "term"], maintain_order=True)
+    term = pl.concat_str("text", "following", separator=" ", ignore_nulls=True)
+    return counts.select("item_id", "pieces", "items", term=term, pair=pl.col("second").is_not_null())
 
 
 @cache
