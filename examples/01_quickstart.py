@@ -179,7 +179,7 @@ def train(
             train_dataset=features["train"],
             eval_dataset=features["validation"],
         )
-        # The decoder's matrices are too small to share between cores: on a busy machine two threads wait for each other.
+        # The decoder's matrices are too small to share: on a busy machine two threads wait for each other.
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         trainer.train()
