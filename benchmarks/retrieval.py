@@ -1,0 +1,178 @@
+"""What a recommendation request costs: `recommend()` against `generate()`, the reference recipe, and the encoder alone.
+
+    python benchmarks/retrieval.py --quick               # the rows that decide: batch 8, 150 tokens and batch 32, 256 tokens
+    python benchmarks/retrieval.py --json retrieval.json
+
+All methods run in one process on the same random weights and inputs, interleaved round by round; a row gives the median
+and the lowest and highest of `n` rounds in milliseconds. The decoder is the paper's (6 layers, width 128), 4 levels of
+256 codes, 12,000 items. "official_recipe" re-expresses what the paper's released code does at decoding: every input
+padded to 512 tokens, unconstrained beams, answers that are no item dropped afterwards.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from transformers import BertConfig, T5Config
+
+from modeling_mender import MenderConfig, MenderForGenerativeRetrieval, SemanticIdCatalogue
+
+BEAMS, ITEMS, SIZES = 30, 12_000, (256, 256, 256, 256)
+ENCODERS = {
+    "minilm": BertConfig(
+        vocab_size=30522, hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536
+    ),
+    "flan-t5-small": T5Config(
+        vocab_size=32128,
+        d_model=512,
+        d_ff=1024,
+        d_kv=64,
+        num_layers=8,
+        num_heads=6,
+        feed_forward_proj="gated-gelu",
+        is_encoder_decoder=False,
+    ),
+}
+PADDED = 512
+
+
+def main() -> None:
+    """Measure, print, save."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--encoders", nargs="+", choices=list(ENCODERS), default=list(ENCODERS))
+    parser.add_argument("--batches", nargs="+", type=int, default=[1, 8, 32])
+    parser.add_argument("--lengths", nargs="+", type=int, default=[64, 150, 256, 512])
+    parser.add_argument("--dtypes", nargs="+", choices=["float32", "bfloat16"], default=["float32"])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--quick", action="store_true", help="only MiniLM at batch 8 x 150 and batch 32 x 256")
+    parser.add_argument("--json", type=Path, help="write the rows here")
+    arguments = parser.parse_args()
+
+    shapes = [(batch, length) for batch in arguments.batches for length in arguments.lengths]
+    if arguments.quick:
+        arguments.encoders, shapes = ["minilm"], [(8, 150), (32, 256)]
+    rows = []
+    for encoder in arguments.encoders:
+        for dtype in arguments.dtypes:
+            model = random_model(encoder).to(arguments.device, getattr(torch, dtype))
+            for batch, length in shapes:
+                # The slow methods grow with the batch; at batch 32 only what serves requests is worth the wait.
+                slow = batch <= 8
+                for row in measure(model, batch, length, arguments.rounds, arguments.device, slow):
+                    rows.append({"encoder": encoder, "dtype": dtype, **row})
+                    print(json.dumps(rows[-1]), flush=True)
+    print_table(rows)
+    if arguments.json:
+        temporary = arguments.json.with_name(arguments.json.name + ".tmp")
+        temporary.write_text(json.dumps(rows, indent=1), "utf-8")
+        temporary.replace(arguments.json)
+
+
+def random_model(encoder: str) -> MenderForGenerativeRetrieval:
+    """A model of the paper's shape with random weights over a random catalogue."""
+    torch.manual_seed(0)
+    codes = torch.randint(0, 256, (2 * ITEMS, 4)).unique(dim=0)
+    codes = codes[torch.randperm(len(codes))[:ITEMS]]
+    catalogue = SemanticIdCatalogue(codes, SIZES)
+    config = MenderConfig(encoder=ENCODERS[encoder], codebook_sizes=SIZES, num_items=ITEMS)
+    model = MenderForGenerativeRetrieval(config).eval()
+    model.set_catalogue(catalogue)
+    return model
+
+
+def measure(
+    model: MenderForGenerativeRetrieval, batch: int, length: int, rounds: int, device: str, slow: bool
+) -> list[dict[str, Any]]:
+    """One row per method for one batch size and input length."""
+    generator = torch.Generator().manual_seed(batch * length)
+    input_ids = torch.randint(1000, 20_000, (batch, length), generator=generator).to(device)
+    inputs = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
+    methods: dict[str, Callable[[], Any]] = {
+        "encoder": lambda: model.encoder(**inputs).last_hidden_state,
+        "recommend": lambda: model.recommend(**inputs, k=10, num_beams=BEAMS),
+    }
+    beams = {"num_beams": BEAMS, "num_return_sequences": 10}
+    if slow:
+        padding = PADDED - length
+        padded = {name: torch.nn.functional.pad(value, (0, padding)) for name, value in inputs.items()}
+        methods |= {
+            "generate_processor": lambda: model.generate(**inputs, **beams),
+            "generate_prefix_fn": lambda: model.generate(
+                **inputs, **beams, constrained=False, prefix_allowed_tokens_fn=prefix_function(model)
+            ),
+            "official_recipe": lambda: drop_invalid(model, model.generate(**padded, **beams, constrained=False)),
+        }
+    elapsed: dict[str, list[float]] = {name: [] for name in methods}
+    with torch.no_grad():
+        for current in range(rounds + 1):
+            for name, method in methods.items():
+                synchronise(device)
+                started = time.perf_counter()
+                method()
+                synchronise(device)
+                if current:  # the first round warms up
+                    elapsed[name].append(1000 * (time.perf_counter() - started))
+    return [
+        {
+            "method": name,
+            "batch": batch,
+            "length": length,
+            "beams": BEAMS,
+            "median_ms": round(float(np.median(times)), 2),
+            "low_ms": round(min(times), 2),
+            "high_ms": round(max(times), 2),
+            "n": len(times),
+        }
+        for name, times in elapsed.items()
+    ]
+
+
+def prefix_function(model: MenderForGenerativeRetrieval) -> Callable[[int, torch.Tensor], list[int]]:
+    """The tokens allowed after a prefix, from a dictionary of all prefixes, as people write it by hand."""
+    if not hasattr(model, "_prefixes"):
+        prefixes: dict[tuple[int, ...], set[int]] = {}
+        for tokens in model.item_tokens(torch.arange(len(model.item_codes), device=model.device)).tolist():
+            for level, token in enumerate(tokens):
+                prefixes.setdefault(tuple(tokens[:level]), set()).add(token)
+        model._prefixes = {prefix: sorted(tokens) for prefix, tokens in prefixes.items()}
+    return lambda _, written: model._prefixes.get(tuple(written.tolist()[1:]), [0])
+
+
+def drop_invalid(model: MenderForGenerativeRetrieval, sequences: torch.Tensor) -> torch.Tensor:
+    """Item rows of generated sequences; -1 for those that are no item."""
+    return model.item_rows(sequences[:, 1:].clamp(min=1))
+
+
+def synchronise(device: str) -> None:
+    """Wait for the accelerator."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+
+
+def print_table(rows: list[dict[str, Any]]) -> None:
+    """Milliseconds, and how many times `recommend()` and the encoder alone go into each method."""
+    table = Table(title=f"one request, {BEAMS} beams, {ITEMS:,} items; {torch.get_num_threads()} threads")
+    for name in ("encoder", "dtype", "batch", "length", "method", "median ms", "low-high", "x recommend", "x encoder"):
+        table.add_column(name, justify="right")
+    key = ("encoder", "dtype", "batch", "length")
+    medians = {(*[row[name] for name in key], row["method"]): row["median_ms"] for row in rows}
+    for row in rows:
+        place = [row[name] for name in key]
+        ratios = [f"{row['median_ms'] / medians[(*place, method)]:.2f}" for method in ("recommend", "encoder")]
+        spread = f"{row['low_ms']:.1f}-{row['high_ms']:.1f}"
+        table.add_row(*map(str, place), row["method"], f"{row['median_ms']:.1f}", spread, *ratios)
+    Console(width=120).print(table)
+
+
+if __name__ == "__main__":
+    main()
