@@ -12,6 +12,9 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional
+
+from .compact_offsets import CompactOffsets
 
 __all__ = ["REMOVED", "SemanticIdCatalogue"]
 
@@ -43,17 +46,15 @@ class SemanticIdCatalogue:
         codes = torch.as_tensor(codes)
         self.codebook_sizes = tuple(int(size) for size in codebook_sizes)
         _check_shape(codes, self.codebook_sizes)
-        self.codes = codes.to(torch.int32)
-        live = (codes != REMOVED).any(dim=1)
-        _check_range(codes, live, self.codebook_sizes)
-        self.num_live = int(live.sum())
+        live = _live_rows(codes, self.codebook_sizes)
+        self.num_live = len(codes) if live is None else len(live)
         if self.num_live == 0:
             raise ValueError(f"the catalogue has no item left ({len(codes)} rows, all removed); add items before use")
+        self.codes = codes.to(torch.int32)
         self._build(live)
 
-    def _build(self, live: Tensor) -> None:
-        """Sort the live codes and derive the child ranges of every level."""
-        rows = None if bool(live.all()) else live.nonzero().squeeze(1)
+    def _build(self, rows: Tensor | None) -> None:
+        """Sort the codes of the live rows (`None`: all) and derive the child ranges of every level."""
         codes = self.codes if rows is None else self.codes[rows]
         order = _lexicographic_order(codes, self.codebook_sizes)
         already_sorted = order is None
@@ -65,31 +66,30 @@ class SemanticIdCatalogue:
             self._row_of_leaf = row_of_leaf.to(torch.int32)
 
         levels, count = len(self.codebook_sizes), len(codes)
-        starts = torch.ones(count, dtype=torch.bool, device=codes.device)
-        starts[1:] = False
-        parent_of_leaf_start = torch.zeros(1, dtype=torch.int64, device=codes.device)
-        self._child_start: list[Tensor] = []
+        starts = torch.zeros(count, dtype=torch.bool, device=codes.device)
+        starts[0] = True
+        parent_leaf = torch.zeros(1, dtype=torch.int64, device=codes.device)
+        self._child_start: list[CompactOffsets] = []
         self._code: list[Tensor | None] = []
         self.widest: list[int] = []
+        self._leaf_starts: dict[int, Tensor] = {}
         for level in range(levels):
-            column = codes[:, level]
+            column = codes[:, level].to(_smallest_dtype(self.codebook_sizes[level]))
             starts[1:] |= column[1:] != column[:-1]
-            leaf_start = starts.nonzero().squeeze(1)
-            if level == levels - 1 and len(leaf_start) != count:
+            leaf = starts.nonzero().squeeze(1)
+            if level == levels - 1 and len(leaf) != count:
                 self._raise_duplicates(starts)
             # A node's first child is the node of the next level that begins at the same leaf.
-            child_start = torch.searchsorted(leaf_start, parent_of_leaf_start)
-            child_start = torch.cat([child_start, child_start.new_tensor([len(leaf_start)])])
+            first = parent_leaf if len(leaf) == count else starts.cumsum(0, dtype=torch.int32)[parent_leaf].long() - 1
+            child_start = torch.cat([first, first.new_tensor([len(leaf)])])
             widths = child_start.diff()
             self.widest.append(int(widths.max()))
-            node_code = column[leaf_start]
-            rank = torch.arange(len(leaf_start), device=codes.device) - torch.repeat_interleave(
-                child_start[:-1], widths
-            )
-            implied = bool((rank == node_code).all())
-            self._code.append(None if implied else node_code.to(_smallest_dtype(self.codebook_sizes[level])))
-            self._child_start.append(child_start.to(torch.int32 if count < 2**31 else torch.int64))
-            parent_of_leaf_start = leaf_start
+            code = column[leaf]
+            # Codes ascend below a node: they are 0, 1, 2, ... if the first is 0 and the last one less than their number.
+            implied = bool((code[first] == 0).all()) and bool((code[child_start[1:] - 1] == widths - 1).all())
+            self._code.append(None if implied else functional.pad(code, (0, self.widest[-1])))
+            self._child_start.append(CompactOffsets(child_start))
+            parent_leaf = leaf
 
     def _raise_duplicates(self, starts: Tensor) -> None:
         leaf = int((~starts).nonzero()[0])
@@ -146,12 +146,12 @@ class SemanticIdCatalogue:
     @property
     def index_bytes(self) -> int:
         """Bytes of the tree: child ranges and codes, without the row table that the model stores anyway."""
-        parts = [*self._child_start, *(code for code in self._code if code is not None)]
-        return sum(part.numel() * part.element_size() for part in parts)
+        parts = [*self._child_start, *(code for code in self._code if code is not None), *self._leaf_starts.values()]
+        return sum(part.nbytes for part in parts)
 
     def num_nodes(self, level: int) -> int:
         """Nodes at depth `level`: 1 at the root (level 0), the number of items at level L."""
-        return 1 if level == 0 else int(self._child_start[level].numel()) - 1 if level < self.num_levels else len(self)
+        return len(self._child_start[level]) - 1 if level < self.num_levels else len(self)
 
     # Items come and go
 
@@ -194,6 +194,7 @@ class SemanticIdCatalogue:
         moved._row_of_leaf = None if self._row_of_leaf is None else self._row_of_leaf.to(device)
         moved._child_start = [start.to(device) for start in self._child_start]
         moved._code = [None if code is None else code.to(device) for code in self._code]
+        moved._leaf_starts = {level: starts.to(device) for level, starts in self._leaf_starts.items()}
         return moved
 
     # The tree
@@ -206,14 +207,43 @@ class SemanticIdCatalogue:
             nodes: node ids of that depth. Any shape, int64.
         """
         start = self._child_start[level]
-        return start[nodes].long(), start[nodes + 1].long()
+        return start[nodes], start[nodes + 1]
+
+    def is_ragged(self, level: int) -> bool:
+        """Whether the widest node of depth `level` has so many more children than most that padding all to it is waste."""
+        return self.widest[level] > 8 * max(8, self.num_nodes(level + 1) / self.num_nodes(level))
+
+    def code_table(self, level: int) -> Tensor | None:
+        """The last code of every node of depth `level`, padded by the widest sibling range.
+
+        `None` where the codes below every parent are 0, 1, 2, ... in turn.
+        """
+        return self._code[level - 1]
+
+    def leaf_starts(self, level: int, nodes: Tensor) -> Tensor:
+        """Position of the first leaf below each node; that of node id + 1 ends its range.
+
+        Args:
+            level: depth of `nodes`.
+            nodes: node ids of that depth, or their number for the end of the last. Any shape, int64.
+        """
+        if level == self.num_levels:
+            return nodes
+        if level == self.num_levels - 1:
+            return self._child_start[level][nodes]
+        if level not in self._leaf_starts:
+            starts = torch.arange(self.num_nodes(level) + 1, device=self.device)
+            for depth in range(level, self.num_levels):
+                starts = self._child_start[depth][starts]
+            self._leaf_starts[level] = starts.to(torch.int32 if len(self) < 2**31 else torch.int64)
+        return self._leaf_starts[level][nodes].long()
 
     def codes_of(self, level: int, nodes: Tensor, parents: Tensor) -> Tensor:
         """The last code of each node's prefix, int64.
 
         Args:
             level: depth of `nodes`, at least 1.
-            nodes: node ids of that depth. Any shape.
+            nodes: node ids of that depth, or up to the widest node's number of children beyond. Any shape.
             parents: their parents, same shape; read only where codes are implied by position.
         """
         code = self._code[level - 1]
@@ -266,7 +296,7 @@ class SemanticIdCatalogue:
 
     def leaf_order(self, per_row: Tensor) -> Tensor:
         """Reorder a per-row table (..., N) into leaf order (..., live items)."""
-        return per_row if self._row_of_leaf is None else per_row[..., self._row_of_leaf]
+        return per_row if self._row_of_leaf is None else per_row.index_select(-1, self._row_of_leaf)
 
 
 def _check_shape(codes: Tensor, codebook_sizes: tuple[int, ...]) -> None:
@@ -283,8 +313,13 @@ def _check_shape(codes: Tensor, codebook_sizes: tuple[int, ...]) -> None:
         raise ValueError(f"codes have dtype {codes.dtype}; expected an integer type")
 
 
-def _check_range(codes: Tensor, live: Tensor, codebook_sizes: tuple[int, ...]) -> None:
+def _live_rows(codes: Tensor, codebook_sizes: tuple[int, ...]) -> Tensor | None:
+    """Rows that are not removed, or None where none is; raises for codes outside their codebook."""
     limit = torch.tensor(codebook_sizes, device=codes.device)
+    lowest, highest = codes.amin(0), codes.amax(0)
+    if bool((lowest >= 0).all()) and bool((highest < limit).all()):
+        return None
+    live = (codes != REMOVED).any(dim=1)
     wrong = ((codes < 0) | (codes >= limit)) & live[:, None]
     if bool(wrong.any()):
         row, level = wrong.nonzero()[0].tolist()
@@ -292,6 +327,7 @@ def _check_range(codes: Tensor, live: Tensor, codebook_sizes: tuple[int, ...]) -
             f"item row {row} has code {int(codes[row, level])} at level {level}, outside its codebook of "
             f"{codebook_sizes[level]} codes; re-encode the item or enlarge codebook_sizes[{level}]"
         )
+    return live.nonzero().squeeze(1)
 
 
 def _smallest_dtype(codebook_size: int) -> torch.dtype:

@@ -11,10 +11,15 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from .catalogue import SemanticIdCatalogue
+from .child_slots import ChildSlots
 
 __all__ = ["CatalogueFilter", "ItemSelection"]
+
+WHOLE_LEVEL = 2**17
+"""Up to this many nodes, what a mask allows is worked out for a whole level at once, not for the candidates alone."""
 
 ItemSelection = Tensor | Iterable[int] | Iterable[Iterable[int]]
 """Item rows or a boolean mask over rows; shared by all users (one dimension) or one per user (two)."""
@@ -57,11 +62,13 @@ class CatalogueFilter:
                 masks.append(~selection)
             else:
                 excluded_rows = selection
-        self._count: Tensor | None = None
+        self._mask = self._count = None
+        self._alive: dict[int, Tensor] = {}
         if masks:
             mask = masks[0] if len(masks) == 1 else masks[0] & masks[1]
-            self._count = _running_count(catalogue.leaf_order(mask))
-        self._dead: list[tuple[Tensor, Tensor]] | None = None
+            self._mask = catalogue.leaf_order(mask)
+            self._count = _running_count(self._mask)
+        self._dead: list[tuple[Tensor, Tensor] | None] | None = None
         if excluded_rows is not None and excluded_rows.numel():
             self._dead = self._dead_nodes(excluded_rows)
         self.available = self._available()
@@ -72,37 +79,62 @@ class CatalogueFilter:
                 "allow more items or exclude fewer"
             )
 
-    def mask_(self, level: int, scores: Tensor, nodes: Tensor, beams: Tensor, first_child: Tensor) -> Tensor:
+    def share(self, other: CatalogueFilter) -> None:
+        """Take over what another filter of the same catalogue and users allows and excludes."""
+        self._mask, self._count, self._alive, self._dead = other._mask, other._count, other._alive, other._dead
+
+    def mask_(self, level: int, scores: Tensor, children: ChildSlots, parent_scores: Tensor) -> None:
         """Set the scores of children below which nothing may be returned to -inf, in place.
 
         Args:
             level: depth of the children, 1..L.
-            scores: one score per child slot. Shape: (B, W, C).
-            nodes: child ids, clamped to valid ids. Shape: (B, W, C).
-            beams: the children's parents. Shape: (B, W).
-            first_child: first child of each parent; slot c holds child first_child + c. Shape: (B, W).
+            scores: one score per slot. Shape: (B, M).
+            children: whose scores they are.
+            parent_scores: scores of their parents. Shape: (B, W).
         """
-        if self._count is not None or self.leaves is not None:
-            low, high = self._leaf_range(level, nodes)
-            if self._count is not None:
-                scores.masked_fill_(self._count_between(low, high) == 0, -torch.inf)
-            if self.leaves is not None:
-                scores.masked_fill_((low >= self.leaves[1]) | (high <= self.leaves[0]), -torch.inf)
-        if self._dead is not None:
-            dead, parents = (part.expand(len(beams), -1) for part in self._dead[level - 1])
-            user, item, beam = ((parents[:, :, None] == beams[:, None, :]) & (dead[:, :, None] >= 0)).nonzero(
-                as_tuple=True
-            )
-            slot = dead[user, item] - first_child[user, beam]
-            scores[user, beam, slot] = -torch.inf
-        return scores
+        if self._count is not None:
+            scores.masked_fill_(~self._allowed_below(level, children), -torch.inf)
+        if self.leaves is not None:
+            low, high = children.edges(lambda nodes: self.catalogue.leaf_starts(level, nodes), self._last(level))
+            scores.masked_fill_((low >= self.leaves[1]) | (high <= self.leaves[0]), -torch.inf)
+        if self._dead is not None and self._dead[level - 1] is not None:
+            dead, parents = (part.expand(len(scores), -1).contiguous() for part in self._dead[level - 1])
+            # A beam without score holds a neighbour's node; the neighbour itself is the one to find.
+            nodes, order = children.nodes.masked_fill(parent_scores == -torch.inf, -2).sort(dim=1)
+            place = torch.searchsorted(nodes, parents).clamp_(max=nodes.shape[1] - 1)
+            hit = (nodes.gather(1, place) == parents) & (dead >= 0)
+            beam = order.gather(1, place)
+            slot = dead + (children.begin - children.first).gather(1, beam)
+            scores.scatter_add_(1, slot.masked_fill_(~hit, 0), torch.where(hit, -torch.inf, 0.0))
+
+    def _allowed_below(self, level: int, children: ChildSlots) -> Tensor:
+        """Whether the mask allows any item below each child. Shape: (B, M)."""
+        shared = self._count.dim() == 1
+        if shared and level not in self._alive and self.catalogue.num_nodes(level) <= WHOLE_LEVEL:
+            self._alive[level] = self._alive_nodes(level)
+        if level in self._alive:
+            return children.values(self._alive[level])
+
+        def count(nodes: Tensor) -> Tensor:
+            leaves = self.catalogue.leaf_starts(level, nodes)
+            return self._count[leaves] if shared else self._count.gather(1, leaves.flatten(1)).view_as(leaves)
+
+        low, high = children.edges(count, self._last(level))
+        return high > low
+
+    def _alive_nodes(self, level: int) -> Tensor:
+        """Whether the shared mask allows any item below each node of a level, padded like `code_table`."""
+        starts = self.catalogue.leaf_starts(
+            level, torch.arange(self.catalogue.num_nodes(level) + 1, device=self.catalogue.device)
+        )
+        count = self._count[starts]
+        return functional.pad(count[1:] > count[:-1], (0, self.catalogue.widest[level - 1]))
+
+    def _last(self, level: int) -> int:
+        return self.catalogue.num_nodes(level)
 
     def _leaf_range(self, level: int, nodes: Tensor) -> tuple[Tensor, Tensor]:
-        low, high = nodes, nodes + 1
-        for depth in range(level, self.catalogue.num_levels):
-            start = self.catalogue._child_start[depth]
-            low, high = start[low].long(), start[high].long()
-        return low, high
+        return self.catalogue.leaf_starts(level, nodes), self.catalogue.leaf_starts(level, nodes + 1)
 
     def _count_between(self, low: Tensor, high: Tensor) -> Tensor:
         """How many items of a leaf range the mask allows."""
@@ -115,11 +147,11 @@ class CatalogueFilter:
         gather = count.gather(1, high.reshape(flat)) - count.gather(1, low.reshape(flat))
         return gather.view(low.shape)
 
-    def _dead_nodes(self, rows: Tensor) -> list[tuple[Tensor, Tensor]]:
+    def _dead_nodes(self, rows: Tensor) -> list[tuple[Tensor, Tensor] | None]:
         """Per level 1..L, the nodes below which every otherwise allowed item is excluded, and their parents.
 
         Returns:
-            L pairs (nodes, parents), each of shape (B or 1, E); -1 pads.
+            L pairs (nodes, parents), each of shape (B or 1, E); -1 pads. None where no node of the level is dead.
         """
         catalogue = self.catalogue
         levels = catalogue.num_levels
@@ -137,7 +169,7 @@ class CatalogueFilter:
         fresh &= leaves >= 0
         fresh &= self._count_between(leaves.clamp(min=0), leaves.clamp(min=0) + 1) > 0
         running = _running_count(fresh)
-        dead: list[tuple[Tensor, Tensor]] = []
+        dead: list[tuple[Tensor, Tensor] | None] = []
         for level in range(1, levels + 1):
             # Leaf order is node order at every level, so the sorted path is sorted as well.
             path = paths[level].gather(1, order).contiguous()
@@ -147,7 +179,13 @@ class CatalogueFilter:
             low, high = self._leaf_range(level, path.clamp(min=0))
             is_dead = (path >= 0) & (excluded > 0) & (excluded == self._count_between(low, high))
             parents = paths[level - 1].gather(1, order)
-            dead.append((torch.where(is_dead, path, -1), torch.where(is_dead, parents, -1)))
+            most = int(is_dead.sum(1).max())
+            if most == 0:
+                dead.append(None)
+                continue
+            first = is_dead.int().argsort(dim=1, descending=True)[:, :most]
+            is_dead = is_dead.gather(1, first)
+            dead.append(tuple(torch.where(is_dead, part.gather(1, first), -1) for part in (path, parents)))
         self._excluded = running[:, -1]
         return dead
 

@@ -1,10 +1,10 @@
 """The arithmetic of a trained T5 decoder, rearranged for wide beams.
 
 The parameters are those of the model's `T5Stack` (Raffel et al. 2020, arXiv:1910.10683); only the order of the products
-changes. Key and value projections of the cross-attention are folded into the query and output projections, so the
-encoder states themselves are the one key and value of every head and layer, shared by all beams of a user; the gains
-of the layer norms are folded into the matrices behind them. Self-attention keeps the beams as a tree: each step
-appends its keys once and a mask picks each beam's ancestors, so no cache is ever re-ordered.
+changes. Key and value projections of both attentions are folded into the query and output projections, so the states
+attended to are the one key and value of every head: the encoder's, shared by all layers and all beams of a user, and
+the beams' own. Those are kept as a tree: each step appends the states of its beams once and a mask picks each beam's
+ancestors, so no cache is ever re-ordered. The gains of the layer norms are folded into the matrices behind them.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from transformers.activations import ACT2FN
 
 __all__ = ["DecodingState", "FoldedDecoder"]
 
+CACHED_SCORES = 2**18
+"""Attention scores computed at a time on a CPU, so that softmax and the second product find them in its cache."""
+
 
 @dataclass
 class DecodingState:
@@ -25,22 +28,20 @@ class DecodingState:
 
     Attributes:
         memory: encoder states at decoder width. Shape: (B, T, D).
-        memory_mask: 0 where a state is real, -inf where it is padding. Shape: (B, 1, T).
-        keys: per layer, the keys of all beams of all past steps. Shape: (B, heads, S, d_kv).
-        values: per layer, likewise.
-        ancestors: for each live beam, the key slot of each of its tokens so far. Shape: (B, W, steps).
+        memory_mask: 0 where a state is real, a large negative number where it is padding. Shape: (B, 1, T).
+        written: per layer, the normalised states of all beams of all past steps. Shape: (B, S, D).
+        ancestors: for each live beam, the slot in `written` of each of its tokens so far. Shape: (B, W, steps).
     """
 
     memory: Tensor
     memory_mask: Tensor | None
-    keys: list[Tensor] = field(default_factory=list)
-    values: list[Tensor] = field(default_factory=list)
+    written: list[Tensor] = field(default_factory=list)
     ancestors: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class _Layer:
-    qkv: Tensor
+    self_query: Tensor
     self_out: Tensor
     cross_query: Tensor
     cross_out: Tensor
@@ -62,36 +63,47 @@ class FoldedDecoder:
         config = stack.config
         self.heads, self.d_kv, self.eps = config.num_heads, config.d_kv, config.layer_norm_epsilon
         self.dtype = dtype
-        self.activation = ACT2FN[config.dense_act_fn]
+        # In place where that is possible: fresh memory costs more here than the activation itself.
+        self.activation = torch.relu_ if config.dense_act_fn == "relu" else ACT2FN[config.dense_act_fn]
         self.layers = [self._fold(block.layer, config.is_gated_act) for block in stack.block]
         self.embedding = stack.embed_tokens.weight.detach().to(dtype)
         self.head = (_weight(head) * stack.final_layer_norm.weight.detach().float()).t().to(dtype)
         self._attention = stack.block[0].layer[0].SelfAttention
 
     def _fold(self, parts: nn.ModuleList, gated: bool) -> _Layer:
-        heads, d_kv = self.heads, self.d_kv
         own, cross, feed = parts[0].SelfAttention, parts[1].EncDecAttention, parts[2].DenseReluDense
         gains = [part.layer_norm.weight.detach().float() for part in parts]
 
         def cast(matrix: Tensor) -> Tensor:
             return matrix.to(self.dtype).contiguous()
 
-        qkv = torch.cat([_weight(own.q), _weight(own.k), _weight(own.v)]) * gains[0]
-        # softmax(x Wq' Wk M') M Wv' Wo'  =  softmax((x Wq' Wk) M') M (Wv' Wo'), head by head.
-        query, key, value = (_weight(layer).view(heads, d_kv, -1) for layer in (cross.q, cross.k, cross.v))
-        out = _weight(cross.o).view(-1, heads, d_kv)
-        cross_query = torch.einsum("hkd,hke->dhe", query * gains[1], key).flatten(1)
-        cross_out = torch.einsum("hkd,ohk->hdo", value, out).flatten(0, 1)
+        self_query, self_out = self._fold_attention(own, gains[0], gains[0])
+        cross_query, cross_out = self._fold_attention(cross, gains[1], None)
         wi, gate = (_weight(feed.wi_0), _weight(feed.wi_1) * gains[2]) if gated else (_weight(feed.wi), None)
         return _Layer(
-            qkv=cast(qkv.t()),
-            self_out=cast(_weight(own.o).t()),
+            self_query=cast(self_query),
+            self_out=cast(self_out),
             cross_query=cast(cross_query),
             cross_out=cast(cross_out),
             wi=cast((wi * gains[2]).t()),
             gate=None if gate is None else cast(gate.t()),
             wo=cast(_weight(feed.wo).t()),
         )
+
+    def _fold_attention(self, attention: nn.Module, query_gain: Tensor, key_gain: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Query matrix of shape (D, heads * D) and output matrix of shape (heads * D, D).
+
+        softmax(x Wq' Wk M') M Wv' Wo'  =  softmax((x Wq' Wk) M') M (Wv' Wo'), head by head.
+        """
+        heads, d_kv = self.heads, self.d_kv
+        query, key, value = (
+            _weight(layer).view(heads, d_kv, -1) for layer in (attention.q, attention.k, attention.v)
+        )
+        out = _weight(attention.o).view(-1, heads, d_kv)
+        if key_gain is not None:
+            key, value = key * key_gain, value * key_gain
+        folded_query = torch.einsum("hkd,hke->dhe", query * query_gain, key)
+        return folded_query.flatten(1), torch.einsum("hkd,ohk->hdo", value, out).flatten(0, 1)
 
     def start(self, memory: Tensor, attention_mask: Tensor | None, max_steps: int) -> DecodingState:
         """State before the first token.
@@ -121,64 +133,71 @@ class FoldedDecoder:
             Shape: (B, W, V), float32.
         """
         users, width = tokens.shape
-        slots = self._advance(state, parents, users, width, tokens.device)
-        self_mask = self._self_mask(state.ancestors, slots)
-        hidden = self.embedding[tokens]
+        self_mask = self._self_mask(*self._advance(state, parents, users, width, tokens.device))
+        hidden = self.embedding[tokens.flatten()]
         for index, layer in enumerate(self.layers):
-            hidden = hidden + self._self_attention(index, layer, state, hidden, self_mask)
-            hidden = hidden + self._cross_attention(layer, state, hidden)
+            normed = self._norm(hidden)
+            own = normed.view(users, width, -1)
+            if index == len(state.written):
+                state.written.append(own)
+            else:
+                own = state.written[index] = torch.cat([state.written[index], own], dim=1)
+            mixed = _attend(normed @ layer.self_query, own, self_mask)
+            hidden = torch.addmm(hidden, mixed, layer.self_out)
+            mixed = _attend(self._norm(hidden) @ layer.cross_query, state.memory, state.memory_mask)
+            hidden = torch.addmm(hidden, mixed, layer.cross_out)
             normed = self._norm(hidden)
             inner = self.activation(normed @ layer.wi)
             if layer.gate is not None:
                 inner = inner * (normed @ layer.gate)
-            hidden = hidden + inner @ layer.wo
-        return (self._norm(hidden) @ self.head).float().log_softmax(-1)
+            hidden = torch.addmm(hidden, inner, layer.wo)
+        return (self._norm(hidden) @ self.head).float().log_softmax(-1).view(users, width, -1)
 
-    def _advance(self, state: DecodingState, parents: Tensor | None, users: int, width: int, device) -> int:
-        """Give this step's beams their key slots; returns the number of slots in use."""
-        used = 0 if state.ancestors is None else state.keys[0].shape[2]
+    def _advance(self, state: DecodingState, parents: Tensor | None, users: int, width: int, device) -> tuple[Tensor, int]:
+        """Give this step's beams their slots; returns the ancestors of every beam, itself included, and all slots."""
+        used = 0 if state.ancestors is None else state.written[0].shape[1]
         own = torch.arange(used, used + width, device=device).expand(users, width)[..., None]
-        if state.ancestors is None:
-            state.ancestors = own
-        else:
+        if state.ancestors is not None:
             past = state.ancestors.gather(1, parents[..., None].expand(-1, -1, state.ancestors.shape[-1]))
-            state.ancestors = torch.cat([past, own], dim=-1)
-        return used + width
+            own = torch.cat([past, own], dim=-1)
+        state.ancestors = own
+        return own, used + width
 
     def _self_mask(self, ancestors: Tensor, slots: int) -> Tensor:
-        """Position bias at the ancestors' slots, -inf elsewhere. Shape: (B * heads, W, S)."""
+        """Position bias at the ancestors' slots, a large negative number elsewhere. Shape: (B, W * heads, S)."""
         users, width, steps = ancestors.shape
         bias = self._bias[:, steps - 1, :steps]
-        mask = bias.new_full((users, self.heads, width, slots), torch.finfo(bias.dtype).min)
-        index = ancestors[:, None].expand(-1, self.heads, -1, -1)
-        mask.scatter_(3, index, bias[None, :, None].expand(users, -1, width, -1))
-        return mask.view(users * self.heads, width, slots)
-
-    def _self_attention(self, index: int, layer: _Layer, state: DecodingState, hidden: Tensor, mask: Tensor) -> Tensor:
-        users, width, _ = hidden.shape
-        qkv = (self._norm(hidden) @ layer.qkv).view(users, width, 3, self.heads, self.d_kv)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)
-        if index == len(state.keys):
-            state.keys.append(key)
-            state.values.append(value)
-        else:
-            state.keys[index] = key = torch.cat([state.keys[index], key], dim=2)
-            state.values[index] = value = torch.cat([state.values[index], value], dim=2)
-        query, key, value = (part.reshape(users * self.heads, -1, self.d_kv) for part in (query, key, value))
-        weights = torch.baddbmm(mask, query, key.transpose(1, 2)).softmax(-1)
-        mixed = torch.bmm(weights, value).view(users, self.heads, width, self.d_kv)
-        return mixed.transpose(1, 2).reshape(users, width, -1) @ layer.self_out
-
-    def _cross_attention(self, layer: _Layer, state: DecodingState, hidden: Tensor) -> Tensor:
-        users, width, depth = hidden.shape
-        query = (self._norm(hidden) @ layer.cross_query).view(users, width * self.heads, depth)
-        keys = state.memory.transpose(1, 2)
-        scores = torch.bmm(query, keys) if state.memory_mask is None else torch.baddbmm(state.memory_mask, query, keys)
-        mixed = torch.bmm(scores.softmax(-1), state.memory)
-        return mixed.view(users, width, -1) @ layer.cross_out
+        mask = bias.new_full((users, width, self.heads, slots), torch.finfo(bias.dtype).min)
+        index = ancestors[:, :, None].expand(-1, -1, self.heads, -1)
+        mask.scatter_(3, index, bias.expand(users, width, -1, -1))
+        return mask.view(users, width * self.heads, slots)
 
     def _norm(self, hidden: Tensor) -> Tensor:
         return functional.rms_norm(hidden, hidden.shape[-1:], eps=self.eps)
+
+
+def _attend(query: Tensor, states: Tensor, mask: Tensor | None) -> Tensor:
+    """Attention in which the states are key and value of every head.
+
+    Args:
+        query: queries of all beams and heads. Shape: (B * W, heads * D).
+        states: what is attended to. Shape: (B, S, D).
+        mask: added to the scores. Broadcasts to shape (B, W * heads, S).
+
+    Returns:
+        Shape: (B * W, heads * D).
+    """
+    shape, (users, slots, depth) = query.shape, states.shape
+    query = query.view(users, -1, depth)
+    rows = query.shape[1]
+    at_once = max(1, CACHED_SCORES // (rows * slots)) if states.device.type == "cpu" else users
+    mixed = torch.empty_like(query)
+    for low in range(0, users, at_once):
+        part = slice(low, low + at_once)
+        keys = states[part].transpose(1, 2)
+        scores = torch.bmm(query[part], keys) if mask is None else torch.baddbmm(mask[part], query[part], keys)
+        torch.bmm(scores.softmax(-1), states[part], out=mixed[part])
+    return mixed.view(shape)
 
 
 def _weight(linear: nn.Module) -> Tensor:

@@ -30,6 +30,7 @@ from .catalogue import REMOVED, SemanticIdCatalogue
 from .catalogue_filter import ItemSelection
 from .configuration_mender import MenderConfig
 from .folded_decoder import FoldedDecoder
+from .grouped_encoding import encode_in_groups
 from .logits_process import SemanticIdLogitsProcessor
 from .lora import add_lora
 from .retrieval import Recommendations, search
@@ -336,7 +337,7 @@ class MenderForGenerativeRetrieval(PreTrainedModel, GenerationMixin):
             training = self.encoder.training
             self.encoder.eval()
             try:
-                encoder_outputs = self._encoder_states(input_ids, attention_mask)
+                encoder_outputs = self._states_for_retrieval(input_ids, attention_mask)
             finally:
                 self.encoder.train(training)
         memory = self.encoder_proj(encoder_outputs[0].to(self.lm_head.weight.dtype))
@@ -361,6 +362,11 @@ class MenderForGenerativeRetrieval(PreTrainedModel, GenerationMixin):
             dtype = torch.float32 if dtype == torch.float16 else dtype
             self._folded = (key, FoldedDecoder(self.decoder, self.lm_head, dtype))
         return self._folded[1]
+
+    def _states_for_retrieval(self, input_ids: Tensor | None, attention_mask: Tensor | None) -> tuple[Tensor]:
+        if input_ids is None:
+            return self._encoder_states(None, attention_mask)
+        return (encode_in_groups(lambda *group: self._encoder_states(*group)[0], input_ids, attention_mask),)
 
     def _encoder_states(self, input_ids: Tensor | None, attention_mask: Tensor | None) -> tuple[Tensor]:
         if input_ids is None:

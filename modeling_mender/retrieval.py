@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .catalogue import SemanticIdCatalogue
 from .catalogue_filter import CatalogueFilter, ItemSelection
+from .child_slots import list_children
 from .folded_decoder import FoldedDecoder
 
 __all__ = ["Recommendations", "search"]
@@ -129,20 +130,17 @@ def _expand(
     Returns:
         Child ids, the beam each extends, their codes, and their scores, best first. Each of shape (B, W').
     """
-    users, beams = nodes.shape
-    first, end = catalogue.children(level, nodes)
-    slots = catalogue.widest[level]
-    children = first[..., None] + torch.arange(slots, device=nodes.device)
-    real = children < end[..., None]
-    children = torch.where(real, children, first[..., None])
-    codes = catalogue.codes_of(level + 1, children, nodes[..., None].expand_as(children))
-    candidate = (log_probs.gather(2, codes + offset) + scores[..., None]).masked_fill_(~real, -torch.inf)
+    children = list_children(catalogue, level, nodes)
+    own = log_probs[:, :, offset : offset + catalogue.codebook_sizes[level]]
+    candidate = children.scores(catalogue, level, own, scores)
     if view is not None:
-        view.mask_(level + 1, candidate, children, nodes, first)
-    keep = min(width, beams * slots, catalogue.num_nodes(level + 1))
-    scores, index = candidate.view(users, -1).topk(keep, dim=1)
-    picked = children.view(users, -1).gather(1, index)
-    return picked, index // slots, codes.view(users, -1).gather(1, index), scores
+        view.mask_(level + 1, candidate, children, scores)
+    keep = min(width, candidate.shape[1], catalogue.num_nodes(level + 1))
+    scores, slots = candidate.topk(keep, dim=1)
+    beams = children.owners(slots)
+    picked = slots - children.begin.gather(1, beams) + children.first.gather(1, beams)
+    codes = catalogue.codes_of(level + 1, picked, nodes.gather(1, beams))
+    return picked, beams, codes, scores
 
 
 def _search_in_chunks(
@@ -160,7 +158,7 @@ def _search_in_chunks(
         high = min(low + EXACT_CHUNK, len(catalogue))
         window = CatalogueFilter(catalogue, len(memory), leaves=(low, high))
         if view is not None:
-            window._count, window._dead = view._count, view._dead
+            window.share(view)
         leaves, scores = _beam_search(decoder, catalogue, memory, attention_mask, high - low, window)
         best_leaves, best_scores = torch.cat([best_leaves, leaves], 1), torch.cat([best_scores, scores], 1)
         best_scores, index = best_scores.topk(min(k, best_scores.shape[1]), dim=1)
