@@ -7,6 +7,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoProce
 
 from .catalogue import SemanticIdCatalogue
 from .configuration_mender import MenderConfig
+from .custom_generation import catalogue_beam_search
 from .encoder_states import EncoderStates
 from .logits_process import SemanticIdLogitsProcessor
 from .lora import add_lora, lora_config
@@ -34,6 +35,7 @@ __all__ = [
     "ResidualKMeans",
     "SemanticIdCatalogue",
     "SemanticIdLogitsProcessor",
+    "catalogue_beam_search",
     "add_lora",
     "lora_config",
 ]

@@ -109,13 +109,13 @@ def _beam_search(
     tokens, parents, offset = nodes, None, 1
     for level in range(catalogue.num_levels):
         log_probs = decoder.step(state, tokens, parents)
-        nodes, parents, codes, scores = _expand(catalogue, level, nodes, scores, log_probs, offset, width, view)
+        nodes, parents, codes, scores = expand(catalogue, level, nodes, scores, log_probs, offset, width, view)
         tokens = codes + offset
         offset += catalogue.codebook_sizes[level]
     return nodes, scores
 
 
-def _expand(
+def expand(
     catalogue: SemanticIdCatalogue,
     level: int,
     nodes: Tensor,
@@ -139,6 +139,8 @@ def _expand(
     scores, slots = candidate.topk(keep, dim=1)
     beams = children.owners(slots)
     picked = slots - children.begin.gather(1, beams) + children.first.gather(1, beams)
+    # Where children run out, empty slots behind the last node are picked; their scores are -inf.
+    picked = picked.clamp_(max=catalogue.num_nodes(level + 1) - 1)
     codes = catalogue.codes_of(level + 1, picked, nodes.gather(1, beams))
     return picked, beams, codes, scores
 
