@@ -1,12 +1,13 @@
 """What a recommendation request costs: `recommend()` against `generate()`, the reference recipe, and the encoder alone.
 
-    python benchmarks/retrieval.py --quick               # the rows that decide: batch 8, 150 tokens and batch 32, 256 tokens
+    python benchmarks/retrieval.py --quick               # batch 8, 150 tokens and batch 32, 256 tokens
     python benchmarks/retrieval.py --json retrieval.json
 
 All methods run in one process on the same random weights and inputs, interleaved round by round; a row gives the median
 and the lowest and highest of `n` rounds in milliseconds. The decoder is the paper's (6 layers, width 128), 4 levels of
 256 codes, 12,000 items. "official_recipe" re-expresses what the paper's released code does at decoding: every input
-padded to 512 tokens, unconstrained beams, answers that are no item dropped afterwards.
+padded to 512 tokens, unconstrained beams, answers that are no item dropped afterwards. Weights are random: no time here
+depends on their values. `peak_mb` is the memory a call needs on top of the model.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from measuring import PeakMemory, synchronise, write_rows
 from rich.console import Console
 from rich.table import Table
 from transformers import BertConfig, T5Config
@@ -43,6 +45,8 @@ ENCODERS = {
     ),
 }
 PADDED = 512
+MOST_TOKENS = 8 * 512
+"""Beyond this, `generate` copies the encoder's states to so many beams that memory, not time, is what it measures."""
 
 
 def main() -> None:
@@ -66,16 +70,11 @@ def main() -> None:
         for dtype in arguments.dtypes:
             model = random_model(encoder).to(arguments.device, getattr(torch, dtype))
             for batch, length in shapes:
-                # The slow methods grow with the batch; at batch 32 only what serves requests is worth the wait.
-                slow = batch <= 8
-                for row in measure(model, batch, length, arguments.rounds, arguments.device, slow):
+                for row in measure(model, batch, length, arguments.rounds, arguments.device):
                     rows.append({"encoder": encoder, "dtype": dtype, **row})
                     print(json.dumps(rows[-1]), flush=True)
     print_table(rows)
-    if arguments.json:
-        temporary = arguments.json.with_name(arguments.json.name + ".tmp")
-        temporary.write_text(json.dumps(rows, indent=1), "utf-8")
-        temporary.replace(arguments.json)
+    write_rows(rows, arguments.json)
 
 
 def random_model(encoder: str) -> MenderForGenerativeRetrieval:
@@ -91,7 +90,7 @@ def random_model(encoder: str) -> MenderForGenerativeRetrieval:
 
 
 def measure(
-    model: MenderForGenerativeRetrieval, batch: int, length: int, rounds: int, device: str, slow: bool
+    model: MenderForGenerativeRetrieval, batch: int, length: int, rounds: int, device: str
 ) -> list[dict[str, Any]]:
     """One row per method for one batch size and input length."""
     generator = torch.Generator().manual_seed(batch * length)
@@ -102,26 +101,29 @@ def measure(
         "recommend": lambda: model.recommend(**inputs, k=10, num_beams=BEAMS),
     }
     beams = {"num_beams": BEAMS, "num_return_sequences": 10}
-    if slow:
-        padding = PADDED - length
-        padded = {name: torch.nn.functional.pad(value, (0, padding)) for name, value in inputs.items()}
+    if batch * length <= MOST_TOKENS:
         methods |= {
             "generate_processor": lambda: model.generate(**inputs, **beams),
             "generate_prefix_fn": lambda: model.generate(
                 **inputs, **beams, constrained=False, prefix_allowed_tokens_fn=prefix_function(model)
             ),
-            "official_recipe": lambda: drop_invalid(model, model.generate(**padded, **beams, constrained=False)),
         }
+    if batch * PADDED <= MOST_TOKENS:
+        padded = {name: torch.nn.functional.pad(value, (0, PADDED - length)) for name, value in inputs.items()}
+        methods["official_recipe"] = lambda: drop_invalid(model, model.generate(**padded, **beams, constrained=False))
     elapsed: dict[str, list[float]] = {name: [] for name in methods}
+    peaks: dict[str, float] = {}
     with torch.no_grad():
         for current in range(rounds + 1):
             for name, method in methods.items():
+                memory = PeakMemory(device)
                 synchronise(device)
                 started = time.perf_counter()
                 method()
                 synchronise(device)
                 if current:  # the first round warms up
                     elapsed[name].append(1000 * (time.perf_counter() - started))
+                    peaks[name] = max(peaks.get(name, 0.0), memory.read())
     return [
         {
             "method": name,
@@ -132,6 +134,7 @@ def measure(
             "low_ms": round(min(times), 2),
             "high_ms": round(max(times), 2),
             "n": len(times),
+            "peak_mb": round(peaks[name], 1),
         }
         for name, times in elapsed.items()
     ]
@@ -153,16 +156,11 @@ def drop_invalid(model: MenderForGenerativeRetrieval, sequences: torch.Tensor) -
     return model.item_rows(sequences[:, 1:].clamp(min=1))
 
 
-def synchronise(device: str) -> None:
-    """Wait for the accelerator."""
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
-
-
 def print_table(rows: list[dict[str, Any]]) -> None:
     """Milliseconds, and how many times `recommend()` and the encoder alone go into each method."""
     table = Table(title=f"one request, {BEAMS} beams, {ITEMS:,} items; {torch.get_num_threads()} threads")
-    for name in ("encoder", "dtype", "batch", "length", "method", "median ms", "low-high", "x recommend", "x encoder"):
+    titles = ("encoder", "dtype", "batch", "length", "method", "median ms", "low-high", "peak MB")
+    for name in (*titles, "x recommend", "x encoder"):
         table.add_column(name, justify="right")
     key = ("encoder", "dtype", "batch", "length")
     medians = {(*[row[name] for name in key], row["method"]): row["median_ms"] for row in rows}
@@ -170,8 +168,9 @@ def print_table(rows: list[dict[str, Any]]) -> None:
         place = [row[name] for name in key]
         ratios = [f"{row['median_ms'] / medians[(*place, method)]:.2f}" for method in ("recommend", "encoder")]
         spread = f"{row['low_ms']:.1f}-{row['high_ms']:.1f}"
-        table.add_row(*map(str, place), row["method"], f"{row['median_ms']:.1f}", spread, *ratios)
-    Console(width=120).print(table)
+        figures = f"{row['median_ms']:.1f}", spread, f"{row['peak_mb']:.0f}"
+        table.add_row(*map(str, place), row["method"], *figures, *ratios)
+    Console(width=130).print(table)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ from .modeling_mender import MenderForGenerativeRetrieval
 from .processing_mender import MenderProcessor
 from .quantizers import ResidualKMeans
 from .retrieval import Recommendations
+from .rq_vae import RqVae, RqVaeConfig
+from .semantic_ids import SemanticIdReport, break_ties
 from .trainer import MenderCollator, MenderTrainer, MenderTrainingArguments, prepare_examples
 
 AutoConfig.register(MenderConfig.model_type, MenderConfig, exist_ok=True)
@@ -33,9 +35,13 @@ __all__ = [
     "MenderProcessor",
     "Recommendations",
     "ResidualKMeans",
+    "RqVae",
+    "RqVaeConfig",
     "SemanticIdCatalogue",
     "SemanticIdLogitsProcessor",
+    "SemanticIdReport",
     "catalogue_beam_search",
     "add_lora",
+    "break_ties",
     "lora_config",
 ]

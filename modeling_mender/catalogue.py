@@ -85,7 +85,7 @@ class SemanticIdCatalogue:
             widths = child_start.diff()
             self.widest.append(int(widths.max()))
             code = column[leaf]
-            # Codes ascend below a node: they are 0, 1, 2, ... if the first is 0 and the last one less than their number.
+            # Codes ascend below a node: 0, 1, 2, ... if the first is 0 and the last one less than their number.
             implied = bool((code[first] == 0).all()) and bool((code[child_start[1:] - 1] == widths - 1).all())
             self._code.append(None if implied else functional.pad(code, (0, self.widest[-1])))
             self._child_start.append(CompactOffsets(child_start))
@@ -210,7 +210,7 @@ class SemanticIdCatalogue:
         return start[nodes], start[nodes + 1]
 
     def is_ragged(self, level: int) -> bool:
-        """Whether the widest node of depth `level` has so many more children than most that padding all to it is waste."""
+        """Whether the widest node of depth `level` has far more children than most: padding all to it is waste."""
         return self.widest[level] > 8 * max(8, self.num_nodes(level + 1) / self.num_nodes(level))
 
     def code_table(self, level: int) -> Tensor | None:

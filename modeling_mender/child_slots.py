@@ -17,6 +17,9 @@ from .catalogue import SemanticIdCatalogue
 
 __all__ = ["ChildSlots", "list_children"]
 
+RAGGED_COST = 3
+"""How many padded slots cost as much as one slot of a ragged layout, which has to find out whose child it is."""
+
 
 @dataclass(frozen=True)
 class ChildSlots:
@@ -140,12 +143,14 @@ def list_children(catalogue: SemanticIdCatalogue, level: int, nodes: Tensor) -> 
         nodes: node ids of that depth. Shape: (B, W), int64.
     """
     first, end = catalogue.children(level, nodes)
-    widest, width = catalogue.widest[level], nodes.shape[1]
-    if not catalogue.is_ragged(level):
-        full = catalogue.num_nodes(level) * widest == catalogue.num_nodes(level + 1)
-        begin = (torch.arange(width, device=nodes.device) * widest).expand_as(first)
-        return _Padded(nodes, first, begin, widest, None if full else end - first)
-    ends = (end - first).cumsum(1)
-    slots = torch.arange(int(ends[:, -1].max()), device=nodes.device).expand(len(nodes), -1).contiguous()
-    owner = torch.searchsorted(ends, slots, right=True)
-    return _Ragged(nodes, first, ends - (end - first), owner.clamp(max=width - 1), owner < width)
+    widths, widest, beams = end - first, catalogue.widest[level], nodes.shape[1]
+    if catalogue.is_ragged(level):
+        ends = widths.cumsum(1)
+        most, widest = int(ends[:, -1].max()), int(widths.max())
+        if RAGGED_COST * most < beams * widest:
+            slots = torch.arange(most, device=nodes.device).expand(len(nodes), -1).contiguous()
+            owner = torch.searchsorted(ends, slots, right=True)
+            return _Ragged(nodes, first, ends - widths, owner.clamp(max=beams - 1), owner < beams)
+    full = catalogue.num_nodes(level) * widest == catalogue.num_nodes(level + 1)
+    begin = (torch.arange(beams, device=nodes.device) * widest).expand_as(first)
+    return _Padded(nodes, first, begin, widest, None if full else widths)

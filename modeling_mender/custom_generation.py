@@ -1,7 +1,7 @@
 """The search behind `recommend()`, for people who call `generate()`.
 
-`model.generate(**inputs, num_beams=30, num_return_sequences=10, custom_generate=catalogue_beam_search)` returns what beam
-search with a `SemanticIdLogitsProcessor` returns, without copying the encoder's states to every beam at every step.
+`model.generate(**inputs, custom_generate=catalogue_beam_search, k=10, beam_width=30)` returns what beam search with 30
+beams and a `SemanticIdLogitsProcessor` returns, without copying the encoder's states to every beam.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ def catalogue_beam_search(
         logits_processor: nothing but `SemanticIdLogitsProcessor`, which is implied.
         stopping_criteria: not consulted; every semantic ID is as long as the catalogue has levels.
         generation_config: `num_return_sequences` and `num_beams` stand for `k` and `beam_width` where those are absent.
-        k: items to return. `generate` copies its inputs for every beam it is told of; `k` and `beam_width` it leaves alone.
+        k: items to return. `generate` copies its inputs for every beam it knows of; `k` and `beam_width` pass it by.
         beam_width: prefixes kept per level, as `num_beams` of `recommend()`.
         allowed: items that may be returned, as in `recommend()`.
         exclude: items that may not be returned, as in `recommend()`.
         **model_kwargs: encoder outputs and attention mask, as `generate` prepares them.
 
     Returns:
-        Start token and semantic-ID tokens of the best items, best first, of every user in turn; 0 throughout where a user
-        may receive fewer items. Shape: (B * k, 1 + L), with k at most the number of items that may be returned. With
-        `return_dict_in_generate`, an output with `sequences_scores` beside them.
+        Start token and semantic-ID tokens of the best items, best first, of every user in turn; 0 throughout where a
+        user may receive fewer items. Shape: (B * k, 1 + L), with k at most the number of items that may be returned.
+        With `return_dict_in_generate`, an output with `sequences_scores` beside them.
 
     Raises:
-        ValueError: for what beam search over a catalogue cannot do: sampling, other logits processors, a decoder prefix.
+        ValueError: for what this search cannot do: sampling, other logits processors, a decoder prefix.
     """
     config = generation_config or model.generation_config
     others = [type(item).__name__ for item in logits_processor or [] if not isinstance(item, SemanticIdLogitsProcessor)]

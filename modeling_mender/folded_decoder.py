@@ -90,15 +90,15 @@ class FoldedDecoder:
             wo=cast(_weight(feed.wo).t()),
         )
 
-    def _fold_attention(self, attention: nn.Module, query_gain: Tensor, key_gain: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _fold_attention(
+        self, attention: nn.Module, query_gain: Tensor, key_gain: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """Query matrix of shape (D, heads * D) and output matrix of shape (heads * D, D).
 
         softmax(x Wq' Wk M') M Wv' Wo'  =  softmax((x Wq' Wk) M') M (Wv' Wo'), head by head.
         """
         heads, d_kv = self.heads, self.d_kv
-        query, key, value = (
-            _weight(layer).view(heads, d_kv, -1) for layer in (attention.q, attention.k, attention.v)
-        )
+        query, key, value = (_weight(layer).view(heads, d_kv, -1) for layer in (attention.q, attention.k, attention.v))
         out = _weight(attention.o).view(-1, heads, d_kv)
         if key_gain is not None:
             key, value = key * key_gain, value * key_gain
@@ -153,7 +153,9 @@ class FoldedDecoder:
             hidden = torch.addmm(hidden, inner, layer.wo)
         return (self._norm(hidden) @ self.head).float().log_softmax(-1).view(users, width, -1)
 
-    def _advance(self, state: DecodingState, parents: Tensor | None, users: int, width: int, device) -> tuple[Tensor, int]:
+    def _advance(
+        self, state: DecodingState, parents: Tensor | None, users: int, width: int, device: torch.device
+    ) -> tuple[Tensor, int]:
         """Give this step's beams their slots; returns the ancestors of every beam, itself included, and all slots."""
         used = 0 if state.ancestors is None else state.written[0].shape[1]
         own = torch.arange(used, used + width, device=device).expand(users, width)[..., None]

@@ -21,6 +21,7 @@ __all__ = ["Recommendations", "search"]
 
 DEFAULT_BEAMS = 30
 EXACT_CHUNK = 256
+MANY_CANDIDATES, BLOCK = 1024, 64
 
 
 @dataclass(frozen=True)
@@ -136,13 +137,31 @@ def expand(
     if view is not None:
         view.mask_(level + 1, candidate, children, scores)
     keep = min(width, candidate.shape[1], catalogue.num_nodes(level + 1))
-    scores, slots = candidate.topk(keep, dim=1)
+    scores, slots = _top(candidate, keep)
     beams = children.owners(slots)
     picked = slots - children.begin.gather(1, beams) + children.first.gather(1, beams)
     # Where children run out, empty slots behind the last node are picked; their scores are -inf.
     picked = picked.clamp_(max=catalogue.num_nodes(level + 1) - 1)
     codes = catalogue.codes_of(level + 1, picked, nodes.gather(1, beams))
     return picked, beams, codes, scores
+
+
+def _top(candidate: Tensor, keep: int) -> tuple[Tensor, Tensor]:
+    """`candidate.topk(keep)`; of very many candidates, only blocks that hold one of the best are looked through.
+
+    The best `keep` lie in the `keep` blocks with the highest maxima.
+    """
+    users, count = candidate.shape
+    if count < MANY_CANDIDATES * keep:
+        return candidate.topk(keep, dim=1)
+    whole = count - count % BLOCK
+    maxima = candidate[:, :whole].unflatten(1, (-1, BLOCK)).amax(2)
+    best = maxima.topk(min(keep, maxima.shape[1]), dim=1, sorted=False).indices
+    slots = (best[..., None] * BLOCK + torch.arange(BLOCK, device=best.device)).flatten(1)
+    rest = torch.arange(whole, count, device=best.device).expand(users, -1)
+    slots = torch.cat([slots, rest], dim=1)
+    scores, place = candidate.gather(1, slots).topk(keep, dim=1)
+    return scores, slots.gather(1, place)
 
 
 def _search_in_chunks(

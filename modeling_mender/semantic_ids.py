@@ -185,9 +185,7 @@ def report(
     )
 
 
-def check_not_collapsed(
-    codes: Tensor, codebook_sizes: Sequence[int], embeddings: Tensor, remedy: str
-) -> None:
+def check_not_collapsed(codes: Tensor, codebook_sizes: Sequence[int], embeddings: Tensor, remedy: str) -> None:
     """Refuse codes that do not tell items apart, the commonest failure of learned semantic IDs.
 
     Collapsed means: fewer than a quarter of the first level's codes in use, or fewer distinct code tuples
@@ -219,8 +217,7 @@ def check_not_collapsed(
     if not healthy(distinct):
         raise CollapsedCodesError(
             f"the codes collapsed: {used_first} of {codebook_sizes[0]} first-level codes in use, "
-            f"{used_tuples} distinct code tuples for {len(table)} items ({distinct} distinct embeddings); "
-            + remedy
+            f"{used_tuples} distinct code tuples for {len(table)} items ({distinct} distinct embeddings); " + remedy
         )
 
 
@@ -228,9 +225,7 @@ def _as_codes(codes: Tensor, name: str) -> np.ndarray:
     """Check that `codes` is a table of non-negative integers; give it as int64 array of shape (N, L)."""
     table = codes.detach().cpu().numpy() if isinstance(codes, Tensor) else np.asarray(codes)
     if table.ndim != 2 or table.shape[1] == 0 or not np.issubdtype(table.dtype, np.integer):
-        raise ValueError(
-            f"{name} must be integers of shape (items, levels), got {table.dtype} {tuple(table.shape)}."
-        )
+        raise ValueError(f"{name} must be integers of shape (items, levels), got {table.dtype} {tuple(table.shape)}.")
     if table.size and table.min() < 0:
         raise ValueError(f"{name} holds the negative code {table.min()}; codes count from 0.")
     return table.astype(np.int64)

@@ -33,8 +33,12 @@ def make(case):
 
 @pytest.fixture(params=["padded", "ragged"])
 def layout(request, monkeypatch):
-    """Both layouts of children must give the same answers."""
-    monkeypatch.setattr(SemanticIdCatalogue, "is_ragged", lambda self, level: request.param == "ragged")
+    """Both layouts of children, and both ways to find the best of them, must give the same answers."""
+    ragged = request.param == "ragged"
+    monkeypatch.setattr(SemanticIdCatalogue, "is_ragged", lambda self, level: ragged)
+    monkeypatch.setattr("modeling_mender.child_slots.RAGGED_COST", 0 if ragged else 3)
+    monkeypatch.setattr("modeling_mender.retrieval.MANY_CANDIDATES", 0 if ragged else 1024)
+    monkeypatch.setattr("modeling_mender.retrieval.BLOCK", 3)
 
 
 @many
