@@ -12,7 +12,8 @@ from pathlib import Path
 import polars as pl
 
 from preference_benchmark.sources.files import find_file
-from preference_benchmark.sources.raw_lines import RawLines, read_bytes, read_records
+from preference_benchmark.sources.raw_blocks import read_bytes
+from preference_benchmark.sources.raw_lines import RawLines, read_records
 from preference_benchmark.tables import ReadReport, Tables, prepare
 
 __all__ = ["read_table"]
