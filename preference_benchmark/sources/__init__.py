@@ -10,6 +10,7 @@ from pathlib import Path
 
 from preference_benchmark.sources.amazon2014 import read_amazon2014
 from preference_benchmark.sources.amazon2018 import read_amazon2018
+from preference_benchmark.sources.amazon2023 import read_amazon2023
 from preference_benchmark.sources.corner_shop import corner_shop
 from preference_benchmark.sources.sequences import read_sequences
 from preference_benchmark.sources.steam import read_steam
@@ -28,6 +29,7 @@ def _read_corner_shop(path: str | Path | None, **options: object) -> Tables:
 SOURCES: dict[str, Callable[..., Tables]] = {
     "amazon2014": read_amazon2014,
     "amazon2018": read_amazon2018,
+    "amazon2023": read_amazon2023,
     "corner-shop": _read_corner_shop,
     "sequences": read_sequences,
     "steam": read_steam,
