@@ -14,7 +14,9 @@ from preference_benchmark.sources.amazon2023 import read_amazon2023
 from preference_benchmark.sources.corner_shop import corner_shop
 from preference_benchmark.sources.sequences import read_sequences
 from preference_benchmark.sources.steam import read_steam
+from preference_benchmark.sources.steam_reviews import read_steam_reviews
 from preference_benchmark.sources.table import read_table
+from preference_benchmark.sources.yelp import read_yelp
 from preference_benchmark.tables import Tables
 
 __all__ = ["SOURCES", "read_source"]
@@ -33,7 +35,9 @@ SOURCES: dict[str, Callable[..., Tables]] = {
     "corner-shop": _read_corner_shop,
     "sequences": read_sequences,
     "steam": read_steam,
+    "steam-reviews": read_steam_reviews,
     "table": read_table,
+    "yelp": read_yelp,
 }
 
 

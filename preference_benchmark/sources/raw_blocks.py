@@ -73,7 +73,8 @@ def holdings(path: Path) -> dict[str, RawFile]:
         else:
             return {}
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:
-        raise ValueError(f"{path} is a damaged archive ({error}); download it again.") from error
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{path} is a damaged archive ({reason}); download it again.") from error
     members = (ArchiveMember(path, name) for name in names)
     return {member.name: member for member in members if not member.name.startswith(".")}
 
