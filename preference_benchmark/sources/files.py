@@ -82,7 +82,7 @@ def find_holdings(
         return files
     inner = [entry for pattern in nested for entry in sorted(path.glob(pattern))] if path.is_dir() else []
     found = {entry: files for entry in inner if not (files := holdings(entry)).keys().isdisjoint(markers)}
-    if len(found) > 1:
+    if len({entry.name.split(".")[0] for entry in found}) > 1:  # packed beside unpacked is the same twice
         names = [entry.name for entry in found]
         raise ValueError(f"{path} holds {what} more than once: {names}; pass the path of the one that is meant.")
     if not found:

@@ -151,12 +151,19 @@ def read_words(path: Path, *, fewest: int, max_malformed: float = 0.01) -> RawLi
 
 def text_lines(block: bytes, encoding: str) -> pl.Series:
     """The lines of a block as text, without their ends; null where a line is not in the encoding."""
+    block = block.removesuffix(b"\n")
     try:
-        text = pl.Series("line", [block.decode(encoding)]).str.strip_suffix("\n").str.split("\n").explode()
-    except UnicodeDecodeError:
-        lines = pl.Series("line", block.removesuffix(b"\n").split(b"\n"), dtype=pl.Binary)
-        text = lines.cast(pl.String, strict=False)
+        text = pl.Series("line", [block.decode(encoding)]).str.split("\n").explode()
+    except UnicodeDecodeError:  # rare, and only then line by line
+        text = pl.Series("line", [_decoded(line, encoding) for line in block.split(b"\n")], dtype=pl.String)
     return text.str.strip_suffix("\r")
+
+
+def _decoded(line: bytes, encoding: str) -> str | None:
+    try:
+        return line.decode(encoding)
+    except UnicodeDecodeError:
+        return None
 
 
 def _is_literal(path: RawFile, block: bytes) -> bool:
@@ -213,7 +220,7 @@ def _one_by_one(
         record = _record(line, literal)
         if record is None:
             rejected.numbers.append(number)
-            rejected.not_utf8 += line.decode("utf-8", errors="ignore").encode() != line
+            rejected.not_utf8 += _decoded(line, "utf-8") is None
         else:
             names = record if schema is None else schema
             records.append({name: _as_text(record.get(name), schema and schema[name]) for name in names})
@@ -231,11 +238,11 @@ def _as_text(value: object, dtype: object) -> object:
 
 def _skip_others(block: bytes, pattern: str, ids: pl.Series) -> tuple[bytes, int]:
     """The block with blank lines in place of those that are about other ids, and how many these are."""
-    lines = block.split(b"\n")
-    found = pl.Series(lines, dtype=pl.Binary).cast(pl.String, strict=False).str.extract(pattern)
+    found = text_lines(block, "utf-8").str.extract(pattern)
     others = found.is_not_null() & ~found.is_in(ids.implode())
+    lines = block.removesuffix(b"\n").split(b"\n")
     kept = (b"" if other else line for line, other in zip(lines, others.to_list(), strict=True))
-    return b"\n".join(kept), int(others.sum())
+    return b"\n".join(kept) + b"\n", int(others.sum())
 
 
 def _first_fields(path: RawFile) -> list[str]:
