@@ -114,7 +114,7 @@ def make(
         configs = _write_configs(folder, recipe, parts)
         statistics = described | _statistics(parts, recipe, leakage, truth) | {"configs": configs}
         plots.draw(parts, margins(parts, recipe.protocol), recipe.title, folder)
-        text = json.dumps(statistics, indent=1, sort_keys=True, ensure_ascii=False)
+        text = json.dumps(statistics, indent=1, ensure_ascii=False)
         (folder / "statistics.json").write_text(text + "\n", encoding="utf-8")
 
     folder = stages.path("finished", key, finish)
