@@ -31,7 +31,7 @@ from preference_benchmark.stages import Stages, digest_of, digest_of_code, diges
 from preference_benchmark.tables import Counts, ReadReport, Tables
 from preference_benchmark.validation import margins, validate
 
-__all__ = ["Made", "make", "read_tables"]
+__all__ = ["Made", "files_digest", "make", "read_tables"]
 
 _TABLES_CODE = ("sources", "tables", "columns")
 _OUTPUT_CODE = ("make", "parquet", "features", "plots", "validation", "leakage", "builder")
@@ -133,7 +133,7 @@ def read_tables(recipe: Recipe, stages: Stages, *, progress: bool = True) -> tup
         stages.used.add("raw")
     core = {name: getattr(recipe.protocol, name) for name in ("min_user", "min_item", "max_history")}
     options = core | dict(recipe.options)
-    key = digest_of(recipe.source, options, _files(path), digest_of_code(*_TABLES_CODE))
+    key = digest_of(recipe.source, options, files_digest(path), digest_of_code(*_TABLES_CODE))
 
     def write(folder: Path) -> None:
         truth = None
@@ -158,7 +158,7 @@ def read_tables(recipe: Recipe, stages: Stages, *, progress: bool = True) -> tup
     return tables, pl.read_parquet(truth) if truth.is_file() else None, key
 
 
-def _files(path: Path | None) -> list[list[str]]:
+def files_digest(path: Path | None) -> list[list[str]]:
     """Names and digests of the files that a reader may look at: a changed file makes another data set."""
     if path is None:
         return []
