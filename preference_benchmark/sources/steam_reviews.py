@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 
 from preference_benchmark.sources.files import find_file
@@ -33,8 +32,6 @@ def read_steam_reviews(
     path: str | Path,
     *,
     games: str | Path | None = None,
-    one_user_in: int = 1,
-    seed: int = 0,
     unlisted: str = "drop",
     max_malformed: float = 0.01,
     **options: object,
@@ -44,16 +41,12 @@ def read_steam_reviews(
     Args:
         path: the folder that holds both files, or the review file.
         games: the games file; by default `steam_games.json.gz` in the same folder.
-        one_user_in: keep one user in so many, drawn at random (Paischer et al. 2025, arXiv:2412.08604: 7).
-        seed: of that draw.
         unlisted: reviews of games that the games file lacks: "drop", or "keep" under the title "Game {id}".
         max_malformed: share of malformed lines above which a file is refused.
         options: passed on to `prepare`.
     """
     if unlisted not in ("drop", "keep"):
         raise ValueError(f"unlisted={unlisted!r} is not known; choose one of ['drop', 'keep'].")
-    if one_user_in < 1:
-        raise ValueError(f"one_user_in={one_user_in} keeps nobody; pass 1 to keep all users.")
     review_file = find_file(path, _REVIEWS, "Steam reviews", HOME)
     game_file = find_games(games or review_file.parent)
     reviews = read_records(review_file, _REVIEW_FIELDS, ("username", "product_id", "date"), max_malformed=max_malformed)
@@ -65,12 +58,6 @@ def read_steam_reviews(
     )
     named = rows.drop_nulls(["user_id", "item_id"])
     dropped = {"reviews without a user or game": rows.height - named.height}
-    if one_user_in > 1:
-        users = named["user_id"].unique().sort()
-        drawn = np.random.default_rng(seed).permutation(len(users))[: -(-len(users) // one_user_in)]
-        sampled = named.filter(pl.col("user_id").is_in(users.gather(drawn).implode()))
-        dropped["reviews of users who were not drawn"] = named.height - sampled.height
-        named = sampled
     rows = named.select("user_id", "item_id", "timestamp", review=clean_text("text"))
     listed, items = read_games(game_file, rows["item_id"].unique(maintain_order=True), unlisted, max_malformed)
     report = ReadReport(
