@@ -149,6 +149,39 @@ def test_metadata_of_another_category_are_refused(tmp_path):
         read_source("amazon2014", tmp_path, metadata=other)
 
 
+def test_metadata_that_describe_nearly_nothing_are_refused(tmp_path):
+    many = [r | {"asin": f"{r['asin']}{r['unixReviewTime'] % 7}"} for r in reviews(users=40)]
+    ids = sorted({r["asin"] for r in many})
+    write(tmp_path / "reviews_Tools_5.json.gz", many)
+    metadata = [{"asin": asin, "title": "x"} for asin in (*ids[:2], "other")]
+    write(tmp_path / "meta_Tools.json.gz", metadata, repr)
+    with pytest.raises(ValueError, match=rf"meta_Tools.* describes only 2 of the {len(ids)} items.*another category"):
+        read_source("amazon2014", tmp_path, min_user=1, min_item=1)
+
+
+@pytest.mark.parametrize(("source", "prefix"), [("amazon2014", "reviews_"), ("amazon2018", "")])
+def test_complete_files_are_read_where_there_is_no_five_core(tmp_path, source, prefix):
+    render = repr if source == "amazon2014" else json.dumps
+    write(tmp_path / f"{prefix}Tools.json.gz", reviews())
+    write(tmp_path / "meta_Tools.json.gz", [{"asin": f"B{n:03d}", "title": f"Tool {n}"} for n in range(12)], render)
+    tables = read_source(source, tmp_path, min_user=3, min_item=3)
+    assert tables.report.files == (f"{prefix}Tools.json.gz", "meta_Tools.json.gz")
+    assert tables.items["title"][0] == "Tool 0"
+
+
+@pytest.mark.parametrize("render", [json.dumps, repr])
+def test_bytes_that_are_not_utf8_are_counted_as_malformed(tmp_path, render):
+    write(tmp_path / "reviews_Tools_5.json.gz", reviews())
+    lines = [render({"asin": f"B{n:03d}", "title": f"Tool {n}"}).encode() for n in range(12)]
+    lines[4] = lines[4].replace(b"Tool", b"T\xf6\xf6l")
+    (tmp_path / "meta_Tools.json").write_bytes(b"\n".join(lines))
+    with pytest.raises(ValueError, match=r"1 of 12 lines of .*meta_Tools.*\[5\].*1 of them are not UTF-8; convert"):
+        read_source("amazon2014", tmp_path, min_user=3, min_item=3)
+    tables = read_source("amazon2014", tmp_path, min_user=3, min_item=3, max_malformed=0.1)
+    assert tables.report.malformed_lines == ("meta_Tools.json:5",)
+    assert tables.report.notes["items without metadata"] == 1
+
+
 def test_lines_without_ids_are_counted(tmp_path):
     write(tmp_path / "reviews_Tools_5.json.gz", [*reviews(), {"overall": 3.0}])
     tables = read_source("amazon2014", tmp_path, min_user=3, min_item=3)
