@@ -102,7 +102,6 @@ RECIPES: dict[str, Recipe] = {
             may_publish=name not in _NOT_TO_BE_PUBLISHED,
         )
         for name, (title, choices) in _TITLES.items()
-        if PUBLIC_FILES[name].source in SOURCES
     },
     "corner-shop": Recipe(
         name="corner-shop",

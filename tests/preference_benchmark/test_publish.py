@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from benchmark_doubles import HashEmbedder
+from loopback_hub import LoopbackHub
 
 from preference_benchmark import hub_folder
 from preference_benchmark.__main__ import main
@@ -15,7 +16,6 @@ from preference_benchmark.make import make
 from preference_benchmark.protocol import AXES
 from preference_benchmark.publish import plan
 from preference_benchmark.recipes import recipe
-from loopback_hub import LoopbackHub
 
 SHOP = {"num_users": 60, "num_items": 40}
 REPO = "org/preference-discerning"
@@ -99,7 +99,9 @@ def test_a_data_set_of_the_repository_is_not_lost_unasked(output, tmp_path, monk
 def test_data_that_must_not_be_passed_on_is_not(tmp_path):
     from preference_benchmark.publish import publish
 
-    made = make(shop(may_publish=False, notice="Not for others."), tmp_path / "w", embedder=HashEmbedder(), progress=False)
+    made = make(
+        shop(may_publish=False, notice="Not for others."), tmp_path / "w", embedder=HashEmbedder(), progress=False
+    )
     hub_folder.add(made, tmp_path / "out")
     with pytest.raises(ValueError, match=r"\['corner-shop'\].*Not for others.*--permitted"):
         publish(tmp_path / "out", REPO)
