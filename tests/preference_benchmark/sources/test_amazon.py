@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from preference_benchmark.sources import read_source
+from preference_benchmark.sources import item_terms, read_source
 
 NOUNS = "cable strap pedal tuner stand drum bow reed mute case string pick".split()
 
@@ -59,6 +59,16 @@ def test_an_item_without_metadata_is_described_by_the_training_period_alone(tmp_
         assert said <= known
         summaries = {word for word in known if word.startswith("sum") and word != "sum"}
         assert summaries <= words(item["text"])  # the training period is used in full
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 50_000])
+def test_terms_do_not_depend_on_how_many_texts_are_held_at_a_time(monkeypatch, chunk):
+    said = [f"A {NOUNS[n % 12]} and warm {NOUNS[n % 5]} {NOUNS[n % 7]}. Fender {NOUNS[n % 3]}?" for n in range(60)]
+    texts = pl.DataFrame({"item_id": [f"B{n % 6}" for n in range(60)], "text": said})
+    expected = item_terms.term_counts(texts).sort("item_id", "term")
+    monkeypatch.setattr(item_terms, "_CHUNK", chunk)
+    assert item_terms.term_counts(texts).sort("item_id", "term").equals(expected) and expected.height > 20
+    assert item_terms.term_counts(texts.clear()).is_empty()
 
 
 def test_real_items_are_described_by_the_training_period_alone(real_data):
