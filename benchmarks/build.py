@@ -11,7 +11,8 @@ its five preferences and its item; for every item, products with all preferences
 rows are independent, so `--rows` of them, drawn at random, are timed, in rounds that alternate with ours in the same
 process, and must come to the same results; the time of all rows is that of one, times their number.
 
-`--vectors random` replaces the encoder by random vectors: that measures everything but the encoder.
+`--vectors random` replaces the encoder by random vectors in the stages: that measures everything but the encoder. The
+comparison of the matching always takes the encoder.
 """
 
 from __future__ import annotations
@@ -119,10 +120,11 @@ def main() -> None:
     }
     show_stages(result)
     if not arguments.only_ours:
-        result["compared"] = [compare_steering(tables, embedder, closest, arguments)]
-        if arguments.vectors == "encoder":
-            choose = next(stage["seconds"] for stage in clock.stages if stage["stage"] == "matching (oracle)")
-            result["compared"].insert(0, compare_matching(tables, preferences, encoder, choose, arguments))
+        choose = next(stage["seconds"] for stage in clock.stages if stage["stage"] == "matching (oracle)")
+        result["compared"] = [
+            compare_matching(tables, preferences, TextEmbedder(arguments.encoder, progress=False), choose, arguments),
+            compare_steering(tables, embedder, closest, arguments),
+        ]
         show_comparison(result["compared"])
     if arguments.json:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
