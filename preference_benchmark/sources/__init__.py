@@ -1,6 +1,21 @@
 """Public raw formats, one file each, all read into the same two tables.
 
 `read_source` is the way in; a further format is one more file with one function, listed in `SOURCES`.
+
+=============  =====================================================================================================
+name           files it looks for (each also without `.gz`)
+=============  =====================================================================================================
+amazon2014     reviews_{category}_5.json.gz or reviews_{category}.json.gz; optional meta_{category}.json.gz
+amazon2018     {category}_5.json.gz or {category}.json.gz; optional meta_{category}.json.gz
+amazon2023     {category}.jsonl.gz or .parquet, or raw_review_{category}/*.parquet; optional meta_... or raw_meta_...
+corner-shop    none: it is made
+movielens      ml-100k, ml-1m, ml-10m, ml-20m and later, ml-latest; packed (.zip) or unpacked
+sequences      user_sequence.txt.gz; optional item_text.txt.gz
+steam          australian_user_reviews.json.gz, steam_games.json.gz
+steam-reviews  steam_reviews.json.gz or steam_new.json.gz, steam_games.json.gz
+table          interactions.csv, .jsonl or .parquet, and items.csv, .jsonl or .parquet
+yelp           yelp_academic_dataset_review.json, yelp_academic_dataset_business.json; or yelp_dataset.tar
+=============  =====================================================================================================
 """
 
 from __future__ import annotations
@@ -10,10 +25,14 @@ from pathlib import Path
 
 from preference_benchmark.sources.amazon2014 import read_amazon2014
 from preference_benchmark.sources.amazon2018 import read_amazon2018
+from preference_benchmark.sources.amazon2023 import read_amazon2023
 from preference_benchmark.sources.corner_shop import corner_shop
+from preference_benchmark.sources.movielens import read_movielens
 from preference_benchmark.sources.sequences import read_sequences
 from preference_benchmark.sources.steam import read_steam
+from preference_benchmark.sources.steam_reviews import read_steam_reviews
 from preference_benchmark.sources.table import read_table
+from preference_benchmark.sources.yelp import read_yelp
 from preference_benchmark.tables import Tables
 
 __all__ = ["SOURCES", "read_source"]
@@ -28,10 +47,14 @@ def _read_corner_shop(path: str | Path | None, **options: object) -> Tables:
 SOURCES: dict[str, Callable[..., Tables]] = {
     "amazon2014": read_amazon2014,
     "amazon2018": read_amazon2018,
+    "amazon2023": read_amazon2023,
     "corner-shop": _read_corner_shop,
+    "movielens": read_movielens,
     "sequences": read_sequences,
     "steam": read_steam,
+    "steam-reviews": read_steam_reviews,
     "table": read_table,
+    "yelp": read_yelp,
 }
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from preference_benchmark.sources import raw_lines
-from preference_benchmark.sources.raw_lines import read_bytes, read_records, read_words
+from preference_benchmark.sources import raw_blocks
+from preference_benchmark.sources.raw_blocks import read_bytes
+from preference_benchmark.sources.raw_lines import read_records, read_words
 
 SCHEMA = {"name": pl.String, "price": pl.Float64, "tags": pl.List(pl.String)}
 
@@ -29,7 +30,7 @@ def write(path: Path, lines: list[str], compress: bool) -> Path:
 @pytest.mark.parametrize("render", [json.dumps, repr])
 @pytest.mark.parametrize("block", [1 << 26, 100])
 def test_json_and_literals_plain_and_compressed_give_the_same_rows(tmp_path, monkeypatch, compress, render, block):
-    monkeypatch.setattr(raw_lines, "_BLOCK", block)
+    monkeypatch.setattr(raw_blocks, "_BLOCK", block)
     raw = read_records(write(tmp_path / "f", [render(r) for r in records(20)], compress), SCHEMA, ("name",))
     assert raw.frame.to_dicts() == [{k: r[k] for k in SCHEMA} for r in records(20)]
     assert (raw.lines, raw.malformed) == (20, 0)
@@ -38,7 +39,7 @@ def test_json_and_literals_plain_and_compressed_give_the_same_rows(tmp_path, mon
 @pytest.mark.parametrize("render", [json.dumps, repr])
 @pytest.mark.parametrize("block", [1 << 26, 100])
 def test_malformed_lines_are_left_out_counted_and_named(tmp_path, monkeypatch, render, block):
-    monkeypatch.setattr(raw_lines, "_BLOCK", block)
+    monkeypatch.setattr(raw_blocks, "_BLOCK", block)
     lines = [render(r) for r in records(300)]
     lines[7], lines[150] = lines[7][:12], "[1, 2]"
     lines.insert(3, "")
@@ -46,6 +47,19 @@ def test_malformed_lines_are_left_out_counted_and_named(tmp_path, monkeypatch, r
     assert raw.frame["name"].to_list() == [f"n{n}" for n in range(300) if n not in (7, 150)]
     assert raw.malformed == 2 and raw.lines == 300
     assert raw.malformed_lines == ("f.json.gz:9", "f.json.gz:152")
+
+
+def test_records_put_on_disk_are_the_same_in_the_same_order(tmp_path, monkeypatch):
+    monkeypatch.setattr(raw_blocks, "_BLOCK", 700)
+    lines = [json.dumps(r) for r in records(300)]
+    lines[30] = lines[30][:9]
+    path, spool = write(tmp_path / "f.json", lines, False), tmp_path / "spool"
+    spool.mkdir()
+    whole = read_records(path, SCHEMA, ("name",))
+    raw = read_records(path, SCHEMA, ("name",), spool=spool)
+    assert isinstance(raw.frame, pl.LazyFrame) and raw.frame.collect().equals(whole.frame)
+    assert (raw.lines, raw.malformed_lines) == (whole.lines, whole.malformed_lines)
+    assert len(list(spool.iterdir())) > 5
 
 
 def test_too_many_malformed_lines_are_refused(tmp_path):
