@@ -12,7 +12,7 @@ from types import ModuleType
 __all__ = ["COMMANDS", "commands"]
 
 # In the order of the help.
-COMMANDS: tuple[str, ...] = ()
+COMMANDS: tuple[str, ...] = ("preferences",)
 
 
 def commands() -> dict[str, ModuleType]:
