@@ -29,15 +29,13 @@ POSITIVE, NEGATIVE = "positive", "negative"
 _POLAR = 0.05
 _INVERSIONS = {"avoid": "Find", "exclude": "Search for", "no": "Search for"}
 _NEGATIVE_OPENING = r"(?i)^\s*(avoid|exclude|no)\s+"
-_PROGRESS_FROM = 2_000
 
 
-def compound_scores(texts: pl.Series, *, progress: bool = True) -> pl.Series:
+def compound_scores(texts: pl.Series) -> pl.Series:
     """VADER's compound score of every text, each distinct text scored once.
 
     Args:
         texts: any strings; null and empty text scores 0.
-        progress: whether to show a bar when there are many.
 
     Returns:
         float64 in [-1, 1]: below -0.05 negative, above 0.05 positive.
@@ -45,13 +43,8 @@ def compound_scores(texts: pl.Series, *, progress: bool = True) -> pl.Series:
     >>> compound_scores(pl.Series(["I love it!", "It is a cup.", "Awful smell."])).round(1).to_list()
     [0.7, 0.0, -0.5]
     """
-    distinct = texts.drop_nulls().unique(maintain_order=True)
-    analyzer = _analyzer()
-    bar = tqdm(distinct, desc="Scoring sentiment", disable=not progress or len(distinct) < _PROGRESS_FROM)
-    scores = pl.DataFrame(
-        {"text": distinct, "score": [analyzer.polarity_scores(text)["compound"] for text in bar]},
-        schema={"text": pl.String, "score": pl.Float64},
-    )
+    distinct = texts.drop_nulls().unique(maintain_order=True).rename("text")
+    scores = distinct.to_frame().with_columns(score=compound(distinct))
     joined = texts.to_frame("text").join(scores, on="text", how="left", maintain_order="left")
     return joined["score"].fill_null(0.0).rename(texts.name)
 
