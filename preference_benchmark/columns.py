@@ -8,22 +8,53 @@ from __future__ import annotations
 
 import polars as pl
 
-__all__ = ["identifier", "rating", "require_columns", "strings", "unix_seconds"]
+__all__ = [
+    "identifier",
+    "milliseconds",
+    "rating",
+    "require_columns",
+    "require_overlap",
+    "require_rows",
+    "strings",
+    "unix_seconds",
+]
 
 # A Unix time of 1e11 seconds lies in the year 5138: such numbers are milliseconds.
 _LATEST_SECOND = 100_000_000_000
+_LEAST_OVERLAP = 0.05  # share of the items below which a catalogue is taken for another data set's
 
 
-def require_columns(frame: pl.DataFrame, columns: tuple[str, ...], table: str) -> None:
-    """Raise a ValueError unless the table has these columns and at least one row."""
-    missing = [name for name in columns if name not in frame.columns]
+def require_columns(columns: list[str], required: tuple[str, ...], table: str) -> None:
+    """Raise a ValueError unless a table has these columns."""
+    missing = [name for name in required if name not in columns]
     if missing:
         raise ValueError(
-            f"the {table} table lacks the columns {missing}; found {frame.columns}. Rename or add them: "
-            f"required are {list(columns)}."
+            f"the {table} table lacks the columns {missing}; found {columns}. Rename or add them: required are "
+            f"{list(required)}."
         )
+
+
+def require_rows(frame: pl.DataFrame, table: str) -> None:
+    """Raise a ValueError if a table is empty."""
     if frame.is_empty():
         raise ValueError(f"the {table} table has no rows (columns {frame.columns}); pass at least one.")
+
+
+def require_overlap(found: pl.Series, wanted: pl.Series, listed: pl.Series, file: str = "the items table") -> None:
+    """Raise a ValueError if nearly none of the items that people met are described: then it is another catalogue.
+
+    Args:
+        found: whether each of the wanted ids is listed.
+        wanted: distinct item ids of the interactions.
+        listed: item ids of the catalogue.
+        file: what the catalogue is called in the message.
+    """
+    if found.sum() < _LEAST_OVERLAP * len(wanted):
+        raise ValueError(
+            f"{file} describes only {found.sum():,} of the {len(wanted):,} items of the interactions (they are called "
+            f"{wanted.head(3).to_list()}, its own {listed.head(3).to_list()}): it seems to be the catalogue of "
+            "another category or data set. Pass the one that belongs to the interactions."
+        )
 
 
 def identifier(frame: pl.DataFrame, name: str) -> pl.Expr:
@@ -37,12 +68,12 @@ def identifier(frame: pl.DataFrame, name: str) -> pl.Expr:
     return pl.col(name).cast(pl.String)
 
 
-def strings(frame: pl.DataFrame, name: str) -> pl.Expr:
+def strings(schema: pl.Schema, name: str) -> pl.Expr:
     """A column of text, empty where it is null or absent."""
-    if name not in frame.columns:
+    if name not in schema:
         return pl.lit("").alias(name)
-    if frame.schema[name] not in (pl.String, pl.Null):
-        raise ValueError(f"column {name!r} has type {frame.schema[name]}; pass strings.")
+    if schema[name] not in (pl.String, pl.Null):
+        raise ValueError(f"column {name!r} has type {schema[name]}; pass strings.")
     return pl.col(name).cast(pl.String).fill_null("")
 
 
@@ -77,12 +108,51 @@ def unix_seconds(frame: pl.DataFrame) -> pl.Expr:
             f"column 'timestamp' has type {time.dtype}; pass integer Unix seconds, dates or ISO 8601 text."
         )
     time = (time.fill_nan(None) if time.dtype.is_float() else time).cast(pl.Int64)
-    if (time.max() or 0) >= _LATEST_SECOND:
+    late = time >= _LATEST_SECOND
+    if late.any():
+        example = time.filter(late)[0]
+        if not late.all():  # all that are known
+            _refuse_mixed(time, late)
         raise ValueError(
-            f"column 'timestamp' holds {time.max()}, which lies beyond the year 5000 in seconds; "
+            f"column 'timestamp' holds {example}, which lies beyond the year 5000 in seconds; "
             "if these are milliseconds, divide them by 1000."
         )
     return pl.lit(time).alias("timestamp")
+
+
+def milliseconds(frame: pl.DataFrame, name: str) -> pl.Expr:
+    """A column of Unix milliseconds as `timestamp` in whole Unix seconds.
+
+    Raises:
+        ValueError: if some of them, or all, can only be seconds.
+    """
+    time = frame[name]
+    late = time >= _LATEST_SECOND
+    if not late.all():
+        if late.any():
+            _refuse_mixed(time, late)
+        raise ValueError(
+            f"column {name!r} holds {time.drop_nulls()[0]}, which is {_day(time.drop_nulls()[0] // 1000)} in "
+            "milliseconds; if these are seconds, multiply them by 1000."
+        )
+    return (pl.lit(time) // 1000).alias("timestamp")
+
+
+def _refuse_mixed(time: pl.Series, late: pl.Series) -> None:
+    """Times of two units order no history; show one of each, and where."""
+    late = late.fill_null(False)
+    early = ~late & time.is_not_null()
+    first, other = early.arg_true()[0], late.arg_true()[0]
+    raise ValueError(
+        f"column {time.name!r} mixes units: row {first} holds {time[first]} ({_day(time[first])} in seconds), row "
+        f"{other} holds {time[other]} ({_day(time[other] // 1000)} in milliseconds); {early.sum():,} rows look like "
+        f"seconds and {late.sum():,} like milliseconds. Bring all of them to one unit."
+    )
+
+
+def _day(seconds: int) -> str:
+    day = pl.select(pl.from_epoch(pl.lit(seconds), "s").dt.strftime("%Y-%m-%d")).item()
+    return day or "no date"
 
 
 def _from_iso(text: pl.Series) -> pl.Series:

@@ -1,18 +1,20 @@
-"""Nearest and farthest vectors by batched matrix products.
+"""Nearest and farthest vectors by chunked matrix products.
 
 Exact, deterministic (of equally close vectors the first wins) and bounded in memory: one block of the similarity
-matrix exists at a time.
+matrix exists at a time, whatever the number of queries and keys.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import numpy as np
 from tqdm.auto import tqdm
 
 __all__ = ["nearest", "partners"]
 
-# Entries of a block of the similarity matrix: 2^24 float32 are 64 MB.
-_BLOCK_ENTRIES = 1 << 24
+# A block of the similarity matrix is at most 1,024 x 16,384 floats: 64 MB.
+_QUERIES, _KEYS = 1_024, 16_384
 
 
 def nearest(queries: np.ndarray, keys: np.ndarray, k: int, *, progress: bool = False) -> np.ndarray:
@@ -37,14 +39,12 @@ def nearest(queries: np.ndarray, keys: np.ndarray, k: int, *, progress: bool = F
     if k < 1 or k > len(keys):
         raise ValueError(f"k={k} neighbours of {len(keys)} vectors were asked for; pass 1 <= k <= {len(keys)}.")
     found = np.empty((len(queries), k), dtype=np.int64)
-    for rows in _blocks(len(queries), len(keys), progress):
-        products = queries[rows] @ keys.T
-        index = np.arange(len(products))
-        # k is 3 at most here, where repeated argmax is faster than a partial sort and, unlike it, stable.
-        for place in range(k):
-            best = products.argmax(axis=1)
-            found[rows, place] = best
-            products[index, best] = -np.inf
+    for rows in _blocks(len(queries), _QUERIES, progress):
+        best = np.full((len(queries[rows]), k), -np.inf, dtype=np.result_type(queries, keys))
+        where = np.zeros(best.shape, dtype=np.int64)
+        for columns in _blocks(len(keys), _KEYS):
+            _merge(best, where, queries[rows] @ keys[columns].T, columns.start)
+        found[rows] = where
     return found
 
 
@@ -60,15 +60,49 @@ def partners(vectors: np.ndarray, *, farthest: bool = False, progress: bool = Fa
         Positions, never a vector's own. Shape: (N,), int64.
     """
     found = np.empty(len(vectors), dtype=np.int64)
-    for rows in _blocks(len(vectors), len(vectors), progress):
-        products = vectors[rows] @ vectors.T
-        index = np.arange(len(products))
-        products[index, index + rows.start] = np.inf if farthest else -np.inf
-        found[rows] = products.argmin(axis=1) if farthest else products.argmax(axis=1)
+    sign = -1 if farthest else 1
+    for rows in _blocks(len(vectors), _QUERIES, progress):
+        queries = sign * vectors[rows]
+        best = np.full((len(queries), 1), -np.inf, dtype=vectors.dtype)
+        where = np.zeros(best.shape, dtype=np.int64)
+        for columns in _blocks(len(vectors), _KEYS):
+            products = queries @ vectors[columns].T
+            own = np.arange(max(rows.start, columns.start), min(rows.stop, columns.stop))
+            products[own - rows.start, own - columns.start] = -np.inf
+            _merge(best, where, products, columns.start)
+        found[rows] = where[:, 0]
     return found
 
 
-def _blocks(rows: int, columns: int, progress: bool) -> tqdm:
-    size = max(1, _BLOCK_ENTRIES // max(columns, 1))
+def _merge(best: np.ndarray, where: np.ndarray, products: np.ndarray, offset: int) -> None:
+    """Take a block's products into the k best so far, in place.
+
+    Args:
+        best: the k highest products of every query, highest first. Shape: (n, k).
+        where: their positions. Shape: (n, k).
+        products: of the queries with further keys; overwritten. Shape: (n, m).
+        offset: position of the first of these keys.
+    """
+    # Few rows of a block hold anything better than what is known: after the first look only those are looked at.
+    live = np.arange(len(products))
+    for _ in range(best.shape[1]):
+        column = products[live].argmax(axis=1) if len(live) < len(products) else products.argmax(axis=1)
+        value = products[live, column]
+        # Earlier keys win ties, so an equal value does not displace.
+        better = value > best[live, -1]
+        live, column, value = live[better], column[better], value[better]
+        if not len(live):
+            return
+        products[live, column] = -np.inf
+        place = (best[live] >= value[:, None]).sum(axis=1)
+        for target in (best, where):
+            # Shift what is worse by one, then put the new one in its place.
+            later = np.arange(target.shape[1]) > place[:, None]
+            shifted = np.concatenate([target[live, :1], target[live, :-1]], axis=1)
+            target[live] = np.where(later, shifted, target[live])
+        best[live, place], where[live, place] = value, column + offset
+
+
+def _blocks(rows: int, size: int, progress: bool = False) -> Iterator[slice]:
     blocks = [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
-    return tqdm(blocks, desc="Comparing vectors", disable=not progress or len(blocks) < 8)
+    return iter(tqdm(blocks, desc="Comparing vectors", disable=not progress or len(blocks) < 8))

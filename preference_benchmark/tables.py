@@ -9,9 +9,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import polars as pl
 
-from preference_benchmark.columns import identifier, rating, require_columns, strings, unix_seconds
+from preference_benchmark.columns import (
+    identifier,
+    rating,
+    require_columns,
+    require_overlap,
+    require_rows,
+    strings,
+    unix_seconds,
+)
 
 __all__ = ["UNTITLED", "Counts", "ReadReport", "Tables", "k_core", "prepare"]
 
@@ -27,12 +36,6 @@ class Counts:
     users: int = 0
     items: int = 0
     interactions: int = 0
-
-    @classmethod
-    def of(cls, interactions: pl.DataFrame) -> Counts:
-        """Counts of a table with the columns user_id and item_id."""
-        users, items = interactions["user_id"].n_unique(), interactions["item_id"].n_unique()
-        return cls(users, items, interactions.height)
 
     def __str__(self) -> str:
         return f"{self.users:,} users, {self.items:,} items, {self.interactions:,} interactions"
@@ -100,7 +103,8 @@ class Tables:
 
     def training_period(self) -> pl.DataFrame:
         """Interactions that no evaluation target hides behind: all but the last two of every user."""
-        return self.interactions.filter(pl.col("step") + 2 < pl.len().over("user_id"))
+        # Sorted by user and step: two rows further down the same user must still be there.
+        return self.interactions.filter(pl.col("user_id").shift(-2) == pl.col("user_id"))
 
 
 def prepare(
@@ -150,29 +154,39 @@ def prepare(
     report = report or ReadReport()
     dropped, notes = dict(report.dropped), dict(report.notes)
 
-    rows = _checked_interactions(interactions)
+    # Ids become numbers at once, and the wide column, the reviews, is fetched at the end for the rows that stay:
+    # what lies between costs what integers cost, however long the ids and the texts are.
+    rows, users, item_ids = _checked_interactions(interactions)
     lines = rows.height
     catalogue = _checked_items(items, dropped)
     rows = _drop(rows, pl.col("timestamp").is_not_null(), "interactions without a timestamp", dropped)
-    rows = _known_items(rows, catalogue, unknown_items, dropped)
-    rows = rows.sort("user_id", "timestamp", maintain_order=True)
-    first = pl.struct("user_id", "item_id").is_first_distinct()
-    rows = _drop(rows, first, "repeated user-item pairs", dropped)
+    rows = _known_items(rows, item_ids, catalogue["item_id"], unknown_items, dropped)
+    rows = rows.sort("user", "timestamp", maintain_order=True)
+    pair = pl.col("user").cast(pl.UInt64) * len(item_ids) + pl.col("item")
+    rows = _drop(rows, pair.is_first_distinct(), "repeated user-item pairs", dropped)
 
-    before = Counts.of(rows)
-    rows = k_core(rows, min_user=min_user, min_item=min_item)
-    after = Counts.of(rows)
+    before = Counts(rows["user"].n_unique(), rows["item"].n_unique(), rows.height)
+    rows = rows[_core(rows["user"].to_numpy(), rows["item"].to_numpy(), min_user, min_item)]
+    after = Counts(rows["user"].n_unique(), rows["item"].n_unique(), rows.height)
     if rows.is_empty():
         raise ValueError(
             f"no interaction is left after filtering with min_user={min_user}, min_item={min_item}: {before} "
             "came in. Lower min_user and min_item, or pass more data."
         )
-    catalogue = catalogue.join(rows.select("item_id").unique(), on="item_id", how="semi").sort("item_id")
+    kept_items = item_ids.gather(rows["item"].unique()).to_frame("item_id")
+    catalogue = catalogue.join(kept_items, on="item_id", how="semi").sort("item_id")
     notes["items without a title of their own"] = catalogue.filter(pl.col("title") == UNTITLED).height
-    length = pl.len().over("user_id").cast(pl.Int64)
-    step = pl.int_range(pl.len(), dtype=pl.Int64).over("user_id") - (length - max_history).clip(lower_bound=0)
+    length = pl.len().over("user").cast(pl.Int64)
+    step = pl.int_range(pl.len(), dtype=pl.Int64).over("user") - (length - max_history).clip(lower_bound=0)
     rows = rows.with_columns(step=step).filter(pl.col("step") >= 0)
-    rows = rows.select("user_id", "step", "item_id", "timestamp", "rating", "review")
+    rows = rows.select(
+        "step",
+        "timestamp",
+        "rating",
+        user_id=users.gather(rows["user"]),
+        item_id=item_ids.gather(rows["item"]),
+        review=_reviews(interactions, rows["row"]),
+    ).select("user_id", "step", "item_id", "timestamp", "rating", "review")
     report = replace(
         report,
         lines=report.lines or lines,
@@ -193,17 +207,27 @@ def k_core(interactions: pl.DataFrame, *, min_user: int, min_item: int) -> pl.Da
         min_user: fewest interactions of a user.
         min_item: fewest interactions of an item.
     """
-    # Both filters look at the same state; each round removes only rows that cannot be in the core, so the
-    # fixed point is the same as with alternating filters. Dense integer codes keep the rounds cheap.
-    codes = interactions.select(
-        row=pl.int_range(pl.len()),
-        user=pl.col("user_id").rank("dense"),
-        item=pl.col("item_id").rank("dense"),
-    )
-    enough = (pl.len().over("user") >= min_user) & (pl.len().over("item") >= min_item)
-    while (kept := codes.filter(enough)).height < codes.height:
-        codes = kept
-    return interactions[codes["row"]]
+    codes = (_coded(interactions[name])[0].to_numpy() for name in ("user_id", "item_id"))
+    return interactions[_core(*codes, min_user, min_item)]
+
+
+def _core(users: np.ndarray, items: np.ndarray, min_user: int, min_item: int) -> np.ndarray:
+    """The rows of the k-core, in order. Users and items are counted from 0. Shapes: (rows,), (rows,)."""
+    # Both sides are judged by the same state; each round removes only rows that cannot be in the core, so the fixed
+    # point is the same as with one side at a time.
+    rows = np.arange(len(users))
+    while True:
+        enough = (np.bincount(users)[users] >= min_user) & (np.bincount(items)[items] >= min_item)
+        if enough.all():
+            return rows
+        rows, users, items = rows[enough], users[enough], items[enough]
+
+
+def _coded(ids: pl.Series) -> tuple[pl.Series, pl.Series]:
+    """Ids as numbers from 0 in their sorting order, and the id of each number."""
+    text = ids.cast(pl.String)
+    distinct = text.unique().sort()
+    return text.cast(pl.Enum(distinct)).to_physical().cast(pl.UInt32), distinct
 
 
 def _drop(rows: pl.DataFrame, keep: pl.Expr, reason: str, dropped: dict[str, int]) -> pl.DataFrame:
@@ -213,20 +237,42 @@ def _drop(rows: pl.DataFrame, keep: pl.Expr, reason: str, dropped: dict[str, int
     return kept
 
 
-def _checked_interactions(interactions: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame:
-    """Interactions with the six contract columns less `step`, in their own types and order."""
-    rows = interactions.lazy().collect()
-    require_columns(rows, _REQUIRED_INTERACTION_COLUMNS, "interactions")
-    rows = rows.with_columns(identifier(rows, "user_id"), identifier(rows, "item_id"), unix_seconds(rows))
-    rows = rows.with_columns(rating(rows), strings(rows, "review"))
-    return rows.select("user_id", "item_id", "timestamp", "rating", "review")
+def _checked_interactions(interactions: pl.DataFrame | pl.LazyFrame) -> tuple[pl.DataFrame, pl.Series, pl.Series]:
+    """All of the interactions but their reviews, and the ids of users and items.
+
+    Returns:
+        row (uint32, place in the table), user and item (uint32, numbers of their ids), timestamp, rating; the user
+        ids and the item ids by number.
+    """
+    lazy = interactions.lazy()
+    schema = lazy.collect_schema()
+    require_columns(schema.names(), _REQUIRED_INTERACTION_COLUMNS, "interactions")
+    strings(schema, "review")  # wide, and checked by its type alone
+    wanted = [name for name in ("user_id", "item_id", "timestamp", "rating") if name in schema]
+    rows = lazy.select(wanted).collect(engine="streaming")
+    require_rows(rows, "interactions")
+    ids = rows.select(identifier(rows, "user_id"), identifier(rows, "item_id"))
+    (user, users), (item, items) = _coded(ids["user_id"]), _coded(ids["item_id"])
+    rows = rows.select(unix_seconds(rows), rating(rows), user=user, item=item).with_row_index("row")
+    return rows, users, items
+
+
+def _reviews(interactions: pl.DataFrame | pl.LazyFrame, rows: pl.Series) -> pl.Series:
+    """The reviews of these rows of the table, in their order; of a lazy table no others are held in memory."""
+    lazy = interactions.lazy()
+    texts = lazy.with_columns(strings(lazy.collect_schema(), "review")).select("review").with_row_index("row")
+    order = rows.to_frame("row")
+    found = texts.join(order.lazy(), on="row", how="semi").collect(engine="streaming")
+    return order.join(found, on="row", how="left", maintain_order="left")["review"]
 
 
 def _checked_items(items: pl.DataFrame | pl.LazyFrame, dropped: dict[str, int]) -> pl.DataFrame:
     """Items with item_id, title, text and aspects first, each id once."""
     frame = items.lazy().collect()
-    require_columns(frame, _REQUIRED_ITEM_COLUMNS, "items")
-    frame = frame.with_columns(identifier(frame, "item_id"), strings(frame, "title"), strings(frame, "text"))
+    require_columns(frame.columns, _REQUIRED_ITEM_COLUMNS, "items")
+    require_rows(frame, "items")
+    title, text = strings(frame.schema, "title"), strings(frame.schema, "text")
+    frame = frame.with_columns(identifier(frame, "item_id"), title, text)
     if "aspects" not in frame.columns:
         frame = frame.with_columns(aspects=pl.lit([], dtype=pl.List(pl.String)))
     elif frame.schema["aspects"] not in (pl.List(pl.String), pl.List(pl.Null)):
@@ -241,17 +287,21 @@ def _checked_items(items: pl.DataFrame | pl.LazyFrame, dropped: dict[str, int]) 
 
 
 def _known_items(
-    rows: pl.DataFrame, catalogue: pl.DataFrame, unknown_items: str, dropped: dict[str, int]
+    rows: pl.DataFrame, item_ids: pl.Series, listed: pl.Series, unknown_items: str, dropped: dict[str, int]
 ) -> pl.DataFrame:
-    known = rows.join(catalogue.select("item_id"), on="item_id", how="semi", maintain_order="left")
-    if known.height == rows.height:
+    """Rows whose item the items table lists; refuses others, or drops them on request unless they are nearly all."""
+    is_listed = item_ids.is_in(listed.implode())
+    known = rows.filter(is_listed.gather(rows["item"]))
+    unknown = rows.height - known.height
+    if not unknown:
         return rows
+    missing = item_ids.filter(~is_listed)
     if unknown_items == "error":
-        unknown = rows.join(catalogue.select("item_id"), on="item_id", how="anti")["item_id"].unique().sort()
         raise ValueError(
-            f"{unknown.len():,} item ids of the interactions are not in the items table, among them "
-            f'{unknown.head(5).to_list()}. Add these items, or pass unknown_items="drop" to leave out their '
-            f"{rows.height - known.height:,} interactions."
+            f"{missing.len():,} item ids of the interactions are not in the items table, among them "
+            f'{missing.head(5).to_list()}. Add these items, or pass unknown_items="drop" to leave out their '
+            f"{unknown:,} interactions."
         )
-    dropped["interactions with items that the items table lacks"] = rows.height - known.height
+    require_overlap(is_listed, item_ids, listed)
+    dropped["interactions with items that the items table lacks"] = unknown
     return known

@@ -16,6 +16,7 @@ from polars.testing import assert_frame_equal
 from preference_benchmark import axes
 from preference_benchmark.axes import COLUMNS, SPLITS
 from preference_benchmark.matching import match
+from preference_benchmark.protocol import Protocol
 from preference_benchmark.sentiment import invert, review_polarity
 
 SEEDS = range(3)
@@ -99,19 +100,36 @@ def steering_by_hand(axis, tables, preferences):
             yield split, of_t, t, s
 
 
+def first_written(preferences):
+    found = {}
+    for row in preferences.iter_rows(named=True):
+        key = row["user_id"], row["text"]
+        found[key] = min(row["step"], found.get(key, row["step"]))
+    return found
+
+
+@pytest.mark.parametrize("draw", ["unknowing", "any"])
 @pytest.mark.parametrize("axis", STEERING)
 @pytest.mark.parametrize("seed", SEEDS)
-def test_steering_agrees_with_one_item_at_a_time(axis, seed):
+def test_steering_agrees_with_one_item_at_a_time(axis, seed, draw):
     tables = random_tables(seed)
     preferences = random_preferences(tables, seed)
+    written = first_written(preferences)
+    held_out = {user: [row["item_id"] for row in rows[-2:]] for user, rows in histories(tables).items()}
     users_of = {}
     for split, user, history, target in all_targets(tables):
         users_of.setdefault((split, target), []).append((user, history))
-    got = build(axis, tables, preferences)
+
+    def unknowing(user, history, text, asked):
+        return asked not in history and asked not in held_out[user] and written.get((user, text), -1) < len(history)
+
+    got = getattr(axes, axis)(tables, preferences, HashEmbedder(), Protocol(draw=draw))
     rows = iter(got.iter_rows(named=True))
     left_out = 0
     for split, text, asked, shown in steering_by_hand(axis, tables, preferences):
-        allowed = [(user, history) for user, history in users_of[split, shown] if asked not in history]
+        allowed = users_of[split, shown]
+        if draw == "unknowing":
+            allowed = [(user, history) for user, history in allowed if unknowing(user, history, text, asked)]
         if not allowed:
             left_out += 1
             continue
@@ -127,7 +145,9 @@ def test_steering_agrees_with_one_item_at_a_time(axis, seed):
 def test_steering_draws_users_by_seed(axis):
     tables = random_tables(0, users=40, rows=500)
     preferences = random_preferences(tables, 0)
-    first, again, other = (getattr(axes, axis)(tables, preferences, HashEmbedder(), seed) for seed in (0, 0, 1))
+    first, again, other = (
+        getattr(axes, axis)(tables, preferences, HashEmbedder(), Protocol(seed=seed, draw="any")) for seed in (0, 0, 1)
+    )
     assert_frame_equal(first, again)
     assert first.select("preferences", "target").equals(other.select("preferences", "target"))
     assert not first["user_id"].equals(other["user_id"])

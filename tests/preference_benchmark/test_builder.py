@@ -74,7 +74,7 @@ def test_every_example_speaks_of_known_items(benchmark):
             assert row["target"] in known and known.issuperset(row["history"])
             assert row["target"] not in row["history"]
             assert len(row["preferences"]) == (5 if AXES[row["axis"]] == "history_consolidation" else 1)
-            assert (row["pair_id"] >= 0) == (AXES[row["axis"]] == "sentiment_following")
+            assert (row["pair_id"] >= 0) == AXES[row["axis"]].startswith("sentiment_following")
 
 
 def test_report_counts_what_is_there(benchmark):
@@ -113,7 +113,7 @@ def test_same_input_same_benchmark_in_any_order(benchmark, tables):
 
 def test_steam_matches_against_all_earlier_steps(tables):
     steam = replace(tables, report=replace(tables.report, source="steam"))
-    default, earlier = build(steam, matching=["oracle"]), build(tables, matching=["oracle"], all_earlier_steps=True)
+    default, earlier = build(steam, matching=["oracle"]), build(tables, matching=["oracle"], candidates="earlier_steps")
     one_step = build(tables, matching=["oracle"])
     assert rows(default.examples["oracle"]["test"]) == rows(earlier.examples["oracle"]["test"])
     assert rows(default.examples["oracle"]["test"]) != rows(one_step.examples["oracle"]["test"])

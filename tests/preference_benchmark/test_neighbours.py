@@ -9,7 +9,8 @@ from preference_benchmark.neighbours import nearest, partners
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(neighbours, "_BLOCK_ENTRIES", 64)
+    monkeypatch.setattr(neighbours, "_QUERIES", 6)
+    monkeypatch.setattr(neighbours, "_KEYS", 5)
 
 
 @pytest.mark.parametrize("seed", range(3))

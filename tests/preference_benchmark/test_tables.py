@@ -155,6 +155,13 @@ def test_unknown_items_are_named_or_dropped_on_request():
         prepare(items, table, unknown_items="keep")
 
 
+def test_a_catalogue_of_other_items_is_refused_even_where_unknown_items_may_be_dropped():
+    other = pl.DataFrame({"item_id": ["5", *"abcde"], "title": "Other"})
+    met = pl.concat([ten_by_ten(), interactions([(0, f"n{n}") for n in range(30)])])
+    with pytest.raises(ValueError, match=r"only 1 of the 36 items.*'0'.*'5', 'a'.*another\s+category"):
+        prepare(other, met, unknown_items="drop")
+
+
 def test_nothing_left_names_the_thresholds_and_what_came_in():
     with pytest.raises(ValueError, match=r"min_user=7, min_item=2: 6 users, 6 items, 36 interactions"):
         prepare(catalogue(ten_by_ten()), ten_by_ten(), min_user=7, min_item=2)
@@ -166,6 +173,10 @@ def test_nothing_left_names_the_thresholds_and_what_came_in():
         ({"rating": [9.0] * 36}, "'rating' holds 9 .*rescale"),
         ({"rating": ["good"] * 36}, "'rating' has type String; pass numbers"),
         ({"timestamp": [1_400_000_000_000] * 36}, "1400000000000.*milliseconds"),
+        (
+            {"timestamp": [None, 1_400_000_000, 1_400_000_000_000] * 12},
+            "mixes units: row 1 holds 1400000000 .2014-05-13 in seconds.*row 2 .*2014-05-13 in milli.*12 .*12 .*one unit",
+        ),
         ({"timestamp": ["yesterday"] * 36}, "'yesterday'.*ISO 8601"),
         ({"timestamp": [True] * 36}, "'timestamp' has type Boolean"),
         ({"review": [3] * 36}, "'review' has type Int64; pass strings"),
@@ -195,6 +206,15 @@ def test_lazy_frames_and_integer_ids_give_the_same_tables():
     whole = table.with_columns(pl.col("user_id", "item_id").cast(pl.Int64))
     tables = prepare(catalogue(whole).lazy(), whole.lazy())
     assert tables.interactions.equals(prepare(catalogue(table), table).interactions)
+
+
+def test_a_lazy_file_gives_the_same_tables_as_the_frame(tmp_path):
+    table = ten_by_ten(timestamp=[n % 7 for n in range(36)], review=[f"review {n}" for n in range(36)])
+    table = table.sample(36, shuffle=True, seed=1).with_columns(other=pl.lit("not needed"))
+    table.write_parquet(tmp_path / "t.parquet", row_group_size=5)
+    tables = prepare(catalogue(table), pl.scan_parquet(tmp_path / "t.parquet"), max_history=4)
+    assert tables.interactions.equals(prepare(catalogue(table), table, max_history=4).interactions)
+    assert tables.interactions.height == 24 and tables.report.after.interactions == 36
 
 
 def test_titles_are_never_empty():
