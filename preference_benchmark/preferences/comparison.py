@@ -69,7 +69,8 @@ class Comparison:
             for name, found in self.retrieval.items()
         ]
         lifts = [["own minus another user's", *METRICS]]
-        lifts += [[name, *(_shown(values[metric], sign=True) for metric in METRICS)] for name, values in self.lift.items()]
+        for name, values in self.lift.items():
+            lifts.append([name, *(_shown(values[metric], sign=True) for metric in METRICS)])
         measures = list(dict.fromkeys(measure for values in self.described.values() for measure in values))
         others = [["", *self.described]]
         others += [

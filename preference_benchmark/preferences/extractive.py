@@ -55,7 +55,7 @@ class ExtractiveApproximator:
         vocabulary = Vocabulary.of(tables)
         rows = _rows(tables)
         first_row = np.flatnonzero(rows["step"].to_numpy() == 0)
-        evidence = collect(rows, vocabulary, progress=self.progress)
+        evidence = collect(rows, vocabulary)
         count = rows.height
         liked = summarise(evidence, count, first_row, vocabulary.weight, places=_POSITIVE_PLACES)
         disliked = summarise(evidence, count, first_row, vocabulary.weight, places=_NEGATIVE_PLACES, sign=-1)

@@ -101,7 +101,7 @@ def _common_steps(tables_of_preferences: Mapping[str, pl.DataFrame], tables: Tab
         check_preferences(preferences)
         common = common.join(preferences.select(_KEYS).unique(), on=_KEYS, how="semi")
         if common.is_empty():
-            raise ValueError(f"the table {name!r} has no step in common with the others; write them about one data set.")
+            raise ValueError(f"the table {name!r} has no step in common with the others; write all about one data set.")
     return common.sort(_KEYS)
 
 
@@ -120,7 +120,8 @@ def polarity_agreement(
     chosen = _sampled(preferences.select(_KEYS).unique(maintain_order=True), seed)
     rows = tables.interactions.join(tables.items.select("item_id", "title"), on="item_id", how="left")
     rated = rows.filter((pl.col("rating") >= 4) | (pl.col("rating") <= 2)).filter(pl.col("review") != "")
-    rated = rated.select("user_id", rated="step", well=pl.col("rating") >= 4, about=pl.format("{} {}", "review", "title"))
+    about = pl.format("{} {}", "review", "title")
+    rated = rated.select("user_id", rated="step", well=pl.col("rating") >= 4, about=about)
     pairs = preferences.join(chosen, on=_KEYS, how="semi").with_row_index("preference").join(rated, on="user_id")
     pairs = pairs.filter(pl.col("rated").is_between(pl.col("step") - (_WINDOW - 1), pl.col("step")))
     pairs = pairs.with_columns(similarity=cosines(pairs["text"], pairs["about"], embedder))

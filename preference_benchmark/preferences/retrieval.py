@@ -91,7 +91,8 @@ def points(tables: Tables, steps: pl.DataFrame) -> Points:
     rows = tables.interactions.select("user_id", "step", "item_id").join(items, on="item_id")
     wanted = steps.select("user_id", pl.col("step") + 1).unique()
     found = rows.join(wanted, on=["user_id", "step"], how="semi").sort("user_id", "step").with_row_index("point")
-    had = found.select("point", "user_id", until="step").join(rows, on="user_id").filter(pl.col("step") < pl.col("until"))
+    had = found.select("point", "user_id", until="step").join(rows, on="user_id")
+    had = had.filter(pl.col("step") < pl.col("until"))
     last = had.sort("point", "step").group_by("point", maintain_order=True).agg(pl.col("item").last())
     return Points(
         found.select("user_id", "step"),

@@ -41,8 +41,6 @@ _EXAMPLES = (
     (5, "So light that I forget I carry it, and it dries overnight.", "Find light bags that dry quickly"),
     (1, "The handle got burning hot and the coating came off in my eggs.", "Avoid pans with a coating that peels"),
     (2, "Way too sweet and it left an oily film on my tongue.", "Avoid sweet drinks that leave an oily taste"),
-    (5, "My daughter spent the whole weekend building the bridge.", "Find building toys that keep children busy"),
-    (3, "Nice lamp, but the hum of the fan drives me mad at night.", "Avoid lamps with a noisy fan"),
     (5, "Rich dark roast, smells like chocolate. Two cups before noon.", "Find dark coffee with a chocolate note"),
 )
 
@@ -125,7 +123,7 @@ PROMPTS = {
         carried=5,
         json_answer=False,
         needs_review=True,
-        review_characters=400,
+        review_characters=300,
     ),
 }
 
