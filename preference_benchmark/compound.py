@@ -34,7 +34,7 @@ _DIGITS = 4
 _NAMED = {
     name: number + 1
     for number, name in enumerate(
-        ("no", "or", "nor", "never", "so", "this", "without", "doubt", "least", "at", "very", "but")
+        "no or nor never so this without doubt least at very but kind sort of just enough".split()
     )
 }
 
@@ -86,7 +86,8 @@ def analyzer() -> vader.SentimentIntensityAnalyzer:
 
 def _scored(texts: pl.Series) -> pl.Series:
     words = _words(texts)
-    hits = np.flatnonzero(~np.isnan(words.valence) & ~words.booster)
+    kind_of = (words.named == _NAMED["kind"]) & np.append(words.named[1:] == _NAMED["of"], False)
+    hits = np.flatnonzero(~np.isnan(words.valence) & ~words.booster & ~kind_of)
     valence = _valences(words, hits)
     text = words.text[hits]
     by_hand = texts.to_frame("text").select(_rare()).to_series().to_numpy().copy()
@@ -183,7 +184,13 @@ def _valences(words: _Words, hits: np.ndarray) -> np.ndarray:
         elif distance == 3:
             factor = np.where(is_(3, "without") & (is_(2, "doubt") | is_(1, "doubt")), 1.0, factor)
             factor = np.where((is_(3, "never") & is_(2, "so", "this")) | is_(1, "so", "this"), _NEVER_SO, factor)
-        valence = np.where(counts, changed * factor, valence)
+        changed = changed * factor
+        if distance == 3:
+            for first in (3, 2):
+                dampens = is_(first, "kind", "sort") & is_(first - 1, "of")
+                dampens |= is_(first, "just") & is_(first - 1, "enough")
+                changed = changed + np.where(dampens, vader.B_DECR, 0.0)
+        valence = np.where(counts, changed, valence)
     least = is_(1, "least") & np.isnan(words.valence[before[0]]) & ~is_(2, "at", "very")
     return np.where(least, valence * vader.N_SCALAR, valence)
 
@@ -213,7 +220,6 @@ def _around_but(words: _Words, hits: np.ndarray, valence: np.ndarray, texts: int
 
 def _rare() -> pl.Expr:
     """Whether a text holds an idiom of several words, or an emoji that stands for words: left to VADER itself."""
-    phrases = [*vader.SPECIAL_CASES, *(phrase for phrase in vader.BOOSTER_DICT if " " in phrase)]
     between = r"[\s\x1c-\x1f\p{P}\p{S}]+"
-    idiom = "|".join(phrase.replace(" ", between) for phrase in phrases)
+    idiom = "|".join(phrase.replace(" ", between) for phrase in vader.SPECIAL_CASES)
     return pl.col("text").str.contains(f"(?i){idiom}") | pl.col("text").str.contains_any(list(analyzer().emojis))

@@ -27,22 +27,51 @@ _AFTER = frozenset(
     made fits works sounds looks feels came comes goes arrived broke holds keeps lets helps gives
     """.split()
 )
+# Nouns that say nothing of a thing.
+_ABSTRACT = frozenset(
+    """
+    ability account addition address advice age alternative amount anchor answer anymore anywhere appearance art aspect
+    attempt attention audience bang bear begin beginning bet bill blast boy bundle business call category cat center
+    character claim comment companie company compromise concept concern conclusion consideration considerably contact
+    date deal dealer decade decision degree depend description detail difficulty dimension direction dog downside
+    dozen draw drawback duet entry environment event everyday exception excess exchange excuse expectation experiment
+    expert eye face factor family fashion feature feeling field fix force forum fraction function future game gem god
+    gripe habit hassle heck hide hint hype iii image impression increase industry info information instance instant
+    instruction interfere investment joke junk knowledge lack late later latest latter left letter line list load
+    location longer loss man manner manufacturer mark marketing mass match medium mention method middle mind minimum
+    minus moment morning mother name net newbie night non notch novice occasion occur odd offered offering online owner
+    page past penny period photo pic picture plus portion possibilitie possibility post potential preference present
+    pricing prior process project purpose quarter rate rating reality recommendation regard regardless register release
+    reputation requirement research rest ride risk route row rule sat search secret section selection self semi sense
+    separately serie session share ship shot show sideway sign site situation skill slow solution sooner source spare
+    state story suggestion surprise talk task taste tendency term test theory third thousand ton tour tri trade
+    trick trip variety vice view walk warning website weekend weigh weird whatsoever whenever whim winter writing
+    """.split()
+)
+# Verbs and set phrases as often as things: no aspect alone, but the head of a pair ("music stand", "guitar case").
+_HEADS = frozenset("bag board box case clip handle light pack rack set stand top".split())
+_NO_NOUN = r"(?:ed|ly|est)$"
 _FEWEST_SEEN = 12
-_NOUN_SHARE, _ADJECTIVE_SHARE = 0.12, 0.15
+_NOUN_SHARE, _ADJECTIVE_SHARE = 0.13, 0.15
 _FEWEST_ITEMS, _FEWEST_REVIEWS = 3, 5
-_LARGEST_SHARE = 0.3
+_LARGEST_SHARE = 0.4
 _LIFT = 4.0
 _MOST = 6
+# A pair says more than a word; what one reviewer of many says is often an accident.
+_PAIR_BONUS, _SINGLE_VOICE = 1.3, 0.3
 # A kind is what many point at ("this capo"): so many items have it, and so large a part of its mentions points.
-_FEWEST_OF_KIND, _POINTED_SHARE = 3, 0.06
+_FEWEST_OF_KIND, _POINTED_SHARE = 3, 0.05
+# So large a part of a word's uses must have the plural s for it to be shown with one.
+_PLURAL_SHARE = 0.1
 
 
-def describe_by_reviews(items: pl.DataFrame, reviews: pl.DataFrame) -> pl.DataFrame:
+def describe_by_reviews(items: pl.DataFrame, reviews: pl.DataFrame, names: pl.Series) -> pl.DataFrame:
     """Aspects and kind of every item, from what reviewers wrote about it.
 
     Args:
         items: item_id.
         reviews: item_id, review; of the training period.
+        names: words in plain form that are names, see `Names`.
 
     Returns:
         item_id, aspects (list of str, most telling first, may be empty), adjectives (list of str: those of the
@@ -50,17 +79,19 @@ def describe_by_reviews(items: pl.DataFrame, reviews: pl.DataFrame) -> pl.DataFr
         the items.
     """
     tokens = _tokens(reviews.head(_REVIEWS))
-    words = _words(tokens)
+    words = _words(tokens, names)
     phrases = _phrases(tokens, words, items.height)
     found = _of_items(phrases, reviews["item_id"].n_unique())
-    adjectives = words.filter(~pl.col("noun"))["word"]
-    best = found.sort("item_id", "score", "phrase", descending=[False, True, False])
+    best = found.filter(~pl.col("phrase").is_in(words.filter("head")["word"].implode()))
+    best = best.sort("item_id", "score", "phrase", descending=[False, True, False])
     # What a pair says need not be said again by its words.
     parts = best.filter(pl.col("phrase").str.contains(" ")).select("item_id", phrase=pl.col("phrase").str.split(" "))
     best = best.join(parts.explode("phrase"), on=["item_id", "phrase"], how="anti", maintain_order="left")
     best = best.group_by("item_id", maintain_order=True).head(_MOST)
+    best = best.join(_shown(best["phrase"].unique(), words), on="phrase", how="left", maintain_order="left")
+    adjective = pl.col("phrase").is_in(words.filter(~pl.col("noun"))["word"].implode())
     lists = best.group_by("item_id", maintain_order=True).agg(
-        aspects="phrase", adjectives=pl.col("phrase").filter(pl.col("phrase").is_in(adjectives.implode()))
+        aspects="shown", adjectives=pl.col("shown").filter(adjective)
     )
     described = items.select("item_id").join(lists, on="item_id", how="left", maintain_order="left")
     described = described.join(_kinds(found, words), on="item_id", how="left", maintain_order="left")
@@ -71,10 +102,12 @@ def _tokens(reviews: pl.DataFrame) -> pl.DataFrame:
     """Words of reviews in order, and what stands around them.
 
     Returns:
-        review (number), item_id, word (plain), before (the two words before, lower case, null at the edge), closes
-        (whether the phrase ends with the word), points (whether "this" or "these" stands before).
+        review (number), item_id, word (plain), written (lower case), previous (the word before, plain), closes
+        (whether a phrase ends with the word), opened and opened_before (whether an article or its like stands one or
+        two words before), graded (whether a degree word stands before), pointed ("this" or "these" does).
     """
-    rows = reviews.select("item_id", token=pl.col("review").str.to_lowercase().str.extract_all(r"\p{L}[\p{L}'’]*|[^\s\p{L}]"))
+    text = pl.col("review").str.to_lowercase()
+    rows = reviews.select("item_id", token=text.str.extract_all(r"\p{L}[\p{L}'’]*|[^\s\p{L}]"))
     rows = rows.with_row_index("review").explode("token").drop_nulls("token")
     distinct = rows.select(pl.col("token").unique(maintain_order=True))
     letters = pl.col("token").str.contains(r"^\p{L}{3,}$")
@@ -93,6 +126,7 @@ def _tokens(reviews: pl.DataFrame) -> pl.DataFrame:
         "review",
         "item_id",
         "word",
+        written="token",
         previous=pl.when(one).then(pl.col("word").shift(1)),
         closes=pl.when(same).then(pl.col("ends").shift(-1)).otherwise(True),
         opened=one & pl.col("opens").shift(1),
@@ -102,19 +136,36 @@ def _tokens(reviews: pl.DataFrame) -> pl.DataFrame:
     ).drop_nulls("word")
 
 
-def _words(tokens: pl.DataFrame) -> pl.DataFrame:
-    """Nouns and adjectives: word, noun (bool), pointed (share of mentions that "this" points at)."""
-    names = pl.col("closes") & (pl.col("opened") | pl.col("opened_before"))
-    describes = pl.col("closes") & pl.col("graded")
+def _words(tokens: pl.DataFrame, names: pl.Series) -> pl.DataFrame:
+    """Nouns and adjectives.
+
+    Returns:
+        word, noun (bool), head (bool: names something as the second of a pair only), pointed (share of mentions that
+        "this" points at), written (as most often written), plural (as most often written with an s, or null).
+    """
+    closed = pl.col("closes") & (pl.col("opened") | pl.col("opened_before"))
     words = tokens.group_by("word").agg(
         count=pl.len(),
-        names=names.mean(),
-        describes=describes.mean(),
+        names=closed.mean(),
+        describes=(pl.col("closes") & pl.col("graded")).mean(),
         pointed=(pl.col("closes") & pl.col("pointed")).mean(),
+        written=pl.col("written").mode().sort().first(),
+        plurals=(pl.col("written") != pl.col("word")).mean(),
+        plural=pl.col("written").filter(pl.col("written") != pl.col("word")).mode().sort().first(),
     )
-    words = words.filter((pl.col("count") >= _FEWEST_SEEN) & ~plain(pl.col("word")).is_in(no_aspects().implode()))
-    words = words.filter((pl.col("names") >= _NOUN_SHARE) | (pl.col("describes") >= _ADJECTIVE_SHARE))
-    return words.select("word", "pointed", noun=pl.col("names") >= pl.col("describes")).sort("word")
+    form = plain(pl.col("word"))
+    words = words.with_columns(
+        head=pl.col("word").is_in(list(_HEADS)),
+        noun=(pl.col("names") >= _NOUN_SHARE)
+        & (pl.col("names") >= pl.col("describes"))
+        & ~pl.col("word").str.contains(_NO_NOUN),
+        adjective=(pl.col("describes") >= _ADJECTIVE_SHARE) & ~pl.col("word").str.contains(r"ly$|(?:^|[^l])ed$|[^r]er$"),
+    )
+    empty = pl.col("word").is_in(list(_ABSTRACT)) | form.is_in(no_aspects().implode()) | form.is_in(names.implode())
+    words = words.filter((pl.col("count") >= _FEWEST_SEEN) & (pl.col("noun") | pl.col("adjective")))
+    words = words.filter(pl.col("head") | ~empty)
+    plural = pl.when(pl.col("plurals") >= _PLURAL_SHARE).then("plural").otherwise(_plural(pl.col("written")))
+    return words.select("word", "noun", "head", "pointed", "written", plural=plural).sort("word")
 
 
 def _phrases(tokens: pl.DataFrame, words: pl.DataFrame, num_items: int) -> pl.DataFrame:
@@ -143,23 +194,30 @@ def _phrases(tokens: pl.DataFrame, words: pl.DataFrame, num_items: int) -> pl.Da
 def _of_items(phrases: pl.DataFrame, num_items: int) -> pl.DataFrame:
     """How well phrases tell items: item_id, phrase, items, score."""
     told = phrases.group_by("item_id", "phrase", "items").agg(reviews=pl.len())
-    # What one reviewer of many says is an accident.
     told = told.with_columns(most=pl.col("reviews").max().over("item_id"))
-    told = told.filter((pl.col("reviews") > 1) | (pl.col("most") == 1))
-    bonus = pl.when(pl.col("phrase").str.contains(" ")).then(1.3).otherwise(1.0)
-    return told.select(
-        "item_id", "phrase", "items", score=(pl.col("reviews").sqrt() * (num_items / pl.col("items")).log() * bonus).round(6)
-    )
+    alone = (pl.col("reviews") == 1) & (pl.col("most") > 1)
+    bonus = pl.when(pl.col("phrase").str.contains(" ")).then(_PAIR_BONUS).otherwise(1.0)
+    bonus *= pl.when(alone).then(_SINGLE_VOICE).otherwise(1.0)
+    score = pl.col("reviews").sqrt() * (num_items / pl.col("items")).log() * bonus
+    return told.select("item_id", "phrase", "items", score=score.round(6))
+
+
+def _shown(phrases: pl.Series, words: pl.DataFrame) -> pl.DataFrame:
+    """Phrases as people write them: phrase, shown."""
+    parts = phrases.rename("phrase").to_frame().with_columns(word=pl.col("phrase").str.split(" ")).explode("word")
+    parts = parts.join(words.select("word", "written"), on="word", how="left", maintain_order="left")
+    return parts.group_by("phrase", maintain_order=True).agg(shown=pl.col("written").str.join(" "))
 
 
 def _kinds(found: pl.DataFrame, words: pl.DataFrame) -> pl.DataFrame:
     """What items are: item_id, noun (plural)."""
-    pointed = words.filter(pl.col("noun") & (pl.col("pointed") >= _POINTED_SHARE)).select(head="word")
+    pointed = words.filter(pl.col("noun") & (pl.col("pointed") >= _POINTED_SHARE)).select("plural", head="word")
     kinds = found.with_columns(head=pl.col("phrase").str.split(" ").list.last())
-    kinds = kinds.join(pointed, on="head", how="semi").filter(pl.col("items") >= _FEWEST_OF_KIND)
+    kinds = kinds.join(pointed, on="head").filter(pl.col("items") >= _FEWEST_OF_KIND)
     kinds = kinds.sort("item_id", "score", "phrase", descending=[False, True, False])
     kinds = kinds.unique("item_id", keep="first", maintain_order=True)
-    return kinds.select("item_id", noun=_plural(pl.col("phrase")))
+    before = pl.col("phrase").str.extract(r"^(.* )").fill_null("")
+    return kinds.select("item_id", noun=pl.concat_str(before, "plural"))
 
 
 def _plural(noun: pl.Expr) -> pl.Expr:
