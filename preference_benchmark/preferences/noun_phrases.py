@@ -50,7 +50,7 @@ _ABSTRACT = frozenset(
 )
 # Verbs and set phrases as often as things: no aspect alone, but the head of a pair ("music stand", "guitar case").
 _HEADS = frozenset("bag board box case clip handle light pack rack set stand top".split())
-_NO_NOUN = r"(?:ed|ly|est)$"
+_NO_NOUN, _NO_ADJECTIVE = r"(?:ed|ly|est)$", r"ly$|(?:^|[^l])ed$|[^r]er$"
 _FEWEST_SEEN = 12
 _NOUN_SHARE, _ADJECTIVE_SHARE = 0.13, 0.15
 _FEWEST_ITEMS, _FEWEST_REVIEWS = 3, 5
@@ -159,7 +159,7 @@ def _words(tokens: pl.DataFrame, names: pl.Series) -> pl.DataFrame:
         noun=(pl.col("names") >= _NOUN_SHARE)
         & (pl.col("names") >= pl.col("describes"))
         & ~pl.col("word").str.contains(_NO_NOUN),
-        adjective=(pl.col("describes") >= _ADJECTIVE_SHARE) & ~pl.col("word").str.contains(r"ly$|(?:^|[^l])ed$|[^r]er$"),
+        adjective=(pl.col("describes") >= _ADJECTIVE_SHARE) & ~pl.col("word").str.contains(_NO_ADJECTIVE),
     )
     empty = pl.col("word").is_in(list(_ABSTRACT)) | form.is_in(no_aspects().implode()) | form.is_in(names.implode())
     words = words.filter((pl.col("count") >= _FEWEST_SEEN) & (pl.col("noun") | pl.col("adjective")))

@@ -18,12 +18,12 @@ from preference_benchmark.preferences.words import plain
 __all__ = ["RULES", "judged", "tidy"]
 
 RULES = (
+    "link or markup",
+    "speaks to a model",
     "single word",
     "too long",
     "several sentences",
     "no instruction",
-    "link or markup",
-    "speaks to a model",
     "price or delivery",
     "copied from a review",
     "copied from an example",
@@ -82,12 +82,12 @@ def judged(entries: pl.DataFrame, windows: pl.DataFrame, names: Names, examples:
     frame = frame.join(_copied(frame, windows), on=["user_id", "step", "form"], how="left", maintain_order="left")
     shown = pl.Series(examples, dtype=pl.String).to_frame("text").select(form=plain(tidy(pl.col("text"))))["form"]
     broken = {
+        "link or markup": pl.col("text").str.contains(_LINK),
+        "speaks to a model": pl.col("text").str.contains(f"(?i){ADDRESSING}"),
         "single word": words <= 1,
         "too long": (words > _MOST_WORDS) | (pl.col("text").str.len_chars() > _MOST_CHARACTERS),
         "several sentences": pl.col("text").str.contains(_SEVERAL),
         "no instruction": ~pl.col("text").str.contains(_OPENING),
-        "link or markup": pl.col("text").str.contains(_LINK),
-        "speaks to a model": pl.col("text").str.contains(f"(?i){ADDRESSING}"),
         "price or delivery": pl.col("text").str.contains(_COMMERCE),
         "copied from a review": pl.col("copied").fill_null(False),
         "copied from an example": pl.col("form").is_in(shown.implode()),
