@@ -69,9 +69,7 @@ def windows(tables: Tables, prompt: Prompt) -> Windows:
     rows = rows.join(_shown_items(tables.items), on="item_id", how="left", maintain_order="left")
     told = pl.col("shown").str.contains(r"\p{L}")
     rows = rows.with_columns(told=told, line=_json_line() if prompt.json_answer else _plain_line())
-    lines = [
-        pl.col("line").shift(back).over("user_id", order_by="step") for back in reversed(range(prompt.window))
-    ]
+    lines = [pl.col("line").shift(back).over("user_id", order_by="step") for back in reversed(range(prompt.window))]
     rows = rows.with_columns(window=pl.concat_list(lines).list.drop_nulls().list.join("\n"))
     asked = rows.filter("told") if prompt.needs_review else rows
     digests = pl.Series("digest", [_digest(window) for window in asked["window"]], dtype=pl.String)

@@ -37,7 +37,9 @@ class LoopbackServer:
         delay: seconds before every response.
     """
 
-    def __init__(self, behave: Behaviour = lambda content, times, seed: good_answer(content), delay: float = 0.0) -> None:
+    def __init__(
+        self, behave: Behaviour = lambda content, times, seed: good_answer(content), delay: float = 0.0
+    ) -> None:
         self.asked: Counter[tuple[str, int]] = Counter()
         self.bodies: list[dict] = []
         self.most_at_once = self._now = 0
@@ -93,7 +95,9 @@ class LoopbackServer:
 
 def completion(text: str, finish: str = "stop", tokens: tuple[int, int] | None = (100, 60)) -> str:
     """The body of a chat completion."""
-    usage = {"prompt_tokens": tokens[0], "completion_tokens": tokens[1], "total_tokens": sum(tokens)} if tokens else None
+    usage = (
+        {"prompt_tokens": tokens[0], "completion_tokens": tokens[1], "total_tokens": sum(tokens)} if tokens else None
+    )
     choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish}
     body = {"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice], "usage": usage}
     return json.dumps(body)

@@ -31,7 +31,9 @@ def test_a_window_holds_the_five_latest_items_as_a_loop_would_collect_them():
 def test_later_steps_and_other_users_do_not_show():
     tables = random_tables(1)
     some = windows(tables, INSTRUCT).frame
-    cut = replace(tables, interactions=tables.interactions.filter((pl.col("step") < 3) & (pl.col("user_id") > "user-05")))
+    cut = replace(
+        tables, interactions=tables.interactions.filter((pl.col("step") < 3) & (pl.col("user_id") > "user-05"))
+    )
     part = windows(cut, INSTRUCT).frame
     assert part.join(some, on=["user_id", "step", "window", "digest"], how="semi").height == part.height
 
