@@ -169,9 +169,9 @@ def _llm(arguments: argparse.Namespace) -> Callable:
 
 
 def _polarity(arguments: argparse.Namespace) -> Callable:
-    from preference_benchmark.sentiment import SentimentClassifier
+    from preference_benchmark.classifier import SentimentClassifier
 
-    return SentimentClassifier(arguments.polarity)
+    return SentimentClassifier(arguments.polarity, arguments.device).polarity
 
 
 def _compare(arguments: argparse.Namespace) -> int:
