@@ -48,13 +48,14 @@ def sometimes_useless(content: str, times: int, seed: int) -> str:
 
 
 def killed(number: int, folder: Path, total: int, times: int) -> tuple[Path, LoopbackServer, int]:
-    """A run to its end with so many kills after random numbers of requests; returns how many kills hit it."""
-    points = sorted(random.Random(7).sample(range(1, total - CONCURRENCY), times))
+    """A run to its end with so many kills, each after a random number of requests; returns how many kills hit it."""
+    chance = random.Random(7)
     hits = 0
     with LoopbackServer(sometimes_useless, delay=0.03) as server:
-        for point in points:
+        for _ in range(times):
+            point = server.asked.total() + chance.randint(1, total // (times + 1) - CONCURRENCY)
             process = start(server, folder)
-            while sum(server.asked.values()) < point and process.poll() is None:
+            while server.asked.total() < point and process.poll() is None:
                 time.sleep(0.002)
             process.send_signal(number)
             hits += finish(process) != 0
@@ -73,7 +74,7 @@ def uninterrupted(tmp_path_factory):
 @pytest.mark.parametrize("kills", [1, pytest.param(5, marks=pytest.mark.slow)])
 def test_stopped_runs_give_the_same_table_and_repeat_no_request(uninterrupted, tmp_path, kills):
     table, once = uninterrupted
-    path, server, hits = killed(signal.SIGTERM, tmp_path, sum(once.asked.values()), kills)
+    path, server, hits = killed(signal.SIGTERM, tmp_path, once.asked.total(), kills)
     assert hits == kills
     assert_frame_equal(pl.read_parquet(path), table)
     assert server.asked == once.asked
@@ -82,7 +83,7 @@ def test_stopped_runs_give_the_same_table_and_repeat_no_request(uninterrupted, t
 @pytest.mark.slow
 def test_killed_runs_repeat_at_most_what_was_under_way(uninterrupted, tmp_path):
     table, once = uninterrupted
-    path, server, hits = killed(signal.SIGKILL, tmp_path, sum(once.asked.values()), 5)
+    path, server, hits = killed(signal.SIGKILL, tmp_path, once.asked.total(), 5)
     assert hits == 5
     assert_frame_equal(pl.read_parquet(path), table)
     repeated = server.asked - once.asked
