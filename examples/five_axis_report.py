@@ -22,6 +22,7 @@ LABELS = {
     "coarse_grained_steering": "coarse steering",
     "sentiment_following": "sentiment following",
     "history_consolidation": "history consolidation",
+    "sentiment_following_with_history": "sentiment with history",
 }
 COLOURS = ("#1f4e79", "#9db8d2", "#d0d0d0", "#e0a458", "#7a9e7e")
 
@@ -45,18 +46,18 @@ class Score:
     @property
     def row(self) -> str:
         """Name of the axis for people."""
-        return LABELS[self.axis] + (f" ({self.matching})" if self.matching else "")
+        return LABELS.get(self.axis, self.axis.replace("_", " ")) + (f" ({self.matching})" if self.matching else "")
 
     def headline(self, k: int) -> tuple[str, float, float, float]:
         """The axis's main figure with its interval: m@k for sentiment pairs, recall@k elsewhere."""
-        name = f"m@{k}" if self.axis == "sentiment_following" else f"recall@{k}"
+        name = f"m@{k}" if f"m@{k}" in self.results else f"recall@{k}"
         value = self.results[name]
         return name, value, self.results[f"{name}/low"], self.results[f"{name}/high"]
 
 
 def columns(score: Score, ks: tuple[int, ...]) -> list[str]:
     """Cells of one row: recall and NDCG at every k, and the headline's interval."""
-    sentiment = score.axis == "sentiment_following"
+    sentiment = f"m@{ks[0]}" in score.results
     cells = []
     for k in ks:
         if sentiment:
@@ -101,7 +102,7 @@ def draw(scores: list[Score], path: Path, k: int = 10, title: str = "") -> None:
             axes.barh(y, value, height * 0.92, color=colour, label=label)
             axes.plot([low, high], [y, y], color="black", linewidth=1)
             axes.text(high, y, f" {value:.3f}", va="center", fontsize=9)
-    names = [row + ("\nm@" if row == LABELS["sentiment_following"] else "\nrecall@") + str(k) for row in rows]
+    names = [row + ("\nm@" if row.startswith("sentiment") else "\nrecall@") + str(k) for row in rows]
     axes.set_yticks(range(len(rows)), names)
     axes.invert_yaxis()
     axes.spines[["top", "right"]].set_visible(False)

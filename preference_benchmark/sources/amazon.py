@@ -1,4 +1,4 @@
-"""What the Amazon releases of 2014 and 2018 have in common: review fields, and items described by reviews.
+"""What the Amazon releases have in common: review fields, and items described by reviews.
 
 Metadata is optional. An item without it is titled and described by what its reviewers wrote, and only by
 reviews of the training period, so that nothing of the reviews to be predicted leaks into its text.
@@ -9,17 +9,21 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import polars as pl
 
+from preference_benchmark.columns import require_overlap
 from preference_benchmark.sources.files import find_beside, find_file
 from preference_benchmark.sources.item_terms import item_terms, term_counts
 from preference_benchmark.sources.item_text import clean_text, shared_aspects
 from preference_benchmark.sources.raw_lines import RawLines, read_records
 from preference_benchmark.tables import UNTITLED, ReadReport, Tables, prepare
 
-__all__ = ["ASIN", "read_amazon"]
+__all__ = ["ASIN", "ReadMetadata", "amazon_tables", "read_amazon"]
+
+ReadMetadata = Callable[..., tuple[RawLines, pl.DataFrame]]
 
 ASIN = r"""['"]asin['"]: ?u?['"](\w+)['"]"""  # an item's id in a line of metadata
 
@@ -41,33 +45,35 @@ def read_amazon(
     *,
     reviews: tuple[str, ...],
     category: str,
+    home: str,
     metadata: str | Path | None,
-    read_metadata: Callable[[Path, pl.Series, float], tuple[RawLines, pl.DataFrame]],
+    read_metadata: ReadMetadata,
     max_malformed: float,
     **options: object,
 ) -> Tables:
-    """Tables from a review file and, where there is one, its metadata file.
+    """Tables from a review file of 2014 or 2018 and, where there is one, its metadata file.
 
     Args:
         source: name of the source, for the report.
         path: the review file or its folder.
         reviews: names of review files, as glob patterns.
         category: regular expression whose first group is the category in a review file's name.
+        home: address of the page that leads to the public files.
         metadata: the metadata file; None looks for meta_{category}.json beside the reviews.
         read_metadata: from a metadata file, the ids that matter and `max_malformed` to the file's lines and
             items (item_id, title, text, aspects, ...).
         max_malformed: share of malformed lines above which a file is refused.
         options: passed on to `prepare`.
     """
-    review_file = find_file(path, reviews, f"{source} reviews")
+    review_file = find_file(path, reviews, f"{source} reviews", home)
     found = re.match(category, review_file.name)
     wanted = [f"meta_{found.group(1)}.json{end}" for end in (".gz", "")] if found else ["meta_*.json", "meta_*.json.gz"]
     if metadata is not None:
-        metadata = find_file(metadata, tuple(wanted), "metadata")
+        metadata = find_file(metadata, tuple(wanted), "metadata", home)
     else:
         metadata = find_beside(review_file.parent, tuple(wanted), "metadata")
-    raw = [read_records(review_file, _REVIEW_FIELDS, ("reviewerID", "asin"), max_malformed=max_malformed)]
-    rows = raw[0].frame.select(
+    raw = read_records(review_file, _REVIEW_FIELDS, ("reviewerID", "asin"), max_malformed=max_malformed)
+    rows = raw.frame.select(
         user_id="reviewerID",
         item_id="asin",
         timestamp="unixReviewTime",
@@ -75,29 +81,55 @@ def read_amazon(
         summary=clean_text("summary"),
         text=clean_text("reviewText"),
     )
+    read_items = partial(read_metadata, max_malformed=max_malformed)
+    return amazon_tables(source, (review_file, raw), rows, metadata, read_items, **options)
+
+
+def amazon_tables(
+    source: str,
+    reviews: tuple[Path, RawLines],
+    rows: pl.DataFrame | pl.LazyFrame,
+    metadata: Path | None,
+    read_metadata: ReadMetadata,
+    **options: object,
+) -> Tables:
+    """Tables from the reviews of any release, and its metadata file where there is one.
+
+    Args:
+        source: name of the source, for the report.
+        reviews: the review file, and how many lines of it were read and malformed.
+        rows: user_id, item_id, timestamp, rating, summary, text, cleaned. Of a lazy table the texts are read only
+            where they are needed.
+        metadata: the metadata file, or None.
+        read_metadata: from the file and the ids that matter to the file's lines and items.
+        options: passed on to `prepare`.
+    """
+    raw, files = [reviews[1]], [reviews[0]]
     named = rows.drop_nulls(["user_id", "item_id"])
-    dropped = {"reviews without a user or item id": rows.height - named.height}
-    named = named.with_columns(review=_joined())
-    ids = named.select("item_id").unique(maintain_order=True)
-    notes = {}
+    met = named.lazy().select("item_id").unique(maintain_order=True).collect()
+    notes: dict[str, int] = {}
     if metadata is None:
-        items = ids.with_columns(title=pl.lit(""))
+        items = met.with_columns(title=pl.lit(""))
     else:
-        lines, known = read_metadata(metadata, ids["item_id"], max_malformed)
+        lines, known = read_metadata(metadata, met["item_id"])
         raw.append(lines)
+        files.append(metadata)
         known = known.unique("item_id", keep="first", maintain_order=True)
-        items = ids.join(known, on="item_id", how="left", maintain_order="left")
-        notes["items without metadata"] = ids.join(known, on="item_id", how="anti").height
+        described = met["item_id"].is_in(known["item_id"].implode())
+        require_overlap(described, met["item_id"], known["item_id"], str(metadata))
+        items = met.join(known, on="item_id", how="left", maintain_order="left")
+        notes["items without metadata"] = int((~described).sum())
+    total, kept = (frame.lazy().select(pl.len()).collect().item() for frame in (rows, named))
     report = ReadReport(
         source=source,
-        files=tuple(file.name for file in (review_file, metadata) if file),
+        files=tuple(file.name for file in files),
         lines=sum(part.lines for part in raw),
         malformed=sum(part.malformed for part in raw),
         malformed_lines=sum((part.malformed_lines for part in raw), ()),
-        dropped=dropped,
+        dropped={"reviews without a user or item id": total - kept},
         notes=notes,
     )
-    tables = prepare(items, named.drop("summary", "text"), report=report, **options)
+    tables = prepare(items, named.with_columns(review=_joined()).drop("summary", "text"), report=report, **options)
     return _described(shared_aspects(tables), named)
 
 
@@ -111,20 +143,18 @@ def _joined() -> pl.Expr:
     return pl.when(repeated).then("text").otherwise(both).str.strip_chars()
 
 
-def _described(tables: Tables, reviews: pl.DataFrame) -> Tables:
+def _described(tables: Tables, reviews: pl.DataFrame | pl.LazyFrame) -> Tables:
     """Items without title or aspects get them from training-period reviews; the untitled a text as well."""
     lacking = tables.items.filter((pl.col("title") == UNTITLED) | (pl.col("aspects").list.len() == 0))
     if lacking.is_empty():
         return tables
+    pairs = tables.training_period().select("user_id", "item_id", "step", "timestamp")
     # `prepare` keeps the first of repeated user-item pairs; so must the look-up of its summary and text.
-    first = reviews.sort("user_id", "timestamp", maintain_order=True).unique(
-        ["user_id", "item_id"], keep="first", maintain_order=True
-    )
-    training = (
-        tables.training_period()
-        .join(first.select("user_id", "item_id", "summary", "text"), on=["user_id", "item_id"], maintain_order="left")
-        .sort("timestamp", "user_id", "step")
-    )
+    first = reviews.lazy().select("user_id", "item_id", "timestamp", "summary", "text").with_row_index("row")
+    first = first.join(pairs.lazy(), on=["user_id", "item_id"], how="semi").collect(engine="streaming")
+    first = first.sort("timestamp", "row").unique(["user_id", "item_id"], keep="first", maintain_order=True)
+    training = pairs.join(first.drop("timestamp", "row"), on=["user_id", "item_id"], maintain_order="left")
+    training = training.sort("timestamp", "user_id", "step")
     # The summary is a piece of its own: what it names counts twice.
     pieces = pl.concat([training.select("item_id", text=name) for name in ("summary", "text")])
     counts = term_counts(pieces.filter(pl.col("text") != ""))

@@ -44,6 +44,7 @@ def read_amazon2014(
         path,
         reviews=_REVIEWS,
         category=r"reviews_(.+?)(?:_5)?\.json",
+        home="https://cseweb.ucsd.edu/~jmcauley/datasets/amazon/links.html",
         metadata=metadata,
         read_metadata=_read_metadata,
         max_malformed=max_malformed,

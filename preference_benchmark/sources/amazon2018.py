@@ -45,6 +45,7 @@ def read_amazon2018(
         path,
         reviews=_REVIEWS,
         category=r"(.+?)(?:_5)?\.json",
+        home="https://nijianmo.github.io/amazon/",
         metadata=metadata,
         read_metadata=_read_metadata,
         max_malformed=max_malformed,

@@ -1,35 +1,31 @@
 """Raw files of one record a line, gzip-compressed or plain: JSON or Python literals.
 
-Strict JSON goes through polars in blocks of bounded size. A block that polars refuses, and files of Python
-literals, are parsed line by line; lines that cannot be parsed are left out, counted and remembered by number.
+Blocks of bounded size go through polars. A block that polars refuses is halved until the lines at fault are found;
+those are parsed one by one, and what still cannot be parsed is left out, counted and remembered by number.
 """
 
 from __future__ import annotations
 
 import ast
-import gzip
 import json
-import zlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
 
 import polars as pl
 
-__all__ = ["RawLines", "read_bytes", "read_records", "read_words"]
+from preference_benchmark.sources.python_literals import as_json
+from preference_benchmark.sources.raw_blocks import RawFile, blocks
 
-_BLOCK = 1 << 26  # bytes read at a time
+__all__ = ["RawLines", "Rejected", "read_records", "read_words", "text_lines"]
+
 _SHOWN = 5  # malformed lines named in reports and errors
-_BINARY = {
-    b"PAR1": "a Parquet file",
-    b"PK\x03\x04": "a zip archive",
-    b"ARROW1": "an Arrow file",
-    b"\x28\xb5\x2f\xfd": "a zstandard file",
-    b"BZh": "a bzip2 file",
-    b"\xfd7zXZ": "an xz file",
-}
-_GZIP = b"\x1f\x8b"
+_FEW = 64  # lines that are parsed one by one rather than halved further
+# Polars takes lines that are valid JSON but no objects; those must be counted.
+_NOT_AN_OBJECT = re.compile(rb"^[^{\s]", re.MULTILINE)
+
+Schema = Mapping[str, "pl.DataType | type[pl.DataType]"]
 
 
 @dataclass(frozen=True)
@@ -49,9 +45,34 @@ class RawLines:
     malformed_lines: tuple[str, ...] = ()
 
 
+@dataclass
+class Rejected:
+    """The malformed lines of a file, by number, and how many of them are not UTF-8."""
+
+    numbers: list[int] = field(default_factory=list)
+    not_utf8: int = 0
+
+    def named(self, path: RawFile) -> tuple[str, ...]:
+        """The first of them as "file:line"."""
+        return tuple(f"{path.name}:{number}" for number in self.numbers[:_SHOWN])
+
+    def refuse_many(self, path: RawFile, lines: int, max_malformed: float, expected: str) -> None:
+        """Raise a ValueError if they are more than this share of the lines."""
+        if len(self.numbers) <= max_malformed * lines:
+            return
+        remedy = ""
+        if self.not_utf8:
+            remedy = f" {self.not_utf8:,} of them are not UTF-8; convert the file (iconv -f LATIN1 -t UTF-8)."
+        raise ValueError(
+            f"{len(self.numbers):,} of {lines:,} lines of {path} are malformed (first: {self.numbers[:_SHOWN]}), more "
+            f"than the share of max_malformed={max_malformed:g}; expected {expected}.{remedy} "
+            "Repair the file or raise max_malformed."
+        )
+
+
 def read_records(
-    path: Path,
-    schema: Mapping[str, pl.DataType | type[pl.DataType]] | None,
+    path: RawFile,
+    schema: Schema | None,
     required: tuple[str, ...] = (),
     *,
     max_malformed: float = 0.01,
@@ -61,9 +82,10 @@ def read_records(
 
     Args:
         path: the file; gzip is recognised by its content.
-        schema: fields to keep and their types; None keeps all and infers their types.
-        required: fields without which a record is of no use; at least one record must have them.
-        max_malformed: share of malformed lines above which the file is refused.
+        schema: fields to keep and their types; None keeps all and infers their types. An object where the schema
+            says text is kept as its JSON.
+        required: fields without which a record is of no use; at least one record must have each of them.
+        max_malformed: share of malformed lines above which the file is refused. Lines that are not UTF-8 are malformed.
         only: a regular expression that finds the id in a line, and the ids that matter: lines about others
             are skipped unparsed, which is most of the work in a large catalogue.
 
@@ -71,24 +93,26 @@ def read_records(
         ValueError: if the file is empty, truncated, of another format, or has too many malformed lines.
     """
     frames: list[pl.DataFrame] = []
-    syntax, lines, malformed = None, 0, []
-    for first_line, block in _blocks(path):
-        if syntax is None:
-            syntax = _syntax(path, block)
-        lines += sum(1 for line in block if not line.isspace())
+    literal, lines, rejected = None, 0, Rejected()
+    for first_line, block in blocks(path):
+        if literal is None:
+            literal = _is_literal(path, block)
         if only is not None:
-            block = _skip_others(block, *only)
-        frame, wrong = _parse(block, schema, syntax)
-        malformed += [first_line + position for position in wrong]
-        frames.append(frame)
+            block, skipped = _skip_others(block, *only)
+            lines += skipped
+        parsed = _parse(block, first_line, schema, literal, rejected)
+        lines += sum(frame.height for frame in parsed)
+        frames += parsed
+    lines += len(rejected.numbers)
     if not lines:
         raise ValueError(f"{path} is empty; download it again or name another file.")
-    _refuse_malformed(path, lines, malformed, max_malformed, expected="records")
-    frame = pl.concat(frames, how="diagonal_relaxed" if schema is None else "vertical")
+    rejected.refuse_many(path, lines, max_malformed, expected="records")
+    nothing = pl.DataFrame(schema=schema)
+    frame = pl.concat([nothing, *frames], how="diagonal_relaxed" if schema is None else "vertical")
     if only is not None and frame.is_empty():
         raise ValueError(
             f"no record of {path} is about any of the {len(only[1]):,} ids that the interactions name, such as "
-            f"{only[1].head(3).to_list()}; is it a file of the same data set?"
+            f"{only[1].head(3).to_list()}; it seems to be the catalogue of another category or data set."
         )
     for name in required:
         if name not in frame.columns or frame[name].null_count() == frame.height:
@@ -96,7 +120,7 @@ def read_records(
                 f"no record of {path} has the field {name!r}; it needs {list(required)} and its first record has "
                 f"{_first_fields(path)}. Is it the right file for this source?"
             )
-    return RawLines(frame, lines, len(malformed), _named(path, malformed))
+    return RawLines(frame, lines, len(rejected.numbers), rejected.named(path))
 
 
 def read_words(path: Path, *, fewest: int, max_malformed: float = 0.01) -> RawLines:
@@ -104,137 +128,127 @@ def read_words(path: Path, *, fewest: int, max_malformed: float = 0.01) -> RawLi
 
     Args:
         path: the file; gzip is recognised by its content.
-        fewest: a line with fewer words is malformed.
+        fewest: a line with fewer words is malformed, and so is one that is not UTF-8.
         max_malformed: share of malformed lines above which the file is refused.
     """
-    data = read_bytes(path)
-    if data.lstrip()[:1] in (b"{", b"["):
-        raise ValueError(f"{path} holds JSON records; expected lines of words such as `user item item ...`.")
-    text = pl.Series("line", data.decode("utf-8", errors="replace").splitlines(), dtype=pl.String)
-    frame = text.to_frame().with_row_index("number", offset=1)
-    frame = frame.with_columns(words=pl.col("line").str.extract_all(r"\S+"))
-    frame = frame.filter(pl.col("words").list.len() > 0)
-    if frame.is_empty():
+    frames, lines, rejected = [], 0, Rejected()
+    for first_line, block in blocks(path):
+        if first_line == 1 and block.lstrip()[:1] in (b"{", b"["):
+            raise ValueError(f"{path} holds JSON records; expected lines of words such as `user item item ...`.")
+        text = text_lines(block, "utf-8").to_frame().with_row_index("number", offset=first_line)
+        text = text.with_columns(words=pl.col("line").str.extract_all(r"\S+"))
+        text = text.filter(pl.col("line").is_null() | (pl.col("words").list.len() > 0))
+        lines += text.height
+        good = (pl.col("words").list.len() >= fewest).fill_null(False)
+        rejected.numbers += text.filter(~good)["number"].to_list()
+        rejected.not_utf8 += text["line"].null_count()
+        frames.append(text.filter(good).select("words"))
+    if not lines:
         raise ValueError(f"{path} is empty; download it again or name another file.")
-    short = pl.col("words").list.len() < fewest
-    malformed = frame.filter(short)["number"].to_list()
-    _refuse_malformed(path, frame.height, malformed, max_malformed, f"lines of {fewest} or more words")
-    return RawLines(frame.filter(~short).select("words"), frame.height, len(malformed), _named(path, malformed))
+    rejected.refuse_many(path, lines, max_malformed, f"lines of {fewest} or more words")
+    return RawLines(pl.concat(frames), lines, len(rejected.numbers), rejected.named(path))
 
 
-def read_bytes(path: Path) -> bytes:
-    """The whole file, decompressed if it is gzip; refuses empty, truncated and other binary files."""
-    data = b"".join(line for _, block in _blocks(path) for line in block)
-    if not data.strip():
-        raise ValueError(f"{path} is empty; download it again or name another file.")
-    return data
+def text_lines(block: bytes, encoding: str) -> pl.Series:
+    """The lines of a block as text, without their ends; null where a line is not in the encoding."""
+    block = block.removesuffix(b"\n")
+    try:
+        text = pl.Series("line", [block.decode(encoding)]).str.split("\n").explode()
+    except UnicodeDecodeError:  # rare, and only then line by line
+        text = pl.Series("line", [_decoded(line, encoding) for line in block.split(b"\n")], dtype=pl.String)
+    return text.str.strip_suffix("\r")
 
 
-def _blocks(path: Path) -> Iterator[tuple[int, list[bytes]]]:
-    """Blocks of whole lines, each with the number of its first line."""
-    number = 1
-    with _open(path) as stream:
-        while True:
-            try:
-                block = stream.readlines(_BLOCK)
-            except EOFError as error:
-                raise ValueError(
-                    f"{path} is a truncated gzip file: it ends in the middle of the data; download it again."
-                ) from error
-            except (zlib.error, gzip.BadGzipFile) as error:
-                raise ValueError(f"{path} is a damaged gzip file ({error}); download it again.") from error
-            if not block:
-                return
-            if number == 1:
-                _refuse_binary(path, block[0])
-            yield number, block
-            number += len(block)
+def _decoded(line: bytes, encoding: str) -> str | None:
+    try:
+        return line.decode(encoding)
+    except UnicodeDecodeError:
+        return None
 
 
-def _open(path: Path) -> IO[bytes]:
-    with path.open("rb") as stream:
-        start = stream.read(8)
-    return gzip.open(path) if start.startswith(_GZIP) else path.open("rb")
-
-
-def _refuse_binary(path: Path, start: bytes) -> None:
-    for magic, kind in _BINARY.items():
-        if start.startswith(magic):
-            raise ValueError(f"{path} is {kind}; expected plain text or gzip with one record a line.")
-    if b"\x00" in start[:1024]:
-        raise ValueError(f"{path} is a binary file; expected plain text or gzip with one record a line.")
-
-
-def _syntax(path: Path, block: list[bytes]) -> str:
-    """Whether the file holds JSON or Python literals, judged by its first lines."""
-    first = [line for line in block if not line.isspace()][:50]
-    for syntax in ("json", "literal"):
-        if any(_record(line, syntax) is not None for line in first):
-            return syntax
-    shown = first[0][:80].decode("utf-8", errors="replace").strip() if first else ""
-    if not first:
-        return "json"
+def _is_literal(path: RawFile, block: bytes) -> bool:
+    """Whether the file holds Python literals rather than JSON, judged by its first lines."""
+    first = [line for line in block[: 1 << 20].split(b"\n") if line.strip()][:50]
+    for literal in (False, True):
+        if not first or any(_record(line, literal) is not None for line in first):
+            return literal
+    shown = first[0][:80].decode("utf-8", errors="replace").strip()
     raise ValueError(
         f"{path} is of another format: expected one JSON object or Python dict a line, found {shown!r} first."
     )
 
 
-def _record(line: bytes, syntax: str) -> dict | None:
+def _record(line: bytes, literal: bool) -> dict | None:
     """The record of a line, or None where the line is malformed."""
     try:
-        record = json.loads(line) if syntax == "json" else ast.literal_eval(line.decode("utf-8").strip())
+        text = line.decode("utf-8").strip()
+        record = ast.literal_eval(text) if literal else json.loads(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return None
     return record if isinstance(record, dict) else None
 
 
-def _parse(block: list[bytes], schema: Mapping | None, syntax: str) -> tuple[pl.DataFrame, list[int]]:
-    """The block's records and the positions of its malformed lines."""
-    if syntax == "json":
-        # Polars takes lines that are valid JSON but no objects; those must be counted.
-        if all(line[:1] in b"{ \n\r\t" for line in block):
-            try:
-                return pl.read_ndjson(b"".join(block), schema=schema, infer_schema_length=None), []
-            except pl.exceptions.PolarsError:
-                pass  # some line is malformed or of another type: find out which, line by line
-    records, wrong = [], []
-    for position, line in enumerate(block):
-        if line.isspace():
+def _parse(
+    block: bytes, first_line: int, schema: Schema | None, literal: bool, rejected: Rejected
+) -> list[pl.DataFrame]:
+    """The block's records, in order; the numbers of its malformed lines go into `rejected`."""
+    if not block.strip():
+        return []
+    if not _NOT_AN_OBJECT.search(block):
+        try:
+            return [pl.read_ndjson(as_json(block) if literal else block, schema=schema, infer_schema_length=None)]
+        except pl.exceptions.PolarsError:
+            pass  # some line is malformed, or of another type: find out which
+    if block.count(b"\n") <= _FEW:
+        return [_one_by_one(block, first_line, schema, literal, rejected)]
+    half = len(block) // 2
+    middle = block.rfind(b"\n", 0, half) + 1 or block.index(b"\n", half) + 1
+    rest = first_line + block.count(b"\n", 0, middle)
+    return [
+        *_parse(block[:middle], first_line, schema, literal, rejected),
+        *_parse(block[middle:], rest, schema, literal, rejected),
+    ]
+
+
+def _one_by_one(
+    block: bytes, first_line: int, schema: Schema | None, literal: bool, rejected: Rejected
+) -> pl.DataFrame:
+    records = []
+    for number, line in enumerate(block.split(b"\n"), first_line):
+        if not line.strip():
             continue
-        record = _record(line, syntax)
+        record = _record(line, literal)
         if record is None:
-            wrong.append(position)
+            rejected.numbers.append(number)
+            rejected.not_utf8 += _decoded(line, "utf-8") is None
         else:
-            records.append(record if schema is None else {name: record.get(name) for name in schema})
+            names = record if schema is None else schema
+            records.append({name: _as_text(record.get(name), schema and schema[name]) for name in names})
     if not records:
-        return pl.DataFrame(schema=schema), wrong
-    return pl.from_dicts(records, schema=schema, strict=False, infer_schema_length=None), wrong
+        return pl.DataFrame(schema=schema)
+    return pl.from_dicts(records, schema=schema, strict=False, infer_schema_length=None)
 
 
-def _skip_others(block: list[bytes], pattern: str, ids: pl.Series) -> list[bytes]:
-    """The block with blank lines in place of those that are about other ids."""
-    found = pl.Series(block, dtype=pl.Binary).cast(pl.String, strict=False).str.extract(pattern)
-    matters = (found.is_null() | found.is_in(ids.implode())).to_list()
-    return [line if keep else b"\n" for line, keep in zip(block, matters, strict=True)]
+def _as_text(value: object, dtype: object) -> object:
+    """What polars makes of the value where the schema says text: an object or list is kept as its JSON."""
+    if dtype == pl.String and isinstance(value, (dict, list)):
+        return json.dumps(value, ensure_ascii=False)
+    return value
 
 
-def _first_fields(path: Path) -> list[str]:
-    for _, block in _blocks(path):
-        for line in block:
-            for syntax in ("json", "literal"):
-                if record := _record(line, syntax):
+def _skip_others(block: bytes, pattern: str, ids: pl.Series) -> tuple[bytes, int]:
+    """The block with blank lines in place of those that are about other ids, and how many these are."""
+    found = text_lines(block, "utf-8").str.extract(pattern)
+    others = found.is_not_null() & ~found.is_in(ids.implode())
+    lines = block.removesuffix(b"\n").split(b"\n")
+    kept = (b"" if other else line for line, other in zip(lines, others.to_list(), strict=True))
+    return b"\n".join(kept) + b"\n", int(others.sum())
+
+
+def _first_fields(path: RawFile) -> list[str]:
+    for _, block in blocks(path):
+        for line in block.split(b"\n"):
+            for literal in (False, True):
+                if record := _record(line, literal):
                     return list(record)
     return []
-
-
-def _named(path: Path, malformed: list[int]) -> tuple[str, ...]:
-    return tuple(f"{path.name}:{number}" for number in malformed[:_SHOWN])
-
-
-def _refuse_malformed(path: Path, lines: int, malformed: list[int], max_malformed: float, expected: str) -> None:
-    if len(malformed) > max_malformed * lines:
-        raise ValueError(
-            f"{len(malformed):,} of {lines:,} lines of {path} are malformed (first: {malformed[:_SHOWN]}), more "
-            f"than the share of max_malformed={max_malformed:g}; expected {expected}. "
-            "Repair the file or raise max_malformed."
-        )

@@ -2,7 +2,8 @@
 
 `australian_user_reviews.json.gz` holds one user a line with all their reviews, `steam_games.json.gz` one game a
 line, both as Python literals. A review says whether the user recommends the game, and on which day it was
-posted; posts of the year in which the pages were collected carry no year, or no date at all.
+posted; posts of the year in which the pages were collected carry no year, or no date at all. The larger review file
+of the same release is read by `steam_reviews`.
 """
 
 from __future__ import annotations
@@ -12,33 +13,20 @@ from pathlib import Path
 import polars as pl
 
 from preference_benchmark.sources.files import find_file
-from preference_benchmark.sources.item_text import as_aspects, clean_text, labelled, shared_aspects
+from preference_benchmark.sources.item_text import clean_text, shared_aspects
 from preference_benchmark.sources.raw_lines import read_records
+from preference_benchmark.sources.steam_games import HOME, find_games, read_games
 from preference_benchmark.tables import ReadReport, Tables, prepare
 
 __all__ = ["read_steam"]
 
 _REVIEWS = ("australian_user_reviews.json.gz", "australian_user_reviews.json")
-_GAMES = ("steam_games.json.gz", "steam_games.json")
 _REVIEW_FIELDS = {
     "user_id": pl.String,
     "reviews": pl.List(
         pl.Struct({"item_id": pl.String, "posted": pl.String, "recommend": pl.Boolean, "review": pl.String})
     ),
 }
-_GAME_FIELDS = {
-    "id": pl.String,
-    "title": pl.String,
-    "app_name": pl.String,
-    "genres": pl.List(pl.String),
-    "tags": pl.List(pl.String),
-    "specs": pl.List(pl.String),
-    "price": pl.String,
-    "publisher": pl.String,
-    "developer": pl.String,
-    "release_date": pl.String,
-}
-_ID = r"""['"]id['"]: u?['"](\d+)['"]"""
 _RECOMMENDED, _NOT_RECOMMENDED = 5.0, 1.0
 
 
@@ -65,20 +53,15 @@ def read_steam(
     for name, value, choices in (("undated", undated, ("drop", "last")), ("unlisted", unlisted, ("drop", "keep"))):
         if value not in choices:
             raise ValueError(f"{name}={value!r} is not known; choose one of {list(choices)}.")
-    review_file = find_file(path, _REVIEWS, "Steam reviews")
-    game_file = find_file(games or review_file.parent, _GAMES, "Steam games")
+    review_file = find_file(path, _REVIEWS, "Steam reviews", HOME)
+    game_file = find_games(games or review_file.parent)
     reviews = read_records(review_file, _REVIEW_FIELDS, ("user_id", "reviews"), max_malformed=max_malformed)
     rows = _interactions(reviews.frame)
     if undated == "last":
         after_all = pl.col("timestamp").max() + 86_400
         rows = rows.with_columns(pl.col("timestamp").fill_null(after_all))
     ids = rows["item_id"].unique()
-    listed = read_records(game_file, _GAME_FIELDS, ("id",), max_malformed=max_malformed, only=(_ID, ids))
-    items = _games(listed.frame)
-    if unlisted == "keep":
-        others = rows.select("item_id").unique(maintain_order=True).join(items, on="item_id", how="anti")
-        others = others.with_columns(title=pl.format("Game {}", "item_id"))
-        items = pl.concat([items, others], how="diagonal")
+    listed, items = read_games(game_file, ids, unlisted, max_malformed)
     report = ReadReport(
         source="steam",
         files=(review_file.name, game_file.name),
@@ -96,35 +79,3 @@ def _interactions(users: pl.DataFrame) -> pl.DataFrame:
     day = pl.col("posted").str.extract(r"([A-Z][a-z]+ \d{1,2}, \d{4})").str.to_date("%B %d, %Y", strict=False)
     rating = pl.when("recommend").then(_RECOMMENDED).when(~pl.col("recommend")).then(_NOT_RECOMMENDED)
     return flat.select("user_id", "item_id", timestamp=day.dt.epoch("s"), rating=rating, review=clean_text("review"))
-
-
-def _games(frame: pl.DataFrame) -> pl.DataFrame:
-    """The items table; publisher and developer serve as what no aspect may name."""
-    frame = frame.drop_nulls("id").with_columns(
-        clean_text("app_name"),
-        clean_text("publisher"),
-        *(pl.col(name).fill_null([]) for name in ("genres", "tags", "specs")),
-        title=pl.coalesce("title", "app_name"),
-        price=pl.when(pl.col("price").str.contains(r"^[\d.]+$")).then(pl.format("${}", "price")).otherwise("price"),
-    )
-    frame = frame.with_columns(clean_text("title"))
-    return frame.select(
-        "title",
-        "genres",
-        "tags",
-        "specs",
-        "price",
-        "publisher",
-        "developer",
-        "release_date",
-        item_id="id",
-        text=labelled(
-            Title="title",
-            Genres=pl.col("genres").list.join(", "),
-            Specs=pl.col("specs").list.join(", "),
-            Tags=pl.col("tags").list.join(", "),
-            Price="price",
-            Publisher="publisher",
-        ),
-        aspects=as_aspects(frame.select("publisher", phrases=pl.concat_list("genres", "tags", "specs")), "publisher"),
-    )

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import polars as pl
 
+from preference_benchmark.sources.delimited import read_csv
 from preference_benchmark.sources.files import find_file
-from preference_benchmark.sources.raw_lines import RawLines, read_bytes, read_records
+from preference_benchmark.sources.parquet import scan_parquet
+from preference_benchmark.sources.raw_lines import RawLines, read_records
 from preference_benchmark.tables import ReadReport, Tables, prepare
 
 __all__ = ["read_table"]
@@ -26,14 +28,17 @@ def read_table(
     path: str | Path,
     *,
     items: str | Path | None = None,
+    encoding: str = "utf-8",
     max_malformed: float = 0.01,
     **options: object,
 ) -> Tables:
     """Tables from your own files.
 
     Args:
-        path: the folder that holds `interactions.*` and `items.*`, or the file of interactions.
+        path: the folder that holds `interactions.*` and `items.*`, or the file of interactions. Of Parquet only the
+            reviews of interactions that stay are held in memory, so prefer it for large tables.
         items: the file of items; by default `items.*` in the same folder.
+        encoding: of CSV files.
         max_malformed: share of malformed JSON lines above which a file is refused.
         options: passed on to `prepare`.
 
@@ -43,11 +48,15 @@ def read_table(
     """
     interactions = find_file(path, tuple(f"interactions{end}" for end in _ENDINGS), "interactions")
     catalogue = find_file(items or interactions.parent, tuple(f"items{end}" for end in _ENDINGS), "items")
-    raw = [_read(file, max_malformed) for file in (interactions, catalogue)]
-    frame = raw[1].frame
-    if frame.schema.get("aspects") == pl.String:
+    raw, frames = [], []
+    for file in (interactions, catalogue):
+        lines, frame = _read(file, encoding, max_malformed)
+        raw.append(lines)
+        frames.append(frame)
+    frames[1] = frames[1].lazy().collect()
+    if frames[1].schema.get("aspects") == pl.String:
         parted = pl.col("aspects").str.split("|").list.eval(pl.element().str.strip_chars().str.to_lowercase())
-        frame = frame.with_columns(parted.list.eval(pl.element().filter(pl.element() != "")))
+        frames[1] = frames[1].with_columns(parted.list.eval(pl.element().filter(pl.element() != "")))
     report = ReadReport(
         source="table",
         files=(interactions.name, catalogue.name),
@@ -55,23 +64,18 @@ def read_table(
         malformed=sum(part.malformed for part in raw),
         malformed_lines=sum((part.malformed_lines for part in raw), ()),
     )
-    return prepare(frame, raw[0].frame, report=report, **options)
+    return prepare(frames[1], frames[0], report=report, **options)
 
 
-def _read(file: Path, max_malformed: float) -> RawLines:
+def _read(file: Path, encoding: str, max_malformed: float) -> tuple[RawLines, pl.DataFrame | pl.LazyFrame]:
     name = file.name.removesuffix(".gz")
     if name.endswith((".jsonl", ".ndjson", ".json")):
-        return read_records(file, None, max_malformed=max_malformed)
-    try:
-        if name.endswith(".csv"):
-            data = read_bytes(file)
-            header = pl.read_csv(data, n_rows=0).columns
-            overrides = {column: pl.String for column in header if column in _TEXT}
-            frame = pl.read_csv(data, schema_overrides=overrides, infer_schema_length=None)
-        elif name.endswith(".parquet"):
-            frame = pl.read_parquet(file)
-        else:
-            raise ValueError(f"{file} has an unknown ending; expected one of {list(_ENDINGS)}.")
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise ValueError(f"{file} cannot be read as its ending says ({error}); check the file.") from error
-    return RawLines(frame, frame.height)
+        raw = read_records(file, None, max_malformed=max_malformed)
+        return raw, raw.frame
+    if name.endswith(".csv"):
+        frame = read_csv(file, dict.fromkeys(_TEXT, pl.String), encoding=encoding)
+        return RawLines(frame, frame.height), frame
+    if name.endswith(".parquet"):
+        frame = scan_parquet(file)
+        return RawLines(pl.DataFrame(), frame.select(pl.len()).collect().item()), frame
+    raise ValueError(f"{file} has an unknown ending; expected one of {list(_ENDINGS)}.")

@@ -87,22 +87,20 @@ def test_pairs_succeed_only_when_found_and_avoided(positive, negative, m, avoid,
 
 
 def example_table(module, seed: int = 0) -> dict[str, list]:
-    """All five axes at once, pairs scattered among the other examples."""
+    """All axes at once, pairs scattered among the other examples; both paired axes number their pairs alike."""
     rng = np.random.default_rng(seed)
-    predictions, references = random_lists(rng, 120)
+    size = 24 * len(module.AXES)
+    predictions, references = random_lists(rng, size)
     axes = [axis for axis in module.AXES for _ in range(24)]
-    paired = [axis == "sentiment_following" for axis in axes]
-    start = paired.index(True)
+    paired = [axis in module.PAIRED_AXES for axis in axes]
     table = {
         "predictions": predictions,
-        "references": [
-            references[start + (i - start) // 2] if pair else references[i] for i, pair in enumerate(paired)
-        ],
+        "references": [references[i - i % 2] if pair else references[i] for i, pair in enumerate(paired)],
         "axes": axes,
         "sentiments": ["negative" if pair and i % 2 else "positive" for i, pair in enumerate(paired)],
-        "pair_ids": [(i - start) // 2 if pair else -1 for i, pair in enumerate(paired)],
+        "pair_ids": [i % 24 // 2 if pair else -1 for i, pair in enumerate(paired)],
     }
-    return permuted(table, rng.permutation(120))
+    return permuted(table, rng.permutation(size))
 
 
 def permuted(table: dict[str, list], order: np.ndarray) -> dict[str, list]:
@@ -120,18 +118,21 @@ def test_axes_equal_example_by_example(module):
         for k in (2, 4):
             for name, value in figures_by_hand(positive, k).items():
                 assert result[f"{axis}/{name}"] == pytest.approx(value)
-    pairs: dict[int, dict[str, int | None]] = {}
-    for rank, pair, sentiment in zip(ranks, table["pair_ids"], table["sentiments"], strict=True):
-        if pair >= 0:
-            pairs.setdefault(pair, {})[sentiment] = rank
-    won = [(p["positive"] or 99) <= 4 and (p["negative"] or 99) > 4 for p in pairs.values()]
-    assert 0 < sum(won) < len(won)
-    assert result["sentiment_following/m@4"] == pytest.approx(sum(won) / len(won))
+    for axis in module.PAIRED_AXES:
+        pairs: dict[int, dict[str, int | None]] = {}
+        for rank, pair, sentiment, name in zip(
+            ranks, table["pair_ids"], table["sentiments"], table["axes"], strict=True
+        ):
+            if name == axis:
+                pairs.setdefault(pair, {})[sentiment] = rank
+        won = [(p["positive"] or 99) <= 4 and (p["negative"] or 99) > 4 for p in pairs.values()]
+        assert 0 < sum(won) < len(won)
+        assert result[f"{axis}/m@4"] == pytest.approx(sum(won) / len(won))
 
 
 def test_order_of_examples_changes_nothing(module):
     table = example_table(module)
-    shuffled = permuted(table, np.random.default_rng(9).permutation(120))
+    shuffled = permuted(table, np.random.default_rng(9).permutation(len(table["axes"])))
     assert quiet(load(), **table) == pytest.approx(quiet(load(), **shuffled), abs=1e-12)
 
 
@@ -139,7 +140,7 @@ def test_batches_of_any_size_give_one_result(module):
     table, metric = example_table(module), load()
     for start, stop in ((0, 7), (7, 8), (8, 100)):
         metric.add_batch(**{name: column[start:stop] for name, column in table.items()})
-    for i in range(100, 120):
+    for i in range(100, len(table["axes"])):
         single = {name: column[i] for name, column in table.items()}
         metric.add(prediction=single.pop("predictions"), reference=single.pop("references"), **single)
     assert quiet(metric) == quiet(load(), **table)
@@ -210,7 +211,7 @@ def test_seed_decides_the_interval():
         ({"axes": [3, 3]}, "axes holds 3.*int2str"),
         ({"sentiments": ["positive", "neutral"]}, "sentiments holds 'neutral'"),
         ({"pair_ids": [0, 1]}, r"pair_id 0 has 1 example\(s\)"),
-        ({"pair_ids": [-1, -1]}, "pair_id -1 on axis sentiment_following"),
+        ({"pair_ids": [-1, -1]}, "pair_id -1 on a sentiment axis"),
         ({"sentiments": ["negative", "negative"]}, "pair_id 0 has two negative"),
         ({"references": ["a", "b"]}, "pair_id 0 has two targets, one is 'b'"),
         ({"references": ["a"]}, "differ in length.*'references': 1"),

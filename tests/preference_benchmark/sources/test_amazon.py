@@ -145,7 +145,7 @@ def test_reviews_are_unescaped_and_joined_with_their_summary(tmp_path):
 def test_metadata_of_another_category_are_refused(tmp_path):
     write(tmp_path / "reviews_Tools_5.json.gz", reviews())
     other = write(tmp_path / "meta_Other.json.gz", [{"asin": "X1", "title": "x"}], repr)
-    with pytest.raises(ValueError, match=r"meta_Other.*about any of the 12 ids.*same data set"):
+    with pytest.raises(ValueError, match=r"meta_Other.*about any of the 12 ids.*another category"):
         read_source("amazon2014", tmp_path, metadata=other)
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from preference_benchmark.sources import raw_lines
-from preference_benchmark.sources.raw_lines import read_bytes, read_records, read_words
+from preference_benchmark.sources import raw_blocks
+from preference_benchmark.sources.raw_blocks import read_bytes
+from preference_benchmark.sources.raw_lines import read_records, read_words
 
 SCHEMA = {"name": pl.String, "price": pl.Float64, "tags": pl.List(pl.String)}
 
@@ -29,7 +30,7 @@ def write(path: Path, lines: list[str], compress: bool) -> Path:
 @pytest.mark.parametrize("render", [json.dumps, repr])
 @pytest.mark.parametrize("block", [1 << 26, 100])
 def test_json_and_literals_plain_and_compressed_give_the_same_rows(tmp_path, monkeypatch, compress, render, block):
-    monkeypatch.setattr(raw_lines, "_BLOCK", block)
+    monkeypatch.setattr(raw_blocks, "_BLOCK", block)
     raw = read_records(write(tmp_path / "f", [render(r) for r in records(20)], compress), SCHEMA, ("name",))
     assert raw.frame.to_dicts() == [{k: r[k] for k in SCHEMA} for r in records(20)]
     assert (raw.lines, raw.malformed) == (20, 0)
@@ -38,7 +39,7 @@ def test_json_and_literals_plain_and_compressed_give_the_same_rows(tmp_path, mon
 @pytest.mark.parametrize("render", [json.dumps, repr])
 @pytest.mark.parametrize("block", [1 << 26, 100])
 def test_malformed_lines_are_left_out_counted_and_named(tmp_path, monkeypatch, render, block):
-    monkeypatch.setattr(raw_lines, "_BLOCK", block)
+    monkeypatch.setattr(raw_blocks, "_BLOCK", block)
     lines = [render(r) for r in records(300)]
     lines[7], lines[150] = lines[7][:12], "[1, 2]"
     lines.insert(3, "")

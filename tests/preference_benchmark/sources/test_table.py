@@ -74,11 +74,26 @@ def test_iso_dates_in_csv(tmp_path):
     [
         ("interactions.csv", b"", "interactions.csv is empty"),
         ("interactions.jsonl", b"user,item\n1,2\n", "of another format.*'user,item'"),
-        ("interactions.parquet", b"user,item\n1,2\n", "interactions.parquet cannot be read as its ending says"),
+        ("interactions.parquet", b"user,item\n1,2\n", "interactions.parquet cannot be read as Parquet"),
         ("interactions.csv", b"PAR1 and so on", "interactions.csv is a Parquet file"),
         ("interactions.csv", b"customer,item_id\n1,2\n", r"lacks the columns \['user_id'\].*'customer'"),
         ("interactions.csv", b'user_id,item_id\n1,2\n"3,4,5\n6,7,8,9\n', "cannot be read as its ending says"),
         ("interactions.csv.gz", gzip.compress(b"user_id,item_id\n" * 999)[:40], "truncated gzip"),
+        (
+            "interactions.csv",
+            b"user_id,item_id,review\n1,01,fine\n1,02,caf\xe9\n",
+            r"line 3 of .*interactions.csv is not utf-8 \(byte 0xe9\); convert .*iconv",
+        ),
+        (
+            "interactions.jsonl",
+            b'{"user_id": "1", "item_id": "01"}\n{"user_id": "caf\xe9", "item_id": "01"}\n',
+            r"1 of 2 lines .*\(first: \[2\]\).*1 of them are not UTF-8; convert",
+        ),
+        (
+            "interactions.csv",
+            b"user_id,item_id,timestamp\n1,01,1400000000\n1,02,1400086400000\n",
+            r"'timestamp' mixes units: row 0 holds 1400000000 \(2014-05-13 in seconds\), row 1 .*Bring all",
+        ),
         ("interactions.csv", b"user_id,item_id\n1,01\n", r"no interaction is left.*1 users, 1 items, 1 interactions"),
         ("interactions.csv", b"user_id,item_id\n1,77\n", r"not in the items table.*'77'.*unknown_items"),
     ],
@@ -88,6 +103,16 @@ def test_files_that_cannot_be_used(tmp_path, name, content, message):
     write(ITEMS, tmp_path / "items.csv")
     with pytest.raises(ValueError, match=message):
         read_source("table", tmp_path)
+
+
+def test_csv_of_another_encoding_is_read_when_it_is_named(tmp_path):
+    named = INTERACTIONS.with_columns(user_id=pl.format("André {}", "user_id"))
+    (tmp_path / "interactions.csv").write_bytes(named.write_csv().encode("latin-1"))
+    write(ITEMS, tmp_path / "items.csv")
+    with pytest.raises(ValueError, match=r"line 2 of .*byte 0xe9.*name its encoding"):
+        read_source("table", tmp_path)
+    tables = read_source("table", tmp_path, encoding="latin-1")
+    assert tables.interactions["user_id"].equals(named["user_id"])
 
 
 def test_an_unknown_ending_is_answered_with_the_known_ones(tmp_path):
@@ -114,6 +139,16 @@ def test_sequences_keep_their_order_and_their_words(tmp_path):
 def test_sequences_without_texts_are_titled_by_their_ids(tmp_path):
     tables = read_source("sequences", sequences(tmp_path, texts=False) / "user_sequence.txt")
     assert tables.items["title"].to_list() == list("abcde")
+
+
+def test_lines_that_are_not_utf8_are_malformed(tmp_path):
+    folder = sequences(tmp_path, texts=False)
+    with (folder / "user_sequence.txt").open("ab") as stream:
+        stream.write(b"caf\xe9 b c a d e\n")
+    with pytest.raises(ValueError, match=r"1 of 7 lines .*\[7\].*1 of them are not UTF-8"):
+        read_source("sequences", folder)
+    tables = read_source("sequences", folder, max_malformed=0.2)
+    assert tables.report.malformed_lines == ("user_sequence.txt:7",)
 
 
 def test_words_that_titles_share_are_aspects_but_brands_are_not(tmp_path):

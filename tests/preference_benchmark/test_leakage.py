@@ -1,0 +1,168 @@
+"""Every leak is planted, one at a time, in a benchmark that has none; each must be found."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import polars as pl
+import pytest
+from benchmark_doubles import HashEmbedder, random_preferences, random_tables
+
+from preference_benchmark.assemble import assemble
+from preference_benchmark.builder import build_benchmark
+from preference_benchmark.leakage import LeakageError, check_leakage
+from preference_benchmark.protocol import AXES, PAPER, Protocol
+from preference_benchmark.targets import KEYS
+
+STEERING = ("fine_grained_steering", "coarse_grained_steering")
+SENTIMENT = ("sentiment_following", "sentiment_following_with_history")
+
+
+def parts(protocol=None, seed=2):
+    tables = random_tables(seed, users=20, rows=240)
+    protocol = protocol or Protocol()
+    return assemble(tables, HashEmbedder, protocol, lambda t: random_preferences(t, seed), progress=False)
+
+
+@pytest.fixture(scope="module")
+def clean():
+    return parts()
+
+
+def leaks(found, tables=None, preferences=None, **planted):
+    """Rules broken, with some axes replaced."""
+    axes = {mode: {**frames, **planted} for mode, frames in found.axes.items()}
+    report = check_leakage(
+        found.tables if tables is None else tables,
+        found.preferences if preferences is None else preferences,
+        axes,
+        Protocol(),
+    )
+    return {(leak.axis, leak.rule) for leak in report.leaks}
+
+
+def axis(found, name):
+    return found.axes["oracle"][name]
+
+
+def rules(broken, name):
+    return {rule for where, rule in broken if where == name}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_benchmarks_have_no_leaks(seed):
+    assert leaks(parts(seed=seed)) == set()
+
+
+def test_every_axis_is_searched(clean):
+    report = check_leakage(clean.tables, clean.preferences, clean.axes, Protocol())
+    assert {finding.axis for finding in report.findings} == {*AXES, "items"}
+    assert all(finding.searched > 0 for finding in report.findings)
+    by_design = [finding for finding in report.findings if finding.by_design and finding.found]
+    assert {finding.axis for finding in by_design} <= {*SENTIMENT, *STEERING}
+    assert "by design sentiment_following: the negative preference knows its item" in str(report)
+
+
+@pytest.mark.parametrize("name", ["recommendation", "fine_grained_steering", "history_consolidation"])
+def test_a_target_in_its_history_is_found(clean, name):
+    planted = axis(clean, name).with_columns(target=pl.col("history").list.first())
+    assert "the target is in its own history" in rules(leaks(clean, **{name: planted}), name)
+
+
+def test_a_history_that_is_not_the_users_is_found(clean):
+    planted = axis(clean, "recommendation").with_columns(history=pl.col("history").list.reverse())
+    broken = rules(leaks(clean, recommendation=planted), "recommendation")
+    assert "the history is not the beginning of what its user met" in broken
+
+
+def test_a_history_that_shows_what_is_held_out_is_found(clean):
+    bought = clean.tables.interactions.sort(KEYS).group_by("user_id", maintain_order=True).agg(history="item_id")
+    planted = axis(clean, "coarse_grained_steering").drop("history").join(bought, on="user_id")
+    planted = planted.select(axis(clean, "coarse_grained_steering").columns)
+    broken = rules(leaks(clean, coarse_grained_steering=planted), "coarse_grained_steering")
+    assert "the history reaches beyond its split" in broken
+
+
+@pytest.mark.parametrize("name", AXES)
+def test_evaluated_examples_among_the_training_examples_are_found(clean, name):
+    planted = axis(clean, name).with_columns(split=pl.lit("train"))
+    broken = rules(leaks(clean, **{name: planted}), name)
+    assert broken & {
+        "a training target is held out of the same user",
+        "the target belongs to another split",
+        "the history reaches beyond its split",
+    }
+
+
+@pytest.mark.parametrize("name", STEERING)
+def test_a_held_out_target_in_training_steering_is_found(clean, name):
+    held_out = clean.tables.interactions.sort(KEYS).group_by("user_id").agg(held=pl.col("item_id").last())
+    rows = axis(clean, name).join(held_out, on="user_id", maintain_order="left")
+    planted = rows.with_columns(target=pl.when(pl.col("split") == "train").then("held").otherwise("target")).drop(
+        "held"
+    )
+    assert "a training target is held out of the same user" in rules(leaks(clean, **{name: planted}), name)
+
+
+@pytest.mark.parametrize("name", ["recommendation", "history_consolidation"])
+def test_a_preference_from_the_future_is_found(clean, name):
+    later = clean.preferences.with_columns(pl.col("step") + 1)
+    broken = rules(leaks(clean, preferences=later), name)
+    assert "the preference was not written before its step" in broken
+
+
+@pytest.mark.parametrize("name", STEERING)
+def test_a_steering_preference_of_an_evaluated_step_is_found(clean, name):
+    period = clean.tables.training_period().select(KEYS)
+    late = clean.preferences.join(period, on=KEYS, how="anti")
+    fresh = late.join(clean.preferences.join(period, on=KEYS, how="semi"), on="text", how="anti")["text"][0]
+    planted = axis(clean, name).with_columns(preferences=pl.concat_list(pl.lit(fresh)))
+    assert "the preference is none of the training period" in rules(leaks(clean, **{name: planted}), name)
+
+
+def test_a_trained_sentiment_text_is_found(clean):
+    rows = axis(clean, "sentiment_following")
+    text = rows.filter((pl.col("split") == "train") & (pl.col("sentiment") == "negative"))["preferences"][0]
+    evaluated = (pl.col("split") != "train") & (pl.col("sentiment") == "negative")
+    planted = rows.with_columns(
+        preferences=pl.when(evaluated).then(pl.lit(text.to_list())).otherwise(pl.col("preferences"))
+    )
+    broken = rules(leaks(clean, sentiment_following=planted), "sentiment_following")
+    assert "an evaluated text was trained on" in broken
+
+
+def test_item_text_made_of_held_out_reviews_is_found(clean):
+    said = "This is a sentence that only one reviewer of this very cup would write"
+    length = pl.len().over("user_id")
+    rows = clean.tables.interactions.with_columns(
+        review=pl.when(pl.col("step") + 1 == length).then(pl.format(said + " {}!", "user_id")).otherwise("review")
+    )
+    quoted = rows.filter(pl.col("step") + 1 == length).group_by("item_id").agg(pl.col("review").str.join(" "))
+    items = clean.tables.items.join(quoted, on="item_id", how="left")
+    items = items.with_columns(text=pl.concat_str("text", pl.lit(". "), pl.col("review").fill_null(""))).drop("review")
+    planted = replace(clean.tables, items=items, interactions=rows)
+    assert leaks(clean, tables=planted) == {("items", "the item's text quotes a held-out review")}
+    honest = replace(clean.tables, interactions=rows)
+    assert leaks(clean, tables=honest) == set()
+
+
+def test_the_papers_protocol_leaks_and_says_so():
+    protocol = PAPER.replace(classifier=None)
+    found = parts(protocol)
+    report = check_leakage(found.tables, found.preferences, found.axes, protocol)
+    assert {leak.axis for leak in report.leaks} == {*STEERING, *SENTIMENT}
+    report.enforce("flag")
+    with pytest.raises(LeakageError, match='(?s)LEAK .*target is in its own history.*leaks="flag"'):
+        report.enforce("error")
+
+
+def test_a_build_fails_on_a_leak():
+    tables = random_tables(1)
+    with pytest.raises(LeakageError, match="target is in its own history"):
+        build_benchmark(
+            tables,
+            HashEmbedder(),
+            PAPER.replace(classifier=None, leaks="error"),
+            approximate=lambda t: random_preferences(t, 1),
+            progress=False,
+        )

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from benchmark_doubles import HashEmbedder
+from loopback_hub import LoopbackHub
+
+from preference_benchmark import hub_folder
+from preference_benchmark.__main__ import main
+from preference_benchmark.make import make
+from preference_benchmark.protocol import AXES
+from preference_benchmark.publish import plan
+from preference_benchmark.recipes import recipe
+
+SHOP = {"num_users": 60, "num_items": 40}
+REPO = "org/preference-discerning"
+# What a user's process does; nothing of this project is in it.
+LOAD = """
+import json, sys
+from datasets import load_dataset
+repo, modes = sys.argv[1], sys.argv[2:]
+examples = load_dataset(repo, "corner-shop")
+items = load_dataset(repo, "corner-shop-items", split="items")
+found = {split: len(examples[split]) for split in examples}
+found["items"] = len(items)
+found["axis"] = examples["train"].features["axis"].names[-1]
+found["first"] = examples["test"][0]
+if "stream" in modes:
+    found["streamed"] = next(iter(load_dataset(repo, "corner-shop", split="test", streaming=True)))
+print(json.dumps(found))
+"""
+PUBLISH = """
+import sys
+from preference_benchmark.__main__ import main
+sys.exit(main(["publish", *sys.argv[1:]]))
+"""
+
+
+def shop(name="corner-shop", **changes):
+    return recipe(name, source="corner-shop", options=SHOP, **changes)
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("built")
+    hub_folder.add(make(shop(), folder / ".stages", embedder=HashEmbedder(), progress=False), folder)
+    return folder
+
+
+def run(code, *arguments, **environment):
+    root = str(Path(__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": root, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    return done
+
+
+def loaded(*arguments, **environment):
+    done = run(LOAD, *arguments, **environment)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_published_by_name_streamed_and_offline(output, tmp_path):
+    statistics = hub_folder.contents(output)[0].statistics
+    counts = statistics["configs"]["corner-shop"]["splits"]
+    with LoopbackHub(tmp_path / "hub") as hub:
+        environment = hub.environment(tmp_path / "home")
+        done = run(PUBLISH, output, REPO, **environment)
+        assert done.returncode == 0, done.stderr
+        assert set(hub.files("datasets", REPO)) == {*plan(output, REPO).files, ".gitattributes"}
+        online = loaded(REPO, "stream", **environment)
+    offline = loaded(REPO, **environment | {"HF_HUB_OFFLINE": "1"})
+    local = loaded(output, HF_HOME=str(tmp_path / "other"), HF_HUB_OFFLINE="1")
+    assert online["first"] == online.pop("streamed")
+    assert online == offline == local
+    assert {split: online[split] for split in counts} == {split: found["rows"] for split, found in counts.items()}
+    assert (online["items"], online["axis"]) == (statistics["items"], AXES[-1])
+
+
+def test_a_data_set_of_the_repository_is_not_lost_unasked(output, tmp_path, monkeypatch):
+    from preference_benchmark import publish as module
+
+    monkeypatch.setattr(module, "_files_there", lambda api, repo: {"README.md"})
+    monkeypatch.setattr(module, "_data_sets_there", lambda api, repo, files: {"steam"})
+    with pytest.raises(ValueError, match=r"has the data sets \['steam'\].*--replace"):
+        module.publish(output, REPO)
+
+
+def test_data_that_must_not_be_passed_on_is_not(tmp_path):
+    from preference_benchmark.publish import publish
+
+    made = make(
+        shop(may_publish=False, notice="Not for others."), tmp_path / "w", embedder=HashEmbedder(), progress=False
+    )
+    hub_folder.add(made, tmp_path / "out")
+    with pytest.raises(ValueError, match=r"\['corner-shop'\].*Not for others.*--permitted"):
+        publish(tmp_path / "out", REPO)
+
+
+def test_dry_run_lists_files_sizes_and_terms(output, capsys):
+    assert main(["publish", str(output), REPO, "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    for name, size in plan(output, REPO).files.items():
+        assert f"{size:,}  {name}" in said
+    assert "no person's data" in said and ".stages" not in said
+
+
+def test_a_changed_file_is_not_published(output, tmp_path, capsys):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(output, copy, ignore=shutil.ignore_patterns(".stages"))
+    file = next(copy.rglob("train-*.parquet"))
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    assert main(["publish", str(copy), REPO, "--dry-run"]) == 2
+    assert "is not the file that was built" in capsys.readouterr().err
+    assert main(["validate", str(copy)]) == 1
+
+
+def test_an_empty_folder_is_refused(tmp_path, capsys):
+    for command in (["publish", str(tmp_path), REPO], ["stats", str(tmp_path)], ["validate", str(tmp_path)]):
+        assert main(command) == 2
+        assert "holds no data set" in capsys.readouterr().err
