@@ -35,6 +35,8 @@ _KEYS = ["user_id", "step"]
 _WINDOW = 5
 # Pairs and steps that similarities are averaged over: enough for three digits.
 _SAMPLE = 2_000
+# Steps whose preferences are held against ratings: every one brings up to five reviews to embed.
+_HELD_STEPS = 500
 _THOUSAND = 1_000
 
 
@@ -117,7 +119,7 @@ def polarity_agreement(
         Share that agrees; the same averaged over well and badly rated items, which chance brings to 0.5 (NaN where
         all speak alike); number of preferences held against a rating.
     """
-    chosen = _sampled(preferences.select(_KEYS).unique(maintain_order=True), seed)
+    chosen = _sampled(preferences.select(_KEYS).unique(maintain_order=True), seed, _HELD_STEPS)
     rows = tables.interactions.join(tables.items.select("item_id", "title"), on="item_id", how="left")
     rated = rows.filter((pl.col("rating") >= 4) | (pl.col("rating") <= 2)).filter(pl.col("review") != "")
     about = pl.format("{} {}", "review", "title")
@@ -173,9 +175,9 @@ def _mean_cosine(left: pl.Series, right: pl.Series, embedder: Embedder) -> float
     return float(cosines(left, right, embedder).mean()) if len(left) else float("nan")
 
 
-def _sampled(steps: pl.DataFrame, seed: int) -> pl.DataFrame:
+def _sampled(steps: pl.DataFrame, seed: int, most: int = _SAMPLE) -> pl.DataFrame:
     steps = steps.sort(_KEYS)
-    return steps.sample(_SAMPLE, seed=seed) if steps.height > _SAMPLE else steps
+    return steps.sample(most, seed=seed) if steps.height > most else steps
 
 
 def _spent(report: Mapping[str, object]) -> dict[str, float]:

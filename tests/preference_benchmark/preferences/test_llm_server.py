@@ -145,7 +145,7 @@ NASTY = [
 
 
 def test_an_adverse_server_and_nasty_reviews_break_nothing(tmp_path):
-    tables = with_reviews(random_tables(3, users=30, rows=420), NASTY)
+    tables = with_reviews(random_tables(3, users=30, rows=300), NASTY)
     with LoopbackServer(adverse, delay=0.002) as server:
         write = approximator(server, tmp_path, retries=1, tries=3)
         found = write(tables)
