@@ -12,6 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -93,8 +94,10 @@ class LlmApproximator:
             Interrupted: if the run was stopped by a signal before everything was asked.
             RuntimeError: if the server cannot be used at all.
         """
+        # A few users would not show which words are names.
+        names = Names.of(tables)
         tables = first_users(tables, self.limit)
-        asked, names = windows(tables, self.prompt), Names.of(tables)
+        asked = windows(tables, self.prompt)
         run = _Run(self, asked, names)
         with self._cache() as cache, stop_on_signals() as stop:
             for attempt in range(self.retries + 1):
@@ -301,7 +304,7 @@ def first_users(tables: Tables, limit: int | None) -> Tables:
     users = tables.interactions["user_id"].unique().to_list()
     chosen = sorted(users, key=lambda user: hashlib.sha256(user.encode()).digest())[:limit]
     kept = tables.interactions.filter(pl.col("user_id").is_in(chosen))
-    return Tables(tables.items, kept, tables.report)
+    return replace(tables, interactions=kept)
 
 
 def _first_line(text: str) -> list[str]:
