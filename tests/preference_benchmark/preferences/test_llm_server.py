@@ -145,7 +145,7 @@ NASTY = [
 
 
 def test_an_adverse_server_and_nasty_reviews_break_nothing(tmp_path):
-    tables = with_reviews(random_tables(3, users=30, rows=300), NASTY)
+    tables = with_reviews(random_tables(3, users=16, rows=150), NASTY)
     with LoopbackServer(adverse, delay=0.002) as server:
         write = approximator(server, tmp_path, retries=1, tries=3)
         found = write(tables)
@@ -157,7 +157,7 @@ def test_an_adverse_server_and_nasty_reviews_break_nothing(tmp_path):
     assert {"HTTP 429", "HTTP 500", "unreadable response", "HTTP 400"} <= set(report.faults)
     assert report.answers["unusable"] and report.answers["refused"] and report.answers["cut off"] and report.uncounted
     assert report.rejected["link or markup"] and report.rejected["duplicate"] and report.rejected["single word"]
-    assert report.reviews["shortened"] == 1 and report.reviews["cleaned"] >= 6
+    assert report.reviews["shortened"] == 1 and report.reviews["cleaned"] == 5
     assert max(map(len, sent)) < 9_000
     orders = ("previous instructions", "im_start", "evil.example", "pirate", "gambling", "crypto", "</items> ")
     assert not any(order in content for content in sent for order in orders)
