@@ -57,7 +57,7 @@ class SentimentClassifier:
 
     def judge(self, interactions: pl.DataFrame) -> pl.Series:
         """Whether each interaction speaks well or ill of its item: its review says it, or its rating where none is."""
-        by_rating = review_polarity(interactions.with_columns(review=pl.lit("")), progress=False)
+        by_rating = review_polarity(interactions.with_columns(review=pl.lit("")))
         by_review = self.polarity(interactions["review"])
         written = interactions.select(written=pl.col("review").fill_null("") != "").to_series()
         return pl.select(polarity=pl.when(written).then(by_review).otherwise(by_rating)).to_series()

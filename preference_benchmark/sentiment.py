@@ -2,20 +2,22 @@
 
 The paper asks a classifier about reviews and the first word of a preference about its polarity, and turns
 "avoid" into "Find", "exclude" and "no" into "Search for" (Paischer et al. 2025, arXiv:2412.08604). Here the
-rating speaks for a review where it is clear, and VADER (Hutto & Gilbert 2014) where it is not.
+rating speaks for a review where it is clear, and VADER (Hutto & Gilbert 2014) where it is not. Rules come in two
+modes: "paper", exactly these three words, and "extended", which knows other ways to say no as well.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Mapping
 
 import polars as pl
-from tqdm.auto import tqdm
-from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
+
+from preference_benchmark.compound import compound
 
 __all__ = [
     "NEGATIVE",
     "POSITIVE",
+    "RULES",
     "compound_scores",
     "invert",
     "inverted",
@@ -27,17 +29,51 @@ POSITIVE, NEGATIVE = "positive", "negative"
 
 # VADER's own threshold between neutral and polar text.
 _POLAR = 0.05
-_INVERSIONS = {"avoid": "Find", "exclude": "Search for", "no": "Search for"}
-_NEGATIVE_OPENING = r"(?i)^\s*(avoid|exclude|no)\s+"
-_PROGRESS_FROM = 2_000
+_PAPER = {"avoid": "Find", "exclude": "Search for", "no": "Search for"}
+# Openings that say no, with what says yes instead; where several match, the longest counts.
+_EXTENDED = _PAPER | {
+    "avoids": "Find",
+    "avoiding": "Find",
+    "excludes": "Search for",
+    "excluding": "Search for",
+    "without": "Search for",
+    "never": "Find",
+    "nothing with": "Find something with",
+    "nothing": "Find something",
+    "none of": "Search for",
+    "no more": "Search for more",
+    "skip": "Find",
+    "skips": "Find",
+    "stay away from": "Find",
+    "stays away from": "Find",
+    "keep away from": "Find",
+    "steer clear of": "Find",
+    "refrain from": "Find",
+    "leave out": "Search for",
+    "hide": "Search for",
+    "not interested in": "Search for",
+    "dislike": "Find",
+    "dislikes": "Find",
+    "hate": "Find",
+    "hates": "Find",
+    "less": "Search for more",
+    "not": "Find",
+}
+# Before a verb of asking or having, these negate the verb: "do not show me X" is "show me X".
+_REFUSALS = r"(?:please )?(?:do not|don['’]?t|never|can ?not|can['’]?t|does not|doesn['’]?t|did not|didn['’]?t)"
+_ASKING = (
+    r"(?:show|recommend|suggest|give|offer|buy|get|find|search for|look for|wants?|needs?|likes?|love|include"
+    r"|choose|pick|stand|care for)"
+)
+_SUBJECT = r"(?:i(?: really| also| absolutely)?|the user|the customer|user|customer|they|she|he|we)"
+RULES = ("paper", "extended")
 
 
-def compound_scores(texts: pl.Series, *, progress: bool = True) -> pl.Series:
+def compound_scores(texts: pl.Series) -> pl.Series:
     """VADER's compound score of every text, each distinct text scored once.
 
     Args:
         texts: any strings; null and empty text scores 0.
-        progress: whether to show a bar when there are many.
 
     Returns:
         float64 in [-1, 1]: below -0.05 negative, above 0.05 positive.
@@ -45,18 +81,13 @@ def compound_scores(texts: pl.Series, *, progress: bool = True) -> pl.Series:
     >>> compound_scores(pl.Series(["I love it!", "It is a cup.", "Awful smell."])).round(1).to_list()
     [0.7, 0.0, -0.5]
     """
-    distinct = texts.drop_nulls().unique(maintain_order=True)
-    analyzer = _analyzer()
-    bar = tqdm(distinct, desc="Scoring sentiment", disable=not progress or len(distinct) < _PROGRESS_FROM)
-    scores = pl.DataFrame(
-        {"text": distinct, "score": [analyzer.polarity_scores(text)["compound"] for text in bar]},
-        schema={"text": pl.String, "score": pl.Float64},
-    )
+    distinct = texts.drop_nulls().unique(maintain_order=True).rename("text")
+    scores = distinct.to_frame().with_columns(score=compound(distinct))
     joined = texts.to_frame("text").join(scores, on="text", how="left", maintain_order="left")
     return joined["score"].fill_null(0.0).rename(texts.name)
 
 
-def review_polarity(interactions: pl.DataFrame, *, progress: bool = True) -> pl.Series:
+def review_polarity(interactions: pl.DataFrame) -> pl.Series:
     """Whether each interaction speaks well or ill of its item.
 
     Ratings of 4 and above are positive, of 2 and below negative. Between them, and where the rating is unknown,
@@ -65,52 +96,94 @@ def review_polarity(interactions: pl.DataFrame, *, progress: bool = True) -> pl.
 
     Args:
         interactions: the columns rating (1-5 or null) and review.
-        progress: whether to show a bar while scoring text.
 
     Returns:
         "positive" or "negative" per row.
     """
     unclear = pl.col("rating").is_null() | pl.col("rating").is_between(2, 4, closed="none")
     text = interactions.select(pl.when(unclear).then("review").otherwise(pl.lit("")))["review"]
-    score = compound_scores(text, progress=progress)
-    ill = pl.when(unclear).then(pl.lit(score) < -_POLAR).otherwise(pl.col("rating") <= 2)
+    ill = pl.when(unclear).then(pl.lit(compound_scores(text)) < -_POLAR).otherwise(pl.col("rating") <= 2)
     return interactions.select(polarity=pl.when(ill).then(pl.lit(NEGATIVE)).otherwise(pl.lit(POSITIVE))).to_series()
 
 
-def preference_polarity(texts: pl.Series) -> pl.Series:
-    """Polarity of preferences: negative where the first word is avoid, exclude or no, in any case.
+def preference_polarity(texts: pl.Series, rules: str = "paper") -> pl.Series:
+    """Polarity of preferences: negative where the first words say no.
 
-    >>> preference_polarity(pl.Series(["Find a mug", "avoid glass", "Notebooks with lines"])).to_list()
-    ['positive', 'negative', 'positive']
+    Args:
+        texts: preferences.
+        rules: "paper": where the first word is avoid, exclude or no, in any case. "extended": where the first words
+            say no in another way too.
+
+    Raises:
+        ValueError: if the rules are unknown.
+
+    >>> texts = pl.Series(["Find a mug", "avoid glass", "I don't like tea", "Notebooks with lines"])
+    >>> preference_polarity(texts).to_list()
+    ['positive', 'negative', 'positive', 'positive']
+    >>> preference_polarity(texts, rules="extended").to_list()
+    ['positive', 'negative', 'negative', 'positive']
     """
-    negative = texts.str.contains(_NEGATIVE_OPENING)
+    negative = _parted(texts, rules)["opposite"].is_not_null()
     return pl.select(
         pl.when(negative).then(pl.lit(NEGATIVE)).otherwise(pl.lit(POSITIVE)).alias("sentiment")
     ).to_series()
 
 
-def inverted(texts: pl.Series) -> pl.Series:
+def inverted(texts: pl.Series, rules: str = "paper") -> pl.Series:
     """The positive opposite of every negative preference; null where there is none.
+
+    Args:
+        texts: preferences.
+        rules: see `preference_polarity`.
+
+    Raises:
+        ValueError: if the rules are unknown.
 
     >>> inverted(pl.Series(["Avoid strong smells", "NO horror games", "Find tea"])).to_list()
     ['Find strong smells', 'Search for horror games', None]
+    >>> inverted(pl.Series(["Please do not show me loud toys", "Stay away from wool"]), rules="extended").to_list()
+    ['Show me loud toys', 'Find wool']
     """
-    opening = texts.str.extract(_NEGATIVE_OPENING).str.to_lowercase()
-    opposite = opening.replace_strict(_INVERSIONS, default=None, return_dtype=pl.String)
-    rest = texts.str.replace(_NEGATIVE_OPENING, "").str.strip_chars()
-    usable = opposite.is_not_null() & (rest != "")
-    return pl.select(pl.when(usable).then(pl.concat_str([opposite, rest], separator=" ")).alias(texts.name)).to_series()
+    parts = _parted(texts, rules)
+    usable = pl.col("opposite").is_not_null() & (pl.col("rest") != "")
+    joined = pl.concat_str(["opposite", "rest"], separator=" ")
+    return parts.select(pl.when(usable).then(joined).alias(texts.name)).to_series()
 
 
-def invert(preference: str) -> str | None:
+def invert(preference: str, rules: str = "paper") -> str | None:
     """The positive opposite of a negative preference, or None where the rules know none.
 
     >>> invert("Exclude products with alcohol")
     'Search for products with alcohol'
     """
-    return inverted(pl.Series([preference], dtype=pl.String))[0]
+    return inverted(pl.Series([preference], dtype=pl.String), rules)[0]
 
 
-@lru_cache(maxsize=1)
-def _analyzer() -> SentimentIntensityAnalyzer:
-    return SentimentIntensityAnalyzer()
+def _parted(texts: pl.Series, rules: str) -> pl.DataFrame:
+    """What says yes instead of a text's opening (null where that says yes already), and the rest of the text."""
+    if rules not in RULES:
+        raise ValueError(f"rules={rules!r} are not known; pass one of {RULES}.")
+    frame = texts.cast(pl.String).to_frame("text")
+    if rules == "paper":
+        return frame.select(*_opening("text", _PAPER))
+    # Who wishes does not matter: "The user hates X" says what "Hate X" says.
+    frame = frame.with_columns(text=pl.col("text").str.replace(rf"(?i)^\s*{_SUBJECT}\s+", ""))
+    refusal = rf"(?i)^\s*{_REFUSALS}\s+(?:ever )?({_ASKING})\b\s+(.+)$"
+    asked = pl.col("text").str.extract(refusal, 1)
+    # "Don't like X" wants the opposite of X found, "don't show X" wants X shown.
+    liking = asked.str.to_lowercase().str.contains(r"^(?:want|need|like|love|stand|care for)")
+    verb = asked.str.slice(0, 1).str.to_uppercase() + asked.str.slice(1)
+    opposite, rest = _opening("text", _EXTENDED)
+    return frame.select(
+        opposite=pl.when(asked.is_null()).then(opposite).when(liking).then(pl.lit("Find")).otherwise(verb),
+        rest=pl.when(asked.is_null()).then(rest).otherwise(pl.col("text").str.extract(refusal, 2).str.strip_chars()),
+    )
+
+
+def _opening(column: str, inversions: Mapping[str, str]) -> tuple[pl.Expr, pl.Expr]:
+    """The opposite of an opening among the keys (null if there is none), and what follows it."""
+    longest_first = sorted(inversions, key=len, reverse=True)
+    pattern = rf"(?i)^\s*({'|'.join(longest_first)})\s+"
+    opening = pl.col(column).str.extract(pattern).str.to_lowercase()
+    opposite = opening.replace_strict(inversions, default=None, return_dtype=pl.String)
+    return opposite.alias("opposite"), pl.col(column).str.replace(pattern, "").str.strip_chars().alias("rest")

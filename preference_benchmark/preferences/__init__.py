@@ -1,11 +1,12 @@
 """Approximators: from a user's reviews to preferences in plain language.
 
-An approximator is called with the tables of a data set and returns five preferences per user and step, with the
-columns user_id, step, rank, text and sentiment. A preference of step s knows reviews up to and including s.
+An approximator is called with the tables of a data set and returns up to five preferences per user and step (see
+`Approximator`). `ExtractiveApproximator` needs no language model; those that do are in `preferences.llm`.
 """
 
 from __future__ import annotations
 
 from preference_benchmark.preferences.extractive import ExtractiveApproximator
+from preference_benchmark.preferences.protocol import Approximator
 
-__all__ = ["ExtractiveApproximator"]
+__all__ = ["Approximator", "ExtractiveApproximator"]

@@ -58,23 +58,22 @@ class Summary:
     steps: np.ndarray
 
 
-def collect(interactions: pl.DataFrame, vocabulary: Vocabulary, *, progress: bool = True) -> pl.DataFrame:
+def collect(interactions: pl.DataFrame, vocabulary: Vocabulary) -> pl.DataFrame:
     """Evidence of every single interaction.
 
     Args:
         interactions: row (position of the user and step in the result), user (position), step, length (of the
             user's history), item_id, rating, review.
         vocabulary: of the data set.
-        progress: whether to show bars.
 
     Returns:
         user, step, length, aspect, weight: above 0 for, below 0 against; one row per user, step and aspect.
     """
     strength = (pl.col("rating") - 3).abs() / 2
     sign = pl.when(pl.col("polarity") == POSITIVE).then(1.0).otherwise(-1.0)
-    rows = interactions.with_columns(polarity=review_polarity(interactions, progress=progress))
+    rows = interactions.with_columns(polarity=review_polarity(interactions))
     rows = rows.with_columns(verdict=sign * strength.fill_null(0.5).clip(lower_bound=_FAINT))
-    mentioned = _mentions(rows, vocabulary, progress)
+    mentioned = _mentions(rows, vocabulary)
     explained = mentioned.select("row").unique().with_columns(explained=True)
     owned = rows.join(vocabulary.of_items, on="item_id").join(explained, on="row", how="left")
     share = pl.when(pl.col("explained")).then(_UNMENTIONED).otherwise(1.0)
@@ -127,7 +126,7 @@ def summarise(
     return Summary(index, score, steps)
 
 
-def _mentions(rows: pl.DataFrame, vocabulary: Vocabulary, progress: bool) -> pl.DataFrame:
+def _mentions(rows: pl.DataFrame, vocabulary: Vocabulary) -> pl.DataFrame:
     """Aspects that reviews mention, with the tone in which they do: row, aspect, weight."""
     patterns = vocabulary.patterns()
     none = pl.DataFrame(schema={"row": rows.schema["row"], "aspect": pl.UInt32, "weight": pl.Float64})
@@ -145,7 +144,7 @@ def _mentions(rows: pl.DataFrame, vocabulary: Vocabulary, progress: bool) -> pl.
     for idiom, replacement in _IDIOMS.items():
         bare = bare.str.replace_all(idiom.replace(" ", " +"), replacement)
     told = told.with_columns(bare=bare.str.replace_all(r"\s+", " ").str.strip_chars())
-    told = told.with_columns(tone=compound_scores(told["bare"], progress=progress))
+    told = told.with_columns(tone=compound_scores(told["bare"]))
     polar = pl.col("tone").abs() >= _POLAR
     told = told.with_columns(tone=pl.when(polar).then("tone").otherwise(pl.col("verdict") * _FAINT))
     told = told.explode("pattern").join(patterns, on="pattern")

@@ -24,6 +24,7 @@ __all__ = ["ExtractiveApproximator"]
 
 _SENTENCES = 5
 _MAX_NEGATIVE = 3
+_KIND_DISLIKED = 0.2
 _POSITIVE_PLACES, _NEGATIVE_PLACES, _NOUN_PLACES = 12, 6, 6
 
 
@@ -55,10 +56,12 @@ class ExtractiveApproximator:
         vocabulary = Vocabulary.of(tables)
         rows = _rows(tables)
         first_row = np.flatnonzero(rows["step"].to_numpy() == 0)
-        evidence = collect(rows, vocabulary, progress=self.progress)
+        evidence = collect(rows, vocabulary)
         count = rows.height
         liked = summarise(evidence, count, first_row, vocabulary.weight, places=_POSITIVE_PLACES)
-        disliked = summarise(evidence, count, first_row, vocabulary.weight, places=_NEGATIVE_PLACES, sign=-1)
+        # One bad tuner is no reason to avoid tuners.
+        weight = vocabulary.weight * np.where(vocabulary.noun_of_aspect >= 0, _KIND_DISLIKED, 1.0)
+        disliked = summarise(evidence, count, first_row, weight, places=_NEGATIVE_PLACES, sign=-1)
         kinds = rows.join(vocabulary.noun_of_items, on="item_id").select(
             "user", "step", "length", aspect="noun", weight=pl.lit(1.0)
         )
@@ -85,19 +88,20 @@ def _write(
     positives = _SENTENCES - negatives
     likes = group(liked, positives, (seed[:, None] + place) % 3)
     dislikes = group(disliked, negatives, (seed[:, None] + place) % 2)
-    named = np.where(likes[:, :, 0] >= 0, shared_noun(liked, likes, nouns), -1)
+    named_likes = np.where(likes[:, :, 0] >= 0, shared_noun(liked, likes, nouns), -1)
+    named_dislikes = np.where(dislikes[:, :, 0] >= 0, shared_noun(disliked, dislikes, nouns), -1)
     # Positive sentences stand first; those of a row's negative part follow at its own places.
     is_negative = place >= positives[:, None]
-    shifted = np.take_along_axis(dislikes, np.maximum(place - positives[:, None], 0)[:, :, None], axis=1)
+    shift = np.maximum(place - positives[:, None], 0)
+    shifted = np.take_along_axis(dislikes, shift[:, :, None], axis=1)
+    named = np.where(is_negative, np.take_along_axis(named_dislikes, shift, axis=1), named_likes)
     aspects = np.where(is_negative[:, :, None], _positions(disliked, shifted), _positions(liked, likes))
     empty = aspects[:, :, 0] < 0
     repeat = np.where(empty, np.cumsum(empty, axis=1) - 1, -1)
     # A sentence without aspects of its own restates the row's strongest ones.
     aspects = np.where(empty[:, :, None], _strongest(liked, aspects.shape[2]), aspects)
     variant = _checksums(vocabulary.aspects)[aspects[:, :, 0]]
-    named = np.where(is_negative | empty, -1, named)
-    # What names the kind need not be said of it again.
-    aspects = np.where(aspects == _same(vocabulary.nouns, vocabulary.aspects)[named][:, :, None], -1, aspects)
+    named, aspects = _named(vocabulary, np.where(empty, -1, named), aspects)
     frame = pl.DataFrame(
         {
             "row": np.repeat(np.arange(rows.height), _SENTENCES),
@@ -144,11 +148,24 @@ def _in_words(words: pl.Series, positions: np.ndarray) -> pl.Series:
     return words.gather(index)
 
 
-def _same(words: pl.Series, others: pl.Series) -> np.ndarray:
-    """Position of each word among the others, -2 where it is not there, and at the end -2. Shape: (len(words) + 1,)."""
-    places = pl.DataFrame({"word": others, "place": np.arange(len(others))})
-    found = words.to_frame("word").join(places, on="word", how="left", maintain_order="left")["place"]
-    return np.append(found.fill_null(-2).to_numpy(), -2)
+def _named(vocabulary: Vocabulary, named: np.ndarray, aspects: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The kind that each sentence speaks of, and its aspects without those that only name the kind.
+
+    An aspect that is a kind itself ("guitar strap") takes the place of none, and of a wider one ("straps").
+
+    Args:
+        vocabulary: of the data set.
+        named: positions among the nouns, -1 for none. Shape: (R, S).
+        aspects: positions, -1 for none. Shape: (R, S, K).
+    """
+    of_aspect, head = np.append(vocabulary.noun_of_aspect, -1), np.append(vocabulary.noun_head, -1)
+    own = of_aspect[aspects]
+    for place in range(aspects.shape[2]):
+        kind = own[:, :, place]
+        wider = (head[kind] == head[named]) & (np.append(vocabulary.noun_words, 0)[kind] > 1)
+        named = np.where((kind >= 0) & ((named < 0) | wider), kind, named)
+    says_kind = (own >= 0) & (named >= 0)[:, :, None] & (head[own] == head[named][:, :, None])
+    return named, np.where(says_kind, -1, aspects)
 
 
 def _listed(words: pl.Series, positions: np.ndarray, wanted: np.ndarray) -> pl.Series:

@@ -13,6 +13,8 @@ import numpy as np
 import polars as pl
 
 from preference_benchmark.preferences.mining import mine_aspects
+from preference_benchmark.preferences.names import Names
+from preference_benchmark.preferences.noun_phrases import describe_by_reviews
 from preference_benchmark.preferences.words import no_aspects, plain
 from preference_benchmark.tables import Tables
 
@@ -24,6 +26,8 @@ _NOUNS = {"steam": "games"}
 _DEFAULT_NOUN = "products"
 # Sources that know nothing of their items but a few words: these tell aspects and kind by their order.
 _TITLES_ALONE = ("sequences",)
+# Where a source had to take aspects from reviews, its report says so.
+_IN_REVIEWERS_WORDS = "items with aspects in their reviewers' words"
 # Below this share of items with aspects they are mined from text instead.
 _ENOUGH = 0.5
 # So many items must have an aspect for it to count half of what its rarity says.
@@ -47,6 +51,10 @@ class Vocabulary:
         nouns: M words for kinds of items, sorted.
         noun_of_items: item_id, noun (position); at most one row per item.
         noun: what items of this data set are called in general.
+        noun_of_aspect: the noun that an aspect is ("guitar strap" is "guitar straps"), -1 where it is none. Shape:
+            (A,).
+        noun_head: number of each noun's last word; nouns that share it are kinds of one thing. Shape: (M,).
+        noun_words: how many words each noun has. Shape: (M,).
     """
 
     aspects: pl.Series
@@ -56,16 +64,27 @@ class Vocabulary:
     nouns: pl.Series
     noun_of_items: pl.DataFrame
     noun: str
+    noun_of_aspect: np.ndarray
+    noun_head: np.ndarray
+    noun_words: np.ndarray
 
     @classmethod
     def of(cls, tables: Tables) -> Vocabulary:
-        """The vocabulary of a data set; aspects are mined from titles where most items have no others."""
+        """The vocabulary of a data set.
+
+        Aspects are the items' own. Where these were only words of reviewers, they are phrases that reviews of the
+        training period call things by; where items have hardly any, they are mined from titles.
+        """
         items = tables.items
         source = tables.report.source
         having = items.filter(pl.col("aspects").list.len() > 0).height
-        mined = source in _TITLES_ALONE or having < _ENOUGH * items.height
-        if mined:
-            described = mine_aspects(items)
+        before = _SINGLE_WORD
+        if tables.report.notes.get(_IN_REVIEWERS_WORDS, 0) > _ENOUGH * items.height:
+            reviews = tables.training_period().select("item_id", "review")
+            described = describe_by_reviews(items, reviews, Names.of(tables).brands)
+            before = _any_of(described["adjectives"].explode().drop_nulls().unique())
+        elif source in _TITLES_ALONE or having < _ENOUGH * items.height:
+            described, before = mine_aspects(items), r"."
         else:
             columns = [name for name in _NOUN_COLUMNS if items.schema.get(name) == pl.String]
             noun = _in_the_plural(pl.col(columns[0])) if columns else pl.lit(None, dtype=pl.String)
@@ -73,7 +92,6 @@ class Vocabulary:
         of_items, phrases = _numbered(described)
         having = np.bincount(of_items["aspect"].to_numpy(), minlength=len(phrases))
         noun_of_items, nouns = _places(described.filter(pl.col("noun") != ""), "noun")
-        before = r"." if mined else _SINGLE_WORD
         return cls(
             aspects=phrases,
             weight=_telling(having, items.height),
@@ -82,6 +100,9 @@ class Vocabulary:
             nouns=nouns,
             noun_of_items=noun_of_items.select("item_id", "noun"),
             noun=_NOUNS.get(source, _DEFAULT_NOUN),
+            noun_of_aspect=_same(phrases, nouns),
+            noun_head=_plain_words(nouns).list.last().rank("dense").fill_null(0).to_numpy().astype(np.int64),
+            noun_words=_plain_words(nouns).list.len().to_numpy().astype(np.int64),
         )
 
     def patterns(self) -> pl.DataFrame:
@@ -112,6 +133,26 @@ def _places(frame: pl.DataFrame, column: str) -> tuple[pl.DataFrame, pl.Series]:
     distinct = frame[column].drop_nulls().unique().sort()
     places = distinct.to_frame(column).with_row_index("place")
     return frame.join(places, on=column).with_columns(pl.col("place").alias(column)).drop("place"), distinct
+
+
+def _plain_words(texts: pl.Series) -> pl.Series:
+    """Words of each text in plain form."""
+    form = plain(pl.col("text")).str.strip_chars().str.split("  ")
+    return texts.rename("text").to_frame().select(form.alias("words"))["words"]
+
+
+def _same(words: pl.Series, others: pl.Series) -> np.ndarray:
+    """Position of each word among the others, -1 where it is not there; "cable" and "cables" are the same word."""
+    places = pl.DataFrame({"word": others, "place": np.arange(len(others))})
+    places = places.with_columns(word=plain(pl.col("word"))).unique("word", keep="first", maintain_order=True)
+    asked = words.rename("word").to_frame().with_columns(word=plain(pl.col("word")))
+    found = asked.join(places, on="word", how="left", maintain_order="left")["place"]
+    return found.fill_null(-1).to_numpy().astype(np.int64)
+
+
+def _any_of(words: pl.Series) -> str:
+    """A regular expression that matches these words and no others."""
+    return f"^(?:{'|'.join(words.sort())})$" if len(words) else "^$"
 
 
 def _telling(having: np.ndarray, num_items: int) -> np.ndarray:

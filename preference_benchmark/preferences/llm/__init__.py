@@ -1,0 +1,29 @@
+"""Preferences written by a language model: what is asked, who is asked, what of the answers is kept."""
+
+from __future__ import annotations
+
+from preference_benchmark.preferences.llm.accounting import Estimate, Prices, WritingReport
+from preference_benchmark.preferences.llm.approximator import Interrupted, LlmApproximator, first_users
+from preference_benchmark.preferences.llm.engine import Completion, Engine, Key, Request, Sampling
+from preference_benchmark.preferences.llm.local_model import LocalModel
+from preference_benchmark.preferences.llm.prompts import PROMPTS, Prompt, prompt_named
+from preference_benchmark.preferences.llm.server import OpenAIServer
+
+__all__ = [
+    "PROMPTS",
+    "Completion",
+    "Engine",
+    "Estimate",
+    "Interrupted",
+    "Key",
+    "LlmApproximator",
+    "LocalModel",
+    "OpenAIServer",
+    "Prices",
+    "Prompt",
+    "Request",
+    "Sampling",
+    "WritingReport",
+    "first_users",
+    "prompt_named",
+]

@@ -1,0 +1,312 @@
+"""Preferences written by a language model: ask, keep the answers, judge the entries, ask again, count.
+
+As in Preference Discerning (Paischer et al. 2025, arXiv:2412.08604) the model is asked once per user and step, and a
+step counts only with enough usable entries. What is unusable is asked again; what stays unusable is counted and the
+step left out. Answers are kept as they came, so a run that was killed continues where it stood.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+from tqdm.auto import tqdm
+
+from preference_benchmark.preferences.llm.accounting import Estimate, Prices, WritingReport, estimate
+from preference_benchmark.preferences.llm.answers import Answer, AnswerCache
+from preference_benchmark.preferences.llm.engine import FINISHED, LOST, REFUSED, Completion, Engine, Key, Request
+from preference_benchmark.preferences.llm.interruption import stop_on_signals
+from preference_benchmark.preferences.llm.parsing import entries
+from preference_benchmark.preferences.llm.prompts import Prompt
+from preference_benchmark.preferences.llm.rules import judged
+from preference_benchmark.preferences.llm.windows import Windows, windows
+from preference_benchmark.preferences.names import Names
+from preference_benchmark.sentiment import preference_polarity
+from preference_benchmark.tables import Tables
+
+__all__ = ["Interrupted", "LlmApproximator", "first_users"]
+
+PREFERENCES = 5
+_REFRESH_SECONDS = 2.0
+_ENTRY = {"user_id": pl.String, "step": pl.Int64, "attempt": pl.Int64, "text": pl.String}
+
+
+class Interrupted(RuntimeError):
+    """The run was stopped; what was answered is kept, and the next run continues."""
+
+
+class LlmApproximator:
+    """Up to five preferences per user and step, from a language model.
+
+    Args:
+        engine: runs the model: `OpenAIServer` or `LocalModel`.
+        prompt: what is asked; the engine's own.
+        cache: folder of the answers.
+        retries: how often an unusable answer is asked for again.
+        limit: write about so many users only: those that `first_users` gives; None for all.
+        prices: of tokens.
+        polarity: says of texts whether they are "positive" or "negative"; default: the paper's rule.
+        progress: whether to show progress bars.
+
+    Attributes:
+        report: of the last call.
+
+    Raises:
+        ValueError: if `retries` is negative or `limit` is not positive.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        prompt: Prompt,
+        cache: str | Path,
+        *,
+        retries: int = 2,
+        limit: int | None = None,
+        prices: Prices | None = None,
+        polarity: Callable[[pl.Series], pl.Series] = preference_polarity,
+        progress: bool = True,
+    ) -> None:
+        if retries < 0:
+            raise ValueError(f"retries={retries} is negative; pass 0 to ask once.")
+        if limit is not None and limit < 1:
+            raise ValueError(f"limit={limit} leaves no user; pass at least 1, or None for all.")
+        self.engine, self.prompt, self.folder = engine, prompt, Path(cache)
+        self.retries, self.limit, self.prices = retries, limit, prices or Prices()
+        self.polarity, self.progress = polarity, progress
+        self.version = prompt.version(engine.sampling)
+        self.report: WritingReport | None = None
+
+    def __call__(self, tables: Tables) -> pl.DataFrame:
+        """Preferences after every step of every user, as far as the model gave usable ones.
+
+        Returns:
+            user_id, step, rank (0 to 4, positive ones first), text (distinct within user and step), sentiment;
+            sorted by user_id, step, rank. Steps without enough usable entries are absent and counted in `report`.
+
+        Raises:
+            Interrupted: if the run was stopped by a signal before everything was asked.
+            RuntimeError: if the server cannot be used at all.
+        """
+        # A few users would not show which words are names.
+        names = Names.of(tables)
+        tables = first_users(tables, self.limit)
+        asked = windows(tables, self.prompt)
+        run = _Run(self, asked, names)
+        with self._cache() as cache, stop_on_signals() as stop:
+            for attempt in range(self.retries + 1):
+                due = run.due(cache, attempt)
+                if not due or stop.is_set():
+                    break
+                run.ask(cache, due, stop)
+            cache.reload()
+            found = run.judged(cache, self.retries + 1)
+            self.report = run.account(cache, found)
+            if stop.is_set():
+                raise Interrupted(
+                    f"stopped with {len(cache):,} answers kept in {cache.folder}; run the same command to continue."
+                )
+            return self._table(run.usable(found), tables)
+
+    def estimate(self, tables: Tables) -> Estimate:
+        """What a call would take; nothing is sent."""
+        tables = first_users(tables, self.limit)
+        requests = self._requests(windows(tables, self.prompt).frame)
+        with self._cache() as cache:
+            found = {place: cache.get(request) for place, request in enumerate(requests)}
+        known = {place: answer for place, answer in found.items() if answer is not None}
+        users = tables.interactions["user_id"].n_unique()
+        return estimate(requests, known, users, self.prompt.entries, self.prices)
+
+    def _cache(self) -> AnswerCache:
+        shown = {"system": self.prompt.system, "template": self.prompt.template, "examples": self.prompt.examples}
+        about = {"prompt": shown, "sampling": self.engine.sampling.as_dict()}
+        return AnswerCache(self.folder, self.engine.model, self.version, about)
+
+    def _requests(self, asked: pl.DataFrame) -> list[Request]:
+        """Requests about windows, in batches of texts of similar length: sorted by length, then user and step."""
+        ordered = asked.sort(pl.col("window").str.len_chars(), "user_id", "step")
+        return [
+            self._request(Key(user, step, 0), window, digest)
+            for user, step, window, digest in ordered.select("user_id", "step", "window", "digest").iter_rows()
+        ]
+
+    def _request(self, key: Key, window: str, digest: str) -> Request:
+        # A seed of its own for every question and attempt, below 2^31 as some servers want it.
+        drawn = hashlib.sha256(f"{self.engine.sampling.seed}/{digest}/{key}".encode()).digest()
+        return Request(key, self.prompt.messages(window), digest, int.from_bytes(drawn[:4], "big") >> 1)
+
+    def _table(self, usable: pl.DataFrame, tables: Tables) -> pl.DataFrame:
+        """Usable entries as preferences: user_id, step, rank, text, sentiment."""
+        steps = tables.interactions.select("user_id", "step")
+        reach = pl.int_ranges(0, self.prompt.carried)
+        carried = usable.with_columns(age=reach).explode("age").with_columns(pl.col("step") + pl.col("age"))
+        carried = carried.join(steps, on=["user_id", "step"], how="semi")
+        carried = carried.sort("user_id", "step", "age", "place").unique(
+            ["user_id", "step", "form"], keep="first", maintain_order=True
+        )
+        carried = carried.with_columns(sentiment=self.polarity(carried["text"]))
+        kept = carried.filter(pl.int_range(pl.len()).over("user_id", "step") < PREFERENCES)
+        kept = kept.sort("user_id", "step", "sentiment", "age", "place", descending=[False, False, True, False, False])
+        rank = pl.int_range(pl.len()).over("user_id", "step")
+        return kept.select("user_id", "step", rank.alias("rank"), "text", "sentiment")
+
+
+class _Run:
+    """One call: which questions are open, and what came of them."""
+
+    def __init__(self, approximator: LlmApproximator, asked: Windows, names: Names) -> None:
+        self.approximator, self.asked, self.names = approximator, asked, names
+        self.requests = approximator._requests(asked.frame)
+        self.sent = 0
+        self.lost: Counter[str] = Counter()
+        self._last = time.monotonic()
+
+    def due(self, cache: AnswerCache, attempt: int) -> list[Request]:
+        """The questions of this attempt: all at first, then those whose answers so far are not enough.
+
+        A question that got no answer at the attempt before is left for the next run.
+        """
+        if attempt == 0:
+            return self.requests
+        again = []
+        enough = self._enough(self.judged(cache, attempt))
+        for request in self.requests:
+            before = cache.find(request.key._replace(attempt=attempt - 1), request.window)
+            if before is None or before.finish == REFUSED or (request.key.user_id, request.key.step) in enough:
+                continue
+            again.append(self._repeated(request, attempt))
+        return again
+
+    def ask(self, cache: AnswerCache, due: Sequence[Request], stop: threading.Event) -> None:
+        """Send what has no answer yet, in the batches that an uninterrupted run would make."""
+        approximator = self.approximator
+        size = approximator.engine.batch_size
+        attempt = due[0].key.attempt
+        words = "Asking the model" if attempt == 0 else f"Asking again ({attempt})"
+        with tqdm(total=len(due), desc=words, unit="request", disable=not approximator.progress) as bar:
+
+            def deliver(completions: Sequence[Completion]) -> None:
+                now = time.monotonic()
+                seconds, self._last = (now - self._last) / len(completions), now
+                kept = [Answer.of(completion, seconds) for completion in completions if completion.finish != LOST]
+                cache.add(kept)
+                self.sent += len(kept)
+                self.lost.update(completion.error for completion in completions if completion.finish == LOST)
+                bar.update(len(completions))
+
+            def batches() -> Iterator[list[Request]]:
+                looked = time.monotonic()
+                for start in range(0, len(due), size):
+                    if time.monotonic() - looked > _REFRESH_SECONDS:
+                        cache.refresh()
+                        looked = time.monotonic()
+                    batch = due[start : start + size]
+                    missing = [request for request in batch if cache.get(request) is None]
+                    bar.update(len(batch) - len(missing))
+                    if missing:
+                        yield missing
+
+            self._last = time.monotonic()
+            approximator.engine.run(batches(), deliver, stop)
+
+    def usable(self, found: pl.DataFrame) -> pl.DataFrame:
+        """Entries of the steps that have enough: user_id, step, place, text, form."""
+        kept = found.filter(pl.col("rejected").is_null())
+        kept = kept.with_columns(place=pl.int_range(pl.len()).over("user_id", "step"))
+        kept = kept.filter(pl.len().over("user_id", "step") >= self.approximator.prompt.entries)
+        kept = kept.filter(pl.col("place") < self.approximator.prompt.entries)
+        return kept.select("user_id", "step", "place", "text", form=pl.col("text").str.to_lowercase())
+
+    def account(self, cache: AnswerCache, found: pl.DataFrame) -> WritingReport:
+        """What came of everything, with the judged entries."""
+        approximator, asked = self.approximator, self.asked
+        answers = self._answers(cache, approximator.retries + 1)
+        enough = self._enough(found)
+        steps: Counter[str] = Counter({"nothing to ask about": asked.unasked})
+        for request in self.requests:
+            key = (request.key.user_id, request.key.step)
+            steps["written" if key in enough else "failed" if self._settled(cache, request) else "unfinished"] += 1
+        yielding = set(found.filter(pl.col("rejected").is_null()).select("user_id", "step", "attempt").rows())
+        kinds: Counter[str] = Counter({"sent in this run": self.sent})
+        for answer in answers:
+            usable = tuple(answer.key) in yielding
+            kinds["refused" if answer.finish == REFUSED else "usable" if usable else "unusable"] += 1
+            kinds["cut off"] += answer.finish == "length"
+        report = WritingReport(
+            approximator="llm",
+            model=approximator.engine.model,
+            prompt=approximator.version,
+            users=len({user for user, _ in enough}),
+            steps=dict(steps),
+            answers=dict(kinds),
+            rejected=dict(found["rejected"].drop_nulls().value_counts(sort=True).iter_rows()),
+            faults=dict(approximator.engine.faults),
+            lost=dict(self.lost),
+            reviews={"shortened": asked.shortened, "cleaned": asked.cleaned},
+            damaged=cache.damaged,
+        )
+        report.count_tokens(answers, approximator.prices)
+        return report
+
+    def _settled(self, cache: AnswerCache, request: Request) -> bool:
+        """Whether no further attempt would be made."""
+        last = cache.find(request.key._replace(attempt=self.approximator.retries), request.window)
+        first = cache.find(request.key, request.window)
+        return last is not None or (first is not None and self._answers_of(cache, request)[-1].finish == REFUSED)
+
+    def _repeated(self, request: Request, attempt: int) -> Request:
+        again = self.approximator._request(request.key._replace(attempt=attempt), "", request.window)
+        return Request(again.key, request.messages, request.window, again.seed)
+
+    def _answers_of(self, cache: AnswerCache, request: Request) -> list[Answer]:
+        keys = (request.key._replace(attempt=attempt) for attempt in range(self.approximator.retries + 1))
+        return [answer for key in keys if (answer := cache.find(key, request.window)) is not None]
+
+    def _answers(self, cache: AnswerCache, attempts: int) -> list[Answer]:
+        """Known answers of the first attempts, in order of user, step and attempt."""
+        found = [answer for request in self.requests for answer in self._answers_of(cache, request)]
+        return sorted((answer for answer in found if answer.attempt < attempts), key=lambda answer: answer.key)
+
+    def judged(self, cache: AnswerCache, attempts: int) -> pl.DataFrame:
+        """Entries of the first attempts' answers, judged: user_id, step, attempt, text, rejected."""
+        prompt = self.approximator.prompt
+        rows = [
+            (answer.user_id, answer.step, answer.attempt, text)
+            for answer in self._answers(cache, attempts)
+            if answer.finish in FINISHED
+            for text in (entries(answer.text) if prompt.json_answer else _first_line(answer.text))
+        ]
+        found = pl.DataFrame(rows, schema=_ENTRY, orient="row")
+        return judged(found, self.asked.frame, self.names, [wish for _, wish in prompt.examples])
+
+    def _enough(self, found: pl.DataFrame) -> set[tuple[str, int]]:
+        """User and step of those with enough usable entries."""
+        counts = found.filter(pl.col("rejected").is_null()).group_by("user_id", "step").len()
+        return set(
+            counts.filter(pl.col("len") >= self.approximator.prompt.entries).select("user_id", "step").iter_rows()
+        )
+
+
+def first_users(tables: Tables, limit: int | None) -> Tables:
+    """The tables with the interactions of so many users.
+
+    Which ones depends on nothing but their ids, and a larger limit keeps those of a smaller one.
+    """
+    if limit is None:
+        return tables
+    users = tables.interactions["user_id"].unique().to_list()
+    chosen = sorted(users, key=lambda user: hashlib.sha256(user.encode()).digest())[:limit]
+    kept = tables.interactions.filter(pl.col("user_id").is_in(chosen))
+    return replace(tables, interactions=kept)
+
+
+def _first_line(text: str) -> list[str]:
+    lines = [line.strip() for line in text.strip().splitlines()]
+    return lines[:1] if lines and lines[0] else []

@@ -1,0 +1,163 @@
+"""Completions from a chat model on this machine, through transformers: batches, the model's own chat template.
+
+With xgrammar installed, answers are held to the prompt's JSON schema while they are written. A batch always holds
+the same requests and draws from its own seed, so that a run that was killed and continued writes what an
+uninterrupted one would have.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+from preference_benchmark.preferences.llm.engine import REFUSED, Completion, Deliver, Request, Sampling
+from preference_benchmark.preferences.llm.prompts import Prompt
+
+__all__ = ["LocalModel"]
+
+_LEAST_CONTEXT = 256
+
+
+class LocalModel:
+    """An engine that runs a causal language model here.
+
+    Args:
+        name_or_path: a Hub name or a local folder.
+        prompt: says what form the answer has and where it ends.
+        sampling: how answers are drawn.
+        batch_size: requests per forward pass.
+        device: as torch names it; default: the accelerator if there is one.
+        dtype: as `from_pretrained` takes it; "auto" is the checkpoint's own.
+        constrained: whether answers are held to the JSON schema; default: if xgrammar is installed.
+
+    Raises:
+        ValueError: if `batch_size` is not positive, or if the model has no chat template and the prompt needs one.
+        ImportError: if `constrained` is asked for without xgrammar.
+    """
+
+    def __init__(
+        self,
+        name_or_path: str | Path,
+        prompt: Prompt,
+        *,
+        sampling: Sampling | None = None,
+        batch_size: int = 8,
+        device: str | None = None,
+        dtype: str = "auto",
+        constrained: bool | None = None,
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size} is not positive; pass at least 1.")
+        if constrained and find_spec("xgrammar") is None:
+            raise ImportError(
+                "constrained=True needs the package xgrammar; `pip install mender[constrained]`, or leave it out."
+            )
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        self.model, self.prompt = str(name_or_path), prompt
+        self.sampling = sampling or Sampling()
+        self.batch_size = batch_size
+        self.faults: Counter[str] = Counter()
+        self.tokenizer = AutoTokenizer.from_pretrained(self.model, padding_side="left")
+        if self.tokenizer.chat_template is None and not prompt.examples:
+            raise ValueError(
+                f"{self.model} has no chat template, so it is a base model that cannot follow the prompt "
+                f"{prompt.name!r}; use the prompt 'few-shot', or a chat model."
+            )
+        if self.tokenizer.pad_token is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.network = AutoModelForCausalLM.from_pretrained(self.model, dtype=dtype).to(device).eval()
+        self._processor = self._constraint(find_spec("xgrammar") is not None if constrained is None else constrained)
+
+    @property
+    def constrained(self) -> bool:
+        """Whether answers are held to the prompt's JSON schema."""
+        return self._processor is not None
+
+    def run(self, batches: Iterator[list[Request]], deliver: Deliver, stop: threading.Event) -> None:
+        """Complete all requests, batch by batch, as `Engine.run` says."""
+        for batch in batches:
+            if stop.is_set():
+                return
+            deliver(self._complete(batch))
+
+    def _complete(self, batch: list[Request]) -> list[Completion]:
+        texts = [self._text(request) for request in batch]
+        lengths = [len(tokens) for tokens in self.tokenizer(texts, add_special_tokens=self._bare)["input_ids"]]
+        room = max(self._context() - self.sampling.max_tokens, _LEAST_CONTEXT)
+        fitting = [number for number, length in enumerate(lengths) if length <= room]
+        done = {
+            number: Completion(batch[number], "", REFUSED, error=f"{length} tokens do not fit into {room}")
+            for number, length in enumerate(lengths)
+            if length > room
+        }
+        if fitting:
+            answers = self._generate([texts[number] for number in fitting], batch[fitting[0]].seed)
+            for number, (text, finish, written) in zip(fitting, answers, strict=True):
+                done[number] = Completion(batch[number], text, finish, lengths[number], written)
+        return [done[number] for number in range(len(batch))]
+
+    def _generate(self, texts: list[str], seed: int) -> list[tuple[str, str, int]]:
+        """Text, how it ended and tokens written, per text."""
+        import torch
+
+        inputs = self.tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=self._bare)
+        inputs = inputs.to(self.network.device)
+        drawn = self.sampling.temperature > 0
+        how = {"temperature": self.sampling.temperature, "top_p": self.sampling.top_p} if drawn else {}
+        if self._processor is not None:
+            how["logits_processor"] = [self._processor()]
+        if self.prompt.stops:
+            how |= {"stop_strings": list(self.prompt.stops), "tokenizer": self.tokenizer}
+        with torch.random.fork_rng(), torch.inference_mode():
+            torch.manual_seed(seed)
+            output = self.network.generate(
+                **inputs,
+                do_sample=drawn,
+                max_new_tokens=self.sampling.max_tokens,
+                pad_token_id=self.tokenizer.pad_token_id,
+                **how,
+            )
+        written = output[:, inputs["input_ids"].shape[1] :].tolist()
+        found = []
+        for tokens in written:
+            while tokens and tokens[-1] == self.tokenizer.pad_token_id:
+                tokens.pop()
+            text = self.tokenizer.decode(tokens, skip_special_tokens=True)
+            cut = len(tokens) >= self.sampling.max_tokens and not any(stop in text for stop in self.prompt.stops)
+            found.append((text, "length" if cut else "stop", len(tokens)))
+        return found
+
+    @property
+    def _bare(self) -> bool:
+        """Whether texts lack the special tokens that a chat template writes."""
+        return self.tokenizer.chat_template is None
+
+    def _text(self, request: Request) -> str:
+        messages = list(request.messages)
+        if self._bare:
+            return "".join(message["content"] for message in messages)
+        return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+
+    def _context(self) -> int:
+        """Most tokens that the model takes."""
+        longest = getattr(self.network.config.get_text_config(), "max_position_embeddings", None)
+        return min(longest or 1 << 30, self.tokenizer.model_max_length)
+
+    def _constraint(self, wanted: bool) -> Callable[[], object] | None:
+        """Makes a logits processor for one batch that allows only the prompt's schema."""
+        if not wanted or self.prompt.schema is None:
+            return None
+        import xgrammar
+        from xgrammar.contrib.hf import LogitsProcessor
+
+        vocabulary = self.network.config.get_text_config().vocab_size
+        known = xgrammar.TokenizerInfo.from_huggingface(self.tokenizer, vocab_size=vocabulary)
+        grammar = xgrammar.GrammarCompiler(known).compile_json_schema(json.dumps(self.prompt.schema))
+        return lambda: LogitsProcessor(grammar)

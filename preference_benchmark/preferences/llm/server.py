@@ -1,0 +1,240 @@
+"""Completions from any OpenAI-compatible server: vLLM, TGI, llama.cpp, `transformers serve`, or a hosted one.
+
+This is the road past one machine: the server is the engine. Requests run side by side up to a bound; those that fail
+for a passing reason are repeated with growing pauses, and a server that says "too many requests" holds back all of
+them; those that the server refuses for good are counted and not repeated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from preference_benchmark.preferences.llm.engine import LOST, REFUSED, Completion, Deliver, Request, Sampling
+from preference_benchmark.preferences.llm.prompts import Prompt
+from preference_benchmark.preferences.llm.throttle import Throttle, pause
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+__all__ = ["RESPONSE_FORMATS", "OpenAIServer"]
+
+RESPONSE_FORMATS = ("json_schema", "json_object", "text")
+
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.5, 60.0
+_HOLDING_BACK = 429
+_PASSING_STATUS = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529})
+# No request can succeed after these.
+_FATAL_STATUS = frozenset({401, 403, 404, 405})
+# A server that refuses so many before it has answered one refuses the way it is asked.
+_REFUSALS_AT_START = 5
+_CHARACTERS_PER_TOKEN = 4
+
+
+class OpenAIServer:
+    """An engine that asks a server.
+
+    Args:
+        model: as the server names it.
+        prompt: says what form the answer has and where it ends.
+        base_url: such as "http://127.0.0.1:8000/v1"; default: the environment's OPENAI_BASE_URL, else OpenAI's.
+        api_key: default: the environment's OPENAI_API_KEY. Servers of one's own often need none.
+        sampling: how answers are drawn.
+        response_format: how JSON is asked for: "json_schema" (the server sees to it that answers fit), "json_object",
+            or "text" (the prompt alone), for servers that know neither. Where the prompt asks for no JSON it is not
+            sent.
+        concurrency: requests under way at the same time.
+        tries: how often a request is sent before it counts as lost.
+        timeout: seconds to wait for an answer.
+        requests_per_minute: most requests begun in a minute.
+        tokens_per_minute: most tokens in a minute.
+        first_pause: seconds before the first repetition; each further one waits twice as long.
+
+    Raises:
+        ImportError: without the `llm` extra.
+        ValueError: if an argument is out of range.
+    """
+
+    batch_size = 64
+
+    def __init__(
+        self,
+        model: str,
+        prompt: Prompt,
+        *,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        sampling: Sampling | None = None,
+        response_format: str = "json_schema",
+        concurrency: int = 16,
+        tries: int = 6,
+        timeout: float = 120.0,
+        requests_per_minute: float | None = None,
+        tokens_per_minute: float | None = None,
+        first_pause: float = _FIRST_PAUSE_SECONDS,
+    ) -> None:
+        if response_format not in RESPONSE_FORMATS:
+            raise ValueError(f"response_format={response_format!r} is not known; pass one of {RESPONSE_FORMATS}.")
+        if concurrency < 1 or tries < 1:
+            raise ValueError(f"concurrency={concurrency}, tries={tries}: pass at least 1 of each.")
+        self.model, self.prompt = model, prompt
+        self.sampling = sampling or Sampling()
+        self.concurrency, self.tries, self.first_pause = concurrency, tries, first_pause
+        self.faults: Counter[str] = Counter()
+        self._throttle = Throttle(requests_per_minute, tokens_per_minute)
+        self._options = _options(prompt, response_format)
+        self._client_arguments = _client_arguments(base_url, api_key, timeout)
+        self._answered = self._refused = 0
+
+    def run(self, batches: Iterator[list[Request]], deliver: Deliver, stop: threading.Event) -> None:
+        """Complete all requests, as `Engine.run` says.
+
+        Raises:
+            RuntimeError: if the server lets nobody in, does not know the model, or refuses the form of the requests.
+        """
+        asyncio.run(self._run(batches, deliver, stop))
+
+    async def _run(self, batches: Iterator[list[Request]], deliver: Deliver, stop: threading.Event) -> None:
+        from openai import AsyncOpenAI
+
+        requests = (request for batch in batches for request in batch)
+        async with AsyncOpenAI(**self._client_arguments) as client:
+
+            async def work() -> None:
+                # Workers draw from one iterator, so that no more requests exist than are under way.
+                while not stop.is_set() and (request := next(requests, None)) is not None:
+                    completion = await self._complete(client, request, stop)
+                    if completion is not None:
+                        deliver([completion])
+
+            workers = [asyncio.create_task(work()) for _ in range(self.concurrency)]
+            try:
+                await asyncio.gather(*workers)
+            except BaseException:
+                # What is under way was paid for: let it come in before the error goes up.
+                stop.set()
+                await asyncio.gather(*workers, return_exceptions=True)
+                raise
+
+    async def _complete(self, client: AsyncOpenAI, request: Request, stop: threading.Event) -> Completion | None:
+        """The end of one request; None if the run was stopped before it began."""
+        from openai import APIConnectionError, APIResponseValidationError, APIStatusError, APITimeoutError
+
+        expected = request.characters // _CHARACTERS_PER_TOKEN + self.sampling.max_tokens // 4
+        reason = ""
+        for attempt in range(self.tries):
+            if not await self._throttle.wait(expected, stop):
+                return None
+            try:
+                completion = await self._ask(client, request)
+            except APIStatusError as error:
+                reason = f"HTTP {error.status_code}"
+                self.faults[reason] += 1
+                if error.status_code not in _PASSING_STATUS:
+                    return self._refusal(request, error)
+                seconds = self._pause(request, attempt, error.response.headers.get("retry-after"))
+                if error.status_code == _HOLDING_BACK:
+                    self._throttle.hold(seconds)
+            except APITimeoutError:
+                reason = "timed out"
+                self.faults[reason] += 1
+                seconds = self._pause(request, attempt)
+            except APIConnectionError as error:
+                reason = f"no connection ({type(error.__cause__).__name__})"
+                self.faults["no connection"] += 1
+                seconds = self._pause(request, attempt)
+            except (APIResponseValidationError, ValueError):  # the body is no JSON, or no chat completion
+                reason = "unreadable response"
+                self.faults[reason] += 1
+                seconds = self._pause(request, attempt)
+            else:
+                used = (completion.prompt_tokens or 0) + (completion.completion_tokens or 0)
+                self._throttle.correct(expected, used or expected)
+                self._answered += 1
+                return completion
+            if attempt + 1 < self.tries and not await pause(seconds, stop):
+                return None
+        return Completion(request, "", LOST, error=f"{reason}, {self.tries} times")
+
+    async def _ask(self, client: AsyncOpenAI, request: Request) -> Completion:
+        response = await client.chat.completions.create(
+            model=self.model,
+            messages=list(request.messages),
+            temperature=self.sampling.temperature,
+            top_p=self.sampling.top_p,
+            max_tokens=self.sampling.max_tokens,
+            seed=request.seed,
+            # Gateways that know the header do not charge twice for a request whose answer was lost on the way.
+            extra_headers={"Idempotency-Key": f"{request.window}-{request.key.attempt}-{request.seed}"},
+            **self._options,
+        )
+        choices = getattr(response, "choices", None)
+        if not choices or getattr(choices[0], "message", None) is None:
+            raise ValueError("the response is no chat completion")
+        usage = getattr(response, "usage", None)
+        content = choices[0].message.content
+        return Completion(
+            request,
+            content if isinstance(content, str) else "",
+            "length" if choices[0].finish_reason == "length" else "stop",
+            getattr(usage, "prompt_tokens", None),
+            getattr(usage, "completion_tokens", None),
+        )
+
+    def _refusal(self, request: Request, error: object) -> Completion:
+        """A request that the server will not answer; an error if it will answer none."""
+        self._refused += 1
+        message = " ".join(str(error).split())[:300]
+        status = error.status_code
+        if status in _FATAL_STATUS:
+            where = self._client_arguments.get("base_url") or "the server"
+            raise RuntimeError(
+                f"{where} answered {status} for the model {self.model!r}: {message}. Check the address (it usually "
+                "ends in /v1), the key and the model's name."
+            )
+        if not self._answered and self._refused >= _REFUSALS_AT_START:
+            raise RuntimeError(
+                f"the first {self._refused} requests were refused with {status}: {message}. If the server does not "
+                "know response_format, ask with another one (json_object or text)."
+            )
+        return Completion(request, "", REFUSED, error=message)
+
+    def _pause(self, request: Request, attempt: int, retry_after: str | None = None) -> float:
+        """Seconds until a request may be repeated: what the server says, else doubling, spread by chance."""
+        try:
+            asked = float(retry_after) if retry_after else 0.0
+        except ValueError:  # a date: rare, and the doubling pause will do
+            asked = 0.0
+        spread = random.Random(f"{request.window}-{request.key.attempt}-{attempt}").uniform(0.5, 1.0)
+        doubling = self.first_pause * 2**attempt * spread
+        return min(max(asked, doubling), _LONGEST_PAUSE_SECONDS)
+
+
+def _options(prompt: Prompt, response_format: str) -> dict[str, object]:
+    options: dict[str, object] = {}
+    if prompt.stops:
+        options["stop"] = list(prompt.stops)
+    if prompt.schema is not None and response_format == "json_schema":
+        schema = {"name": "preferences", "schema": prompt.schema, "strict": True}
+        options["response_format"] = {"type": "json_schema", "json_schema": schema}
+    elif prompt.schema is not None and response_format == "json_object":
+        options["response_format"] = {"type": "json_object"}
+    return options
+
+
+def _client_arguments(base_url: str | None, api_key: str | None, timeout: float) -> dict[str, object]:
+    try:
+        import openai  # noqa: F401
+    except ImportError as error:
+        raise ImportError("asking a server needs the package openai; `pip install mender[llm]`.") from error
+    own = base_url or os.environ.get("OPENAI_BASE_URL")
+    key = api_key or os.environ.get("OPENAI_API_KEY") or ("none" if own else None)
+    if key is None:
+        raise ValueError("no API key: set OPENAI_API_KEY, or pass base_url for a server that needs none.")
+    # Repetition is done here, where causes are counted and one pause holds for all.
+    return {"base_url": base_url, "api_key": key, "timeout": timeout, "max_retries": 0}

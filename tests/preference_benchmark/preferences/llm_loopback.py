@@ -1,0 +1,103 @@
+"""A chat-completion server on loopback that counts what it is asked and misbehaves to order."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+KINDS = ("lamps", "mugs", "pens", "cables", "chairs", "kettles", "shelves", "brushes")
+TRAITS = ("soft light", "a flat lid", "thick walls", "round edges", "a long cord", "fine tips", "warm colours")
+
+
+def good_answer(content: str) -> str:
+    """Five preferences that depend on nothing but what was asked."""
+    number = int.from_bytes(hashlib.sha256(content.encode()).digest()[:6], "big")
+    kind, trait = number % len(KINDS), number // len(KINDS)
+    wishes = [
+        f"{'Avoid' if place == 4 else 'Find'} {KINDS[(kind + place) % len(KINDS)]} with {TRAITS[trait % len(TRAITS)]}"
+        for place in range(5)
+    ]
+    return json.dumps({"preferences": wishes})
+
+
+Behaviour = Callable[[str, int, int], tuple[int, str, dict[str, str]] | str]
+
+
+class LoopbackServer:
+    """Answers `POST /v1/chat/completions`.
+
+    Args:
+        behave: gets what was asked (the last message), how often it was asked before with this seed, and the seed;
+            returns the answer's text, or a status, a raw body and headers.
+        delay: seconds before every response.
+    """
+
+    def __init__(
+        self, behave: Behaviour = lambda content, times, seed: good_answer(content), delay: float = 0.0
+    ) -> None:
+        self.asked: Counter[tuple[str, int]] = Counter()
+        self.bodies: list[dict] = []
+        self.most_at_once = self._now = 0
+        lock = threading.Lock()
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                content = body["messages"][-1]["content"]
+                with lock:
+                    times = server.asked[content, body["seed"]]
+                    server.asked[content, body["seed"]] += 1
+                    server.bodies.append(body)
+                    server._now += 1
+                    server.most_at_once = max(server.most_at_once, server._now)
+                try:
+                    time.sleep(delay)
+                    answer = behave(content, times, body["seed"])
+                finally:
+                    with lock:
+                        server._now -= 1
+                if isinstance(answer, str):
+                    answer = (200, completion(answer), {})
+                status, raw, headers = answer
+                self.send_response(status)
+                headers = {"Content-Type": "application/json", "Content-Length": str(len(raw.encode()))} | headers
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                try:
+                    self.wfile.write(raw.encode())
+                except OSError:  # the client was killed
+                    pass
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/v1"
+
+    def __enter__(self) -> LoopbackServer:
+        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def completion(text: str, finish: str = "stop", tokens: tuple[int, int] | None = (100, 60)) -> str:
+    """The body of a chat completion."""
+    usage = (
+        {"prompt_tokens": tokens[0], "completion_tokens": tokens[1], "total_tokens": sum(tokens)} if tokens else None
+    )
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish}
+    body = {"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice], "usage": usage}
+    return json.dumps(body)
