@@ -7,6 +7,8 @@ from typing import Any
 
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig, T5Config
 
+from .configuration_item_states import ItemStatesConfig
+
 __all__ = ["MenderConfig"]
 
 DECODER_DEFAULTS = {
@@ -25,7 +27,8 @@ class MenderConfig(PreTrainedConfig):
     """Shape of a `MenderForGenerativeRetrieval`.
 
     Args:
-        encoder: configuration of the language encoder, as an object or its dictionary (with `model_type`). Default: T5.
+        encoder: configuration of the language encoder or of an `ItemStatesEncoder`, as an object or its dictionary
+            (with `model_type`). Default: T5.
         decoder: configuration of the T5 decoder, or the fields in which it differs from the paper's.
         codebook_sizes: codes per level of a semantic ID, coarse to fine, the tie-breaking level last.
         num_items: rows of the item table, removed items included.
@@ -60,7 +63,8 @@ class MenderConfig(PreTrainedConfig):
             encoder = T5Config()
         elif isinstance(encoder, dict):
             encoder = dict(encoder)
-            encoder = CONFIG_MAPPING[encoder.pop("model_type", "t5")](**encoder)
+            kind = encoder.pop("model_type", "t5")
+            encoder = (ItemStatesConfig if kind == ItemStatesConfig.model_type else CONFIG_MAPPING[kind])(**encoder)
         if isinstance(decoder, PreTrainedConfig):
             decoder = decoder.to_dict()
         decoder = {**DECODER_DEFAULTS, **(decoder or {})}
