@@ -48,12 +48,13 @@ class ItemStatesConfig(PreTrainedConfig):
             )
         if getattr(text_encoder, "pad_token_id", None) is None:
             raise ValueError(f"{type(text_encoder).__name__} has no pad_token_id; set it to tell text from padding")
+        # The base class would take the attention implementation from sub-configurations that are there already.
+        super().__init__(**kwargs)
         self.text_encoder = text_encoder
         self.text_vocabulary = text_vocabulary
         self.num_states = num_states
         self.pooled = pooled
         self.max_history = max_history
-        super().__init__(**kwargs)
 
     @property
     def hidden_size(self) -> int:

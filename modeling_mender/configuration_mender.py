@@ -77,13 +77,15 @@ class MenderConfig(PreTrainedConfig):
             eos_token_id=None,
             decoder_start_token_id=0,
         )
+        kwargs["is_encoder_decoder"] = True
+        super().__init__(**kwargs)
+        # Set after the base class: it would take the attention implementation from sub-configurations it finds, and a
+        # loaded encoder without one pays no attention to padding masks.
         self.encoder = encoder
         self.decoder = T5Config(**decoder)
         self.codebook_sizes = codebook_sizes
         self.num_items = num_items
-        kwargs["is_encoder_decoder"] = True
-        super().__init__(**kwargs)
-        # Set last: the base class fills these with defaults meant for text vocabularies.
+        # And these because it fills them with defaults meant for text vocabularies.
         self.pad_token_id, self.eos_token_id, self.decoder_start_token_id = 0, None, 0
         self.tie_word_embeddings = tie_word_embeddings
 

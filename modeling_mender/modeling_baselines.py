@@ -132,9 +132,9 @@ class TextRetrievalConfig(PreTrainedConfig):
             raise ValueError(f"preference_weight={preference_weight} lies outside [0, 1]")
         if encoder is None or isinstance(encoder, dict):
             encoder = ItemStatesConfig(**{"pooled": True, "max_history": 0, **(encoder or {})})
+        super().__init__(**kwargs)
         self.encoder = encoder
         self.preference_weight, self.temperature = preference_weight, temperature
-        super().__init__(**kwargs)
 
 
 class TextRetrievalRecommender(_ScoresEveryItem):

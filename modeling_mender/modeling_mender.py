@@ -228,6 +228,9 @@ class MenderForGenerativeRetrieval(PreTrainedModel, GenerationMixin):
     def train(self, mode: bool = True) -> MenderForGenerativeRetrieval:
         """Set training mode; a frozen encoder stays in evaluation mode, so that its states never change."""
         super().train(mode)
+        # Fused optimizers change parameters without telling their version counters, so folded weights made before
+        # a training step would be taken for current ones after it.
+        self._folded = None
         if mode and not any(parameter.requires_grad for parameter in self.encoder.parameters()):
             self.encoder.eval()
         return self
