@@ -4,7 +4,7 @@
     python examples/03_finetune_lora.py outputs/corner-shop/mender-tok-seed0/model
 
 1. Load a saved model and the benchmark.   2. Put adapters on the encoder's attention.
-3. Fine-tune on the training axes; keep the best weights by validation NDCG@10.   4. Merge, save, and measure before and after.
+3. Fine-tune on the training axes, keep the best weights by validation NDCG@10.   4. Merge, save, measure.
 
 A frozen encoder's states can be cached, an adapted one's cannot: expect a sample to cost some twenty times as much.
 """

@@ -3,8 +3,8 @@
     python examples/04_evaluate.py outputs/corner-shop/mender-fid-seed0/model
     python examples/04_evaluate.py org/some-mender --source steam --data path/to/steam --output outputs/some-mender
 
-1. Load model, processor and benchmark.   2. Rank the catalogue for every test example, and again with the preferences of
-other users.   3. Print the table; write it as PNG and JSON, with the rank of every target beside it for 05_compare.py.
+1. Load model, processor and benchmark.   2. Rank the catalogue for every test example, and again with the
+preferences of other users.   3. Print the table; write it as PNG and JSON, and every rank for 05_compare.py.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Several runs side by side: one table, the paper's star plot, and which differences are more than noise.
 
-    python examples/05_compare.py outputs/corner-shop/*-seed* --reference mender-tok --output outputs/corner-shop/comparison
+    python examples/05_compare.py outputs/corner-shop/*-seed* --reference mender-tok --output outputs/comparison
 
 Each folder is what 02_train.py or 04_evaluate.py wrote. Runs of one method with several seeds become one row: the mean
 over seeds, and a bootstrap over examples that keeps the seeds of an example together. A difference to the reference is

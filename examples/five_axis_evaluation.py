@@ -104,9 +104,7 @@ def sample(examples: Dataset, limit: int | None, seed: int) -> Dataset:
     return examples.select(np.sort(np.concatenate(kept)))
 
 
-def write_results(
-    output: Path, scores: list[Score], ranks: pl.DataFrame, run: dict[str, Any], title: str
-) -> None:
+def write_results(output: Path, scores: list[Score], ranks: pl.DataFrame, run: dict[str, Any], title: str) -> None:
     """Table on the screen; five_axes.png, five_axes.json and ranks.parquet in the folder."""
     print_table(scores, KS, title)
     output.mkdir(parents=True, exist_ok=True)

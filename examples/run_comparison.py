@@ -104,12 +104,17 @@ def compare(runs: Mapping[Path, Mapping[str, Any]], reference: str | None = None
         own = [run for run in settings.values() if run["method"] == method]
         flat = [{**run, **run.get("training", {})} for run in own]
         comparison.costs[method] = {
-            name: float(np.median([run[name] for run in flat])) for name in COST_NAMES if all(name in run for run in flat)
+            name: float(np.median([run[name] for run in flat]))
+            for name in COST_NAMES
+            if all(name in run for run in flat)
         } | {"seeds": len(own)}
     comparison.runs = [
-        {name: run.get(name) for name in ("method", "seed", "commit", "command", "seconds")} for run in settings.values()
+        {name: run.get(name) for name in ("method", "seed", "commit", "command", "seconds")}
+        for run in settings.values()
     ]
-    for (matching, condition, axis), rows in hits[reference].group_by("matching", "condition", "axis", maintain_order=True):
+    for (matching, condition, axis), rows in hits[reference].group_by(
+        "matching", "condition", "axis", maintain_order=True
+    ):
         label = LABELS.get(axis, axis.replace("_", " ")) + (f" ({matching})" if matching else "")
         label += f", {condition}" if condition else ""
         comparison.cells[label] = _cells(rows.select(KEYS), hits, reference, resamples)
@@ -150,9 +155,8 @@ def _cells(keys: pl.DataFrame, hits: dict[str, pl.DataFrame], reference: str, re
     for method, table in hits.items():
         joined = keys.join(table, on=KEYS, how="left", maintain_order="left")["hit"]
         if joined.null_count():
-            raise ValueError(
-                f"{method} was not measured on {joined.null_count()} of {reference}'s examples; use the same --eval-limit"
-            )
+            missing = joined.null_count()
+            raise ValueError(f"{method} lacks {missing} of {reference}'s examples; use the same --eval-limit for both")
         values[method] = joined.to_numpy()
     # One row of weights per resample, shared by all methods: that is what makes differences paired.
     count = keys.height
@@ -194,7 +198,9 @@ def _rows(comparison: Comparison) -> list[list[str]]:
     }
     for name, title in titles.items():
         costs = [comparison.costs[method].get(name) for method in comparison.methods]
-        rows.append([title, "", *("" if cost is None else f"{cost:,.4g}" if cost < 1e4 else f"{cost:,.0f}" for cost in costs)])
+        rows.append(
+            [title, "", *("" if cost is None else f"{cost:,.4g}" if cost < 1e4 else f"{cost:,.0f}" for cost in costs)]
+        )
     return rows
 
 
@@ -221,7 +227,9 @@ def draw_stars(comparison: Comparison, path: Path) -> None:
         closed = np.append(values, values[0])
         axes.plot(np.append(angles, angles[0]), closed, color=colours(position % 10), linewidth=1.8, label=method)
         axes.fill(np.append(angles, angles[0]), closed, color=colours(position % 10), alpha=0.06)
-    axes.set_xticks(angles, [f"{label}\nbest {value:.3f}" for label, value in zip(labels, best, strict=True)], fontsize=9)
+    axes.set_xticks(
+        angles, [f"{label}\nbest {value:.3f}" for label, value in zip(labels, best, strict=True)], fontsize=9
+    )
     axes.set_yticks([0.25, 0.5, 0.75, 1.0], ["", "half", "", "best"], fontsize=8, color="grey")
     axes.set_ylim(0, 1.05)
     axes.tick_params(axis="x", pad=22)
@@ -238,9 +246,7 @@ def save_comparison(comparison: Comparison, folder: Path) -> None:
     """Write the table as Markdown and everything as JSON."""
     header, *rows = _rows(comparison)
     lines = ["| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows)]
-    cells = {
-        label: {method: vars(cell) for method, cell in cells.items()} for label, cells in comparison.cells.items()
-    }
+    cells = {label: {method: vars(cell) for method, cell in cells.items()} for label, cells in comparison.cells.items()}
     record = {
         "source": comparison.source,
         "reference": comparison.reference,

@@ -23,9 +23,7 @@ Features = list[dict[str, list[int] | int]]
 def title_to_codes(processor: MenderProcessor, examples: datasets.Dataset) -> Features:
     """An item's title, to its codes."""
     texts = [f"Item: {title}" for title in processor.titles]
-    return [
-        {"input_ids": ids, "item": row} for row, ids in enumerate(_encode(processor, texts))
-    ]
+    return [{"input_ids": ids, "item": row} for row, ids in enumerate(_encode(processor, texts))]
 
 
 def codes_to_title(processor: MenderProcessor, examples: datasets.Dataset) -> Features:
@@ -35,14 +33,11 @@ def codes_to_title(processor: MenderProcessor, examples: datasets.Dataset) -> Fe
     if mask is None:  # T5 has sentinels instead, other tokenizers at least an unknown word
         mask = tokenizer.convert_tokens_to_ids("<extra_id_0>")
         mask = tokenizer.unk_token_id if mask is None else mask
-    heading, title_heading = (
-        tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("Items:", "Title:")
-    )
+    heading, title_heading = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("Items:", "Title:"))
     before, after = processor.margins
     features: Features = []
-    for row, (ids, codes) in enumerate(
-        zip(processor.title_inputs(), processor.code_pieces(range(len(processor.titles))), strict=True)
-    ):
+    codes_of_items = processor.code_pieces(range(len(processor.titles)))
+    for ids, codes in zip(processor.title_inputs(), codes_of_items, strict=True):
         title = ids[len(before) : len(ids) - len(after)]
         start = [*before, *heading, *codes, *title_heading]
         features.append(

@@ -23,7 +23,7 @@ def init_from_codebooks(
 
     Args:
         embedding: the decoder's, or an encoder's with code tokens.
-        codebooks: centroids of the quantizer's levels; further levels of the catalogue get sinusoids. Shape: L x (K, C).
+        codebooks: centroids of the quantizer's levels, each (K, C); further levels of the catalogue get sinusoids.
         codebook_sizes: codes per level of the catalogue, the tie-breaking level included.
         first: row of the first level's code 0.
 

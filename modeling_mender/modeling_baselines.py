@@ -22,6 +22,9 @@ from .retrieval import Recommendations
 
 __all__ = ["PopularityConfig", "PopularityRecommender", "TextRetrievalConfig", "TextRetrievalRecommender"]
 
+TEMPERATURE = 0.05
+"""Turns cosines into scores of about the scale of log-probabilities; the ranking does not depend on it."""
+
 
 class _ScoresEveryItem(PreTrainedModel):
     """What the two share: `recommend` and labels that are item rows."""
@@ -112,7 +115,6 @@ class TextRetrievalConfig(PreTrainedConfig):
     Args:
         encoder: an `ItemStatesConfig` with `pooled=True` and no order, or its dictionary.
         preference_weight: share of the preference beside the history, from 0 to 1.
-        temperature: scale of the scores.
 
     Raises:
         ValueError: if the weight lies outside [0, 1].
@@ -125,7 +127,6 @@ class TextRetrievalConfig(PreTrainedConfig):
         self,
         encoder: ItemStatesConfig | dict[str, Any] | None = None,
         preference_weight: float = 0.5,
-        temperature: float = 0.05,
         **kwargs: Any,
     ) -> None:
         if not 0 <= preference_weight <= 1:
@@ -134,7 +135,7 @@ class TextRetrievalConfig(PreTrainedConfig):
             encoder = ItemStatesConfig(**{"pooled": True, "max_history": 0, **(encoder or {})})
         super().__init__(**kwargs)
         self.encoder = encoder
-        self.preference_weight, self.temperature = preference_weight, temperature
+        self.preference_weight = preference_weight
 
 
 class TextRetrievalRecommender(_ScoresEveryItem):
@@ -157,7 +158,7 @@ class TextRetrievalRecommender(_ScoresEveryItem):
         return self.vectors.get_input_embeddings()
 
     def scores(self, input_ids: Tensor, states: Tensor | None = None) -> Tensor:
-        """Cosines, divided by the temperature. Shape: (B, N).
+        """Cosines, divided by a temperature. Shape: (B, N).
 
         Args:
             input_ids: as the processor makes them. Shape: (B, T).
@@ -171,4 +172,4 @@ class TextRetrievalRecommender(_ScoresEveryItem):
         preference = states[:, 0] * spoken[:, None]
         weight = self.config.preference_weight
         wanted = functional.normalize(weight * preference + (1 - weight) * history, dim=-1)
-        return wanted @ self.vectors.item_states.float().T / self.config.temperature
+        return wanted @ self.vectors.item_states.float().T / TEMPERATURE

@@ -235,8 +235,9 @@ class MenderProcessor(ProcessorMixin):
         if preference or not rows:
             text = [*before, *self._piece(preference)[: self.max_length - len(before) - len(after)], *after]
         if self._item_pieces is None:
-            sizes = [1 if self.history == "vectors" else len(ids) - len(before) - len(after) for ids in
-                     self.title_inputs()]
+            sizes = [
+                1 if self.history == "vectors" else len(ids) - len(before) - len(after) for ids in self.title_inputs()
+            ]
             ends = accumulate(sizes, initial=len(self.tokenizer))
             self._item_pieces = [list(range(start, start + size)) for start, size in zip(ends, sizes, strict=False)]
         return [*text, *chain.from_iterable(self._item_pieces[row] for row in rows)]
@@ -293,9 +294,7 @@ class MenderProcessor(ProcessorMixin):
         """Settings for `processor_config.json`; the items have a file of their own."""
         settings = super().to_dict()
         derived = {"item_ids", "titles", "codes", "items", "margins"}
-        return {
-            name: value for name, value in settings.items() if name not in derived and not name.startswith("_")
-        }
+        return {name: value for name, value in settings.items() if name not in derived and not name.startswith("_")}
 
     def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any) -> list[str]:
         """Write the tokenizer, the settings and the items to a folder; with `push_to_hub`, upload the folder."""
