@@ -54,7 +54,7 @@ def main() -> None:
         training = assignments(arguments.train)
         preset = load_preset(arguments.preset, **changes, **({"training": training} if training else {}))
         encoder = encoder_path(arguments.encoder)
-        data = load_benchmark_data(arguments.source, arguments.data, encoder)
+        data = load_benchmark_data(arguments, encoder)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

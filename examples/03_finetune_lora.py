@@ -49,7 +49,7 @@ def main() -> None:
     transformers.set_seed(arguments.seed)
     torch.set_num_threads(1)
     try:
-        data = load_benchmark_data(arguments.source, arguments.data, encoder_path(arguments.encoder))
+        data = load_benchmark_data(arguments, encoder_path(arguments.encoder))
         model = AutoModel.from_pretrained(arguments.model)
         processor = AutoProcessor.from_pretrained(arguments.model)
         if not isinstance(model, MenderForGenerativeRetrieval):

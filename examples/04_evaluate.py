@@ -37,7 +37,7 @@ def main() -> None:
     arguments = parse_arguments()
     torch.set_num_threads(1)
     try:
-        data = load_benchmark_data(arguments.source, arguments.data, encoder_path(arguments.encoder))
+        data = load_benchmark_data(arguments, encoder_path(arguments.encoder))
         model = AutoModel.from_pretrained(arguments.model).eval()
         processor = AutoProcessor.from_pretrained(arguments.model)
         if processor.item_ids != data.items["item_id"][:]:

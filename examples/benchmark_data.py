@@ -71,26 +71,31 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", type=Path, help="raw files of the source, or a folder with the built benchmark; not for corner-shop"
     )
+    parser.add_argument("--users", type=int, default=600, help="users of the corner shop")
+    parser.add_argument("--items", type=int, default=240, help="items of the corner shop")
     parser.add_argument("--encoder", help="name or folder of a text encoder; default: all-MiniLM-L6-v2")
     parser.add_argument("--seed", type=int, default=0)
 
 
-def load_benchmark_data(source: str, data: Path | None, encoder: str) -> BenchmarkData:
+def load_benchmark_data(arguments: argparse.Namespace, encoder: str) -> BenchmarkData:
     """A built benchmark, read from a folder or built from raw files.
 
     Args:
-        source: name of the source.
-        data: raw files, or a folder with Parquet files that the benchmark's command line wrote.
+        arguments: of `add_data_arguments`.
         encoder: embeds preferences and items in building.
 
     Raises:
         ValueError: if the source is unknown, or its files are not there or not as expected.
     """
+    source, data = arguments.source, arguments.data
+    options = {}
+    if source == "corner-shop" and data is None:
+        options = {"num_users": arguments.users, "num_items": arguments.items, "seed": 0}
     if data is not None and (data / "README.md").is_file() and list(data.rglob("*.parquet")):
         return _read_built(source, data)
-    folder = CACHE / f"{source}-{_fingerprint(source, data, encoder)}"
+    folder = CACHE / f"{source}-{_fingerprint(source, data, options, encoder)}"
     if not (folder / "complete").is_file():
-        tables = read_source(source, data)
+        tables = read_source(source, data, **options)
         print(tables.report)
         benchmark = build_benchmark(tables, TextEmbedder(encoder), seed=0)
         print(benchmark.report)
@@ -135,7 +140,7 @@ def _read_built(source: str, folder: Path) -> BenchmarkData:
     return BenchmarkData(source, items, examples)
 
 
-def _fingerprint(source: str, data: Path | None, encoder: str) -> str:
+def _fingerprint(source: str, data: Path | None, options: dict[str, int], encoder: str) -> str:
     files = [] if data is None else sorted(path for path in [data, *data.rglob("*")] if path.is_file())
     seen = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    return hashlib.sha256(json.dumps([source, seen, encoder]).encode()).hexdigest()[:12]
+    return hashlib.sha256(json.dumps([source, seen, options, encoder]).encode()).hexdigest()[:12]

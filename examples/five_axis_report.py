@@ -45,18 +45,18 @@ class Score:
     @property
     def row(self) -> str:
         """Name of the axis for people."""
-        return LABELS[self.axis] + (f" ({self.matching})" if self.matching else "")
+        return LABELS.get(self.axis, self.axis.replace("_", " ")) + (f" ({self.matching})" if self.matching else "")
 
     def headline(self, k: int) -> tuple[str, float, float, float]:
         """The axis's main figure with its interval: m@k for sentiment pairs, recall@k elsewhere."""
-        name = f"m@{k}" if self.axis == "sentiment_following" else f"recall@{k}"
+        name = f"m@{k}" if f"m@{k}" in self.results else f"recall@{k}"
         value = self.results[name]
         return name, value, self.results[f"{name}/low"], self.results[f"{name}/high"]
 
 
 def columns(score: Score, ks: tuple[int, ...]) -> list[str]:
     """Cells of one row: recall and NDCG at every k, and the headline's interval."""
-    sentiment = score.axis == "sentiment_following"
+    sentiment = f"m@{ks[0]}" in score.results
     cells = []
     for k in ks:
         if sentiment:

@@ -30,7 +30,7 @@ def make_trainer(
     output_dir: str | Path,
     *,
     seed: int = 0,
-    validation_limit: int | None = 1000,
+    validation_limit: int | None = 400,
     cache: str | Path | None = None,
     **arguments: Any,
 ) -> MenderTrainer:
