@@ -5,7 +5,7 @@
 
 Texts have realistic lengths (log-normal, 147 tokens on average); a history is 20 items with titles of 12 tokens.
 Alternatives run in turn within one process and medians over the rounds are compared, so that a busy machine slows
-all of them alike. Memory is the growth of a process of its own per alternative. One thread, or as many as --threads says.
+all of them alike. Memory is the growth of a process of its own per alternative. One thread, or --threads.
 """
 
 from __future__ import annotations

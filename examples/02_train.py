@@ -79,7 +79,9 @@ def main() -> None:
     torch.set_num_threads(1)
     started = time.perf_counter()
     if preset.trained:
-        trainer = make_trainer(method, data.examples["oracle"], output / "checkpoints", seed=arguments.seed)
+        trainer = make_trainer(
+            method, data.examples["oracle"], output / "checkpoints", seed=arguments.seed, cache=data.cache
+        )
         done = trainer.train(resume_from_checkpoint=arguments.resume or None)
         run["training"] = {
             "epochs": trainer.state.epoch,

@@ -70,6 +70,7 @@ def main() -> None:
         data.examples["oracle"],
         output / "checkpoints",
         seed=arguments.seed,
+        cache=data.cache,
         num_train_epochs=arguments.epochs,
         max_steps=arguments.max_steps,
         learning_rate=arguments.learning_rate,

@@ -9,9 +9,11 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from datasets import Dataset, DatasetDict, get_dataset_config_names, load_dataset, load_from_disk
 from torch import Tensor
@@ -35,11 +37,13 @@ class BenchmarkData:
         source: its name.
         items: one row per item; row number = item index.
         examples: by matching mode ("oracle", "last"), the splits train, validation and test.
+        cache: folder for what can be computed from it once and for all.
     """
 
     source: str
     items: Dataset
     examples: dict[str, DatasetDict]
+    cache: Path
 
     @property
     def item_columns(self) -> dict[str, list[str]]:
@@ -91,9 +95,9 @@ def load_benchmark_data(arguments: argparse.Namespace, encoder: str) -> Benchmar
     options = {}
     if source == "corner-shop" and data is None:
         options = {"num_users": arguments.users, "num_items": arguments.items, "seed": 0}
-    if data is not None and (data / "README.md").is_file() and list(data.rglob("*.parquet")):
-        return _read_built(source, data)
     folder = CACHE / f"{source}-{_fingerprint(source, data, options, encoder)}"
+    if data is not None and (data / "README.md").is_file() and list(data.rglob("*.parquet")):
+        return _read_built(source, data, folder)
     if not (folder / "complete").is_file():
         tables = read_source(source, data, **options)
         print(tables.report)
@@ -105,12 +109,17 @@ def load_benchmark_data(arguments: argparse.Namespace, encoder: str) -> Benchmar
             examples.save_to_disk(folder / mode)
         (folder / "complete").touch()
     examples = {mode: load_from_disk(folder / mode) for mode in ("oracle", "last")}
-    return BenchmarkData(source, load_from_disk(folder / "items"), examples)
+    return BenchmarkData(source, load_from_disk(folder / "items"), examples, folder)
 
 
 def item_codes(data: BenchmarkData, encoder: str, seed: int) -> Codes:
     """Codes of all items by residual k-means, made distinct by a tie-breaking level."""
-    embeddings = torch.from_numpy(TextEmbedder(encoder).encode(data.items["text"][:]))
+    file = data.cache / "item_vectors.npy"
+    if not file.is_file():
+        unfinished = data.cache / f".item_vectors.{os.getpid()}.npy"
+        np.save(unfinished, TextEmbedder(encoder).encode(data.items["text"][:]), allow_pickle=False)
+        unfinished.replace(file)
+    embeddings = torch.from_numpy(np.load(file, allow_pickle=False))
     quantizer = ResidualKMeans(seed=seed).fit(embeddings)
     codes = break_ties(quantizer.encode(embeddings))
     print(report(codes, quantizer.codebook_sizes))
@@ -128,7 +137,7 @@ def encoder_path(name_or_path: str | None) -> str:
     return choice.path
 
 
-def _read_built(source: str, folder: Path) -> BenchmarkData:
+def _read_built(source: str, folder: Path, cache: Path) -> BenchmarkData:
     configs = get_dataset_config_names(str(folder))
     missing = [name for name in (source, f"{source}-items") if name not in configs]
     if missing:
@@ -137,7 +146,8 @@ def _read_built(source: str, folder: Path) -> BenchmarkData:
     if f"{source}-last" in configs:
         examples["last"] = load_dataset(str(folder), f"{source}-last")
     (items,) = load_dataset(str(folder), f"{source}-items").values()
-    return BenchmarkData(source, items, examples)
+    cache.mkdir(parents=True, exist_ok=True)
+    return BenchmarkData(source, items, examples, cache)
 
 
 def _fingerprint(source: str, data: Path | None, options: dict[str, int], encoder: str) -> str:

@@ -83,7 +83,8 @@ class EncoderStates:
             model: a model with a frozen encoder. Of an `ItemStatesEncoder`, the text encoder is run, on the text part
                 of inputs (`MenderProcessor.text_part`).
             inputs: token ids of the inputs; repetitions are free.
-            path: file for the states; written beside it first and renamed when complete.
+            path: file for the states, or a folder where the file is named after encoder and inputs, so that runs share
+                it; written beside it first and renamed when complete.
             tokens_per_batch: tokens in a batch, padding included.
             dtype: precision in which the encoder runs; bfloat16 is about twice as fast where processors support it.
 
@@ -102,6 +103,8 @@ class EncoderStates:
             "inputs": hashlib.sha256(b"".join(_key(ids) + b"," for ids in distinct)).hexdigest(),
             "dtype": str(dtype),
         }
+        if path.is_dir():
+            path = path / f"{hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:16]}.states"
         record = path.with_name(path.name + ".json")
         if not (record.is_file() and path.is_file() and json.loads(record.read_text("utf-8")) == made_from):
             record.unlink(missing_ok=True)

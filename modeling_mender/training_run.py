@@ -43,7 +43,7 @@ def make_trainer(
         seed: of data order, dropout and draws.
         validation_limit: recommendation examples that early stopping looks at, the same random ones every time;
             `None` takes all.
-        cache: folder for the states of a frozen encoder; default: in `output_dir`.
+        cache: folder for the states of a frozen encoder, to be shared by runs; default: `output_dir`.
         **arguments: fields of `MenderTrainingArguments`, over those of the preset.
 
     Raises:
@@ -105,7 +105,8 @@ def _collator(method: Method, train: datasets.Dataset, validation: datasets.Data
     if method.preset.encoder == "pretrained" and method.preset.encoder_training == "frozen":
         texts = [processor.text_part(ids) for part in (train, validation) for ids in part["input_ids"]]
         if any(texts):
-            states = EncoderStates.build(model, texts, cache / f"{method.preset.name}.states")
+            cache.mkdir(parents=True, exist_ok=True)
+            states = EncoderStates.build(model, texts, cache)
     return MenderCollator(processor, model, states, exclude_seen=True)
 
 

@@ -108,10 +108,13 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(name, folder, tmp_pat
 
 def test_states_are_encoded_once_for_all_runs(folder, tmp_path):
     small_run(folder, tmp_path / "a", cache=tmp_path / "cache")
-    file = tmp_path / "cache" / "mender-fid.states"
+    (file,) = (tmp_path / "cache").glob("*.states")
     written = file.stat().st_mtime_ns
     small_run(folder, tmp_path / "b", cache=tmp_path / "cache", seed=1)
+    small_run(folder, tmp_path / "c", "mender-emb", cache=tmp_path / "cache")  # reads the same preferences
     assert file.stat().st_mtime_ns == written
+    small_run(folder, tmp_path / "d", "mender-tok", cache=tmp_path / "cache")
+    assert len(list((tmp_path / "cache").glob("*.states"))) == 2
     assert not list((tmp_path / "cache").glob("*.tmp"))
 
 
