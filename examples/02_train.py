@@ -42,6 +42,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="change a preset's field")
     parser.add_argument("--train", action="append", default=[], metavar="NAME=VALUE", help="change a training argument")
     parser.add_argument("--eval-limit", type=int, help="test examples (or pairs) per axis at most; default: all")
+    parser.add_argument("--validation-limit", type=int, default=400, help="examples that early stopping looks at")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint under --output")
     return parser.parse_args()
 
@@ -80,7 +81,12 @@ def main() -> None:
     started = time.perf_counter()
     if preset.trained:
         trainer = make_trainer(
-            method, data.examples["oracle"], output / "checkpoints", seed=arguments.seed, cache=data.cache
+            method,
+            data.examples["oracle"],
+            output / "checkpoints",
+            seed=arguments.seed,
+            validation_limit=arguments.validation_limit,
+            cache=data.cache,
         )
         done = trainer.train(resume_from_checkpoint=arguments.resume or None)
         run["training"] = {
