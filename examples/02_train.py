@@ -25,6 +25,7 @@ from typing import Any
 import torch
 import transformers
 import yaml
+from accelerate import PartialState
 from benchmark_data import add_data_arguments, encoder_path, item_codes, load_benchmark_data
 from five_axis_evaluation import measure_requests, provenance, score_model, write_results
 
@@ -55,7 +56,8 @@ def main() -> None:
         training = assignments(arguments.train)
         preset = load_preset(arguments.preset, **changes, **({"training": training} if training else {}))
         encoder = encoder_path(arguments.encoder)
-        data = load_benchmark_data(arguments, encoder)
+        with PartialState().main_process_first():  # under torchrun, one process builds and the others read
+            data = load_benchmark_data(arguments, encoder)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

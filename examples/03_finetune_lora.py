@@ -54,6 +54,8 @@ def main() -> None:
         processor = AutoProcessor.from_pretrained(arguments.model)
         if not isinstance(model, MenderForGenerativeRetrieval):
             raise ValueError(f"{arguments.model} holds a {type(model).__name__}; LoRA needs a Mender with an encoder")
+        if processor.history in ("states", "vectors"):
+            raise ValueError(f"{arguments.model} looks item states up that its frozen encoder made; take a mender-tok")
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -24,7 +24,15 @@ from preference_benchmark.builder import build_benchmark
 from preference_benchmark.embedding import TextEmbedder, default_encoder
 from preference_benchmark.sources import SOURCES, read_source
 
-__all__ = ["BenchmarkData", "Codes", "add_data_arguments", "item_codes", "load_benchmark_data"]
+__all__ = [
+    "BenchmarkData",
+    "Codes",
+    "add_data_arguments",
+    "codes_of",
+    "encoder_path",
+    "item_codes",
+    "load_benchmark_data",
+]
 
 CACHE = Path("outputs/cache")
 
@@ -113,13 +121,17 @@ def load_benchmark_data(arguments: argparse.Namespace, encoder: str) -> Benchmar
 
 
 def item_codes(data: BenchmarkData, encoder: str, seed: int) -> Codes:
-    """Codes of all items by residual k-means, made distinct by a tie-breaking level."""
+    """Codes of all items by residual k-means, made distinct by a tie-breaking level; vectors are computed once."""
     file = data.cache / "item_vectors.npy"
     if not file.is_file():
         unfinished = data.cache / f".item_vectors.{os.getpid()}.npy"
         np.save(unfinished, TextEmbedder(encoder).encode(data.items["text"][:]), allow_pickle=False)
         unfinished.replace(file)
-    embeddings = torch.from_numpy(np.load(file, allow_pickle=False))
+    return codes_of(torch.from_numpy(np.load(file, allow_pickle=False)), seed)
+
+
+def codes_of(embeddings: Tensor, seed: int) -> Codes:
+    """Codes of embeddings of shape (N, D), with a report on how well they tell items apart."""
     quantizer = ResidualKMeans(seed=seed).fit(embeddings)
     codes = break_ties(quantizer.encode(embeddings))
     print(report(codes, quantizer.codebook_sizes))

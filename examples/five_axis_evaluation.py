@@ -23,7 +23,7 @@ from modeling_mender import MenderProcessor, select_axes
 from modeling_mender.ranking import rank_examples, request_speed
 from preference_benchmark.controls import shuffle_preferences
 
-__all__ = ["provenance", "score_model", "write_results"]
+__all__ = ["KS", "METRIC", "measure_requests", "provenance", "read_json", "sample", "score_model", "write_results"]
 
 METRIC = str(Path(__file__).parents[1] / "metrics" / "preference_discerning")
 KS = (5, 10)

@@ -69,7 +69,8 @@ class Preset:
         patience: evaluations without a better validation NDCG@10 before training stops; 0 never stops early.
 
     Raises:
-        ValueError: if a field has a value that is not among its choices, or a weight is negative.
+        ValueError: if a field has a value that is not among its choices, a weight is negative, or an encoder is to be
+            trained whose item states are cached.
     """
 
     name: str
@@ -105,6 +106,12 @@ class Preset:
             wrong = {key: value for key, value in getattr(self, name).items() if not value >= 0}
             if wrong:
                 raise ValueError(f"{name} of preset {self.name} has the weights {wrong}; pass numbers >= 0")
+
+        if self.history in ("states", "vectors") and self.encoder_training != "frozen":
+            raise ValueError(
+                f"encoder_training={self.encoder_training!r} in preset {self.name}: cached item states belong to a "
+                'frozen encoder; pass "frozen", or history="titles"'
+            )
 
     @property
     def trained(self) -> bool:

@@ -9,6 +9,7 @@ from doubles import WORDS, encoder_folder, random_catalogue, shop_examples, shop
 from transformers import AutoModel, AutoProcessor
 
 from modeling_mender import build_method, fit_without_gradient, load_preset, make_trainer, preset_names
+from modeling_mender.presets import CONDITIONING
 from modeling_mender.ranking import rank_examples, request_speed
 
 SMALL = {
@@ -107,6 +108,21 @@ def test_methods_blind_to_preferences_do_not_change_with_them(folder, examples):
         history = examples["test"][0]["history"]
         found = [method.model.eval().recommend(**method.processor(text, history), k=5) for text in ("find soap", "")]
         assert torch.equal(found[0].scores, found[1].scores)
+
+
+@pytest.mark.parametrize("mode", CONDITIONING)
+@pytest.mark.parametrize("name", ["mender-tok", "mender-fid"])
+def test_conditioning_decides_what_is_read(name, mode, folder):
+    method = build(name, folder, **CONDITIONING[mode])
+
+    def answer(text, history):
+        return method.model.eval().recommend(**method.processor([text], [history]), k=5).scores
+
+    base = answer("find soap", ["item-tea"])
+    reads_preference = not torch.equal(base, answer("avoid rose", ["item-tea"]))
+    reads_history = not torch.equal(base, answer("find soap", ["item-mug", "item-lamp"]))
+    assert reads_preference == (mode in ("preference", "both", "all"))
+    assert reads_history == (mode in ("history", "both", "all"))
 
 
 def test_text_retrieval_listens_and_weighs(folder, examples):

@@ -63,6 +63,7 @@ def test_changes_are_merged_into_mappings_but_replace_axes():
         ({"histroy": "codes"}, "'histroy' is no field of a preset"),
         ({"history": "pictures"}, "history='pictures' in preset mender-tok"),
         ({"negatives": "maybe"}, "negatives='maybe'"),
+        ({"history": "states", "encoder_training": "lora"}, "cached item states belong to a frozen encoder"),
         ({"axes": {"recommendation": -1}}, "axes of preset mender-tok has the weights"),
     ],
 )
