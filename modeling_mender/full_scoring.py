@@ -1,16 +1,72 @@
-"""Top-k of scores over the whole catalogue, for models that score every item at once."""
+"""Models that score the whole catalogue at once, and the top-k of such scores."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import SequenceClassifierOutput
 
 from .catalogue_filter import ItemSelection
 from .retrieval import Recommendations
 
-__all__ = ["top_items"]
+__all__ = ["ItemScoringModel", "top_items"]
+
+
+class ItemScoringModel(PreTrainedModel):
+    """A model that scores every item at once: `recommend`, and labels that are item rows. Subclasses give `scores`."""
+
+    base_model_prefix = ""
+    main_input_name = "input_ids"
+
+    def item_tokens(self, rows: Tensor) -> Tensor:
+        """Labels of one target per user: the item row itself. Shape: (B, 1)."""
+        return torch.as_tensor(rows)[:, None]
+
+    def item_rows(self, labels: Tensor) -> Tensor:
+        """Target rows of labels. Shape: (B,)."""
+        return labels[:, 0]
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None, **_: Any
+    ) -> SequenceClassifierOutput:
+        """Scores of all items (B, N), and the cross-entropy of `labels` (B, 1)."""
+        logits = self.scores(input_ids)
+        loss = None if labels is None else functional.cross_entropy(logits.float(), labels[:, 0])
+        return SequenceClassifierOutput(loss=loss, logits=logits)
+
+    @torch.no_grad()
+    def recommend(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        k: int = 10,
+        num_beams: int | str | None = None,
+        allowed: ItemSelection | None = None,
+        exclude: ItemSelection | None = None,
+        **cached: Tensor,
+    ) -> Recommendations:
+        """The k best items of every user, with their scores.
+
+        Args:
+            input_ids: as the processor makes them. Shape: (B, T).
+            attention_mask: not needed.
+            k: items to return.
+            num_beams: not needed: every item is scored.
+            allowed: items that may be returned (rows or a boolean mask; shared or per user).
+            exclude: items that may not be returned, in the same forms.
+            **cached: passed on to `scores`.
+        """
+        return top_items(self.scores(input_ids, **cached), k, allowed, exclude)
+
+    def scores(self, input_ids: Tensor) -> Tensor:
+        """Scores of all items. Shape: (B, N)."""
+        raise NotImplementedError
 
 
 def top_items(

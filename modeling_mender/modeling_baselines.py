@@ -11,71 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import PreTrainedConfig, PreTrainedModel
-from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers import PreTrainedConfig
 
-from .catalogue_filter import ItemSelection
 from .configuration_item_states import ItemStatesConfig
-from .full_scoring import top_items
+from .full_scoring import ItemScoringModel
 from .item_states import ItemStatesEncoder
-from .retrieval import Recommendations
 
 __all__ = ["PopularityConfig", "PopularityRecommender", "TextRetrievalConfig", "TextRetrievalRecommender"]
 
 TEMPERATURE = 0.05
 """Turns cosines into scores of about the scale of log-probabilities; the ranking does not depend on it."""
-
-
-class _ScoresEveryItem(PreTrainedModel):
-    """What the two share: `recommend` and labels that are item rows."""
-
-    base_model_prefix = ""
-    main_input_name = "input_ids"
-
-    def item_tokens(self, rows: Tensor) -> Tensor:
-        """Labels of one target per user: the item row itself. Shape: (B, 1)."""
-        return torch.as_tensor(rows)[:, None]
-
-    def item_rows(self, labels: Tensor) -> Tensor:
-        """Target rows of labels. Shape: (B,)."""
-        return labels[:, 0]
-
-    def forward(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None, **_: Any
-    ) -> SequenceClassifierOutput:
-        """Scores of all items (B, N), and the cross-entropy of `labels` (B, 1)."""
-        logits = self.scores(input_ids)
-        loss = None if labels is None else functional.cross_entropy(logits.float(), labels[:, 0])
-        return SequenceClassifierOutput(loss=loss, logits=logits)
-
-    @torch.no_grad()
-    def recommend(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        *,
-        k: int = 10,
-        num_beams: int | str | None = None,
-        allowed: ItemSelection | None = None,
-        exclude: ItemSelection | None = None,
-        **cached: Tensor,
-    ) -> Recommendations:
-        """The k best items of every user, with their scores.
-
-        Args:
-            input_ids: as the processor makes them. Shape: (B, T).
-            attention_mask: not needed.
-            k: items to return.
-            num_beams: not needed: every item is scored.
-            allowed: items that may be returned (rows or a boolean mask; shared or per user).
-            exclude: items that may not be returned, in the same forms.
-            **cached: passed on to `scores`.
-        """
-        return top_items(self.scores(input_ids, **cached), k, allowed, exclude)
-
-    def scores(self, input_ids: Tensor) -> Tensor:
-        """Scores of all items. Shape: (B, N)."""
-        raise NotImplementedError
 
 
 class PopularityConfig(PreTrainedConfig):
@@ -88,7 +33,7 @@ class PopularityConfig(PreTrainedConfig):
         super().__init__(**kwargs)
 
 
-class PopularityRecommender(_ScoresEveryItem):
+class PopularityRecommender(ItemScoringModel):
     """The items most bought in training, the same for everybody."""
 
     config_class = PopularityConfig
@@ -138,7 +83,7 @@ class TextRetrievalConfig(PreTrainedConfig):
         self.preference_weight = preference_weight
 
 
-class TextRetrievalRecommender(_ScoresEveryItem):
+class TextRetrievalRecommender(ItemScoringModel):
     """Cosine between an item and the weighted mean of the preference's vector and the history's mean vector."""
 
     config_class = TextRetrievalConfig

@@ -13,13 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig
 from transformers import initialization as init
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from .catalogue_filter import ItemSelection
-from .full_scoring import top_items
-from .retrieval import Recommendations
+from .full_scoring import ItemScoringModel
 
 __all__ = ["SasRecConfig", "SasRecForSequentialRecommendation"]
 
@@ -61,15 +59,13 @@ class SasRecConfig(PreTrainedConfig):
         super().__init__(**kwargs)
 
 
-class SasRecForSequentialRecommendation(PreTrainedModel):
+class SasRecForSequentialRecommendation(ItemScoringModel):
     """Item embeddings, causal self-attention blocks, and scores by the same item embeddings.
 
     Inputs are those of `MenderProcessor(history="rows")`: a start token, then item row + 1; 0 pads on the right.
     """
 
     config_class = SasRecConfig
-    base_model_prefix = ""
-    main_input_name = "input_ids"
 
     def __init__(self, config: SasRecConfig) -> None:
         super().__init__(config)
@@ -94,10 +90,6 @@ class SasRecForSequentialRecommendation(PreTrainedModel):
     def get_input_embeddings(self) -> nn.Module:
         """Item embeddings."""
         return self.items
-
-    def item_tokens(self, rows: Tensor) -> Tensor:
-        """Labels of one target per user: the item row itself. Shape: (B, 1)."""
-        return torch.as_tensor(rows)[:, None]
 
     def item_rows(self, labels: Tensor) -> Tensor:
         """Target rows of labels, the last of each sequence. Shape: (B,)."""
@@ -133,32 +125,13 @@ class SasRecForSequentialRecommendation(PreTrainedModel):
             loss = self._loss(at_labels[labels != -100], labels[labels != -100], num_items_in_batch)
         return SequenceClassifierOutput(loss=loss, logits=last @ self._item_vectors().T)
 
-    @torch.no_grad()
-    def recommend(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        *,
-        k: int = 10,
-        num_beams: int | str | None = None,
-        allowed: ItemSelection | None = None,
-        exclude: ItemSelection | None = None,
-    ) -> Recommendations:
-        """The k best items of every user, with their log-probabilities.
-
-        Args:
-            input_ids: as in `forward`.
-            attention_mask: not needed.
-            k: items to return.
-            num_beams: not needed: every item is scored.
-            allowed: items that may be returned (rows or a boolean mask; shared or per user).
-            exclude: items that may not be returned, in the same forms.
-        """
+    def scores(self, input_ids: Tensor) -> Tensor:
+        """Log-probabilities of all items as the next one, without dropout. Shape: (B, N)."""
         training = self.training
         self.eval()
-        scores = self(input_ids).logits.float().log_softmax(-1)
+        logits = self(input_ids).logits
         self.train(training)
-        return top_items(scores, k, allowed, exclude)
+        return logits.float().log_softmax(-1)
 
     def _item_vectors(self) -> Tensor:
         return self.items.weight[1 : self.config.num_items + 1]
