@@ -20,10 +20,11 @@ import time
 from pathlib import Path
 
 import evaluate
-import numpy as np
 import torch
 import transformers
+from benchmark_data import codes_of
 from datasets import Dataset
+from five_axis_evaluation import KS, METRIC, sample
 from five_axis_report import Score, draw, print_table, save_json
 from rich.console import Console
 from rich.table import Table
@@ -35,20 +36,16 @@ from modeling_mender import (
     MenderProcessor,
     MenderTrainer,
     MenderTrainingArguments,
-    ResidualKMeans,
-    SemanticIdCatalogue,
     prepare_examples,
+    select_axes,
 )
-from modeling_mender.semantic_ids import break_ties, report
 from preference_benchmark.builder import Benchmark, build_benchmark
 from preference_benchmark.controls import popularity_ranking, shuffle_preferences
 from preference_benchmark.embedding import TextEmbedder, default_encoder
 from preference_benchmark.sources import SOURCES, read_source
 from preference_benchmark.tables import Tables
 
-METRIC = str(Path(__file__).parents[1] / "metrics" / "preference_discerning")
 TRAINING_AXES = ("recommendation", "fine_grained_steering", "coarse_grained_steering", "sentiment_following")
-KS = (5, 10)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -96,7 +93,7 @@ def main() -> None:
     print(benchmark.report)
 
     announce("3. Semantic IDs", started)
-    catalogue = semantic_ids(tables, embedder, arguments.seed)
+    catalogue = codes_of(torch.from_numpy(embedder.encode(tables.items["text"])), arguments.seed).catalogue
 
     announce("4. Training", started)
     processor = MenderProcessor.from_encoder_pretrained(
@@ -129,25 +126,14 @@ def announce(step: str, started: float) -> None:
     Console(width=120).rule(f"{step}  [{time.perf_counter() - started:.0f} s]", align="left")
 
 
-def semantic_ids(tables: Tables, embedder: TextEmbedder, seed: int) -> SemanticIdCatalogue:
-    """Codes of all items by residual k-means, made distinct by a tie-breaking level."""
-    embeddings = torch.from_numpy(embedder.encode(tables.items["text"]))
-    quantizer = ResidualKMeans(seed=seed).fit(embeddings)
-    codes = break_ties(quantizer.encode(embeddings))
-    print(report(codes, quantizer.codebook_sizes))
-    # The last level has room for items that will share a code with those of today.
-    room = max(quantizer.codebook_sizes[0], int(codes[:, -1].max()) + 1)
-    return SemanticIdCatalogue(codes, [*quantizer.codebook_sizes, room])
-
-
 def train(
     model: MenderForGenerativeRetrieval, processor: MenderProcessor, benchmark: Benchmark, arguments: argparse.Namespace
 ) -> MenderTrainer:
     """Train the decoder on cached encoder states; keep the weights with the best validation loss."""
     examples = benchmark.examples["oracle"]
     features = {
-        "train": prepare_examples(positives(examples["train"], TRAINING_AXES), processor),
-        "validation": prepare_examples(positives(examples["validation"], ("recommendation",)), processor),
+        "train": prepare_examples(select_axes(examples["train"], dict.fromkeys(TRAINING_AXES, 1.0)), processor),
+        "validation": prepare_examples(select_axes(examples["validation"], {"recommendation": 1.0}), processor),
     }
     with tempfile.TemporaryDirectory(prefix="mender-") as scratch:
         inputs = [ids for part in features.values() for ids in part["input_ids"]]
@@ -190,14 +176,6 @@ def train(
     return trainer
 
 
-def positives(examples: Dataset, axes: tuple[str, ...]) -> Dataset:
-    """Examples of some axes that name an item to retrieve."""
-    names = examples.features["axis"].names
-    wanted = [names.index(axis) for axis in axes]
-    keep = np.isin(examples["axis"][:], wanted) & (np.array(examples["sentiment"][:]) == 0)
-    return examples.select(np.flatnonzero(keep))
-
-
 def measure(
     trainer: MenderTrainer,
     processor: MenderProcessor,
@@ -211,7 +189,7 @@ def measure(
     for matching in ("oracle", "last"):
         test = benchmark.examples[matching]["test"]
         if matching == "last":  # the other axes do not depend on how the next item's preference is chosen
-            test = positives(test, ("recommendation",))
+            test = select_axes(test, {"recommendation": 1.0})
         test = sample(test, arguments.eval_limit, arguments.seed)
         rankings = {
             "Mender": item_ids(trainer, processor, test),
@@ -232,20 +210,6 @@ def measure(
     return sorted(scores, key=lambda score: test.features["axis"].str2int(score.axis))
 
 
-def sample(examples: Dataset, limit: int, seed: int) -> Dataset:
-    """At most `limit` examples of each axis; pairs stay whole."""
-    axis, pair = np.array(examples["axis"][:]), np.array(examples["pair_id"][:])
-    generator = np.random.default_rng(seed)
-    kept = []
-    for value in np.unique(axis):
-        rows = np.flatnonzero(axis == value)
-        units = np.where(pair[rows] >= 0, pair[rows], -1 - np.arange(len(rows)))
-        distinct = np.unique(units)
-        chosen = generator.choice(distinct, min(limit, len(distinct)), replace=False)
-        kept.append(rows[np.isin(units, chosen)])
-    return examples.select(np.sort(np.concatenate(kept)))
-
-
 def item_ids(trainer: MenderTrainer, processor: MenderProcessor, examples: Dataset) -> list[list[str]]:
     """The ten best items of every example."""
     return [processor.ids(rows) for rows in trainer.rank(prepare_examples(examples, processor))]
@@ -253,8 +217,8 @@ def item_ids(trainer: MenderTrainer, processor: MenderProcessor, examples: Datas
 
 def steer(model: MenderForGenerativeRetrieval, processor: MenderProcessor, benchmark: Benchmark) -> None:
     """One user, three sentences: the same history, three different lists."""
-    test = positives(benchmark.examples["last"]["test"], ("recommendation",))
-    steered = positives(benchmark.examples["last"]["test"], ("coarse_grained_steering",))
+    test = select_axes(benchmark.examples["last"]["test"], {"recommendation": 1.0})
+    steered = select_axes(benchmark.examples["last"]["test"], {"coarse_grained_steering": 1.0})
     history = max(test["history"][:], key=len)
     own = test[test["history"][:].index(history)]["preferences"][0]
     others = list(dict.fromkeys(texts[0] for texts in steered["preferences"] if texts[0] != own))

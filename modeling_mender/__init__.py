@@ -6,42 +6,79 @@ Importing this package registers its classes, so that `AutoConfig`, `AutoModel` 
 from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoProcessor
 
 from .catalogue import SemanticIdCatalogue
+from .code_tokens import add_code_tokens
+from .codebook_embeddings import init_from_codebooks
+from .configuration_item_states import ItemStatesConfig
 from .configuration_mender import MenderConfig
 from .custom_generation import catalogue_beam_search
 from .encoder_states import EncoderStates
+from .item_states import ItemStatesEncoder, encode_titles
 from .logits_process import SemanticIdLogitsProcessor
 from .lora import add_lora, lora_config
+from .methods import Method, build_method
+from .modeling_baselines import PopularityConfig, PopularityRecommender, TextRetrievalConfig, TextRetrievalRecommender
 from .modeling_mender import MenderForGenerativeRetrieval
+from .modeling_sasrec import SasRecConfig, SasRecForSequentialRecommendation
+from .presets import Preset, load_preset, preset_names
 from .processing_mender import MenderProcessor
 from .quantizers import ResidualKMeans
 from .retrieval import Recommendations
 from .rq_vae import RqVae, RqVaeConfig
 from .semantic_ids import SemanticIdReport, break_ties
-from .trainer import MenderCollator, MenderTrainer, MenderTrainingArguments, prepare_examples
+from .trainer import MenderCollator, MenderTrainer, MenderTrainingArguments, prepare_examples, ranking_metrics
+from .training_data import select_axes
+from .training_run import fit_without_gradient, make_trainer
 
-AutoConfig.register(MenderConfig.model_type, MenderConfig, exist_ok=True)
-AutoModel.register(MenderConfig, MenderForGenerativeRetrieval, exist_ok=True)
+for _config, _model in (
+    (MenderConfig, MenderForGenerativeRetrieval),
+    (ItemStatesConfig, ItemStatesEncoder),
+    (SasRecConfig, SasRecForSequentialRecommendation),
+    (PopularityConfig, PopularityRecommender),
+    (TextRetrievalConfig, TextRetrievalRecommender),
+):
+    AutoConfig.register(_config.model_type, _config, exist_ok=True)
+    AutoModel.register(_config, _model, exist_ok=True)
+    AutoProcessor.register(_config, MenderProcessor, exist_ok=True)
 AutoModelForSeq2SeqLM.register(MenderConfig, MenderForGenerativeRetrieval, exist_ok=True)
-AutoProcessor.register(MenderConfig, MenderProcessor, exist_ok=True)
 
 __all__ = [
     "EncoderStates",
+    "ItemStatesConfig",
+    "ItemStatesEncoder",
     "MenderCollator",
-    "MenderTrainer",
-    "MenderTrainingArguments",
-    "prepare_examples",
     "MenderConfig",
     "MenderForGenerativeRetrieval",
     "MenderProcessor",
+    "MenderTrainer",
+    "MenderTrainingArguments",
+    "Method",
+    "PopularityConfig",
+    "PopularityRecommender",
+    "Preset",
     "Recommendations",
     "ResidualKMeans",
     "RqVae",
     "RqVaeConfig",
+    "SasRecConfig",
+    "SasRecForSequentialRecommendation",
     "SemanticIdCatalogue",
     "SemanticIdLogitsProcessor",
     "SemanticIdReport",
-    "catalogue_beam_search",
+    "TextRetrievalConfig",
+    "TextRetrievalRecommender",
+    "add_code_tokens",
     "add_lora",
     "break_ties",
+    "build_method",
+    "catalogue_beam_search",
+    "encode_titles",
+    "fit_without_gradient",
+    "init_from_codebooks",
+    "load_preset",
     "lora_config",
+    "make_trainer",
+    "prepare_examples",
+    "preset_names",
+    "ranking_metrics",
+    "select_axes",
 ]

@@ -7,6 +7,8 @@ from typing import Any
 
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig, T5Config
 
+from .configuration_item_states import ItemStatesConfig
+
 __all__ = ["MenderConfig"]
 
 DECODER_DEFAULTS = {
@@ -25,7 +27,8 @@ class MenderConfig(PreTrainedConfig):
     """Shape of a `MenderForGenerativeRetrieval`.
 
     Args:
-        encoder: configuration of the language encoder, as an object or its dictionary (with `model_type`). Default: T5.
+        encoder: configuration of the language encoder or of an `ItemStatesEncoder`, as an object or its dictionary
+            (with `model_type`). Default: T5.
         decoder: configuration of the T5 decoder, or the fields in which it differs from the paper's.
         codebook_sizes: codes per level of a semantic ID, coarse to fine, the tie-breaking level last.
         num_items: rows of the item table, removed items included.
@@ -60,7 +63,8 @@ class MenderConfig(PreTrainedConfig):
             encoder = T5Config()
         elif isinstance(encoder, dict):
             encoder = dict(encoder)
-            encoder = CONFIG_MAPPING[encoder.pop("model_type", "t5")](**encoder)
+            kind = encoder.pop("model_type", "t5")
+            encoder = (ItemStatesConfig if kind == ItemStatesConfig.model_type else CONFIG_MAPPING[kind])(**encoder)
         if isinstance(decoder, PreTrainedConfig):
             decoder = decoder.to_dict()
         decoder = {**DECODER_DEFAULTS, **(decoder or {})}
@@ -73,13 +77,15 @@ class MenderConfig(PreTrainedConfig):
             eos_token_id=None,
             decoder_start_token_id=0,
         )
+        kwargs["is_encoder_decoder"] = True
+        super().__init__(**kwargs)
+        # Set after the base class: it would take the attention implementation from sub-configurations it finds, and a
+        # loaded encoder without one pays no attention to padding masks.
         self.encoder = encoder
         self.decoder = T5Config(**decoder)
         self.codebook_sizes = codebook_sizes
         self.num_items = num_items
-        kwargs["is_encoder_decoder"] = True
-        super().__init__(**kwargs)
-        # Set last: the base class fills these with defaults meant for text vocabularies.
+        # And these because it fills them with defaults meant for text vocabularies.
         self.pad_token_id, self.eos_token_id, self.decoder_start_token_id = 0, None, 0
         self.tie_word_embeddings = tie_word_embeddings
 

@@ -6,6 +6,7 @@ listed in `modules_to_save` (Hu et al. 2021, arXiv:2106.09685; the peft library 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
@@ -29,7 +30,12 @@ ATTENTION_NAMES = (
 
 
 def lora_config(
-    model: PreTrainedModel, rank: int = 16, alpha: int = 16, dropout: float = 0.0, **kwargs: Any
+    model: PreTrainedModel,
+    rank: int = 16,
+    alpha: int = 16,
+    dropout: float = 0.0,
+    new_tokens: Sequence[int] = (),
+    **kwargs: Any,
 ) -> LoraConfig:
     """A `LoraConfig` for a Mender: adapters on the encoder's attention, all new parts trained in full.
 
@@ -38,6 +44,7 @@ def lora_config(
         rank: rank of the adapters.
         alpha: scale of the adapters; they act with alpha / rank.
         dropout: dropout before the adapters.
+        new_tokens: token ids whose embeddings are new and are trained in full (`add_code_tokens`).
         **kwargs: other fields of `peft.LoraConfig`.
 
     Raises:
@@ -50,6 +57,8 @@ def lora_config(
     new_parts = ["decoder", "lm_head"]
     if isinstance(model.encoder_proj, nn.Linear):
         new_parts.append("encoder_proj")
+    if getattr(model.encoder, "order", None) is not None:
+        new_parts.append("encoder.order")
     pattern = r"encoder\..*\.(" + "|".join(name.replace(".", r"\.") for name in targets) + ")"
     settings: dict[str, Any] = {
         "r": rank,
@@ -59,6 +68,8 @@ def lora_config(
         "modules_to_save": new_parts,
         "task_type": TaskType.SEQ_2_SEQ_LM,
     }
+    if len(new_tokens):
+        settings["trainable_token_indices"] = {_embedding_name(model): list(new_tokens)}
     return LoraConfig(**{**settings, **kwargs})
 
 
@@ -70,6 +81,16 @@ def add_lora(model: PreTrainedModel, **kwargs: Any) -> PeftModel:
         **kwargs: as for `lora_config`.
     """
     return get_peft_model(model, lora_config(model, **kwargs))
+
+
+def _embedding_name(model: PreTrainedModel) -> str:
+    """Full name of the module through which the encoder looks its tokens up.
+
+    T5 holds one embedding under two names and reads the inner one, which comes last.
+    """
+    embedding = model.encoder.get_input_embeddings()
+    modules = model.encoder.named_modules(prefix="encoder", remove_duplicate=False)
+    return [name for name, module in modules if module is embedding][-1]
 
 
 def attention_modules(encoder: nn.Module) -> list[str]:

@@ -15,8 +15,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import (
     AutoConfig,
-    AutoModel,
-    AutoModelForTextEncoding,
     GenerationConfig,
     GenerationMixin,
     LogitsProcessorList,
@@ -28,9 +26,11 @@ from transformers.models.t5.modeling_t5 import T5Stack
 
 from .catalogue import REMOVED, SemanticIdCatalogue
 from .catalogue_filter import ItemSelection
+from .configuration_item_states import ItemStatesConfig
 from .configuration_mender import MenderConfig
 from .folded_decoder import FoldedDecoder
 from .grouped_encoding import encode_in_groups
+from .item_states import ItemStatesEncoder, text_encoder_class
 from .logits_process import SemanticIdLogitsProcessor
 from .lora import add_lora
 from .retrieval import Recommendations, search
@@ -58,7 +58,7 @@ class MenderForGenerativeRetrieval(PreTrainedModel, GenerationMixin):
     def __init__(self, config: MenderConfig, encoder: PreTrainedModel | None = None) -> None:
         super().__init__(config)
         if encoder is None:
-            encoder = _encoder_class(config.encoder).from_config(config.encoder)
+            encoder = _new_encoder(config.encoder)
         if getattr(encoder, "pooler", None) is not None:
             encoder.pooler = None  # a sentence vector that nothing here reads, and distributed training would miss
         self.encoder = encoder
@@ -118,7 +118,25 @@ class MenderForGenerativeRetrieval(PreTrainedModel, GenerationMixin):
         if encoder_training not in modes:
             raise ValueError(f"encoder_training={encoder_training!r}; pass one of {', '.join(modes)}")
         encoder_config = AutoConfig.from_pretrained(name_or_path, **encoder_kwargs)
-        encoder = _encoder_class(encoder_config).from_pretrained(name_or_path, **encoder_kwargs)
+        encoder = text_encoder_class(encoder_config).from_pretrained(name_or_path, **encoder_kwargs)
+        model = cls.from_encoder(encoder, catalogue, decoder=decoder)
+        if encoder_training == "frozen":
+            model.encoder.requires_grad_(False)
+        elif encoder_training == "lora":
+            return add_lora(model)
+        return model.eval()
+
+    @classmethod
+    def from_encoder(
+        cls, encoder: PreTrainedModel, catalogue: SemanticIdCatalogue, *, decoder: dict[str, Any] | None = None
+    ) -> MenderForGenerativeRetrieval:
+        """A model with an encoder that is there already, trained or new, and a new decoder.
+
+        Args:
+            encoder: a text encoder or an `ItemStatesEncoder`; its weights are kept.
+            catalogue: the items to retrieve.
+            decoder: fields in which the decoder differs from the paper's.
+        """
         config = cls.config_class(
             encoder=encoder.config,
             decoder=decoder,
@@ -127,11 +145,7 @@ class MenderForGenerativeRetrieval(PreTrainedModel, GenerationMixin):
         )
         model = cls(config, encoder=encoder)
         model.set_catalogue(catalogue)
-        if encoder_training == "frozen":
-            model.encoder.requires_grad_(False)
-        elif encoder_training == "lora":
-            return add_lora(model)
-        return model.eval()
+        return model
 
     # The item table
 
@@ -215,6 +229,9 @@ class MenderForGenerativeRetrieval(PreTrainedModel, GenerationMixin):
     def train(self, mode: bool = True) -> MenderForGenerativeRetrieval:
         """Set training mode; a frozen encoder stays in evaluation mode, so that its states never change."""
         super().train(mode)
+        # Fused optimizers change parameters without telling their version counters, so folded weights made before
+        # a training step would be taken for current ones after it.
+        self._folded = None
         if mode and not any(parameter.requires_grad for parameter in self.encoder.parameters()):
             self.encoder.eval()
         return self
@@ -225,6 +242,7 @@ class MenderForGenerativeRetrieval(PreTrainedModel, GenerationMixin):
         attention_mask: Tensor | None = None,
         *,
         encoder_outputs: BaseModelOutput | Sequence[Tensor] | None = None,
+        text_states: Tensor | None = None,
         decoder_input_ids: Tensor | None = None,
         labels: Tensor | None = None,
         past_key_values: Any = None,
@@ -239,6 +257,7 @@ class MenderForGenerativeRetrieval(PreTrainedModel, GenerationMixin):
             input_ids: text tokens. Shape: (B, T).
             attention_mask: 1 for tokens, 0 for padding. Shape: (B, T).
             encoder_outputs: states of the encoder, instead of `input_ids`. First entry of shape (B, T, encoder width).
+            text_states: cached states of an `ItemStatesEncoder`'s text encoder, beside `input_ids`.
             decoder_input_ids: tokens written so far, the start token first. Shape: (B, steps).
             labels: tokens of the targets (`item_tokens`), -100 where no loss is wanted. Shape: (B, L).
             past_key_values: cache of earlier steps.
@@ -257,7 +276,7 @@ class MenderForGenerativeRetrieval(PreTrainedModel, GenerationMixin):
                 )
             decoder_input_ids = self._shift_right(labels)
         if encoder_outputs is None:
-            encoder_outputs = self._encoder_states(input_ids, attention_mask)
+            encoder_outputs = self._encoder_states(input_ids, attention_mask, text_states)
         states = encoder_outputs[0]
         decoded = self.decoder(
             input_ids=decoder_input_ids,
@@ -368,19 +387,24 @@ class MenderForGenerativeRetrieval(PreTrainedModel, GenerationMixin):
             return self._encoder_states(None, attention_mask)
         return (encode_in_groups(lambda *group: self._encoder_states(*group)[0], input_ids, attention_mask),)
 
-    def _encoder_states(self, input_ids: Tensor | None, attention_mask: Tensor | None) -> tuple[Tensor]:
+    def _encoder_states(
+        self, input_ids: Tensor | None, attention_mask: Tensor | None, text_states: Tensor | None = None
+    ) -> tuple[Tensor]:
         if input_ids is None:
             raise ValueError("pass input_ids (the processor makes them) or encoder_outputs")
-        return (self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state,)
+        cached = {} if text_states is None else {"text_states": text_states}
+        return (self.encoder(input_ids=input_ids, attention_mask=attention_mask, **cached).last_hidden_state,)
 
     def _shift_right(self, labels: Tensor) -> Tensor:
         shifted = functional.pad(labels[:, :-1], (1, 0), value=self.config.decoder_start_token_id)
         return shifted.masked_fill(shifted == -100, self.config.pad_token_id)
 
 
-def _encoder_class(config: Any) -> type:
-    """The Auto class that gives the encoder alone: T5's would otherwise bring its decoder."""
-    return AutoModelForTextEncoding if type(config) in AutoModelForTextEncoding._model_mapping else AutoModel
+def _new_encoder(config: Any) -> PreTrainedModel:
+    # By name, not by class: code loaded from a folder brings its own copy of the configuration class.
+    if config.model_type == ItemStatesConfig.model_type:
+        return ItemStatesEncoder(config)
+    return text_encoder_class(config).from_config(config)
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor, num_items_in_batch: int | Tensor | None) -> Tensor:

@@ -1,7 +1,8 @@
-"""Renders a preference and a history as text for the encoder, and item rows back into ids and titles.
+"""Renders a preference and a history as input ids, and item rows back into ids and titles.
 
 The processor owns what people read (item ids, titles) as the model owns the codes: one JSON file beside the tokenizer.
-The prompt is that of Mender-Tok (arXiv:2412.08604): the preference first, then the titles, oldest first.
+The methods of the paper (arXiv:2412.08604) differ here in how a history is written: as titles, as codes, as rows of a
+table of precomputed states, or as item numbers. The preference stands first, then the items, oldest first.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from itertools import chain
+from functools import cached_property
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,13 @@ from torch import Tensor
 from transformers import AutoTokenizer, BatchFeature, ProcessorMixin
 from transformers.utils import cached_file
 
+from .code_tokens import first_code_token
+
 __all__ = ["MenderProcessor"]
 
 ITEMS_FILE = "items.json"
+HISTORIES = ("titles", "codes", "states", "vectors", "rows", "none")
+PREFERENCES = ("text", "none")
 
 
 class MenderProcessor(ProcessorMixin):
@@ -29,11 +35,19 @@ class MenderProcessor(ProcessorMixin):
     Args:
         tokenizer: tokenizer of the model's encoder.
         items: what people call the items: `{"item_id": [...], "title": [...]}`; the position is the model's item row.
-        max_length: tokens of an input. Where a history is longer, its oldest titles are left out; a preference longer
+            With `history="codes"` also `"codes"`, one list of codes per item.
+        max_length: tokens of an input. Where a history is longer, its oldest items are left out; a preference longer
             than the input is cut at its end.
+        history: how items of the history are written. "titles": their text; "codes": their semantic IDs, as tokens
+            that `add_code_tokens` gave the tokenizer; "states" and "vectors": rows of an `ItemStatesEncoder`'s table,
+            several or one per item; "rows": item numbers alone, for models without a text encoder; "none": not at all.
+        preference: "text", or "none" for methods that do not read it.
+        max_history: items of the history that are written, the latest of them.
+        title_length: tokens of a title at most, for "states" and "vectors".
+        codebook_sizes: codes per level, for "codes".
 
     Raises:
-        ValueError: if ids and titles differ in number, or an id stands twice.
+        ValueError: if ids and titles differ in number, an id stands twice, a mode is unknown, or codes are missing.
 
     Call it with `preference=` (a text, or several to be joined) and `history=` (item ids, oldest first), or with lists
     of them for a batch.
@@ -46,17 +60,31 @@ class MenderProcessor(ProcessorMixin):
         tokenizer: Any = None,
         items: Mapping[str, Sequence[str]] | None = None,
         max_length: int = 256,
+        history: str = "titles",
+        preference: str = "text",
+        max_history: int = 20,
+        title_length: int = 32,
+        codebook_sizes: Sequence[int] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(tokenizer)
+        if history not in HISTORIES or preference not in PREFERENCES:
+            raise ValueError(
+                f"history={history!r}, preference={preference!r}; pass one of {HISTORIES} and one of {PREFERENCES}"
+            )
+        if history == "codes" and not codebook_sizes:
+            raise ValueError('history="codes" needs codebook_sizes, those of the catalogue')
         self.max_length = max_length
-        self.set_items(items or {"item_id": [], "title": []})
+        self.history, self.preference = history, preference
+        self.max_history, self.title_length = max_history, title_length
+        self.codebook_sizes = None if codebook_sizes is None else [int(size) for size in codebook_sizes]
         self._pieces: dict[str, list[int]] = {}
+        self.set_items(items or {"item_id": [], "title": []})
 
     # Items
 
     def set_items(self, items: Mapping[str, Sequence[str]]) -> None:
-        """Replace the items: `{"item_id": [...], "title": [...]}`, one entry per item row."""
+        """Replace the items: `{"item_id": [...], "title": [...]}` and perhaps `"codes"`, one entry per item row."""
         ids, titles = list(items["item_id"]), list(items["title"])
         if len(ids) != len(titles):
             raise ValueError(f"{len(ids)} item ids but {len(titles)} titles; every item needs both")
@@ -64,7 +92,11 @@ class MenderProcessor(ProcessorMixin):
         if len(self._row_of) != len(ids):
             twice = next(item_id for row, item_id in enumerate(ids) if self._row_of[item_id] != row)
             raise ValueError(f"item id {twice!r} stands more than once; ids must be unique")
-        self.item_ids, self.titles = ids, titles
+        codes = [list(map(int, code)) for code in items.get("codes") or []]
+        if self.history == "codes" and len(codes) != len(ids):
+            raise ValueError(f'history="codes" needs the codes of all {len(ids)} items, got {len(codes)}')
+        self.item_ids, self.titles, self.codes = ids, titles, codes
+        self._item_pieces: list[list[int]] | None = None
 
     def rows(self, item_ids: Sequence[str]) -> list[int]:
         """Item rows of ids.
@@ -120,50 +152,120 @@ class MenderProcessor(ProcessorMixin):
         if unknown_items not in ("error", "skip"):
             raise ValueError(f'unknown_items={unknown_items!r}; pass "error" or "skip"')
         preferences, histories = _as_batch(preference, history)
+        if unknown_items == "skip":
+            histories = [[item for item in items if item in self._row_of] for items in histories]
         input_ids = [
-            self.render(text, titles, user)
-            for user, (text, titles) in enumerate(zip(preferences, histories, strict=True))
-            for titles in [self._titles(titles, unknown_items)]
+            self.render(text, self.rows(items), user)
+            for user, (text, items) in enumerate(zip(preferences, histories, strict=True))
         ]
         if return_tensors is None:
-            return BatchFeature({"input_ids": input_ids, "attention_mask": [[1] * len(ids) for ids in input_ids]})
-        padded = self.tokenizer.pad(
-            {"input_ids": input_ids}, return_tensors=return_tensors, pad_to_multiple_of=pad_to_multiple_of
-        )
-        return BatchFeature({"input_ids": padded["input_ids"], "attention_mask": padded["attention_mask"]})
+            masks = self.memory_mask(input_ids).tolist()
+            masks = [mask[: len(ids)] for mask, ids in zip(masks, input_ids, strict=True)]
+            return BatchFeature({"input_ids": input_ids, "attention_mask": masks})
+        padded = {
+            "input_ids": self.pad(input_ids, pad_to_multiple_of),
+            "attention_mask": self.memory_mask(input_ids, pad_to_multiple_of),
+        }
+        return BatchFeature(padded, tensor_type=return_tensors)
 
-    def render(self, preference: str, titles: Sequence[str], user: int = 0) -> list[int]:
-        """Token ids of one input: "Instructions: ... Items: ..." with as many of the latest titles as fit."""
+    def pad(self, input_ids: Sequence[Sequence[int]], multiple_of: int | None = None) -> Tensor:
+        """Inputs as one tensor, padded on the right. Shape: (B, T)."""
+        width, padding = _padded_width(input_ids, multiple_of), self.tokenizer.pad_token_id
+        return torch.tensor([[*ids, *[padding] * (width - len(ids))] for ids in input_ids])
+
+    def memory_mask(self, input_ids: Sequence[Sequence[int]], multiple_of: int | None = None) -> Tensor:
+        """1 for the states that the decoder may attend to. Shape: (B, T), int64.
+
+        All but padding; with `history="vectors"` a preference is one vector, at its first token, so that its other
+        tokens are left out as well.
+        """
+        position = torch.arange(_padded_width(input_ids, multiple_of))
+        mask = position < torch.tensor([len(ids) for ids in input_ids])[:, None]
+        if self.history == "vectors":
+            texts = torch.tensor([sum(token < len(self.tokenizer) for token in ids) for ids in input_ids])
+            mask &= (position == 0) | (position >= texts[:, None])
+        return mask.long()
+
+    def render(self, preference: str, rows: Sequence[int], user: int = 0) -> list[int]:
+        """Input ids of one user: the preference, then as many of the latest items as fit.
+
+        With titles or codes: "Instructions: ... Items: ..."; with states, vectors or rows, items are numbers beyond
+        the text vocabulary.
+
+        Args:
+            preference: a text, perhaps empty.
+            rows: item rows, oldest first.
+            user: position in the batch, for the error message.
+
+        Raises:
+            ValueError: if there is neither a preference nor a history, though the method reads both.
+        """
         preference = preference.strip()
-        if not preference and not titles:
+        if not preference and not len(rows) and "none" not in (self.preference, self.history):
             raise ValueError(
                 f"user {user} has neither a preference nor a history; pass a preference text, history items, or both"
             )
-        before, after = self._special_tokens()
+        preference = preference if self.preference == "text" else ""
+        rows = [] if self.history == "none" else list(rows)[-self.max_history :]
+        if self.history == "rows":
+            # 0 is padding; a start token, numbered after the last item, stands first, so that no input is empty.
+            return [len(self.item_ids) + 1, *(row + 1 for row in rows)]
+        if self.history in ("states", "vectors"):
+            return self._render_states(preference, rows)
+        before, after = self.margins
         room = self.max_length - len(before) - len(after)
-        instruction = self._piece(f"Instructions: {preference}.") if preference else []
-        instruction = instruction[:room]
-        heading = self._piece("Items:") if titles else []
-        pieces = [self._piece(title if last else f"{title},") for title, last in _mark_last(titles)]
-        room -= len(instruction) + len(heading)
-        while pieces and sum(map(len, pieces)) > room:
+        instruction = self._piece(f"Instructions: {preference}.")[:room] if preference else []
+        heading = self._piece("Items:") if rows and (self.history, self.preference) != ("codes", "none") else []
+        pieces = self.code_pieces(rows) if self.history == "codes" else self._title_pieces(rows)
+        left = room - len(instruction) - len(heading)
+        while pieces and sum(map(len, pieces)) > left:
             pieces.pop(0)
-        body = (
-            [*instruction, *heading, *chain.from_iterable(pieces)]
-            if pieces
-            else instruction or self._last_title(titles)
-        )
+        if pieces:
+            body = [*instruction, *heading, *chain.from_iterable(pieces)]
+        elif instruction or not rows:
+            body = instruction
+        else:  # the very latest item alone is too long: its beginning
+            last = self.code_pieces(rows[-1:]) if self.history == "codes" else self._title_pieces(rows[-1:])
+            body = [*heading, *last[0]][:room]
         return [*before, *body, *after]
 
-    def _last_title(self, titles: Sequence[str]) -> list[int]:
-        """A history whose very latest title is too long: its beginning."""
-        before, after = self._special_tokens()
-        return self._piece(f"Items: {titles[-1]}")[: self.max_length - len(before) - len(after)]
+    def _render_states(self, preference: str, rows: Sequence[int]) -> list[int]:
+        before, after = self.margins
+        text: list[int] = []
+        if preference or not rows:
+            text = [*before, *self._piece(preference)[: self.max_length - len(before) - len(after)], *after]
+        if self._item_pieces is None:
+            sizes = [
+                1 if self.history == "vectors" else len(ids) - len(before) - len(after) for ids in self.title_inputs()
+            ]
+            ends = accumulate(sizes, initial=len(self.tokenizer))
+            self._item_pieces = [list(range(start, start + size)) for start, size in zip(ends, sizes, strict=False)]
+        return [*text, *chain.from_iterable(self._item_pieces[row] for row in rows)]
 
-    def _titles(self, item_ids: Sequence[str], unknown_items: str) -> list[str]:
-        if unknown_items == "skip":
-            item_ids = [item_id for item_id in item_ids if item_id in self._row_of]
-        return [self.titles[row] for row in self.rows(item_ids)]
+    def text_part(self, input_ids: Sequence[int]) -> list[int]:
+        """The text tokens of an input, without rows of a state table."""
+        return [token for token in input_ids if token < len(self.tokenizer)]
+
+    def title_inputs(self) -> list[list[int]]:
+        """Token ids of every item's title, special tokens included, as `encode_titles` takes them."""
+        before, after = self.margins
+        titles = [title.strip() or item_id for title, item_id in zip(self.titles, self.item_ids, strict=True)]
+        tokens = self.tokenizer(titles, add_special_tokens=False, verbose=False)["input_ids"] if titles else []
+        return [[*before, *(ids or [self.tokenizer.unk_token_id])[: self.title_length], *after] for ids in tokens]
+
+    def _title_pieces(self, rows: Sequence[int]) -> list[list[int]]:
+        titles = [f"{self.titles[row]}," for row in rows[:-1]] + [self.titles[row] for row in rows[-1:]]
+        return [self._piece(title) for title in titles]
+
+    def code_pieces(self, rows: Sequence[int]) -> list[list[int]]:
+        """Code tokens of items, with `history="codes"`."""
+        if self._item_pieces is None:
+            first = first_code_token(self.tokenizer, self.codebook_sizes)
+            offsets = list(accumulate(self.codebook_sizes[:-1], initial=first))
+            self._item_pieces = [
+                [offset + code for offset, code in zip(offsets, codes, strict=True)] for codes in self.codes
+            ]
+        return [self._item_pieces[row] for row in rows]
 
     def _piece(self, text: str) -> list[int]:
         """Token ids of a text without special tokens; titles recur, so each distinct text is tokenised once."""
@@ -173,7 +275,8 @@ class MenderProcessor(ProcessorMixin):
             self._pieces[text] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         return self._pieces[text]
 
-    def _special_tokens(self) -> tuple[list[int], list[int]]:
+    @cached_property
+    def margins(self) -> tuple[list[int], list[int]]:
         """Special tokens that the tokenizer puts before and after a text."""
         whole = self.tokenizer("a")["input_ids"]
         inner = self.tokenizer("a", add_special_tokens=False)["input_ids"]
@@ -190,16 +293,16 @@ class MenderProcessor(ProcessorMixin):
     def to_dict(self) -> dict[str, Any]:
         """Settings for `processor_config.json`; the items have a file of their own."""
         settings = super().to_dict()
-        for name in ("item_ids", "titles", "_row_of", "_pieces", "items"):
-            settings.pop(name, None)
-        return settings
+        derived = {"item_ids", "titles", "codes", "items", "margins"}
+        return {name: value for name, value in settings.items() if name not in derived and not name.startswith("_")}
 
     def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any) -> list[str]:
         """Write the tokenizer, the settings and the items to a folder; with `push_to_hub`, upload the folder."""
         saved = super().save_pretrained(save_directory, push_to_hub=False, **kwargs)
         target = Path(save_directory) / ITEMS_FILE
+        items = {"item_id": self.item_ids, "title": self.titles} | ({"codes": self.codes} if self.codes else {})
         temporary = target.with_suffix(".tmp")
-        temporary.write_text(json.dumps({"item_id": self.item_ids, "title": self.titles}, ensure_ascii=False), "utf-8")
+        temporary.write_text(json.dumps(items, ensure_ascii=False), "utf-8")
         temporary.replace(target)
         if push_to_hub:
             self.push_to_hub(kwargs.pop("repo_id", Path(save_directory).name), **kwargs)
@@ -222,7 +325,7 @@ class MenderProcessor(ProcessorMixin):
     def from_encoder_pretrained(
         cls, name_or_path: str, items: Mapping[str, Sequence[str]], max_length: int = 256, **kwargs: Any
     ) -> MenderProcessor:
-        """A processor with the tokenizer of a pretrained encoder."""
+        """A processor with the tokenizer of a pretrained encoder, for titles and preferences as text."""
         return cls(AutoTokenizer.from_pretrained(name_or_path, **kwargs), items, max_length)
 
 
@@ -252,8 +355,9 @@ def _join(texts: str | Sequence[str] | None) -> str:
     return ". ".join(text.strip().rstrip(".") for text in texts)
 
 
-def _mark_last(titles: Sequence[str]) -> list[tuple[str, bool]]:
-    return [(title, position == len(titles) - 1) for position, title in enumerate(titles)]
+def _padded_width(input_ids: Sequence[Sequence[int]], multiple_of: int | None) -> int:
+    longest = max(map(len, input_ids))
+    return longest if multiple_of is None else -(-longest // multiple_of) * multiple_of
 
 
 def _as_list(rows: Tensor | Sequence[int]) -> list[int]:

@@ -16,13 +16,14 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import SequentialSampler
-from transformers import Trainer, TrainingArguments
+from transformers import EvalPrediction, PreTrainedModel, Trainer, TrainingArguments
 
 from .encoder_states import EncoderStates
-from .modeling_mender import MenderForGenerativeRetrieval
+from .length_sampler import LengthSampler
 from .processing_mender import MenderProcessor
+from .training_loss import NEGATIVE_LOSSES, code_loss, text_loss
 
-__all__ = ["MenderCollator", "MenderTrainer", "MenderTrainingArguments", "prepare_examples"]
+__all__ = ["MenderCollator", "MenderTrainer", "MenderTrainingArguments", "prepare_examples", "ranking_metrics"]
 
 
 def prepare_examples(examples: datasets.Dataset, processor: MenderProcessor) -> datasets.Dataset:
@@ -30,11 +31,12 @@ def prepare_examples(examples: datasets.Dataset, processor: MenderProcessor) -> 
 
     Args:
         examples: one row per example; `preferences` is a list of texts, `history` a list of item ids, `target` an id.
+            Where there is a column `sentiment`, its second class names items that must not come back.
         processor: renders texts and knows the items.
 
     Returns:
-        A data set with `input_ids` (list of int), `item` (row of the target), `seen` (rows of the history) and
-        `length` (tokens), in the same order.
+        A data set with `input_ids` (list of int), `item` (row of the target), `seen` (rows of the history), `negative`
+        (whether the item must not come back) and `length` (tokens), in the same order.
 
     Raises:
         ValueError: if an item is unknown, or an example has neither preference nor history.
@@ -46,6 +48,7 @@ def prepare_examples(examples: datasets.Dataset, processor: MenderProcessor) -> 
             "input_ids": inputs,
             "item": processor.rows(batch["target"]),
             "seen": [processor.rows(history) for history in batch["history"]],
+            "negative": [sentiment == 1 for sentiment in batch.get("sentiment", [0] * len(inputs))],
             "length": [len(ids) for ids in inputs],
         }
 
@@ -64,34 +67,48 @@ class MenderCollator:
 
     Args:
         processor: owner of the tokenizer that pads.
-        model: owner of the item table.
-        states: cached encoder states by token ids; where given, batches hold `encoder_outputs` instead of `input_ids`.
+        model: owner of the item table; labels are what its `item_tokens` gives.
+        states: cached encoder states by token ids; where given, batches hold `encoder_outputs` instead of `input_ids`
+            (for an `ItemStatesEncoder`, `text_states` beside them).
         exclude_seen: whether batches carry the items of each history, so that evaluation does not return them again.
     """
 
     processor: MenderProcessor
-    model: MenderForGenerativeRetrieval
+    model: PreTrainedModel
     states: EncoderStates | None = None
     exclude_seen: bool = False
 
     def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """A batch: `input_ids` or `encoder_outputs`, `attention_mask` (B, T), `labels` (B, L), perhaps `exclude`."""
-        rows = torch.tensor([feature["item"] for feature in features], device=self.model.item_codes.device)
-        batch: dict[str, Any] = {"labels": self.model.item_tokens(rows).cpu()}
-        lengths = torch.tensor([len(feature["input_ids"]) for feature in features])
-        batch["attention_mask"] = (torch.arange(int(lengths.max())) < lengths[:, None]).long()
+        """A batch: `input_ids` or `encoder_outputs`, `attention_mask` (B, T), `labels` (B, L), perhaps others.
+
+        `negative` (B,) where an example says what must not come back; `text_labels` (B, T) where one asks for text,
+        in which case its `item` is -1; `exclude` (B, H) with `exclude_seen`.
+        """
+        inputs = [feature["input_ids"] for feature in features]
+        batch: dict[str, Any] = {"attention_mask": self.processor.memory_mask(inputs), "labels": self._labels(features)}
+        if self.states is None or self.processor.history in ("states", "vectors"):
+            batch["input_ids"] = self.processor.pad(inputs)
         if self.states is not None:
-            found = [self.states[feature["input_ids"]] for feature in features]
-            batch["encoder_outputs"] = (pad_sequence(found, batch_first=True),)
-        else:
-            texts = [torch.tensor(feature["input_ids"]) for feature in features]
-            batch["input_ids"] = pad_sequence(
-                texts, batch_first=True, padding_value=self.processor.tokenizer.pad_token_id
-            )
+            texts = [self.processor.text_part(ids) for ids in inputs]
+            nothing = torch.zeros(0, self.states.width)
+            found = pad_sequence([self.states[ids] if ids else nothing for ids in texts], batch_first=True)
+            batch |= {"text_states": found} if "input_ids" in batch else {"encoder_outputs": (found,)}
+        if any(feature.get("negative") for feature in features):
+            batch["negative"] = torch.tensor([bool(feature["negative"]) for feature in features])
+        if any(feature.get("text_labels") for feature in features):
+            texts = [torch.tensor(feature["text_labels"] or [-100], dtype=torch.long) for feature in features]
+            labels = pad_sequence(texts, batch_first=True, padding_value=-100)
+            missing = batch["attention_mask"].shape[1] - labels.shape[1]
+            batch["text_labels"] = torch.nn.functional.pad(labels, (0, missing), value=-100)
         if self.exclude_seen:
             seen = [torch.tensor(feature["seen"], dtype=torch.long) for feature in features]
             batch["exclude"] = pad_sequence(seen, batch_first=True, padding_value=-1)
         return batch
+
+    def _labels(self, features: Sequence[Mapping[str, Any]]) -> Tensor:
+        rows = torch.tensor([feature["item"] for feature in features], device=self.model.device)
+        labels = self.model.item_tokens(rows.clamp(min=0)).cpu()
+        return labels.masked_fill((rows < 0).cpu().view(-1, *[1] * (labels.dim() - 1)), -100)
 
 
 @dataclass
@@ -101,21 +118,71 @@ class MenderTrainingArguments(TrainingArguments):
     Attributes:
         top_k: items returned per example in evaluation.
         num_beams: prefixes kept per level in evaluation; `None` keeps max(30, 2 k).
+        negative_loss: what examples do whose item must not come back: "unlikelihood" or "subtracted" (the paper's).
+        negative_weight: weight of that term.
+        text_weight: weight of the masked-text loss of alignment tasks.
     """
 
     top_k: int = field(default=10, metadata={"help": "Items returned per example in evaluation."})
     num_beams: int | None = field(default=None, metadata={"help": "Prefixes kept per level in evaluation."})
+    negative_loss: str = field(default="unlikelihood", metadata={"help": f"One of {', '.join(NEGATIVE_LOSSES)}."})
+    negative_weight: float = field(default=1.0, metadata={"help": "Weight of what must not come back."})
+    text_weight: float = field(default=1.0, metadata={"help": "Weight of masked text in alignment tasks."})
     remove_unused_columns: bool = False
     train_sampling_strategy: str = "group_by_length"
     length_column_name: str = "length"
 
 
+def ranking_metrics(prediction: EvalPrediction) -> dict[str, float]:
+    """NDCG and recall of ranked rows against one target each, and the number of examples.
+
+    Args:
+        prediction: ranked item rows (N, k) and target rows (N,), as `MenderTrainer` gives them.
+
+    Returns:
+        `ndcg@k`, `recall@k` and `n`, for k the length of the lists.
+    """
+    hits = np.asarray(prediction.predictions) == np.asarray(prediction.label_ids)[:, None]
+    k = hits.shape[1]
+    gain = (hits / np.log2(np.arange(2, k + 2))).sum(1)
+    return {f"ndcg@{k}": float(gain.mean()), f"recall@{k}": float(hits.any(1).mean()), "n": len(hits)}
+
+
 class MenderTrainer(Trainer):
     """A `Trainer` whose predictions are ranked item rows (N, k) and whose label ids are target rows (N,).
 
-    Pass no `processing_class`: the Trainer would write the text tokenizer's special tokens into the generation config,
-    where they are codes of items.
+    Works for every model with `recommend`, `item_tokens` and `item_rows`. Pass no `processing_class`: the Trainer would
+    write the text tokenizer's special tokens into the generation config, where they are codes of items.
     """
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor | tuple[Tensor, Any]:
+        """The model's own loss, or that of `training_loss` where a batch holds unwanted items or masked text."""
+        inputs = dict(inputs)
+        negative, text_labels = inputs.pop("negative", None), inputs.pop("text_labels", None)
+        if negative is None and text_labels is None:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        outputs = model(**inputs)
+        labels = inputs["labels"]
+        if negative is None:
+            negative = torch.zeros(len(labels), dtype=torch.bool, device=labels.device)
+        loss = code_loss(
+            outputs.logits,
+            labels,
+            negative,
+            form=self.args.negative_loss,
+            weight=self.args.negative_weight,
+            num_items_in_batch=num_items_in_batch,
+        )
+        if text_labels is not None:
+            words = self.accelerator.unwrap_model(model).get_input_embeddings().weight
+            loss = loss + self.args.text_weight * text_loss(outputs.encoder_last_hidden_state, words, text_labels)
+        return (loss, outputs) if return_outputs else loss
 
     def prediction_step(
         self, model: Any, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: list[str] | None = None
@@ -123,22 +190,33 @@ class MenderTrainer(Trainer):
         """Loss, the k best items (B, k) and the targets (B,) of a batch."""
         inputs = self._prepare_inputs(inputs)
         exclude = inputs.pop("exclude", None)
-        mender = self.accelerator.unwrap_model(model)
+        inputs.pop("negative", None)
+        recommender = self.accelerator.unwrap_model(model)
         with torch.no_grad(), self.compute_loss_context_manager():
-            if "encoder_outputs" not in inputs:
+            if "encoder_outputs" not in inputs and hasattr(recommender, "encoder"):
                 # The encoder is the cost of a batch; run it once for both the loss and the search.
-                text = {name: inputs[name] for name in ("input_ids", "attention_mask")}
-                inputs = {**inputs, "encoder_outputs": (mender.encoder(**text).last_hidden_state,)}
-                inputs.pop("input_ids")
+                names = ("input_ids", "attention_mask", "text_states")
+                text = {name: inputs[name] for name in names if name in inputs}
+                inputs = {name: value for name, value in inputs.items() if name not in ("input_ids", "text_states")}
+                inputs["encoder_outputs"] = (recommender.encoder(**text).last_hidden_state,)
             loss = model(**inputs).loss.detach()
             if prediction_loss_only:
                 return loss, None, None
             labels = inputs.pop("labels")
             k = self.args.top_k
-            found = mender.recommend(**inputs, k=k, num_beams=self.args.num_beams, exclude=exclude).rows
+            found = recommender.recommend(**inputs, k=k, num_beams=self.args.num_beams, exclude=exclude).rows
         if found.shape[1] < k:
             found = torch.nn.functional.pad(found, (0, k - found.shape[1]), value=-1)
-        return loss, found, mender.item_rows(labels)
+        return loss, found, recommender.item_rows(labels)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        data = self.train_dataset if train_dataset is None else train_dataset
+        column = self.args.length_column_name
+        if self.args.train_sampling_strategy != "group_by_length" or column not in getattr(data, "column_names", ()):
+            return super()._get_train_sampler(train_dataset)
+        size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        return LengthSampler(data[column][:], size, seed)
 
     def _get_eval_sampler(self, eval_dataset: Any) -> SequentialSampler | None:
         """Examples in order: grouping by length, as in training, would shuffle predictions."""

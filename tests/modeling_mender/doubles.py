@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import datasets
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-from transformers import BertConfig, PreTrainedTokenizerFast, T5Config
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
 from modeling_mender import MenderConfig, MenderForGenerativeRetrieval, SemanticIdCatalogue
 
 WORDS = "instructions items find avoid gentle strong tea soap lamp mug rose mint green blue cotton glass".split()
 VOCABULARY = 64
+AXES = [
+    "recommendation",
+    "fine_grained_steering",
+    "coarse_grained_steering",
+    "sentiment_following",
+    "history_consolidation",
+]
 
 
 def random_catalogue(items: int, sizes: list[int], seed: int = 0, skewed: bool = False) -> SemanticIdCatalogue:
@@ -92,3 +100,65 @@ def brute_force_scores(model, inputs) -> torch.Tensor:
             logits = model(**one, labels=labels).logits.float().log_softmax(-1)
             scores.append(logits.gather(2, labels[..., None]).squeeze(-1).sum(-1))
     return torch.stack(scores)
+
+
+def encoder_folder(folder, kind: str = "bert") -> str:
+    """A tiny encoder with random weights and its tokenizer, saved as the Hub would hold them."""
+    torch.manual_seed(0)
+    {"bert": BertModel, "t5": T5EncoderModel}[kind](tiny_encoder(kind)).save_pretrained(folder)
+    word_tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
+def shop_items() -> dict[str, list[str]]:
+    """One item per word, its text two words."""
+    following = WORDS[1:] + WORDS[:1]
+    return {
+        "item_id": [f"item-{word}" for word in WORDS],
+        "title": list(WORDS),
+        "text": [f"{word} {other}" for word, other in zip(WORDS, following, strict=True)],
+    }
+
+
+def shop_examples(users: int = 30) -> datasets.DatasetDict:
+    """Users who walk through the items in order; the preference names the target. All axes, pairs included."""
+    features = datasets.Features(
+        {
+            "axis": datasets.ClassLabel(names=AXES),
+            "user_id": datasets.Value("string"),
+            "history": datasets.List(datasets.Value("string")),
+            "preferences": datasets.List(datasets.Value("string")),
+            "sentiment": datasets.ClassLabel(names=["positive", "negative"]),
+            "target": datasets.Value("string"),
+            "pair_id": datasets.Value("int64"),
+        }
+    )
+
+    def example(axis, user, history, target, sentiment=0, pair=-1, texts=1):
+        word = WORDS[target % len(WORDS)]
+        return {
+            "axis": AXES.index(axis),
+            "user_id": f"user-{user}",
+            "history": [f"item-{WORDS[row % len(WORDS)]}" for row in history],
+            "preferences": [f"{'avoid' if sentiment else 'find'} {word}"] * texts,
+            "sentiment": sentiment,
+            "target": f"item-{word}",
+            "pair_id": pair,
+        }
+
+    def split(steps, pairs):
+        rows = []
+        for user in range(users):
+            for step in steps:
+                history = range(user, user + step)
+                rows.append(example("recommendation", user, history, user + step))
+                rows.append(example("history_consolidation", user, history, user + step, texts=5))
+                rows.append(example("fine_grained_steering", user, history, user + step + 1))
+                rows.append(example("coarse_grained_steering", user, history, user + step + 7))
+        for pair in pairs:
+            rows += [example("sentiment_following", 0, (), pair, sentiment, pair) for sentiment in (0, 1)]
+        return datasets.Dataset.from_list(rows, features=features)
+
+    return datasets.DatasetDict(
+        train=split((1, 2, 3), range(0, 10)), validation=split((4,), (10, 11)), test=split((5,), (12, 13, 14))
+    )

@@ -145,6 +145,29 @@ def test_frozen_encoder_stays_in_evaluation_mode(encoder_folder):
     assert model.decoder.training and not model.encoder.training
 
 
+def test_recommendations_follow_a_fused_optimizer():
+    model = tiny_model(random_catalogue(20, [4, 6]))
+    inputs = random_inputs(2, 5)
+    model.recommend(**inputs, k=5)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, fused=True)
+    model.train()
+    model(**inputs, labels=model.item_tokens(torch.tensor([3, 7]))).loss.backward()
+    optimizer.step()
+    model.eval()
+    found = model.recommend(**inputs, k=20, num_beams="exact")
+    expected = brute_force_scores(model, inputs).sort(dim=1, descending=True)
+    torch.testing.assert_close(found.scores, expected.values, rtol=1e-4, atol=1e-4)
+
+
+def test_pretrained_encoder_reads_the_padding_mask(encoder_folder):
+    model = MenderForGenerativeRetrieval.from_encoder_pretrained(str(encoder_folder), random_catalogue(5, [4, 4]))
+    ids = torch.tensor([[7, 8, 9]])
+    padded = torch.nn.functional.pad(ids, (0, 4))
+    alone = model.encoder(ids, attention_mask=torch.ones_like(ids)).last_hidden_state
+    together = model.encoder(padded, attention_mask=(padded != 0).long()).last_hidden_state
+    torch.testing.assert_close(together[:, :3], alone)
+
+
 def test_generation_never_leaves_the_catalogue(model):
     inputs = random_inputs(3, 5)
     for settings in (

@@ -7,7 +7,7 @@ import torch
 from doubles import random_catalogue, tiny_model, word_tokenizer
 from transformers import AutoProcessor
 
-from modeling_mender import MenderProcessor
+from modeling_mender import MenderProcessor, add_code_tokens
 
 TITLES = ["green tea", "rose soap", "glass lamp", "blue mug"]
 IDS = ["tea-1", "soap-1", "lamp-1", "mug-1"]
@@ -100,3 +100,77 @@ def test_a_missing_items_file_is_an_error(processor, tmp_path):
     (tmp_path / "items.json").unlink()
     with pytest.raises(OSError, match="items.json"):
         MenderProcessor.from_pretrained(tmp_path)
+
+
+CODE_SIZES = [3, 3]
+
+
+def in_mode(history, preference="text", **kwargs):
+    tokenizer = word_tokenizer()
+    add_code_tokens(tokenizer, CODE_SIZES)
+    items = {"item_id": ["a", "b", "c"], "title": ["green tea", "mint", "rose"], "codes": [[0, 1], [2, 0], [1, 1]]}
+    return MenderProcessor(
+        tokenizer, items, history=history, preference=preference, codebook_sizes=CODE_SIZES, **kwargs
+    )
+
+
+def words(processor, inputs):
+    return processor.tokenizer.convert_ids_to_tokens(inputs["input_ids"][0].tolist())
+
+
+def test_histories_are_written_as_codes():
+    processor = in_mode("codes")
+    expected = "[CLS] instructions : find soap . items : <a_2> <b_0> <a_0> <b_1> [SEP]".split()
+    assert words(processor, processor("find soap", ["b", "a"])) == expected
+    processor = in_mode("codes", max_history=1)
+    assert words(processor, processor("", ["b", "a"])) == "[CLS] items : <a_0> <b_1> [SEP]".split()
+    assert (
+        words(in_mode("codes", "none"), in_mode("codes", "none")("find soap", ["b"]))
+        == "[CLS] <a_2> <b_0> [SEP]".split()
+    )
+
+
+def test_items_alone_are_numbers_after_a_start_token():
+    processor = in_mode("rows", "none")
+    assert processor("find soap", ["b", "a"])["input_ids"].tolist() == [[4, 2, 1]]
+    assert processor("find soap", [])["input_ids"].tolist() == [[4]]
+
+
+def test_what_a_method_cannot_read_may_be_missing():
+    assert words(in_mode("none"), in_mode("none")("", ["a"])) == ["[CLS]", "[SEP]"]
+    assert words(in_mode("codes", "none"), in_mode("codes", "none")("find", [])) == ["[CLS]", "[SEP]"]
+    with pytest.raises(ValueError, match="neither a preference nor a history"):
+        in_mode("codes")("", [])
+
+
+def test_a_vector_stands_for_a_whole_preference():
+    processor = in_mode("vectors")
+    inputs = processor(["find soap", ""], [["b", "a"], ["c"]])
+    base = len(processor.tokenizer)
+    assert inputs["input_ids"][0, 4:].tolist() == [base + 1, base]
+    assert inputs["attention_mask"].tolist() == [[1, 0, 0, 0, 1, 1], [1, 0, 0, 0, 0, 0]]
+
+
+@pytest.mark.parametrize("history", ["codes", "states", "vectors", "rows"])
+def test_modes_survive_saving(history, tmp_path):
+    processor = in_mode(history)
+    processor.save_pretrained(tmp_path)
+    loaded = MenderProcessor.from_pretrained(tmp_path)
+    for name in ("input_ids", "attention_mask"):
+        expected = processor(["find soap"], [["b", "a"]])[name]
+        assert loaded(["find soap"], [["b", "a"]])[name].tolist() == expected.tolist()
+
+
+def test_bad_modes_are_refused():
+    with pytest.raises(ValueError, match="history='pictures'"):
+        in_mode("pictures")
+    with pytest.raises(ValueError, match="needs codebook_sizes"):
+        MenderProcessor(word_tokenizer(), history="codes")
+    with pytest.raises(ValueError, match="the codes of all 1 items, got 0"):
+        MenderProcessor(word_tokenizer(), {"item_id": ["a"], "title": ["a"]}, history="codes", codebook_sizes=[2])
+    with pytest.raises(ValueError, match="call add_code_tokens first"):
+        MenderProcessor(
+            word_tokenizer(), {"item_id": ["a"], "title": ["a"], "codes": [[0]]}, history="codes", codebook_sizes=[2]
+        )("", ["a"])
+    with pytest.raises(ValueError, match="has 6 of the 6 code tokens already"):
+        add_code_tokens(in_mode("codes").tokenizer, CODE_SIZES)

@@ -1,0 +1,333 @@
+"""What a training step and a request cost, method by method, beside the reference recipe that pads to 512 tokens.
+
+    python benchmarks/training.py                 # training: samples/s and peak memory
+    python benchmarks/training.py --requests      # requests: from input ids to ten items
+
+Texts have realistic lengths (log-normal, 147 tokens on average); a history is 20 items with titles of 12 tokens.
+Alternatives run in turn within one process and medians over the rounds are compared, so that a busy machine slows
+all of them alike. Methods whose encoder does not run train with eight times the batch, as their presets do. Memory is
+the growth of a process of its own per alternative. One thread, or --threads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from transformers import AutoModel
+
+from modeling_mender import (
+    ItemStatesConfig,
+    ItemStatesEncoder,
+    MenderForGenerativeRetrieval,
+    SasRecConfig,
+    SasRecForSequentialRecommendation,
+    SemanticIdCatalogue,
+    add_lora,
+)
+from modeling_mender.length_sampler import length_grouped_order
+from preference_benchmark.embedding import default_encoder
+
+ITEMS, HISTORY, TITLE, PREFERENCE, PADDED = 12_000, 20, 12, 14, 512
+CODES = [256, 256, 256, 32]
+Step = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """One way to train.
+
+    Attributes:
+        padded: name of the alternative that does the same padded to 512.
+        make: gives a step to be timed; a step trains on `batch` samples.
+        cached: whether the encoder does not run, so that a step affords the larger batch such methods train with.
+    """
+
+    padded: str
+    make: Callable[[int, np.random.Generator], Step]
+    cached: bool = False
+
+    def batch(self, size: int) -> int:
+        """Samples of a step."""
+        return 8 * size if self.cached else size
+
+
+def token_lengths(count: int, generator: np.random.Generator) -> np.ndarray:
+    """Log-normal lengths with a mean of 147, at most 512. Shape: (count,)."""
+    return generator.lognormal(4.84, 0.55, count).astype(int).clip(8, PADDED)
+
+
+def catalogue() -> SemanticIdCatalogue:
+    """Random distinct codes of the size of the paper's catalogues."""
+    generator = torch.Generator().manual_seed(0)
+    keys = torch.randperm(256**3, generator=generator)[:ITEMS]
+    codes = torch.stack([keys // 256**2, keys // 256 % 256, keys % 256, torch.zeros_like(keys)], dim=1)
+    return SemanticIdCatalogue(codes, CODES)
+
+
+def encoder(training: str) -> Any:
+    """MiniLM, frozen or not."""
+    model = AutoModel.from_pretrained(default_encoder().path)
+    return model.requires_grad_(training == "full")
+
+
+def mender(training: str) -> Any:
+    """Mender with the paper's decoder over MiniLM."""
+    model = MenderForGenerativeRetrieval.from_encoder(encoder(training), catalogue())
+    return add_lora(model) if training == "lora" else model
+
+
+def with_item_states(pooled: bool) -> Any:
+    """Mender over a table of precomputed item states."""
+    text = encoder("frozen")
+    rows = ITEMS * (1 if pooled else TITLE)
+    config = ItemStatesConfig(text.config, text.config.vocab_size, rows, pooled=pooled, max_history=HISTORY)
+    own = ItemStatesEncoder(config, text)
+    first = torch.arange(rows) % (1 if pooled else TITLE) == 0
+    own.set_item_states(torch.randn(rows, text.config.hidden_size, dtype=torch.float16), first)
+    return MenderForGenerativeRetrieval.from_encoder(own, catalogue())
+
+
+def training_step(model: Any, batches: Iterator[dict[str, torch.Tensor]]) -> Step:
+    """Forward, backward and AdamW on the next batch."""
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
+    model.train()
+
+    def step() -> None:
+        optimizer.zero_grad()
+        model(**next(batches)).loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def text_batches(model: Any, batch: int, generator: np.random.Generator, padded: bool, cached: bool) -> Iterator[dict]:
+    """Batches of texts: padded to 512 and shuffled, or grouped by length; as token ids or as cached states."""
+    lengths = token_lengths(50 * batch, generator)
+    order = generator.permutation(len(lengths)) if padded else length_grouped_order(lengths, batch, 0, 0)
+    width = model.config.encoder.hidden_size
+    # Half-precision states on disk, as EncoderStates keeps them: reading and widening them belongs to the step.
+    states = generator.standard_normal((PADDED, width)).astype(np.float16) if cached else None
+    for rows in cycle(order.reshape(-1, batch)):
+        length = torch.from_numpy(lengths[rows])
+        longest = PADDED if padded else int(length.max())
+        mask = (torch.arange(longest) < length[:, None]).long()
+        batch_of = {"attention_mask": mask, "labels": random_labels(model, batch)}
+        if cached:
+            found = [torch.from_numpy(states[:size].astype(np.float32)) for size in length.tolist()]
+            batch_of["encoder_outputs"] = (torch.nn.utils.rnn.pad_sequence(found, batch_first=True),)
+        else:
+            batch_of["input_ids"] = torch.randint(1000, 30_000, mask.shape) * mask
+        yield batch_of
+
+
+def state_batches(model: Any, batch: int, cached: bool = True) -> Iterator[dict]:
+    """Batches of a preference and 20 items as rows of the state table, the preference's states from a cache."""
+    own = model.encoder.config
+    per_item = 1 if own.pooled else TITLE
+    while True:
+        items = torch.randint(ITEMS, (batch, HISTORY, 1)) * per_item + torch.arange(per_item)
+        text = torch.randint(1000, 30_000, (batch, PREFERENCE))
+        inputs = torch.cat([text, own.text_vocabulary + items.flatten(1)], dim=1)
+        mask = torch.ones_like(inputs)
+        if own.pooled:
+            mask[:, 1:PREFERENCE] = 0
+        found = {"input_ids": inputs, "attention_mask": mask, "labels": random_labels(model, batch)}
+        if cached:
+            found["text_states"] = torch.randn(batch, PREFERENCE, own.hidden_size)
+        yield found
+
+
+def sequence_batches(model: Any, batch: int) -> Iterator[dict]:
+    """Batches of whole sequences for SASRec: 20 targets in each."""
+    while True:
+        rows = torch.randint(1, ITEMS + 1, (batch, HISTORY))
+        yield {"input_ids": rows, "labels": (rows - 1).roll(-1, 1)}
+
+
+def random_labels(model: Any, batch: int) -> torch.Tensor:
+    """Codes of random items."""
+    return model.item_tokens(torch.randint(ITEMS, (batch,)))
+
+
+def text_alternative(training: str, padded: bool = False, cached: bool = False) -> Callable[..., Step]:
+    """A step over texts."""
+
+    def make(batch: int, generator: np.random.Generator) -> Step:
+        model = mender(training)
+        return training_step(model, text_batches(model, batch, generator, padded, cached))
+
+    return make
+
+
+def state_alternative(pooled: bool) -> Callable[..., Step]:
+    """A step over cached item states."""
+
+    def make(batch: int, generator: np.random.Generator) -> Step:
+        model = with_item_states(pooled)
+        return training_step(model, state_batches(model, batch))
+
+    return make
+
+
+def sasrec(batch: int, generator: np.random.Generator) -> Step:
+    """A SASRec step."""
+    model = SasRecForSequentialRecommendation(SasRecConfig(ITEMS))
+    return training_step(model, sequence_batches(model, batch))
+
+
+FULL, LORA, FROZEN = "full, padded to 512", "LoRA, padded to 512", "frozen, padded to 512"
+RECIPE = LORA
+"""What the paper does: FLAN-T5 with adapters, every input padded to 512."""
+
+ALTERNATIVES = {
+    FULL: Alternative(FULL, text_alternative("full", padded=True)),
+    "full, grouped by length": Alternative(FULL, text_alternative("full")),
+    LORA: Alternative(LORA, text_alternative("lora", padded=True)),
+    "LoRA, grouped by length": Alternative(LORA, text_alternative("lora")),
+    FROZEN: Alternative(FROZEN, text_alternative("frozen", padded=True)),
+    "frozen, grouped by length": Alternative(FROZEN, text_alternative("frozen")),
+    "mender-tok: frozen, cached states": Alternative(FROZEN, text_alternative("frozen", cached=True), cached=True),
+    "mender-fid: cached title states": Alternative(FROZEN, state_alternative(pooled=False), cached=True),
+    "mender-emb: cached vectors": Alternative(FROZEN, state_alternative(pooled=True), cached=True),
+    "sasrec (20 targets a sample)": Alternative(FROZEN, sasrec, cached=True),
+}
+
+
+def measure_training(batch: int, rounds: int) -> dict[str, dict[str, float]]:
+    """Samples per second of every alternative, medians over interleaved rounds."""
+    steps = {name: each.make(each.batch(batch), np.random.default_rng(0)) for name, each in ALTERNATIVES.items()}
+    for step in steps.values():
+        step()
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(rounds):
+        for name, step in steps.items():
+            repeats = 1 if ALTERNATIVES[name].padded == name else 2
+            start = time.perf_counter()
+            for _ in range(repeats):
+                step()
+            seconds[name].append((time.perf_counter() - start) / repeats)
+    return {
+        name: {
+            "samples_per_second": ALTERNATIVES[name].batch(batch) / float(np.median(values)),
+            "batch": ALTERNATIVES[name].batch(batch),
+            "seconds": values,
+        }
+        for name, values in seconds.items()
+    }
+
+
+def memory_of(name: str, batch: int) -> float:
+    """Growth of a fresh process's peak memory over two steps, in MiB, its model included."""
+    command = [sys.executable, __file__, "--memory-of", name, "--batch-size", str(batch)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(done.stdout.splitlines()[-1])
+
+
+def own_memory(name: str, batch: int) -> float:
+    """What `memory_of` reads in the process it starts."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    step = ALTERNATIVES[name].make(ALTERNATIVES[name].batch(batch), np.random.default_rng(0))
+    step()
+    step()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+
+
+def measure_requests(rounds: int) -> dict[str, dict[str, float]]:
+    """Milliseconds from input ids to ten items, for one user and for eight, at 254 tokens of preference and history."""
+    tok, fid, emb = mender("frozen").eval(), with_item_states(pooled=False).eval(), with_item_states(pooled=True).eval()
+    tokens = PREFERENCE + HISTORY * TITLE
+    seconds: dict[str, list[float]] = {}
+    for users in (1, 8):
+        text = torch.randint(1000, 30_000, (users, tokens))
+        requests = {
+            "mender-tok": (tok, {"input_ids": text, "attention_mask": torch.ones_like(text)}),
+            "mender-fid": (fid, next(state_batches(fid, users, cached=False))),
+            "mender-emb": (emb, next(state_batches(emb, users, cached=False))),
+        }
+        for round_number in range(rounds + 1):
+            for name, (model, inputs) in requests.items():
+                start = time.perf_counter()
+                model.recommend(inputs["input_ids"], inputs["attention_mask"], k=10)
+                if round_number:
+                    seconds.setdefault(f"{name}, {users} user(s)", []).append(time.perf_counter() - start)
+    return {name: {"ms": 1000 * float(np.median(values)), "seconds": values} for name, values in seconds.items()}
+
+
+def show_training(found: dict[str, dict[str, float]], memory: dict[str, float]) -> None:
+    """Print the training table."""
+    table = Table(title="Training, MiniLM and the paper's decoder")
+    for name in (
+        "step",
+        "batch",
+        "samples/s",
+        "times the same, padded",
+        "times the paper's recipe",
+        "peak memory, MiB",
+    ):
+        table.add_column(name, justify="left" if name == "step" else "right")
+    for name, values in found.items():
+        rate = values["samples_per_second"]
+        padded, recipe = (found[base]["samples_per_second"] for base in (ALTERNATIVES[name].padded, RECIPE))
+        peak = f"{memory[name]:,.0f}" if name in memory else ""
+        row = f"{rate:.2f}", f"{rate / padded:.1f}x", f"{rate / recipe:.1f}x", peak
+        table.add_row(name, str(values["batch"]), *row)
+    Console(width=120).print(table)
+
+
+def show_requests(found: dict[str, dict[str, float]]) -> None:
+    """Print the request table."""
+    table = Table("request", "ms", "times as fast as mender-tok", title="Requests, 254 tokens, 12,000 items, 30 beams")
+    for name, values in found.items():
+        base = found["mender-tok, " + name.split(", ")[1]]["ms"]
+        table.add_row(name, f"{values['ms']:.1f}", f"{base / values['ms']:.1f}x")
+    Console(width=120).print(table)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch-size", type=int, default=8, help="samples of a step; eight times it where cached")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--requests", action="store_true", help="measure requests instead of training")
+    parser.add_argument("--no-memory", action="store_true", help="leave the memory column out")
+    parser.add_argument("--output", type=Path, help="write the figures as JSON")
+    parser.add_argument("--memory-of", choices=list(ALTERNATIVES), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(0)
+    if arguments.memory_of:
+        print(own_memory(arguments.memory_of, arguments.batch_size))
+        return
+    if arguments.requests:
+        found = measure_requests(10 * arguments.rounds)
+        show_requests(found)
+    else:
+        found = measure_training(arguments.batch_size, arguments.rounds)
+        names = [] if arguments.no_memory else list(found)
+        memory = {name: memory_of(name, arguments.batch_size) for name in names}
+        show_training(found, memory)
+        for name, value in memory.items():
+            found[name]["peak_mib"] = value
+    if arguments.output:
+        unfinished = arguments.output.with_name(arguments.output.name + ".tmp")
+        unfinished.write_text(json.dumps(found, indent=1), "utf-8")
+        unfinished.replace(arguments.output)
+
+
+if __name__ == "__main__":
+    main()

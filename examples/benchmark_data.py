@@ -1,0 +1,168 @@
+"""Items and examples for the examples: from a benchmark that is built already, or built here from raw files.
+
+A folder that the benchmark's command line wrote is read as `load_dataset` reads it. Raw files are read and built once,
+and kept under outputs/cache, so that training and evaluation share the work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import Dataset, DatasetDict, get_dataset_config_names, load_dataset, load_from_disk
+from torch import Tensor
+
+from modeling_mender import ResidualKMeans, SemanticIdCatalogue
+from modeling_mender.semantic_ids import break_ties, report
+from preference_benchmark.builder import build_benchmark
+from preference_benchmark.embedding import TextEmbedder, default_encoder
+from preference_benchmark.sources import SOURCES, read_source
+
+__all__ = [
+    "BenchmarkData",
+    "Codes",
+    "add_data_arguments",
+    "codes_of",
+    "encoder_path",
+    "item_codes",
+    "load_benchmark_data",
+]
+
+CACHE = Path("outputs/cache")
+
+
+@dataclass(frozen=True)
+class BenchmarkData:
+    """A benchmark in memory.
+
+    Attributes:
+        source: its name.
+        items: one row per item; row number = item index.
+        examples: by matching mode ("oracle", "last"), the splits train, validation and test.
+        cache: folder for what can be computed from it once and for all.
+    """
+
+    source: str
+    items: Dataset
+    examples: dict[str, DatasetDict]
+    cache: Path
+
+    @property
+    def item_columns(self) -> dict[str, list[str]]:
+        """Ids, titles and texts, as `build_method` takes them."""
+        return {name: self.items[name][:] for name in ("item_id", "title", "text")}
+
+    @property
+    def texts(self) -> list[str]:
+        """Every preference of the training split."""
+        return [text for texts in self.examples["oracle"]["train"]["preferences"] for text in texts]
+
+
+@dataclass(frozen=True)
+class Codes:
+    """Semantic IDs of the items.
+
+    Attributes:
+        catalogue: codes of all items.
+        codebooks: centroids of the quantizer. Shape: (L, K, C).
+    """
+
+    catalogue: SemanticIdCatalogue
+    codebooks: Tensor
+
+
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that say which benchmark to use."""
+    parser.add_argument("--source", default="corner-shop", help=f"one of {', '.join(sorted(SOURCES))}")
+    parser.add_argument(
+        "--data", type=Path, help="raw files of the source, or a folder with the built benchmark; not for corner-shop"
+    )
+    parser.add_argument("--users", type=int, default=600, help="users of the corner shop")
+    parser.add_argument("--items", type=int, default=240, help="items of the corner shop")
+    parser.add_argument("--encoder", help="name or folder of a text encoder; default: all-MiniLM-L6-v2")
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def load_benchmark_data(arguments: argparse.Namespace, encoder: str) -> BenchmarkData:
+    """A built benchmark, read from a folder or built from raw files.
+
+    Args:
+        arguments: of `add_data_arguments`.
+        encoder: embeds preferences and items in building.
+
+    Raises:
+        ValueError: if the source is unknown, or its files are not there or not as expected.
+    """
+    source, data = arguments.source, arguments.data
+    options = {}
+    if source == "corner-shop" and data is None:
+        options = {"num_users": arguments.users, "num_items": arguments.items, "seed": 0}
+    folder = CACHE / f"{source}-{_fingerprint(source, data, options, encoder)}"
+    if data is not None and (data / "README.md").is_file() and list(data.rglob("*.parquet")):
+        return _read_built(source, data, folder)
+    if not (folder / "complete").is_file():
+        tables = read_source(source, data, **options)
+        print(tables.report)
+        benchmark = build_benchmark(tables, TextEmbedder(encoder), seed=0)
+        print(benchmark.report)
+        folder.mkdir(parents=True, exist_ok=True)
+        benchmark.items.save_to_disk(folder / "items")
+        for mode, examples in benchmark.examples.items():
+            examples.save_to_disk(folder / mode)
+        (folder / "complete").touch()
+    examples = {mode: load_from_disk(folder / mode) for mode in ("oracle", "last")}
+    return BenchmarkData(source, load_from_disk(folder / "items"), examples, folder)
+
+
+def item_codes(data: BenchmarkData, encoder: str, seed: int) -> Codes:
+    """Codes of all items by residual k-means, made distinct by a tie-breaking level; vectors are computed once."""
+    file = data.cache / "item_vectors.npy"
+    if not file.is_file():
+        unfinished = data.cache / f".item_vectors.{os.getpid()}.npy"
+        np.save(unfinished, TextEmbedder(encoder).encode(data.items["text"][:]), allow_pickle=False)
+        unfinished.replace(file)
+    return codes_of(torch.from_numpy(np.load(file, allow_pickle=False)), seed)
+
+
+def codes_of(embeddings: Tensor, seed: int) -> Codes:
+    """Codes of embeddings of shape (N, D), with a report on how well they tell items apart."""
+    quantizer = ResidualKMeans(seed=seed).fit(embeddings)
+    codes = break_ties(quantizer.encode(embeddings))
+    print(report(codes, quantizer.codebook_sizes))
+    # The last level has room for items that will share a code with those of today.
+    room = max(quantizer.codebook_sizes[0], int(codes[:, -1].max()) + 1)
+    return Codes(SemanticIdCatalogue(codes, [*quantizer.codebook_sizes, room]), quantizer.codebooks)
+
+
+def encoder_path(name_or_path: str | None) -> str:
+    """The encoder asked for, or the default one, with a line on where it comes from."""
+    if name_or_path is not None:
+        return name_or_path
+    choice = default_encoder()
+    print(f"encoder: {choice.description}")
+    return choice.path
+
+
+def _read_built(source: str, folder: Path, cache: Path) -> BenchmarkData:
+    configs = get_dataset_config_names(str(folder))
+    missing = [name for name in (source, f"{source}-items") if name not in configs]
+    if missing:
+        raise ValueError(f"{folder} has no configuration {missing[0]!r}; found {', '.join(configs)}. Pass --source")
+    examples = {"oracle": load_dataset(str(folder), source)}
+    if f"{source}-last" in configs:
+        examples["last"] = load_dataset(str(folder), f"{source}-last")
+    (items,) = load_dataset(str(folder), f"{source}-items").values()
+    cache.mkdir(parents=True, exist_ok=True)
+    return BenchmarkData(source, items, examples, cache)
+
+
+def _fingerprint(source: str, data: Path | None, options: dict[str, int], encoder: str) -> str:
+    files = [] if data is None else sorted(path for path in [data, *data.rglob("*")] if path.is_file())
+    seen = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    return hashlib.sha256(json.dumps([source, seen, options, encoder]).encode()).hexdigest()[:12]

@@ -1,0 +1,145 @@
+"""A saved or freshly trained model on all axes, both matching modes, and itself with other people's preferences.
+
+Besides the figures, the rank of every single target is kept: two runs on the same examples can then be compared pair by
+pair, which tells far smaller differences from noise than two separate intervals do.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import evaluate
+import numpy as np
+import polars as pl
+from benchmark_data import BenchmarkData
+from datasets import Dataset
+from five_axis_report import Score, draw, print_table, save_json
+
+from modeling_mender import MenderProcessor, select_axes
+from modeling_mender.ranking import rank_examples, request_speed
+from preference_benchmark.controls import shuffle_preferences
+
+__all__ = ["KS", "METRIC", "measure_requests", "provenance", "read_json", "sample", "score_model", "write_results"]
+
+METRIC = str(Path(__file__).parents[1] / "metrics" / "preference_discerning")
+KS = (5, 10)
+SHUFFLED = "shuffled preferences"
+
+
+def score_model(
+    model: Any, processor: MenderProcessor, data: BenchmarkData, name: str, limit: int | None, seed: int
+) -> tuple[list[Score], pl.DataFrame]:
+    """Scores by axis and matching mode, and the rank of every target.
+
+    Args:
+        model: any model with `recommend`.
+        processor: renders its inputs.
+        data: the benchmark; its test split is used.
+        name: of the method, in tables.
+        limit: test examples (or pairs) per axis at most; `None` takes all.
+        seed: of the choice, and of the shuffling of preferences.
+
+    Returns:
+        Scores, and a table with one row per example and condition: matching, condition (empty, or shuffled),
+        axis, row (position in the test split), pair_id, sentiment, rank (0 where the target was not found).
+    """
+    metric = evaluate.load(METRIC)
+    scores, tables = [], []
+    for matching, examples in data.examples.items():
+        test = examples["test"]
+        if matching == "last":  # the other axes do not depend on how the next item's preference is chosen
+            test = select_axes(test, {"recommendation": 1.0})
+        test = sample(test, limit, seed)
+        for condition in ("", SHUFFLED):
+            asked = test if not condition else shuffle_preferences(test, seed)
+            ranked = rank_examples(model, processor, asked, max(KS))
+            columns = {
+                "axes": [test.features["axis"].int2str(axis) for axis in test["axis"]],
+                "sentiments": [test.features["sentiment"].int2str(value) for value in test["sentiment"]],
+                "pair_ids": test["pair_id"][:],
+            }
+            figures = metric.compute(
+                predictions=[processor.ids(rows) for rows in ranked], references=test["target"][:], **columns, ks=KS
+            )
+            label = f"{name}, {condition}" if condition else name
+            for axis in dict.fromkeys(columns["axes"]):
+                own = {key.split("/", 1)[1]: value for key, value in figures.items() if key.startswith(f"{axis}/")}
+                scores.append(Score(axis, matching if axis == "recommendation" else "", label, own))
+            hits = ranked == np.array(processor.rows(test["target"][:]))[:, None]
+            tables.append(
+                pl.DataFrame(
+                    {
+                        "matching": [matching if axis == "recommendation" else "" for axis in columns["axes"]],
+                        "condition": [condition] * len(test),
+                        "axis": columns["axes"],
+                        "user_id": test["user_id"][:],
+                        "target": test["target"][:],
+                        "pair_id": columns["pair_ids"],
+                        "sentiment": columns["sentiments"],
+                        "rank": np.where(hits.any(1), hits.argmax(1) + 1, 0),
+                    }
+                )
+            )
+    order = test.features["axis"].names
+    return sorted(scores, key=lambda score: order.index(score.axis)), pl.concat(tables)
+
+
+def sample(examples: Dataset, limit: int | None, seed: int) -> Dataset:
+    """At most `limit` examples of each axis; pairs stay whole."""
+    if limit is None:
+        return examples
+    axis, pair = np.array(examples["axis"][:]), np.array(examples["pair_id"][:])
+    generator = np.random.default_rng(seed)
+    kept = []
+    for value in np.unique(axis):
+        rows = np.flatnonzero(axis == value)
+        units = np.where(pair[rows] >= 0, pair[rows], -1 - np.arange(len(rows)))
+        distinct = np.unique(units)
+        chosen = generator.choice(distinct, min(limit, len(distinct)), replace=False)
+        kept.append(rows[np.isin(units, chosen)])
+    return examples.select(np.sort(np.concatenate(kept)))
+
+
+def write_results(output: Path, scores: list[Score], ranks: pl.DataFrame, run: dict[str, Any], title: str) -> None:
+    """Table on the screen; five_axes.png, five_axes.json and ranks.parquet in the folder."""
+    print_table(scores, KS, title)
+    output.mkdir(parents=True, exist_ok=True)
+    draw(scores, output / "five_axes.png", title=title)
+    save_json(scores, run, output / "five_axes.json")
+    unfinished = output / "ranks.parquet.tmp"
+    ranks.write_parquet(unfinished)
+    unfinished.replace(output / "ranks.parquet")
+
+
+def measure_requests(model: Any, processor: MenderProcessor, data: BenchmarkData) -> dict[str, float]:
+    """Milliseconds of one request and users per second, on recommendation examples of the test split."""
+    test = select_axes(data.examples["oracle"]["test"], {"recommendation": 1.0})
+    return request_speed(model, processor, test)
+
+
+def provenance(seed: int) -> dict[str, Any]:
+    """What a result needs to be found again: command, commit, seed."""
+    asked = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=Path(__file__).parent
+    )
+    script = Path(sys.argv[0])
+    return {
+        "command": " ".join(["python", f"{script.parent.name}/{script.name}", *sys.argv[1:]]),
+        "commit": asked.stdout.strip() or "unknown",
+        "seed": seed,
+    }
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file as a dictionary.
+
+    Raises:
+        ValueError: if it is not there.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path} is missing; run 02_train.py or 04_evaluate.py with this folder as --output")
+    return json.loads(path.read_text("utf-8"))

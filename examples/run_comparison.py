@@ -1,0 +1,260 @@
+"""Runs compared example by example: means over seeds, intervals, paired differences, costs; as table and star plot."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import polars as pl
+from five_axis_report import LABELS
+from rich.console import Console
+from rich.table import Table
+
+__all__ = ["Comparison", "compare", "draw_stars", "print_comparison", "save_comparison"]
+
+K = 10
+KEYS = ["matching", "condition", "axis", "user_id", "target", "pair_id", "occurrence"]
+COST_NAMES = ("trained", "parameters", "samples_per_second", "request_ms", "users_per_second")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method on one row of the table.
+
+    Attributes:
+        value: recall@10, or m@10 on sentiment pairs; mean over examples and seeds.
+        low: lower end of its bootstrap 95% interval.
+        high: upper end.
+        n: examples, or pairs.
+        difference: to the reference, with the ends of its interval; `None` for the reference itself.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+    difference: tuple[float, float, float] | None = None
+
+    @property
+    def mark(self) -> str:
+        """+ or - where the difference to the reference is more than noise."""
+        if self.difference is None:
+            return ""
+        _, low, high = self.difference
+        return "+" if low > 0 else "-" if high < 0 else ""
+
+
+@dataclass
+class Comparison:
+    """Everything that is shown.
+
+    Attributes:
+        source: the benchmark.
+        reference: the method others are compared with.
+        cells: by row label, then by method.
+        costs: by method: parameters, training samples/s, request time; medians over seeds.
+        runs: seed, commit and command of every run.
+    """
+
+    source: str
+    reference: str
+    cells: dict[str, dict[str, Cell]] = field(default_factory=dict)
+    costs: dict[str, dict[str, float]] = field(default_factory=dict)
+    runs: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def methods(self) -> list[str]:
+        """Names of the methods, in the order given."""
+        return list(self.costs)
+
+
+def compare(runs: Mapping[Path, Mapping[str, Any]], reference: str | None = None, resamples: int = 2000) -> Comparison:
+    """Compare runs on the examples that all of them were measured on.
+
+    Args:
+        runs: by folder, what its five_axes.json holds.
+        reference: a method's name; default: the first run's.
+        resamples: of the bootstrap.
+
+    Raises:
+        ValueError: if runs are of different benchmarks or examples, or the reference is not among them.
+    """
+    settings = {folder: run["settings"] for folder, run in runs.items()}
+    sources = sorted({str(own["source"]) for own in settings.values()})
+    if len(sources) > 1:
+        raise ValueError(f"the runs are of different benchmarks: {', '.join(sources)}; compare one at a time")
+    methods = list(dict.fromkeys(own["method"] for own in settings.values()))
+    reference = methods[0] if reference is None else reference
+    if reference not in methods:
+        raise ValueError(f"--reference {reference!r} is none of the methods {', '.join(methods)}")
+    hits = {
+        method: _mean_over_seeds([_hits(folder) for folder, own in settings.items() if own["method"] == method])
+        for method in methods
+    }
+    comparison = Comparison(sources[0], reference)
+    for method in methods:
+        own = [run for run in settings.values() if run["method"] == method]
+        flat = [{**run, **run.get("training", {})} for run in own]
+        comparison.costs[method] = {
+            name: float(np.median([run[name] for run in flat]))
+            for name in COST_NAMES
+            if all(name in run for run in flat)
+        } | {"seeds": len(own)}
+    comparison.runs = [
+        {name: run.get(name) for name in ("method", "seed", "commit", "command", "seconds")}
+        for run in settings.values()
+    ]
+    for (matching, condition, axis), rows in hits[reference].group_by(
+        "matching", "condition", "axis", maintain_order=True
+    ):
+        label = LABELS.get(axis, axis.replace("_", " ")) + (f" ({matching})" if matching else "")
+        label += f", {condition}" if condition else ""
+        comparison.cells[label] = _cells(rows.select(KEYS), hits, reference, resamples)
+    return comparison
+
+
+def _hits(folder: Path) -> pl.DataFrame:
+    """Whether each example of a run succeeded: in the top 10; for a sentiment pair, and out of it when negative."""
+    ranks = pl.read_parquet(folder / "ranks.parquet")
+    hit = pl.col("rank").is_between(1, K)
+    paired = pl.col("pair_id") >= 0
+    single = ranks.filter(~paired).with_columns(hit=hit.cast(pl.Float64))
+    pairs = (
+        ranks.filter(paired)
+        .group_by("matching", "condition", "axis", "target", "pair_id", maintain_order=True)
+        .agg(
+            user_id=pl.col("user_id").first(),
+            hit=(hit & (pl.col("sentiment") == "positive")).any() & ~(hit & (pl.col("sentiment") == "negative")).any(),
+        )
+        .with_columns(pl.col("hit").cast(pl.Float64))
+    )
+    both = pl.concat([frame.select(*KEYS[:-1], "hit") for frame in (single, pairs)])
+    # The same user and target may stand twice on a steering axis; number them so that they join one to one.
+    return both.with_columns(occurrence=pl.int_range(pl.len()).over(KEYS[:-1]))
+
+
+def _mean_over_seeds(runs: list[pl.DataFrame]) -> pl.DataFrame:
+    first = runs[0]
+    for other in runs[1:]:
+        if not other.select(KEYS).sort(KEYS).equals(first.select(KEYS).sort(KEYS)):
+            raise ValueError("two seeds of one method were measured on different examples; use the same --eval-limit")
+    return pl.concat(runs).group_by(KEYS, maintain_order=True).agg(pl.col("hit").mean())
+
+
+def _cells(keys: pl.DataFrame, hits: dict[str, pl.DataFrame], reference: str, resamples: int) -> dict[str, Cell]:
+    """Values, intervals and paired differences of all methods on the examples of one row."""
+    values = {}
+    for method, table in hits.items():
+        joined = keys.join(table, on=KEYS, how="left", maintain_order="left")["hit"]
+        if joined.null_count():
+            missing = joined.null_count()
+            raise ValueError(f"{method} lacks {missing} of {reference}'s examples; use the same --eval-limit for both")
+        values[method] = joined.to_numpy()
+    # One row of weights per resample, shared by all methods: that is what makes differences paired.
+    count = keys.height
+    generator = np.random.default_rng(0)
+    weights = generator.multinomial(count, np.full(count, 1 / count), size=resamples) / count
+    means = {method: weights @ value for method, value in values.items()}
+    cells = {}
+    for method, value in values.items():
+        low, high = np.quantile(means[method], [0.025, 0.975])
+        difference = None
+        if method != reference:
+            ends = np.quantile(means[method] - means[reference], [0.025, 0.975])
+            difference = (float(value.mean() - values[reference].mean()), float(ends[0]), float(ends[1]))
+        cells[method] = Cell(float(value.mean()), float(low), float(high), count, difference)
+    return cells
+
+
+def _rows(comparison: Comparison) -> list[list[str]]:
+    """The table as text, header first."""
+    header = ["recall@10; m@10 of sentiment pairs", "n", *comparison.methods]
+    rows = [header]
+    for label, cells in comparison.cells.items():
+        best = max(cell.value for cell in cells.values())
+        texts = []
+        for method in comparison.methods:
+            cell = cells[method]
+            value = f"{cell.value:.3f}".lstrip("0") if cell.value < 1 else "1.000"
+            value = f"**{value}**" if cell.value == best and best > 0 else value
+            interval = f"({cell.low:.3f}-{cell.high:.3f})".replace("0.", ".")
+            texts.append(f"{value}{cell.mark} {interval}")
+        rows.append([label, f"{next(iter(cells.values())).n:,}", *texts])
+    titles = {
+        "trained": "trained parameters",
+        "parameters": "parameters",
+        "samples_per_second": "training samples/s",
+        "request_ms": "ms per request",
+        "users_per_second": "users/s, batches of 32",
+        "seeds": "seeds",
+    }
+    for name, title in titles.items():
+        costs = [comparison.costs[method].get(name) for method in comparison.methods]
+        rows.append(
+            [title, "", *("" if cost is None else f"{cost:,.4g}" if cost < 1e4 else f"{cost:,.0f}" for cost in costs)]
+        )
+    return rows
+
+
+def print_comparison(comparison: Comparison) -> None:
+    """Print the table: + and - mark differences to the reference that are more than noise."""
+    header, *rows = _rows(comparison)
+    table = Table(title=f"{comparison.source}; + and - against {comparison.reference}")
+    for name in header:
+        table.add_column(name, justify="left" if name == header[0] else "right")
+    for row in rows:
+        table.add_row(*(cell.replace("**", "") for cell in row))
+    Console(width=60 + 22 * len(comparison.methods)).print(table)
+
+
+def draw_stars(comparison: Comparison, path: Path) -> None:
+    """The paper's star plot: one ray per axis, scaled by the best method on it."""
+    labels = [label for label in comparison.cells if "shuffled" not in label]
+    angles = np.linspace(0, 2 * np.pi, len(labels), endpoint=False)
+    best = np.array([max(cell.value for cell in comparison.cells[label].values()) or 1.0 for label in labels])
+    figure, axes = plt.subplots(figsize=(9.5, 7.5), subplot_kw={"projection": "polar"})
+    colours = plt.get_cmap("tab10")
+    for position, method in enumerate(comparison.methods):
+        values = np.array([comparison.cells[label][method].value for label in labels]) / best
+        closed = np.append(values, values[0])
+        axes.plot(np.append(angles, angles[0]), closed, color=colours(position % 10), linewidth=1.8, label=method)
+        axes.fill(np.append(angles, angles[0]), closed, color=colours(position % 10), alpha=0.06)
+    axes.set_xticks(
+        angles, [f"{label}\nbest {value:.3f}" for label, value in zip(labels, best, strict=True)], fontsize=9
+    )
+    axes.set_yticks([0.25, 0.5, 0.75, 1.0], ["", "half", "", "best"], fontsize=8, color="grey")
+    axes.set_ylim(0, 1.05)
+    axes.tick_params(axis="x", pad=22)
+    axes.set_title(f"{comparison.source}: share of the best method's recall@10 (m@10 on sentiment pairs)", pad=34)
+    axes.legend(loc="center left", bbox_to_anchor=(1.18, 0.5), frameon=False)
+    figure.tight_layout()
+    unfinished = path.with_name(path.name + ".tmp")
+    figure.savefig(unfinished, format="png", dpi=130)
+    unfinished.replace(path)
+    plt.close(figure)
+
+
+def save_comparison(comparison: Comparison, folder: Path) -> None:
+    """Write the table as Markdown and everything as JSON."""
+    header, *rows = _rows(comparison)
+    lines = ["| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows)]
+    cells = {label: {method: vars(cell) for method, cell in cells.items()} for label, cells in comparison.cells.items()}
+    record = {
+        "source": comparison.source,
+        "reference": comparison.reference,
+        "cells": cells,
+        "costs": comparison.costs,
+        "runs": comparison.runs,
+    }
+    for name, text in (("comparison.md", "\n".join(lines) + "\n"), ("comparison.json", json.dumps(record, indent=1))):
+        unfinished = folder / f"{name}.tmp"
+        unfinished.write_text(text, "utf-8")
+        unfinished.replace(folder / name)

@@ -1,0 +1,194 @@
+"""An encoder that reads only the preference: the states of every item's title are computed once and looked up.
+
+Mender-FiD keeps the token states of each title and lets the decoder fuse them (fusion in decoder, Izacard & Grave
+2021, arXiv:2007.01282); Mender-Emb (arXiv:2412.08604) keeps one vector per item. An input is text tokens followed by
+rows of the state table, written as token ids beyond the text vocabulary, so that such a model takes the same
+`input_ids` and `attention_mask` as any other. A request then costs one short preference, however long the history.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AutoModel, AutoModelForTextEncoding, PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_outputs import BaseModelOutput
+
+from .configuration_item_states import ItemStatesConfig
+
+__all__ = ["ItemStatesEncoder", "encode_titles", "mean_pooled"]
+
+
+class ItemStatesEncoder(PreTrainedModel):
+    """A text encoder for preferences and a table of precomputed states for items.
+
+    Args:
+        config: the shape.
+        text_encoder: an encoder that is loaded already; built from `config.text_encoder` when absent.
+
+    Attributes:
+        item_states: states of all items, one after the other, half precision where built by `encode_titles`.
+            Shape: (M, D).
+        first_state: whether a row of the table is an item's first. Shape: (M,), bool.
+    """
+
+    config_class = ItemStatesConfig
+    base_model_prefix = ""
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+
+    def __init__(self, config: ItemStatesConfig, text_encoder: PreTrainedModel | None = None) -> None:
+        super().__init__(config)
+        if text_encoder is None:
+            text_encoder = text_encoder_class(config.text_encoder).from_config(config.text_encoder)
+        if getattr(text_encoder, "pooler", None) is not None:
+            text_encoder.pooler = None
+        self.text_encoder = text_encoder
+        width = config.hidden_size
+        self.order = nn.Embedding(config.max_history, width) if config.max_history else None
+        self.register_buffer("item_states", torch.zeros(config.num_states, width), persistent=True)
+        self.register_buffer("first_state", torch.ones(config.num_states, dtype=torch.bool), persistent=True)
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if module is self and self.order is not None:
+            init.normal_(self.order.weight, std=0.02)
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Word embeddings of the text encoder."""
+        return self.text_encoder.get_input_embeddings()
+
+    def train(self, mode: bool = True) -> ItemStatesEncoder:
+        """Set training mode; a frozen text encoder stays in evaluation mode, so that its states never change."""
+        super().train(mode)
+        if mode and not any(parameter.requires_grad for parameter in self.text_encoder.parameters()):
+            self.text_encoder.eval()
+        return self
+
+    def set_item_states(self, states: Tensor, first: Tensor) -> None:
+        """Replace the state table, as `encode_titles` makes it; a table on disk stays on disk (memory-mapped).
+
+        Args:
+            states: Shape: (M, D).
+            first: Shape: (M,), bool.
+
+        Raises:
+            ValueError: if the shapes do not fit.
+        """
+        if states.shape != (len(first), self.config.hidden_size):
+            raise ValueError(
+                f"states have shape {tuple(states.shape)} beside {len(first)} rows; "
+                f"expected ({len(first)}, {self.config.hidden_size})"
+            )
+        self.item_states, self.first_state = states.to(self.device), first.to(self.device, torch.bool)
+        self.config.num_states = len(states)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        text_states: Tensor | None = None,
+        **_: Any,
+    ) -> BaseModelOutput:
+        """States of text and items, where each stands in the input.
+
+        Args:
+            input_ids: text tokens, then rows of the state table; padded on the right. Shape: (B, T).
+            attention_mask: not needed here: padding is known by its token id. (With `pooled`, the mask keeps the
+                decoder from the text positions behind the first, which carry nothing.)
+            text_states: cached states of the text encoder instead of running it. Shape: (B, <= T, D).
+
+        Returns:
+            Shape: (B, T, D).
+        """
+        vocabulary = self.config.text_vocabulary
+        text = (input_ids < vocabulary) & (input_ids != self.config.text_encoder.pad_token_id)
+        index = (input_ids - vocabulary).clamp(0, self.config.num_states - 1)
+        items = self.item_states[index].to(self.dtype)
+        if self.order is not None:
+            items = items + self.order(self._places(index, input_ids >= vocabulary))
+        width = int(text.sum(1).max())
+        if width == 0:
+            return BaseModelOutput(last_hidden_state=items)
+        if text_states is None:
+            text_states = self.text_encoder(
+                input_ids=torch.where(text, input_ids, self.config.text_encoder.pad_token_id)[:, :width],
+                attention_mask=text[:, :width].long(),
+            ).last_hidden_state
+        if self.config.pooled:
+            text_states = mean_pooled(text_states[:, :width], text[:, :width])[:, None]
+        text_states = text_states.to(items.dtype)
+        text_states = functional.pad(text_states, (0, 0, 0, items.shape[1] - text_states.shape[1]))
+        return BaseModelOutput(last_hidden_state=torch.where(text[..., None], text_states, items))
+
+    def _places(self, index: Tensor, is_item: Tensor) -> Tensor:
+        """Place of each state's item in the history, the latest 0. Shape: (B, T)."""
+        starts = (self.first_state[index] & is_item).long()
+        later = starts.flip(1).cumsum(1).flip(1) - starts
+        return later.clamp(max=self.config.max_history - 1)
+
+
+def mean_pooled(states: Tensor, mask: Tensor) -> Tensor:
+    """Mean of the states of each text, of unit length. Shape: (B, D)."""
+    mask = mask[..., None].to(states.dtype)
+    return functional.normalize((states * mask).sum(1) / mask.sum(1).clamp(min=1), dim=-1)
+
+
+def text_encoder_class(config: Any) -> type:
+    """The Auto class that gives an encoder alone: T5's would otherwise bring its decoder."""
+    return AutoModelForTextEncoding if type(config) in AutoModelForTextEncoding._model_mapping else AutoModel
+
+
+@torch.no_grad()
+def encode_titles(
+    encoder: PreTrainedModel,
+    titles: Sequence[Sequence[int]],
+    *,
+    pooled: bool,
+    inner: tuple[int, int] = (0, 0),
+    tokens_per_batch: int = 8192,
+) -> tuple[Tensor, Tensor]:
+    """The state table of a catalogue: every title through the encoder once, in batches of like length.
+
+    Args:
+        encoder: a text encoder.
+        titles: token ids of each item's title, special tokens included.
+        pooled: one mean vector per title instead of one state per token.
+        inner: special tokens before and after a title, whose states are left out (they count towards the mean).
+        tokens_per_batch: tokens in a batch, padding included.
+
+    Returns:
+        States of shape (M, D), float16, in the order of the items, and whether each is its item's first, (M,).
+    """
+    lengths = torch.tensor([len(ids) for ids in titles])
+    before, after = inner
+    kept = torch.ones_like(lengths) if pooled else lengths - before - after
+    starts = kept.cumsum(0) - kept
+    table = torch.zeros(int(kept.sum()), encoder.config.hidden_size, dtype=torch.float16)
+    size = max(1, tokens_per_batch // int(lengths.max()))
+    training = encoder.training
+    encoder.eval()
+    for batch in lengths.argsort(stable=True).split(size):
+        ids = nn.utils.rnn.pad_sequence([torch.tensor(titles[row]) for row in batch.tolist()], batch_first=True)
+        mask = torch.arange(ids.shape[1]) < lengths[batch][:, None]
+        states = encoder(input_ids=ids.to(encoder.device), attention_mask=mask.long().to(encoder.device))
+        states = states.last_hidden_state.float().cpu()
+        if pooled:
+            table[starts[batch]] = mean_pooled(states, mask).half()
+            continue
+        position = torch.arange(ids.shape[1])
+        content = (position >= before) & (position < (lengths[batch] - after)[:, None])
+        target = starts[batch][:, None] + position - before
+        table[target[content]] = states[content].half()
+    encoder.train(training)
+    first = torch.zeros(len(table), dtype=torch.bool)
+    first[starts] = True
+    return table, first

@@ -1,0 +1,146 @@
+"""Train a method on a benchmark's examples: features, cached states, the Trainer, the best checkpoint.
+
+Whatever the preset, the same validation decides: NDCG@10 on recommendation examples with a preference, items already
+bought left out. The weights with the best value are kept.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+from transformers import EarlyStoppingCallback
+
+from .alignment_tasks import alignment_features
+from .encoder_states import EncoderStates
+from .methods import Method
+from .sequence_collator import SequenceCollator
+from .trainer import MenderCollator, MenderTrainer, MenderTrainingArguments, prepare_examples, ranking_metrics
+from .training_data import item_counts, select_axes, sequence_features
+
+__all__ = ["fit_without_gradient", "make_trainer"]
+
+
+def make_trainer(
+    method: Method,
+    examples: datasets.DatasetDict,
+    output_dir: str | Path,
+    *,
+    seed: int = 0,
+    validation_limit: int | None = 400,
+    cache: str | Path | None = None,
+    **arguments: Any,
+) -> MenderTrainer:
+    """A Trainer for a method; call `.train()`, then `method.plain_model()` is the best model found.
+
+    Args:
+        method: what to train, see `build_method`.
+        examples: `train` and `validation` splits of a benchmark.
+        output_dir: where checkpoints go.
+        seed: of data order, dropout and draws.
+        validation_limit: recommendation examples that early stopping looks at, the same random ones every time;
+            `None` takes all.
+        cache: folder for the states of a frozen encoder, to be shared by runs; default: `output_dir`.
+        **arguments: fields of `MenderTrainingArguments`, over those of the preset.
+
+    Raises:
+        ValueError: if the method is not trained by gradient, or its axes leave no example.
+    """
+    preset, processor = method.preset, method.processor
+    if not preset.trained:
+        raise ValueError(f"{preset.name} is not trained by gradient; call fit_without_gradient")
+    recommendations = select_axes(examples["train"], {"recommendation": 1.0})
+    if preset.model == "sasrec":
+        train = sequence_features(recommendations, processor)
+    else:
+        chosen = select_axes(examples["train"], preset.axes, negatives=preset.negatives != "none", seed=seed)
+        train = prepare_examples(chosen, processor)
+        if preset.alignment:
+            train = _with_text_labels(train)
+            tasks = alignment_features(processor, recommendations, preset.alignment, seed)
+            train = datasets.concatenate_datasets([train, tasks.cast(train.features)])
+    validation_axis = "history_consolidation" if "recommendation" not in preset.axes else "recommendation"
+    validation = select_axes(examples["validation"], {validation_axis: 1.0})
+    if validation_limit is not None and len(validation) > validation_limit:
+        rows = np.random.default_rng(seed).choice(len(validation), validation_limit, replace=False)
+        validation = validation.select(np.sort(rows))
+    validation = prepare_examples(validation, processor)
+    collator = _collator(method, train, validation, Path(cache or output_dir))
+    settings = {
+        "eval_strategy": "epoch",
+        "save_strategy": "epoch",
+        "load_best_model_at_end": True,
+        "metric_for_best_model": "eval_ndcg@10",
+        "greater_is_better": True,
+        "save_total_limit": 2,
+        "logging_strategy": "epoch",
+        "per_device_eval_batch_size": 128,
+        "report_to": "none",
+        "negative_loss": "unlikelihood" if preset.negatives == "none" else preset.negatives,
+        "negative_weight": preset.negative_weight,
+        **preset.training,
+        **arguments,
+    }
+    stopping = [EarlyStoppingCallback(preset.patience)] if preset.patience else []
+    return MenderTrainer(
+        model=method.model,
+        args=MenderTrainingArguments(output_dir=str(output_dir), seed=seed, **settings),
+        data_collator=collator,
+        train_dataset=train,
+        eval_dataset=validation,
+        compute_metrics=ranking_metrics,
+        callbacks=stopping,
+    )
+
+
+def _collator(method: Method, train: datasets.Dataset, validation: datasets.Dataset, cache: Path) -> MenderCollator:
+    """A collator that reads cached states where the text encoder is frozen."""
+    model, processor = method.model, method.processor
+    if method.preset.model == "sasrec":
+        return SequenceCollator(processor, model, exclude_seen=True)
+    states = None
+    if method.preset.encoder == "pretrained" and method.preset.encoder_training == "frozen":
+        texts = [processor.text_part(ids) for part in (train, validation) for ids in part["input_ids"]]
+        if any(texts):
+            cache.mkdir(parents=True, exist_ok=True)
+            states = EncoderStates.build(model, texts, cache)
+    return MenderCollator(processor, model, states, exclude_seen=True)
+
+
+def _with_text_labels(features: datasets.Dataset) -> datasets.Dataset:
+    return features.add_column("text_labels", [[]] * len(features), feature=datasets.List(datasets.Value("int64")))
+
+
+@torch.no_grad()
+def fit_without_gradient(method: Method, examples: datasets.DatasetDict) -> dict[str, Any]:
+    """Popularity counts its items; text retrieval chooses the preference's weight by NDCG@10 on validation.
+
+    Args:
+        method: a method whose preset is not trained by gradient.
+        examples: `train` and `validation` splits of a benchmark.
+
+    Returns:
+        What was found, for the record.
+    """
+    model, processor = method.model, method.processor
+    if method.preset.model == "popularity":
+        counts = item_counts(select_axes(examples["train"], {"recommendation": 1.0}), processor)
+        model.counts.copy_(torch.from_numpy(counts))
+        return {"items_bought": int(counts.sum())}
+    features = prepare_examples(select_axes(examples["validation"], {"recommendation": 1.0}), processor)
+    collate = MenderCollator(processor, model, exclude_seen=True)
+    weights = [step / 10 for step in range(11)]
+    gains = np.zeros(len(weights))
+    for start in range(0, len(features), 256):
+        batch = collate([features[row] for row in range(start, min(start + 256, len(features)))])
+        states = model.vectors(batch["input_ids"]).last_hidden_state
+        for index, weight in enumerate(weights):
+            model.config.preference_weight = weight
+            rows = model.recommend(batch["input_ids"], k=10, exclude=batch["exclude"], states=states).rows
+            place = (rows == batch["labels"]).float()
+            gains[index] += float((place / torch.log2(torch.arange(2, rows.shape[1] + 2.0))).sum())
+    model.config.preference_weight = weights[int(gains.argmax())]
+    return {"preference_weight": model.config.preference_weight}

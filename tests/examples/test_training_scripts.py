@@ -1,0 +1,83 @@
+"""The training scripts: mistakes end in one line; a small run can be evaluated and compared."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SMALL = ["--users", "80", "--items", "60"]
+
+
+def run(script, *arguments, folder):
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(ROOT / "examples" / script), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--preset", "mender-tick"], "no preset 'mender-tick'; pass one of lc-rec"),
+        (["--set", "histroy=codes"], "'histroy' is no field of a preset"),
+        (["--train", "learning_rate"], "'learning_rate' is no assignment"),
+        (["--source", "steam", "--data", "no/such/folder"], "no/such/folder"),
+    ],
+)
+def test_mistakes_end_in_one_line(arguments, message, tmp_path, monkeypatch, capsys):
+    import runpy
+
+    script = ROOT / "examples" / "02_train.py"
+    monkeypatch.setattr(sys, "argv", [str(script), *arguments])
+    monkeypatch.syspath_prepend(script.parent)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(script), run_name="__main__")
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert stopped.value.code == 2 and line.startswith("error: ") and message in line
+
+
+@pytest.mark.slow
+def test_train_evaluate_fine_tune_compare(tmp_path):
+    settings = [*SMALL, "--train", "num_train_epochs=1", "--eval-limit", "10"]
+    for preset in ("mender-tok", "sasrec", "popularity"):
+        done = run("02_train.py", "--preset", preset, *settings, folder=tmp_path)
+        assert done.returncode == 0, done.stderr[-2000:]
+    shop = tmp_path / "outputs" / "corner-shop"
+    found = json.loads((shop / "mender-tok-seed0" / "five_axes.json").read_text())["settings"]
+    assert found["seed"] == 0 and found["training"]["steps"] > 0 and found["request_ms"] > 0
+    before = (shop / "sasrec-seed0" / "ranks.parquet").read_bytes()
+    done = run(
+        "04_evaluate.py",
+        str(shop / "sasrec-seed0" / "model"),
+        *SMALL,
+        "--eval-limit",
+        "10",
+        "--name",
+        "sasrec",
+        folder=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (shop / "sasrec-seed0" / "ranks.parquet").read_bytes() == before
+    done = run(
+        "03_finetune_lora.py",
+        str(shop / "mender-tok-seed0" / "model"),
+        *SMALL,
+        "--eval-limit",
+        "10",
+        "--max-steps",
+        "2",
+        "--batch-size",
+        "8",
+        folder=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    runs = [str(folder) for folder in sorted(shop.glob("*-seed0*"))]
+    done = run("05_compare.py", *runs, "--reference", "popularity", "--output", "comparison", folder=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "mender-tok-seed0-lora" in done.stdout and (tmp_path / "comparison" / "stars.png").stat().st_size > 10_000

@@ -1,0 +1,52 @@
+"""LC-Rec's tasks: right question, right answer."""
+
+from __future__ import annotations
+
+import pytest
+from doubles import WORDS, random_catalogue, shop_examples, word_tokenizer
+
+from modeling_mender import MenderProcessor, add_code_tokens, select_axes
+from modeling_mender.alignment_tasks import TASKS, alignment_features
+
+SIZES = [3, 3, 3]
+
+
+@pytest.fixture
+def processor():
+    tokenizer = word_tokenizer()
+    add_code_tokens(tokenizer, SIZES)
+    items = {"item_id": [f"item-{word}" for word in WORDS], "title": WORDS}
+    codes = random_catalogue(len(WORDS), SIZES).codes.tolist()
+    return MenderProcessor(tokenizer, {**items, "codes": codes}, history="codes", codebook_sizes=SIZES)
+
+
+@pytest.fixture
+def examples():
+    return select_axes(shop_examples(4)["train"], {"recommendation": 1.0})
+
+
+def test_titles_are_masked_and_asked_for(processor, examples):
+    features = TASKS["codes_to_title"](processor, examples)
+    assert len(features) == len(WORDS)
+    for word, feature in zip(WORDS, features, strict=True):
+        answer = [token for token in feature["text_labels"] if token != -100]
+        assert processor.tokenizer.convert_ids_to_tokens(answer) == [word]
+        assert len(feature["text_labels"]) == len(feature["input_ids"])
+        assert not set(answer) & set(feature["input_ids"]) and feature["item"] == -1
+
+
+def test_questions_and_answers_belong_together(processor, examples):
+    for row, feature in enumerate(TASKS["title_to_codes"](processor, examples)):
+        assert WORDS[row] in processor.tokenizer.decode(feature["input_ids"]) and feature["item"] == row
+    for name in ("preference_to_codes", "titles_to_codes"):
+        features = TASKS[name](processor, examples)
+        assert [processor.item_ids[feature["item"]] for feature in features] == examples["target"][:]
+    first = processor.tokenizer.decode(TASKS["preference_to_codes"](processor, examples)[0]["input_ids"])
+    assert examples[0]["preferences"][0] in first
+
+
+def test_weights_say_how_often(processor, examples):
+    features = alignment_features(processor, examples, {"title_to_codes": 2.0, "preference_to_codes": 0.5})
+    assert len(features) == 2 * len(WORDS) + round(len(examples) / 2)
+    with pytest.raises(ValueError, match="alignment task 'dance' is not known"):
+        alignment_features(processor, examples, {"dance": 1.0})

@@ -1,0 +1,133 @@
+"""The encoder that looks histories up: same answers as encoding them, in every road through the library."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from doubles import WORDS, encoder_folder, random_catalogue, shop_items, word_tokenizer
+from transformers import AutoModel
+
+from modeling_mender import (
+    ItemStatesConfig,
+    ItemStatesEncoder,
+    MenderForGenerativeRetrieval,
+    MenderProcessor,
+    build_method,
+    encode_titles,
+    load_preset,
+)
+
+SHAPE = {"num_layers": 2, "d_model": 16, "d_ff": 32, "d_kv": 8, "num_heads": 2}
+
+
+@pytest.fixture(params=["mender-fid", "mender-emb"])
+def method(request, tmp_path):
+    catalogue = random_catalogue(len(WORDS), [3, 3, 3])
+    preset = load_preset(request.param, decoder=SHAPE, codebook_embeddings=False)
+    torch.manual_seed(0)
+    built = build_method(preset, shop_items(), encoder=encoder_folder(tmp_path / "encoder"), catalogue=catalogue)
+    built.model.encoder.order.weight.data.normal_()
+    built.model.eval()
+    return built
+
+
+@pytest.fixture
+def long_titles():
+    items = {"item_id": ["a", "b", "c"], "title": ["green tea", "mint", ""]}
+    return MenderProcessor(word_tokenizer(), items, history="states", title_length=3)
+
+
+def test_states_of_titles_are_those_of_the_encoder_alone(long_titles, tmp_path):
+    encoder = AutoModel.from_pretrained(encoder_folder(tmp_path))
+    inputs = long_titles.title_inputs()
+    states, first = encode_titles(encoder, inputs, pooled=False, inner=(1, 1), tokens_per_batch=5)
+    assert first.tolist() == [True, False, True, True, *[False] * (len(states) - 4)]
+    row = 0
+    for ids in inputs:
+        own = encoder(torch.tensor([ids])).last_hidden_state[0, 1:-1].detach()
+        torch.testing.assert_close(states[row : row + len(own)].float(), own, atol=2e-3, rtol=2e-3)
+        row += len(own)
+    assert row == len(states)
+    pooled, _ = encode_titles(encoder, inputs, pooled=True)
+    torch.testing.assert_close(pooled.float().norm(dim=1), torch.ones(3), atol=1e-3, rtol=1e-3)
+
+
+def test_inputs_name_the_rows_of_the_table(long_titles):
+    base = len(word_tokenizer())
+    inputs = long_titles(["find tea", ""], [["b", "a"], ["a"]], return_tensors=None)["input_ids"]
+    assert [token - base for token in inputs[0] if token >= base] == [2, 0, 1]
+    assert inputs[1] == [base, base + 1]
+    assert long_titles.text_part(inputs[0]) == word_tokenizer()("find tea")["input_ids"]
+
+
+def test_places_count_from_the_latest_item(long_titles, tmp_path):
+    encoder = AutoModel.from_pretrained(encoder_folder(tmp_path))
+    states, first = encode_titles(encoder, long_titles.title_inputs(), pooled=False, inner=(1, 1))
+    config = ItemStatesConfig(encoder.config, len(word_tokenizer()), len(states), max_history=2)
+    subject = ItemStatesEncoder(config, encoder)
+    subject.set_item_states(states, first)
+    ids = long_titles("find", ["a", "a", "b"])["input_ids"]
+    places = subject._places((ids - len(word_tokenizer())).clamp(min=0), ids >= len(word_tokenizer()))
+    # Two tokens of "a", twice: the older one shares the last place with all that is older.
+    assert places[0, -5:].tolist() == [1, 1, 1, 1, 0]
+
+
+def test_padding_and_company_change_nothing(method):
+    users = [("find soap", ["item-tea", "item-mug"]), ("", ["item-rose"]), ("avoid strong tea", [])]
+    together = method.processor([text for text, _ in users], [history for _, history in users], pad_to_multiple_of=16)
+    both = method.model.recommend(**together, k=5)
+    for user, (text, history) in enumerate(users):
+        alone = method.model.recommend(**method.processor(text, history), k=5)
+        assert torch.equal(alone.rows[0], both.rows[user])
+        torch.testing.assert_close(alone.scores[0], both.scores[user], atol=1e-5, rtol=1e-5)
+
+
+def test_order_matters_and_generate_agrees(method):
+    one, other = ["item-tea", "item-mug"], ["item-mug", "item-tea"]
+    found = [method.model.recommend(**method.processor("find soap", history), k=8) for history in (one, other)]
+    assert not torch.allclose(found[0].scores, found[1].scores)
+    inputs = method.processor("find soap", one)
+    written = method.model.generate(**inputs, num_beams=15, num_return_sequences=5)
+    assert method.model.item_rows(written[:, 1:]).tolist() == found[0].rows[0, :5].tolist()
+
+
+def test_cached_text_states_give_the_same_logits(method):
+    inputs = method.processor(["find soap", "avoid tea"], [["item-tea"], []])
+    labels = method.model.item_tokens(torch.tensor([3, 4]))
+    text = [method.processor.text_part(ids) for ids in inputs["input_ids"][inputs["input_ids"] != 0].split([5, 4])]
+    states = torch.nn.utils.rnn.pad_sequence(
+        [method.model.encoder.text_encoder(torch.tensor([ids])).last_hidden_state[0] for ids in text], batch_first=True
+    )
+    plain = method.model(**inputs, labels=labels).logits
+    torch.testing.assert_close(method.model(**inputs, labels=labels, text_states=states).logits, plain)
+
+
+def test_saved_model_answers_the_same(method, tmp_path):
+    inputs = method.processor("find soap", ["item-tea", "item-mug"])
+    expected = method.model.recommend(**inputs, k=6)
+    method.model.save_pretrained(tmp_path / "model")
+    method.processor.save_pretrained(tmp_path / "model")
+    loaded = AutoModel.from_pretrained(tmp_path / "model")
+    processor = MenderProcessor.from_pretrained(tmp_path / "model")
+    assert isinstance(loaded, MenderForGenerativeRetrieval)
+    assert processor.history == method.processor.history
+    again = processor("find soap", ["item-tea", "item-mug"])
+    assert torch.equal(again["input_ids"], inputs["input_ids"])
+    assert torch.equal(again["attention_mask"], inputs["attention_mask"])
+    found = loaded.recommend(**again, k=6)
+    assert torch.equal(found.rows, expected.rows)
+
+
+def test_only_the_order_is_trained_in_a_frozen_encoder(method):
+    trained = {name for name, parameter in method.model.encoder.named_parameters() if parameter.requires_grad}
+    assert trained == {"order.weight"}
+    method.model.train()
+    assert method.model.encoder.training and not method.model.encoder.text_encoder.training
+
+
+def test_bad_shapes_are_refused():
+    with pytest.raises(ValueError, match="num_states=0"):
+        ItemStatesConfig(num_states=0)
+    encoder = ItemStatesEncoder(ItemStatesConfig({"model_type": "bert", "hidden_size": 24, "num_hidden_layers": 1}))
+    with pytest.raises(ValueError, match=r"expected \(3, 24\)"):
+        encoder.set_item_states(torch.zeros(3, 5), torch.ones(3))

@@ -1,0 +1,175 @@
+"""Every preset, shrunk: built, trained, saved, loaded in its own right, and asked."""
+
+from __future__ import annotations
+
+import datasets
+import pytest
+import torch
+from doubles import WORDS, encoder_folder, random_catalogue, shop_examples, shop_items
+from transformers import AutoModel, AutoProcessor
+
+from modeling_mender import build_method, fit_without_gradient, load_preset, make_trainer, preset_names
+from modeling_mender.presets import CONDITIONING
+from modeling_mender.ranking import rank_examples, request_speed
+
+SMALL = {
+    "decoder": {"num_layers": 1, "d_model": 16, "d_ff": 32, "d_kv": 8, "num_heads": 2, "dropout_rate": 0.0},
+    "training": {"num_train_epochs": 1, "per_device_train_batch_size": 32, "use_cpu": True, "disable_tqdm": True},
+}
+T5 = {"d_model": 16, "d_ff": 32, "d_kv": 8, "num_layers": 1, "num_heads": 2}
+SHAPES = {"tiger": T5, "vocabext-rnd": T5, "sasrec": {"hidden_size": 16}}
+CODEBOOKS = torch.randn(2, 3, 8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return encoder_folder(tmp_path_factory.mktemp("encoder"))
+
+
+def build(name, folder, **changes):
+    settings = {**SMALL, "lora": {"rank": 2}, **changes}
+    settings["encoder_shape"] = SHAPES.get(name, {})
+    if name in ("sasrec", "popularity", "text-retrieval"):
+        settings.pop("decoder")
+    torch.manual_seed(0)
+    return build_method(
+        load_preset(name, **settings),
+        shop_items(),
+        encoder=folder,
+        catalogue=random_catalogue(len(WORDS), [3, 3, 3]),
+        codebooks=CODEBOOKS,
+        texts=[f"find {word}" for word in WORDS],
+    )
+
+
+@pytest.fixture(scope="module")
+def examples():
+    return shop_examples(6)
+
+
+def fit(method, examples, tmp_path):
+    if not method.preset.trained:
+        return fit_without_gradient(method, examples)
+    trainer = make_trainer(method, examples, tmp_path / "run", logging_strategy="no")
+    trainer.train()
+    return trainer
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_method_trains_and_answers_the_same_after_loading(name, folder, examples, tmp_path):
+    method = build(name, folder)
+    fit(method, examples, tmp_path)
+    model = method.plain_model().eval()
+    ranked = rank_examples(model, method.processor, examples["test"])
+    assert ranked.shape == (len(examples["test"]), 10)
+    history = method.processor.rows(examples["test"][0]["history"])
+    assert not set(ranked[0].tolist()) & set(history)
+    model.save_pretrained(tmp_path / "model")
+    method.processor.save_pretrained(tmp_path / "model")
+    loaded = AutoModel.from_pretrained(tmp_path / "model").eval()
+    processor = AutoProcessor.from_pretrained(tmp_path / "model")
+    assert type(loaded) is type(model)
+    again = rank_examples(loaded, processor, examples["test"])
+    assert (again == ranked).mean() > 0.99  # a cached table is stored in half precision
+    speed = request_speed(loaded, processor, examples["test"], repeats=1)
+    assert speed["request_ms"] > 0 and speed["users_per_second"] > 0
+
+
+@pytest.mark.parametrize("name", ["vocabext-lm", "lc-rec"])
+@pytest.mark.parametrize("kind", ["bert", "t5"])
+def test_new_tokens_are_trained_and_old_ones_are_not(name, kind, examples, tmp_path):
+    method = build(name, encoder_folder(tmp_path / "encoder", kind))
+    before = method.model.get_base_model().encoder.get_input_embeddings()
+    before = getattr(before, "base_layer", before).weight.detach().clone()
+    decoder = method.model.get_base_model().decoder.modules_to_save["default"].embed_tokens.weight.clone()
+    fit(method, examples, tmp_path)
+    model = method.plain_model()
+    after = model.encoder.get_input_embeddings().weight
+    words = len(before) - sum(method.processor.codebook_sizes)
+    assert torch.equal(after[:words], before[:words])
+    moved = (after[words:] != before[words:]).any(1)
+    assert moved.float().mean() > 0.8
+    assert not torch.equal(model.decoder.embed_tokens.weight, decoder)
+
+
+def test_codes_of_the_history_reach_the_encoder(folder):
+    method = build("tiger", folder)
+    inputs = method.processor("", ["item-tea", "item-mug"])["input_ids"][0].tolist()
+    tokens = method.processor.tokenizer.convert_ids_to_tokens(inputs)
+    codes = [method.processor.codes[row] for row in method.processor.rows(["item-tea", "item-mug"])]
+    expected = [f"<{level}_{code}>" for item in codes for level, code in zip("abc", item, strict=True)]
+    assert tokens == [*expected, "</s>"]
+    assert method.processor("find soap", ["item-tea", "item-mug"])["input_ids"][0].tolist() == inputs
+
+
+def test_methods_blind_to_preferences_do_not_change_with_them(folder, examples):
+    for name in ("tiger", "sasrec", "popularity"):
+        method = build(name, folder)
+        history = examples["test"][0]["history"]
+        found = [method.model.eval().recommend(**method.processor(text, history), k=5) for text in ("find soap", "")]
+        assert torch.equal(found[0].scores, found[1].scores)
+
+
+@pytest.mark.parametrize("mode", CONDITIONING)
+@pytest.mark.parametrize("name", ["mender-tok", "mender-fid"])
+def test_conditioning_decides_what_is_read(name, mode, folder):
+    method = build(name, folder, **CONDITIONING[mode])
+
+    def answer(text, history):
+        return method.model.eval().recommend(**method.processor([text], [history]), k=5).scores
+
+    base = answer("find soap", ["item-tea"])
+    reads_preference = not torch.equal(base, answer("avoid rose", ["item-tea"]))
+    reads_history = not torch.equal(base, answer("find soap", ["item-mug", "item-lamp"]))
+    assert reads_preference == (mode in ("preference", "both", "all"))
+    assert reads_history == (mode in ("history", "both", "all"))
+
+
+def test_text_retrieval_listens_and_weighs(folder, examples):
+    method = build("text-retrieval", folder)
+    chosen = fit_without_gradient(method, examples)["preference_weight"]
+    assert method.model.config.preference_weight == chosen
+    method.model.config.preference_weight = 1.0
+    found = method.model.recommend(**method.processor("soap lamp", []), k=1)
+    own = method.processor.decode_items(found.rows[0])[0]["title"]
+    assert own == "soap"  # its text is "soap lamp"
+    method.model.config.preference_weight = 0.0
+    scores = [method.model.recommend(**method.processor(text, ["item-tea"]), k=3).scores for text in ("a", "find rose")]
+    torch.testing.assert_close(*scores)
+
+
+def test_decoder_starts_from_the_codebooks(folder):
+    method = build("mender-fid", folder)
+    weights = method.model.decoder.embed_tokens.weight
+    centred = CODEBOOKS - CODEBOOKS.mean(1, keepdim=True)
+    for level in range(2):
+        own = weights[1 + 3 * level : 4 + 3 * level]
+        ratio = torch.pdist(own) / torch.pdist(centred[level])
+        torch.testing.assert_close(ratio, ratio[:1].expand_as(ratio), rtol=1e-4, atol=1e-4)
+        assert abs(own.std().item() - 1) < 0.3
+
+
+@pytest.mark.parametrize(
+    ("name", "left_out"), [("mender-tok", "encoder"), ("mender-tok", "codebooks"), ("tiger", "catalogue")]
+)
+def test_what_is_missing_is_named(name, left_out, folder):
+    given = {"encoder": folder, "catalogue": random_catalogue(len(WORDS), [3, 3, 3]), "codebooks": CODEBOOKS}
+    with pytest.raises(ValueError, match=f"preset {name} needs {left_out}="):
+        build_method(load_preset(name, **SMALL), shop_items(), **{**given, left_out: None})
+
+
+def test_unfit_uses_are_refused(folder, examples, tmp_path):
+    with pytest.raises(ValueError, match="popularity is not trained by gradient"):
+        make_trainer(build("popularity", folder), examples, tmp_path)
+    with pytest.raises(ValueError, match=r'needs items\["text"\]'):
+        items = {name: column for name, column in shop_items().items() if name != "text"}
+        build_method(load_preset("text-retrieval"), items, encoder=folder)
+
+
+def test_features_without_text_labels_join_alignment_tasks(folder, examples, tmp_path):
+    trainer = make_trainer(build("lc-rec", folder), examples, tmp_path)
+    data = trainer.train_dataset
+    assert isinstance(data, datasets.Dataset)
+    asks_for_text = [bool(labels) for labels in data["text_labels"]]
+    assert sum(asks_for_text) == len(WORDS)
+    assert all((item == -1) == text for item, text in zip(data["item"], asks_for_text, strict=True))

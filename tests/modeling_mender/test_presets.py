@@ -1,0 +1,86 @@
+"""Presets: all readable, all documented, nothing misspelt gets through."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import pytest
+import yaml
+
+from modeling_mender import load_preset, preset_names
+from modeling_mender.presets import CONDITIONING, FOLDER, Preset
+from modeling_mender.trainer import MenderTrainingArguments
+
+NAMES = [
+    "lc-rec",
+    "mender-emb",
+    "mender-fid",
+    "mender-tok",
+    "popularity",
+    "sasrec",
+    "text-retrieval",
+    "tiger",
+    "vocabext-lm",
+    "vocabext-rnd",
+]
+
+
+def test_every_method_has_a_preset():
+    assert preset_names() == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_presets_name_themselves_their_cost_and_real_training_arguments(name):
+    preset = load_preset(name)
+    assert preset.name == name and preset.summary and preset.cost
+    assert set(preset.training) <= {item.name for item in fields(MenderTrainingArguments)}
+    assert not any(isinstance(value, str) and value[0].isdigit() for value in preset.training.values())
+    assert preset.trained == bool(preset.training)
+    assert (FOLDER / f"{name}.yaml").read_text().startswith("# ")
+
+
+def test_every_field_is_documented():
+    assert all(f"{item.name}: " in Preset.__doc__ for item in fields(Preset))
+
+
+@pytest.mark.parametrize("mode", CONDITIONING)
+def test_conditioning_changes_real_fields(mode):
+    changed = load_preset("mender-fid", **CONDITIONING[mode])
+    assert changed.history in ("states", "none") and changed.preference in ("text", "none")
+    if mode == "all":
+        assert changed.axes == {"history_consolidation": 1.0}
+
+
+def test_changes_are_merged_into_mappings_but_replace_axes():
+    preset = load_preset("mender-tok", training={"learning_rate": 0.5}, axes={"recommendation": 2.0}, max_history=3)
+    assert preset.training["learning_rate"] == 0.5 and preset.training["weight_decay"] == 0.035
+    assert preset.axes == {"recommendation": 2.0} and preset.max_history == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"histroy": "codes"}, "'histroy' is no field of a preset"),
+        ({"history": "pictures"}, "history='pictures' in preset mender-tok"),
+        ({"negatives": "maybe"}, "negatives='maybe'"),
+        ({"history": "states", "encoder_training": "lora"}, "cached item states belong to a frozen encoder"),
+        ({"axes": {"recommendation": -1}}, "axes of preset mender-tok has the weights"),
+    ],
+)
+def test_mistakes_are_named(changes, message):
+    with pytest.raises(ValueError, match=message):
+        load_preset("mender-tok", **changes)
+
+
+def test_files_of_ones_own_are_read(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump({"name": "mine", "summary": "a test", "history": "none"}))
+    assert load_preset(path).history == "none"
+    path.write_text("name: mine\n")
+    with pytest.raises(ValueError, match="lacks 'summary'"):
+        load_preset(path)
+    path.write_text("- a\n")
+    with pytest.raises(ValueError, match="holds no settings"):
+        load_preset(path)
+    with pytest.raises(ValueError, match="no preset 'nothing'; pass one of lc-rec"):
+        load_preset("nothing")

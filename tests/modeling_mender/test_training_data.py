@@ -1,0 +1,74 @@
+"""Axes by name and weight; whole histories for SASRec and popularity."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from doubles import shop_examples, shop_items
+
+from modeling_mender import MenderProcessor, select_axes
+from modeling_mender.code_tokens import code_only_tokenizer
+from modeling_mender.training_data import item_counts, sequence_features, training_histories
+
+
+@pytest.fixture
+def train():
+    return shop_examples(5)["train"]
+
+
+@pytest.fixture
+def processor():
+    return MenderProcessor(code_only_tokenizer(), shop_items(), history="rows", preference="none", max_history=2)
+
+
+def count(examples):
+    return Counter(examples.features["axis"].int2str(axis) for axis in examples["axis"])
+
+
+def test_weights_repeat_and_subsample(train):
+    chosen = select_axes(train, {"recommendation": 2.0, "fine_grained_steering": 0.4, "sentiment_following": 1.5})
+    assert count(chosen) == {"recommendation": 30, "fine_grained_steering": 6, "sentiment_following": 15}
+    assert set(chosen["sentiment"]) == {0}
+    with_negatives = select_axes(train, {"sentiment_following": 1.0}, negatives=True)
+    assert sorted(with_negatives["sentiment"]) == [0] * 10 + [1] * 10
+
+
+def test_the_draw_is_repeatable(train):
+    draws = [select_axes(train, {"recommendation": 0.5}, seed=seed)["user_id"][:] for seed in (0, 0, 1)]
+    assert draws[0] == draws[1] != draws[2]
+
+
+def test_bad_choices_are_refused(train):
+    with pytest.raises(ValueError, match="axis 'taste' is not among"):
+        select_axes(train, {"taste": 1.0})
+    with pytest.raises(ValueError, match="leave no example"):
+        select_axes(train, {"recommendation": 0.0})
+
+
+def test_histories_are_the_longest_with_their_target(train):
+    recommendation = select_axes(train, {"recommendation": 1.0})
+    histories = training_histories(recommendation)
+    assert len(histories) == 5 and all(len(history) == 4 for history in histories)
+    longest = max(recommendation, key=lambda row: (row["user_id"] == "user-2", len(row["history"])))
+    assert [*longest["history"], longest["target"]] in histories
+
+
+def test_counts_are_those_of_the_training_period(train, processor):
+    recommendation = select_axes(train, {"recommendation": 1.0})
+    bought = Counter(item for history in training_histories(recommendation) for item in history)
+    counts = item_counts(recommendation, processor)
+    assert {item: int(counts[row]) for row, item in enumerate(processor.item_ids) if counts[row]} == bought
+
+
+def test_every_position_predicts_the_next_item(train, processor):
+    features = sequence_features(select_axes(train, {"recommendation": 1.0}), processor)
+    start = len(processor.item_ids) + 1
+    for feature in features:
+        # Four items, of which the first is cut off by max_history: the start token predicts nothing then.
+        assert feature["input_ids"][0] == start and feature["labels"][0] == -100
+        assert [token - 1 for token in feature["input_ids"][2:]] == feature["labels"][1:-1]
+        assert feature["length"] == 3
+    processor.max_history = 10
+    features = sequence_features(select_axes(train, {"recommendation": 1.0}), processor)
+    assert all(feature["labels"][0] >= 0 and len(feature["labels"]) == 4 for feature in features)

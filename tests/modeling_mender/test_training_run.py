@@ -1,0 +1,187 @@
+"""Training as a whole: learns by heart, resumes exactly, evaluates alike on one process and on two."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from doubles import WORDS, encoder_folder, random_catalogue, shop_examples, shop_items
+from transformers import TrainerCallback
+
+from modeling_mender import build_method, load_preset, make_trainer
+from modeling_mender.ranking import rank_examples
+
+DECODER = {"num_layers": 1, "d_model": 32, "d_ff": 64, "d_kv": 8, "num_heads": 4, "dropout_rate": 0.0}
+
+
+def small_run(folder, output, name="mender-fid", examples=None, seed=0, **training):
+    torch.manual_seed(seed)
+    shape = {"decoder": DECODER, "codebook_embeddings": False}
+    method = build_method(
+        load_preset(name, **shape, patience=0),
+        shop_items(),
+        encoder=folder,
+        catalogue=random_catalogue(len(WORDS), [3, 3, 3]),
+    )
+    settings = {
+        "use_cpu": True,
+        "disable_tqdm": True,
+        "logging_strategy": "steps",
+        "logging_steps": 1,
+        "per_device_train_batch_size": 32,
+        "num_train_epochs": 3,
+    }
+    return method, make_trainer(method, examples or shop_examples(8), output, seed=seed, **{**settings, **training})
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return encoder_folder(tmp_path_factory.mktemp("encoder"))
+
+
+def test_a_tiny_set_is_learnt_by_heart(folder, tmp_path):
+    examples = shop_examples(6)
+    examples["validation"] = examples["train"]
+    method, trainer = small_run(
+        folder,
+        tmp_path,
+        examples=examples,
+        num_train_epochs=60,
+        learning_rate=1e-2,
+        eval_strategy="no",
+        save_strategy="no",
+        load_best_model_at_end=False,
+        negative_weight=0.0,
+        weight_decay=0.0,
+    )
+    trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert losses[0] > 1.0 and min(losses[-5:]) < 0.1
+    ranked = rank_examples(method.model, method.processor, trainer_axis(examples["train"], "recommendation"))
+    targets = method.processor.rows(trainer_axis(examples["train"], "recommendation")["target"][:])
+    assert (ranked[:, 0] == torch.tensor(targets).numpy()).mean() > 0.9
+
+
+def trainer_axis(examples, axis):
+    wanted = examples.features["axis"].str2int(axis)
+    return examples.filter(lambda row: row["axis"] == wanted)
+
+
+class StopAt(TrainerCallback):
+    """Ends training as an interruption would: a checkpoint is there, the rest is not."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_training_stop = state.global_step >= self.step
+
+
+@pytest.mark.parametrize("name", ["mender-fid", "mender-tok"])
+def test_an_interrupted_run_ends_like_an_uninterrupted_one(name, folder, tmp_path):
+    whole = small_run(
+        folder, tmp_path / "whole", name, save_strategy="steps", save_steps=4, eval_strategy="steps", eval_steps=4
+    )[1]
+    whole.train()
+    settings = {"save_strategy": "steps", "save_steps": 4, "eval_strategy": "steps", "eval_steps": 4}
+    first = small_run(folder, tmp_path / "cut", name, **settings)[1]
+    first.add_callback(StopAt(6))  # between two checkpoints, in the middle of an epoch
+    first.train()
+    assert first.state.global_step == 6
+    torch.manual_seed(123)
+    second = small_run(folder, tmp_path / "cut", name, **settings)[1]
+    second.train(resume_from_checkpoint=str(tmp_path / "cut" / "checkpoint-4"))
+    losses = [
+        {entry["step"]: entry["loss"] for entry in run.state.log_history if "loss" in entry} for run in (whole, second)
+    ]
+    assert losses[1].keys() == losses[0].keys() and len(losses[0]) > 8
+    for step, loss in losses[0].items():
+        assert abs(loss - losses[1][step]) < 1e-4, f"step {step}"
+    for ours, theirs in zip(whole.model.parameters(), second.model.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_states_are_encoded_once_for_all_runs(folder, tmp_path):
+    small_run(folder, tmp_path / "a", cache=tmp_path / "cache")
+    (file,) = (tmp_path / "cache").glob("*.states")
+    written = file.stat().st_mtime_ns
+    small_run(folder, tmp_path / "b", cache=tmp_path / "cache", seed=1)
+    small_run(folder, tmp_path / "c", "mender-emb", cache=tmp_path / "cache")  # reads the same preferences
+    assert file.stat().st_mtime_ns == written
+    small_run(folder, tmp_path / "d", "mender-tok", cache=tmp_path / "cache")
+    assert len(list((tmp_path / "cache").glob("*.states"))) == 2
+    assert not list((tmp_path / "cache").glob("*.tmp"))
+
+
+def test_best_weights_are_kept_and_training_stops_early(folder, tmp_path):
+    method, trainer = small_run(folder, tmp_path, num_train_epochs=4)
+    trainer.train()
+    best = trainer.state.best_metric
+    assert best == max(entry["eval_ndcg@10"] for entry in trainer.state.log_history if "eval_ndcg@10" in entry)
+    assert trainer.evaluate()["eval_ndcg@10"] == pytest.approx(best)
+
+
+@pytest.mark.parametrize(
+    "setting", [{"bf16": True}, {"gradient_checkpointing": True}, {"gradient_accumulation_steps": 2}]
+)
+def test_options_of_the_trainer_work(setting, folder, tmp_path):
+    if "gradient_checkpointing" in setting:
+        setting = {**setting, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
+    _, trainer = small_run(
+        folder,
+        tmp_path,
+        "mender-tok",
+        max_steps=2,
+        eval_strategy="no",
+        save_strategy="no",
+        load_best_model_at_end=False,
+        **setting,
+    )
+    trainer.train()
+    assert 0 < trainer.state.log_history[0]["loss"] < 10
+
+
+@pytest.mark.slow
+def test_two_processes_measure_what_one_does(folder, tmp_path):
+    script = tmp_path / "run.py"
+    script.write_text(
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "import json, os\n"
+        "from pathlib import Path\n"
+        "from test_training_run import small_run\n"
+        "from doubles import shop_examples\n"
+        f"_, trainer = small_run({folder!r}, {str(tmp_path)!r} + '/out', examples=shop_examples(11),\n"
+        "    per_device_eval_batch_size=3, cache=Path(sys.argv[1]))\n"
+        "found = trainer.evaluate()\n"
+        "if trainer.is_world_process_zero():\n"
+        "    found['world'] = trainer.args.world_size\n"
+        "    Path(sys.argv[1], 'found.json').write_text(json.dumps(found))\n"
+    )
+    results = []
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    for processes in (1, 2):
+        target = tmp_path / str(processes)
+        target.mkdir()
+        command = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--nproc_per_node",
+            str(processes),
+            "--master_port",
+            str(29511 + processes),
+            str(script),
+            str(target),
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stderr[-2000:]
+        results.append(json.loads((target / "found.json").read_text()))
+    assert [found["world"] for found in results] == [1, 2]
+    for name in ("eval_n", "eval_ndcg@10", "eval_recall@10"):
+        assert results[0][name] == results[1][name]
+    assert results[0]["eval_n"] == 11
