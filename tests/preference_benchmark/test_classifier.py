@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 
 # Loaded here, since the library loads what it is asked for late, and over what a test has put in its place.
-from transformers import pipeline as _  # noqa: F401
+from transformers import pipeline as loaded  # noqa: F401
 
 from preference_benchmark import classifier
 from preference_benchmark.classifier import SentimentClassifier
