@@ -29,7 +29,7 @@ _NO_BRAND = frozenset(
 )
 _MODEL_NUMBER = (
     r"(?:^|[^\p{L}\p{N}-])"
-    r"(?:\p{Lu}{1,5}[- ]?\d{2,5}\p{Lu}{0,3}|\d{2,5}\p{Lu}{2,4}|\p{L}+\d{3,}\w*)"
+    r"(?:\p{Lu}{1,5}[- ]?\d{2,5}\p{Lu}{0,3}|\p{Lu}{2,5}-\d\p{Lu}{0,3}|\d{2,5}\p{Lu}{2,4}|\p{L}+\d{3,}\w*)"
     r"(?:$|[^\p{L}\p{N}-])"
 )
 # Sizes and the like are no model numbers.
