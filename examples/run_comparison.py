@@ -112,8 +112,11 @@ def compare(runs: Mapping[Path, Mapping[str, Any]], reference: str | None = None
         {name: run.get(name) for name in ("method", "seed", "commit", "command", "seconds")}
         for run in settings.values()
     ]
-    for (matching, condition, axis), rows in hits[reference].group_by(
-        "matching", "condition", "axis", maintain_order=True
+    groups = hits[reference].group_by("matching", "condition", "axis", maintain_order=True)
+    order = list(LABELS)
+    # As asked first, then with shuffled preferences; within each, the axes in their own order.
+    for (matching, condition, axis), rows in sorted(
+        groups, key=lambda group: (group[0][1], order.index(group[0][2]) if group[0][2] in order else len(order))
     ):
         label = LABELS.get(axis, axis.replace("_", " ")) + (f" ({matching})" if matching else "")
         label += f", {condition}" if condition else ""
@@ -234,10 +237,9 @@ def draw_stars(comparison: Comparison, path: Path) -> None:
     axes.set_ylim(0, 1.05)
     axes.tick_params(axis="x", pad=22)
     axes.set_title(f"{comparison.source}: share of the best method's recall@10 (m@10 on sentiment pairs)", pad=34)
-    axes.legend(loc="center left", bbox_to_anchor=(1.18, 0.5), frameon=False)
-    figure.tight_layout()
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=5, frameon=False)
     unfinished = path.with_name(path.name + ".tmp")
-    figure.savefig(unfinished, format="png", dpi=130)
+    figure.savefig(unfinished, format="png", dpi=130, bbox_inches="tight")
     unfinished.replace(path)
     plt.close(figure)
 

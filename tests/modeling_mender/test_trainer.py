@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from doubles import WORDS, random_catalogue, tiny_model, word_tokenizer
+from transformers import EvalPrediction
 
 from modeling_mender import (
     EncoderStates,
@@ -15,6 +16,7 @@ from modeling_mender import (
     MenderTrainer,
     MenderTrainingArguments,
     prepare_examples,
+    ranking_metrics,
 )
 
 ITEMS = len(WORDS)
@@ -139,3 +141,9 @@ def test_generation_config_is_left_alone(model, processor, features, tmp_path):
     subject.train_dataset = features
     subject.train()
     assert (model.generation_config.eos_token_id, model.generation_config.pad_token_id) == (None, 0)
+
+
+def test_ranking_metrics_agree_with_their_definition():
+    ranked = np.array([[4, 7, 1], [2, 3, 5], [0, 1, -1]])
+    found = ranking_metrics(EvalPrediction(ranked, np.array([7, 9, 0])))
+    assert found == {"ndcg@3": pytest.approx((1 / np.log2(3) + 1) / 3), "recall@3": pytest.approx(2 / 3), "n": 3}

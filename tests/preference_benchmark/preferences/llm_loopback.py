@@ -50,7 +50,10 @@ class LoopbackServer:
             protocol_version = "HTTP/1.1"
 
             def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                try:
+                    body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                except (OSError, ValueError):  # the client was killed while it was sending
+                    return
                 content = body["messages"][-1]["content"]
                 with lock:
                     times = server.asked[content, body["seed"]]

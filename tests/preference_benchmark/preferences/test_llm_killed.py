@@ -37,7 +37,7 @@ def start(server: LoopbackServer, folder: Path) -> subprocess.Popen:
 
 
 def finish(process: subprocess.Popen) -> int:
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=600)
     assert process.returncode in (0, INTERRUPTED, -signal.SIGKILL), errors.decode()[-2000:]
     return process.returncode
 

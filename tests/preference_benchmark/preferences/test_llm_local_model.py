@@ -9,7 +9,7 @@ import torch
 from benchmark_doubles import random_tables
 from llm_loopback import good_answer
 from polars.testing import assert_frame_equal
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from preference_benchmark.preferences.llm import LlmApproximator, LocalModel, Sampling, prompt_named
@@ -25,6 +25,7 @@ def tokenizer(chat: bool = True) -> PreTrainedTokenizerFast:
     characters = ["<pad>", "<eos>", "<unk>", "\n", *map(chr, range(32, 127))]
     inner = Tokenizer(models.WordLevel({name: row for row, name in enumerate(characters)}, unk_token="<unk>"))
     inner.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    inner.decoder = decoders.Fuse()
     found = PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>")
     found.chat_template = TEMPLATE if chat else None
     return found
