@@ -144,7 +144,9 @@ AutoProcessor.from_pretrained(folder).push_to_hub(repo)
 model, processor = AutoModelForSeq2SeqLM.from_pretrained(repo), AutoProcessor.from_pretrained(repo)
 assert type(model) is modeling_mender.MenderForGenerativeRetrieval
 assert type(processor) is modeling_mender.MenderProcessor
-print(json.dumps(pipeline("generative-retrieval", model=repo, device="cpu")(requests, k=4)))
+pipe = pipeline("generative-retrieval", model=repo, device="cpu")
+pipe.save_pretrained(sys.argv[4], push_to_hub=True, repo_id=f"{repo}-saved")
+print(json.dumps(pipe(requests, k=4)))
 """
 # A stranger: trust_remote_code, no package. What was loaded is published again, whole.
 ONLINE = """
@@ -224,7 +226,7 @@ def test_published_loaded_by_name_and_loaded_offline(saved, tmp_path):
     requests = json.dumps(REQUESTS)
     with LoopbackHub(tmp_path / "hub") as hub:
         done = subprocess.run(
-            [sys.executable, "-c", PUBLISH, str(root / "mender"), REPO, requests],
+            [sys.executable, "-c", PUBLISH, str(root / "mender"), REPO, requests, str(tmp_path / "copy")],
             env={**os.environ, "PYTHONPATH": str(ROOT), **hub.environment(tmp_path / "publisher")},
             capture_output=True,
             text=True,
@@ -234,6 +236,7 @@ def test_published_loaded_by_name_and_loaded_offline(saved, tmp_path):
         assert same(last_line(done.stdout), expected["mender"])
         written = {path.name for path in (root / "mender").iterdir()}
         assert written <= set(hub.files("models", REPO))
+        assert written <= set(hub.files("models", f"{REPO}-saved"))
 
         environment = hub.environment(tmp_path / "stranger")
         clean = site(tmp_path / "site", "torch", "transformers", "evaluate")
