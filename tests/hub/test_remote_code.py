@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 import torch
 from clean_site import run_clean, site
-from doubles import random_catalogue, shop_items, tiny_encoder, tiny_model, word_tokenizer
 from loopback_hub import LoopbackHub
 from transformers import AutoModelForTextEncoding, pipeline
 from transformers.dynamic_module_utils import get_imports, get_relative_import_files
@@ -21,6 +20,7 @@ import modeling_mender
 from modeling_mender import (
     ItemStatesConfig,
     ItemStatesEncoder,
+    MenderConfig,
     MenderForGenerativeRetrieval,
     MenderProcessor,
     PopularityConfig,
@@ -32,8 +32,13 @@ from modeling_mender import (
     encode_titles,
 )
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "modeling_mender"))
+
+from doubles import random_catalogue, shop_items, tiny_encoder, tiny_model, word_tokenizer
+
 ROOT = Path(__file__).parents[2]
 REPO = "org/mender-small"
+SHAPE = {"codebook_sizes": [4, 4], "num_items": 3}
 REQUESTS = [{"preference": "find tea", "history": ["item-tea", "item-mug"]}, {"history": ["item-lamp"]}]
 METRIC = {"predictions": [["a", "b"], ["c", "d"]], "references": ["a", "d"], "ks": [1], "n_resamples": 0}
 
@@ -110,6 +115,31 @@ def test_carried_code_needs_torch_and_transformers_alone(module):
     assert needed <= {"torch", "transformers", "tokenizers"}
     if module.startswith("modeling"):
         assert entry.parent / "pipeline_mender.py" in files
+
+
+def test_every_name_leads_to_a_class():
+    for config in (MenderConfig(**SHAPE), PopularityConfig(3), SasRecConfig(3), TextRetrievalConfig()):
+        written = config.to_dict()
+        names = [*written["auto_map"].values(), written["custom_pipelines"]["generative-retrieval"]["impl"]]
+        for name in names:
+            module, _, cls = name.partition(".")
+            assert hasattr(sys.modules[f"modeling_mender.{module}"], cls)
+        assert set(written["auto_map"]) >= {"AutoConfig", "AutoModel"}
+
+
+def test_installed_code_asks_for_no_trust():
+    config = MenderConfig(**SHAPE)
+    again = MenderConfig.from_dict(config.to_dict())
+    assert not hasattr(again, "custom_pipelines")
+    assert again.to_dict() == config.to_dict()
+
+
+def test_another_repository_is_not_referred_to():
+    own, foreign = "my_config.MyConfig", "org/first--modeling_mender.MenderForGenerativeRetrieval"
+    config = MenderConfig(**SHAPE, auto_map={"AutoConfig": own, "AutoModel": foreign})
+    written = config.to_dict()["auto_map"]
+    assert written["AutoConfig"] == own
+    assert written["AutoModel"] == "modeling_mender.MenderForGenerativeRetrieval"
 
 
 def test_a_saved_folder_holds_everything(saved):
