@@ -1,9 +1,11 @@
 """Mender: generative retrieval steered by preferences in natural language.
 
-Importing this package registers its classes, so that `AutoConfig`, `AutoModel` and `AutoProcessor` load saved models.
+Importing this package registers its classes, so that `AutoConfig`, `AutoModel` and `AutoProcessor` load saved models
+and `pipeline("generative-retrieval")` serves them. What is saved carries its code, for those who lack the package.
 """
 
 from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoProcessor
+from transformers.pipelines import PIPELINE_REGISTRY
 
 from .catalogue import SemanticIdCatalogue
 from .code_tokens import add_code_tokens
@@ -19,6 +21,7 @@ from .methods import Method, build_method
 from .modeling_baselines import PopularityConfig, PopularityRecommender, TextRetrievalConfig, TextRetrievalRecommender
 from .modeling_mender import MenderForGenerativeRetrieval
 from .modeling_sasrec import SasRecConfig, SasRecForSequentialRecommendation
+from .pipeline_mender import TASK, GenerativeRetrievalPipeline
 from .presets import Preset, load_preset, preset_names
 from .processing_mender import MenderProcessor
 from .quantizers import ResidualKMeans
@@ -39,10 +42,15 @@ for _config, _model in (
     AutoConfig.register(_config.model_type, _config, exist_ok=True)
     AutoModel.register(_config, _model, exist_ok=True)
     AutoProcessor.register(_config, MenderProcessor, exist_ok=True)
+    _config.register_for_auto_class()
+    _model.register_for_auto_class()
 AutoModelForSeq2SeqLM.register(MenderConfig, MenderForGenerativeRetrieval, exist_ok=True)
+MenderProcessor.register_for_auto_class()
+PIPELINE_REGISTRY.register_pipeline(TASK, GenerativeRetrievalPipeline, pt_model=AutoModel)
 
 __all__ = [
     "EncoderStates",
+    "GenerativeRetrievalPipeline",
     "ItemStatesConfig",
     "ItemStatesEncoder",
     "MenderCollator",

@@ -8,6 +8,7 @@ from typing import Any
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig, T5Config
 
 from .configuration_item_states import ItemStatesConfig
+from .remote_code import CarriesCode
 
 __all__ = ["MenderConfig"]
 
@@ -23,7 +24,7 @@ DECODER_DEFAULTS = {
 """The decoder of the paper (arXiv:2412.08604)."""
 
 
-class MenderConfig(PreTrainedConfig):
+class MenderConfig(CarriesCode, PreTrainedConfig):
     """Shape of a `MenderForGenerativeRetrieval`.
 
     Args:
@@ -42,6 +43,8 @@ class MenderConfig(PreTrainedConfig):
     """
 
     model_type = "mender"
+    model_code = "modeling_mender.MenderForGenerativeRetrieval"
+    auto_classes = ("AutoModel", "AutoModelForSeq2SeqLM")
     sub_configs = {"encoder": AutoConfig, "decoder": T5Config}
     is_encoder_decoder = True
 

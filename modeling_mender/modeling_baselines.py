@@ -16,6 +16,7 @@ from transformers import PreTrainedConfig
 from .configuration_item_states import ItemStatesConfig
 from .full_scoring import ItemScoringModel
 from .item_states import ItemStatesEncoder
+from .remote_code import CarriesCode
 
 __all__ = ["PopularityConfig", "PopularityRecommender", "TextRetrievalConfig", "TextRetrievalRecommender"]
 
@@ -23,10 +24,11 @@ TEMPERATURE = 0.05
 """Turns cosines into scores of about the scale of log-probabilities; the ranking does not depend on it."""
 
 
-class PopularityConfig(PreTrainedConfig):
+class PopularityConfig(CarriesCode, PreTrainedConfig):
     """Shape of a `PopularityRecommender`: the number of items."""
 
     model_type = "mender_popularity"
+    model_code = "modeling_baselines.PopularityRecommender"
 
     def __init__(self, num_items: int = 1, **kwargs: Any) -> None:
         self.num_items = num_items
@@ -54,7 +56,7 @@ class PopularityRecommender(ItemScoringModel):
         return (self.scale * ((self.counts + 0.5) / (self.counts + 0.5).sum()).log()).expand(len(input_ids), -1)
 
 
-class TextRetrievalConfig(PreTrainedConfig):
+class TextRetrievalConfig(CarriesCode, PreTrainedConfig):
     """Shape of a `TextRetrievalRecommender`.
 
     Args:
@@ -66,6 +68,7 @@ class TextRetrievalConfig(PreTrainedConfig):
     """
 
     model_type = "mender_text_retrieval"
+    model_code = "modeling_baselines.TextRetrievalRecommender"
     sub_configs = {"encoder": ItemStatesConfig}
 
     def __init__(

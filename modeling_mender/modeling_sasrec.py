@@ -18,11 +18,12 @@ from transformers import initialization as init
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from .full_scoring import ItemScoringModel
+from .remote_code import CarriesCode
 
 __all__ = ["SasRecConfig", "SasRecForSequentialRecommendation"]
 
 
-class SasRecConfig(PreTrainedConfig):
+class SasRecConfig(CarriesCode, PreTrainedConfig):
     """Shape of a `SasRecForSequentialRecommendation`.
 
     Args:
@@ -39,6 +40,7 @@ class SasRecConfig(PreTrainedConfig):
     """
 
     model_type = "mender_sasrec"
+    model_code = "modeling_sasrec.SasRecForSequentialRecommendation"
 
     def __init__(
         self,

@@ -1,0 +1,191 @@
+"""`pipeline("generative-retrieval")`: requests as people write them in, ranked items with titles out.
+
+A request names a preference, a history of item ids, or both; the processor renders it, the model's `recommend()`
+retrieves. The file imports nothing of this package, so that it travels with every saved model (see `remote_code`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import Pipeline
+
+__all__ = ["GenerativeRetrievalPipeline"]
+
+TASK = "generative-retrieval"
+REQUEST_KEYS = ("preference", "history", "allowed", "exclude")
+
+
+@dataclass(frozen=True)
+class _Request:
+    """One rendered request: token ids, and the item rows that it alone allows (`None`: all) and excludes."""
+
+    input_ids: list[int]
+    allowed: Tensor | None
+    exclude: Tensor
+
+
+class GenerativeRetrievalPipeline(Pipeline):
+    """Ranked items for a preference and a history.
+
+    Args:
+        **kwargs: as for every pipeline. `k`, `num_beams`, `allowed`, `exclude` and `unknown_items` become defaults of
+            the calls.
+
+    Raises:
+        TypeError: if the model cannot `recommend`, or there is no processor that knows the items.
+
+    Any model of this library serves: `pipeline("generative-retrieval", model="org/mender-small")`.
+    """
+
+    _load_processor = True
+    _load_tokenizer = False
+    _load_image_processor = False
+    _load_video_processor = False
+    _load_feature_extractor = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for part, value, method in (("model", self.model, "recommend"), ("processor", self.processor, "decode_items")):
+            if not hasattr(value, method):
+                raise TypeError(
+                    f"{TASK} needs a {part} with {method}(), got {type(value).__name__}; "
+                    f"pass {part}= as it was saved with the model"
+                )
+
+    def __call__(self, inputs: Any, **kwargs: Any) -> Any:
+        """The best items of every request.
+
+        Args:
+            inputs: a request, a list of them, or a generator (which streams). A request is a preference text, or a
+                dictionary with some of "preference" (a text, or several), "history" (item ids, oldest first),
+                "allowed" and "exclude" (item ids, for this request on top of those for all).
+            **kwargs: for all requests of this call: `k`, items to return (10); `num_beams`, prefixes kept per level,
+                or "exact"; `allowed` and `exclude`, item ids or a boolean mask over item rows; `unknown_items`, "skip"
+                to leave out history items that the catalogue lacks; `batch_size`, requests answered at once.
+
+        Returns:
+            For a request, a list of `{"item_id", "title", "score"}`, best first, fewer than k where fewer items are
+            left; for several requests, a list of such lists. The score is the log-probability of the item's semantic
+            ID for models that generate one.
+
+        Raises:
+            TypeError: if a request is neither text nor dictionary.
+            ValueError: for unknown keys or items, a request that says nothing, or filters that leave no item.
+        """
+        if isinstance(inputs, list | tuple):
+            return super().__call__(list(inputs), **kwargs) if inputs else []
+        return super().__call__(inputs, **kwargs)
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+        """Write everything the pipeline needs to a folder: the model with its code, and the processor with the items.
+
+        Args:
+            save_directory: the folder, made where it does not exist.
+            **kwargs: passed on to both, for instance `push_to_hub=True, repo_id="org/name"`.
+        """
+        self.model.save_pretrained(save_directory, **kwargs)
+        self.processor.save_pretrained(save_directory, **kwargs)
+
+    def _sanitize_parameters(
+        self,
+        k: int | None = None,
+        num_beams: int | str | None = None,
+        allowed: Sequence[str] | Tensor | None = None,
+        exclude: Sequence[str] | Tensor | None = None,
+        unknown_items: str | None = None,
+    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        rendering = {"unknown_items": unknown_items}
+        retrieval = {"k": k, "num_beams": num_beams, "allowed": self._rows(allowed), "exclude": self._rows(exclude)}
+        given = [{name: value for name, value in part.items() if value is not None} for part in (rendering, retrieval)]
+        return given[0], given[1], {}
+
+    def preprocess(self, request: str | Mapping[str, Any], unknown_items: str = "error") -> dict[str, list[_Request]]:
+        """A request, rendered. Padding waits until the batch is known."""
+        if isinstance(request, str):
+            request = {"preference": request}
+        if not isinstance(request, Mapping):
+            raise TypeError(f"a request is a text or a dictionary with {REQUEST_KEYS}, got {type(request).__name__}")
+        if unknown := sorted(set(request) - set(REQUEST_KEYS)):
+            raise ValueError(f"a request has the keys {unknown}; known are {list(REQUEST_KEYS)}")
+        history = request.get("history")
+        if isinstance(history, str):
+            raise ValueError(f"history={history!r} is one text; pass a list of item ids, oldest first")
+        rendered = self.processor(
+            [request.get("preference")],
+            [[] if history is None else list(history)],
+            unknown_items=unknown_items,
+            return_tensors=None,
+        )
+        allowed, exclude = self._rows(request.get("allowed")), self._rows(request.get("exclude") or [])
+        return {"requests": [_Request(rendered["input_ids"][0], allowed, exclude)]}
+
+    def _forward(
+        self,
+        inputs: dict[str, list[Any]],
+        k: int = 10,
+        num_beams: int | str | None = None,
+        allowed: Tensor | None = None,
+        exclude: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        # A batch is a list of what `preprocess` returned; alone, a request comes as it was returned.
+        requests = [one for part in inputs["requests"] for one in (part if isinstance(part, list) else [part])]
+        rendered = [request.input_ids for request in requests]
+        found = self.model.recommend(
+            input_ids=self.processor.pad(rendered).to(self.device),
+            attention_mask=self.processor.memory_mask(rendered).to(self.device),
+            k=k,
+            num_beams=num_beams,
+            allowed=self._allowed(requests, allowed),
+            exclude=_excluded(requests, exclude),
+        )
+        return {"rows": found.rows, "scores": found.scores}
+
+    def postprocess(self, found: dict[str, Tensor]) -> list[dict[str, Any]]:
+        """Ids, titles and scores of one request's rows."""
+        rows, scores = found["rows"][0], found["scores"][0]
+        there = rows >= 0
+        items = self.processor.decode_items(rows[there])
+        return [{**item, "score": score} for item, score in zip(items, scores[there].tolist(), strict=True)]
+
+    def _rows(self, selection: Sequence[str] | Tensor | None) -> Tensor | None:
+        """Item rows of ids or of a boolean mask."""
+        if selection is None:
+            return None
+        if isinstance(selection, str):
+            raise ValueError(f"{selection!r} is one text; pass a list of item ids")
+        if getattr(selection, "ndim", 0) == 1 and str(selection.dtype) in ("bool", "torch.bool"):
+            count = len(self.processor.item_ids)
+            if len(selection) != count:
+                raise ValueError(f"the boolean mask covers {len(selection)} rows; the catalogue has {count}")
+            return torch.as_tensor(selection).nonzero().squeeze(1).cpu()
+        return torch.tensor(self.processor.rows(list(selection)), dtype=torch.int64)
+
+    def _allowed(self, requests: Sequence[_Request], shared: Tensor | None) -> Tensor | None:
+        """What each request may receive: rows for all alike, or a mask of shape (B, N)."""
+        if all(request.allowed is None for request in requests):
+            return shared
+        count = len(self.processor.item_ids)
+        unlimited = torch.tensor([request.allowed is None for request in requests])
+        none = torch.empty(0, dtype=torch.int64)
+        rows = [none if request.allowed is None else request.allowed for request in requests]
+        rows = pad_sequence(rows, batch_first=True, padding_value=count)
+        mask = torch.zeros(len(requests), count + 1, dtype=torch.bool).scatter_(1, rows, True)[:, :count]
+        mask |= unlimited[:, None]
+        if shared is not None:
+            mask &= torch.zeros(count, dtype=torch.bool).index_fill(0, shared, True)
+        return mask
+
+
+def _excluded(requests: Sequence[_Request], shared: Tensor | None) -> Tensor | None:
+    """Rows that no request or a single one leaves out; -1 pads. Shape: (E,) or (B, E)."""
+    if not any(len(request.exclude) for request in requests):
+        return shared
+    rows = [request.exclude if shared is None else torch.cat([request.exclude, shared]) for request in requests]
+    return pad_sequence(rows, batch_first=True, padding_value=-1)

@@ -1,0 +1,31 @@
+"""The Python snippets of docs/hub.md run, one after the other; a folder stands for the repository on the Hub."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).parents[1]
+SNIPPETS = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "hub.md").read_text("utf-8"), flags=re.DOTALL)
+
+
+def test_snippets_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(ROOT / "tests" / "modeling_mender"))
+    from doubles import random_catalogue, tiny_model, word_tokenizer
+
+    from modeling_mender import MenderProcessor
+
+    items = {"item_id": [f"i{row}" for row in range(60)], "title": [f"tea {row}" for row in range(60)]}
+    saved = tmp_path / "outputs" / "quickstart" / "model"
+    tiny_model(random_catalogue(60, [8, 8])).save_pretrained(saved)
+    MenderProcessor(word_tokenizer(), items).save_pretrained(saved)
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    for snippet in SNIPPETS:
+        local = snippet.replace("push_to_hub", "save_pretrained")
+        exec(compile(local, "docs/hub.md", "exec"), names)
+    assert len(capsys.readouterr().out.splitlines()) == 5 + 3 + 1
+    assert {path.name for path in saved.iterdir()} == {path.name for path in (tmp_path / "org/mender-small").iterdir()}
+    assert torch.equal(names["model"].item_codes, names["recommend"].model.item_codes)
