@@ -281,7 +281,7 @@ class _Run:
             (answer.user_id, answer.step, answer.attempt, text)
             for answer in self._answers(cache, attempts)
             if answer.finish in FINISHED
-            for text in (entries(answer.text) if prompt.json_answer else _first_line(answer.text))
+            for text in (entries(answer.text) if prompt.json_answer else _first_line(answer))
         ]
         found = pl.DataFrame(rows, schema=_ENTRY, orient="row")
         return judged(found, self.asked.frame, self.names, [wish for _, wish in prompt.examples])
@@ -307,6 +307,9 @@ def first_users(tables: Tables, limit: int | None) -> Tables:
     return replace(tables, interactions=kept)
 
 
-def _first_line(text: str) -> list[str]:
-    lines = [line.strip() for line in text.strip().splitlines()]
-    return lines[:1] if lines and lines[0] else []
+def _first_line(answer: Answer) -> list[str]:
+    """The line that an answer is; none if it was cut off, since half a wish may be its opposite."""
+    lines = answer.text.strip().splitlines()
+    if not lines or (answer.finish == "length" and len(lines) == 1):
+        return []
+    return lines[:1]

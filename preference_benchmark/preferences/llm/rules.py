@@ -24,6 +24,7 @@ RULES = (
     "too long",
     "several sentences",
     "no instruction",
+    "repeats itself",
     "price or delivery",
     "copied from a review",
     "copied from an example",
@@ -36,7 +37,8 @@ _SEVERAL = r"[\p{L}\d)][.!?]+\s*\p{L}{2,}|\p{Ll}\p{Lu}\p{Ll}|\n"
 _OPENING = (
     r"(?i)^(?:find|search for|look for|seek|choose|prefer|show|get|try|pick|explore|consider|avoid|exclude|no|never"
     r"|don'?t|do not|stay away from|steer clear of|skip|nothing|without|keep away from|leave out"
-    r"|i (?:really |also )?(?:like|love|want|need|prefer|enjoy|dislike|hate|avoid|don'?t))\s+\p{L}"
+    r"|i (?:really |also )?(?:don'?t (?:like|want|need|enjoy)|like|love|want|need|prefer|enjoy|dislike|hate|avoid))"
+    r"\s+(?:.*\s)?[\p{L}\p{N}-]{3,}"
 )
 _LINK = (
     r"(?i)https?:|www\.|\b[\w.-]+@[\w-]+\.\w|\b[\w-]+\.(?:com|net|org|io|ru|cn|info|biz|example)\b"
@@ -48,6 +50,8 @@ _COMMERCE = (
     r"|free to play|in-app purchases?)\b|\bmoney\b"
 )
 _OPENING_WORDS = r"(?i)^(?:find|search for|look for|avoid|exclude|no|i (?:like|love|want|prefer))\s+"
+# A small model that is stuck says the same words again and again.
+_STUCK_WORDS, _LEAST_DISTINCT = 5, 0.65
 # Shorter runs of words occur in any review by chance.
 _COPIED_WORDS = 6
 
@@ -79,6 +83,7 @@ def judged(entries: pl.DataFrame, windows: pl.DataFrame, names: Names, examples:
     frame = entries.with_columns(tidy(pl.col("text")))
     frame = frame.with_columns(form=plain(pl.col("text")), named=names.named(frame["text"]))
     words = pl.col("text").str.count_matches(r"\S+")
+    spoken = pl.col("form").str.strip_chars().str.split("  ")
     frame = frame.join(_copied(frame, windows), on=["user_id", "step", "form"], how="left", maintain_order="left")
     shown = pl.Series(examples, dtype=pl.String).to_frame("text").select(form=plain(tidy(pl.col("text"))))["form"]
     broken = {
@@ -88,6 +93,8 @@ def judged(entries: pl.DataFrame, windows: pl.DataFrame, names: Names, examples:
         "too long": (words > _MOST_WORDS) | (pl.col("text").str.len_chars() > _MOST_CHARACTERS),
         "several sentences": pl.col("text").str.contains(_SEVERAL),
         "no instruction": ~pl.col("text").str.contains(_OPENING),
+        "repeats itself": (spoken.list.len() >= _STUCK_WORDS)
+        & (spoken.list.n_unique() < _LEAST_DISTINCT * spoken.list.len()),
         "price or delivery": pl.col("text").str.contains(_COMMERCE),
         "copied from a review": pl.col("copied").fill_null(False),
         "copied from an example": pl.col("form").is_in(shown.implode()),
