@@ -7,6 +7,7 @@ children of a user follow one another without gaps instead.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -22,7 +23,7 @@ RAGGED_COST = 3
 
 
 @dataclass(frozen=True)
-class ChildSlots:
+class ChildSlots(ABC):
     """M slots for the children of W nodes of each of B users.
 
     Attributes:
@@ -35,6 +36,7 @@ class ChildSlots:
     first: Tensor
     begin: Tensor
 
+    @abstractmethod
     def scores(self, catalogue: SemanticIdCatalogue, level: int, log_probs: Tensor, scores: Tensor) -> Tensor:
         """Score of every slot: its node's plus the log-probability of its code, -inf where there is no child.
 
@@ -47,16 +49,16 @@ class ChildSlots:
         Returns:
             Shape: (B, M).
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def values(self, table: Tensor) -> Tensor:
         """Entries of a table over the ids of the next level, with room for the widest node's children behind it.
 
         Returns:
             Shape: (B, M); slots without a child hold any entry.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def edges(self, look_up: Callable[[Tensor], Tensor], last: int) -> tuple[Tensor, Tensor]:
         """What `look_up` says of every slot's child id, and of the id after it.
 
@@ -67,11 +69,10 @@ class ChildSlots:
         Returns:
             Shapes: (B, M), (B, M).
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def owners(self, slots: Tensor) -> Tensor:
         """The node, 0..W-1, that slots belong to. Shape: that of `slots`, (B, ...)."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
