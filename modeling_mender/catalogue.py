@@ -145,7 +145,11 @@ class SemanticIdCatalogue:
 
     @property
     def index_bytes(self) -> int:
-        """Bytes of the tree: child ranges and codes, without the row table that the model stores anyway."""
+        """Bytes of the tree: child ranges and codes.
+
+        Left out are the row table, which the model stores anyway, and the order of the rows: 4 bytes an item where they
+        are not sorted by code.
+        """
         parts = [*self._child_start, *(code for code in self._code if code is not None), *self._leaf_starts.values()]
         return sum(part.nbytes for part in parts)
 
@@ -161,7 +165,7 @@ class SemanticIdCatalogue:
         Args:
             codes: codes of the new items. Shape: (M, L).
         """
-        codes = torch.as_tensor(codes, dtype=torch.int32, device=self.device)
+        codes = torch.as_tensor(codes, device=self.device)
         if codes.dim() != 2 or codes.shape[1] != self.num_levels:
             raise ValueError(f"new codes have shape {tuple(codes.shape)}; expected (M, {self.num_levels})")
         return SemanticIdCatalogue(torch.cat([self.codes, codes]), self.codebook_sizes)
@@ -169,10 +173,19 @@ class SemanticIdCatalogue:
     def remove(self, rows: Iterable[int] | Tensor) -> SemanticIdCatalogue:
         """A catalogue in which `rows` can no longer be retrieved; all other rows keep number and codes.
 
+        Args:
+            rows: item rows, or a boolean mask over all rows.
+
         Raises:
             IndexError: if a row is not a live row of this catalogue.
+            ValueError: if a mask does not cover the rows of the catalogue.
         """
-        rows = torch.as_tensor(rows if isinstance(rows, Tensor) else list(rows), dtype=torch.int64, device=self.device)
+        rows = torch.as_tensor(rows if isinstance(rows, Tensor) else list(rows), device=self.device)
+        if rows.dtype == torch.bool:
+            if rows.shape != (self.num_rows,):
+                raise ValueError(f"the mask has shape {tuple(rows.shape)}; expected ({self.num_rows},)")
+            rows = rows.nonzero().squeeze(1)
+        rows = rows.long()
         outside = (rows < 0) | (rows >= self.num_rows)
         gone = outside | (self.codes[rows.clamp(0, self.num_rows - 1), 0] == REMOVED)
         if bool(gone.any()):
@@ -315,6 +328,8 @@ def _check_shape(codes: Tensor, codebook_sizes: tuple[int, ...]) -> None:
 
 def _live_rows(codes: Tensor, codebook_sizes: tuple[int, ...]) -> Tensor | None:
     """Rows that are not removed, or None where none is; raises for codes outside their codebook."""
+    if codes.dtype in (torch.uint8, torch.uint16, torch.uint32, torch.uint64):
+        codes = codes.long()
     limit = torch.tensor(codebook_sizes, device=codes.device)
     lowest, highest = codes.amin(0), codes.amax(0)
     if bool((lowest >= 0).all()) and bool((highest < limit).all()):

@@ -8,7 +8,9 @@ all of whose remaining items are excluded, so that its cost does not grow with t
 from __future__ import annotations
 
 from collections.abc import Iterable
+from numbers import Integral
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -62,12 +64,11 @@ class CatalogueFilter:
                 masks.append(~selection)
             else:
                 excluded_rows = selection
-        self._mask = self._count = None
+        self._count: Tensor | None = None
         self._alive: dict[int, Tensor] = {}
         if masks:
             mask = masks[0] if len(masks) == 1 else masks[0] & masks[1]
-            self._mask = catalogue.leaf_order(mask)
-            self._count = _running_count(self._mask)
+            self._count = _running_count(catalogue.leaf_order(mask))
         self._dead: list[tuple[Tensor, Tensor] | None] | None = None
         if excluded_rows is not None and excluded_rows.numel():
             self._dead = self._dead_nodes(excluded_rows)
@@ -81,7 +82,7 @@ class CatalogueFilter:
 
     def share(self, other: CatalogueFilter) -> None:
         """Take over what another filter of the same catalogue and users allows and excludes."""
-        self._mask, self._count, self._alive, self._dead = other._mask, other._count, other._alive, other._dead
+        self._count, self._alive, self._dead = other._count, other._alive, other._dead
 
     def mask_(self, level: int, scores: Tensor, children: ChildSlots, parent_scores: Tensor) -> None:
         """Set the scores of children below which nothing may be returned to -inf, in place.
@@ -156,6 +157,8 @@ class CatalogueFilter:
         catalogue = self.catalogue
         levels = catalogue.num_levels
         rows = rows if rows.dim() == 2 else rows[None]
+        if self._count is not None and self._count.dim() == 2:
+            rows = rows.expand(self.num_users, -1)  # what is left below a node differs between users
         codes = catalogue.codes[rows.clamp(min=0)].long()
         present = (rows >= 0) & (codes[..., 0] >= 0)
         paths = [torch.where(present, 0, -1)]
@@ -202,15 +205,22 @@ class CatalogueFilter:
 
 def _as_tensor(selection: ItemSelection, catalogue: SemanticIdCatalogue, num_users: int, name: str) -> Tensor:
     """A boolean mask (N,) or (B, N), or item rows (E,) or (B, E) padded with -1."""
+    if isinstance(selection, np.ndarray):
+        selection = torch.from_numpy(selection)
     if not isinstance(selection, Tensor):
         listed = list(selection)
-        if listed and not isinstance(listed[0], int | bool):
-            ragged = [torch.as_tensor(list(rows), dtype=torch.int64) for rows in listed]
-            selection = torch.nn.utils.rnn.pad_sequence(ragged, batch_first=True, padding_value=-1)
+        if listed and not isinstance(listed[0], Integral | bool | np.bool_):
+            ragged = [_one_selection(rows) for rows in listed]
+            if any(rows.dtype == torch.bool for rows in ragged):
+                if len({(rows.dtype, len(rows)) for rows in ragged}) > 1:
+                    raise ValueError(
+                        f"`{name}` mixes boolean masks with rows, or masks of several lengths; pass one kind"
+                    )
+                selection = torch.stack(ragged)
+            else:
+                selection = torch.nn.utils.rnn.pad_sequence(ragged, batch_first=True, padding_value=-1)
         else:
-            selection = torch.as_tensor(
-                listed, dtype=torch.bool if listed and isinstance(listed[0], bool) else torch.int64
-            )
+            selection = _one_selection(listed)
     selection = selection.to(catalogue.device)
     if selection.dim() not in (1, 2) or (selection.dim() == 2 and len(selection) != num_users):
         raise ValueError(
@@ -232,6 +242,12 @@ def _as_tensor(selection: ItemSelection, catalogue: SemanticIdCatalogue, num_use
             f"`{name}` names item row {int(selection[outside][0])}; the catalogue has rows 0..{catalogue.num_rows - 1}"
         )
     return selection
+
+
+def _one_selection(rows: Tensor | Iterable[int]) -> Tensor:
+    """Rows or a mask of one user as a tensor; an empty list names no rows."""
+    rows = rows if isinstance(rows, Tensor) else torch.as_tensor(np.asarray(list(rows)))
+    return rows if rows.numel() else rows.long()
 
 
 def _mask_of_rows(rows: Tensor, num_rows: int) -> Tensor:

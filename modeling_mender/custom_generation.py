@@ -61,6 +61,12 @@ def catalogue_beam_search(
     if config.do_sample or others:
         what = "do_sample=True" if config.do_sample else ", ".join(others)
         raise ValueError(f"catalogue_beam_search cannot apply {what}; leave it out, or leave custom_generate out")
+    for processor in logits_processor or []:
+        if processor.catalogue is not model.catalogue and processor.catalogue != model.catalogue:
+            raise ValueError(
+                f"the logits processor has {processor.catalogue}, the model {model.catalogue}; "
+                "pass allowed= or exclude= instead of a processor of another catalogue"
+            )
     if input_ids.shape[1] != 1:
         raise ValueError(f"input_ids hold {input_ids.shape[1]} tokens a row; start from the start token alone")
     beams, returned = config.num_beams or 1, config.num_return_sequences or 1
@@ -76,7 +82,8 @@ def catalogue_beam_search(
     )
     rows = found.rows.flatten()
     start = torch.full_like(rows, config.decoder_start_token_id or 0)[:, None]
-    tokens = model.item_tokens(rows.clamp(min=0)).masked_fill(rows[:, None] < 0, config.pad_token_id or 0)
+    tokens = rows.new_full((len(rows), model.config.num_levels), config.pad_token_id or 0)
+    tokens[rows >= 0] = model.item_tokens(rows[rows >= 0])
     sequences = torch.cat([start, tokens], dim=1)
     if not config.return_dict_in_generate:
         return sequences

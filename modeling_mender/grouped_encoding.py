@@ -42,19 +42,17 @@ def encode_in_groups(
         tokens_at_once = TOKENS_AT_ONCE if input_ids.device.type == "cpu" else users * length
     if users * length <= tokens_at_once:
         return encode(input_ids, attention_mask)
-    # Where each text begins and ends, whichever side is padded.
-    real = attention_mask.bool().int()
-    starts = real.argmax(dim=1)
-    ends = length - real.flip(1).argmax(dim=1)
-    order = (ends - starts).argsort(descending=True, stable=True)
+    # Padding behind a text is cut off; padding before it stays, since positions count from the left.
+    ends = length - attention_mask.bool().int().flip(1).argmax(dim=1)
+    order = ends.argsort(descending=True, stable=True)
     states = None
-    for group in _groups((ends - starts)[order].tolist(), tokens_at_once):
+    for group in _groups(ends[order].tolist(), tokens_at_once):
         rows = order[group]
-        window = slice(int(starts[rows].min()), int(ends[rows].max()))
-        found = encode(input_ids[rows, window], attention_mask[rows, window])
+        width = int(ends[rows[0]])
+        found = encode(input_ids[rows, :width], attention_mask[rows, :width])
         if states is None:
             states = found.new_zeros(users, length, found.shape[-1])
-        states[rows, window] = found
+        states[rows, :width] = found
     return states
 
 

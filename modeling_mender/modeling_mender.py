@@ -310,7 +310,8 @@ class MenderForGenerativeRetrieval(PreTrainedModel, GenerationMixin):
         processors = LogitsProcessorList(kwargs.pop("logits_processor", None) or [])
         if constrained and not any(isinstance(item, SemanticIdLogitsProcessor) for item in processors):
             processors.append(SemanticIdLogitsProcessor(self.catalogue))
-        if kwargs.get("num_beams", 1) > 1:
+        settings = kwargs.get("generation_config") or self.generation_config
+        if (kwargs.get("num_beams") or settings.num_beams or 1) > 1:
             # All semantic IDs are equally long: scores are log-probabilities, not divided by a length.
             kwargs.setdefault("length_penalty", 0.0)
         return super().generate(*args, logits_processor=processors, **kwargs)
@@ -359,24 +360,27 @@ class MenderForGenerativeRetrieval(PreTrainedModel, GenerationMixin):
                 encoder_outputs = self._states_for_retrieval(input_ids, attention_mask)
             finally:
                 self.encoder.train(training)
-        memory = self.encoder_proj(encoder_outputs[0].to(self.lm_head.weight.dtype))
-        return search(
-            self._folded_decoder(),
-            self.catalogue,
-            memory,
-            attention_mask,
-            k=k,
-            num_beams=num_beams,
-            allowed=allowed,
-            exclude=exclude,
-        )
+        states = encoder_outputs[0].to(self.lm_head.weight.dtype)
+        # The search chooses its own precision; autocast is for the encoder.
+        with torch.autocast(states.device.type, enabled=False):
+            return search(
+                self._folded_decoder(),
+                self.catalogue,
+                self.encoder_proj(states),
+                attention_mask,
+                k=k,
+                num_beams=num_beams,
+                allowed=allowed,
+                exclude=exclude,
+            )
 
     def _folded_decoder(self) -> FoldedDecoder:
         """The decoder's folded weights, made anew whenever a parameter has changed."""
         parts = (self.decoder, self.lm_head)
         adapted = any(hasattr(module, "base_layer") for part in parts for module in part.modules())
         key = tuple((p.data_ptr(), p._version, p.dtype) for part in parts for p in part.parameters())
-        if adapted or self._folded is None or self._folded[0] != key:
+        # In training, fused optimizers change parameters without telling their version counters.
+        if adapted or self.training or self._folded is None or self._folded[0] != key:
             dtype = self.lm_head.weight.dtype
             dtype = torch.float32 if dtype == torch.float16 else dtype
             self._folded = (key, FoldedDecoder(self.decoder, self.lm_head, dtype))
@@ -385,6 +389,9 @@ class MenderForGenerativeRetrieval(PreTrainedModel, GenerationMixin):
     def _states_for_retrieval(self, input_ids: Tensor | None, attention_mask: Tensor | None) -> tuple[Tensor]:
         if input_ids is None:
             return self._encoder_states(None, attention_mask)
+        if getattr(self.encoder.config, "pooled", False):
+            # Its mask is the decoder's: it hides text that the encoder has to read.
+            return self._encoder_states(input_ids, attention_mask)
         return (encode_in_groups(lambda *group: self._encoder_states(*group)[0], input_ids, attention_mask),)
 
     def _encoder_states(

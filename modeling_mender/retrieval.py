@@ -143,6 +143,7 @@ def expand(
     # Where children run out, empty slots behind the last node are picked; their scores are -inf.
     picked = picked.clamp_(max=catalogue.num_nodes(level + 1) - 1)
     codes = catalogue.codes_of(level + 1, picked, nodes.gather(1, beams))
+    codes = codes.clamp_(max=catalogue.codebook_sizes[level] - 1)
     return picked, beams, codes, scores
 
 

@@ -68,6 +68,9 @@ def test_items_come_and_go_without_moving_rows():
     assert len(fewer) == 37 and fewer.num_rows == 40
     assert codes[7] not in fewer and codes[8] in fewer
     assert fewer.rows(torch.tensor([codes[8], codes[7]])).tolist() == [8, -1]
+    mask = torch.zeros(40, dtype=torch.bool)
+    mask[[0, 39, 7]] = True
+    assert catalogue.remove(mask) == fewer
     again = fewer.add(torch.tensor([codes[7]]))
     assert again.rows(torch.tensor([codes[7]])).tolist() == [40]
     assert len(again) == 38
@@ -102,6 +105,7 @@ def test_codes_implied_by_position_cost_nothing():
         (torch.tensor([[1, 1], [0, 2], [1, 1]]), r"item rows 0 and 2 share the semantic ID \(1, 1\)"),
         (torch.tensor([[0.0, 1.0]]), "expected an integer type"),
         (torch.tensor([[-1, -1]]), "no item left"),
+        (torch.tensor([[255, 255]], dtype=torch.uint8), "code 255 at level 0, outside its codebook"),
     ],
 )
 def test_impossible_catalogues_are_refused(codes, message):
@@ -119,3 +123,7 @@ def test_removing_what_is_not_there_is_refused():
         catalogue.remove([0, 1, 3, 4])
     with pytest.raises(ValueError, match=r"expected \(M, 2\)"):
         catalogue.add(torch.zeros(1, 3, dtype=torch.long))
+    with pytest.raises(ValueError, match="expected an integer type"):
+        catalogue.add(torch.zeros(1, 2))
+    with pytest.raises(ValueError, match=r"expected \(5,\)"):
+        catalogue.remove(torch.ones(4, dtype=torch.bool))

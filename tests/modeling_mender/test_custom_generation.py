@@ -6,7 +6,7 @@ import pytest
 import torch
 from doubles import random_catalogue, random_inputs, tiny_model
 
-from modeling_mender import catalogue_beam_search
+from modeling_mender import SemanticIdLogitsProcessor, catalogue_beam_search
 
 
 @pytest.mark.parametrize("copied", [True, False])
@@ -23,6 +23,7 @@ def test_equals_plain_beam_search(copied):
 
 def test_filters_reach_the_search():
     model = tiny_model(random_catalogue(20, [4, 6]))
+    model.set_catalogue(model.catalogue.remove([0]))
     inputs = random_inputs(2, 4)
     sequences = model.generate(
         **inputs,
@@ -44,5 +45,8 @@ def test_what_it_cannot_do_is_said():
         model.generate(**inputs, custom_generate=catalogue_beam_search, do_sample=True)
     with pytest.raises(ValueError, match="cannot apply RepetitionPenaltyLogitsProcessor"):
         model.generate(**inputs, custom_generate=catalogue_beam_search, repetition_penalty=2.0)
+    other = SemanticIdLogitsProcessor(model.catalogue.remove([0]))
+    with pytest.raises(ValueError, match="of another catalogue"):
+        model.generate(**inputs, custom_generate=catalogue_beam_search, logits_processor=[other])
     with pytest.raises(ValueError, match="hold 2 tokens a row"):
         model.generate(**inputs, custom_generate=catalogue_beam_search, decoder_input_ids=torch.tensor([[0, 1]] * 2))

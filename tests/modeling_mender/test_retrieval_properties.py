@@ -87,9 +87,11 @@ def test_filters_equal_brute_force_over_what_is_left(layout, case, data):
     generator = torch.Generator().manual_seed(data.draw(st.integers(0, 99)))
     per_user = data.draw(st.booleans())
     allowed = torch.rand((users, items) if per_user else (items,), generator=generator) < 0.6
+    shared_exclude = data.draw(st.booleans())
     exclude = torch.randint(-1, items, (users, data.draw(st.integers(0, 8))), generator=generator)
+    exclude = exclude[0] if shared_exclude else exclude
     keep = allowed.expand(users, -1).clone()
-    for user, rows in enumerate(exclude.tolist()):
+    for user, rows in enumerate(exclude.expand(users, -1).tolist()):
         keep[user, [row for row in rows if row >= 0]] = False
     if not bool(keep.any(dim=1).all()):
         with pytest.raises(ValueError, match="no item is left"):
