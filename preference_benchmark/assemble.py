@@ -7,17 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import polars as pl
 
-from preference_benchmark.axes import STEERING_AXES, build_axis
+from preference_benchmark.axes import SENTIMENT_AXES, STEERING_AXES, build_axis
 from preference_benchmark.classifier import SentimentClassifier
 from preference_benchmark.descriptions import describe_items
 from preference_benchmark.embedding import CachedEmbedder, Embedder
 from preference_benchmark.matching import check_preferences, match
 from preference_benchmark.protocol import AXES, Protocol
 from preference_benchmark.sentiment import review_polarity
+from preference_benchmark.sentiment_pairs import sentiment_pairs
 from preference_benchmark.stages import Stages, digest_of, digest_of_code
 from preference_benchmark.steering import Closest, closest_preferences
 from preference_benchmark.tables import Tables
@@ -122,11 +124,18 @@ def assemble(
         )
         for mode in protocol.matching
     }
-    near: list[Closest] = []  # what both steering axes share, once one of them has asked
+
+    # What two axes share is made when the first of them asks for it, and not where both are finished.
+    @cache
+    def closest() -> Closest:
+        return closest_preferences(tables, preferences, embedder, protocol)
+
+    @cache
+    def pairs() -> pl.DataFrame:
+        judge = review_polarity if classifier is None else classifier().judge
+        return sentiment_pairs(tables, preferences, embedder, protocol, judge=judge)
 
     def examples(axis: str, mode: str) -> pl.DataFrame:
-        if axis in STEERING_AXES and not near:
-            near.append(closest_preferences(tables, preferences, embedder, protocol))
         return build_axis(
             axis,
             tables,
@@ -134,8 +143,8 @@ def assemble(
             embedder,
             protocol,
             matches=matches[mode],
-            closest=near[0] if near else None,
-            judge=review_polarity if classifier is None else classifier().judge,
+            closest=closest() if axis in STEERING_AXES else None,
+            pairs=pairs() if axis in SENTIMENT_AXES else None,
         )
 
     def stage(axis: str, mode: str) -> pl.DataFrame:
@@ -188,14 +197,7 @@ def _classifier(protocol: Protocol, device: str | None, progress: bool) -> Calla
     """A function that gives the classifier, loading it when it is first needed; None where the protocol has none."""
     if protocol.classifier is None:
         return None
-    loaded: list[SentimentClassifier] = []
-
-    def load() -> SentimentClassifier:
-        if not loaded:
-            loaded.append(SentimentClassifier(protocol.classifier, device, progress=progress))
-        return loaded[0]
-
-    return load
+    return cache(lambda: SentimentClassifier(protocol.classifier, device, progress=progress))
 
 
 def _remembering(stages: Stages, load: Callable[[], Embedder], key: str, progress: bool) -> Embedder:

@@ -10,8 +10,7 @@ import polars as pl
 
 from preference_benchmark.embedding import Embedder
 from preference_benchmark.protocol import AXES, SPLITS, Protocol
-from preference_benchmark.sentiment import review_polarity
-from preference_benchmark.sentiment_pairs import Judge, sentiment_following, sentiment_following_with_history
+from preference_benchmark.sentiment_pairs import sentiment_following, sentiment_following_with_history
 from preference_benchmark.steering import Closest, coarse_grained_steering, fine_grained_steering
 from preference_benchmark.tables import Tables
 from preference_benchmark.targets import COLUMNS, KEYS, as_examples, targets
@@ -20,6 +19,7 @@ __all__ = [
     "AXES",
     "COLUMNS",
     "SPLITS",
+    "SENTIMENT_AXES",
     "STEERING_AXES",
     "build_axis",
     "coarse_grained_steering",
@@ -39,7 +39,7 @@ _SENTIMENT = {
     "sentiment_following": sentiment_following,
     "sentiment_following_with_history": sentiment_following_with_history,
 }
-STEERING_AXES = tuple(_STEERING)
+STEERING_AXES, SENTIMENT_AXES = tuple(_STEERING), tuple(_SENTIMENT)
 
 
 def recommendation(tables: Tables, matches: pl.DataFrame) -> pl.DataFrame:
@@ -74,7 +74,7 @@ def build_axis(
     *,
     matches: pl.DataFrame | None = None,
     closest: Closest | None = None,
-    judge: Judge = review_polarity,
+    pairs: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
     """The examples of an axis by its name.
 
@@ -86,7 +86,7 @@ def build_axis(
         protocol: the choices.
         matches: what the recommendation axis needs.
         closest: what the steering axes share, where it is known already.
-        judge: says of interactions whether each is positive or negative.
+        pairs: what the sentiment axes share, where it is known already.
     """
     if axis == "recommendation":
         return recommendation(tables, matches)
@@ -94,4 +94,4 @@ def build_axis(
         return history_consolidation(tables, preferences)
     if axis in _STEERING:
         return _STEERING[axis](tables, preferences, embedder, protocol, closest=closest)
-    return _SENTIMENT[axis](tables, preferences, embedder, protocol, judge=judge)
+    return _SENTIMENT[axis](tables, preferences, embedder, protocol, pairs=pairs)

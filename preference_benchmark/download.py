@@ -66,7 +66,7 @@ def fetch(dataset: PublicDataset, folder: Path, *, progress: bool = True) -> Pat
     for file in dataset.files:
         if (folder / file.name).is_file():
             _check_remembered(folder / file.name)
-    missing = [file for file in dataset.files if not (folder / file.name).is_file()]
+    missing = [file for file in dataset.files if not _is_there(file, folder)]
     required = [file for file in missing if not file.optional]
     offline = next((name for name in _OFFLINE if os.environ.get(name, "").upper() in ("1", "TRUE", "YES", "ON")), None)
     if dataset.manual or offline:
@@ -80,16 +80,21 @@ def fetch(dataset: PublicDataset, folder: Path, *, progress: bool = True) -> Pat
             _fetch_file(file, folder, progress)
         except _LOST as error:
             if not file.optional:
-                still = [other for other in required if not (folder / other.name).is_file()]
+                still = [other for other in required if not _is_there(other, folder)]
                 raise FileNotFoundError(_what_to_put_where(dataset, folder, still, f"{file.url}: {error}")) from error
     return folder
+
+
+def _is_there(file: PublicFile, folder: Path) -> bool:
+    return any((folder / name).is_file() for name in (file.name, *file.instead))
 
 
 def _what_to_put_where(dataset: PublicDataset, folder: Path, files: list[PublicFile], reason: str) -> str:
     lines = [f"{len(files)} file(s) are missing in {folder} and cannot be downloaded ({reason}). Put there:"]
     for file in files:
         size = f" ({file.size:,} bytes)" if file.size else ""
-        lines.append(f"  {file.name}{size} from {file.url}")
+        other = f", or {' or '.join(file.instead)}," if file.instead else ""
+        lines.append(f"  {file.name}{size}{other} from {file.url}")
     if dataset.manual:
         lines.append(f"Accept the terms on {dataset.homepage} and put there what you are given.")
     else:

@@ -10,6 +10,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import polars as pl
+from matplotlib.ticker import MaxNLocator
 
 from preference_benchmark.assemble import Parts
 from preference_benchmark.sentiment import NEGATIVE, POSITIVE
@@ -76,13 +77,14 @@ def _polarities(parts: Parts, title: str) -> plt.Figure:
         total = int(heights[sentiment].sum())
         axes.bar(steps, heights[sentiment], bottom=bottom, color=colour, label=f"{sentiment} ({total:,})")
         bottom += heights[sentiment]
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="written after step", ylabel="preferences", title=f"{title}: preferences by polarity")
     axes.legend(frameon=False)
     return _plain(figure)
 
 
 def _margins(margins: dict[str, dict], title: str) -> plt.Figure:
-    figure, axes = plt.subplots(figsize=(6.4, 1.2 + 0.55 * max(len(margins), 1)), layout="constrained")
+    figure, axes = plt.subplots(figsize=(6.8, 1.4 + 0.55 * max(len(margins), 1)), layout="constrained")
     names = list(margins)[::-1]
     for place, name in enumerate(names):
         found = margins[name]
@@ -97,7 +99,7 @@ def _margins(margins: dict[str, dict], title: str) -> plt.Figure:
     axes.set_yticks(range(len(names)), [_LABELS.get(name, name) for name in names])
     axes.set_ylim(-0.6, len(names) - 0.4)
     axes.set(
-        xlabel="cosine with the target less cosine with another item (median, quartiles, 5-95 %)",
+        xlabel="closer to the target than to another item by\n(cosine: median, quartiles, 5-95 %)",
         title=f"{title}: similarity margins",
     )
     return _plain(figure)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 __all__ = ["PUBLIC_FILES", "PublicDataset", "PublicFile"]
 
 _AMAZON_2014 = "https://snap.stanford.edu/data/amazon/productGraph/categoryFiles/"
+_YELP = "https://business.yelp.com/data/resources/open-dataset/"
 _AMAZON_NOTICE = (
     "Reviews and product data collected from Amazon and published for research by J. McAuley's group (UC San Diego). "
     "The release names no licence; the reviews belong to their authors. Cite He and McAuley (WWW 2016) and McAuley et "
@@ -44,6 +45,7 @@ class PublicFile:
         size: bytes, or None where no size has been published.
         sha256: the published checksum, or None: the first download is then trusted and later ones must equal it.
         optional: whether the data set can be read without it.
+        instead: names of other files, such as the archive it is given in, that serve as well.
     """
 
     name: str
@@ -51,6 +53,7 @@ class PublicFile:
     size: int | None = None
     sha256: str | None = None
     optional: bool = False
+    instead: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -102,12 +105,12 @@ PUBLIC_FILES: dict[str, PublicDataset] = {
     ),
     "yelp": PublicDataset(
         source="yelp",
-        files=(
-            PublicFile("yelp_academic_dataset_review.json", "https://business.yelp.com/data/resources/open-dataset/"),
-            PublicFile("yelp_academic_dataset_business.json", "https://business.yelp.com/data/resources/open-dataset/"),
+        files=tuple(
+            PublicFile(f"yelp_academic_dataset_{part}.json", _YELP, instead=("yelp_dataset.tar",))
+            for part in ("review", "business")
         ),
         notice=_YELP_NOTICE,
-        homepage="https://business.yelp.com/data/resources/open-dataset/",
+        homepage=_YELP,
         manual=True,
     ),
     "movielens": PublicDataset(

@@ -89,10 +89,19 @@ def sentiment_following(
     embedder: Embedder,
     protocol: Protocol | None = None,
     *,
-    judge: Judge = review_polarity,
+    pairs: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
-    """The pairs of `sentiment_pairs`, without a history: two rows each, joined by `pair_id`."""
-    pairs = sentiment_pairs(tables, preferences, embedder, protocol, judge=judge)
+    """The pairs of `sentiment_pairs`, without a history: two rows each, joined by `pair_id`.
+
+    Args:
+        tables: the data set.
+        preferences: as an approximator gives them.
+        embedder: embeds preferences and reviews.
+        protocol: the choices; default: `Protocol()`.
+        pairs: the result of `sentiment_pairs`, where it is known already.
+    """
+    if pairs is None:
+        pairs = sentiment_pairs(tables, preferences, embedder, protocol)
     return _rows("sentiment_following", pairs.with_columns(history=pl.lit([], dtype=pl.List(pl.String))))
 
 
@@ -102,13 +111,14 @@ def sentiment_following_with_history(
     embedder: Embedder,
     protocol: Protocol | None = None,
     *,
-    judge: Judge = review_polarity,
+    pairs: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
     """The same pairs under the same `pair_id`, after the items that the user had met before.
 
-    Pairs about the first item of a history have no history and are left out.
+    Pairs about the first item of a history have no history and are left out. Arguments: see `sentiment_following`.
     """
-    pairs = sentiment_pairs(tables, preferences, embedder, protocol, judge=judge)
+    if pairs is None:
+        pairs = sentiment_pairs(tables, preferences, embedder, protocol)
     history = targets(tables).select(*KEYS, "history")
     pairs = pairs.join(history, on=KEYS, how="inner", maintain_order="left")
     return _rows("sentiment_following_with_history", pairs)

@@ -228,14 +228,9 @@ def _aspects_named(texts: pl.Series, aspects: pl.DataFrame) -> pl.Series:
 
 def _named_axes(parts: Parts) -> list[tuple[str, pl.DataFrame]]:
     """Every distinct axis: recommendation once per mode, the others once."""
-    named = []
-    for mode, frames in parts.axes.items():
-        for axis, frame in frames.items():
-            if axis == "recommendation":
-                named.append((f"{axis} ({mode})", frame))
-            elif mode == _first_mode(parts):
-                named.append((axis, frame))
-    return named
+    modes = [(f"recommendation ({mode})", frames) for mode, frames in parts.axes.items()]
+    named = [(name, frames["recommendation"]) for name, frames in modes if "recommendation" in frames]
+    return named + [found for found in parts.axes[_first_mode(parts)].items() if found[0] != "recommendation"]
 
 
 def _first_text(frame: pl.DataFrame) -> pl.DataFrame:

@@ -284,7 +284,7 @@ class PreferenceDiscerning(evaluate.Metric):
                     row = int(np.flatnonzero(stray)[0])
                     raise ValueError(
                         f"example {row} on axis {axis} has pair_id {pair_of[row]} and sentiment "
-                        f"'{sentiment_of[row]}'; only {' and '.join(PAIRED_AXES)} have pairs: expected -1 and 'positive'."
+                        f"'{sentiment_of[row]}'; only {', '.join(PAIRED_AXES)} have pairs: expected -1, 'positive'."
                     )
                 figures = _ranking_figures(ranks[rows], ks)
             result |= _summary(figures, f"{axis}/", **resampling)

@@ -1,6 +1,21 @@
 """Public raw formats, one file each, all read into the same two tables.
 
 `read_source` is the way in; a further format is one more file with one function, listed in `SOURCES`.
+
+=============  =====================================================================================================
+name           files it looks for (each also without `.gz`)
+=============  =====================================================================================================
+amazon2014     reviews_{category}_5.json.gz or reviews_{category}.json.gz; optional meta_{category}.json.gz
+amazon2018     {category}_5.json.gz or {category}.json.gz; optional meta_{category}.json.gz
+amazon2023     {category}.jsonl.gz or .parquet, or raw_review_{category}/*.parquet; optional meta_... or raw_meta_...
+corner-shop    none: it is made
+movielens      ml-100k, ml-1m, ml-10m, ml-20m and later, ml-latest; packed (.zip) or unpacked
+sequences      user_sequence.txt.gz; optional item_text.txt.gz
+steam          australian_user_reviews.json.gz, steam_games.json.gz
+steam-reviews  steam_reviews.json.gz or steam_new.json.gz, steam_games.json.gz
+table          interactions.csv, .jsonl or .parquet, and items.csv, .jsonl or .parquet
+yelp           yelp_academic_dataset_review.json, yelp_academic_dataset_business.json; or yelp_dataset.tar
+=============  =====================================================================================================
 """
 
 from __future__ import annotations

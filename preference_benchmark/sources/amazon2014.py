@@ -1,6 +1,7 @@
-"""The Amazon review release of 2014 (McAuley et al. 2015), 5-core files per category.
+"""The Amazon review release of 2014 (McAuley et al. 2015), per category, 5-core or complete.
 
-`reviews_{category}_5.json.gz` holds JSON lines. `meta_{category}.json.gz`, optional, holds Python literals.
+`reviews_{category}_5.json.gz` (complete: `reviews_{category}.json.gz`) holds JSON lines, `meta_{category}.json.gz`,
+which is optional, Python literals.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The Amazon review release of 2018 (Ni et al. 2019), 5-core files per category.
+"""The Amazon review release of 2018 (Ni et al. 2019), per category, 5-core or complete.
 
-`{category}_5.json.gz` and the optional `meta_{category}.json.gz` both hold JSON lines; what is absent from the
-metadata is an empty string or list.
+`{category}_5.json.gz` (complete: `{category}.json.gz`) and the optional `meta_{category}.json.gz` hold JSON lines;
+what is absent from the metadata is an empty string or list.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from preference_benchmark.tables import Tables
 
 __all__ = ["read_amazon2018"]
 
-_REVIEWS = ("*_5.json.gz", "*_5.json")
+# Category names are capitalised, "meta_" is not.
+_REVIEWS = ("*_5.json.gz", "*_5.json", "[A-Z]*.json.gz", "[A-Z]*.json")
 _METADATA_FIELDS = {
     "asin": pl.String,
     "title": pl.String,
@@ -34,7 +35,7 @@ def read_amazon2018(
     """Tables from the files of one category.
 
     Args:
-        path: the review file, or the folder that holds it as `{category}_5.json.gz`.
+        path: the review file, or the folder that holds it as `{category}_5.json.gz` or `{category}.json.gz`.
         metadata: the metadata file; by default `meta_{category}.json.gz` beside the reviews. Without it items
             are described by what reviewers wrote in the training period.
         max_malformed: share of malformed lines above which a file is refused.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import polars as pl
 
@@ -55,8 +56,8 @@ def read_amazon2023(
 
     Args:
         path: the review file, or the folder that holds it as `{category}.jsonl.gz` (or `.jsonl`, `.parquet`), or one
-            that holds the Parquet folders `raw_review_{category}` and `raw_meta_{category}`. From Parquet only what
-            is needed is read, so prefer it for the large categories.
+            that holds the Parquet folders `raw_review_{category}` and `raw_meta_{category}`. JSON lines are put on
+            disk as Parquet on the way (TMPDIR says where), so that of either only what is needed is in memory.
         metadata: the metadata file or folder; by default `meta_{category}` with any of these endings, or
             `raw_meta_{category}`, beside the reviews. Without it items are described by what reviewers wrote in
             the training period.
@@ -67,20 +68,25 @@ def read_amazon2023(
         ValueError: if times are not all in milliseconds, or the metadata are of another category.
     """
     reviews = _find_reviews(Path(path))
-    raw, frame = _read(reviews, _REVIEW_FIELDS, ("user_id", "parent_asin", "timestamp"), max_malformed)
-    times = frame.lazy().select("timestamp").collect()
-    rows = frame.select(
-        milliseconds(times, "timestamp"),
-        "rating",
-        user_id="user_id",
-        item_id="parent_asin",
-        summary=clean_text("title"),
-        text=clean_text("text"),
-    )
     if metadata is None:
         metadata = _metadata_of(reviews)
-    read_items = partial(_read_metadata, max_malformed=max_malformed)
-    return amazon_tables("amazon2023", (reviews, raw), rows, metadata and Path(metadata), read_items, **options)
+    with TemporaryDirectory() as spool:
+        required = ("user_id", "parent_asin", "timestamp")
+        if _is_parquet(reviews):
+            frame = scan_parquet(reviews, _REVIEW_FIELDS, required)
+            raw = RawLines(frame, frame.select(pl.len()).collect().item())
+        else:
+            raw = read_records(reviews, _REVIEW_FIELDS, required, max_malformed=max_malformed, spool=Path(spool))
+        rows = raw.frame.select(
+            milliseconds(raw.frame.select("timestamp").collect(), "timestamp"),
+            "rating",
+            "user_id",
+            item_id="parent_asin",
+            summary=clean_text("title"),
+            text=clean_text("text"),
+        )
+        read_items = partial(_read_metadata, max_malformed=max_malformed)
+        return amazon_tables("amazon2023", (reviews, raw), rows, metadata and Path(metadata), read_items, **options)
 
 
 def _find_reviews(path: Path) -> Path:
@@ -102,24 +108,19 @@ def _metadata_of(reviews: Path) -> Path | None:
     return find_beside(reviews.parent, tuple(wanted + ending for ending in _ENDINGS), "metadata")
 
 
-def _read(
-    path: Path, fields: dict, required: tuple[str, ...], max_malformed: float, ids: pl.Series | None = None
-) -> tuple[RawLines, pl.DataFrame | pl.LazyFrame]:
-    """The records of JSON lines or of Parquet, and how many there are."""
-    if path.is_dir() or path.suffix == ".parquet":
-        frame = scan_parquet(path, fields, required)
-        count = frame.select(pl.len()).collect().item()
-        if ids is not None:
-            frame = frame.filter(pl.col("parent_asin").is_in(ids.implode()))
-        return RawLines(pl.DataFrame(), count), frame
-    only = None if ids is None else (_PARENT, ids)
-    raw = read_records(path, fields, required, max_malformed=max_malformed, only=only)
-    return raw, raw.frame
+def _is_parquet(path: Path) -> bool:
+    return path.is_dir() or path.suffix == ".parquet"
 
 
 def _read_metadata(path: Path, ids: pl.Series, max_malformed: float) -> tuple[RawLines, pl.DataFrame]:
-    raw, frame = _read(path, _METADATA_FIELDS, ("parent_asin",), max_malformed, ids)
-    frame = frame.lazy().collect().drop_nulls("parent_asin")
+    if _is_parquet(path):
+        lazy = scan_parquet(path, _METADATA_FIELDS, ("parent_asin",))
+        frame = lazy.filter(pl.col("parent_asin").is_in(ids.implode())).collect()
+        raw = RawLines(frame, lazy.select(pl.len()).collect().item())
+    else:
+        only = (_PARENT, ids)
+        raw = read_records(path, _METADATA_FIELDS, ("parent_asin",), max_malformed=max_malformed, only=only)
+    frame = raw.frame.drop_nulls("parent_asin")
     lists = (
         pl.col(name).fill_null([]).list.eval(clean_text("", pl.element())).alias(name)
         for name in ("categories", "features")

@@ -60,6 +60,7 @@ _LARGEST_SHARE = 0.15  # a term of more of the items says nothing about this one
 _PAIR_BONUS = 1.3  # a pair of words says more than either
 _SINGLE_VOICE = 0.2  # what only one reviewer says comes after what several say
 _AT_LEAST = 4  # so many terms are kept even if only one reviewer says them
+_CHUNK = 50_000  # texts whose tokens are held as text at a time
 _JUDGEMENT = 1.2  # VADER rates words from -4 to 4; milder ones ("warm", "clean") describe rather than judge
 
 
@@ -100,21 +101,66 @@ def term_counts(texts: pl.DataFrame) -> pl.DataFrame:
         item_id, term, pair (whether it is two words), pieces, items. Terms of fewer than three items are absent.
     """
     pieces = texts.select("item_id", "text").with_row_index("piece")
-    tokens = pieces.select("piece", token=pl.col("text").str.extract_all(r"\p{L}[\p{L}'’-]*|[.!?,;:()]|\d+"))
-    tokens = tokens.explode("token").drop_nulls("token")
+    vocabulary, chunks = _tokens(pieces.select("piece", "text"))
+    words = _words(vocabulary, chunks)
+    usable = vocabulary["word"].is_in(words["word"].implode())
+    items = pieces["item_id"].rank("dense")
+    counts = pl.concat([_terms(chunk, vocabulary["word"], usable, items) for chunk in chunks])
+    counts = counts.group_by("item", "word", "second").agg(pl.col("pieces").sum())
+    item_ids = pieces.select(item=items, item_id="item_id").unique("item")
+    counts = counts.join(item_ids, on="item").drop("item")
+    counts = counts.with_columns(items=pl.len().over("word", "second")).filter(pl.col("items") >= _FEWEST_ITEMS)
+    counts = counts.join(words, on="word").join(
+        words.rename({"word": "second", "text": "following"}), on="second", how="left"
+    )
+    term = pl.concat_str("text", "following", separator=" ", ignore_nulls=True)
+    return counts.select("item_id", "pieces", "items", term=term, pair=pl.col("second").is_not_null())
+
+
+def _tokens(pieces: pl.DataFrame) -> tuple[pl.DataFrame, list[pl.DataFrame]]:
+    """Texts as numbered tokens, a chunk of texts at a time, so that tokens as text never fill the memory.
+
+    Returns:
+        The vocabulary, one row per token: word (number of its lower-case form), text (that form), letters and capital
+        (whether it begins with a letter, and a capital one); and for every chunk piece and token (its row there).
+    """
+    spelled, parts = [], []
+    for chunk in [*pieces.iter_slices(_CHUNK)] or [pieces]:
+        tokens = chunk.select("piece", token=pl.col("text").str.extract_all(r"\p{L}[\p{L}'’-]*|[.!?,;:()]|\d+"))
+        tokens = tokens.explode("token").drop_nulls("token")
+        distinct = tokens["token"].unique()
+        spelled.append(distinct)
+        parts.append(tokens.with_columns(pl.col("token").cast(pl.Enum(distinct)).to_physical()))
     # Each distinct token is looked at once; from there on words are numbers.
-    vocabulary = tokens.select(pl.col("token").unique(maintain_order=True)).with_columns(
+    every = pl.concat(spelled).unique().sort().to_frame("token")
+    vocabulary = every.select(
         text=pl.col("token").str.to_lowercase().str.strip_chars("'’-"),
         letters=pl.col("token").str.contains(r"^\p{L}"),
         capital=pl.col("token").str.contains(r"^\p{Lu}\p{Ll}"),
+    ).with_columns(word=pl.col("text").rank("dense"))
+    numbers = every.with_row_index("number")
+    rows = (distinct.to_frame("token").join(numbers, on="token", maintain_order="left") for distinct in spelled)
+    return vocabulary, [
+        part.with_columns(row["number"].gather(part["token"]).alias("token"))
+        for part, row in zip(parts, rows, strict=True)
+    ]
+
+
+def _words(vocabulary: pl.DataFrame, chunks: list[pl.DataFrame]) -> pl.DataFrame:
+    """The words that describe rather than name or judge: word and text."""
+    letters, capital = vocabulary["letters"], vocabulary["capital"]
+    seen = [pl.DataFrame(schema={"token": pl.UInt32, "inside": pl.UInt32})]
+    for chunk in chunks:
+        # Tokens of one piece are adjacent, so a token's neighbours are found by shifting the whole column.
+        inside = (chunk["piece"] == chunk["piece"].shift(1)) & letters.gather(chunk["token"]).shift(1)
+        counted = chunk.select("token", inside=inside.fill_null(False)).group_by("token")
+        seen.append(counted.agg(pl.col("inside").sum().cast(pl.UInt32)))
+    counted = pl.concat(seen).group_by("token").agg(pl.col("inside").sum())
+    counted = counted.with_columns(
+        word=vocabulary["word"].gather(counted["token"]), capital=capital.gather(counted["token"])
     )
-    vocabulary = vocabulary.with_columns(word=pl.col("text").rank("dense"))
-    tokens = tokens.join(vocabulary.drop("text"), on="token", how="left", maintain_order="left").drop("token")
-    # Rows of one piece are adjacent, so its neighbours are found by shifting the whole column.
-    inside = (pl.col("piece") == pl.col("piece").shift(1)) & pl.col("letters").shift(1)
-    tokens = tokens.with_columns(inside=inside.fill_null(False))
-    names = tokens.group_by("word").agg(
-        inside=pl.col("inside").sum(), names=(pl.col("inside") & pl.col("capital")).sum()
+    names = counted.group_by("word").agg(
+        inside=pl.col("inside").sum(), names=pl.col("inside").filter("capital").sum()
     )
     words = vocabulary.select("word", "text").unique("word").join(names, on="word")
     describes = (
@@ -123,21 +169,19 @@ def term_counts(texts: pl.DataFrame) -> pl.DataFrame:
         & ~pl.col("text").is_in(uninformative_words())
     )
     # A word that is mostly capitalised inside sentences is a name: a brand or a product.
-    words = words.filter(describes & (pl.col("names") <= 0.5 * pl.col("inside"))).select("word", "text")
-    tokens = tokens.select("piece", "word", usable=pl.col("word").is_in(words["word"].implode()))
+    return words.filter(describes & (pl.col("names") <= 0.5 * pl.col("inside"))).select("word", "text")
+
+
+def _terms(chunk: pl.DataFrame, words: pl.Series, usable: pl.Series, items: pl.Series) -> pl.DataFrame:
+    """How many pieces of the chunk use each term: item, word, second (null for single words), pieces."""
+    tokens = chunk.select("piece", word=words.gather(chunk["token"]), usable=usable.gather(chunk["token"]))
     follows = pl.col("usable").shift(-1) & (pl.col("piece") == pl.col("piece").shift(-1))
     follows &= pl.col("word") != pl.col("word").shift(-1)
     tokens = tokens.with_columns(second=pl.when(follows).then(pl.col("word").shift(-1))).filter("usable")
     pairs = tokens.select("piece", "word", "second").drop_nulls("second")
     terms = pl.concat([tokens.select("piece", "word", second=pl.lit(None, pl.UInt32)), pairs]).unique()
-    items = pieces.select("piece", "item_id")
-    counts = terms.join(items, on="piece").group_by("item_id", "word", "second").agg(pieces=pl.len())
-    counts = counts.with_columns(items=pl.len().over("word", "second")).filter(pl.col("items") >= _FEWEST_ITEMS)
-    counts = counts.join(words, on="word").join(
-        words.rename({"word": "second", "text": "following"}), on="second", how="left"
-    )
-    term = pl.concat_str("text", "following", separator=" ", ignore_nulls=True)
-    return counts.select("item_id", "pieces", "items", term=term, pair=pl.col("second").is_not_null())
+    terms = terms.with_columns(item=items.gather(terms["piece"]))
+    return terms.group_by("item", "word", "second").agg(pieces=pl.len())
 
 
 @cache

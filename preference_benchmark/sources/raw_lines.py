@@ -33,13 +33,13 @@ class RawLines:
     """The records of one file.
 
     Attributes:
-        frame: one row per record.
+        frame: one row per record; lazy where the records were put on disk.
         lines: non-empty lines in the file.
         malformed: how many of them could not be parsed.
         malformed_lines: the first of these, as "file:line".
     """
 
-    frame: pl.DataFrame
+    frame: pl.DataFrame | pl.LazyFrame
     lines: int
     malformed: int = 0
     malformed_lines: tuple[str, ...] = ()
@@ -77,6 +77,7 @@ def read_records(
     *,
     max_malformed: float = 0.01,
     only: tuple[str, pl.Series] | None = None,
+    spool: Path | None = None,
 ) -> RawLines:
     """The records of a file with one JSON object, or one Python dict literal, a line.
 
@@ -88,12 +89,14 @@ def read_records(
         max_malformed: share of malformed lines above which the file is refused. Lines that are not UTF-8 are malformed.
         only: a regular expression that finds the id in a line, and the ids that matter: lines about others
             are skipped unparsed, which is most of the work in a large catalogue.
+        spool: a folder to put the records in as Parquet, block by block, so that a file of any size is read in the
+            memory of one block; needs a schema. The result is then lazy and lives as long as the folder.
 
     Raises:
         ValueError: if the file is empty, truncated, of another format, or has too many malformed lines.
     """
     frames: list[pl.DataFrame] = []
-    literal, lines, rejected = None, 0, Rejected()
+    literal, lines, rejected, found = None, 0, Rejected(), set()
     for first_line, block in blocks(path):
         if literal is None:
             literal = _is_literal(path, block)
@@ -102,24 +105,30 @@ def read_records(
             lines += skipped
         parsed = _parse(block, first_line, schema, literal, rejected)
         lines += sum(frame.height for frame in parsed)
-        frames += parsed
+        found |= {name for frame in parsed for name in frame.columns if frame[name].null_count() < frame.height}
+        frames += parsed if spool is None else []
+        if spool is not None and parsed:
+            pl.concat(parsed).write_parquet(spool / f"{first_line:015d}.parquet", compression="lz4")
     lines += len(rejected.numbers)
     if not lines:
         raise ValueError(f"{path} is empty; download it again or name another file.")
     rejected.refuse_many(path, lines, max_malformed, expected="records")
-    nothing = pl.DataFrame(schema=schema)
-    frame = pl.concat([nothing, *frames], how="diagonal_relaxed" if schema is None else "vertical")
-    if only is not None and frame.is_empty():
+    if only is not None and not found:
         raise ValueError(
             f"no record of {path} is about any of the {len(only[1]):,} ids that the interactions name, such as "
             f"{only[1].head(3).to_list()}; it seems to be the catalogue of another category or data set."
         )
     for name in required:
-        if name not in frame.columns or frame[name].null_count() == frame.height:
+        if name not in found:
             raise ValueError(
                 f"no record of {path} has the field {name!r}; it needs {list(required)} and its first record has "
                 f"{_first_fields(path)}. Is it the right file for this source?"
             )
+    if spool is not None:
+        frame = pl.scan_parquet(sorted(spool.glob("*.parquet")))
+    else:
+        nothing = pl.DataFrame(schema=schema)
+        frame = pl.concat([nothing, *frames], how="diagonal_relaxed" if schema is None else "vertical")
     return RawLines(frame, lines, len(rejected.numbers), rejected.named(path))
 
 

@@ -8,6 +8,7 @@ the game has to be read from its text.
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import polars as pl
 
@@ -39,7 +40,8 @@ def read_steam_reviews(
     """Tables from the review and games files.
 
     Args:
-        path: the folder that holds both files, or the review file.
+        path: the folder that holds both files, or the review file. On the way the reviews are put on disk as Parquet
+            (TMPDIR says where), since they need not fit into memory.
         games: the games file; by default `steam_games.json.gz` in the same folder.
         unlisted: reviews of games that the games file lacks: "drop", or "keep" under the title "Game {id}".
         max_malformed: share of malformed lines above which a file is refused.
@@ -49,23 +51,26 @@ def read_steam_reviews(
         raise ValueError(f"unlisted={unlisted!r} is not known; choose one of ['drop', 'keep'].")
     review_file = find_file(path, _REVIEWS, "Steam reviews", HOME)
     game_file = find_games(games or review_file.parent)
-    reviews = read_records(review_file, _REVIEW_FIELDS, ("username", "product_id", "date"), max_malformed=max_malformed)
-    rows = reviews.frame.select(
-        user_id="username",
-        item_id="product_id",
-        timestamp=pl.col("date").str.to_date("%Y-%m-%d", strict=False).dt.epoch("s"),
-        text="text",
-    )
-    named = rows.drop_nulls(["user_id", "item_id"])
-    dropped = {"reviews without a user or game": rows.height - named.height}
-    rows = named.select("user_id", "item_id", "timestamp", review=clean_text("text"))
-    listed, items = read_games(game_file, rows["item_id"].unique(maintain_order=True), unlisted, max_malformed)
-    report = ReadReport(
-        source="steam-reviews",
-        files=(review_file.name, game_file.name),
-        lines=reviews.lines + listed.lines,
-        malformed=reviews.malformed + listed.malformed,
-        malformed_lines=reviews.malformed_lines + listed.malformed_lines,
-        dropped=dropped,
-    )
-    return shared_aspects(prepare(items, rows, report=report, **{"unknown_items": "drop", **options}))
+    required = ("username", "product_id", "date")
+    with TemporaryDirectory() as spool:
+        reviews = read_records(
+            review_file, _REVIEW_FIELDS, required, max_malformed=max_malformed, spool=Path(spool)
+        )
+        rows = reviews.frame.drop_nulls(["username", "product_id"]).select(
+            user_id="username",
+            item_id="product_id",
+            timestamp=pl.col("date").str.to_date("%Y-%m-%d", strict=False).dt.epoch("s"),
+            review=clean_text("text"),
+        )
+        total, with_ids = (part.select(pl.len()).collect().item() for part in (reviews.frame, rows))
+        ids = rows.select(pl.col("item_id").unique().sort()).collect()["item_id"]
+        listed, items = read_games(game_file, ids, unlisted, max_malformed)
+        report = ReadReport(
+            source="steam-reviews",
+            files=(review_file.name, game_file.name),
+            lines=reviews.lines + listed.lines,
+            malformed=reviews.malformed + listed.malformed,
+            malformed_lines=reviews.malformed_lines + listed.malformed_lines,
+            dropped={"reviews without a user or game": total - with_ids},
+        )
+        return shared_aspects(prepare(items, rows, report=report, **{"unknown_items": "drop", **options}))

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from datetime import date, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import polars as pl
 
 from preference_benchmark.sources.files import find_holdings
 from preference_benchmark.sources.item_text import as_aspects, clean_text, labelled, shared_aspects
-from preference_benchmark.sources.raw_lines import read_records
+from preference_benchmark.sources.raw_blocks import RawFile
+from preference_benchmark.sources.raw_lines import RawLines, read_records
 from preference_benchmark.tables import ReadReport, Tables, prepare
 
 __all__ = ["read_yelp"]
@@ -55,7 +57,8 @@ def read_yelp(
     """Tables from the review and business files.
 
     Args:
-        path: the folder that holds both files (or these names with ".gz"), or `yelp_dataset.tar` as it is given.
+        path: the folder that holds both files (or these names with ".gz"), or `yelp_dataset.tar` as it is given. On
+            the way the reviews are put on disk as Parquet (TMPDIR says where), since they need not fit into memory.
         since: first day of the reviews to take, as a date or ISO 8601 text; by default there is no first. S3-Rec and
             its successors take the year 2019.
         until: last day of the reviews to take.
@@ -78,27 +81,41 @@ def read_yelp(
             f"{sorted(files)[:10]}. The public files are described at {_HOME}."
         )
     review_file = next(files[name] for name in markers if name in files)
-    reviews = read_records(review_file, _REVIEW_FIELDS, ("user_id", "business_id", "date"), max_malformed=max_malformed)
-    rows = reviews.frame.select(
+    required = ("user_id", "business_id", "date")
+    with TemporaryDirectory() as spool:
+        reviews = read_records(
+            review_file, _REVIEW_FIELDS, required, max_malformed=max_malformed, spool=Path(spool)
+        )
+        return _tables(reviews, review_file, business_file, since, until, max_malformed, options)
+
+
+def _tables(
+    reviews: RawLines,
+    review_file: RawFile,
+    business_file: RawFile,
+    since: date | None,
+    until: date | None,
+    max_malformed: float,
+    options: dict[str, object],
+) -> Tables:
+    named = reviews.frame.drop_nulls(["user_id", "business_id"]).select(
         user_id="user_id",
         item_id="business_id",
         timestamp=pl.coalesce(pl.col("date").str.to_datetime(form, strict=False) for form in _DATES),
         rating="stars",
-        review="text",
+        review=clean_text("text"),
     )
-    named = rows.drop_nulls(["user_id", "item_id"])
     inside = pl.lit(True)
     if since:
         inside &= pl.col("timestamp") >= since
     if until:
         inside &= pl.col("timestamp") < until + timedelta(days=1)
     taken = named.filter(inside)
-    taken = taken.with_columns(pl.col("timestamp").dt.epoch("s"), clean_text("review"))
-    if taken.is_empty():
-        first, last = named["timestamp"].min(), named["timestamp"].max()
+    total, with_ids, left = (part.select(pl.len()).collect().item() for part in (reviews.frame, named, taken))
+    if not left:
+        first, last = named.select(first=pl.col("timestamp").min(), last=pl.col("timestamp").max()).collect().row(0)
         raise ValueError(f"no review lies between since={since} and until={until}; they run from {first} to {last}.")
-    ids = taken["item_id"].unique()
-    only = (_ID, ids)
+    only = (_ID, taken.select(pl.col("item_id").unique()).collect()["item_id"])
     listed = read_records(business_file, _BUSINESS_FIELDS, ("business_id",), max_malformed=max_malformed, only=only)
     report = ReadReport(
         source="yelp",
@@ -107,8 +124,8 @@ def read_yelp(
         malformed=reviews.malformed + listed.malformed,
         malformed_lines=reviews.malformed_lines + listed.malformed_lines,
         dropped={
-            "reviews without a user or business id": rows.height - named.height,
-            "reviews outside the period": named.height - taken.height,
+            "reviews without a user or business id": total - with_ids,
+            "reviews outside the period": with_ids - left,
         },
     )
     options = {"unknown_items": "drop", **options}

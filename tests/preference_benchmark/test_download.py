@@ -241,6 +241,14 @@ def test_what_cannot_be_downloaded_is_listed_with_its_place(server, tmp_path, mo
     assert fetch(dataset(url, manual=why == "terms"), tmp_path) == tmp_path
 
 
+def test_the_archive_that_is_given_serves_as_well_as_its_files(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"(?s)_review\.json, or yelp_dataset\.tar, from.*_business") as error:
+        fetch(PUBLIC_FILES["yelp"], tmp_path)
+    assert "in person" in str(error.value)
+    (tmp_path / "yelp_dataset.tar").write_bytes(b"given")
+    assert fetch(PUBLIC_FILES["yelp"], tmp_path) == tmp_path
+
+
 def test_an_optional_file_may_stay_away(server, tmp_path):
     server.status = [404]
     assert fetch(dataset(server.url, optional=True), tmp_path, progress=False) == tmp_path

@@ -11,6 +11,7 @@ from benchmark_doubles import HashEmbedder
 from loopback_hub import LoopbackHub
 
 from preference_benchmark import hub_folder
+from preference_benchmark import make as make_module
 from preference_benchmark.__main__ import main
 from preference_benchmark.make import make
 from preference_benchmark.protocol import AXES
@@ -48,7 +49,9 @@ def shop(name="corner-shop", **changes):
 @pytest.fixture(scope="module")
 def output(tmp_path_factory):
     folder = tmp_path_factory.mktemp("built")
-    hub_folder.add(make(shop(), folder / ".stages", embedder=HashEmbedder(), progress=False), folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(make_module.plots, "draw", lambda parts, margins, title, folder: None)
+        hub_folder.add(make(shop(), folder / ".stages", embedder=HashEmbedder(), progress=False), folder)
     return folder
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from preference_benchmark.sources import read_source
+from preference_benchmark.sources import item_terms, read_source
 
 NOUNS = "cable strap pedal tuner stand drum bow reed mute case string pick".split()
 
@@ -59,6 +59,16 @@ def test_an_item_without_metadata_is_described_by_the_training_period_alone(tmp_
         assert said <= known
         summaries = {word for word in known if word.startswith("sum") and word != "sum"}
         assert summaries <= words(item["text"])  # the training period is used in full
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 50_000])
+def test_terms_do_not_depend_on_how_many_texts_are_held_at_a_time(monkeypatch, chunk):
+    said = [f"A {NOUNS[n % 12]} and warm {NOUNS[n % 5]} {NOUNS[n % 7]}. Fender {NOUNS[n % 3]}?" for n in range(60)]
+    texts = pl.DataFrame({"item_id": [f"B{n % 6}" for n in range(60)], "text": said})
+    expected = item_terms.term_counts(texts).sort("item_id", "term")
+    monkeypatch.setattr(item_terms, "_CHUNK", chunk)
+    assert item_terms.term_counts(texts).sort("item_id", "term").equals(expected) and expected.height > 20
+    assert item_terms.term_counts(texts.clear()).is_empty()
 
 
 def test_real_items_are_described_by_the_training_period_alone(real_data):
@@ -147,6 +157,39 @@ def test_metadata_of_another_category_are_refused(tmp_path):
     other = write(tmp_path / "meta_Other.json.gz", [{"asin": "X1", "title": "x"}], repr)
     with pytest.raises(ValueError, match=r"meta_Other.*about any of the 12 ids.*another category"):
         read_source("amazon2014", tmp_path, metadata=other)
+
+
+def test_metadata_that_describe_nearly_nothing_are_refused(tmp_path):
+    many = [r | {"asin": f"{r['asin']}{r['unixReviewTime'] % 7}"} for r in reviews(users=40)]
+    ids = sorted({r["asin"] for r in many})
+    write(tmp_path / "reviews_Tools_5.json.gz", many)
+    metadata = [{"asin": asin, "title": "x"} for asin in (*ids[:2], "other")]
+    write(tmp_path / "meta_Tools.json.gz", metadata, repr)
+    with pytest.raises(ValueError, match=rf"meta_Tools.* describes only 2 of the {len(ids)} items.*another category"):
+        read_source("amazon2014", tmp_path, min_user=1, min_item=1)
+
+
+@pytest.mark.parametrize(("source", "prefix"), [("amazon2014", "reviews_"), ("amazon2018", "")])
+def test_complete_files_are_read_where_there_is_no_five_core(tmp_path, source, prefix):
+    render = repr if source == "amazon2014" else json.dumps
+    write(tmp_path / f"{prefix}Tools.json.gz", reviews())
+    write(tmp_path / "meta_Tools.json.gz", [{"asin": f"B{n:03d}", "title": f"Tool {n}"} for n in range(12)], render)
+    tables = read_source(source, tmp_path, min_user=3, min_item=3)
+    assert tables.report.files == (f"{prefix}Tools.json.gz", "meta_Tools.json.gz")
+    assert tables.items["title"][0] == "Tool 0"
+
+
+@pytest.mark.parametrize("render", [json.dumps, repr])
+def test_bytes_that_are_not_utf8_are_counted_as_malformed(tmp_path, render):
+    write(tmp_path / "reviews_Tools_5.json.gz", reviews())
+    lines = [render({"asin": f"B{n:03d}", "title": f"Tool {n}"}).encode() for n in range(12)]
+    lines[4] = lines[4].replace(b"Tool", b"T\xf6\xf6l")
+    (tmp_path / "meta_Tools.json").write_bytes(b"\n".join(lines))
+    with pytest.raises(ValueError, match=r"1 of 12 lines of .*meta_Tools.*\[5\].*1 of them are not UTF-8; convert"):
+        read_source("amazon2014", tmp_path, min_user=3, min_item=3)
+    tables = read_source("amazon2014", tmp_path, min_user=3, min_item=3, max_malformed=0.1)
+    assert tables.report.malformed_lines == ("meta_Tools.json:5",)
+    assert tables.report.notes["items without metadata"] == 1
 
 
 def test_lines_without_ids_are_counted(tmp_path):

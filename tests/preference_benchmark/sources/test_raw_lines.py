@@ -49,6 +49,19 @@ def test_malformed_lines_are_left_out_counted_and_named(tmp_path, monkeypatch, r
     assert raw.malformed_lines == ("f.json.gz:9", "f.json.gz:152")
 
 
+def test_records_put_on_disk_are_the_same_in_the_same_order(tmp_path, monkeypatch):
+    monkeypatch.setattr(raw_blocks, "_BLOCK", 700)
+    lines = [json.dumps(r) for r in records(300)]
+    lines[30] = lines[30][:9]
+    path, spool = write(tmp_path / "f.json", lines, False), tmp_path / "spool"
+    spool.mkdir()
+    whole = read_records(path, SCHEMA, ("name",))
+    raw = read_records(path, SCHEMA, ("name",), spool=spool)
+    assert isinstance(raw.frame, pl.LazyFrame) and raw.frame.collect().equals(whole.frame)
+    assert (raw.lines, raw.malformed_lines) == (whole.lines, whole.malformed_lines)
+    assert len(list(spool.iterdir())) > 5
+
+
 def test_too_many_malformed_lines_are_refused(tmp_path):
     path = write(tmp_path / "f.json", [json.dumps(r) for r in records(50)] + ["{broken"] * 2, False)
     with pytest.raises(ValueError, match=r"2 of 52 lines .*\[51, 52\].*max_malformed=0.01"):
