@@ -114,7 +114,7 @@ class WritingReport:
         approximator: which kind wrote them.
         model: name of the model, None without one.
         prompt: version of the prompt.
-        users: users with preferences.
+        users: users who were asked about.
         steps: steps that have preferences, and why others have none: "written", "failed", "nothing to ask about",
             "unfinished" (no answer yet: the run was stopped, or the server did not answer).
         answers: what the answers were: "usable", "unusable", "cut off", "refused", "sent in this run".

@@ -243,7 +243,7 @@ class _Run:
             approximator="llm",
             model=approximator.engine.model,
             prompt=approximator.version,
-            users=len({user for user, _ in enough}),
+            users=len({request.key.user_id for request in self.requests}),
             steps=dict(steps),
             answers=dict(kinds),
             rejected=dict(found["rejected"].drop_nulls().value_counts(sort=True).iter_rows()),
