@@ -8,9 +8,7 @@ all of whose remaining items are excluded, so that its cost does not grow with t
 from __future__ import annotations
 
 from collections.abc import Iterable
-from numbers import Integral
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -205,11 +203,11 @@ class CatalogueFilter:
 
 def _as_tensor(selection: ItemSelection, catalogue: SemanticIdCatalogue, num_users: int, name: str) -> Tensor:
     """A boolean mask (N,) or (B, N), or item rows (E,) or (B, E) padded with -1."""
-    if isinstance(selection, np.ndarray):
-        selection = torch.from_numpy(selection)
+    if hasattr(selection, "__array__"):
+        selection = torch.as_tensor(selection)
     if not isinstance(selection, Tensor):
         listed = list(selection)
-        if listed and not isinstance(listed[0], Integral | bool | np.bool_):
+        if listed and hasattr(listed[0], "__iter__") and getattr(listed[0], "ndim", 1):
             ragged = [_one_selection(rows) for rows in listed]
             if any(rows.dtype == torch.bool for rows in ragged):
                 if len({(rows.dtype, len(rows)) for rows in ragged}) > 1:
@@ -246,7 +244,7 @@ def _as_tensor(selection: ItemSelection, catalogue: SemanticIdCatalogue, num_use
 
 def _one_selection(rows: Tensor | Iterable[int]) -> Tensor:
     """Rows or a mask of one user as a tensor; an empty list names no rows."""
-    rows = rows if isinstance(rows, Tensor) else torch.as_tensor(np.asarray(list(rows)))
+    rows = torch.as_tensor(rows if hasattr(rows, "__array__") else list(rows))
     return rows if rows.numel() else rows.long()
 
 
