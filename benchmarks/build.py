@@ -42,7 +42,7 @@ from preference_benchmark.protocol import AXES, SPLITS, Protocol
 from preference_benchmark.sentiment_pairs import sentiment_pairs
 from preference_benchmark.sources import SOURCES, read_source
 from preference_benchmark.sources.corner_shop import corner_shop
-from preference_benchmark.steering import closest_preferences
+from preference_benchmark.steering import Closest, closest_preferences
 from preference_benchmark.tables import Tables
 from preference_benchmark.targets import targets
 
@@ -123,7 +123,8 @@ def main() -> None:
         choose = next(stage["seconds"] for stage in clock.stages if stage["stage"] == "matching (oracle)")
         result["compared"] = [
             compare_matching(tables, preferences, TextEmbedder(arguments.encoder, progress=False), choose, arguments),
-            compare_steering(tables, embedder, closest, arguments),
+            compare_steering(tables, preferences, embedder, closest, arguments, as_written=True),
+            compare_steering(tables, preferences, embedder, closest, arguments, as_written=False),
         ]
         show_comparison(result["compared"])
     if arguments.json:
@@ -231,14 +232,33 @@ def compare_matching(
     )
 
 
-def compare_steering(tables: Tables, embedder: CachedEmbedder, closest, arguments: argparse.Namespace) -> dict:
-    """For every item whole sorts of its products with all preferences and items, against chunks and no sort."""
+def compare_steering(
+    tables: Tables,
+    preferences: pl.DataFrame,
+    embedder: CachedEmbedder,
+    closest: Closest,
+    arguments: argparse.Namespace,
+    *,
+    as_written: bool,
+) -> dict:
+    """For every item whole sorts of its products with all preferences and items, against chunks and no sort.
+
+    One at a time, an item meets every preference as often as it was written (the published way), or, where not
+    `as_written`, every distinct text once; ours is the same in both comparisons.
+    """
     rows = targets(tables)
     index = dict(zip(tables.items["item_id"], range(tables.items.height), strict=True))
     items, pool = embedder.encode(tables.items["text"]), embedder.encode(closest.pool)
     of_split = {
         split: np.sort([index[i] for i in rows.filter(pl.col("split") == split)["target"].unique()]) for split in SPLITS
     }
+    place = np.arange(len(pool))
+    if as_written:
+        period = tables.training_period().select("user_id", "step")
+        texts = preferences.filter(pl.col("sentiment") == "positive").join(period, on=["user_id", "step"], how="semi")
+        known = pl.DataFrame({"text": closest.pool, "place": place})
+        place = texts.join(known, on="text", maintain_order="left")["place"].to_numpy()
+    told = pool[place]
     rng = np.random.default_rng(arguments.seed)
     total = sum(len(found) for found in of_split.values())
     sample = [(s, int(rng.choice(of_split[s]))) for s in rng.choice(SPLITS, arguments.rows)]
@@ -249,31 +269,42 @@ def compare_steering(tables: Tables, embedder: CachedEmbedder, closest, argument
         answers = []
         for split, s in sample:
             here = of_split[split]
-            near_s = np.argsort(-(pool @ items[s]))
             order = np.argsort(-(items[here] @ items[s]))
             fine, coarse = here[order[1]] if here[order[0]] == s else here[order[0]], here[order[-1]]
-            near_fine, near_coarse = (np.argsort(-(pool @ items[t])) for t in (fine, coarse))
+            ranked = (place[np.argsort(-(told @ items[of]))] for of in (s, fine, coarse))
+            near_s, near_fine, near_coarse = (first_distinct(found, 3) for found in ranked)
             answers.append((near_s[0], near_s[1], fine, coarse, near_fine[2], near_coarse[2]))
         one.append((time.perf_counter() - started) / len(sample))
         started = time.perf_counter()
         near = nearest(items, pool, k=protocol.deepest_rank)
-        pairs = {
-            split: (here[partners(items[here])], here[partners(items[here], farthest=True)])
-            for split, here in of_split.items()
-        }
+        pairs = {}
+        for split, here in of_split.items():
+            of_each = partners(items[here])
+            pairs[split] = here[of_each.nearest], here[of_each.farthest]
         all_at_once.append((time.perf_counter() - started) / total)
     for (split, s), answer in zip(sample, answers, strict=True):
         at = int(np.searchsorted(of_split[split], s))
         fine, coarse = (found[at] for found in pairs[split])
         agree += answer == (near[s, 0], near[s, 1], fine, coarse, near[fine, 2], near[coarse, 2])
+    what = f"{len(told):,} preferences as written" if as_written else f"{len(told):,} distinct texts"
     return compared(
-        "steering partners and preferences",
+        f"steering, {what}",
         one,
         all_at_once,
         total,
         len(sample),
         f"{agree} of {len(sample)} items agree in all six answers",
     )
+
+
+def first_distinct(ranked: np.ndarray, count: int) -> list[int]:
+    """The first `count` different numbers of a ranking."""
+    found: dict[int, None] = {}
+    for number in ranked:
+        found[int(number)] = None
+        if len(found) == count:
+            break
+    return list(found)
 
 
 def compared(name: str, one: list[float], ours: list[float], rows: int, timed: int, agreement: str) -> dict:

@@ -88,8 +88,7 @@ def rating(frame: pl.DataFrame) -> pl.Expr:
     outside = value.filter((value < 1) | (value > 5))
     if len(outside):
         raise ValueError(
-            f"column 'rating' holds {outside[0]:g} and {len(outside) - 1:,} more values outside 1-5; "
-            "rescale them."
+            f"column 'rating' holds {outside[0]:g} and {len(outside) - 1:,} more values outside 1-5; rescale them."
         )
     return pl.lit(value).alias("rating")
 

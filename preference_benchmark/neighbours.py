@@ -7,11 +7,12 @@ matrix exists at a time, whatever the number of queries and keys.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from tqdm.auto import tqdm
 
-__all__ = ["nearest", "partners"]
+__all__ = ["Partners", "nearest", "partners"]
 
 # A block of the similarity matrix is at most 1,024 x 2,048 floats: 8 MB, which a cache holds while it is searched.
 _QUERIES, _KEYS = 1_024, 2_048
@@ -39,39 +40,72 @@ def nearest(queries: np.ndarray, keys: np.ndarray, k: int, *, progress: bool = F
     if k < 1 or k > len(keys):
         raise ValueError(f"k={k} neighbours of {len(keys)} vectors were asked for; pass 1 <= k <= {len(keys)}.")
     found = np.empty((len(queries), k), dtype=np.int64)
+    products = _Products(np.result_type(queries, keys))
     for rows in _blocks(len(queries), _QUERIES, progress):
         best = np.full((len(queries[rows]), k), -np.inf, dtype=np.result_type(queries, keys))
         where = np.zeros(best.shape, dtype=np.int64)
         for columns in _blocks(len(keys), _KEYS):
-            _merge(best, where, queries[rows] @ keys[columns].T, columns.start)
+            _merge(best, where, products.of(queries[rows], keys[columns]), columns.start)
         found[rows] = where
     return found
 
 
-def partners(vectors: np.ndarray, *, farthest: bool = False, progress: bool = False) -> np.ndarray:
-    """For each vector the nearest (or farthest) other one, by dot product.
+@dataclass(frozen=True)
+class Partners:
+    """For each of N vectors the nearest and the farthest other one; positions, shape: (N,), int64."""
+
+    nearest: np.ndarray
+    farthest: np.ndarray
+
+
+def partners(vectors: np.ndarray, *, progress: bool = False) -> Partners:
+    """For each vector the nearest and the farthest other one, by dot product.
+
+    Products are symmetric: each block above the diagonal serves its rows and, transposed, its columns.
 
     Args:
         vectors: shape (N, D), N >= 2.
-        farthest: whether to look for the lowest product instead of the highest.
         progress: whether to show a bar.
 
-    Returns:
-        Positions, never a vector's own. Shape: (N,), int64.
+    >>> partners(np.array([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]]))
+    Partners(nearest=array([1, 0, 1]), farthest=array([2, 2, 0]))
     """
-    found = np.empty(len(vectors), dtype=np.int64)
-    sign = -1 if farthest else 1
+    found = Partners(*(np.zeros(len(vectors), dtype=np.int64) for _ in range(2)))
+    highest, lowest = (np.full(len(vectors), value, dtype=vectors.dtype) for value in (-np.inf, np.inf))
+
+    def look(block: np.ndarray, of: slice, at: int) -> None:
+        # Earlier vectors win ties: every vector meets the others in their order.
+        for best, where, choose, better in (
+            (highest, found.nearest, np.argmax, np.greater),
+            (lowest, found.farthest, np.argmin, np.less),
+        ):
+            if of.start == at:
+                np.fill_diagonal(block, best.dtype.type(-np.inf if choose is np.argmax else np.inf))
+            column = choose(block, axis=1)
+            value = block[np.arange(len(block)), column]
+            wins = np.flatnonzero(better(value, best[of]))
+            best[of][wins], where[of][wins] = value[wins], column[wins] + at
+
+    products = _Products(vectors.dtype)
     for rows in _blocks(len(vectors), _QUERIES, progress):
-        queries = sign * vectors[rows]
-        best = np.full((len(queries), 1), -np.inf, dtype=vectors.dtype)
-        where = np.zeros(best.shape, dtype=np.int64)
-        for columns in _blocks(len(vectors), _KEYS):
-            products = queries @ vectors[columns].T
-            own = np.arange(max(rows.start, columns.start), min(rows.stop, columns.stop))
-            products[own - rows.start, own - columns.start] = -np.inf
-            _merge(best, where, products, columns.start)
-        found[rows] = where[:, 0]
+        for columns in _blocks(len(vectors), _QUERIES, start=rows.start):
+            block = products.of(vectors[rows], vectors[columns])
+            look(block, rows, columns.start)
+            if columns != rows:
+                look(np.ascontiguousarray(block.T), columns, rows.start)
     return found
+
+
+class _Products:
+    """Products of blocks of vectors, all written to the same memory: fresh memory costs a tenth of the time."""
+
+    def __init__(self, dtype: np.dtype) -> None:
+        self._memory = np.empty(_QUERIES * max(_QUERIES, _KEYS), dtype=dtype)
+
+    def of(self, queries: np.ndarray, keys: np.ndarray) -> np.ndarray:
+        """Dot products, valid until the next call. Shapes: (n, D), (m, D) -> (n, m)."""
+        out = self._memory[: len(queries) * len(keys)].reshape(len(queries), len(keys))
+        return np.matmul(queries, keys.T, out=out)
 
 
 def _merge(best: np.ndarray, where: np.ndarray, products: np.ndarray, offset: int) -> None:
@@ -103,6 +137,6 @@ def _merge(best: np.ndarray, where: np.ndarray, products: np.ndarray, offset: in
         best[live, place], where[live, place] = value, column + offset
 
 
-def _blocks(rows: int, size: int, progress: bool = False) -> Iterator[slice]:
-    blocks = [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
+def _blocks(rows: int, size: int, progress: bool = False, start: int = 0) -> Iterator[slice]:
+    blocks = [slice(first, min(first + size, rows)) for first in range(start, rows, size)]
     return iter(tqdm(blocks, desc="Comparing vectors", disable=not progress or len(blocks) < 8))

@@ -15,7 +15,7 @@ import polars as pl
 
 from preference_benchmark.descriptions import describe_items
 from preference_benchmark.embedding import Embedder
-from preference_benchmark.neighbours import nearest, partners
+from preference_benchmark.neighbours import Partners, nearest, partners
 from preference_benchmark.protocol import AXES, SPLITS, Protocol
 from preference_benchmark.sentiment import POSITIVE
 from preference_benchmark.tables import Tables
@@ -26,15 +26,20 @@ __all__ = ["Closest", "closest_preferences", "coarse_grained_steering", "fine_gr
 
 @dataclass(frozen=True)
 class Closest:
-    """The preferences nearest to every item, which both steering axes share.
+    """What both steering axes share: the preferences nearest to every item, and the partners of every target.
 
     Attributes:
         pool: P distinct texts, sorted.
         rows: positions in the pool, nearest first. Shape: (N, k).
+        asked: by split the distinct targets, as positions among the items, ascending; splits with fewer than two
+            are left out.
+        partners: by split the partners of these among themselves, as positions in `asked`.
     """
 
     pool: pl.Series
     rows: np.ndarray
+    asked: dict[str, np.ndarray]
+    partners: dict[str, Partners]
 
 
 def steering_pool(tables: Tables, preferences: pl.DataFrame, protocol: Protocol) -> pl.Series:
@@ -49,7 +54,7 @@ def steering_pool(tables: Tables, preferences: pl.DataFrame, protocol: Protocol)
 def closest_preferences(
     tables: Tables, preferences: pl.DataFrame, embedder: Embedder, protocol: Protocol | None = None
 ) -> Closest:
-    """The preferences of the pool nearest to every item.
+    """The preferences of the pool nearest to every item, and the targets nearest to and farthest from every target.
 
     Raises:
         ValueError: if the pool is smaller than the protocol's deepest rank.
@@ -62,7 +67,15 @@ def closest_preferences(
             f"least {protocol.deepest_rank}. Pass more users, or leave the steering axes out."
         )
     vectors = embedder.encode(describe_items(tables.items, protocol.described_by))
-    return Closest(pool, nearest(vectors, embedder.encode(pool), k=protocol.deepest_rank, progress=True))
+    rows = _positions(tables)
+    asked = {split: np.sort(rows.filter(pl.col("split") == split)["item"].unique().to_numpy()) for split in SPLITS}
+    asked = {split: items for split, items in asked.items() if len(items) >= 2}
+    return Closest(
+        pool,
+        nearest(vectors, embedder.encode(pool), k=protocol.deepest_rank, progress=True),
+        asked,
+        {split: partners(vectors[items], progress=True) for split, items in asked.items()},
+    )
 
 
 def fine_grained_steering(
@@ -113,18 +126,16 @@ def _steering(
 ) -> pl.DataFrame:
     protocol = protocol or Protocol()
     closest = closest or closest_preferences(tables, preferences, embedder, protocol)
-    item_vectors = embedder.encode(describe_items(tables.items, protocol.described_by))
     ids = tables.items["item_id"]
-    index = pl.DataFrame({"target": ids, "item": np.arange(len(ids))})
-    rows = targets(tables).join(index, on="target", how="left", maintain_order="left")
-    knowledge = _knowledge(tables, preferences, index, closest.pool) if protocol.draw == "unknowing" else None
+    rows = _positions(tables)
+    knowledge = _knowledge(tables, preferences, closest.pool) if protocol.draw == "unknowing" else None
     parts = []
     for number, split in enumerate(SPLITS):
-        frame = rows.filter(pl.col("split") == split)
-        s = np.sort(frame["item"].unique().to_numpy())
-        if len(s) < 2:
+        if split not in closest.asked:
             continue
-        t = s[partners(item_vectors[s], farthest=axis == "coarse_grained_steering", progress=True)]
+        frame = rows.filter(pl.col("split") == split)
+        s, others = closest.asked[split], closest.partners[split]
+        t = s[others.farthest if axis == "coarse_grained_steering" else others.nearest]
         of_s, of_t = _speaking(closest.rows, s, t, protocol, training=split == "train")
         rng = np.random.default_rng([protocol.seed, AXES.index(axis), number])
         people = frame.select("user_id", "step", "item").with_row_index("row")
@@ -142,6 +153,16 @@ def _steering(
     return as_examples(axis, rows.sort("number", "order"), preferences=pl.concat_list("text"))
 
 
+def _index(tables: Tables) -> pl.DataFrame:
+    """Columns target (item id), item (its position among the items)."""
+    return pl.DataFrame({"target": tables.items["item_id"], "item": np.arange(tables.items.height)})
+
+
+def _positions(tables: Tables) -> pl.DataFrame:
+    """`targets`, with item: the target's position among the items."""
+    return targets(tables).join(_index(tables), on="target", how="left", maintain_order="left")
+
+
 def _speaking(
     closest: np.ndarray, s: np.ndarray, t: np.ndarray, protocol: Protocol, *, training: bool
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -153,9 +174,7 @@ def _speaking(
     return of_s, of_t
 
 
-def _knowledge(
-    tables: Tables, preferences: pl.DataFrame, index: pl.DataFrame, pool: pl.Series
-) -> tuple[pl.DataFrame, pl.DataFrame]:
+def _knowledge(tables: Tables, preferences: pl.DataFrame, pool: pl.Series) -> tuple[pl.DataFrame, pl.DataFrame]:
     """What would give an example away: the items of each user, and when they first wrote a text of the pool.
 
     Returns:
@@ -166,7 +185,7 @@ def _knowledge(
     items = tables.interactions.select(
         "user_id", target="item_id", from_step=pl.when(held_out).then(0).otherwise(pl.col("step") + 1)
     )
-    items = items.join(index, on="target").select("user_id", "from_step", asked="item")
+    items = items.join(_index(tables), on="target").select("user_id", "from_step", asked="item")
     texts = pl.DataFrame({"text": pool, "place": np.arange(len(pool))}).lazy()
     written = preferences.lazy().join(texts, on="text").group_by("user_id", text="place").agg(written=pl.min("step"))
     return items, written.collect()

@@ -159,9 +159,7 @@ def _words(vocabulary: pl.DataFrame, chunks: list[pl.DataFrame]) -> pl.DataFrame
     counted = counted.with_columns(
         word=vocabulary["word"].gather(counted["token"]), capital=capital.gather(counted["token"])
     )
-    names = counted.group_by("word").agg(
-        inside=pl.col("inside").sum(), names=pl.col("inside").filter("capital").sum()
-    )
+    names = counted.group_by("word").agg(inside=pl.col("inside").sum(), names=pl.col("inside").filter("capital").sum())
     words = vocabulary.select("word", "text").unique("word").join(names, on="word")
     describes = (
         pl.col("text").str.contains(r"^[\p{L}-]{3,20}$")

@@ -53,9 +53,7 @@ def read_steam_reviews(
     game_file = find_games(games or review_file.parent)
     required = ("username", "product_id", "date")
     with TemporaryDirectory() as spool:
-        reviews = read_records(
-            review_file, _REVIEW_FIELDS, required, max_malformed=max_malformed, spool=Path(spool)
-        )
+        reviews = read_records(review_file, _REVIEW_FIELDS, required, max_malformed=max_malformed, spool=Path(spool))
         rows = reviews.frame.drop_nulls(["username", "product_id"]).select(
             user_id="username",
             item_id="product_id",

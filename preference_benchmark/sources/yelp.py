@@ -83,9 +83,7 @@ def read_yelp(
     review_file = next(files[name] for name in markers if name in files)
     required = ("user_id", "business_id", "date")
     with TemporaryDirectory() as spool:
-        reviews = read_records(
-            review_file, _REVIEW_FIELDS, required, max_malformed=max_malformed, spool=Path(spool)
-        )
+        reviews = read_records(review_file, _REVIEW_FIELDS, required, max_malformed=max_malformed, spool=Path(spool))
         return _tables(reviews, review_file, business_file, since, until, max_malformed, options)
 
 

@@ -21,20 +21,24 @@ def test_agrees_with_sorting_all_products(seed):
     np.testing.assert_array_equal(nearest(queries, keys, 3), order[:, :3])
 
 
-@pytest.mark.parametrize("farthest", [False, True])
-def test_partners_are_the_nearest_or_farthest_others(farthest):
-    vectors = np.random.default_rng(1).normal(size=(21, 4))
+@pytest.mark.parametrize("count", [2, 6, 13, 21])
+def test_partners_are_the_nearest_and_farthest_others(count):
+    vectors = np.random.default_rng(1).normal(size=(count, 4))
     products = vectors @ vectors.T
-    for row, found in enumerate(partners(vectors, farthest=farthest)):
+    found = partners(vectors)
+    for row in range(count):
         others = np.delete(products[row], row)
-        assert found != row
-        assert products[row, found] == (others.min() if farthest else others.max())
+        assert row not in (found.nearest[row], found.farthest[row])
+        assert products[row, found.nearest[row]] == pytest.approx(others.max())
+        assert products[row, found.farthest[row]] == pytest.approx(others.min())
 
 
 def test_of_equal_vectors_the_first_wins():
-    same = np.ones((4, 2))
+    same = np.ones((14, 2))
     np.testing.assert_array_equal(nearest(same[:1], same, 3), [[0, 1, 2]])
-    np.testing.assert_array_equal(partners(same), [1, 0, 0, 0])
+    found = partners(same)
+    np.testing.assert_array_equal(found.nearest, [1] + 13 * [0])
+    np.testing.assert_array_equal(found.farthest, [1] + 13 * [0])
 
 
 def test_more_neighbours_than_vectors_are_refused():
