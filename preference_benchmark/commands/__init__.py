@@ -12,7 +12,7 @@ from types import ModuleType
 __all__ = ["COMMANDS", "commands"]
 
 # In the order of the help.
-COMMANDS: tuple[str, ...] = ("build", "validate", "stats", "publish", "preferences")
+COMMANDS: tuple[str, ...] = ("build", "validate", "stats", "publish", "preferences", "adopt")
 
 
 def commands() -> dict[str, ModuleType]:
