@@ -39,12 +39,61 @@ class DecodingState:
     ancestors: Tensor | None = None
 
 
+class _Attention:
+    """Query and output matrices of an attention whose states are key and value of every head.
+
+    softmax(x Wq' Wk M') M Wv' Wo'  =  softmax((x Wq' Wk) M') M (Wv' Wo'), head by head.
+
+    With H heads of width K and states of width D each bracketed product is one matrix of D x H D, or two: D x H K and,
+    head by head, K x D. One is faster while D is at most 2 K; beyond, two take fewer multiplications.
+
+    Args:
+        query: shape (H K, D), as the key, value and transposed output matrices.
+        key: see `query`.
+        value: see `query`.
+        out: shape (D, H K).
+        heads: H.
+        dtype: of the products.
+    """
+
+    def __init__(self, query: Tensor, key: Tensor, value: Tensor, out: Tensor, heads: int, dtype: torch.dtype) -> None:
+        self.heads, self.width = heads, query.shape[1]
+        query, key, value = (weight.view(heads, -1, self.width) for weight in (query, key, value))
+        out = out.view(self.width, heads, -1)
+        self.whole = self.width <= 2 * query.shape[1]
+        if self.whole:
+            parts = (
+                torch.einsum("hkd,hke->dhe", query, key).flatten(1),
+                torch.einsum("hkd,ohk->hdo", value, out).flatten(0, 1),
+            )
+        else:
+            parts = query.flatten(0, 1).t(), key, value.transpose(1, 2), out.flatten(1).t()
+        self.parts = [part.to(dtype).contiguous() for part in parts]
+
+    def queries(self, hidden: Tensor) -> Tensor:
+        """Queries of all heads in the space of the states. Shapes: (N, D) -> (N, H * D)."""
+        if self.whole:
+            return hidden @ self.parts[0]
+        to_heads, key = self.parts[:2]
+        narrow = (hidden @ to_heads).view(len(hidden), self.heads, -1)
+        wide = hidden.new_empty(len(hidden), self.heads, self.width)
+        torch.bmm(narrow.transpose(0, 1), key, out=wide.transpose(0, 1))
+        return wide.flatten(1)
+
+    def add(self, hidden: Tensor, mixed: Tensor) -> Tensor:
+        """Hidden states plus what the heads found. Shapes: (N, D), (N, H * D) -> (N, D)."""
+        if not self.whole:
+            value = self.parts[2]
+            narrow = hidden.new_empty(len(hidden), self.heads, value.shape[2])
+            torch.bmm(mixed.view(len(hidden), self.heads, -1).transpose(0, 1), value, out=narrow.transpose(0, 1))
+            mixed = narrow.flatten(1)
+        return torch.addmm(hidden, mixed, self.parts[-1])
+
+
 @dataclass(frozen=True)
 class _Layer:
-    self_query: Tensor
-    self_out: Tensor
-    cross_query: Tensor
-    cross_out: Tensor
+    own: _Attention
+    cross: _Attention
     wi: Tensor
     gate: Tensor | None
     wo: Tensor
@@ -61,7 +110,7 @@ class FoldedDecoder:
 
     def __init__(self, stack: nn.Module, head: nn.Module, dtype: torch.dtype) -> None:
         config = stack.config
-        self.heads, self.d_kv, self.eps = config.num_heads, config.d_kv, config.layer_norm_epsilon
+        self.heads, self.eps = config.num_heads, config.layer_norm_epsilon
         self.dtype = dtype
         # In place where that is possible: fresh memory costs more here than the activation itself.
         self.activation = torch.relu_ if config.dense_act_fn == "relu" else ACT2FN[config.dense_act_fn]
@@ -77,33 +126,20 @@ class FoldedDecoder:
         def cast(matrix: Tensor) -> Tensor:
             return matrix.to(self.dtype).contiguous()
 
-        self_query, self_out = self._fold_attention(own, gains[0], gains[0])
-        cross_query, cross_out = self._fold_attention(cross, gains[1], None)
         wi, gate = (_weight(feed.wi_0), _weight(feed.wi_1) * gains[2]) if gated else (_weight(feed.wi), None)
         return _Layer(
-            self_query=cast(self_query),
-            self_out=cast(self_out),
-            cross_query=cast(cross_query),
-            cross_out=cast(cross_out),
+            own=self._fold_attention(own, gains[0], gains[0]),
+            cross=self._fold_attention(cross, gains[1], None),
             wi=cast((wi * gains[2]).t()),
             gate=None if gate is None else cast(gate.t()),
             wo=cast(_weight(feed.wo).t()),
         )
 
-    def _fold_attention(
-        self, attention: nn.Module, query_gain: Tensor, key_gain: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """Query matrix of shape (D, heads * D) and output matrix of shape (heads * D, D).
-
-        softmax(x Wq' Wk M') M Wv' Wo'  =  softmax((x Wq' Wk) M') M (Wv' Wo'), head by head.
-        """
-        heads, d_kv = self.heads, self.d_kv
-        query, key, value = (_weight(layer).view(heads, d_kv, -1) for layer in (attention.q, attention.k, attention.v))
-        out = _weight(attention.o).view(-1, heads, d_kv)
+    def _fold_attention(self, attention: nn.Module, query_gain: Tensor, key_gain: Tensor | None) -> _Attention:
+        query, key, value, out = map(_weight, (attention.q, attention.k, attention.v, attention.o))
         if key_gain is not None:
             key, value = key * key_gain, value * key_gain
-        folded_query = torch.einsum("hkd,hke->dhe", query * query_gain, key)
-        return folded_query.flatten(1), torch.einsum("hkd,ohk->hdo", value, out).flatten(0, 1)
+        return _Attention(query * query_gain, key, value, out, self.heads, self.dtype)
 
     def start(self, memory: Tensor, attention_mask: Tensor | None, max_steps: int) -> DecodingState:
         """State before the first token.
@@ -142,10 +178,9 @@ class FoldedDecoder:
                 state.written.append(own)
             else:
                 own = state.written[index] = torch.cat([state.written[index], own], dim=1)
-            mixed = _attend(normed @ layer.self_query, own, self_mask)
-            hidden = torch.addmm(hidden, mixed, layer.self_out)
-            mixed = _attend(self._norm(hidden) @ layer.cross_query, state.memory, state.memory_mask)
-            hidden = torch.addmm(hidden, mixed, layer.cross_out)
+            hidden = layer.own.add(hidden, _attend(layer.own.queries(normed), own, self_mask))
+            queries = layer.cross.queries(self._norm(hidden))
+            hidden = layer.cross.add(hidden, _attend(queries, state.memory, state.memory_mask))
             normed = self._norm(hidden)
             inner = self.activation(normed @ layer.wi)
             if layer.gate is not None:
