@@ -40,8 +40,8 @@ _CHOICES = {
     "history_consolidation": (),
     "fine_grained_steering": ("seed", "described_by", "train_ranks", "evaluation_ranks", "pool", "draw"),
     "coarse_grained_steering": ("seed", "described_by", "train_ranks", "evaluation_ranks", "pool", "draw"),
-    "sentiment_following": ("sentiment_window", "distinct_pairs", "classifier"),
-    "sentiment_following_with_history": ("sentiment_window", "distinct_pairs", "classifier"),
+    "sentiment_following": ("sentiment_window", "distinct_pairs", "inversion", "classifier"),
+    "sentiment_following_with_history": ("sentiment_window", "distinct_pairs", "inversion", "classifier"),
 }
 
 
@@ -109,10 +109,11 @@ def assemble(
     embedder.encode(pl.concat([column.unique() for column in texts]).unique())
 
     base = digest_of(key, embedder_key, protocol.classifier)
+    matched_by = (protocol.candidates, protocol.described_by, protocol.inversion)
     matches = {
         mode: stages.frame(
             f"matches-{mode}",
-            digest_of(base, mode, protocol.candidates, protocol.described_by, digest_of_code(*_MATCHES_CODE)),
+            digest_of(base, mode, *matched_by, digest_of_code(*_MATCHES_CODE)),
             lambda mode=mode: match(
                 preferences,
                 tables,
@@ -120,6 +121,7 @@ def assemble(
                 mode,
                 all_earlier_steps=protocol.candidates == "earlier_steps",
                 described_by=protocol.described_by,
+                inversion=protocol.inversion,
             ),
         )
         for mode in protocol.matching
@@ -149,7 +151,7 @@ def assemble(
 
     def stage(axis: str, mode: str) -> pl.DataFrame:
         choices = {name: getattr(protocol, name) for name in _CHOICES[axis]}
-        own = (mode, protocol.candidates, protocol.described_by) if axis == "recommendation" else ()
+        own = (mode, *matched_by) if axis == "recommendation" else ()
         name = f"{axis}-{mode}" if axis == "recommendation" else axis
         axis_key = digest_of(base, axis, choices, own, digest_of_code(*_AXES_CODE))
         return stages.frame(name, axis_key, lambda: examples(axis, mode))

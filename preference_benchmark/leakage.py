@@ -108,7 +108,7 @@ def check_leakage(
     protocol = protocol or Protocol()
     steps = tables.interactions.sort(KEYS).select(*KEYS, "item_id", split=split())
     written = preferences.group_by("user_id", "text").agg(written=pl.min("step"))
-    said = _with_inversions(written)
+    said = _with_inversions(written, protocol.inversion)
     frames: dict[str, pl.DataFrame] = {}
     for found in axes.values():
         for axis, frame in found.items():
@@ -185,10 +185,10 @@ def _targets(axis: str, rows: pl.DataFrame, steps: pl.DataFrame) -> Iterator[Fin
         yield _finding("the target belongs to another split", axis, known, pl.col("own") != pl.col("split"))
 
 
-def _with_inversions(written: pl.DataFrame) -> pl.DataFrame:
+def _with_inversions(written: pl.DataFrame, inversion: str) -> pl.DataFrame:
     """The same table, in which whoever wrote a negative text has written its inversion too."""
     distinct = written["text"].unique()
-    opposites = pl.DataFrame({"text": distinct, "inverse": inverted(distinct)}).drop_nulls()
+    opposites = pl.DataFrame({"text": distinct, "inverse": inverted(distinct, inversion)}).drop_nulls()
     turned = written.join(opposites, on="text").select("user_id", "written", text="inverse")
     both = pl.concat([written, turned.select(written.columns)])
     return both.group_by("user_id", "text").agg(pl.min("written"))

@@ -37,6 +37,7 @@ def match(
     *,
     all_earlier_steps: bool = False,
     described_by: Sequence[str] = ("text",),
+    inversion: str = "paper",
 ) -> pl.DataFrame:
     """The preference that conditions each target.
 
@@ -51,6 +52,7 @@ def match(
         all_earlier_steps: whether preferences of all earlier steps are candidates (the paper's choice for
             Steam), not only those written at the step before.
         described_by: columns of the items table that say what an item is; see `describe_items`.
+        inversion: which rules turn negative preferences into their opposites; see `sentiment.inverted`.
 
     Returns:
         user_id, step (of the target, 1 and later), text, similarity (cosine with what it was compared with);
@@ -61,7 +63,7 @@ def match(
     """
     if mode not in MODES:
         raise ValueError(f"matching mode {mode!r} is not known; pass one of {list(MODES)}.")
-    options = _options(preferences, tables, all_earlier_steps=all_earlier_steps)
+    options = _options(preferences, tables, all_earlier_steps=all_earlier_steps, inversion=inversion)
     compared = "item" if mode == "oracle" else "previous"
     used, rows = np.unique(options.rows["text"].to_numpy(), return_inverse=True)
     similarity = _dots(
@@ -82,7 +84,9 @@ def match(
     return options.named(best).select("user_id", "step", "text", "similarity")
 
 
-def candidates(preferences: pl.DataFrame, tables: Tables, *, all_earlier_steps: bool = False) -> pl.DataFrame:
+def candidates(
+    preferences: pl.DataFrame, tables: Tables, *, all_earlier_steps: bool = False, inversion: str = "paper"
+) -> pl.DataFrame:
     """The preferences that may condition each target, all of them written before it.
 
     They are the positive ones; where a step has none, the rule inversions of its negative ones; where none can
@@ -92,7 +96,7 @@ def candidates(preferences: pl.DataFrame, tables: Tables, *, all_earlier_steps: 
         user_id, step (of the target), text, written (the latest step at which it was), rank; each text once per
         user and step.
     """
-    options = _options(preferences, tables, all_earlier_steps=all_earlier_steps)
+    options = _options(preferences, tables, all_earlier_steps=all_earlier_steps, inversion=inversion)
     once = options.rows.sort(
         ["user", "step", "text", "written", "rank"], descending=[False, False, False, True, False]
     ).unique(["user", "step", "text"], keep="first", maintain_order=True)
@@ -151,11 +155,11 @@ class _Options:
         return rows.with_columns(user_id=self.users.gather(rows["user"]), text=self.texts.gather(rows["text"]))
 
 
-def _options(preferences: pl.DataFrame, tables: Tables, *, all_earlier_steps: bool) -> _Options:
+def _options(preferences: pl.DataFrame, tables: Tables, *, all_earlier_steps: bool, inversion: str) -> _Options:
     check_preferences(preferences)
     users = tables.interactions["user_id"].unique().sort()
     written_texts = preferences["text"].unique()
-    opposites = inverted(written_texts)
+    opposites = inverted(written_texts, inversion)
     texts = pl.concat([written_texts, opposites.drop_nulls()]).unique().sort()
     numbers = texts.to_frame("text").with_row_index("number")
     inverses = pl.DataFrame({"text": written_texts, "inverse": opposites})

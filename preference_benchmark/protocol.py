@@ -13,6 +13,8 @@ import types
 import typing
 from dataclasses import dataclass
 
+from preference_benchmark.sentiment import RULES
+
 __all__ = ["AXES", "MODES", "PAPER", "PROTOCOLS", "SPLITS", "Protocol"]
 
 # The five axes of the paper, then the one that its derivatives add. Their order is the class label's.
@@ -33,6 +35,7 @@ _CHOICES = {
     "draw": ("unknowing", "any"),
     "sentiment_window": ("split", "later"),
     "distinct_pairs": ("overall", "per_split"),
+    "inversion": RULES,
     "leaks": ("error", "flag"),
 }
 
@@ -69,6 +72,8 @@ class Protocol:
             its "split", or all "later" ones (paper), among them those written about items to be predicted.
         distinct_pairs: whether a negative text makes one pair "overall", so that no evaluated text was trained on,
             or one "per_split" (paper).
+        inversion: how a negative preference is turned into its opposite: by the "paper" rules, which know avoid,
+            exclude and no as a first word, or the "extended" ones, which know other ways to say no.
         classifier: a text classification model of the Hub with the labels POSITIVE and NEGATIVE, which judges
             reviews and preferences. None: ratings and VADER judge reviews, the first word judges preferences.
             Paper: "siebert/sentiment-roberta-large-english" (1.4 GB).
@@ -91,6 +96,7 @@ class Protocol:
     draw: str = "unknowing"
     sentiment_window: str = "split"
     distinct_pairs: str = "overall"
+    inversion: str = "paper"
     classifier: str | None = None
     leaks: str = "error"
 

@@ -60,7 +60,9 @@ def sentiment_pairs(
         .with_columns(about=pl.format("{} {}", "review", "title").str.strip_chars())
     )
     written = preferences.filter(pl.col("sentiment") == NEGATIVE)
-    written = written.with_columns(inverse=inverted(written["text"])).filter(pl.col("inverse").is_not_null())
+    written = written.with_columns(inverse=inverted(written["text"], protocol.inversion)).filter(
+        pl.col("inverse").is_not_null()
+    )
     options = disliked.join(
         written.select("user_id", "text", "inverse", written="step"), on="user_id", how="inner"
     ).filter(pl.col("written").is_between(pl.col("step"), pl.col("until")))

@@ -41,7 +41,7 @@ def validate(parts: Parts, protocol: Protocol, truth: pl.DataFrame | None = None
             for name, found in margins(parts, protocol).items()
         },
         "duplicates": duplicates(parts),
-        "truth": {} if truth is None else truth_rates(parts, truth, protocol.seed),
+        "truth": {} if truth is None else truth_rates(parts, truth, protocol.seed, protocol.inversion),
     }
 
 
@@ -124,7 +124,7 @@ def duplicates(parts: Parts) -> dict:
     }
 
 
-def truth_rates(parts: Parts, truth: pl.DataFrame, seed: int = 0) -> dict[str, dict]:
+def truth_rates(parts: Parts, truth: pl.DataFrame, seed: int = 0, inversion: str = "paper") -> dict[str, dict]:
     """How often the benchmark tells the truth, where it is known.
 
     An aspect is one of the items' own; a text names an aspect if its words stand in it. Texts that name none are
@@ -134,6 +134,7 @@ def truth_rates(parts: Parts, truth: pl.DataFrame, seed: int = 0) -> dict[str, d
         parts: the benchmark.
         truth: user_id, step, likes, dislikes (lists of aspects).
         seed: of the examples that stand for chance.
+        inversion: the rules by which negative preferences were turned round.
 
     Returns:
         By question: rate, chance (the same question about another example's preference), n, named.
@@ -176,7 +177,7 @@ def truth_rates(parts: Parts, truth: pl.DataFrame, seed: int = 0) -> dict[str, d
             rows = rows.join(aspects, on="target", how="left", maintain_order="left")
             ask(f"target of {axis.replace('_', ' ')} carries what is stated", rows, "text", "carried")
     if "sentiment_following" in parts.axes[_first_mode(parts)]:
-        _ask_pairs(parts, steps, aspects, ask, rates)
+        _ask_pairs(parts, steps, aspects, inversion, ask, rates)
     return rates
 
 
@@ -185,7 +186,7 @@ def _first_mode(parts: Parts) -> str:
     return next(iter(parts.axes))
 
 
-def _ask_pairs(parts: Parts, steps: pl.DataFrame, aspects: pl.DataFrame, ask, rates: dict) -> None:
+def _ask_pairs(parts: Parts, steps: pl.DataFrame, aspects: pl.DataFrame, inversion: str, ask, rates: dict) -> None:
     """What can be asked of the sentiment pairs."""
     rows = _first_text(parts.axes[_first_mode(parts)]["sentiment_following"])
     negative, positive = (rows.filter(pl.col("sentiment") == value) for value in (NEGATIVE, POSITIVE))
@@ -197,7 +198,7 @@ def _ask_pairs(parts: Parts, steps: pl.DataFrame, aspects: pl.DataFrame, ask, ra
     told = negative.join(aspects, on="target", how="left", maintain_order="left")
     ask("disliked item carries what the negative preference states", told, "text", "carried")
     pairs = negative.select("pair_id", negative="text").join(positive.select("pair_id", positive="text"), on="pair_id")
-    polarities = [preference_polarity(pairs[name]) for name in ("negative", "positive")]
+    polarities = [preference_polarity(pairs[name], inversion) for name in ("negative", "positive")]
     named = [_aspects_named(pairs[name], aspects).list.sort() for name in ("negative", "positive")]
     flipped = (polarities[0] == NEGATIVE) & (polarities[1] == POSITIVE)
     same = pl.select(same=pl.lit(named[0]).eq_missing(pl.lit(named[1]))).to_series()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -238,3 +240,22 @@ def test_evaluated_preferences_do_not_reach_the_training_examples():
         rows = build(axis, tables, marked)
         train = rows.filter(pl.col("split") == "train").explode("preferences")
         assert not train["preferences"].str.contains("late", literal=True).any()
+
+
+def test_extended_inversion_makes_pairs_of_other_ways_to_say_no():
+    tables = random_tables(3)
+    tables = replace(tables, interactions=tables.interactions.with_columns(rating=pl.lit(1.0)))
+    steps = tables.interactions.select("user_id", "step")
+    preferences = steps.with_columns(
+        rank=0, text=pl.format("Stay away from {} toys", pl.int_range(pl.len())), sentiment=pl.lit("negative")
+    )
+    pairs = {
+        rules: axes.sentiment_following(tables, preferences, HashEmbedder(), Protocol(inversion=rules))
+        for rules in ("paper", "extended")
+    }
+    assert pairs["paper"].is_empty() and not pairs["extended"].is_empty()
+    conditioned = {
+        rules: match(preferences, tables, HashEmbedder(), inversion=rules)["text"].str.starts_with("Stay away").any()
+        for rules in pairs
+    }
+    assert conditioned == {"paper": True, "extended": False}
