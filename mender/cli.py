@@ -11,6 +11,7 @@ from mender import __version__
 from mender.commands.benchmark import benchmark
 from mender.commands.compare import compare
 from mender.commands.evaluate import evaluate
+from mender.commands.recommend import recommend
 from mender.commands.train import train
 from mender.terminal import new_app, run
 
@@ -19,6 +20,7 @@ __all__ = ["app", "main"]
 app = new_app()
 app.command()(train)
 app.command()(evaluate)
+app.command()(recommend)
 app.command()(compare)
 # The benchmark has a command line of its own, help included.
 app.command(

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from transformers import AutoModel, AutoProcessor
+from transformers.utils import logging
 
 import modeling_mender  # noqa: F401 - registers the classes
 from mender.errors import UserError
@@ -34,12 +35,17 @@ def load_saved(name: str | Path, device: str | None = None) -> tuple[Any, Any]:
             raise UserError(f"{name} holds no saved model (config.json is missing); train one with `mender train`")
     elif str(name).count("/") != 1 or str(name).startswith((".", "/", "~")):
         raise UserError(f"there is no folder {str(name)!r}; pass a folder that `mender train` wrote or a Hub name")
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # of weights read from a disk; downloads show their own
     try:
         model = AutoModel.from_pretrained(name)
         processor = AutoProcessor.from_pretrained(name)
         model = model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(f"cannot load {name}: {' '.join(str(error).split())}") from error
+    finally:
+        if bars:
+            logging.enable_progress_bar()
     if not hasattr(model, "recommend") or not hasattr(processor, "decode_items"):
         raise UserError(f"{name} holds a {type(model).__name__}, which cannot recommend; train one with `mender train`")
     return model, processor

@@ -25,8 +25,9 @@ def compare(
 ) -> None:
     """Compare runs example by example.
 
-    One table, the paper's star plot, and which differences are more than noise. Runs of one method with several seeds become one column. A difference to the reference is marked where its 95%
-    interval, resampled pair by pair, leaves out zero.
+    One table, the paper's star plot, and which differences are more than noise. Runs of one method with several
+    seeds become one column. A difference to the reference is marked where its 95% interval, resampled pair by pair,
+    leaves out zero.
     """
     from mender.comparison import compare as compare_runs
     from mender.comparison import draw_stars, print_comparison, save_comparison

@@ -31,7 +31,8 @@ def evaluate(
 ) -> None:
     """Measure a saved model on all axes.
 
-    Once as it is, and once with the preferences of other users. Leaves five_axes.png, five_axes.json and, for `mender compare`, ranks.parquet.
+    Once as it is, and once with the preferences of other users. Leaves five_axes.png, five_axes.json and, for
+    `mender compare`, ranks.parquet.
     """
     from mender.data import encoder_path, load_benchmark_data
     from mender.evaluation import check_items, evaluate_saved

@@ -48,7 +48,9 @@ def train(
 ) -> None:
     """Train a method and measure it on all axes.
 
-    The best weights by validation NDCG@10 are kept. Leaves model/, five_axes.png, five_axes.json and ranks.parquet. Values of --set and --train are YAML:
+    The best weights by validation NDCG@10 are kept. Leaves model/, five_axes.png, five_axes.json and ranks.parquet.
+
+    Values of --set and --train are YAML:
 
     mender train --preset mender-tok --set "axes={recommendation: 1.0}" --train learning_rate=3e-4 --train bf16=true
 
