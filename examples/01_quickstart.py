@@ -22,13 +22,14 @@ from pathlib import Path
 import evaluate
 import torch
 import transformers
-from benchmark_data import codes_of
 from datasets import Dataset
-from five_axis_evaluation import KS, METRIC, sample
-from five_axis_report import Score, draw, print_table, save_json
 from rich.console import Console
 from rich.table import Table
 
+from mender.data import codes_of
+from mender.evaluation import KS, sample
+from mender.metric import metric_folder
+from mender.report import Score, draw, print_table, save_json
 from modeling_mender import (
     EncoderStates,
     MenderCollator,
@@ -184,7 +185,7 @@ def measure(
     arguments: argparse.Namespace,
 ) -> list[Score]:
     """Mender, Mender with shuffled preferences and popularity on the five axes of the test split."""
-    metric = evaluate.load(METRIC)
+    metric = evaluate.load(metric_folder())
     scores = []
     for matching in ("oracle", "last"):
         test = benchmark.examples[matching]["test"]

@@ -9,39 +9,24 @@ resampled pair by pair, example by example; it is marked where its 95% interval 
 
 from __future__ import annotations
 
-import argparse
-import sys
 from pathlib import Path
 
-from five_axis_evaluation import read_json
-from run_comparison import Comparison, compare, draw_stars, print_comparison, save_comparison
+from mender.comparison import compare, draw_stars, print_comparison, save_comparison
+from mender.errors import user_errors
+from mender.evaluation import read_json
+from mender.terminal import run_script
 
 
-def parse_arguments() -> argparse.Namespace:
-    """Command line of a comparison."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", type=Path, help="folders of runs")
-    parser.add_argument("--reference", help="method that others are compared with; default: that of the first run")
-    parser.add_argument("--output", type=Path, default=Path("outputs/comparison"))
-    parser.add_argument("--resamples", type=int, default=2000)
-    return parser.parse_args()
-
-
-def main() -> None:
+def main(runs: list[Path], reference: str | None = None, output: Path = Path("outputs/comparison")) -> None:
     """Read, compare, print, draw."""
-    arguments = parse_arguments()
-    try:
-        runs = {folder: read_json(folder / "five_axes.json") for folder in arguments.runs}
-        comparison: Comparison = compare(runs, arguments.reference, arguments.resamples)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    with user_errors():
+        comparison = compare({folder: read_json(folder / "five_axes.json") for folder in runs}, reference)
     print_comparison(comparison)
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    draw_stars(comparison, arguments.output / "stars.png")
-    save_comparison(comparison, arguments.output)
-    print(f"Saved under {arguments.output}/: stars.png, comparison.json, comparison.md")
+    output.mkdir(parents=True, exist_ok=True)
+    draw_stars(comparison, output / "stars.png")
+    save_comparison(comparison, output)
+    print(f"Saved under {output}/: stars.png, comparison.json, comparison.md")
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main, __doc__)

@@ -24,7 +24,6 @@ def run(script, *arguments, folder):
     ("arguments", "message"),
     [
         (["--preset", "mender-tick"], "no preset 'mender-tick'; pass one of lc-rec"),
-        (["--set", "histroy=codes"], "'histroy' is no field of a preset"),
         (["--train", "learning_rate"], "'learning_rate' is no assignment"),
         (["--source", "steam", "--data", "no/such/folder"], "no/such/folder"),
     ],
@@ -58,12 +57,12 @@ def test_train_evaluate_fine_tune_compare(tmp_path):
         *SMALL,
         "--eval-limit",
         "10",
-        "--name",
+        "--output",
         "sasrec",
         folder=tmp_path,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert (shop / "sasrec-seed0" / "ranks.parquet").read_bytes() == before
+    assert (tmp_path / "sasrec" / "ranks.parquet").read_bytes() == before
     done = run(
         "03_finetune_lora.py",
         str(shop / "mender-tok-seed0" / "model"),

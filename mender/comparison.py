@@ -14,9 +14,10 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import polars as pl
-from five_axis_report import LABELS
 from rich.console import Console
 from rich.table import Table
+
+from mender.report import LABELS
 
 __all__ = ["Comparison", "compare", "draw_stars", "print_comparison", "save_comparison"]
 
@@ -244,8 +245,8 @@ def draw_stars(comparison: Comparison, path: Path) -> None:
     plt.close(figure)
 
 
-def save_comparison(comparison: Comparison, folder: Path) -> None:
-    """Write the table as Markdown and everything as JSON."""
+def save_comparison(comparison: Comparison, folder: Path) -> dict[str, Any]:
+    """Write the table as Markdown and everything as JSON; returns what the JSON holds."""
     header, *rows = _rows(comparison)
     lines = ["| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows)]
     cells = {label: {method: vars(cell) for method, cell in cells.items()} for label, cells in comparison.cells.items()}
@@ -260,3 +261,4 @@ def save_comparison(comparison: Comparison, folder: Path) -> None:
         unfinished = folder / f"{name}.tmp"
         unfinished.write_text(text, "utf-8")
         unfinished.replace(folder / name)
+    return record

@@ -118,9 +118,11 @@ def draw(scores: list[Score], path: Path, k: int = 10, title: str = "") -> None:
     plt.close(figure)
 
 
-def save_json(scores: list[Score], settings: dict[str, Any], path: Path) -> None:
-    """Write settings and all figures."""
+def save_json(scores: list[Score], settings: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Write settings and all figures; returns what was written."""
     rows = [{"axis": s.axis, "matching": s.matching, "method": s.method, **s.results} for s in scores]
+    record = {"settings": settings, "scores": rows}
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps({"settings": settings, "scores": rows}, indent=2), "utf-8")
+    temporary.write_text(json.dumps(record, indent=2), "utf-8")
     temporary.replace(path)
+    return record

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 
 import matplotlib.image
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
-
-from five_axis_report import Score, draw, print_table, save_json
+from mender.report import Score, draw, print_table, save_json
 
 
 @pytest.fixture

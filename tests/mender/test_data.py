@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-from argparse import Namespace
-from pathlib import Path
-
 import pytest
 from datasets import Dataset
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
-
-import benchmark_data
+from mender.data import load_benchmark_data
 
 README = """---
 configs:
@@ -42,7 +36,7 @@ def built(tmp_path, monkeypatch):
 
 
 def test_built_folder_is_read(built):
-    data = benchmark_data.load_benchmark_data(Namespace(source="shop", data=built), "some-encoder")
+    data = load_benchmark_data("shop", built, "some-encoder")
     assert data.item_columns == {"item_id": ["a", "b"], "title": ["A", "B"], "text": ["a a", "b b"]}
     assert data.examples["oracle"]["test"]["preferences"][:] == [["shop test"]]
     assert data.examples["last"]["train"]["preferences"][:] == [["last train"]]
@@ -52,4 +46,4 @@ def test_built_folder_is_read(built):
 def test_wrong_names_are_refused(built):
     (built / "README.md").write_text(README.format(items="goods"))
     with pytest.raises(ValueError, match="no configuration 'shop-items'; found shop, shop-last, goods"):
-        benchmark_data.load_benchmark_data(Namespace(source="shop", data=built), "some-encoder")
+        load_benchmark_data("shop", built, "some-encoder")

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 
 import matplotlib.image
 import numpy as np
 import polars as pl
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
-
-from run_comparison import compare, draw_stars, print_comparison, save_comparison
+from mender.comparison import compare, draw_stars, print_comparison, save_comparison
 
 USERS = 200
 

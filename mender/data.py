@@ -1,4 +1,4 @@
-"""Items and examples for the examples: from a benchmark that is built already, or built here from raw files.
+"""Items and examples to train and evaluate on: from a benchmark that is built already, or built here from raw files.
 
 A folder that the benchmark's command line wrote is read as `load_dataset` reads it. Raw files are read and built once,
 and kept under outputs/cache, so that training and evaluation share the work.
@@ -6,7 +6,6 @@ and kept under outputs/cache, so that training and evaluation share the work.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import os
@@ -22,12 +21,11 @@ from modeling_mender import ResidualKMeans, SemanticIdCatalogue
 from modeling_mender.semantic_ids import break_ties, report
 from preference_benchmark.builder import build_benchmark
 from preference_benchmark.embedding import TextEmbedder, default_encoder
-from preference_benchmark.sources import SOURCES, read_source
+from preference_benchmark.sources import read_source
 
 __all__ = [
     "BenchmarkData",
     "Codes",
-    "add_data_arguments",
     "codes_of",
     "encoder_path",
     "item_codes",
@@ -77,32 +75,24 @@ class Codes:
     codebooks: Tensor
 
 
-def add_data_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options that say which benchmark to use."""
-    parser.add_argument("--source", default="corner-shop", help=f"one of {', '.join(sorted(SOURCES))}")
-    parser.add_argument(
-        "--data", type=Path, help="raw files of the source, or a folder with the built benchmark; not for corner-shop"
-    )
-    parser.add_argument("--users", type=int, default=600, help="users of the corner shop")
-    parser.add_argument("--items", type=int, default=240, help="items of the corner shop")
-    parser.add_argument("--encoder", help="name or folder of a text encoder; default: all-MiniLM-L6-v2")
-    parser.add_argument("--seed", type=int, default=0)
-
-
-def load_benchmark_data(arguments: argparse.Namespace, encoder: str) -> BenchmarkData:
+def load_benchmark_data(
+    source: str, data: Path | None, encoder: str, *, users: int = 600, items: int = 240
+) -> BenchmarkData:
     """A built benchmark, read from a folder or built from raw files.
 
     Args:
-        arguments: of `add_data_arguments`.
+        source: one of `SOURCES`, or the name of a data set that `data` holds.
+        data: raw files of the source, or a folder with the built benchmark; `None` for the corner shop.
         encoder: embeds preferences and items in building.
+        users: of the corner shop.
+        items: of the corner shop.
 
     Raises:
         ValueError: if the source is unknown, or its files are not there or not as expected.
     """
-    source, data = arguments.source, arguments.data
     options = {}
     if source == "corner-shop" and data is None:
-        options = {"num_users": arguments.users, "num_items": arguments.items, "seed": 0}
+        options = {"num_users": users, "num_items": items, "seed": 0}
     folder = CACHE / f"{source}-{_fingerprint(source, data, options, encoder)}"
     if data is not None and (data / "README.md").is_file() and list(data.rglob("*.parquet")):
         return _read_built(source, data, folder)

@@ -7,6 +7,7 @@ pair, which tells far smaller differences from noise than two separate intervals
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -15,17 +16,28 @@ from typing import Any
 import evaluate
 import numpy as np
 import polars as pl
-from benchmark_data import BenchmarkData
 from datasets import Dataset
-from five_axis_report import Score, draw, print_table, save_json
 
+from mender import __version__
+from mender.data import BenchmarkData
+from mender.metric import metric_folder
+from mender.report import Score, draw, print_table, save_json
 from modeling_mender import MenderProcessor, select_axes
 from modeling_mender.ranking import rank_examples, request_speed
 from preference_benchmark.controls import shuffle_preferences
 
-__all__ = ["KS", "METRIC", "measure_requests", "provenance", "read_json", "sample", "score_model", "write_results"]
+__all__ = [
+    "KS",
+    "check_items",
+    "evaluate_saved",
+    "measure_requests",
+    "provenance",
+    "read_json",
+    "sample",
+    "score_model",
+    "write_results",
+]
 
-METRIC = str(Path(__file__).parents[1] / "metrics" / "preference_discerning")
 KS = (5, 10)
 SHUFFLED = "shuffled preferences"
 
@@ -47,7 +59,7 @@ def score_model(
         Scores, and a table with one row per example and condition: matching, condition (empty, or shuffled),
         axis, row (position in the test split), pair_id, sentiment, rank (0 where the target was not found).
     """
-    metric = evaluate.load(METRIC)
+    metric = evaluate.load(metric_folder())
     scores, tables = [], []
     for matching, examples in data.examples.items():
         test = examples["test"]
@@ -104,15 +116,62 @@ def sample(examples: Dataset, limit: int | None, seed: int) -> Dataset:
     return examples.select(np.sort(np.concatenate(kept)))
 
 
-def write_results(output: Path, scores: list[Score], ranks: pl.DataFrame, run: dict[str, Any], title: str) -> None:
-    """Table on the screen; five_axes.png, five_axes.json and ranks.parquet in the folder."""
+def evaluate_saved(
+    model: Any, processor: MenderProcessor, data: BenchmarkData, output: Path, name: str, limit: int | None = None
+) -> dict[str, Any]:
+    """Measure a saved model on all axes and write the results.
+
+    Args:
+        model: any model with `recommend`.
+        processor: the one saved with it.
+        data: the benchmark; its test split is used.
+        output: folder for the results.
+        name: of the method, in tables.
+        limit: test examples (or pairs) per axis at most; `None` takes all.
+
+    Returns:
+        What five_axes.json holds.
+    """
+    scores, ranks = score_model(model, processor, data, name, limit, seed=0)
+    run = {
+        **provenance(seed=0),
+        "source": data.source,
+        "method": name,
+        "parameters": model.num_parameters(),
+        **measure_requests(model, processor, data),
+    }
+    return write_results(output, scores, ranks, run, f"{name} on {data.source}: {len(data.items):,} items")
+
+
+def check_items(processor: MenderProcessor, data: BenchmarkData, name: str) -> None:
+    """Checks that a model's items are those of a benchmark.
+
+    Raises:
+        ValueError: if they are not.
+    """
+    if processor.item_ids != data.items["item_id"][:]:
+        raise ValueError(
+            f"{name} was trained on other items than {data.source} has ({len(processor.item_ids):,} and "
+            f"{len(data.items):,}); pass the --source, --data, --users and --items it was trained with"
+        )
+
+
+def write_results(
+    output: Path, scores: list[Score], ranks: pl.DataFrame, run: dict[str, Any], title: str
+) -> dict[str, Any]:
+    """Table on the screen; five_axes.png, five_axes.json and ranks.parquet in the folder.
+
+    Returns:
+        What five_axes.json holds.
+    """
     print_table(scores, KS, title)
     output.mkdir(parents=True, exist_ok=True)
     draw(scores, output / "five_axes.png", title=title)
-    save_json(scores, run, output / "five_axes.json")
+    record = save_json(scores, run, output / "five_axes.json")
     unfinished = output / "ranks.parquet.tmp"
     ranks.write_parquet(unfinished)
     unfinished.replace(output / "ranks.parquet")
+    return record
 
 
 def measure_requests(model: Any, processor: MenderProcessor, data: BenchmarkData) -> dict[str, float]:
@@ -122,24 +181,28 @@ def measure_requests(model: Any, processor: MenderProcessor, data: BenchmarkData
 
 
 def provenance(seed: int) -> dict[str, Any]:
-    """What a result needs to be found again: command, commit, seed."""
-    asked = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=Path(__file__).parent
-    )
+    """What a result needs to be found again: command, seed, and the commit of a checkout or the installed version."""
+    checkout = Path(__file__).parents[1]
+    commit = f"mender {__version__}"
+    if (checkout / ".git").exists():
+        asked = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=checkout)
+        commit = asked.stdout.strip() or commit
     script = Path(sys.argv[0])
-    return {
-        "command": " ".join(["python", f"{script.parent.name}/{script.name}", *sys.argv[1:]]),
-        "commit": asked.stdout.strip() or "unknown",
-        "seed": seed,
-    }
+    # The command `mender` is a file of that name; `python -m mender` runs the package's __main__.py.
+    is_command = script.stem == "mender" or script.parent.name == "mender"
+    program = ["mender"] if is_command else ["python", f"{script.parent.name}/{script.name}"]
+    return {"command": shlex.join([*program, *sys.argv[1:]]), "commit": commit, "seed": seed}
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON file as a dictionary.
 
     Raises:
-        ValueError: if it is not there.
+        ValueError: if it is not there, or holds something else.
     """
     if not path.is_file():
-        raise ValueError(f"{path} is missing; run 02_train.py or 04_evaluate.py with this folder as --output")
-    return json.loads(path.read_text("utf-8"))
+        raise ValueError(f"{path} is missing; pass a folder that `mender train` or `mender evaluate` wrote")
+    record = json.loads(path.read_text("utf-8"))
+    if not isinstance(record, dict):
+        raise ValueError(f"{path} holds a {type(record).__name__}, no run; write it anew with `mender evaluate`")
+    return record

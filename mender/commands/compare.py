@@ -1,0 +1,43 @@
+"""`mender compare`: several runs side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mender import options
+from mender.errors import user_errors
+from mender.terminal import results
+
+__all__ = ["compare"]
+
+
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Folders that train or evaluate wrote.")],
+    reference: Annotated[
+        str | None, typer.Option(help="Method that others are compared with.", show_default="that of the first run")
+    ] = None,
+    output: Annotated[Path, typer.Option(help="Folder for the table and the plot.")] = Path("outputs/comparison"),
+    resamples: Annotated[int, typer.Option(min=1, help="Of the bootstrap.")] = 2000,
+    as_json: options.Json = False,
+) -> None:
+    """Compare runs example by example.
+
+    One table, the paper's star plot, and which differences are more than noise. Runs of one method with several
+    seeds become one column. A difference to the reference is marked where its 95% interval, resampled pair by pair,
+    leaves out zero.
+    """
+    from mender.comparison import compare as compare_runs
+    from mender.comparison import draw_stars, print_comparison, save_comparison
+    from mender.evaluation import read_json
+
+    with results(as_json) as show:
+        with user_errors():
+            comparison = compare_runs({run: read_json(run / "five_axes.json") for run in runs}, reference, resamples)
+        print_comparison(comparison)
+        output.mkdir(parents=True, exist_ok=True)
+        draw_stars(comparison, output / "stars.png")
+        show(save_comparison(comparison, output))
+        print(f"Saved under {output}/: stars.png, comparison.json, comparison.md")

@@ -1,0 +1,51 @@
+"""`mender evaluate`: a saved model on all axes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mender import options
+from mender.errors import user_errors
+from mender.terminal import results
+
+__all__ = ["evaluate"]
+
+
+def evaluate(
+    model: options.Model,
+    source: options.Source = "corner-shop",
+    data: options.Data = None,
+    users: options.Users = 600,
+    items: options.Items = 240,
+    encoder: options.Encoder = None,
+    output: options.Output = None,
+    name: Annotated[
+        str | None, typer.Option(help="Of the method, in tables.", show_default="that of the output's folder")
+    ] = None,
+    eval_limit: options.EvalLimit = None,
+    device: options.Device = None,
+    as_json: options.Json = False,
+) -> None:
+    """Measure a saved model on all axes.
+
+    Once as it is, and once with the preferences of other users. Leaves five_axes.png, five_axes.json and, for
+    `mender compare`, ranks.parquet.
+    """
+    from mender.data import encoder_path, load_benchmark_data
+    from mender.evaluation import check_items, evaluate_saved
+    from mender.saved_models import load_saved
+
+    with results(as_json) as show:
+        recommender, processor = load_saved(model, device)
+        with user_errors():
+            benchmark = load_benchmark_data(source, data, encoder_path(encoder), users=users, items=items)
+            check_items(processor, benchmark, model)
+        if output is None:
+            # Beside the model in the folder of its run; what comes from the Hub has none.
+            folder = Path(model)
+            output = folder.resolve().parent if folder.is_dir() else Path("outputs") / source / folder.name
+        show(evaluate_saved(recommender, processor, benchmark, output, name or output.resolve().name, eval_limit))
+        print(f"Saved under {output}/: five_axes.png, five_axes.json, ranks.parquet")

@@ -1,0 +1,88 @@
+"""`mender recommend`: what a saved model proposes to a person."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from mender import options
+from mender.errors import UserError, user_errors
+from mender.terminal import results
+
+__all__ = ["recommend"]
+
+
+def recommend(
+    model: options.Model,
+    history: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ITEM", help="Id or title of an item, oldest first; may be given several times."),
+    ] = None,
+    preference: Annotated[
+        list[str] | None, typer.Option(metavar="TEXT", help="What is wanted; may be given several times.")
+    ] = None,
+    avoid: Annotated[
+        list[str] | None, typer.Option(metavar="TEXT", help="What is to be kept out; may be given several times.")
+    ] = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="Items to return.")] = 10,
+    beams: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|exact",
+            help="Prefixes kept per level, or exact to score every item.",
+            show_default="30, or 2 k where that is more",
+        ),
+    ] = None,
+    device: options.Device = None,
+    as_json: options.Json = False,
+) -> None:
+    """Print the best items for a preference, a history, or both.
+
+    Items of the history are not recommended again. For instance:
+
+    mender recommend MODEL --preference "Find tea with a malty brew" --avoid "loose leaves" -k 5
+    """
+    width = _beams(beams)
+    from transformers import pipeline
+
+    from mender.requests import make_request
+    from mender.saved_models import load_saved
+
+    with results(as_json) as show:
+        recommender, processor = load_saved(model, device)
+        request = make_request(processor, history or [], preference or [], avoid or [])
+        serve = pipeline("generative-retrieval", model=recommender, processor=processor, device=recommender.device)
+        with user_errors():
+            items = serve(request, k=k, num_beams=width)
+        bought = processor.decode_items(processor.rows(request["history"]))
+        show({"model": model, "preference": request["preference"], "history": bought, "items": items})
+        if not as_json:
+            _print(request["preference"], bought, items)
+
+
+def _beams(text: str | None) -> int | str | None:
+    if text is None or text == "exact":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise UserError(f"--beams {text!r}; pass a whole number or exact") from None
+
+
+def _print(preferences: list[str], history: list[dict[str, str]], items: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    for heading, lines in (("wanted", preferences), ("history", [item["title"] for item in history])):
+        if lines:
+            console.print(Text(f"{heading}: {'; '.join(lines)}"))
+    table = Table()
+    for name, justify in (("", "right"), ("item", "left"), ("title", "left"), ("score", "right")):
+        table.add_column(name, justify=justify, overflow="fold")
+    for rank, item in enumerate(items, 1):
+        # What is in brackets in a title is no markup.
+        table.add_row(str(rank), Text(item["item_id"]), Text(item["title"]), f"{item['score']:.2f}")
+    console.print(table)

@@ -1,0 +1,93 @@
+"""`mender train`: any method of the comparison on any benchmark."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mender import options
+from mender.errors import user_errors
+from mender.terminal import results
+
+__all__ = ["train"]
+
+
+def train(
+    preset: options.Preset = "mender-fid",
+    source: options.Source = "corner-shop",
+    data: options.Data = None,
+    users: options.Users = 600,
+    items: options.Items = 240,
+    encoder: options.Encoder = None,
+    seed: options.Seed = 0,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder of the run.", show_default="outputs/SOURCE/PRESET-seedSEED")
+    ] = None,
+    conditioning: Annotated[
+        str, typer.Option(help="What the model may read: none, preference, history, both or all.")
+    ] = "both",
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="Change a field of the preset; may be given several times."),
+    ] = None,
+    arguments: Annotated[
+        list[str] | None,
+        typer.Option("--train", metavar="NAME=VALUE", help="Change a training argument, as the Trainer names it."),
+    ] = None,
+    report_to: Annotated[
+        list[str] | None,
+        typer.Option(help="Where to log: tensorboard, trackio, wandb, ...; may be given several times."),
+    ] = None,
+    eval_limit: options.EvalLimit = None,
+    validation_limit: Annotated[int, typer.Option(min=1, help="Examples that early stopping looks at.")] = 400,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Train a method and measure it on all axes.
+
+    The best weights by validation NDCG@10 are kept. Leaves model/, five_axes.png, five_axes.json and ranks.parquet.
+
+    Values of --set and --train are YAML:
+
+    mender train --preset mender-tok --set "axes={recommendation: 1.0}" --train learning_rate=3e-4 --train bf16=true
+
+    Several processes: torchrun --nproc_per_node 2 -m mender train ...
+    """
+    from accelerate import PartialState
+
+    from mender.data import encoder_path, load_benchmark_data
+    from mender.training import check_report_to, choose_preset, fit, new_method, save_and_measure
+
+    with results(as_json) as show:
+        with user_errors():
+            chosen = choose_preset(preset, conditioning, changes or [], arguments or [])
+            check_report_to(report_to or [])
+            encoder = encoder_path(encoder)
+            with PartialState().main_process_first():  # under torchrun, one process builds and the others read
+                benchmark = load_benchmark_data(source, data, encoder, users=users, items=items)
+        name = chosen.name if conditioning == "both" else f"{chosen.name}-{conditioning}"
+        output = output or Path("outputs") / source / f"{name}-seed{seed}"
+        print(f"{chosen.name}: {chosen.summary}\n{' ' * len(chosen.name)}  {chosen.cost}")
+        method = new_method(chosen, benchmark, encoder, seed)
+        logging = {"report_to": report_to, "run_name": f"{source}/{output.name}"} if report_to else {}
+        started = time.perf_counter()
+        training = fit(
+            method,
+            benchmark,
+            output / "checkpoints",
+            seed=seed,
+            validation_limit=validation_limit,
+            resume=resume,
+            **logging,
+        )
+        if not PartialState().is_main_process:
+            return
+        seconds = time.perf_counter() - started
+        record = save_and_measure(
+            method, benchmark, output, name, training=training, seconds=seconds, seed=seed, limit=eval_limit
+        )
+        show({"output": str(output), **record})
+        print(f"Saved under {output}/: model/, five_axes.png, five_axes.json, ranks.parquet")

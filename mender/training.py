@@ -1,0 +1,204 @@
+"""A training run, from the name of a preset to a saved and measured model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+import yaml
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
+
+from mender.data import BenchmarkData, item_codes
+from mender.evaluation import measure_requests, provenance, score_model, write_results
+from modeling_mender import (
+    Method,
+    Preset,
+    build_method,
+    fit_without_gradient,
+    load_preset,
+    make_trainer,
+)
+from modeling_mender.presets import CONDITIONING
+
+__all__ = ["assignments", "check_report_to", "choose_preset", "fit", "new_method", "save_and_measure"]
+
+
+def choose_preset(
+    name: str, conditioning: str = "both", changes: Sequence[str] = (), training: Sequence[str] = ()
+) -> Preset:
+    """A preset with changes as they are written on a command line.
+
+    Args:
+        name: of a preset, or a YAML file.
+        conditioning: what the model may read, one of `CONDITIONING`.
+        changes: `field=value` for fields of the preset.
+        training: `name=value` for training arguments.
+
+    Raises:
+        ValueError: if one of them is unknown or no assignment.
+
+    >>> choose_preset("tiger", changes=["max_history=10"], training=["learning_rate=3e-4"]).training["learning_rate"]
+    0.0003
+    """
+    if conditioning not in CONDITIONING:
+        raise ValueError(f"conditioning={conditioning!r}; pass one of {', '.join(CONDITIONING)}")
+    fields = {**CONDITIONING[conditioning], **assignments(changes)}
+    arguments = assignments(training)
+    return load_preset(name, **fields, **({"training": arguments} if arguments else {}))
+
+
+def new_method(preset: Preset, data: BenchmarkData, encoder: str, seed: int) -> Method:
+    """Model and processor of a preset for the items of a benchmark, with fresh weights where nothing is pretrained."""
+    codes = item_codes(data, encoder, seed=0)
+    transformers.set_seed(seed)
+    method = build_method(
+        preset,
+        data.item_columns,
+        encoder=encoder,
+        catalogue=codes.catalogue,
+        codebooks=codes.codebooks,
+        texts=data.texts,
+    )
+    print(f"{method.parameters['parameters']:,} parameters, {method.parameters['trained']:,} trained")
+    return method
+
+
+def fit(
+    method: Method,
+    data: BenchmarkData,
+    folder: Path,
+    *,
+    seed: int = 0,
+    validation_limit: int | None = 400,
+    resume: bool = False,
+    **arguments: Any,
+) -> dict[str, Any]:
+    """Train a method, keep the best weights by validation NDCG@10.
+
+    Args:
+        method: see `new_method`.
+        data: its train and validation splits are used.
+        folder: for checkpoints.
+        seed: of data order, dropout and draws.
+        validation_limit: examples that early stopping looks at; `None` takes all.
+        resume: whether to go on from the last checkpoint in the folder.
+        **arguments: fields of `MenderTrainingArguments`, over those of the preset.
+
+    Returns:
+        What happened, for the record.
+
+    Raises:
+        ValueError: if there is no checkpoint to go on from.
+    """
+    if not method.preset.trained:
+        return fit_without_gradient(method, data.examples["oracle"])
+    if resume and not list(folder.glob("checkpoint-*")):
+        raise ValueError(f"there is no checkpoint in {folder} to go on from; leave --resume out to start afresh")
+    trainer = make_trainer(
+        method,
+        data.examples["oracle"],
+        folder,
+        seed=seed,
+        validation_limit=validation_limit,
+        cache=data.cache,
+        **arguments,
+    )
+    threads = torch.get_num_threads()
+    # These matrices are too small to share: on a busy machine two threads wait for each other.
+    torch.set_num_threads(1)
+    done = trainer.train(resume_from_checkpoint=resume or None)
+    torch.set_num_threads(threads)
+    return {
+        "epochs": trainer.state.epoch,
+        "steps": trainer.state.global_step,
+        "best_ndcg@10": trainer.state.best_metric,
+        "samples_per_second": done.metrics["train_samples_per_second"],
+        "curve": [entry for entry in trainer.state.log_history if "eval_ndcg@10" in entry or "loss" in entry],
+    }
+
+
+def save_and_measure(
+    method: Method,
+    data: BenchmarkData,
+    output: Path,
+    name: str,
+    *,
+    training: dict[str, Any],
+    seconds: float,
+    seed: int,
+    limit: int | None = None,
+) -> dict[str, Any]:
+    """Save the best model of a run, measure it on all axes, write the results beside it.
+
+    Args:
+        method: trained.
+        data: its test split is used.
+        output: folder of the run.
+        name: of the method, in tables.
+        training: what `fit` returned.
+        seconds: that training took.
+        seed: of the run.
+        limit: test examples (or pairs) per axis at most; `None` takes all.
+
+    Returns:
+        What five_axes.json holds.
+    """
+    model = method.plain_model().eval()
+    model.save_pretrained(output / "model")
+    method.processor.save_pretrained(output / "model")
+    scores, ranks = score_model(model, method.processor, data, name, limit, seed=0)
+    run = {
+        **provenance(seed),
+        "source": data.source,
+        "method": name,
+        **method.parameters,
+        "training": training,
+        "seconds": round(seconds, 1),
+        **measure_requests(model, method.processor, data),
+        "preset": asdict(method.preset),
+    }
+    title = f"{name} on {data.source}: {len(data.items):,} items, seed {seed}"
+    return write_results(output, scores, ranks, run, title)
+
+
+def check_report_to(names: Sequence[str]) -> None:
+    """Checks that the Trainer can log to these trackers.
+
+    Args:
+        names: as `TrainingArguments.report_to` takes them: "tensorboard", "trackio", "wandb", "all", "none", ...
+
+    Raises:
+        ValueError: if one is unknown, or its package is not installed.
+    """
+    for name in names:
+        if name in ("all", "none"):
+            continue
+        if name not in INTEGRATION_TO_CALLBACK:
+            raise ValueError(f"report_to={name!r}; pass one of {', '.join(sorted(INTEGRATION_TO_CALLBACK))}, all, none")
+        if name not in get_available_reporting_integrations():
+            raise ValueError(f"report_to={name!r} needs a package that is not installed; run `pip install {name}`")
+
+
+def assignments(pairs: Sequence[str]) -> dict[str, Any]:
+    """`name=value` pairs, values read as YAML.
+
+    Raises:
+        ValueError: if one has no "=".
+    """
+    wrong = [pair for pair in pairs if "=" not in pair]
+    if wrong:
+        raise ValueError(f"{wrong[0]!r} is no assignment; pass name=value")
+    return {name: _value_of(text) for name, text in (pair.split("=", 1) for pair in pairs)}
+
+
+def _value_of(text: str) -> Any:
+    """A value as YAML writes it, and numbers such as 3e-4, which YAML takes for a word."""
+    value = yaml.safe_load(text)
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
