@@ -18,6 +18,7 @@ from .item_states import ItemStatesEncoder, encode_titles
 from .logits_process import SemanticIdLogitsProcessor
 from .lora import add_lora, lora_config
 from .methods import Method, build_method
+from .model_card import write_card
 from .modeling_baselines import PopularityConfig, PopularityRecommender, TextRetrievalConfig, TextRetrievalRecommender
 from .modeling_mender import MenderForGenerativeRetrieval
 from .modeling_sasrec import SasRecConfig, SasRecForSequentialRecommendation
@@ -28,6 +29,7 @@ from .quantizers import ResidualKMeans
 from .retrieval import Recommendations
 from .rq_vae import RqVae, RqVaeConfig
 from .semantic_ids import SemanticIdReport, break_ties
+from .steering_examples import SteeringExample, pick_request, steer
 from .trainer import MenderCollator, MenderTrainer, MenderTrainingArguments, prepare_examples, ranking_metrics
 from .training_data import select_axes
 from .training_run import fit_without_gradient, make_trainer
@@ -72,6 +74,7 @@ __all__ = [
     "SemanticIdCatalogue",
     "SemanticIdLogitsProcessor",
     "SemanticIdReport",
+    "SteeringExample",
     "TextRetrievalConfig",
     "TextRetrievalRecommender",
     "add_code_tokens",
@@ -85,8 +88,11 @@ __all__ = [
     "load_preset",
     "lora_config",
     "make_trainer",
+    "pick_request",
     "prepare_examples",
     "preset_names",
     "ranking_metrics",
     "select_axes",
+    "steer",
+    "write_card",
 ]

@@ -12,12 +12,13 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from .catalogue_filter import ItemSelection
+from .model_card import CarriesCard
 from .retrieval import Recommendations
 
 __all__ = ["ItemScoringModel", "top_items"]
 
 
-class ItemScoringModel(PreTrainedModel):
+class ItemScoringModel(CarriesCard, PreTrainedModel):
     """A model that scores every item at once: `recommend`, and labels that are item rows. Subclasses give `scores`."""
 
     base_model_prefix = ""

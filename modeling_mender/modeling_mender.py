@@ -33,12 +33,13 @@ from .grouped_encoding import encode_in_groups
 from .item_states import ItemStatesEncoder, text_encoder_class
 from .logits_process import SemanticIdLogitsProcessor
 from .lora import add_lora
+from .model_card import CarriesCard
 from .retrieval import Recommendations, search
 
 __all__ = ["MenderForGenerativeRetrieval"]
 
 
-class MenderForGenerativeRetrieval(PreTrainedModel, GenerationMixin):
+class MenderForGenerativeRetrieval(CarriesCard, PreTrainedModel, GenerationMixin):
     """Encoder, optional projection, T5 decoder and an untied head over the semantic-ID vocabulary.
 
     The vocabulary is 0 for padding and start, then the codes of each level in turn; there is no end token.

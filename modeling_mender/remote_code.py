@@ -11,6 +11,7 @@ from typing import Any
 
 from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME
 
+from .hub_names import public_name
 from .pipeline_mender import TASK, GenerativeRetrievalPipeline
 
 __all__ = ["CarriesCode"]
@@ -36,7 +37,7 @@ class CarriesCode:
         set_by_hand = getattr(self, "auto_map", None) or {}
         code.update({auto: name for auto, name in set_by_hand.items() if "--" not in name})
         pipeline = {"impl": f"pipeline_mender.{GenerativeRetrievalPipeline.__name__}", "pt": ["AutoModel"]}
-        return {**super().to_dict(), "auto_map": code, "custom_pipelines": {TASK: pipeline}}
+        return {**_without_paths(super().to_dict()), "auto_map": code, "custom_pipelines": {TASK: pipeline}}
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
@@ -48,3 +49,12 @@ class CarriesCode:
         if not cls.__module__.startswith(f"{TRANSFORMERS_DYNAMIC_MODULE_NAME}."):
             config_dict = {name: value for name, value in config_dict.items() if name != "custom_pipelines"}
         return super().from_dict(config_dict, **kwargs)
+
+
+def _without_paths(fields: dict[str, Any]) -> dict[str, Any]:
+    """Fields whose parts name where they came from by its name on the Hub, not by a folder of this machine."""
+    parts = {name: _without_paths(value) for name, value in fields.items() if isinstance(value, dict)}
+    for part in parts.values():
+        if "_name_or_path" in part:
+            part["_name_or_path"] = public_name(part["_name_or_path"]) or ""
+    return {**fields, **parts}
