@@ -7,6 +7,7 @@ and `pipeline("generative-retrieval")` serves them. What is saved carries its co
 from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoProcessor
 from transformers.pipelines import PIPELINE_REGISTRY
 
+from .adapter_card import save_adapter, write_adapter_card
 from .catalogue import SemanticIdCatalogue
 from .code_tokens import add_code_tokens
 from .codebook_embeddings import init_from_codebooks
@@ -92,7 +93,9 @@ __all__ = [
     "prepare_examples",
     "preset_names",
     "ranking_metrics",
+    "save_adapter",
     "select_axes",
     "steer",
+    "write_adapter_card",
     "write_card",
 ]

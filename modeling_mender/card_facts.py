@@ -93,13 +93,14 @@ def encoder_license(model: Any, online: bool = False) -> str | None:
 
 
 def weights_digest(folder: str | os.PathLike) -> str | None:
-    """SHA-256 of a model's weights; for one file the digest that the Hub shows beside it.
+    """SHA-256 of a model's weights, or an adapter's; for one file the digest that the Hub shows beside it.
 
     Args:
         folder: where the model is saved; `None` is returned where it holds no weights.
     """
     digests = []
-    for path in sorted(Path(folder).glob("model*.safetensors")):
+    files = sorted(Path(folder).glob("model*.safetensors")) or sorted(Path(folder).glob("adapter_model*.safetensors"))
+    for path in files:
         with path.open("rb") as file:
             digest = hashlib.sha256()
             while block := file.read(1 << 20):

@@ -12,7 +12,7 @@ from .card_text import Section
 from .pipeline_mender import TASK
 from .steering_examples import SteeringExample
 
-__all__ = ["card_sections"]
+__all__ = ["CITATION", "card_sections", "measured_sections"]
 
 PAPER = "[arXiv:2412.08604](https://arxiv.org/abs/2412.08604)"
 CITATION = """\
@@ -55,23 +55,35 @@ def card_sections(
         weights: SHA-256 of the weights that were measured.
     """
     reads = model.config.model_type not in ("mender_sasrec", "mender_popularity")
-    results, speed, settings = NOT_MEASURED, "", {}
-    if evaluation is not None:
-        results, speed, settings = _results(evaluation, weights), _speed(evaluation.settings), evaluation.settings
-    training = training or (_training(settings) if settings else "")
     shown = "\n\n".join(example.markdown() for example in steering)
     if shown:
         shown = f"## Steering\n\nWhat this model returns for one history, once per preference:\n\n{shown}"
+    results, speed, run = measured_sections(evaluation, training, weights)
     return [
         Section("about", _about(model, name)),
         Section("use", _use(place, reads)),
-        Section("results", results, weights if evaluation is not None else None),
+        results,
         Section("steering", shown, weights if shown else None),
-        Section("speed", speed, weights if speed else None),
-        Section("training", training, weights if training else None),
+        speed,
+        run,
         Section("limits", _limits(reads, evaluation), weights if evaluation is not None else None),
         Section("citation", CITATION),
     ]
+
+
+def measured_sections(
+    evaluation: Evaluation | None, training: str | None, weights: str | None
+) -> tuple[Section, Section, Section]:
+    """Results, speed and training; what is not known of them is said, or left out."""
+    results, speed, settings = NOT_MEASURED, "", {}
+    if evaluation is not None:
+        results, speed, settings = _results(evaluation, weights), _speed(evaluation.settings), evaluation.settings
+    run = training or (_training(settings) if settings else "")
+    return (
+        Section("results", results, weights if evaluation is not None else None),
+        Section("speed", speed, weights if speed else None),
+        Section("training", run, weights if run else None),
+    )
 
 
 def _about(model: Any, name: str) -> str:

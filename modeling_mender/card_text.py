@@ -35,6 +35,7 @@ SECTION = re.compile(
     r"(?P<text>.*?)<!-- /mender:(?P=name) -->",
     flags=re.DOTALL,
 )
+PEFT_LINE = re.compile(r"### Framework versions\s+- PEFT \S+\s*\Z")  # peft adds it to the form
 YAML_BLOCK = re.compile(r"\A\s*---\r?\n(.*?)\r?\n?---[ \t]*(?:\r?\n|\Z)", flags=re.DOTALL)
 
 
@@ -71,11 +72,11 @@ def is_untouched(text: str) -> bool:
 
 
 def is_template(text: str) -> bool:
-    """Whether a card is the form that transformers uploads where there is none, with nothing filled in."""
+    """Whether a card is the form that transformers and peft put where there is none, with nothing filled in."""
     form = ModelCard.from_template(ModelCardData(), model_description="\0").text
     before, after = form.split("\0")
     found = YAML_BLOCK.match(text)
-    body = text[found.end() if found else 0 :].strip()
+    body = PEFT_LINE.sub("", text[found.end() if found else 0 :]).strip()
     before, after = before.strip(), after.strip()
     inner = body[len(before) : len(body) - len(after)]
     return body.startswith(before) and body.endswith(after) and "\n" not in inner.strip()

@@ -12,32 +12,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelCardData
-from transformers.utils import logging
-
 from .atomic_files import write_text
 from .card_facts import CARD_FILE, encoder_config, encoder_license, published_card, weights_digest
+from .card_file import CardFile
 from .card_results import Evaluation
 from .card_sections import card_sections
-from .card_text import (
-    is_generated,
-    is_template,
-    is_untouched,
-    merged_metadata,
-    merged_text,
-    recorded_weights,
-    split_card,
-)
+from .card_text import is_template, is_untouched, recorded_weights
 from .hub_names import public_name
 from .pipeline_mender import TASK
 from .steering_examples import SteeringExample
 
-__all__ = ["CarriesCard", "write_card"]
+__all__ = ["CarriesCard", "card_name", "write_card"]
 
 TAGS = ["mender", TASK, "sequential-recommendation", "recommender-systems", "preference-discerning"]
 PLACEHOLDER = "path/to/this/folder"
-
-logger = logging.get_logger(__name__)
 
 
 def write_card(
@@ -47,9 +35,10 @@ def write_card(
     results: str | os.PathLike | Mapping[str, Any] | Evaluation | None = None,
     method: str | None = None,
     steering: Sequence[SteeringExample] = (),
+    training: str | None = None,
+    model_name: str | None = None,
     repo_id: str | None = None,
     overwrite: bool = False,
-    training: str | None = None,
     **metadata: Any,
 ) -> Path:
     """Write or update the card of a saved model.
@@ -60,11 +49,12 @@ def write_card(
         results: what was measured with these weights: `five_axes.json`, or its content.
         method: which method of the results the model is; default: the one they name, else the first.
         steering: lists to show, see `steer`.
-        repo_id: name of the repository on the Hub, for heading and snippets; default: the folder's name.
-        overwrite: whether to replace a card that somebody wrote by hand, or sections of it that somebody edited.
         training: Markdown about the training, where the caller knows more than the results say.
+        model_name: for the heading; default: the repository's, else the folder's.
+        repo_id: name of the repository on the Hub, for the snippets.
+        overwrite: whether to replace a card that somebody wrote by hand, or sections of it that somebody edited.
         **metadata: fields of `huggingface_hub.ModelCardData`, such as `license`, `base_model`, `datasets`, `language`;
-            they win over what the card says already, which wins over what is generated.
+            they win over what the card says already, which wins over what is generated. `tags` are added.
 
     Returns:
         The path of the card. A card that nothing of this library wrote stays as it is, with a warning.
@@ -72,36 +62,30 @@ def write_card(
     Raises:
         ValueError: if the results are none, or a field of the metadata is not as the Hub wants it.
     """
-    path = Path(folder) / CARD_FILE
-    existing = path.read_text("utf-8") if path.is_file() else None
-    if existing is not None and (overwrite or is_template(existing)):
-        existing = None
     if results is not None and not isinstance(results, Evaluation):
         results = Evaluation.read(results, method)
-    try:
-        before, body = split_card(existing) if existing is not None else ({}, None)
-        if existing is not None and not is_generated(existing):
-            raise ValueError("it is written by hand")
-        ModelCardData(**before)
-    except ValueError as error:
-        logger.warning(f"{path} is left as it is ({error}); pass overwrite=True to write_card to replace it")
-        return path
-    measured = results is not None or steering or training
-    recorded = set() if existing is None else recorded_weights(existing)
-    weights = weights_digest(folder) if measured or recorded else None
-    name = _name(folder, repo_id)
-    sections = card_sections(model, name, repo_id or PLACEHOLDER, results, steering, training, weights)
-    generated, given = _metadata(model, online=repo_id is not None), dict(metadata)
-    if results is not None or (recorded and weights not in recorded):
-        before = _without_figures(before)
-    data = ModelCardData(**merged_metadata(before, generated, given))
-    if results is not None:
-        dataset = given["datasets"][0] if given.get("datasets") else None
-        data.model_name = data.model_name or name
-        data.eval_results = [*results.eval_results(dataset), *(data.eval_results or [])]
-    text = f"---\n{data.to_yaml()}\n---\n\n{merged_text(body, sections, weights).lstrip()}"
-    write_text(path, text)
-    return path
+    card = CardFile.open(folder, overwrite)
+    if card is None:
+        return Path(folder) / CARD_FILE
+    name = model_name or card_name(folder, repo_id)
+    weights = card.weights(bool(results or steering or training))
+    base = public_name(getattr(encoder_config(model), "_name_or_path", None))
+    generated = {
+        "license": encoder_license(model, online=repo_id is not None),
+        "library_name": "transformers",
+        "pipeline_tag": TASK,
+        "base_model": base,
+        "tags": [*TAGS, *(metadata.pop("tags", None) or [])],
+    }
+    dataset = next(iter(metadata.get("datasets") or []), None)
+    return card.save(
+        card_sections(model, name, repo_id or PLACEHOLDER, results, steering, training, weights),
+        weights,
+        {key: value for key, value in generated.items() if value is not None},
+        metadata,
+        [] if results is None else results.eval_results(dataset),
+        name,
+    )
 
 
 class CarriesCard:
@@ -137,38 +121,15 @@ class CarriesCard:
         if not path.is_file() or is_template(path.read_text("utf-8")):
             # What was loaded and is saved elsewhere keeps its card while its weights are the same.
             origin = published_card(self.config._name_or_path, online=repo_id is not None)
-            if origin is not None and weights_digest(folder) in recorded_weights(origin):
+            measured = recorded_weights(origin or "")
+            if measured and weights_digest(folder) in measured:
                 write_text(path, origin)
         write_card(folder, self, repo_id=repo_id)
 
 
-def _metadata(model: Any, online: bool) -> dict[str, Any]:
-    """What the model says about itself, for the Hub."""
-    base = public_name(getattr(encoder_config(model), "_name_or_path", None))
-    found = {
-        "license": encoder_license(model, online),
-        "library_name": "transformers",
-        "pipeline_tag": TASK,
-        "base_model": base,
-        "tags": list(TAGS),
-    }
-    return {name: value for name, value in found.items() if value is not None}
-
-
-def _without_figures(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Metadata without results that were written here: they speak of other weights."""
-    kept = []
-    for model in metadata.get("model-index") or []:
-        results = [result for result in model["results"] if result["task"]["type"] != TASK]
-        if results:
-            kept.append({**model, "results": results})
-    rest = {name: value for name, value in metadata.items() if name != "model-index"}
-    return rest | ({"model-index": kept} if kept else {})
-
-
-def _name(folder: str | os.PathLike, repo_id: str | None) -> str:
-    """What to call the model: by its repository, else by its folder, unless that is called "model"."""
+def card_name(folder: str | os.PathLike, repo_id: str | None = None) -> str:
+    """What to call a model: by its repository, else by its folder, or the one above a folder called "model"."""
     if repo_id:
         return repo_id.rpartition("/")[2]
     folder = Path(folder).resolve()
-    return folder.parent.name if folder.name in ("model", "") else folder.name
+    return folder.parent.name if folder.name in ("model", "adapter") else folder.name

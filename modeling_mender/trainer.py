@@ -7,6 +7,7 @@ encoder states), `MenderTrainer` returns the k best items of every example inste
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,9 +19,13 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import SequentialSampler
 from transformers import EvalPrediction, PreTrainedModel, Trainer, TrainingArguments
 
+from .adapter_card import keeping_card, write_adapter_card
 from .encoder_states import EncoderStates
+from .hub_names import public_name
 from .length_sampler import LengthSampler
+from .model_card import write_card
 from .processing_mender import MenderProcessor
+from .trainer_card import training_section
 from .training_loss import NEGATIVE_LOSSES, code_loss, text_loss
 
 __all__ = ["MenderCollator", "MenderTrainer", "MenderTrainingArguments", "prepare_examples", "ranking_metrics"]
@@ -209,6 +214,72 @@ class MenderTrainer(Trainer):
             found = torch.nn.functional.pad(found, (0, k - found.shape[1]), value=-1)
         return loss, found, recommender.item_rows(labels)
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the model with its card and, where the collator has one, the processor: a folder that can be served.
+
+        Args:
+            output_dir: default: that of the arguments.
+            _internal_call: as for every Trainer.
+        """
+        folder, adapted = output_dir or self.args.output_dir, self._adapted()
+        with keeping_card(folder) if adapted is not None and self.args.should_save else nullcontext():
+            super().save_model(output_dir, _internal_call)
+        if not self.args.should_save:
+            return
+        processor = getattr(self.data_collator, "processor", None)
+        if adapted is not None:  # its processor is the base model's
+            write_adapter_card(folder, adapted)
+        elif processor is not None:
+            processor.save_pretrained(folder)
+
+    def create_model_card(
+        self,
+        language: str | None = None,
+        license: str | None = None,
+        tags: str | list[str] | None = None,
+        model_name: str | None = None,
+        finetuned_from: str | None = None,
+        tasks: str | list[str] | None = None,
+        dataset_tags: str | list[str] | None = None,
+        dataset: str | list[str] | None = None,
+        dataset_args: str | list[str] | None = None,
+    ) -> None:
+        """Write the model's card, or the adapter's, to the output folder: how it was trained, settings and losses.
+
+        What the card says already stays, see `write_card`.
+
+        Args:
+            language: of texts and titles.
+            license: of the model; default: the base encoder's.
+            tags: added to those of every model here.
+            model_name: of the model; default: the repository's or the folder's.
+            finetuned_from: base model; default: what the model was loaded by, or its encoder.
+            tasks: not used; every model here has the one task.
+            dataset_tags: names of data sets on the Hub.
+            dataset: the same, where there are no `dataset_tags`.
+            dataset_args: not used.
+        """
+        if not self.is_world_process_zero():
+            return
+        adapted, repo_id = self._adapted(), self.hub_model_id or self.args.hub_model_id
+        metadata = {
+            "language": _as_list(language),
+            "license": license,
+            "tags": [*_as_list(tags), "generated_from_trainer"],
+            "datasets": _as_list(dataset_tags or dataset),
+            "base_model": finetuned_from or public_name(self.model.config._name_or_path),
+            "model_name": model_name,
+        }
+        metadata = {name: value for name, value in metadata.items() if value}
+        write = write_card if adapted is None else write_adapter_card
+        model = self.accelerator.unwrap_model(self.model) if adapted is None else adapted
+        write(self.args.output_dir, model, training=training_section(self), repo_id=repo_id, **metadata)
+
+    def _adapted(self) -> Any | None:
+        """The model where it is one of peft's, else `None`."""
+        model = self.accelerator.unwrap_model(self.model)
+        return model if hasattr(model, "peft_config") and hasattr(model, "merge_and_unload") else None
+
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         data = self.train_dataset if train_dataset is None else train_dataset
         column = self.args.length_column_name
@@ -238,3 +309,7 @@ class MenderTrainer(Trainer):
         ranked = np.empty_like(predicted)
         ranked[order] = predicted
         return ranked
+
+
+def _as_list(value: str | Sequence[str] | None) -> list[str]:
+    return [value] if isinstance(value, str) else list(value or [])

@@ -1,0 +1,151 @@
+"""Adapters saved with a card: which base model they belong to, what they hold, how they are loaded, merged, trained on.
+
+An adapter of a Mender is small and holds no item table: base model and processor stay where they are, or are saved
+first. What peft would write as a card is an empty form and the base model's local path.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path, PurePath
+from typing import Any
+
+from .atomic_files import write_text
+from .card_facts import CARD_FILE
+from .card_file import CardFile
+from .card_results import Evaluation
+from .card_sections import CITATION, measured_sections
+from .card_text import Section
+from .hub_names import public_name
+from .model_card import TAGS, card_name
+
+__all__ = ["keeping_card", "save_adapter", "write_adapter_card"]
+
+
+def save_adapter(model: Any, folder: str | os.PathLike, **card: Any) -> Path:
+    """Save the adapter of a Mender and its card.
+
+    Args:
+        model: what `add_lora` or `PeftModel.from_pretrained` gave.
+        folder: where to; made where it does not exist.
+        **card: as for `write_adapter_card`.
+
+    Returns:
+        The folder.
+    """
+    with keeping_card(folder):
+        model.save_pretrained(str(folder))
+    write_adapter_card(folder, model, **card)
+    return Path(folder)
+
+
+@contextmanager
+def keeping_card(folder: str | os.PathLike) -> Iterator[None]:
+    """Undo what peft does to the card of a folder: an empty form, or its metadata and local paths in a card of ours."""
+    path = Path(folder) / CARD_FILE
+    before = path.read_text("utf-8") if path.is_file() else None
+    yield
+    if before is None:
+        path.unlink(missing_ok=True)
+    else:
+        write_text(path, before)
+
+
+def write_adapter_card(
+    folder: str | os.PathLike,
+    model: Any,
+    *,
+    results: str | os.PathLike | Mapping[str, Any] | Evaluation | None = None,
+    method: str | None = None,
+    training: str | None = None,
+    base_model: str | None = None,
+    model_name: str | None = None,
+    repo_id: str | None = None,
+    overwrite: bool = False,
+    **metadata: Any,
+) -> Path:
+    """Write or update the card of a saved adapter.
+
+    Args:
+        folder: where the adapter is saved.
+        model: the adapted model.
+        results: what was measured with this adapter: `five_axes.json`, or its content.
+        method: which method of the results it is; default: the one they name, else the first.
+        training: Markdown about the training, where the caller knows more than the results say.
+        base_model: name of the base model on the Hub; default: the one it was loaded by, where that is no folder.
+        model_name: for the heading; default: the repository's, else the folder's.
+        repo_id: name of the adapter's repository, for the snippets.
+        overwrite: whether to replace a card that somebody wrote by hand, or sections of it that somebody edited.
+        **metadata: fields of `huggingface_hub.ModelCardData`; `tags` are added.
+
+    Returns:
+        The path of the card. A card that somebody wrote by hand stays as it is, with a warning.
+    """
+    if results is not None and not isinstance(results, Evaluation):
+        results = Evaluation.read(results, method)
+    card = CardFile.open(folder, overwrite)
+    if card is None:
+        return Path(folder) / CARD_FILE
+    adapter = model.peft_config[model.active_adapter]
+    loaded_by = adapter.base_model_name_or_path or ""
+    base = base_model or public_name(loaded_by)
+    name, weights = model_name or card_name(folder, repo_id), card.weights(bool(results or training))
+    sections = [
+        Section("about", _about(name, model, adapter, base or PurePath(loaded_by).name)),
+        Section("use", _use(base or "path/to/the/base/model", repo_id or "path/to/this/folder")),
+        *measured_sections(results, training, weights),
+        Section("citation", CITATION),
+    ]
+    generated = {
+        "library_name": "peft",
+        "tags": [*TAGS, adapter.peft_type.value.lower(), *(metadata.pop("tags", None) or [])],
+    }
+    given = {**metadata, "base_model": base}
+    dataset = next(iter(metadata.get("datasets") or []), None)
+    figures = [] if results is None else results.eval_results(dataset)
+    return card.save(sections, weights, generated, given, figures, name)
+
+
+def _about(name: str, model: Any, adapter: Any, base: str) -> str:
+    trained, total = model.get_nb_trainable_parameters()
+    whole = ", ".join(f"`{part}`" for part in adapter.modules_to_save or []) or "none"
+    targets = adapter.target_modules
+    targets = targets if isinstance(targets, str) else ", ".join(sorted(targets))
+    size = f"{trained:,} of {total:,} parameters" if trained else f"beside {total:,} parameters in all"
+    return f"""\
+# {name}
+
+An adapter for a recommender, its base model. It holds what differs from that model and no item table: item codes, ids
+and titles come from the base model and its processor.
+
+| | |
+|---|---|
+| base model | {base or "unknown"} |
+| kind | {adapter.peft_type.value}, rank {adapter.r}, alpha {adapter.lora_alpha}, dropout {adapter.lora_dropout} |
+| adapted modules | `{targets}` |
+| saved whole | {whole} |
+| trained | {size} |"""
+
+
+def _use(base: str, place: str) -> str:
+    return f"""\
+## How to use
+
+```python
+import modeling_mender
+from peft import PeftModel
+from transformers import AutoModel, AutoProcessor
+
+base = AutoModel.from_pretrained("{base}")
+processor = AutoProcessor.from_pretrained("{base}")
+model = PeftModel.from_pretrained(base, "{place}").eval()
+found = model.recommend(**processor("Find tea with a malty brew"), k=5)
+print(processor.decode_items(found.rows[0]))
+```
+
+- One step: `peft.AutoPeftModelForSeq2SeqLM.from_pretrained("{place}")` loads the base model as well, by the name or
+  path that it had when the adapter was trained.
+- To train on: `PeftModel.from_pretrained(base, "{place}", is_trainable=True)`.
+- To serve or share a whole model: `model.merge_and_unload().save_pretrained(...)`, and the processor beside it."""
