@@ -1,10 +1,12 @@
-"""Teach a trained model's encoder new tricks: LoRA on its attention, everything else as it was, in four steps.
+"""Teach a trained model new tricks and leave its weights as they are: LoRA, in six steps.
 
-    python examples/02_train.py --preset mender-tok
-    python examples/03_finetune_lora.py outputs/corner-shop/mender-tok-seed0/model
+    python examples/03_finetune_lora.py outputs/quickstart/model --max-steps 40
+    python examples/02_train.py --preset mender-tok --source steam --data path/to/steam
+    python examples/03_finetune_lora.py outputs/steam/mender-tok-seed0/model --source steam --data path/to/steam
 
-1. Load a saved model and the benchmark.   2. Put adapters on the encoder's attention.
-3. Fine-tune on the training axes, keep the best weights by validation NDCG@10.   4. Merge, save, measure.
+1. Load a saved model and the benchmark.   2. Put adapters on the encoder's attention and fine-tune.
+3. Save the adapter alone, with its card.   4. Load it onto the base model again and train on.
+5. Merge: a whole model with the same answers.   6. Save it with its card, measured beside the model it comes from.
 
 A frozen encoder's states can be cached, an adapted one's cannot: expect a sample to cost some twenty times as much.
 """
@@ -13,19 +15,33 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import transformers
 import typer
+from datasets import Dataset
+from peft import PeftModel
 
 from mender import options
+from mender.cards import write_run_card
 from mender.data import encoder_path, load_benchmark_data
 from mender.errors import user_errors
-from mender.evaluation import measure_requests, provenance, score_model, write_results
+from mender.evaluation import check_items, measure_requests, provenance, score_model, write_results
 from mender.saved_models import load_saved
 from mender.terminal import run_script
-from modeling_mender import MenderForGenerativeRetrieval, Method, add_lora, load_preset, make_trainer
+from mender.training import fit
+from modeling_mender import (
+    MenderForGenerativeRetrieval,
+    MenderProcessor,
+    Method,
+    Recommendations,
+    add_lora,
+    load_preset,
+    save_adapter,
+    select_axes,
+    write_adapter_card,
+)
 
 
 def main(
@@ -39,69 +55,101 @@ def main(
     rank: int = 16,
     alpha: int = 16,
     learning_rate: float = 3e-4,
-    epochs: float = 1,
+    epochs: Annotated[float, typer.Option(help="Of each of the two rounds.")] = 1,
     batch_size: int = 32,
-    max_steps: Annotated[int, typer.Option(help="Stop after so many steps.", show_default="no limit")] = -1,
+    max_steps: Annotated[int, typer.Option(help="End each round after so many steps.", show_default="no limit")] = -1,
     bf16: Annotated[bool, typer.Option("--bf16", help="Mixed precision.")] = False,
     gradient_checkpointing: Annotated[
         bool, typer.Option("--gradient-checkpointing", help="Less memory for a slower step.")
     ] = False,
     eval_limit: options.EvalLimit = None,
 ) -> None:
-    """The four steps."""
+    """The six steps."""
     transformers.set_seed(seed)
     torch.set_num_threads(1)
-    recommender, processor = load_saved(model)
+    base, processor = load_saved(model)
     with user_errors():
-        if not isinstance(recommender, MenderForGenerativeRetrieval):
-            raise ValueError(f"{model} holds a {type(recommender).__name__}; LoRA needs a Mender with an encoder")
+        if not isinstance(base, MenderForGenerativeRetrieval):
+            raise ValueError(f"{model} holds a {type(base).__name__}; LoRA needs a Mender with an encoder")
         if processor.history in ("states", "vectors"):
             raise ValueError(f"{model} looks item states up that its frozen encoder made; take a mender-tok")
         benchmark = load_benchmark_data(source, data, encoder_path(None), users=users, items=items)
+        check_items(processor, benchmark, model)
     run_before = Path(model).resolve().parent
-    output = output or run_before.with_name(f"{run_before.name}-lora")
     name = f"{run_before.name}-lora"
-    before, _ = score_model(recommender, processor, benchmark, "before", eval_limit, seed=0)
+    output = output or run_before.with_name(name)
+    some = select_axes(benchmark.examples["last"]["test"], {"recommendation": 1.0})[:16]
+    before, _ = score_model(base, processor, benchmark, run_before.name, eval_limit, seed=0)
+    settings = {
+        "seed": seed,
+        "num_train_epochs": epochs,
+        "max_steps": max_steps,
+        "learning_rate": learning_rate,
+        "per_device_train_batch_size": batch_size,
+        "bf16": bf16,
+        "gradient_checkpointing": gradient_checkpointing,
+        "gradient_checkpointing_kwargs": {"use_reentrant": False},
+    }
 
-    recommender.requires_grad_(True)
-    adapted = add_lora(recommender, rank=rank, alpha=alpha)
-    method = Method(replace(load_preset("mender-tok"), encoder_training="lora"), adapted, processor)
-    print(f"{method.parameters['trained']:,} of {method.parameters['parameters']:,} parameters are trained")
-    trainer = make_trainer(
-        method,
-        benchmark.examples["oracle"],
-        output / "checkpoints",
-        seed=seed,
-        cache=benchmark.cache,
-        num_train_epochs=epochs,
-        max_steps=max_steps,
-        learning_rate=learning_rate,
-        per_device_train_batch_size=batch_size,
-        bf16=bf16,
-        gradient_checkpointing=gradient_checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False},
-    )
-    done = trainer.train()
+    # 2. The base model's weights stay as they are; what is trained lies beside them.
+    adapted = add_lora(base, rank=rank, alpha=alpha)
+    adapted.print_trainable_parameters()
+    fit(with_preset(adapted, processor), benchmark, output / "checkpoints" / "first", **settings)
 
-    merged = method.plain_model().eval()
+    # 3. The adapter alone: small, and of use only together with the model it was trained on.
+    save_adapter(adapted, output / "adapter")
+    first = ask(adapted, processor, some)
+
+    # 4. Another day, another process: the base model from its folder, the adapter on top, and on with the training.
+    base, _ = load_saved(model)
+    adapted = PeftModel.from_pretrained(base, output / "adapter", is_trainable=True)
+    compare("The adapter on a fresh base model", first, ask(adapted, processor, some))
+    training = fit(with_preset(adapted, processor), benchmark, output / "checkpoints" / "second", **settings)
+    save_adapter(adapted, output / "adapter")
+    second = ask(adapted, processor, some)
+
+    # 5. Merged, it is a plain Mender again, as fast as before and loaded without peft.
+    trained, total = adapted.get_nb_trainable_parameters()
+    merged = adapted.merge_and_unload()
+    compare("The merged model", second, ask(merged, processor, some))
     merged.save_pretrained(output / "model")
     processor.save_pretrained(output / "model")
+
+    # 6. Measured, and beside it what it was before.
     after, ranks = score_model(merged, processor, benchmark, name, eval_limit, seed=0)
     run = {
         **provenance(seed),
         "source": benchmark.source,
         "method": name,
-        **method.parameters,
-        "training": {
-            "steps": trainer.state.global_step,
-            "best_ndcg@10": trainer.state.best_metric,
-            "samples_per_second": done.metrics["train_samples_per_second"],
-        },
+        "parameters": total,
+        "trained": trained,
+        "training": training,
         **measure_requests(merged, processor, benchmark),
     }
-    both = sorted([*before, *after], key=lambda score: [score.axis for score in before].index(score.axis))
-    write_results(output, both, ranks, run, f"LoRA on {run_before.name}, {benchmark.source}")
-    print(f"Saved under {output}/: model/, five_axes.png, five_axes.json, ranks.parquet")
+    rows = [(score.axis, score.matching) for score in before]
+    both = sorted([*after, *before], key=lambda score: rows.index((score.axis, score.matching)))
+    record = write_results(output, both, ranks, run, f"LoRA on {run_before.name}, {benchmark.source}")
+    write_run_card(output / "model", merged, processor, benchmark, record)
+    adapted = PeftModel.from_pretrained(load_saved(model)[0], output / "adapter")
+    write_adapter_card(output / "adapter", adapted, results=record)
+    print(f"Saved under {output}/: adapter/, model/, five_axes.png, five_axes.json, ranks.parquet")
+
+
+def with_preset(adapted: PeftModel, processor: MenderProcessor) -> Method:
+    """The adapted model, to be trained on the axes of mender-tok, on what to find and on what to keep out."""
+    return Method(replace(load_preset("mender-tok"), encoder_training="lora"), adapted, processor)
+
+
+def ask(model: Any, processor: MenderProcessor, users: Dataset) -> Recommendations:
+    """What a model recommends to some users."""
+    return model.eval().recommend(**processor(users["preferences"], users["history"]).to(model.device), k=10)
+
+
+def compare(what: str, expected: Recommendations, found: Recommendations) -> None:
+    """Say how far two models agree."""
+    same = (expected.rows == found.rows).float().mean()
+    gap = (expected.scores - found.scores).abs().max()
+    print(f"{what}: {same:.1%} of {found.rows.numel()} recommendations the same, scores within {gap:.1e}")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@
     python examples/04_evaluate.py org/some-mender --source steam --data path/to/steam --output outputs/some-mender
 
 1. Load model, processor and benchmark.   2. Rank the catalogue for every test example, and again with the
-preferences of other users.   3. Print the table; write it as PNG and JSON, and every rank for 05_compare.py.
+preferences of other users.   3. Print the table; write it as PNG and JSON, every rank for 05_compare.py, and the
+figures into the card of a model on this disk.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mender import options
+from mender.cards import write_run_card
 from mender.data import encoder_path, load_benchmark_data
 from mender.errors import user_errors
 from mender.evaluation import check_items, evaluate_saved
@@ -33,8 +35,10 @@ def main(
     with user_errors():
         benchmark = load_benchmark_data(source, data, encoder_path(None), users=users, items=items)
         check_items(processor, benchmark, model)
-    evaluate_saved(recommender, processor, benchmark, output, output.name, eval_limit)
+    record = evaluate_saved(recommender, processor, benchmark, output, output.name, eval_limit)
     print(f"Saved under {output}/: five_axes.png, five_axes.json, ranks.parquet")
+    if Path(model).is_dir():
+        print(f"and in the model's card, {write_run_card(Path(model), recommender, processor, benchmark, record)}")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import transformers
 import yaml
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 
+from mender.cards import write_run_card
 from mender.data import BenchmarkData, item_codes
 from mender.evaluation import measure_requests, provenance, score_model, write_results
 from modeling_mender import (
@@ -132,7 +133,7 @@ def save_and_measure(
     seed: int,
     limit: int | None = None,
 ) -> dict[str, Any]:
-    """Save the best model of a run, measure it on all axes, write the results beside it.
+    """Save the best model of a run, measure it on all axes, write the results beside it and into its card.
 
     Args:
         method: trained.
@@ -162,7 +163,9 @@ def save_and_measure(
         "preset": asdict(method.preset),
     }
     title = f"{name} on {data.source}: {len(data.items):,} items, seed {seed}"
-    return write_results(output, scores, ranks, run, title)
+    record = write_results(output, scores, ranks, run, title)
+    write_run_card(output / "model", model, method.processor, data, record)
+    return record
 
 
 def check_report_to(names: Sequence[str]) -> None:

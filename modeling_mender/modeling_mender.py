@@ -379,7 +379,10 @@ class MenderForGenerativeRetrieval(CarriesCard, PreTrainedModel, GenerationMixin
         """The decoder's folded weights, made anew whenever a parameter has changed."""
         parts = (self.decoder, self.lm_head)
         adapted = any(hasattr(module, "base_layer") for part in parts for module in part.modules())
-        key = tuple((p.data_ptr(), p._version, p.dtype) for part in parts for p in part.parameters())
+        # peft keeps the parts of all its adapters side by side: which of them counts is part of the key.
+        kept = [module for part in parts for module in part.modules() if hasattr(module, "modules_to_save")]
+        active = tuple((module.disable_adapters, *module.active_adapters) for module in kept)
+        key = active, tuple((p.data_ptr(), p._version, p.dtype) for part in parts for p in part.parameters())
         # In training, fused optimizers change parameters without telling their version counters.
         if adapted or self.training or self._folded is None or self._folded[0] != key:
             dtype = self.lm_head.weight.dtype

@@ -59,7 +59,7 @@ def rank_examples(
 @torch.no_grad()
 def request_speed(
     model: PreTrainedModel, processor: MenderProcessor, examples: datasets.Dataset, repeats: int = 5
-) -> dict[str, float]:
+) -> dict[str, float | str]:
     """Wall time of requests from text to ranked items, rendering included.
 
     Args:
@@ -69,7 +69,7 @@ def request_speed(
         repeats: of which the median counts, after one that warms up.
 
     Returns:
-        `request_ms`, one user at a time, and `users_per_second` in batches of 32.
+        `request_ms`, one user at a time, `users_per_second` in batches of 32, and where: `device` and `threads`.
     """
     users = examples.select(range(min(32, len(examples))))
     preferences, histories = users["preferences"][:], users["history"][:]
@@ -85,4 +85,6 @@ def request_speed(
     return {
         "request_ms": 1000 * float(np.median(single[1:])),
         "users_per_second": float(np.median(batched[1:])),
+        "device": torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else model.device.type,
+        "threads": torch.get_num_threads(),
     }
