@@ -31,6 +31,7 @@ from five_axis_evaluation import measure_requests, provenance, score_model, writ
 
 from modeling_mender import build_method, fit_without_gradient, load_preset, make_trainer, preset_names
 from modeling_mender.presets import CONDITIONING
+from preference_benchmark.showcase import save_showcase
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -107,6 +108,8 @@ def main() -> None:
     model = method.plain_model().eval()
     model.save_pretrained(output / "model")
     method.processor.save_pretrained(output / "model")
+    examples = data.examples.get("last", data.examples["oracle"])
+    save_showcase(output / "model", data.items, examples["test"])
     scores, ranks = score_model(model, method.processor, data, name, arguments.eval_limit, seed=0)
     run |= measure_requests(model, method.processor, data) | {"preset": asdict(preset)}
     title = f"{name} on {data.source}: {len(data.items):,} items, seed {arguments.seed}"
