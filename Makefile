@@ -6,10 +6,20 @@ THREADS ?= 1
 
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint clean
+.PHONY: demo web test lint clean
 
 demo: $(INSTALLED)
 	$(VENV)/bin/python examples/01_quickstart.py $(ARGS)
+
+# A page to try a model on. MODEL (or MENDER_MODEL) is a folder or Hub id; without it the model of `make demo`, which
+# is trained first when it is not there.
+QUICKSTART := outputs/quickstart/model/config.json
+web: $(INSTALLED) $(if $(MODEL)$(MENDER_MODEL),,$(QUICKSTART))
+	$(VENV)/bin/python examples/demo/app.py $(if $(MODEL),--model $(MODEL)) $(ARGS)
+
+$(QUICKSTART): | $(INSTALLED)
+	@echo "No model yet: training the quickstart first, a few minutes. Another one: make web MODEL=folder-or-hub-id"
+	$(VENV)/bin/python examples/01_quickstart.py
 
 test: $(INSTALLED)
 	OMP_NUM_THREADS=$(THREADS) $(VENV)/bin/python -m pytest $(ARGS)

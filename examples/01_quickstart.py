@@ -43,6 +43,7 @@ from modeling_mender import (
 from preference_benchmark.builder import Benchmark, build_benchmark
 from preference_benchmark.controls import popularity_ranking, shuffle_preferences
 from preference_benchmark.embedding import TextEmbedder, default_encoder
+from preference_benchmark.showcase import save_showcase
 from preference_benchmark.sources import SOURCES, read_source
 from preference_benchmark.tables import Tables
 
@@ -112,6 +113,7 @@ def main() -> None:
     announce("6. Saving and steering", started)
     model.save_pretrained(arguments.output / "model")
     processor.save_pretrained(arguments.output / "model")
+    save_showcase(arguments.output / "model", benchmark.items, benchmark.examples["last"]["test"])
     draw(scores, arguments.output / "five_axes.png", title=title)
     settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(arguments).items()}
     save_json(
@@ -119,6 +121,7 @@ def main() -> None:
     )
     steer(model, processor, benchmark)
     print(f"\nSaved under {arguments.output}/: model/, five_axes.png, five_axes.json")
+    print(f"In a browser: make web MODEL={arguments.output / 'model'}")
     announce("Done", started)
 
 

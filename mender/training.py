@@ -24,6 +24,7 @@ from modeling_mender import (
     make_trainer,
 )
 from modeling_mender.presets import CONDITIONING
+from preference_benchmark.showcase import save_showcase
 
 __all__ = ["assignments", "check_report_to", "choose_preset", "fit", "new_method", "save_and_measure"]
 
@@ -151,6 +152,7 @@ def save_and_measure(
     model = method.plain_model().eval()
     model.save_pretrained(output / "model")
     method.processor.save_pretrained(output / "model")
+    save_showcase(output / "model", data.items, data.examples.get("last", data.examples["oracle"])["test"])
     scores, ranks = score_model(model, method.processor, data, name, limit, seed=0)
     run = {
         **provenance(seed),

@@ -1,0 +1,71 @@
+"""A page to try a saved model on: choose a shopper, say what you want, watch the list change.
+
+python examples/demo/app.py                                    # the model that `make demo` saved
+python examples/demo/app.py --model outputs/steam/mender-fid-seed0/model
+MENDER_MODEL=org/mender-small python app.py                    # in a Space: see README.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from recommender import TRAIN, TRUST, ModelError, load_recommender
+
+HERE = Path(__file__).resolve().parent
+DEFAULTS = (HERE / "model", Path("outputs/quickstart/model"), HERE.parents[1] / "outputs" / "quickstart" / "model")
+"""Where a model is looked for when none is named: beside this file, then where `make demo` saves it."""
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Command line of the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", help="folder or Hub id; default: MENDER_MODEL, or the model that `make demo` saved")
+    parser.add_argument("--host", help="address to listen on; default: this machine alone")
+    parser.add_argument("--port", type=int, help="default: the first free one from 7860 on")
+    parser.add_argument("--share", action="store_true", help="a public link for 72 hours, through gradio's servers")
+    parser.add_argument("--open", action="store_true", help="open the page in a browser")
+    return parser.parse_args(arguments)
+
+
+def model_name(asked: str | None) -> str:
+    """The model asked for, or the first there is.
+
+    Raises:
+        ModelError: if none is named and none is there.
+    """
+    name = asked or os.environ.get("MENDER_MODEL")
+    if name:
+        return name
+    there = next((folder for folder in DEFAULTS if folder.is_dir()), None)
+    if there is None:
+        raise ModelError(f"no model at {DEFAULTS[1]}; {TRAIN} (or set MENDER_MODEL)")
+    return str(there)
+
+
+def main() -> None:
+    """Load, build, serve."""
+    arguments = parse_arguments()
+    try:
+        recommender = load_recommender(
+            model_name(arguments.model), trust_remote_code=os.environ.get(TRUST, "") in ("1", "true")
+        )
+    except ModelError as error:  # what came, what was expected, what to do: no traceback needed
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    from page import LOOK, build_page  # takes seconds to import, which an error need not wait for
+
+    build_page(recommender).launch(
+        server_name=arguments.host,
+        server_port=arguments.port,
+        share=arguments.share,
+        inbrowser=arguments.open,
+        footer_links=["api", "settings"],
+        **LOOK,
+    )
+
+
+if __name__ == "__main__":
+    main()

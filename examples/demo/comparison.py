@@ -1,0 +1,74 @@
+"""Two ranked lists side by side: what moved up or down, what is new, what dropped out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+__all__ = ["DROPPED", "NEW", "RankedItem", "kind_of", "moves", "summary"]
+
+NEW, DROPPED = "new", "dropped"
+
+
+@dataclass(frozen=True)
+class RankedItem:
+    """One line of a list.
+
+    Attributes:
+        row: item row.
+        item_id: the source's own id.
+        title: what people call it.
+        attributes: short phrases, perhaps none.
+        score: the higher, the better; of most models the log-probability of the item.
+        mentions: words to avoid that its title or attributes mention.
+    """
+
+    row: int
+    item_id: str
+    title: str
+    attributes: tuple[str, ...]
+    score: float
+    mentions: tuple[str, ...] = ()
+
+
+def moves(before: Sequence[RankedItem], after: Sequence[RankedItem]) -> tuple[list[int | str], list[int | str]]:
+    """What became of every item of the first list, and where every item of the second comes from.
+
+    Returns:
+        For each item of `before` and of `after` the places won (negative: lost), or "dropped" and "new" where the
+        other list lacks it.
+
+    >>> a, b, c = (RankedItem(row, str(row), "", (), 0.0) for row in range(3))
+    >>> moves([a, b], [b, c])
+    (['dropped', 1], [1, 'new'])
+    """
+    was = {item.row: place for place, item in enumerate(before)}
+    now = {item.row: place for place, item in enumerate(after)}
+    left = [was[item.row] - now[item.row] if item.row in now else DROPPED for item in before]
+    right = [was[item.row] - now[item.row] if item.row in was else NEW for item in after]
+    return left, right
+
+
+def summary(moved: Sequence[int | str]) -> str:
+    """The second list's moves in words.
+
+    >>> summary([0, "new", 2, "new", -1])
+    '2 of 5 are new, 1 moved up, 1 moved down, 1 stayed'
+    """
+    kinds = Counter(kind_of(move) for move in moved)
+    if kinds["same"] == len(moved):
+        return f"All {len(moved)} stayed where they were"
+    words = {"new": "new", "up": "moved up", "down": "moved down", "same": "stayed"}
+    parts = [f"{kinds[kind]} {word}" for kind, word in words.items() if kinds[kind]]
+    if kinds["new"]:
+        verb = "is" if kinds["new"] == 1 else "are"
+        parts[0] = f"{kinds['new']} of {len(moved)} {verb} new"
+    return ", ".join(parts)
+
+
+def kind_of(move: int | str) -> str:
+    """Of which kind a move is: "up", "down", "same", "new" or "dropped"."""
+    if isinstance(move, str):
+        return move
+    return "up" if move > 0 else "down" if move < 0 else "same"

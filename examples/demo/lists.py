@@ -1,0 +1,129 @@
+"""An answer as HTML: two lists side by side, lines between them, and in words what moved.
+
+Every move has a symbol and a word beside its colour. All text that comes from outside is escaped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from math import exp
+
+from comparison import RankedItem, kind_of, moves, summary
+from recommender import Answer
+from title_search import words_of
+
+__all__ = ["AGAINST", "message", "render"]
+
+ALONE, WISHED = "the history alone", "the wish without “avoid”"
+AGAINST = (ALONE, WISHED)
+"""What the list with everything written can be held against."""
+
+
+def message(text: str) -> str:
+    """A line in place of lists."""
+    return f'<p class="m-message" role="status">{escape(text)}</p>'
+
+
+def render(answer: Answer, *, against: str = ALONE, log_probabilities: bool = True, link: str = "") -> str:
+    """Both lists of an answer, or the only one.
+
+    Args:
+        answer: of `Recommender.answer`.
+        against: one of `AGAINST`.
+        log_probabilities: whether scores are log-probabilities, for the legend.
+        link: address that leads back to this answer.
+    """
+    before = answer.wished if against == WISHED and answer.wished else answer.alone
+    title = WISHED if before is answer.wished else ALONE
+    left, right = ([], []) if before is None else moves(before, answer.full)
+    top = max(item.score for item in [*answer.full, *(before or [])])
+    lists = _list("With everything you wrote" if before else "Ranked for you", answer.full, right, top, "m-after")
+    if before is not None:
+        lists += _lines(before, answer.full) + _list(f"By {title}", before, left, top, "m-before")
+    unit = "log-probability" if log_probabilities else "scaled cosine"
+    beams = "every item scored" if answer.num_beams is None else f"{answer.num_beams} beams"
+    count = 1 + sum(part is not None for part in (answer.alone, answer.wished))
+    cost = f"{count} {'list' if count == 1 else 'lists'} in {1000 * answer.seconds:.0f} ms, {beams}. Scores: {unit}."
+    link = f' <a href="{escape(link)}" target="_blank">Link to this result</a>' if link else ""
+    rows = max(len(answer.full), len(before or []))
+    headline = f'<p class="m-summary">{escape(summary(right))}.</p>' if before else ""
+    return (
+        f'<div class="m-answer"><div role="status">{headline}{_kept_out(answer)}{_flat(before)}</div>'
+        f'<div class="m-lists{"" if before else " m-single"}" style="--rows: {rows}">'
+        f'{lists}</div><p class="m-cost">{escape(cost)}{link}</p></div>'
+    )
+
+
+def _list(title: str, items: Sequence[RankedItem], moved: Sequence[int | str], top: float, side: str) -> str:
+    lines = []
+    for place, item in enumerate(items):
+        kind = kind_of(moved[place]) if moved else "same"
+        bar = 100 * exp(item.score - top)
+        score = f"{item.score:.2f}".replace("-", "−")
+        lines.append(
+            f'<li class="m-item m-{kind}" data-item="{escape(item.item_id)}"><span class="m-place">{place + 1}</span>'
+            f'{_badge(moved[place]) if moved else ""}<div class="m-what">'
+            f'<span class="m-title" title="{escape(item.title)}">{escape(item.title)}</span>{_attributes(item)}</div>'
+            f'<span class="m-score">{score}<span class="m-bar" style="width: {bar:.0f}%" aria-hidden="true"></span>'
+            "</span></li>"
+        )
+    return f'<section class="{side}"><h2>{escape(title)}</h2><ol>{"".join(lines)}</ol></section>'
+
+
+def _attributes(item: RankedItem) -> str:
+    """Attributes, those marked that mention what is to be avoided; a title's mention stands before them."""
+    marked = [any(f" {word} " in f" {' '.join(words_of(text))} " for word in item.mentions) for text in item.attributes]
+    lines = [
+        f'<li class="m-mention">⚠ {escape(text)}</li>' if mark else f"<li>{escape(text)}</li>"
+        for text, mark in zip(item.attributes, marked, strict=True)
+    ]
+    if item.mentions and not any(marked):
+        lines.insert(0, f'<li class="m-mention">⚠ {escape(", ".join(item.mentions))}</li>')
+    return f'<ul title="{escape(", ".join(item.attributes))}">{"".join(lines)}</ul>' if lines else ""
+
+
+def _badge(move: int | str) -> str:
+    """Symbol and words for a move; the words of an arrow are for screen readers alone."""
+    kind = kind_of(move)
+    if kind in ("up", "down"):
+        symbol, places = "▲" if kind == "up" else "▼", abs(move)
+        words = f"{kind} {places} {'place' if places == 1 else 'places'}"
+        return f'<span class="m-move" aria-label="{words}" role="img">{symbol}&nbsp;{places}</span>'
+    symbol, text, words = {"same": ("=", "", "unmoved"), "new": ("★", "new", "new"), "dropped": ("✕", "out", "out")}[
+        kind
+    ]
+    return f'<span class="m-move" aria-label="{words}" role="img">{symbol}{f"&nbsp;{text}" if text else ""}</span>'
+
+
+def _lines(before: Sequence[RankedItem], after: Sequence[RankedItem]) -> str:
+    """One line per item that stands in both lists, from its place on the left to that on the right."""
+    place_of = {item.row: place for place, item in enumerate(after)}
+    _, moved = moves(before, after)
+    lines = "".join(
+        f'<line class="m-{kind_of(moved[place_of[item.row]])}" x1="0" x2="100" y1="{place + 0.5}" '
+        f'y2="{place_of[item.row] + 0.5}"/>'
+        for place, item in enumerate(before)
+        if item.row in place_of
+    )
+    height = max(len(before), len(after))
+    return f'<svg viewBox="0 0 100 {height}" preserveAspectRatio="none" aria-hidden="true">{lines}</svg>'
+
+
+def _kept_out(answer: Answer) -> str:
+    """How many items of each list mention what is to be avoided: a count, whatever the model makes of the sentence."""
+    if not answer.words:
+        return ""
+    lists = (("history alone", answer.alone), ("wish alone", answer.wished), ("with “avoid”", answer.full))
+    counts = [
+        f"{name} {sum(bool(item.mentions) for item in items)} of {len(items)}"
+        for name, items in lists
+        if items is not None
+    ]
+    return f'<p class="m-avoid">Items that mention {escape(", ".join(answer.words))}: {escape("; ".join(counts))}.</p>'
+
+
+def _flat(before: Sequence[RankedItem] | None) -> str:
+    if before is None or len(before) < 2 or len({item.score for item in before}) > 1:
+        return ""
+    return '<p class="m-avoid">Without a preference this model scores all items alike.</p>'

@@ -1,0 +1,272 @@
+"""A saved model with its items, asked twice at once: with what a person wrote, and without.
+
+Any model of the library serves, from a folder or the Hub. With the package installed its own code runs; without it, as
+in a Space, the code that the model's repository carries, if that is trusted.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from comparison import RankedItem
+from showcase_file import SHOWCASE_FILE, Showcase, draw_shoppers, read_showcase
+from title_search import TitleSearch, words_of
+from transformers import AutoModel, AutoProcessor
+from transformers.utils import cached_file
+from wording import avoid_sentence, telling_words, wish_sentences
+
+try:
+    import modeling_mender
+except ModuleNotFoundError as missing:
+    if missing.name != "modeling_mender":
+        raise
+    modeling_mender = None
+
+__all__ = ["Answer", "ModelError", "Recommender", "load_recommender"]
+
+TRAIN = "train one with `make demo`, or pass --model with a folder that save_pretrained wrote or a Hub id"
+TRUST = "MENDER_TRUST_REMOTE_CODE"
+
+
+class ModelError(ValueError):
+    """A model that cannot be shown; the message says why and what to do, in one line."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Lists for one request, best item first.
+
+    Attributes:
+        alone: by the history alone; `None` where there is no history to go by, or nothing was written.
+        wished: with the wish, but nothing to avoid; `None` where that is one of the other two.
+        full: with everything that was written.
+        words: words of what is to be avoided that some items, but not too many, mention.
+        read: what the model was given, as text.
+        num_beams: prefixes kept per level; `None` for models that score every item.
+        seconds: for all lists together.
+    """
+
+    alone: list[RankedItem] | None
+    wished: list[RankedItem] | None
+    full: list[RankedItem]
+    words: list[str]
+    read: str
+    num_beams: int | None
+    seconds: float
+
+
+class Recommender:
+    """Model, processor and what is known of items and shoppers.
+
+    Args:
+        name: what people call the model.
+        model: with `recommend`.
+        processor: the one saved with it.
+        showcase: attributes, shoppers and sentences; shoppers are drawn from the model where it has none.
+
+    Raises:
+        ModelError: if model and processor do not belong together or cannot recommend.
+    """
+
+    def __init__(self, name: str, model: Any, processor: Any, showcase: Showcase) -> None:
+        for part, value, method in (("model", model, "recommend"), ("processor", processor, "decode_items")):
+            if not hasattr(value, method):
+                raise ModelError(f"{name} is no recommender: its {part} is a {type(value).__name__}; {TRAIN}")
+        count = len(processor.item_ids)
+        rows = getattr(getattr(model, "item_codes", None), "shape", [count])[0]
+        if not count or rows != count:
+            raise ModelError(
+                f"{name} has {rows} items in its model and {count} in items.json; save model and processor together"
+            )
+        self.name, self.model, self.processor, self.showcase = name, model.eval(), processor, showcase
+        self.titles = TitleSearch(processor.titles)
+        texts = [" ".join((title, *self.attributes(row))) for row, title in enumerate(processor.titles)]
+        self._texts = [f" {' '.join(words_of(text))} " for text in texts]
+        self._words = Counter(word for text in self._texts for word in set(text.split()))
+        self._phrases = {" ".join(words_of(phrase)) for phrases in showcase.attributes.values() for phrase in phrases}
+        self.shoppers = showcase.shoppers
+        self.shoppers_are_real = bool(self.shoppers)
+        if not self.shoppers and self.reads_history:
+            self.shoppers = draw_shoppers(self._next_items, processor.item_ids, count=6, length=6)
+
+    @property
+    def num_items(self) -> int:
+        """Items of the catalogue."""
+        return len(self.processor.item_ids)
+
+    @property
+    def reads_preference(self) -> bool:
+        """Whether what people write reaches the model."""
+        return self.processor.preference == "text" and self.processor.history != "rows"
+
+    @property
+    def reads_history(self) -> bool:
+        """Whether the history reaches the model."""
+        return self.processor.history != "none"
+
+    @property
+    def uses_beams(self) -> bool:
+        """Whether items are found by beam search; other models score every item."""
+        return hasattr(self.model, "catalogue")
+
+    @property
+    def scores_are_log_probabilities(self) -> bool:
+        """Whether scores are log-probabilities; text retrieval's are scaled cosines."""
+        return self.model.config.model_type != "mender_text_retrieval"
+
+    def attributes(self, row: int) -> tuple[str, ...]:
+        """Phrases about an item, perhaps none."""
+        return self.showcase.attributes.get(self.processor.item_ids[row], ())
+
+    def title(self, item_id: str) -> str:
+        """Title of an item id."""
+        return self.processor.titles[self.processor.rows([item_id])[0]]
+
+    def answer(
+        self, history: Sequence[str], wish: str = "", avoid: str = "", *, k: int = 10, num_beams: int = 30
+    ) -> Answer:
+        """Ranked items with and without what was written; items of the history are left out.
+
+        All lists come from one batch, so that they differ in nothing but the text.
+
+        Args:
+            history: item ids, oldest first.
+            wish: preferences, one per line.
+            avoid: what is to be kept out; becomes a sentence that says so, after the wish.
+            k: items per list.
+            num_beams: prefixes kept per level; raised to k where it is less.
+
+        Raises:
+            ValueError: if there is neither a history nor a text.
+        """
+        wishes, refusal = wish_sentences(wish), avoid_sentence(avoid)
+        if not self.reads_preference:
+            wishes, refusal = [], ""
+        full = [*wishes, *([refusal] if refusal else [])]
+        has_history = bool(history) and self.reads_history
+        if not full and not has_history:
+            needed = "choose a shopper or add items" if not self.reads_preference else "write what you want"
+            raise ValueError(f"Nothing to go by yet: {needed}.")
+        asked = {"full": full}
+        if full and has_history:
+            asked["alone"] = []
+        if refusal and wishes:
+            asked["wished"] = wishes
+        beams = max(num_beams, k) if self.uses_beams else None
+        started = time.perf_counter()
+        ranked = self._rank(list(asked.values()), history, k, beams)
+        seconds = time.perf_counter() - started
+        words = telling_words(refusal, self._phrases, self._words.__getitem__, self.num_items)
+        lists = {name: self._items(*one, words) for name, one in zip(asked, ranked, strict=True)}
+        return Answer(
+            alone=lists.get("alone"),
+            wished=lists.get("wished"),
+            full=lists["full"],
+            words=words,
+            read=self._read(full, history),
+            num_beams=beams,
+            seconds=seconds,
+        )
+
+    def _rank(
+        self, texts: Sequence[Sequence[str]], history: Sequence[str], k: int, beams: int | None
+    ) -> list[tuple[list[int], list[float]]]:
+        """Rows and scores for one history and several texts."""
+        inputs = self.processor(list(texts), [list(history)] * len(texts)).to(self.model.device)
+        found = self.model.recommend(**inputs, k=k, num_beams=beams, exclude=self.processor.rows(history))
+        kept = found.rows >= 0
+        return [
+            (rows[there].tolist(), scores[there].tolist())
+            for rows, scores, there in zip(found.rows, found.scores, kept, strict=True)
+        ]
+
+    def _items(self, rows: Sequence[int], scores: Sequence[float], words: Sequence[str]) -> list[RankedItem]:
+        return [
+            RankedItem(
+                row=row,
+                item_id=self.processor.item_ids[row],
+                title=self.processor.titles[row],
+                attributes=self.attributes(row),
+                score=score,
+                mentions=tuple(word for word in words if f" {word} " in self._texts[row]),
+            )
+            for row, score in zip(rows, scores, strict=True)
+        ]
+
+    def _next_items(self, histories: list[list[str]]) -> list[list[str]]:
+        texts = [[] for _ in histories]
+        inputs = self.processor(texts, histories).to(self.model.device)
+        seen = [self.processor.rows(history) for history in histories]
+        if len(seen[0]) >= self.num_items:
+            return [[] for _ in histories]
+        found = self.model.recommend(**inputs, k=min(3, self.num_items - len(seen[0])), exclude=seen)
+        return [self.processor.ids(rows) for rows in found.rows]
+
+    def _read(self, sentences: Sequence[str], history: Sequence[str]) -> str:
+        """What reached the model: the sentences, and as much of the history as fits."""
+        parts = [f"“{sentence}”" for sentence in sentences]
+        if self.reads_history and history:
+            rows = self.processor.rows(history)
+            preference = ". ".join(sentence.rstrip(".") for sentence in sentences)
+            whole = self.processor.render(preference, rows)
+            # The oldest items are left out where the input is full: the fewest latest ones that give the same input.
+            count = next(n for n in range(len(rows) + 1) if self._renders(preference, rows[len(rows) - n :], whole))
+            form = {"titles": "titles", "codes": "semantic IDs", "rows": "item numbers"}
+            form = form.get(self.processor.history, "cached vectors of their titles")
+            latest = "all" if count == len(rows) else f"the latest {count} of"
+            parts.append(f"{latest} {len(rows)} items of the history, as {form}")
+        return "; ".join(parts)
+
+    def _renders(self, preference: str, rows: Sequence[int], whole: Sequence[int]) -> bool:
+        if not preference and not rows and self.reads_preference:
+            return False  # nothing at all cannot be rendered
+        return self.processor.render(preference, rows) == whole
+
+
+def load_recommender(name: str, *, trust_remote_code: bool = False) -> Recommender:
+    """The model that was saved in a folder, or lies on the Hub.
+
+    Args:
+        name: folder, or Hub id.
+        trust_remote_code: whether the code in its repository may run where the package is not installed.
+
+    Raises:
+        ModelError: if there is no such model, it is no recommender, or its code is not trusted.
+    """
+    folder = Path(name)
+    if folder.is_dir():
+        if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+            raise ModelError(
+                f"{name} holds an adapter alone; merge it with merge_and_unload() and save the whole model"
+            )
+        lacking = [file for file in ("config.json", "items.json") if not (folder / file).is_file()]
+        if lacking:
+            raise ModelError(f"no saved model in {name}: {lacking[0]} is missing; {TRAIN}")
+    elif not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        raise ModelError(f"there is no folder {name!r}; {TRAIN}")
+    if modeling_mender is None and not trust_remote_code:
+        raise ModelError(
+            f"the package modeling_mender is not installed; install it, or set {TRUST}=1 to run the code "
+            f"that {name} carries, once you have read it"
+        )
+    settings = {"trust_remote_code": True} if modeling_mender is None else {}
+    try:
+        model = AutoModel.from_pretrained(name, **settings)
+        processor = AutoProcessor.from_pretrained(name, **settings)
+        path = cached_file(name, SHOWCASE_FILE, _raise_exceptions_for_missing_entries=False)
+        showcase = read_showcase(path, getattr(processor, "item_ids", ()))
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        reason = reason if len(reason) < 200 else f"{reason[:200]}..."
+        where = "" if folder.is_dir() else "neither a folder here nor loadable from the Hub: "
+        raise ModelError(f"cannot load {name}: {where}{reason.rstrip('.')}; {TRAIN}") from error
+    if torch.cuda.is_available():
+        model = model.to("cuda")
+    return Recommender(name, model, processor, showcase)

@@ -1,0 +1,96 @@
+"""What is known of a saved model's items and shoppers beside titles: read from `showcase.json`, or made up.
+
+The examples write that file beside every model they save. A model that came without it shows titles alone, and its
+shoppers are drawn from the model itself: an item at random, then again and again one that the model thinks comes next.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+__all__ = ["SHOWCASE_FILE", "Sentence", "Shopper", "Showcase", "draw_shoppers", "read_showcase"]
+
+SHOWCASE_FILE = "showcase.json"
+
+
+@dataclass(frozen=True)
+class Shopper:
+    """Somebody with a history.
+
+    Attributes:
+        history: item ids, oldest first.
+        preference: what this person wants next, as the benchmark has it; empty where unknown.
+    """
+
+    history: tuple[str, ...]
+    preference: str = ""
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """Something to try: a wish, and perhaps what to avoid."""
+
+    preference: str
+    avoid: str = ""
+
+
+@dataclass(frozen=True)
+class Showcase:
+    """Attributes by item id, shoppers, and sentences to try."""
+
+    attributes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    shoppers: tuple[Shopper, ...] = ()
+    sentences: tuple[Sentence, ...] = ()
+
+
+def read_showcase(path: Path | None, known_ids: Sequence[str]) -> Showcase:
+    """The content of the file; items that the model does not know are left out.
+
+    Args:
+        path: of the file, or `None` where the model has none.
+        known_ids: ids of the model's items.
+
+    Raises:
+        ValueError: if the file is not what `save_showcase` writes.
+    """
+    if path is None:
+        return Showcase()
+    known = set(known_ids)
+    try:
+        content: dict[str, Any] = json.loads(Path(path).read_text("utf-8"))
+        attributes = {key: tuple(map(str, phrases)) for key, phrases in content["attributes"].items() if key in known}
+        shoppers = [
+            Shopper(tuple(item for item in entry["history"] if item in known), str(entry["preference"]))
+            for entry in content["shoppers"]
+        ]
+        sentences = [Sentence(str(entry["preference"]), str(entry["avoid"])) for entry in content["sentences"]]
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"{path} is no showcase ({type(error).__name__}: {error}); delete it, or write it anew with save_showcase"
+        ) from error
+    return Showcase(attributes, tuple(shopper for shopper in shoppers if shopper.history), tuple(sentences))
+
+
+def draw_shoppers(
+    next_items: Callable[[list[list[str]]], list[list[str]]], item_ids: Sequence[str], *, count: int, length: int
+) -> tuple[Shopper, ...]:
+    """Made-up shoppers, the same ones every time.
+
+    Args:
+        next_items: for several histories the ids of a few items that may come next, none of them in the history.
+        item_ids: ids of all items.
+        count: shoppers at most.
+        length: items of a history at most.
+    """
+    generator = random.Random(0)
+    histories = [[item] for item in generator.sample(list(item_ids), min(count, len(item_ids)))]
+    for _ in range(min(length, len(item_ids)) - 1):
+        for history, items in zip(histories, next_items(histories), strict=True):
+            if items:
+                history.append(generator.choice(items))
+    return tuple(Shopper(tuple(history)) for history in histories)

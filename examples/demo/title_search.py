@@ -1,0 +1,83 @@
+"""Search as you type over the titles of a catalogue, on the server: the browser only ever gets a handful of them.
+
+Titles become sorted words with the rows that hold them. What was typed is a list of word beginnings, all of which a
+title must have; a sorted vocabulary turns each into one range of words.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+__all__ = ["TitleSearch", "words_of"]
+
+LAST_CHARACTER = "\U0010ffff"
+
+
+def words_of(text: str) -> list[str]:
+    """Words in lower case, without accents.
+
+    >>> words_of("Crème brûlée (500 g)")
+    ['creme', 'brulee', '500', 'g']
+    """
+    if not text.isascii():
+        text = "".join(letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
+    return re.findall(r"\w+", text.casefold())
+
+
+class TitleSearch:
+    """Finds titles by the beginnings of their words.
+
+    Args:
+        titles: one per item row.
+
+    >>> TitleSearch(["Green Tea", "Teapot, green", "Mug"]).find("gre te")
+    [0, 1]
+    """
+
+    def __init__(self, titles: Sequence[str]) -> None:
+        rows_of: dict[str, list[int]] = {}
+        first: list[str] = []
+        for row, title in enumerate(titles):
+            words = words_of(title)
+            first.append(words[0] if words else "")
+            for word in dict.fromkeys(words):
+                rows_of.setdefault(word, []).append(row)
+        self._words = sorted(rows_of)
+        sizes = [len(rows_of[word]) for word in self._words]
+        self._ends = np.cumsum([0, *sizes])
+        self._rows = np.fromiter((row for word in self._words for row in rows_of[word]), np.int64, sum(sizes))
+        self._lengths = np.array([len(title) for title in titles], np.int64)
+        place = {word: index for index, word in enumerate(self._words)}
+        self._first = np.array([place.get(word, -1) for word in first], np.int64)
+
+    def find(self, query: str, limit: int = 8, exclude: Iterable[int] = ()) -> list[int]:
+        """Item rows of the best matches: those that begin with the first word typed, then the shortest.
+
+        Args:
+            query: beginnings of words, in any order. Without a letter or digit nothing is found.
+            limit: rows at most.
+            exclude: rows that are not wanted.
+        """
+        beginnings = words_of(query)
+        if not beginnings:
+            return []
+        ranges = [self._range(word) for word in beginnings]
+        rows = np.setdiff1d(self._rows_in(*ranges[0]), np.fromiter(exclude, np.int64))
+        for low, high in ranges[1:]:
+            rows = np.intersect1d(rows, self._rows_in(low, high), assume_unique=True)
+        low, high = ranges[0]
+        opens = (self._first[rows] >= low) & (self._first[rows] < high)
+        best = np.lexsort((rows, self._lengths[rows], ~opens))[:limit]
+        return rows[best].tolist()
+
+    def _range(self, beginning: str) -> tuple[int, int]:
+        return bisect_left(self._words, beginning), bisect_left(self._words, beginning + LAST_CHARACTER)
+
+    def _rows_in(self, low: int, high: int) -> np.ndarray:
+        """Distinct rows of a range of words, sorted."""
+        return np.unique(self._rows[self._ends[low] : self._ends[high]])

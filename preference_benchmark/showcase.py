@@ -1,0 +1,113 @@
+"""What a page needs to show a model to people: attributes of items, a few shoppers, sentences to try.
+
+One small JSON file beside a saved model, `showcase.json`:
+
+    {"attributes": {item id: [phrases]}, "shoppers": [{"history": [item ids], "preference": text}],
+     "sentences": [{"preference": text, "avoid": text}]}
+
+Shoppers come from the test split and carry no user ids.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from datasets import Dataset
+
+from preference_benchmark.sentiment import NEGATIVE, preference_polarity
+
+__all__ = ["SHOWCASE_FILE", "save_showcase", "showcase"]
+
+SHOWCASE_FILE = "showcase.json"
+MAX_ATTRIBUTES = 6
+
+
+def save_showcase(folder: str | Path, items: Dataset, examples: Dataset) -> Path:
+    """Write `showcase.json` into the folder of a saved model, whole or not at all.
+
+    Args:
+        folder: where the model was saved.
+        items: the benchmark's items.
+        examples: of the test split; matched without looking at the target ("last"), where there is a choice.
+    """
+    target = Path(folder) / SHOWCASE_FILE
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = target.with_suffix(".tmp")
+    unfinished.write_text(json.dumps(showcase(items, examples), ensure_ascii=False), "utf-8")
+    unfinished.replace(target)
+    return target
+
+
+def showcase(items: Dataset, examples: Dataset, *, shoppers: int = 12, sentences: int = 6) -> dict[str, Any]:
+    """The content of the file.
+
+    Args:
+        items: the benchmark's items: item_id, and aspects where the source knows any.
+        examples: of the test split.
+        shoppers: users at most, with histories from long to short, no two with the same latest item or preference.
+        sentences: preferences at most to try on anybody, half of them with what the same person wants to avoid.
+    """
+    aspects = items["aspects"][:] if "aspects" in items.column_names else [[]] * len(items)
+    return {
+        "attributes": {
+            item_id: list(phrases)[:MAX_ATTRIBUTES]
+            for item_id, phrases in zip(items["item_id"][:], aspects, strict=True)
+            if phrases
+        },
+        "shoppers": _shoppers(examples, shoppers),
+        "sentences": _sentences(examples, sentences),
+    }
+
+
+def _shoppers(examples: Dataset, limit: int) -> list[dict[str, Any]]:
+    length = pl.col("history").list.len()
+    rows = _axis(examples, "recommendation").filter(length > 0)
+    rows = rows.sort(length, "user_id", descending=[True, False], maintain_order=True)
+    latest, text = pl.col("history").list.last(), pl.col("preferences").list.first()
+    rows = rows.select("history", latest=latest, preference=text)
+    for column in ("latest", "preference"):
+        rows = rows.unique(column, keep="first", maintain_order=True)
+    return _spread(rows, limit).select("history", "preference").to_dicts()
+
+
+def _sentences(examples: Dataset, limit: int) -> list[dict[str, str]]:
+    """Wishes that lead away from a history, spread over all there are; half of them with something to avoid."""
+    wishes = _axis(examples, "coarse_grained_steering")["preferences"].list.first().unique().sort()
+    both = _wishes_with_refusals(_axis(examples, "history_consolidation")["preferences"])
+    pairs = both.head(min(limit // 2, both.height)).to_dicts()
+    alone = limit - len(pairs)
+    spread = _spread(wishes.to_frame("text"), alone)["text"]
+    return [{"preference": text, "avoid": ""} for text in spread] + pairs
+
+
+def _wishes_with_refusals(written: pl.Series) -> pl.DataFrame:
+    """What one person wants and does not want, as pairs; those with most words in common first."""
+    texts = written.to_frame("text").with_row_index("user").explode("text").drop_nulls().unique(maintain_order=True)
+    texts = texts.with_columns(
+        negative=preference_polarity(texts["text"]) == NEGATIVE,
+        words=pl.col("text").str.to_lowercase().str.extract_all(r"\w{4,}").list.unique(),
+    )
+    wanted, refused = texts.filter(~pl.col("negative")), texts.filter("negative")
+    pairs = wanted.join(refused, on="user", suffix="_refused").with_columns(
+        shared=pl.col("words").list.set_intersection("words_refused").list.sort()
+    )
+    order = [pl.col("shared").list.len(), "text", "text_refused"]
+    pairs = pairs.sort(order, descending=[True, False, False], maintain_order=True)
+    pairs = pairs.with_columns(pl.col("shared").list.join(" "))
+    for column in ("shared", "text", "text_refused"):
+        pairs = pairs.unique(column, keep="first", maintain_order=True)
+    return pairs.select(preference="text", avoid="text_refused")
+
+
+def _axis(examples: Dataset, name: str) -> pl.DataFrame:
+    axes = examples.features["axis"]
+    place = axes.str2int(name) if name in axes.names else -1
+    return examples.to_polars().filter(pl.col("axis") == place)
+
+
+def _spread(rows: pl.DataFrame, limit: int) -> pl.DataFrame:
+    """At most `limit` rows, evenly spaced."""
+    return rows.gather_every(max(1, len(rows) // max(1, limit))).head(limit)
