@@ -5,7 +5,7 @@
     python examples/01_quickstart.py --source table --data path/to/your/data  # or on yours
 
 1. Read items and interactions.   2. Write preferences and build the five axes.   3. Give every item a semantic ID.
-4. Train Mender.   5. Measure it against popularity and against itself with other people's preferences.
+4. Train a preset.   5. Measure it against popularity and against itself with other people's preferences.
 6. Save it and steer one user's recommendations with three different sentences.
 
 Everything is saved under outputs/quickstart/ (or --output): the model, the table as PNG and JSON.
@@ -31,13 +31,16 @@ from mender.evaluation import KS, sample
 from mender.metric import metric_folder
 from mender.report import Score, draw, print_table, save_json
 from modeling_mender import (
-    EncoderStates,
     MenderCollator,
     MenderForGenerativeRetrieval,
     MenderProcessor,
     MenderTrainer,
-    MenderTrainingArguments,
+    Method,
+    build_method,
+    load_preset,
+    make_trainer,
     prepare_examples,
+    preset_names,
     select_axes,
 )
 from preference_benchmark.builder import Benchmark, build_benchmark
@@ -47,7 +50,8 @@ from preference_benchmark.showcase import save_showcase
 from preference_benchmark.sources import SOURCES, read_source
 from preference_benchmark.tables import Tables
 
-TRAINING_AXES = ("recommendation", "fine_grained_steering", "coarse_grained_steering", "sentiment_following")
+# The presets that a preference steers; the others are for comparison (examples/02_train.py).
+LEARNERS = tuple(name for name in preset_names() if name.startswith("mender-"))
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -59,11 +63,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--items", type=int, default=240, help="items of the corner shop")
     parser.add_argument("--output", type=Path, default=Path("outputs/quickstart"))
     parser.add_argument("--encoder", help="name or folder of a text encoder; default: all-MiniLM-L6-v2")
-    parser.add_argument("--epochs", type=float, default=8)
-    parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--learning-rate", type=float, default=2e-3)
-    parser.add_argument("--layers", type=int, default=3, help="layers of the decoder")
-    parser.add_argument("--max-length", type=int, default=96, help="tokens of preference and history together")
+    parser.add_argument("--preset", default="mender-fid", choices=[*LEARNERS], help="how the model reads and trains")
+    parser.add_argument("--epochs", type=float, default=10)
     parser.add_argument("--eval-limit", type=int, default=200, help="test examples (or pairs) per axis at most")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
@@ -95,19 +96,24 @@ def main() -> None:
     print(benchmark.report)
 
     announce("3. Semantic IDs", started)
-    catalogue = codes_of(torch.from_numpy(embedder.encode(tables.items["text"])), arguments.seed).catalogue
+    codes = codes_of(torch.from_numpy(embedder.encode(tables.items["text"])), arguments.seed)
 
     announce("4. Training", started)
-    processor = MenderProcessor.from_encoder_pretrained(
-        encoder, tables.items.select("item_id", "title").to_dict(as_series=False), max_length=arguments.max_length
+    preset = load_preset(arguments.preset, training={"num_train_epochs": arguments.epochs})
+    print(f"{preset.name}: {preset.summary}")
+    method = build_method(
+        preset,
+        tables.items.select("item_id", "title", "text").to_dict(as_series=False),
+        encoder=encoder,
+        catalogue=codes.catalogue,
+        codebooks=codes.codebooks,
     )
-    decoder = {"num_layers": arguments.layers, "num_heads": 4, "d_kv": 32, "d_ff": 512}
-    model = MenderForGenerativeRetrieval.from_encoder_pretrained(encoder, catalogue, decoder=decoder)
-    trainer = train(model, processor, benchmark, arguments)
+    trainer = train(method, benchmark, arguments.seed)
+    model, processor = method.plain_model().eval(), method.processor
 
     announce("5. Evaluation", started)
     scores = measure(trainer, processor, tables, benchmark, arguments)
-    title = f"{arguments.source}: {len(catalogue):,} items, {tables.interactions['user_id'].n_unique():,} users"
+    title = f"{arguments.source}: {len(tables.items):,} items, {tables.interactions['user_id'].n_unique():,} users"
     print_table(scores, KS, title)
 
     announce("6. Saving and steering", started)
@@ -130,53 +136,17 @@ def announce(step: str, started: float) -> None:
     Console(width=120).rule(f"{step}  [{time.perf_counter() - started:.0f} s]", align="left")
 
 
-def train(
-    model: MenderForGenerativeRetrieval, processor: MenderProcessor, benchmark: Benchmark, arguments: argparse.Namespace
-) -> MenderTrainer:
-    """Train the decoder on cached encoder states; keep the weights with the best validation loss."""
-    examples = benchmark.examples["oracle"]
-    features = {
-        "train": prepare_examples(select_axes(examples["train"], dict.fromkeys(TRAINING_AXES, 1.0)), processor),
-        "validation": prepare_examples(select_axes(examples["validation"], {"recommendation": 1.0}), processor),
-    }
+def train(method: Method, benchmark: Benchmark, seed: int) -> MenderTrainer:
+    """Train on every axis that the preset names; keep the weights with the best NDCG@10 on validation examples."""
+    # The decoder's matrices are too small to share: on a busy machine two threads wait for each other.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="mender-") as scratch:
-        inputs = [ids for part in features.values() for ids in part["input_ids"]]
-        states = EncoderStates.build(model, inputs, Path(scratch) / "states")
-        settings = MenderTrainingArguments(
-            output_dir=scratch,
-            num_train_epochs=arguments.epochs,
-            per_device_train_batch_size=arguments.batch_size,
-            per_device_eval_batch_size=64,
-            learning_rate=arguments.learning_rate,
-            lr_scheduler_type="cosine",
-            warmup_steps=0.1,
-            weight_decay=0.035,
-            eval_strategy="epoch",
-            prediction_loss_only=True,
-            save_strategy="best",
-            metric_for_best_model="eval_loss",
-            load_best_model_at_end=True,
-            save_only_model=True,
-            save_total_limit=1,
-            logging_strategy="epoch",
-            report_to="none",
-            seed=arguments.seed,
-        )
-        trainer = MenderTrainer(
-            model=model,
-            args=settings,
-            data_collator=MenderCollator(processor, model, states),
-            train_dataset=features["train"],
-            eval_dataset=features["validation"],
-        )
-        # The decoder's matrices are too small to share: on a busy machine two threads wait for each other.
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
+        trainer = make_trainer(method, benchmark.examples["oracle"], scratch, seed=seed, validation_limit=200)
         trainer.train()
-        torch.set_num_threads(threads)
+    torch.set_num_threads(threads)
     # In these data sets nobody buys an item twice: neither Mender nor popularity returns what a history holds.
-    trainer.data_collator = MenderCollator(processor, model, exclude_seen=True)
-    trainer.args.prediction_loss_only = False
+    trainer.data_collator = MenderCollator(method.processor, method.model, exclude_seen=True)
     return trainer
 
 
