@@ -2,6 +2,7 @@
 
     python benchmarks/training.py                 # training: samples/s and peak memory
     python benchmarks/training.py --requests      # requests: from input ids to ten items
+    python benchmarks/training.py --padding       # how much of a batch is padding, by the way it is made up
 
 Texts have realistic lengths (log-normal, 147 tokens on average); a history is 20 items with titles of 12 tokens.
 Alternatives run in turn within one process and medians over the rounds are compared, so that a busy machine slows
@@ -267,6 +268,39 @@ def measure_requests(rounds: int) -> dict[str, dict[str, float]]:
     return {name: {"ms": 1000 * float(np.median(values)), "seconds": values} for name, values in seconds.items()}
 
 
+def padding_shares(examples: int = 20_000) -> dict[str, dict[str, float]]:
+    """Share of padding among the tokens of an epoch, by batch size and way to make batches up.
+
+    The share left by grouping is also the most that packing several texts into one row could still save.
+    """
+    generator = np.random.default_rng(0)
+    lengths = token_lengths(examples, generator)
+    shares = {}
+    for batch in (8, 64, 128):
+        orders = {
+            "padded to 512": None,
+            "padded to the longest, shuffled": generator.permutation(examples),
+            "padded to the longest, grouped by length": length_grouped_order(lengths, batch, 0, 0),
+        }
+        shares[str(batch)] = {}
+        for name, order in orders.items():
+            tokens = PADDED * examples
+            if order is not None:
+                starts = np.arange(0, examples, batch)
+                sizes = np.diff([*starts, examples])
+                tokens = int((np.maximum.reduceat(lengths[order], starts) * sizes).sum())
+            shares[str(batch)][name] = 1 - lengths.sum() / tokens
+    return shares
+
+
+def show_padding(shares: dict[str, dict[str, float]]) -> None:
+    """Print the table of paddings."""
+    table = Table("batch", *next(iter(shares.values())), title="Padding among all tokens")
+    for batch, found in shares.items():
+        table.add_row(batch, *(f"{share:.1%}" for share in found.values()))
+    Console(width=120).print(table)
+
+
 def show_training(found: dict[str, dict[str, float]], memory: dict[str, float]) -> None:
     """Print the training table."""
     table = Table(title="Training, MiniLM and the paper's decoder")
@@ -304,6 +338,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--requests", action="store_true", help="measure requests instead of training")
+    parser.add_argument("--padding", action="store_true", help="measure padding instead of training")
     parser.add_argument("--no-memory", action="store_true", help="leave the memory column out")
     parser.add_argument("--output", type=Path, help="write the figures as JSON")
     parser.add_argument("--memory-of", choices=list(ALTERNATIVES), help=argparse.SUPPRESS)
@@ -313,7 +348,10 @@ def main() -> None:
     if arguments.memory_of:
         print(own_memory(arguments.memory_of, arguments.batch_size))
         return
-    if arguments.requests:
+    if arguments.padding:
+        found = padding_shares()
+        show_padding(found)
+    elif arguments.requests:
         found = measure_requests(10 * arguments.rounds)
         show_requests(found)
     else:
