@@ -17,10 +17,14 @@ from mender.evaluation import read_json
 from mender.terminal import run_script
 
 
-def main(runs: list[Path], reference: str | None = None, output: Path = Path("outputs/comparison")) -> None:
+def main(
+    runs: list[Path], reference: str | None = None, metric: str = "recall@10", output: Path = Path("outputs/comparison")
+) -> None:
     """Read, compare, print, draw."""
     with user_errors():
-        comparison = compare({folder: read_json(folder / "five_axes.json") for folder in runs}, reference)
+        comparison = compare(
+            {folder: read_json(folder / "five_axes.json") for folder in runs}, reference, metric=metric
+        )
     print_comparison(comparison)
     output.mkdir(parents=True, exist_ok=True)
     draw_stars(comparison, output / "stars.png")

@@ -19,9 +19,11 @@ from rich.table import Table
 
 from mender.report import LABELS
 
-__all__ = ["Comparison", "compare", "draw_stars", "print_comparison", "save_comparison"]
+__all__ = ["METRICS", "Comparison", "compare", "draw_stars", "print_comparison", "save_comparison"]
 
-K = 10
+METRICS = ("recall@5", "recall@10", "ndcg@5", "ndcg@10")
+"""What examples can be compared by; sentiment pairs are compared by m@k with the same k."""
+
 KEYS = ["matching", "condition", "axis", "user_id", "target", "pair_id", "occurrence"]
 COST_NAMES = ("trained", "parameters", "samples_per_second", "request_ms", "users_per_second")
 
@@ -31,7 +33,7 @@ class Cell:
     """One method on one row of the table.
 
     Attributes:
-        value: recall@10, or m@10 on sentiment pairs; mean over examples and seeds.
+        value: the metric, or m@k on sentiment pairs; mean over examples and seeds.
         low: lower end of its bootstrap 95% interval.
         high: upper end.
         n: examples, or pairs.
@@ -60,6 +62,7 @@ class Comparison:
     Attributes:
         source: the benchmark.
         reference: the method others are compared with.
+        metric: one of `METRICS`.
         cells: by row label, then by method.
         costs: by method: parameters, training samples/s, request time; medians over seeds.
         runs: seed, commit and command of every run.
@@ -67,6 +70,7 @@ class Comparison:
 
     source: str
     reference: str
+    metric: str = "recall@10"
     cells: dict[str, dict[str, Cell]] = field(default_factory=dict)
     costs: dict[str, dict[str, float]] = field(default_factory=dict)
     runs: list[dict[str, Any]] = field(default_factory=list)
@@ -77,17 +81,26 @@ class Comparison:
         return list(self.costs)
 
 
-def compare(runs: Mapping[Path, Mapping[str, Any]], reference: str | None = None, resamples: int = 2000) -> Comparison:
+def compare(
+    runs: Mapping[Path, Mapping[str, Any]],
+    reference: str | None = None,
+    resamples: int = 2000,
+    metric: str = "recall@10",
+) -> Comparison:
     """Compare runs on the examples that all of them were measured on.
 
     Args:
         runs: by folder, what its five_axes.json holds.
         reference: a method's name; default: the first run's.
         resamples: of the bootstrap.
+        metric: one of `METRICS`.
 
     Raises:
-        ValueError: if runs are of different benchmarks or examples, or the reference is not among them.
+        ValueError: if the metric is unknown, runs are of different benchmarks or examples, or the reference is not
+            among them.
     """
+    if metric not in METRICS:
+        raise ValueError(f"--metric {metric!r} is none of {', '.join(METRICS)}")
     settings = {folder: run["settings"] for folder, run in runs.items()}
     sources = sorted({str(own["source"]) for own in settings.values()})
     if len(sources) > 1:
@@ -97,10 +110,12 @@ def compare(runs: Mapping[Path, Mapping[str, Any]], reference: str | None = None
     if reference not in methods:
         raise ValueError(f"--reference {reference!r} is none of the methods {', '.join(methods)}")
     hits = {
-        method: _mean_over_seeds([_hits(folder) for folder, own in settings.items() if own["method"] == method])
+        method: _mean_over_seeds(
+            [_gains(folder, metric) for folder, own in settings.items() if own["method"] == method]
+        )
         for method in methods
     }
-    comparison = Comparison(sources[0], reference)
+    comparison = Comparison(sources[0], reference, metric)
     for method in methods:
         own = [run for run in settings.values() if run["method"] == method]
         flat = [{**run, **run.get("training", {})} for run in own]
@@ -125,12 +140,16 @@ def compare(runs: Mapping[Path, Mapping[str, Any]], reference: str | None = None
     return comparison
 
 
-def _hits(folder: Path) -> pl.DataFrame:
-    """Whether each example of a run succeeded: in the top 10; for a sentiment pair, and out of it when negative."""
+def _gains(folder: Path, metric: str) -> pl.DataFrame:
+    """What each example of a run adds to the metric; a sentiment pair: found when wanted, kept out when not."""
     ranks = pl.read_parquet(folder / "ranks.parquet")
-    hit = pl.col("rank").is_between(1, K)
+    name, k = metric.split("@")
+    hit = pl.col("rank").is_between(1, int(k))
+    gain = (
+        hit.cast(pl.Float64) if name == "recall" else pl.when(hit).then(1 / (pl.col("rank") + 1).log(2)).otherwise(0.0)
+    )
     paired = pl.col("pair_id") >= 0
-    single = ranks.filter(~paired).with_columns(hit=hit.cast(pl.Float64))
+    single = ranks.filter(~paired).with_columns(hit=gain)
     pairs = (
         ranks.filter(paired)
         .group_by("matching", "condition", "axis", "target", "pair_id", maintain_order=True)
@@ -180,7 +199,8 @@ def _cells(keys: pl.DataFrame, hits: dict[str, pl.DataFrame], reference: str, re
 
 def _rows(comparison: Comparison) -> list[list[str]]:
     """The table as text, header first."""
-    header = ["recall@10; m@10 of sentiment pairs", "n", *comparison.methods]
+    k = comparison.metric.split("@")[1]
+    header = [f"{comparison.metric}; m@{k} of sentiment pairs", "n", *comparison.methods]
     rows = [header]
     for label, cells in comparison.cells.items():
         best = max(cell.value for cell in cells.values())
@@ -237,7 +257,10 @@ def draw_stars(comparison: Comparison, path: Path) -> None:
     axes.set_yticks([0.25, 0.5, 0.75, 1.0], ["", "half", "", "best"], fontsize=8, color="grey")
     axes.set_ylim(0, 1.05)
     axes.tick_params(axis="x", pad=22)
-    axes.set_title(f"{comparison.source}: share of the best method's recall@10 (m@10 on sentiment pairs)", pad=34)
+    k = comparison.metric.split("@")[1]
+    axes.set_title(
+        f"{comparison.source}: share of the best method's {comparison.metric} (m@{k} on sentiment pairs)", pad=34
+    )
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=5, frameon=False)
     unfinished = path.with_name(path.name + ".tmp")
     figure.savefig(unfinished, format="png", dpi=130, bbox_inches="tight")
@@ -253,6 +276,7 @@ def save_comparison(comparison: Comparison, folder: Path) -> dict[str, Any]:
     record = {
         "source": comparison.source,
         "reference": comparison.reference,
+        "metric": comparison.metric,
         "cells": cells,
         "costs": comparison.costs,
         "runs": comparison.runs,

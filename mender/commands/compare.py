@@ -20,6 +20,7 @@ def compare(
         str | None, typer.Option(help="Method that others are compared with.", show_default="that of the first run")
     ] = None,
     output: Annotated[Path, typer.Option(help="Folder for the table and the plot.")] = Path("outputs/comparison"),
+    metric: Annotated[str, typer.Option(help="recall@5, recall@10, ndcg@5 or ndcg@10.")] = "recall@10",
     resamples: Annotated[int, typer.Option(min=1, help="Of the bootstrap.")] = 2000,
     as_json: options.Json = False,
 ) -> None:
@@ -35,7 +36,9 @@ def compare(
 
     with results(as_json) as show:
         with user_errors():
-            comparison = compare_runs({run: read_json(run / "five_axes.json") for run in runs}, reference, resamples)
+            comparison = compare_runs(
+                {run: read_json(run / "five_axes.json") for run in runs}, reference, resamples, metric
+            )
         print_comparison(comparison)
         output.mkdir(parents=True, exist_ok=True)
         draw_stars(comparison, output / "stars.png")

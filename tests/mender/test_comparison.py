@@ -94,3 +94,11 @@ def test_what_cannot_be_compared_is_refused(tmp_path):
     other = write_run(tmp_path / "c", "two", 0.3, pairs=((True, False),))
     with pytest.raises(ValueError, match="two lacks 2 of one's examples"):
         compare(read(one, other))
+
+
+def test_gains_by_rank_are_ndcg(tmp_path):
+    runs = read(write_run(tmp_path / "a", "one", 0.25))
+    assert compare(runs, metric="ndcg@10").cells["recommendation (oracle)"]["one"].value == pytest.approx(0.25 / 2)
+    assert compare(runs, metric="recall@5").cells["recommendation (oracle)"]["one"].value == pytest.approx(0.25)
+    with pytest.raises(ValueError, match="mrr@10"):
+        compare(runs, metric="mrr@10")
