@@ -82,6 +82,19 @@ def test_padding_and_company_change_nothing(method):
         torch.testing.assert_close(alone.scores[0], both.scores[user], atol=1e-5, rtol=1e-5)
 
 
+def test_a_large_batch_is_answered_like_one_user_at_a_time(method, monkeypatch):
+    """On a CPU encoders read large batches in groups; states that are looked up must come through that unchanged."""
+    monkeypatch.setattr("modeling_mender.grouped_encoding.TOKENS_AT_ONCE", 12)
+    wishes = ["find green tea", "mint", "avoid strong green tea", "find mint tea", "green", "find black tea"]
+    histories = [["i0", "i1"], ["i2"], [], ["i1", "i0", "i2"], ["i0"], []]
+    histories = [[method.processor.item_ids[int(name[1:])] for name in history] for history in histories]
+    together = method.model.recommend(**method.processor(wishes, histories), k=5)
+    for row, (wish, history) in enumerate(zip(wishes, histories, strict=True)):
+        alone = method.model.recommend(**method.processor(wish, history), k=5)
+        assert torch.equal(together.rows[row : row + 1], alone.rows)
+        torch.testing.assert_close(together.scores[row : row + 1], alone.scores, rtol=1e-4, atol=1e-4)
+
+
 def test_order_matters_and_generate_agrees(method):
     one, other = ["item-tea", "item-mug"], ["item-mug", "item-tea"]
     found = [method.model.recommend(**method.processor("find soap", history), k=8) for history in (one, other)]

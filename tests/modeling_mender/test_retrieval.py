@@ -196,6 +196,22 @@ def test_scores_follow_the_weights_as_they_change():
     torch.testing.assert_close(found.scores, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_scores_follow_an_optimizer_that_tells_no_version_counter():
+    model = tiny_model(random_catalogue(30, [4, 4, 4]))
+    inputs = random_inputs(2, 5)
+    model.recommend(**inputs)
+    model.train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.05, fused=True)
+    for _ in range(2):
+        model(**inputs, labels=model.item_tokens(torch.tensor([3, 8]))).loss.backward()
+        optimizer.step()
+        found = model.recommend(**inputs, k=30, num_beams="exact")
+        model.eval()
+        expected = brute_force_scores(model, inputs).sort(dim=1, descending=True).values
+        model.train()
+        torch.testing.assert_close(found.scores, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_bfloat16_agrees_within_its_precision():
     model = tiny_model(random_catalogue(30, [4, 4, 4]))
     inputs = random_inputs(3, 5)
