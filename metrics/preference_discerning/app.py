@@ -30,7 +30,6 @@ COLUMNS = {
     "sentiment": "sentiments",
     "pair_id": "pair_ids",
 }
-HEADERS = ["axis", "n", "k", "figure", "value", "low", "high"]
 AXES_EXAMPLE = """\
 {"prediction": ["i7", "i2", "i9"], "reference": "i2", "axis": "recommendation"}
 {"prediction": ["i3", "i8", "i1"], "reference": "i5", "axis": "recommendation"}
@@ -109,18 +108,22 @@ def score(
     return result, own
 
 
-def table(result: Mapping[str, float]) -> list[list[Any]]:
-    """One row per axis, cut-off and figure: value and interval, rounded to four places."""
-    rows = []
+def table(result: Mapping[str, float]) -> tuple[list[str], list[list[Any]]]:
+    """Header and rows: one row per axis and figure, one column per cut-off, each with its interval."""
+    cells: dict[tuple[str, str], dict[int, str]] = {}
     for name, value in result.items():
-        axis, _, figure = name.rpartition("/") if not name.endswith(("/low", "/high")) else ("", "", "")
+        axis, _, figure = name.rpartition("/")
         kind, at, k = figure.partition("@")
-        if not at:
-            continue
-        ends = (result.get(f"{name}/{end}") for end in ("low", "high"))
-        n = result[f"{axis}/n" if axis else "n"]
-        rows.append([axis or "all", n, int(k), kind, *("" if v is None else round(v, 4) for v in (value, *ends))])
-    return rows
+        if at:
+            ends = [result.get(f"{name}/{end}") for end in ("low", "high")]
+            interval = "" if None in ends else f" ({ends[0]:.3f}-{ends[1]:.3f})"
+            cells.setdefault((axis, kind), {})[int(k)] = f"{value:.3f}{interval}"
+    ks = sorted({k for row in cells.values() for k in row})
+    rows = [
+        [axis.replace("_", " ") or "all", result[f"{axis}/n" if axis else "n"], kind, *(row[k] for k in ks)]
+        for (axis, kind), row in cells.items()
+    ]
+    return ["axis", "n", "figure", *(f"@{k}" for k in ks)], rows
 
 
 def _from_json(text: str) -> list[Any]:
@@ -174,7 +177,8 @@ def _on_click(text: str, file: str | None, ks: str, confidence: float, resamples
         raise gr.Error(str(error), print_exception=False) from error
     count = len(next(iter(columns.values())))
     lines = [f"**{count:,} examples scored**, {confidence:.0%} intervals.", *(f"Note: {note}" for note in caught)]
-    return table(result), result, "\n\n".join(lines)
+    headers, rows = table(result)
+    return {"headers": headers, "data": rows}, result, "\n\n".join(lines)
 
 
 def _card() -> str:
@@ -192,15 +196,20 @@ with gr.Blocks(title="Preference Discerning") as demo:
     with gr.Row():
         with gr.Column(scale=3):
             examples = gr.Textbox(AXES_EXAMPLE, label="Examples", lines=8, max_lines=16, elem_id="examples")
-            upload = gr.File(label="or a file", file_types=[".jsonl", ".json", ".csv"], height=90)
+            upload = gr.File(label="or a file", file_types=[".jsonl", ".json", ".csv"], height=150)
         with gr.Column(scale=1, min_width=220):
             cutoffs = gr.Textbox("1, 3", label="k", info="cut-offs, parted by commas")
             level = gr.Slider(0.5, 0.99, 0.95, step=0.01, label="Confidence of the intervals")
             draws = gr.Slider(0, 5000, 1000, step=100, label="Bootstrap resamples", info="0: no intervals")
             button = gr.Button("Score", variant="primary", elem_id="score")
-    gr.Examples([[AXES_EXAMPLE, "1, 3"], [LISTS_EXAMPLE, "1, 2"]], [examples, cutoffs], label="Examples to start from")
+    gr.Examples(
+        [[AXES_EXAMPLE, "1, 3"], [LISTS_EXAMPLE, "1, 2"]],
+        [examples, cutoffs],
+        label="To start from",
+        example_labels=["axes, with a sentiment pair", "plain ranked lists"],
+    )
     note = gr.Markdown()
-    figures = gr.Dataframe(headers=HEADERS, label="Figures", interactive=False, wrap=True)
+    figures = gr.Dataframe(headers=["axis", "n", "figure"], label="Figures", interactive=False, wrap=True)
     with gr.Accordion("As JSON", open=False):
         raw = gr.JSON(label="what compute() returns")
     with gr.Accordion("The metric's card", open=False):

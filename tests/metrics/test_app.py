@@ -33,12 +33,15 @@ def test_the_examples_on_the_page_are_scored(app):
 
 def test_the_table_has_every_figure_with_its_interval(app):
     result, _ = app.score(app.read_examples(app.AXES_EXAMPLE), "1, 3", n_resamples=50)
-    rows = app.table(result)
+    headers, rows = app.table(result)
     figures = [name for name in result if "@" in name and not name.endswith(("/low", "/high"))]
-    assert len(rows) == len(figures) and all(len(row) == len(app.HEADERS) for row in rows)
-    assert ["recommendation", 2, 3, "recall", 0.5] == rows[4][:5] and rows[4][5] <= 0.5 <= rows[4][6]
+    assert headers == ["axis", "n", "figure", "@1", "@3"]
+    assert 2 * len(rows) == len(figures) and all(len(row) == len(headers) for row in rows)
+    ends = [result[f"recommendation/recall@3/{end}"] for end in ("low", "high")]
+    expected = ["recommendation", 2, "recall", "0.000 (0.000-0.000)", f"0.500 ({ends[0]:.3f}-{ends[1]:.3f})"]
+    assert rows[0] == expected
     plain, _ = app.score(app.read_examples(app.LISTS_EXAMPLE), "2", n_resamples=0)
-    assert app.table(plain)[0] == ["all", 3, 2, "recall", 0.6667, "", ""]
+    assert app.table(plain)[1][0] == ["all", 3, "recall", "0.667"]
 
 
 def test_every_form_reads_alike(app):
@@ -92,7 +95,9 @@ def test_a_client_and_a_file(app, tmp_path):
         figures, raw, note = client.predict(
             "", handle_file(str(tmp_path / "lists.jsonl")), "1, 2", 0.9, 0, api_name="/score"
         )
-        assert raw["n"] == 3 and figures["headers"] == app.HEADERS and "3 examples scored" in note
+        assert (
+            raw["n"] == 3 and figures["headers"] == ["axis", "n", "figure", "@1", "@2"] and "3 examples scored" in note
+        )
         with pytest.raises(AppError, match="there is nothing to score"):
             client.predict("", None, "1", 0.9, 0, api_name="/score")
     finally:
