@@ -34,6 +34,8 @@ def evaluate(
     Once as it is, and once with the preferences of other users. Leaves five_axes.png, five_axes.json and, for
     `mender compare`, ranks.parquet.
     """
+    import torch
+
     from mender.data import encoder_path, load_benchmark_data
     from mender.evaluation import check_items, evaluate_saved
     from mender.saved_models import load_saved
@@ -43,6 +45,7 @@ def evaluate(
         with user_errors():
             benchmark = load_benchmark_data(source, data, encoder_path(encoder), users=users, items=items)
             check_items(processor, benchmark, model)
+        torch.set_num_threads(1)  # as in training, so that request times compare
         if output is None:
             # Beside the model in the folder of its run; what comes from the Hub has none.
             folder = Path(model)
