@@ -128,6 +128,21 @@ def test_requests_that_cannot_be_answered(mender, trained, preset, request_, mes
     assert code == 2 and not out and err.count("\n") == 1 and message in err
 
 
+def test_a_card_gets_figures_lists_and_metadata(mender, trained):
+    model = trained / "mender-tok-seed0" / "model"
+    shown = ["--history", "tea", "--preference", "find soap", "--preference", "find lamp", "--license", "mit"]
+    code, out, err = mender("card", model, *shown, "--dataset", "org/words", "--name", "Words", "--json")
+    assert code == 0, err
+    assert json.loads(out) == {"card": str(model / "README.md"), "results": str(model.parent / "five_axes.json")}
+    text = (model / "README.md").read_text()
+    assert "license: mit" in text and "- org/words" in text and "# Words" in text and "recall@10" in text
+    assert '"find soap" | "find lamp"' in text
+    code, _, err = mender("card", model, "--results", model / "config.json")
+    assert code == 2 and "config.json holds no" in err
+    code, _, err = mender("card", "org/name")
+    assert code == 2 and "no folder 'org/name'" in err
+
+
 def test_a_run_is_told_from_its_model(mender, trained, word_shop, tiny_encoder):
     run = trained / "mender-tok-seed0"
     code, _, err = mender("recommend", run, "--preference", "tea")
@@ -161,8 +176,8 @@ def test_training_logs_to_tensorboard(mender, word_shop, tiny_encoder, tmp_path,
 def test_help_version_and_completion(mender, monkeypatch, capsys):
     assert mender("--version") == (0, f"mender {__version__}\n", "")
     code, out, _ = mender()
-    assert code == 2 and all(f"\n  {name} " in out for name in ("train", "evaluate", "recommend", "compare"))
-    for command in ("train", "evaluate", "recommend", "compare", "benchmark"):
+    assert code == 2 and all(f"\n  {name} " in out for name in ("train", "evaluate", "recommend", "compare", "card"))
+    for command in ("train", "evaluate", "recommend", "compare", "card", "benchmark"):
         try:
             assert mender(command, "--help")[0] == 0
         except SystemExit as stopped:  # argparse ends the process
