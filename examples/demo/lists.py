@@ -90,10 +90,10 @@ def _badge(move: int | str) -> str:
         symbol, places = "▲" if kind == "up" else "▼", abs(move)
         words = f"{kind} {places} {'place' if places == 1 else 'places'}"
         return f'<span class="m-move" aria-label="{words}" role="img">{symbol}&nbsp;{places}</span>'
-    symbol, text, words = {"same": ("=", "", "unmoved"), "new": ("★", "new", "new"), "dropped": ("✕", "out", "out")}[
+    symbol, words = {"same": ("=", "unmoved"), "new": ("★&nbsp;new", "new"), "dropped": ("✕&nbsp;out", "dropped out")}[
         kind
     ]
-    return f'<span class="m-move" aria-label="{words}" role="img">{symbol}{f"&nbsp;{text}" if text else ""}</span>'
+    return f'<span class="m-move" aria-label="{words}" role="img">{symbol}</span>'
 
 
 def _lines(before: Sequence[RankedItem], after: Sequence[RankedItem]) -> str:

@@ -298,4 +298,4 @@ def _shopper_choices(recommender: Recommender) -> list[tuple[str, int]]:
         (f"Shopper {place + 1}: {len(one.history)} items, lately {latest(one)}", place)
         for place, one in enumerate(recommender.shoppers)
     ]
-    return [*choices, ("Nobody yet: an empty history", NOBODY)]
+    return [*choices, ("Someone new: start with an empty history", NOBODY)]
