@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-sys.path += [str(HERE), str(HERE.parents[2] / "examples" / "demo"), str(HERE.parents[1] / "modeling_mender")]
+TESTS, ROOT = HERE.parents[1], HERE.parents[2]
+sys.path += map(str, (HERE, ROOT / "examples" / "demo", TESTS / "modeling_mender", TESTS / "hub"))
 
 
 @pytest.fixture(scope="session")
