@@ -1,12 +1,14 @@
 # `make demo` and `make test` both work as the first command on a fresh clone: each creates .venv when it is missing.
 PYTHON ?= python3
 VENV ?= .venv
+# Versions to install; empty for the newest there are.
+CONSTRAINTS ?= constraints.txt
 # One thread per process keeps small runs fast on shared machines; the demo uses every core.
 THREADS ?= 1
 
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo web test lint clean
+.PHONY: demo web test lint dist compat-oldest compat-newest clean
 
 demo: $(INSTALLED)
 	$(VENV)/bin/python examples/01_quickstart.py $(ARGS)
@@ -27,11 +29,23 @@ test: $(INSTALLED)
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .
 
-$(INSTALLED): setup.cfg pyproject.toml constraints.txt
+# Wheel and source distribution, under dist/.
+dist: $(INSTALLED)
+	$(VENV)/bin/python -m build
+
+# The tests with the oldest versions that setup.cfg allows, and with the newest there are, each in its own environment.
+compat-oldest:
+	$(MAKE) test VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt
+
+compat-newest:
+	$(MAKE) test VENV=.venv-newest CONSTRAINTS=
+
+$(INSTALLED): setup.cfg pyproject.toml $(CONSTRAINTS)
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --upgrade pip
-	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[offline,dev]"
+	$(VENV)/bin/python -m pip install --quiet $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS),--upgrade) \
+		--editable ".[offline,dev]"
 	touch $@
 
 clean:
-	rm -rf $(VENV) outputs build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-oldest .venv-newest outputs build dist *.egg-info .pytest_cache .ruff_cache

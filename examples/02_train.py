@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 from accelerate import PartialState
 
@@ -46,6 +47,7 @@ def main(
     method = new_method(chosen, benchmark, encoder, seed)
 
     output = Path("outputs") / source / f"{chosen.name}-seed{seed}"
+    torch.set_num_threads(1)  # for matrices this small, two threads wait for each other on a busy machine
     started = time.perf_counter()
     training = fit(method, benchmark, output / "checkpoints", seed=seed)
     if not PartialState().is_main_process:

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from mender import options
 from mender.cards import write_run_card
 from mender.data import encoder_path, load_benchmark_data
@@ -31,6 +33,7 @@ def main(
     eval_limit: options.EvalLimit = None,
 ) -> None:
     """The three steps."""
+    torch.set_num_threads(1)  # as in training, so that request times compare
     recommender, processor = load_saved(model)
     with user_errors():
         benchmark = load_benchmark_data(source, data, encoder_path(None), users=users, items=items)

@@ -9,6 +9,7 @@ import typer
 
 from mender import __version__
 from mender.commands.benchmark import benchmark
+from mender.commands.card import card
 from mender.commands.compare import compare
 from mender.commands.evaluate import evaluate
 from mender.commands.recommend import recommend
@@ -22,6 +23,7 @@ app.command()(train)
 app.command()(evaluate)
 app.command()(recommend)
 app.command()(compare)
+app.command()(card)
 # The benchmark has a command line of its own, help included.
 app.command(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},

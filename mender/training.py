@@ -7,7 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 import transformers
 import yaml
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
@@ -26,7 +25,15 @@ from modeling_mender import (
 from modeling_mender.presets import CONDITIONING
 from preference_benchmark.showcase import save_showcase
 
-__all__ = ["assignments", "check_report_to", "choose_preset", "fit", "new_method", "save_and_measure"]
+__all__ = [
+    "assignments",
+    "check_report_to",
+    "check_resumable",
+    "choose_preset",
+    "fit",
+    "new_method",
+    "save_and_measure",
+]
 
 
 def choose_preset(
@@ -92,14 +99,9 @@ def fit(
 
     Returns:
         What happened, for the record.
-
-    Raises:
-        ValueError: if there is no checkpoint to go on from.
     """
     if not method.preset.trained:
         return fit_without_gradient(method, data.examples["oracle"])
-    if resume and not list(folder.glob("checkpoint-*")):
-        raise ValueError(f"there is no checkpoint in {folder} to go on from; leave --resume out to start afresh")
     trainer = make_trainer(
         method,
         data.examples["oracle"],
@@ -109,11 +111,7 @@ def fit(
         cache=data.cache,
         **arguments,
     )
-    threads = torch.get_num_threads()
-    # These matrices are too small to share: on a busy machine two threads wait for each other.
-    torch.set_num_threads(1)
     done = trainer.train(resume_from_checkpoint=resume or None)
-    torch.set_num_threads(threads)
     return {
         "epochs": trainer.state.epoch,
         "steps": trainer.state.global_step,
@@ -168,6 +166,16 @@ def save_and_measure(
     record = write_results(output, scores, ranks, run, title)
     write_run_card(output / "model", model, method.processor, data, record)
     return record
+
+
+def check_resumable(folder: Path) -> None:
+    """Checks that there is something to go on from.
+
+    Raises:
+        ValueError: if no checkpoint lies in the folder.
+    """
+    if not list(folder.glob("checkpoint-*")):
+        raise ValueError(f"there is no checkpoint in {folder} to go on from; leave --resume out to start afresh")
 
 
 def check_report_to(names: Sequence[str]) -> None:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
+
+from peft import get_peft_model_state_dict
 
 from .atomic_files import write_text
 from .card_facts import CARD_FILE
@@ -93,7 +95,7 @@ def write_adapter_card(
     base = base_model or public_name(loaded_by)
     name, weights = model_name or card_name(folder, repo_id), card.weights(bool(results or training))
     sections = [
-        Section("about", _about(name, model, adapter, base or PurePath(loaded_by).name)),
+        Section("about", _about(name, model, adapter, base or (card_name(loaded_by) if loaded_by else "unknown"))),
         Section("use", _use(base or "path/to/the/base/model", repo_id or "path/to/this/folder")),
         *measured_sections(results, training, weights),
         Section("citation", CITATION),
@@ -109,11 +111,10 @@ def write_adapter_card(
 
 
 def _about(name: str, model: Any, adapter: Any, base: str) -> str:
-    trained, total = model.get_nb_trainable_parameters()
+    size = sum(value.numel() for value in get_peft_model_state_dict(model).values())
     whole = ", ".join(f"`{part}`" for part in adapter.modules_to_save or []) or "none"
     targets = adapter.target_modules
-    targets = targets if isinstance(targets, str) else ", ".join(sorted(targets))
-    size = f"{trained:,} of {total:,} parameters" if trained else f"beside {total:,} parameters in all"
+    targets = (targets if isinstance(targets, str) else ", ".join(sorted(targets))).replace("|", "\\|")
     return f"""\
 # {name}
 
@@ -122,11 +123,11 @@ and titles come from the base model and its processor.
 
 | | |
 |---|---|
-| base model | {base or "unknown"} |
+| base model | {base} |
 | kind | {adapter.peft_type.value}, rank {adapter.r}, alpha {adapter.lora_alpha}, dropout {adapter.lora_dropout} |
 | adapted modules | `{targets}` |
 | saved whole | {whole} |
-| trained | {size} |"""
+| size | {size:,} parameters |"""
 
 
 def _use(base: str, place: str) -> str:
@@ -145,7 +146,7 @@ found = model.recommend(**processor("Find tea with a malty brew"), k=5)
 print(processor.decode_items(found.rows[0]))
 ```
 
-- One step: `peft.AutoPeftModelForSeq2SeqLM.from_pretrained("{place}")` loads the base model as well, by the name or
-  path that it had when the adapter was trained.
+- In one step: `peft.AutoPeftModelForSeq2SeqLM.from_pretrained("{place}")` loads the base model as well, by the name
+  or path that it had when the adapter was trained.
 - To train on: `PeftModel.from_pretrained(base, "{place}", is_trainable=True)`.
 - To serve or share a whole model: `model.merge_and_unload().save_pretrained(...)`, and the processor beside it."""

@@ -46,11 +46,13 @@ def render(answer: Answer, *, against: str = ALONE, log_probabilities: bool = Tr
     count = 1 + sum(part is not None for part in (answer.alone, answer.wished))
     cost = f"{count} {'list' if count == 1 else 'lists'} in {1000 * answer.seconds:.0f} ms, {beams}. Scores: {unit}."
     link = f' <a href="{escape(link)}" target="_blank">Link to this result</a>' if link else ""
+    shape = "" if before else " m-single"
+    shape += "" if any(item.attributes for item in [*answer.full, *(before or [])]) else " m-plain"
     rows = max(len(answer.full), len(before or []))
     headline = f'<p class="m-summary">{escape(summary(right))}.</p>' if before else ""
     return (
         f'<div class="m-answer"><div role="status">{headline}{_kept_out(answer)}{_flat(before)}</div>'
-        f'<div class="m-lists{"" if before else " m-single"}" style="--rows: {rows}">'
+        f'<div class="m-lists{shape}" style="--rows: {rows}">'
         f'{lists}</div><p class="m-cost">{escape(cost)}{link}</p></div>'
     )
 
@@ -90,10 +92,10 @@ def _badge(move: int | str) -> str:
         symbol, places = "▲" if kind == "up" else "▼", abs(move)
         words = f"{kind} {places} {'place' if places == 1 else 'places'}"
         return f'<span class="m-move" aria-label="{words}" role="img">{symbol}&nbsp;{places}</span>'
-    symbol, text, words = {"same": ("=", "", "unmoved"), "new": ("★", "new", "new"), "dropped": ("✕", "out", "out")}[
+    symbol, words = {"same": ("=", "unmoved"), "new": ("★&nbsp;new", "new"), "dropped": ("✕&nbsp;out", "dropped out")}[
         kind
     ]
-    return f'<span class="m-move" aria-label="{words}" role="img">{symbol}{f"&nbsp;{text}" if text else ""}</span>'
+    return f'<span class="m-move" aria-label="{words}" role="img">{symbol}</span>'
 
 
 def _lines(before: Sequence[RankedItem], after: Sequence[RankedItem]) -> str:

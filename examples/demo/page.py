@@ -270,11 +270,12 @@ def _head(recommender: Recommender) -> str:
     note = f'<p class="m-note">{note}</p>' if note else ""
     path = Path(recommender.name)
     name = str(Path(*path.parts[-2:])) if path.is_absolute() else recommender.name
-    return (
-        '<header class="m-head"><h1>Say what you want, watch the list change</h1>'
-        f"<p><code>{escape(name)}</code> ({escape(kind)}) ranks {recommender.num_items:,} items. "
-        f"The same model answers with and without your words.</p>{note}</header>"
-    )
+    title, promise = "What comes next", ""
+    if recommender.reads_preference:
+        title = "Say what you want, watch the list change"
+        promise = " The same model answers with and without your words."
+    model = f"<code>{escape(name)}</code> ({escape(kind)}) ranks {recommender.num_items:,} items."
+    return f'<header class="m-head"><h1>{title}</h1><p>{model}{promise}</p>{note}</header>'
 
 
 def _sentence_buttons(recommender: Recommender) -> list[tuple[gr.Button, Sentence]]:
@@ -298,4 +299,4 @@ def _shopper_choices(recommender: Recommender) -> list[tuple[str, int]]:
         (f"Shopper {place + 1}: {len(one.history)} items, lately {latest(one)}", place)
         for place, one in enumerate(recommender.shoppers)
     ]
-    return [*choices, ("Nobody yet: an empty history", NOBODY)]
+    return [*choices, ("Someone new: start with an empty history", NOBODY)]

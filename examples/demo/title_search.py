@@ -51,9 +51,11 @@ class TitleSearch:
         sizes = [len(rows_of[word]) for word in self._words]
         self._ends = np.cumsum([0, *sizes])
         self._rows = np.fromiter((row for word in self._words for row in rows_of[word]), np.int64, sum(sizes))
-        self._lengths = np.array([len(title) for title in titles], np.int64)
         place = {word: index for index, word in enumerate(self._words)}
         self._first = np.array([place.get(word, -1) for word in first], np.int64)
+        shortest = np.argsort([len(title) for title in titles], kind="stable")
+        self._rank = np.empty(len(titles), np.int64)
+        self._rank[shortest] = np.arange(len(titles))
 
     def find(self, query: str, limit: int = 8, exclude: Iterable[int] = ()) -> list[int]:
         """Item rows of the best matches: those that begin with the first word typed, then the shortest.
@@ -67,17 +69,26 @@ class TitleSearch:
         if not beginnings:
             return []
         ranges = [self._range(word) for word in beginnings]
-        rows = np.setdiff1d(self._rows_in(*ranges[0]), np.fromiter(exclude, np.int64))
-        for low, high in ranges[1:]:
-            rows = np.intersect1d(rows, self._rows_in(low, high), assume_unique=True)
+        # Masks rather than sorted rows: a single letter may match most of a large catalogue.
+        matches = np.ones(len(self._rank), bool)
+        for low, high in ranges:
+            one = np.zeros(len(self._rank), bool)
+            one[self._rows[self._ends[low] : self._ends[high]]] = True
+            matches &= one
+        matches[np.fromiter(exclude, np.int64)] = False
         low, high = ranges[0]
-        opens = (self._first[rows] >= low) & (self._first[rows] < high)
-        best = np.lexsort((rows, self._lengths[rows], ~opens))[:limit]
-        return rows[best].tolist()
+        opens = matches & (self._first >= low) & (self._first < high)
+        best = self._shortest(opens, limit)
+        if len(best) < limit:
+            best += self._shortest(matches & ~opens, limit - len(best))
+        return best
 
     def _range(self, beginning: str) -> tuple[int, int]:
         return bisect_left(self._words, beginning), bisect_left(self._words, beginning + LAST_CHARACTER)
 
-    def _rows_in(self, low: int, high: int) -> np.ndarray:
-        """Distinct rows of a range of words, sorted."""
-        return np.unique(self._rows[self._ends[low] : self._ends[high]])
+    def _shortest(self, matches: np.ndarray, limit: int) -> list[int]:
+        """Rows of the shortest titles among some, ties by row."""
+        rows = np.flatnonzero(matches)
+        if len(rows) > limit:
+            rows = rows[np.argpartition(self._rank[rows], limit)[:limit]]
+        return rows[np.argsort(self._rank[rows])].tolist()

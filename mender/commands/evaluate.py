@@ -34,6 +34,9 @@ def evaluate(
     Once as it is, and once with the preferences of other users. Leaves five_axes.png, five_axes.json and, for
     `mender compare`, ranks.parquet.
     """
+    import torch
+
+    from mender.cards import write_run_card
     from mender.data import encoder_path, load_benchmark_data
     from mender.evaluation import check_items, evaluate_saved
     from mender.saved_models import load_saved
@@ -43,9 +46,13 @@ def evaluate(
         with user_errors():
             benchmark = load_benchmark_data(source, data, encoder_path(encoder), users=users, items=items)
             check_items(processor, benchmark, model)
+        torch.set_num_threads(1)  # as in training, so that request times compare
         if output is None:
             # Beside the model in the folder of its run; what comes from the Hub has none.
             folder = Path(model)
             output = folder.resolve().parent if folder.is_dir() else Path("outputs") / source / folder.name
-        show(evaluate_saved(recommender, processor, benchmark, output, name or output.resolve().name, eval_limit))
+        record = evaluate_saved(recommender, processor, benchmark, output, name or output.resolve().name, eval_limit)
         print(f"Saved under {output}/: five_axes.png, five_axes.json, ranks.parquet")
+        if Path(model).is_dir():
+            print(f"and in the model's card, {write_run_card(Path(model), recommender, processor, benchmark, record)}")
+        show({"output": str(output), **record})

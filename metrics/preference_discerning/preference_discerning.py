@@ -233,11 +233,35 @@ class PreferenceDiscerning(evaluate.Metric):
         if self.config_name == "default":
             _check_names(batch["axes"], "axes", AXES)
             _check_names(batch["sentiments"], "sentiments", SENTIMENTS)
-        texts = [ranking for ranking in batch["predictions"] if isinstance(ranking, str)]
-        if texts:
-            raise ValueError(f"predictions holds {texts[0]!r}; expected a ranked list of ids per example.")
-        batch["predictions"] = [_as_list(ranking) for ranking in batch["predictions"]]
+        batch["predictions"] = _checked_rankings(batch["predictions"])
+        _check_ids(batch["predictions"], batch["references"])
         super().add_batch(**batch)
+
+    def add(self, *, prediction: Any = None, reference: Any = None, **columns: Any) -> None:
+        """Add one example, see `add_batch`.
+
+        Args:
+            prediction: ranked item ids.
+            reference: target item id.
+            **columns: `axes`, `sentiments` and `pair_ids` of the example in configuration "default".
+        """
+        one = {name: None if value is None else [value] for name, value in columns.items()}
+        self.add_batch(predictions=[prediction], references=[reference], **one)
+
+    def compute(self, *, predictions: Any = None, references: Any = None, **arguments: Any) -> dict | None:
+        """Score what is given and what was added before; `None` in processes other than the first.
+
+        Args:
+            predictions: ranked item ids, one list per example.
+            references: target item ids.
+            **arguments: the other columns, and `ks`, `confidence`, `n_resamples`, `seed`.
+
+        Raises:
+            ValueError: if there are no examples, or they are not as described.
+        """
+        if predictions is None and references is None and self.writer is None:
+            raise ValueError("no examples were given; pass predictions and references, or call add_batch before.")
+        return super().compute(predictions=predictions, references=references, **arguments)
 
     def _compute(
         self,
@@ -256,7 +280,7 @@ class PreferenceDiscerning(evaluate.Metric):
             raise ValueError(f"confidence={confidence} must lie between 0 and 1, for example 0.95.")
         if n_resamples < 0:
             raise ValueError(f"n_resamples={n_resamples} must be >= 0; 0 leaves the intervals out.")
-        given = np.bincount(_flatten(predictions)[1], minlength=len(predictions))
+        given, distinct = _lengths(predictions)
         short = int((given < ks[-1]).sum())
         if short:
             warnings.warn(
@@ -265,6 +289,13 @@ class PreferenceDiscerning(evaluate.Metric):
                 stacklevel=2,
             )
         ranks = target_ranks(predictions, references)
+        repeated = int((given > distinct).sum())
+        if repeated:
+            warnings.warn(
+                f"{repeated} of {len(predictions)} ranked lists name an item more than once; "
+                "it counts once, at its better place.",
+                stacklevel=2,
+            )
         resampling = {"confidence": confidence, "n_resamples": n_resamples, "seed": seed}
         if axes is None:
             return _summary(_ranking_figures(ranks, ks), "", **resampling)
@@ -336,6 +367,53 @@ def _checked_ks(ks: Sequence[int] | int) -> tuple[int, ...]:
 def _as_list(column: Any) -> list[Any]:
     """Arrays, tensors and columns of a data set as plain lists, which is what the features check."""
     return column.tolist() if hasattr(column, "tolist") else list(column)
+
+
+def _lengths(predictions: Sequence[Sequence[Any]]) -> tuple[np.ndarray, np.ndarray]:
+    """Items and distinct items of every ranked list, padding left out. Shapes: (N,), (N,)."""
+    flat, row = _flatten(predictions)
+    item = np.unique(flat, return_inverse=True)[1].reshape(-1)
+    width = item.max(initial=0) + 1
+    distinct = np.unique(row * width + item) // width
+    return np.bincount(row, minlength=len(predictions)), np.bincount(distinct, minlength=len(predictions))
+
+
+def _checked_rankings(predictions: list[Any]) -> list[list[Any]]:
+    """Every ranked list as a plain list.
+
+    Raises:
+        ValueError: if one is no list.
+    """
+    for ranking in predictions:
+        if isinstance(ranking, (str, bytes, dict, set)) or not hasattr(ranking, "__iter__"):
+            raise ValueError(f"predictions holds {ranking!r}; expected a ranked list of ids per example.")
+    return [_as_list(ranking) for ranking in predictions]
+
+
+def _check_ids(predictions: Sequence[Sequence[Any]], references: Sequence[Any]) -> None:
+    """Refuse whatever is no id, and ids of two types.
+
+    Raises:
+        ValueError: naming the first value that is neither text nor a whole number.
+    """
+    columns = {"predictions": list(chain.from_iterable(predictions)), "references": list(references)}
+    texts = {}
+    for name, values in columns.items():
+        # Types are few where values are many.
+        kinds = set(map(type, values))
+        whole = {kind for kind in kinds if issubclass(kind, (int, np.integer)) and kind is not bool}
+        text = {kind for kind in kinds if issubclass(kind, str)}
+        if wrong := kinds - whole - text:
+            value = next(value for value in values if type(value) in wrong)
+            raise ValueError(
+                f"{name} holds {value!r}, a {type(value).__name__}; expected strings or integers, no gaps or fractions."
+            )
+        if whole and text:
+            raise ValueError(f"{name} mixes strings and integers; pass ids of one type.")
+        if kinds:
+            texts[name] = bool(text)
+    if len(set(texts.values())) > 1:
+        raise ValueError("predictions and references hold ids of different types; pass strings or integers to both.")
 
 
 def _check_names(column: Sequence[Any], name: str, allowed: tuple[str, ...]) -> None:

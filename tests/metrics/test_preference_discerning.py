@@ -170,6 +170,12 @@ def test_short_lists_are_scored_with_a_warning():
     assert result["recall@2"] == 1
 
 
+def test_repeated_items_count_once_with_a_warning():
+    with pytest.warns(UserWarning, match="1 of 2 ranked lists name an item more than once"):
+        result = load("ranking").compute(predictions=[[4, 4, 7], [5, 7, 6]], references=[7, 7], ks=[2], n_resamples=0)
+    assert result["recall@2"] == 1
+
+
 def test_bootstrap_equals_resampling_of_examples(module):
     rng = np.random.default_rng(0)
     values = module.ndcg_at(rng.integers(0, 15, size=200), 10)[:, None]
@@ -218,7 +224,17 @@ def test_seed_decides_the_interval():
         ({"pair_ids": [0]}, "differ in length.*'pair_ids': 1"),
         ({"pair_ids": None}, "missing inputs.*pair_ids"),
         ({"axes": ["recommendation"] * 2}, "example 0 on axis recommendation has pair_id 0"),
-        ({"predictions": [["a", None], ["b", "c"]]}, "expected strings or integers, no gaps"),
+        ({"predictions": [["a", None], ["b", "c"]]}, "predictions holds None.*expected strings or integers, no gaps"),
+        ({"predictions": [["a", "b"], ["b", float("nan")]]}, "predictions holds nan, a float"),
+        ({"predictions": [[1.0, 2.5], [1.0, 2.0]], "references": [1, 1]}, "predictions holds 1.0, a float"),
+        ({"predictions": [[True], [False]], "references": [1, 1]}, "predictions holds True, a bool"),
+        ({"predictions": [["1", 2], ["1", 2]]}, "predictions mixes strings and integers"),
+        ({"predictions": [["1", "2"]] * 2, "references": [1, 1]}, "ids of different types"),
+        ({"predictions": ["a", "b"]}, "predictions holds 'a'; expected a ranked list"),
+        ({"predictions": [1, 2]}, "predictions holds 1; expected a ranked list"),
+        ({"predictions": [{"a": 1}, {"b": 2}]}, "expected a ranked list of ids per example"),
+        ({"references": [["a"], ["a"]]}, r"references holds \['a'\], a list"),
+        ({"references": [float("nan"), "a"]}, "references holds nan"),
         ({"predictions": [["a", "b"], "c"]}, "predictions holds 'c'; expected a ranked list"),
         ({"ks": 0}, "ks=0 must name whole numbers >= 1"),
         ({"ks": [5, -1]}, r"ks=\[5, -1\]"),
@@ -242,13 +258,17 @@ def test_third_example_of_a_pair_is_refused():
 
 @pytest.mark.parametrize("value", [float("nan"), 1.5])
 def test_numbers_that_are_no_ids_are_refused(value):
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=f"predictions holds {value}, a float"):
         quiet(load("ranking"), predictions=[[1, value]], references=[value])
+    with pytest.raises(ValueError, match=f"references holds {value}, a float"):
+        load("ranking").add(prediction=[1, 2], reference=value)
 
 
 def test_no_examples_and_unknown_configuration_are_refused():
     with pytest.raises(ValueError, match="no examples"):
         load("ranking").compute(predictions=[], references=[])
+    with pytest.raises(ValueError, match="no examples.*or call add_batch before"):
+        load("ranking").compute()
     with pytest.raises(ValueError, match="unknown configuration 'beauty'"):
         load("beauty")
 

@@ -1,0 +1,78 @@
+"""`mender card`: the card of a saved model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mender import options
+from mender.errors import UserError, user_errors
+from mender.terminal import results
+
+__all__ = ["card"]
+
+
+def card(
+    model: Annotated[Path, typer.Argument(help="Folder of a saved model.", show_default=False)],
+    figures: Annotated[
+        Path | None,
+        typer.Option("--results", help="What was measured with it.", show_default="five_axes.json in the folder above"),
+    ] = None,
+    history: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ITEM", help="For lists to show: id or title of an item; may be given several times."),
+    ] = None,
+    preference: Annotated[
+        list[str] | None, typer.Option(metavar="TEXT", help="One list to show for each; may be given several times.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="For the heading.", show_default="the folder's")] = None,
+    repo_id: Annotated[
+        str | None, typer.Option(metavar="ORG/NAME", help="Where the model will lie on the Hub.")
+    ] = None,
+    dataset: Annotated[str | None, typer.Option(metavar="ORG/NAME", help="Of the benchmark on the Hub.")] = None,
+    license_: Annotated[
+        str | None, typer.Option("--license", help="As the Hub names it.", show_default="the encoder's")
+    ] = None,
+    language: Annotated[list[str] | None, typer.Option(help="Of the texts, as en; may be given several times.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what somebody wrote by hand.")] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Write or update the card of a saved model, README.md.
+
+    `mender train` and `mender evaluate` write cards themselves; this adds what they cannot know, and figures that were
+    measured elsewhere. What people wrote in a card stays.
+    """
+    from mender.cards import encoder_name
+    from mender.requests import find_items
+    from mender.saved_models import load_saved
+    from modeling_mender import steer, write_card
+
+    with results(as_json) as show:
+        if not model.is_dir():
+            raise UserError(f"there is no folder {str(model)!r}; load a model from the Hub and save it first")
+        recommender, processor = load_saved(model)
+        beside = model.resolve().parent / "five_axes.json"
+        figures = figures or (beside if beside.is_file() else None)
+        items = find_items(processor, history or [])
+        given = {
+            "license": license_,
+            "datasets": dataset and [dataset],
+            "language": language,
+            "base_model": encoder_name(recommender),
+        }
+        with user_errors():
+            shown = [steer(recommender, processor, items, preference)] if preference else []
+            path = write_card(
+                model,
+                recommender,
+                results=figures,
+                steering=shown,
+                model_name=name,
+                repo_id=repo_id,
+                overwrite=overwrite,
+                **{key: value for key, value in given.items() if value},
+            )
+        show({"card": str(path), "results": figures and str(figures)})
+        print(f"Wrote {path}" + (f" with the figures of {figures}" if figures else "; no figures: pass --results"))

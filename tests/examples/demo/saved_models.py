@@ -1,0 +1,39 @@
+"""Tiny saved models, as the examples save them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from doubles import random_catalogue, shop_items, tiny_model, word_tokenizer
+
+from modeling_mender import MenderProcessor, PopularityConfig, PopularityRecommender
+
+SHOWCASE = {
+    "attributes": {"item-tea": ["green leaf", "loose"], "item-mug": ["blue glaze"], "item-gone": ["nowhere"]},
+    "shoppers": [
+        {"history": ["item-tea", "item-gone", "item-mug", "item-soap"], "preference": "find rose"},
+        {"history": ["item-lamp", "item-rose"], "preference": "find glass"},
+    ],
+    "sentences": [{"preference": "find cotton", "avoid": ""}, {"preference": "find mint", "avoid": "avoid blue glaze"}],
+}
+
+
+def save_model(folder: Path, showcase: dict | None = None, **processor_settings) -> Path:
+    """A random Mender over sixteen items, as the examples save one."""
+    catalogue = random_catalogue(16, [4, 4, 2])
+    items = shop_items() | {"codes": catalogue.codes.tolist()}
+    tiny_model(catalogue).save_pretrained(folder)
+    MenderProcessor(word_tokenizer(), items, max_length=40, **processor_settings).save_pretrained(folder)
+    if showcase is not None:
+        (folder / "showcase.json").write_text(json.dumps(showcase))
+    return folder
+
+
+def save_popularity(folder: Path) -> Path:
+    """Popularity over the same items, the first the most popular."""
+    model = PopularityRecommender(PopularityConfig(16))
+    model.counts += 16 - model.counts.new_tensor(range(16))
+    model.save_pretrained(folder)
+    MenderProcessor(word_tokenizer(), shop_items(), history="rows", preference="none").save_pretrained(folder)
+    return folder

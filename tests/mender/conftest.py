@@ -1,0 +1,39 @@
+"""A benchmark of a few words in a folder as it is published, and an encoder with random weights to train on it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from datasets import Dataset
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "modeling_mender"))
+
+from doubles import encoder_folder, shop_examples, shop_items
+
+CONFIG = "- config_name: {name}\n  data_files:\n"
+SPLIT = "  - {{split: {split}, path: {name}/{split}.parquet}}\n"
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tmp_path_factory) -> str:
+    """Folder of a BERT of two narrow layers and its tokenizer."""
+    return encoder_folder(tmp_path_factory.mktemp("encoder"))
+
+
+@pytest.fixture(scope="session")
+def word_shop(tmp_path_factory) -> Path:
+    """Folder of the benchmark "words", as `load_dataset` reads it."""
+    folder = tmp_path_factory.mktemp("words")
+    examples = shop_examples(users=12)
+    parts = {"words": examples, "words-last": examples, "words-items": {"items": Dataset.from_dict(shop_items())}}
+    readme = "---\nconfigs:\n"
+    for name, splits in parts.items():
+        readme += CONFIG.format(name=name)
+        for split, rows in splits.items():
+            (folder / name).mkdir(exist_ok=True)
+            rows.to_parquet(folder / name / f"{split}.parquet")
+            readme += SPLIT.format(name=name, split=split)
+    (folder / "README.md").write_text(f"{readme}---\n")
+    return folder

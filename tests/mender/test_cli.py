@@ -1,0 +1,191 @@
+"""The command line: from training to recommendations, for people and for machines; mistakes end in one line."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from doubles import WORDS
+
+from mender import __version__
+from mender.cli import main
+
+
+@pytest.fixture
+def mender(capsys, monkeypatch):
+    """Runs the command line in this process: exit code, standard output, standard error."""
+    monkeypatch.setattr("sys.argv", ["/usr/bin/mender"])
+
+    def run(*arguments):
+        capsys.readouterr()
+        code = main([str(argument) for argument in arguments])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, word_shop, tiny_encoder):
+    """Folder with a run of mender-tok and one of popularity, trained by the command line."""
+    folder = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for preset in ("mender-tok", "popularity"):
+            options = ["--source", "words", "--data", word_shop, "--encoder", tiny_encoder, "--validation-limit", "8"]
+            options += ["--train", "num_train_epochs=1", "--set", "decoder={num_layers: 1, d_ff: 32}"]
+            assert main(["train", "--preset", preset, *map(str, options)]) == 0
+    return folder / "outputs" / "words"
+
+
+def test_a_run_leaves_model_figures_and_provenance(trained):
+    run = trained / "mender-tok-seed0"
+    assert {path.name for path in run.iterdir()} >= {"model", "five_axes.json", "five_axes.png", "ranks.parquet"}
+    settings = json.loads((run / "five_axes.json").read_text())["settings"]
+    assert settings["training"]["steps"] > 0 and settings["preset"]["decoder"]["num_layers"] == 1
+    assert settings["request_ms"] > 0 and settings["commit"]
+
+
+def test_evaluation_repeats_what_training_measured(mender, trained, word_shop, tiny_encoder, tmp_path):
+    run, output = trained / "mender-tok-seed0", tmp_path / "again"
+    arguments = ["--source", "words", "--data", word_shop, "--encoder", tiny_encoder, "--output", output, "--json"]
+    code, out, err = mender("evaluate", run / "model", *arguments)
+    assert code == 0 and "recommendation (oracle)" in err
+    before, after = json.loads((run / "five_axes.json").read_text()), json.loads(out)
+    figures = [[score["recall@10"] for score in record["scores"]] for record in (before, after)]
+    assert figures[0] == figures[1] and after["settings"]["command"].startswith("mender")
+    assert (output / "ranks.parquet").read_bytes() == (run / "ranks.parquet").read_bytes()
+
+
+def test_runs_are_compared(mender, trained, tmp_path):
+    runs = [trained / "mender-tok-seed0", trained / "popularity-seed0"]
+    code, out, err = mender("compare", *runs, "--reference", "popularity", "--output", tmp_path, "--json")
+    found = json.loads(out)
+    assert code == 0 and found["reference"] == "popularity" and "mender-tok" in err
+    assert found == json.loads((tmp_path / "comparison.json").read_text())
+    code, out, err = mender("compare", *runs, "--output", tmp_path)
+    assert code == 0 and "mender-tok" in out and (tmp_path / "stars.png").stat().st_size > 10_000
+
+
+def test_recommendations_for_machines(mender, trained):
+    model = trained / "mender-tok-seed0" / "model"
+    request = ["--history", "item-tea", "--history", " MUG", "--preference", "find soap", "--avoid", "blue glass"]
+    code, out, _ = mender("recommend", model, *request, "-k", "5", "--json")
+    found = json.loads(out)
+    assert code == 0 and found["preference"] == ["find soap", "Avoid blue glass"]
+    assert found["history"] == [{"item_id": "item-tea", "title": "tea"}, {"item_id": "item-mug", "title": "mug"}]
+    titles = [item["title"] for item in found["items"]]
+    assert len(set(titles)) == 5 and set(titles) <= set(WORDS) - {"tea", "mug"}
+    scores = [item["score"] for item in found["items"]]
+    assert scores == sorted(scores, reverse=True)
+    code, out, _ = mender("recommend", model, *request, "-k", "5", "--beams", "exact", "--json")
+    assert code == 0 and len(json.loads(out)["items"]) == 5
+
+
+def test_recommendations_for_people(mender, trained):
+    code, out, err = mender("recommend", trained / "mender-tok-seed0" / "model", "--preference", "find tea", "-k", "3")
+    assert code == 0 and not err
+    assert "wanted: find tea" in out and "item-" in out and out.count("│") == 3 * 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trian"], "train"),
+        (["train", "--users", "some"], "see `mender train --help`"),
+        (["train", "--preset", "mender-tick"], "no preset 'mender-tick'; pass one of lc-rec"),
+        (["train", "--set", "histroy=codes"], "'histroy' is no field of a preset"),
+        (["train", "--train", "learning_rate"], "'learning_rate' is no assignment"),
+        (["train", "--conditioning", "some"], "conditioning='some'; pass one of none, preference"),
+        (["train", "--report-to", "paper"], "report_to='paper'; pass one of azure_ml"),
+        (["train", "--source", "steam", "--data", "no/such/folder"], "no/such/folder"),
+        (["evaluate", "no/such/model"], "no folder 'no/such/model'"),
+        (["recommend", "."], "holds no saved model"),
+        (["recommend", "here/there", "--beams", "many"], "--beams 'many'; pass a whole number or exact"),
+        (["compare", "here"], "five_axes.json is missing"),
+        (["benchmark", "build", "nothing", "--output", "here"], "nothing"),
+    ],
+)
+def test_mistakes_end_in_one_line(mender, arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = mender(*arguments)
+    line = err.strip().splitlines()[-1]
+    assert code == 2 and line.startswith("error: ") and message in line and "Traceback" not in err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("preset", "request_", "message"),
+    [
+        ("mender-tok", ["--history", "teal"], "no item has the id or title 'teal'; did you mean 'tea' (item-tea)"),
+        ("mender-tok", ["--history", "xyz"], "no item has the id or title 'xyz'; pass ids or titles"),
+        ("mender-tok", [], "nothing to go by"),
+        ("mender-tok", ["--preference", "tea", "-k", "5", "--beams", "2"], "num_beams=2 cannot return k=5"),
+        ("popularity", ["--preference", "tea"], "this model reads no preferences"),
+    ],
+)
+def test_requests_that_cannot_be_answered(mender, trained, preset, request_, message):
+    code, out, err = mender("recommend", trained / f"{preset}-seed0" / "model", *request_)
+    assert code == 2 and not out and err.count("\n") == 1 and message in err
+
+
+def test_a_card_gets_figures_lists_and_metadata(mender, trained):
+    model = trained / "mender-tok-seed0" / "model"
+    shown = ["--history", "tea", "--preference", "find soap", "--preference", "find lamp", "--license", "mit"]
+    code, out, err = mender("card", model, *shown, "--dataset", "org/words", "--name", "Words", "--json")
+    assert code == 0, err
+    assert json.loads(out) == {"card": str(model / "README.md"), "results": str(model.parent / "five_axes.json")}
+    text = (model / "README.md").read_text()
+    assert "license: mit" in text and "- org/words" in text and "# Words" in text and "recall@10" in text
+    assert '"find soap" | "find lamp"' in text
+    code, _, err = mender("card", model, "--results", model / "config.json")
+    assert code == 2 and "config.json holds no" in err
+    code, _, err = mender("card", "org/name")
+    assert code == 2 and "no folder 'org/name'" in err
+
+
+def test_a_run_is_told_from_its_model(mender, trained, word_shop, tiny_encoder):
+    run = trained / "mender-tok-seed0"
+    code, _, err = mender("recommend", run, "--preference", "tea")
+    assert code == 2 and f"its model is {run / 'model'}" in err
+    code, _, err = mender("evaluate", run / "model", "--encoder", tiny_encoder, "--users", "60", "--items", "40")
+    assert code == 2 and "other items" in err
+
+
+def test_resuming_needs_a_checkpoint(mender, word_shop, tiny_encoder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = ["--preset", "sasrec", "--source", "words", "--data", word_shop, "--encoder", tiny_encoder, "--resume"]
+    code, _, err = mender("train", *options)
+    assert code == 2 and "no checkpoint" in err.splitlines()[-1]
+
+
+def test_a_missing_tracker_is_named(mender, monkeypatch):
+    monkeypatch.setattr("mender.training.get_available_reporting_integrations", lambda: [])
+    code, _, err = mender("train", "--report-to", "wandb")
+    assert code == 2 and "pip install wandb" in err
+
+
+def test_training_logs_to_tensorboard(mender, word_shop, tiny_encoder, tmp_path, monkeypatch):
+    pytest.importorskip("tensorboard")
+    monkeypatch.chdir(tmp_path)
+    options = ["--source", "words", "--data", word_shop, "--encoder", tiny_encoder, "--train", "num_train_epochs=1"]
+    code, _, err = mender("train", "--preset", "sasrec", *options, "--report-to", "tensorboard", "--eval-limit", "4")
+    assert code == 0, err
+    assert list((tmp_path / "outputs/words/sasrec-seed0/checkpoints/runs").rglob("events.*"))
+
+
+def test_help_version_and_completion(mender, monkeypatch, capsys):
+    assert mender("--version") == (0, f"mender {__version__}\n", "")
+    code, out, _ = mender()
+    assert code == 2 and all(f"\n  {name} " in out for name in ("train", "evaluate", "recommend", "compare", "card"))
+    for command in ("train", "evaluate", "recommend", "compare", "card", "benchmark"):
+        try:
+            assert mender(command, "--help")[0] == 0
+        except SystemExit as stopped:  # argparse ends the process
+            assert stopped.code == 0
+    capsys.readouterr()
+    monkeypatch.setenv("COMP_WORDS", "mender train --preset mender-")
+    monkeypatch.setenv("COMP_CWORD", "3")
+    monkeypatch.setenv("_MENDER_COMPLETE", "complete_bash")
+    with pytest.raises(SystemExit):
+        main([])
+    assert capsys.readouterr().out.split() == ["mender-emb", "mender-fid", "mender-tok"]
