@@ -38,6 +38,7 @@ from modeling_mender import (
     SasRecForSequentialRecommendation,
     SemanticIdCatalogue,
     add_lora,
+    load_preset,
 )
 from modeling_mender.length_sampler import length_grouped_order
 from preference_benchmark.embedding import default_encoder
@@ -85,13 +86,13 @@ def encoder(training: str) -> Any:
     return model.requires_grad_(training == "full")
 
 
-def mender(training: str) -> Any:
-    """Mender with the paper's decoder over MiniLM."""
-    model = MenderForGenerativeRetrieval.from_encoder(encoder(training), catalogue())
+def mender(training: str, decoder: dict[str, int] | None = None) -> Any:
+    """Mender over MiniLM, with the paper's decoder or another."""
+    model = MenderForGenerativeRetrieval.from_encoder(encoder(training), catalogue(), decoder=decoder)
     return add_lora(model) if training == "lora" else model
 
 
-def with_item_states(pooled: bool) -> Any:
+def with_item_states(pooled: bool, decoder: dict[str, int] | None = None) -> Any:
     """Mender over a table of precomputed item states."""
     text = encoder("frozen")
     rows = ITEMS * (1 if pooled else TITLE)
@@ -99,7 +100,7 @@ def with_item_states(pooled: bool) -> Any:
     own = ItemStatesEncoder(config, text)
     first = torch.arange(rows) % (1 if pooled else TITLE) == 0
     own.set_item_states(torch.randn(rows, text.config.hidden_size, dtype=torch.float16), first)
-    return MenderForGenerativeRetrieval.from_encoder(own, catalogue())
+    return MenderForGenerativeRetrieval.from_encoder(own, catalogue(), decoder=decoder)
 
 
 def training_step(model: Any, batches: Iterator[dict[str, torch.Tensor]]) -> Step:
@@ -247,9 +248,11 @@ def own_memory(name: str, batch: int) -> float:
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
 
 
-def measure_requests(rounds: int) -> dict[str, dict[str, float]]:
+def measure_requests(rounds: int, decoder: dict[str, int] | None) -> dict[str, dict[str, float]]:
     """Milliseconds from input ids to ten items, for one user and for eight, at 254 tokens of preference and history."""
-    tok, fid, emb = mender("frozen").eval(), with_item_states(pooled=False).eval(), with_item_states(pooled=True).eval()
+    tok, fid, emb = mender("frozen", decoder), with_item_states(False, decoder), with_item_states(True, decoder)
+    for model in (tok, fid, emb):
+        model.eval()
     tokens = PREFERENCE + HISTORY * TITLE
     seconds: dict[str, list[float]] = {}
     for users in (1, 8):
@@ -338,6 +341,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--requests", action="store_true", help="measure requests instead of training")
+    parser.add_argument(
+        "--decoder",
+        choices=("paper", "preset"),
+        default="paper",
+        help="of requests: the paper's six layers, or the presets'",
+    )
     parser.add_argument("--padding", action="store_true", help="measure padding instead of training")
     parser.add_argument("--no-memory", action="store_true", help="leave the memory column out")
     parser.add_argument("--output", type=Path, help="write the figures as JSON")
@@ -352,7 +361,8 @@ def main() -> None:
         found = padding_shares()
         show_padding(found)
     elif arguments.requests:
-        found = measure_requests(10 * arguments.rounds)
+        small = load_preset("mender-tok").decoder if arguments.decoder == "preset" else None
+        found = measure_requests(10 * arguments.rounds, small)
         show_requests(found)
     else:
         found = measure_training(arguments.batch_size, arguments.rounds)
