@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import json
 import math
 import re
+import subprocess
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import evaluate
 import numpy as np
 import pytest
+from huggingface_hub import SpaceCard
 from sklearn.metrics import ndcg_score
 
 FOLDER = Path(__file__).parents[2] / "metrics" / "preference_discerning"
@@ -285,16 +289,99 @@ def test_ranks_refuse_ids_of_two_types(module):
         module.target_ranks([["1", "2"]], [1])
 
 
-def test_examples_of_the_card_run(monkeypatch):
+def test_examples_of_the_card_run(monkeypatch, capsys):
     monkeypatch.chdir(FOLDER.parents[1])
     snippets = re.findall(r"```python\n(.*?)```", (FOLDER / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     scope: dict = {}
+    results = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for snippet in snippets:
             exec(compile(snippet, "README.md", "exec"), scope)
-    assert [scope["results"][name] for name in ("recommendation/recall@3", "recommendation/recall@1")] == [1, 0]
-    assert scope["results"]["sentiment_following/m@3"] == 1
-    assert "'ndcg@2': 0.31546487678572877" in snippets[1]
-    result = scope["metric"].compute(predictions=[["a", "b"], ["c", "d"]], references=["b", "x"], ks=[2], n_resamples=0)
+            results.append(scope["results"])
+    assert [results[0][name] for name in ("recommendation/recall@3", "recommendation/recall@1")] == [1, 0]
+    assert results[0]["sentiment_following/m@3"] == 1 and results[2]["recommendation/recall@2"] == 1
+    assert capsys.readouterr().out.splitlines()[-1] == "1.0 0.0"
+    result = load("ranking").compute(predictions=[["a", "b"], ["c", "d"]], references=["b", "x"], ks=[2], n_resamples=0)
     assert str(result) in snippets[1]
+    padded = load("ranking").compute(predictions=[[3, 7, -1, -1]], references=[7], ks=[2], n_resamples=0)
+    assert padded["mrr@2"] == 0.5 and "# 0.5" in snippets[4]
+
+
+def test_combine_scores_the_axes_of_two_metrics_at_once(module):
+    table = example_table(module)
+    both = evaluate.combine({"first": load(), "second": load()}, force_prefix=True)
+    both.add_batch(**table)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        result = both.compute()
+    alone = quiet(load(), **table)
+    assert {name.removeprefix("first_"): value for name, value in result.items() if name.startswith("first_")} == alone
+
+
+def shard(rank: int, processes: int, experiment: str, table: dict[str, list], folder: str) -> dict | None:
+    """What one of several processes does: its share of the examples, in batches."""
+    metric = evaluate.load(
+        str(FOLDER), num_process=processes, process_id=rank, experiment_id=experiment, cache_dir=folder
+    )
+    own = {name: column[rank::processes] for name, column in table.items()}
+    for start in range(0, len(own["axes"]), 10):
+        metric.add_batch(**{name: column[start : start + 10] for name, column in own.items()})
+    return metric.compute()
+
+
+def test_several_writers_give_the_first_one_the_result_of_all(module, tmp_path):
+    table = example_table(module)
+    with ThreadPoolExecutor(3) as pool, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        jobs = [pool.submit(shard, rank, 3, "threads", table, str(tmp_path)) for rank in range(3)]
+        first, *others = [job.result(timeout=120) for job in jobs]
+    assert first == pytest.approx(quiet(load(), **table))
+    assert others == [None, None]
+
+
+PROCESS = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+from test_preference_discerning import shard
+print(json.dumps(shard(int(sys.argv[2]), 2, "processes", json.load(open(sys.argv[3])), sys.argv[4])))
+"""
+
+
+@pytest.mark.slow
+def test_several_processes_give_the_first_one_the_result_of_all(module, tmp_path):
+    table = example_table(module)
+    (tmp_path / "table.json").write_text(json.dumps(table))
+    words = [Path(__file__).parent, "", tmp_path / "table.json", tmp_path / "cache"]
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROCESS, *map(str, [words[0], rank, *words[2:]])], stdout=subprocess.PIPE, text=True
+        )
+        for rank in range(2)
+    ]
+    first, other = [json.loads(process.communicate(timeout=300)[0].splitlines()[-1]) for process in running]
+    assert first == pytest.approx(quiet(load(), **table)) and other is None
+
+
+def test_results_are_saved_as_they_are(tmp_path):
+    result = load("ranking").compute(predictions=[["a", "b"]], references=["b"], ks=[2])
+    path = evaluate.save(tmp_path / "result.json", **result)
+    assert result.items() <= json.loads(Path(path).read_text()).items()
+
+
+def test_the_card_is_that_of_a_gradio_space():
+    card = SpaceCard.load(FOLDER / "README.md")
+    assert card.data.sdk == "gradio" and (FOLDER / card.data.app_file).is_file()
+    needed = (FOLDER / "requirements.txt").read_text().split()
+    assert {re.split("[<>=]", line)[0] for line in needed} >= {"evaluate", "datasets", "gradio"}
+    headings = re.findall(r"^##+ (.*)$", card.text, flags=re.MULTILINE)
+    assert [
+        "Metric description",
+        "How to use",
+        "Inputs",
+        "Output values",
+        "Examples",
+        "Limitations and bias",
+        "Citation",
+        "Further references",
+    ] == [heading for heading in headings if heading != "What counts, and what is refused"]
