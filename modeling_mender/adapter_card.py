@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import HfApi
 from peft import get_peft_model_state_dict
 
 from .atomic_files import write_text
@@ -26,21 +27,35 @@ from .model_card import TAGS, card_name
 __all__ = ["keeping_card", "save_adapter", "write_adapter_card"]
 
 
-def save_adapter(model: Any, folder: str | os.PathLike, **card: Any) -> Path:
+def save_adapter(
+    model: Any, folder: str | os.PathLike, *, push_to_hub: bool = False, repo_id: str | None = None, **card: Any
+) -> Path:
     """Save the adapter of a Mender and its card.
 
     Args:
         model: what `add_lora` or `PeftModel.from_pretrained` gave.
         folder: where to; made where it does not exist.
+        push_to_hub: whether to upload the folder as well; peft's own `push_to_hub` would upload an empty card.
+        repo_id: name of the repository; default: the folder's.
         **card: as for `write_adapter_card`.
 
     Returns:
         The folder.
     """
+    folder = Path(folder)
+    if push_to_hub:
+        repo_id = HfApi().create_repo(repo_id or folder.resolve().name, exist_ok=True).repo_id
     with keeping_card(folder):
         model.save_pretrained(str(folder))
-    write_adapter_card(folder, model, **card)
-    return Path(folder)
+    write_adapter_card(folder, model, repo_id=repo_id, **card)
+    if push_to_hub:
+        HfApi().upload_folder(
+            repo_id=repo_id,
+            folder_path=folder,
+            commit_message="Upload adapter",
+            allow_patterns=["adapter_*", CARD_FILE],
+        )
+    return folder
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,6 +80,11 @@ class Evaluation:
         if method not in methods:
             raise ValueError(f"{name} has no method {method!r}; it knows {', '.join(map(repr, methods))}")
         own = [score for score in scores if score["method"] == method]
+        k = _largest_k(own[0])
+        if without := [score["axis"] for score in own if f"recall@{k}" not in score]:
+            raise ValueError(
+                f"{name} has no recall@{k or 'k'} on {without[0]}; pass the five_axes.json of an evaluation"
+            )
         of = {(score["method"], score["axis"], score.get("matching", "")): score for score in scores}
         controls = {
             other: [of.get((other, score["axis"], score.get("matching", ""))) for score in own]
@@ -90,9 +96,7 @@ class Evaluation:
     @property
     def k(self) -> int:
         """The largest cut-off that was measured."""
-        return max(
-            int(name.partition("@")[2]) for name in self.scores[0] if name.startswith("recall@") and "/" not in name
-        )
+        return _largest_k(self.scores[0])
 
     @property
     def source(self) -> str:
@@ -116,8 +120,11 @@ class Evaluation:
                     axis_label(score),
                     f"{score['n']:,} pairs" if paired else f"{score['n']:,}",
                     ("m " if paired else "") + f"**{score[headline]:.3f}**{_interval(score, headline)}",
-                    "" if paired else f"{score[f'ndcg@{k}']:.3f}",
-                    *(f"{other[headline]:.3f}{_interval(other, headline)}" if other else "" for other in others),
+                    "" if paired else f"{score[f'ndcg@{k}']:.3f}" if f"ndcg@{k}" in score else "",
+                    *(
+                        f"{other[headline]:.3f}{_interval(other, headline)}" if other and headline in other else ""
+                        for other in others
+                    ),
                 ]
             )
         return "\n".join("| " + " | ".join(line) + " |" for line in lines)
@@ -160,6 +167,10 @@ def axis_label(score: Mapping[str, Any]) -> str:
     """Name of a score's axis for people."""
     axis, matching = score["axis"], score.get("matching")
     return LABELS.get(axis, axis.replace("_", " ")) + (f", {matching}" if matching else "")
+
+
+def _largest_k(score: Mapping[str, Any]) -> int:
+    return max((int(name[7:]) for name in score if re.fullmatch(r"recall@\d+", name)), default=0)
 
 
 def _interval(score: Mapping[str, Any], name: str) -> str:

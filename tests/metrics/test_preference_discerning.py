@@ -162,9 +162,9 @@ def test_integers_arrays_and_strings_agree():
 
 def test_negative_integers_are_padding():
     padded = load("ranking").compute(
-        predictions=[[-100, 4, 4, 7, -100], [3, 5, -100, -100, -100]], references=[7, 5], ks=2
+        predictions=[[-100, 4, 6, 7, -100], [3, 5, -100, -100, -100]], references=[6, 5], ks=2
     )
-    assert padded == load("ranking").compute(predictions=[[4, 7], [3, 5]], references=[7, 5], ks=2)
+    assert padded == load("ranking").compute(predictions=[[4, 6, 7], [3, 5]], references=[6, 5], ks=2)
     assert padded["recall@2"] == 1
 
 

@@ -226,6 +226,7 @@ def test_bars_in_titles_do_not_break_the_table():
         ("{", "is no JSON"),
         ("{}", 'holds no "scores"'),
         ('{"scores": [{"axis": "recommendation"}]}', 'holds no "scores" with axis, method and n'),
+        ('{"scores": [{"axis": "recommendation", "method": "m", "n": 3}]}', "has no recall@k on recommendation"),
     ],
 )
 def test_files_that_are_no_results_are_refused(content, message, tmp_path):
@@ -283,3 +284,25 @@ def test_the_empty_form_is_told_from_a_filled_one():
 )
 def test_only_names_on_the_hub_are_public(name, expected):
     assert public_name(name) == expected
+
+
+def uploaded(monkeypatch, model, folder, online: str | None) -> str:
+    """The card that an upload would carry, with this one on the Hub."""
+    from transformers.utils.hub import PushToHubMixin
+
+    monkeypatch.setattr(PushToHubMixin, "_upload_modified_files", lambda self, folder, *_, **__: text_of(folder))
+    (folder / "README.md").unlink(missing_ok=True)
+    model.save_pretrained(folder)
+    if online is not None:
+        (folder / "README.md").write_text(online, "utf-8")
+    return model._upload_modified_files(folder, "org/tea-shop")
+
+
+def test_an_upload_replaces_the_empty_form_and_respects_what_is_written_on_the_hub(model, tmp_path, monkeypatch):
+    form = str(ModelCard.from_template(ModelCardData(tags=["t"]), model_description="Uploaded by a library."))
+    for online in (None, form):
+        card = uploaded(monkeypatch, model, tmp_path, online)
+        assert "# tea-shop" in card and 'model="org/tea-shop"' in card
+    edited = uploaded(monkeypatch, model, tmp_path, card.replace("One item counts", "Only one item counts"))
+    assert "Only one item counts" in edited
+    assert uploaded(monkeypatch, model, tmp_path, "# By hand\n") == "# By hand\n"

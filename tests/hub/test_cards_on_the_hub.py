@@ -1,0 +1,136 @@
+"""Cards, adapters and trained models on a Hub: what each way of uploading puts there, what stays of people's edits."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard
+from loopback_hub import LoopbackHub
+
+ROOT = Path(__file__).parents[2]
+
+START = """
+import json, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import evaluate, torch
+from doubles import random_catalogue, shop_examples, shop_items, tiny_model, word_tokenizer
+from huggingface_hub import HfApi, ModelCard
+from peft import AutoPeftModelForSeq2SeqLM, PeftModel
+from transformers import AutoModel, AutoProcessor, pipeline
+from modeling_mender import *
+work = Path(sys.argv[2])
+items = shop_items()
+processor = MenderProcessor(word_tokenizer(), items, max_length=24)
+"""
+PUBLISH = (
+    START
+    + """
+folder = work / "model"
+model = tiny_model(random_catalogue(len(items["item_id"]), [5, 5]))
+model.save_pretrained(folder)
+processor.save_pretrained(folder)
+score = {"axis": "recommendation", "matching": "last", "method": "mine", "n": 9, "recall@10": 0.75}
+write_card(folder, model, results={"settings": {"source": "shop"}, "scores": [score]}, license="mit")
+
+# The processor alone puts an empty form there; the model, loaded from its folder, brings its card.
+processor.push_to_hub("org/shop")
+model = AutoModel.from_pretrained(folder)
+model.push_to_hub("org/shop")
+# Somebody edits it there; a copy of the model elsewhere and a pipeline are pushed.
+api = HfApi()
+edited = ModelCard.load("org/shop").content.replace("One item counts", "Only one item counts") + "\\n## Thanks\\n"
+api.upload_file(path_or_fileobj=edited.encode(), path_in_repo="README.md", repo_id="org/shop")
+model.push_to_hub("org/shop", commit_message="again")
+pipeline("generative-retrieval", model="org/shop", device="cpu").push_to_hub("org/pipe")
+api.create_repo("org/shop", repo_type="dataset")
+evaluate.push_to_hub(
+    "org/shop", task_type="other", dataset_type="org/shop", dataset_name="Shop", metric_type="recall@10",
+    metric_name="Recall", metric_value=0.5
+)
+
+# An adapter, of a model that is known by its name.
+adapted = add_lora(AutoModel.from_pretrained("org/shop"), rank=2)
+adapted.get_base_model().lm_head.modules_to_save["default"].weight.data.neg_()
+save_adapter(adapted, work / "adapter", push_to_hub=True, repo_id="org/shop-lora")
+inputs = processor("find tea", ["item-mug"])
+answer = adapted.eval().recommend(**inputs, k=5).rows.tolist()
+
+# A training that ends on the Hub.
+features = prepare_examples(shop_examples(2)["train"].select(range(4)), processor)
+trained = AutoModel.from_pretrained("org/shop")
+trainer = MenderTrainer(
+    model=trained,
+    args=MenderTrainingArguments(
+        output_dir=str(work / "run"), hub_model_id="org/trained", report_to="none", use_cpu=True, max_steps=1
+    ),
+    data_collator=MenderCollator(processor, trained),
+    train_dataset=features,
+)
+trainer.train()
+trainer.push_to_hub(language="en")
+# The same folder, written by hand.
+(work / "hand").mkdir()
+(work / "hand" / "README.md").write_text("# By hand\\n")
+model.save_pretrained(work / "hand", push_to_hub=True, repo_id="org/hand")
+print(json.dumps(answer))
+"""
+)
+LOAD = (
+    START
+    + """
+inputs = processor("find tea", ["item-mug"])
+base = AutoModel.from_pretrained("org/shop")
+one = PeftModel.from_pretrained(base, "org/shop-lora").eval()
+two = AutoPeftModelForSeq2SeqLM.from_pretrained("org/shop-lora").eval()
+answers = [model.recommend(**inputs, k=5).rows.tolist() for model in (one, two)]
+trained = pipeline("generative-retrieval", model="org/trained", device="cpu")("find tea", k=2)
+print(json.dumps([*answers, len(trained)]))
+"""
+)
+
+
+def run(code: str, work: Path, **environment: str):
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(ROOT / "tests" / "modeling_mender"), str(work)],
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.slow
+def test_every_upload_carries_its_card(tmp_path):
+    with LoopbackHub(tmp_path / "hub") as hub:
+        answer = run(PUBLISH, tmp_path, **hub.environment(tmp_path / "publisher"))
+        cards = {
+            name: ModelCard.load(hub.files("models", f"org/{name}")["README.md"])
+            for name in ("shop", "pipe", "shop-lora", "trained", "hand")
+        }
+        environment = hub.environment(tmp_path / "stranger")
+        assert run(LOAD, tmp_path, **environment) == [answer, answer, 2]
+    offline = environment | {"HF_HUB_OFFLINE": "1"}
+    assert run(LOAD, tmp_path, **offline) == [answer, answer, 2]
+
+    shop, pipe, lora, trained = (cards[name] for name in ("shop", "pipe", "shop-lora", "trained"))
+    assert "Only one item counts" in shop.text and "## Thanks" in shop.text and shop.data.license == "mit"
+    assert 'model="org/shop"' in shop.text and "**0.750**" in shop.text
+    assert {(result.metric_value, result.task_type) for result in shop.data.eval_results} == {
+        (0.75, "generative-retrieval"),
+        (0.5, "other"),
+    }
+    # What was loaded from the Hub and is pushed elsewhere brings its card along: the weights are the same.
+    assert "**0.750**" in pipe.text and 'model="org/pipe"' in pipe.text and pipe.data.license == "mit"
+    assert lora.data.library_name == "peft" and lora.data.base_model == "org/shop"
+    assert 'PeftModel.from_pretrained(base, "org/shop-lora")' in lora.text
+    assert "## Training procedure" in trained.text and "**0.750**" not in trained.text
+    assert trained.data.base_model == "org/shop" and trained.data.language == ["en"]
+    assert cards["hand"].content.strip().endswith("# By hand")

@@ -1,0 +1,131 @@
+"""Adapters: saved with a card, loaded onto their base model in every way, merged, trained on; the answers stay."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from doubles import encoder_folder, random_catalogue, shop_items, tiny_model, word_tokenizer
+from huggingface_hub import ModelCard
+from peft import AutoPeftModel, AutoPeftModelForSeq2SeqLM, PeftModel
+from transformers import AutoModel, AutoModelForSeq2SeqLM, pipeline
+
+from modeling_mender import MenderForGenerativeRetrieval, MenderProcessor, add_lora, save_adapter, write_adapter_card
+
+COUNT = len(shop_items()["item_id"])
+
+
+@pytest.fixture(scope="module", params=["bert", "t5"])
+def shop(request, tmp_path_factory):
+    """Folders of a base model and of its adapter, inputs, and what the adapted model answers."""
+    root = tmp_path_factory.mktemp(request.param)
+    processor = MenderProcessor(word_tokenizer(), shop_items())
+    tiny_model(random_catalogue(COUNT, [5, 5]), request.param).save_pretrained(root / "base")
+    processor.save_pretrained(root / "base")
+    adapted = add_lora(AutoModel.from_pretrained(root / "base"), rank=2)
+    train(adapted, processor, steps=3)
+    save_adapter(adapted, root / "adapter")
+    inputs = processor(["find tea", "avoid lamp"], [["item-mug"], []])
+    return root, inputs, adapted.eval().recommend(**inputs, k=COUNT, num_beams="exact")
+
+
+def train(adapted, processor, steps: int) -> None:
+    model = adapted.get_base_model()
+    batch = processor(["find tea", "find lamp"], [[], ["item-rose"]])
+    labels = model.item_tokens(torch.tensor(processor.rows(["item-tea", "item-lamp"])))
+    optimizer = torch.optim.SGD([weight for weight in adapted.parameters() if weight.requires_grad], lr=0.3)
+    for _ in range(steps):
+        adapted.train()(**batch, labels=labels).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def same(found, expected, tolerance: float = 1e-4) -> bool:
+    # Exhaustive lists, so that near ties that trade places cannot drop an item.
+    a, b = (answer.scores.gather(1, answer.rows.argsort(1)) for answer in (found, expected))
+    return torch.allclose(a, b, atol=tolerance)
+
+
+@pytest.mark.parametrize(
+    "load",
+    [
+        lambda root: PeftModel.from_pretrained(AutoModel.from_pretrained(root / "base"), root / "adapter"),
+        lambda root: AutoPeftModelForSeq2SeqLM.from_pretrained(str(root / "adapter")),
+        lambda root: AutoModel.from_pretrained(root / "adapter"),
+        lambda root: AutoModelForSeq2SeqLM.from_pretrained(root / "adapter"),
+    ],
+    ids=["PeftModel", "AutoPeftModelForSeq2SeqLM", "AutoModel", "AutoModelForSeq2SeqLM"],
+)
+def test_every_way_of_loading_gives_the_same_answers(load, shop):
+    root, inputs, expected = shop
+    assert same(load(root).eval().recommend(**inputs, k=COUNT, num_beams="exact"), expected)
+
+
+def test_the_way_that_peft_refuses_is_refused_with_the_reason(shop):
+    with pytest.raises(ValueError, match="use a specific class for your task type"):
+        AutoPeftModel.from_pretrained(str(shop[0] / "adapter"))
+
+
+def test_adapters_switch_off_and_on(shop):
+    root, inputs, expected = shop
+    base = AutoModel.from_pretrained(root / "base")
+    before = base.recommend(**inputs, k=COUNT, num_beams="exact")
+    adapted = PeftModel.from_pretrained(base, root / "adapter").eval()
+    assert same(adapted.recommend(**inputs, k=COUNT, num_beams="exact"), expected)
+    with adapted.disable_adapter():
+        assert same(adapted.recommend(**inputs, k=COUNT, num_beams="exact"), before)
+    assert same(adapted.recommend(**inputs, k=COUNT, num_beams="exact"), expected)
+    assert not same(before, expected)
+    adapted.load_adapter(str(root / "adapter"), "second")
+    adapted.get_base_model().lm_head.modules_to_save["second"].weight.data.neg_()
+    adapted.set_adapter("second")
+    assert not same(adapted.recommend(**inputs, k=COUNT, num_beams="exact"), expected)
+
+
+def test_merged_it_is_a_plain_model_with_the_same_answers(shop, tmp_path):
+    root, inputs, expected = shop
+    adapted = PeftModel.from_pretrained(AutoModel.from_pretrained(root / "base"), root / "adapter")
+    merged = adapted.merge_and_unload().eval()
+    merged.save_pretrained(tmp_path)
+    MenderProcessor(word_tokenizer(), shop_items()).save_pretrained(tmp_path)
+    assert same(AutoModel.from_pretrained(tmp_path).recommend(**inputs, k=COUNT, num_beams="exact"), expected)
+    assert len(pipeline("generative-retrieval", model=str(tmp_path), device="cpu")("find tea", k=3)) == 3
+
+
+def test_training_goes_on_where_it_stopped(shop, tmp_path):
+    root, inputs, _ = shop
+    processor = MenderProcessor(word_tokenizer(), shop_items())
+    kept = add_lora(AutoModel.from_pretrained(root / "base"), rank=2)
+    train(kept, processor, steps=1)
+    save_adapter(kept, tmp_path)
+    before = kept.eval().recommend(**inputs, k=COUNT, num_beams="exact")
+    loaded = PeftModel.from_pretrained(AutoModel.from_pretrained(root / "base"), tmp_path, is_trainable=True)
+    answers = []
+    for adapted in (kept, loaded):
+        torch.manual_seed(0)
+        train(adapted, processor, steps=2)
+        answers.append(adapted.eval().recommend(**inputs, k=COUNT, num_beams="exact"))
+    assert same(*answers) and not same(answers[0], before)
+
+
+def test_the_card_says_what_it_belongs_to_and_names_no_folder_of_this_machine(shop):
+    root = shop[0]
+    card = ModelCard.load(root / "adapter" / "README.md")
+    assert card.data.library_name == "peft" and {"lora", "mender"} <= set(card.data.tags)
+    assert card.data.base_model is None and "| base model | base |" in card.text and "rank 2" in card.text
+    assert str(root) not in card.content
+    adapted = PeftModel.from_pretrained(AutoModel.from_pretrained(root / "base"), root / "adapter")
+    (root / "adapter" / "README.md").write_text(card.content + "\n## Thanks\n", "utf-8")
+    save_adapter(adapted, root / "adapter")
+    write_adapter_card(root / "adapter", adapted, base_model="org/mender-small", license="apache-2.0")
+    again = ModelCard.load(root / "adapter" / "README.md")
+    assert again.data.base_model == "org/mender-small" and again.data.license == "apache-2.0"
+    assert "## Thanks" in again.text and 'AutoModel.from_pretrained("org/mender-small")' in again.text
+    assert "Framework versions" not in again.text
+
+
+def test_an_encoder_from_the_hub_takes_adapters_from_the_start(tmp_path):
+    adapted = MenderForGenerativeRetrieval.from_encoder_pretrained(
+        encoder_folder(tmp_path / "encoder"), random_catalogue(COUNT, [5, 5]), encoder_training="lora"
+    )
+    save_adapter(adapted, tmp_path / "adapter")
+    assert "| base model | unknown |" in (tmp_path / "adapter" / "README.md").read_text("utf-8")
