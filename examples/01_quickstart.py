@@ -17,6 +17,7 @@ import argparse
 import sys
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import evaluate
@@ -26,23 +27,28 @@ from datasets import Dataset
 from rich.console import Console
 from rich.table import Table
 
+from mender.cards import encoder_name
 from mender.data import codes_of
 from mender.evaluation import KS, sample
 from mender.metric import metric_folder
 from mender.report import Score, draw, print_table, save_json
 from modeling_mender import (
     MenderCollator,
-    MenderForGenerativeRetrieval,
     MenderProcessor,
     MenderTrainer,
     Method,
+    SteeringExample,
     build_method,
     load_preset,
     make_trainer,
+    pick_request,
     prepare_examples,
     preset_names,
     select_axes,
+    steer,
+    write_card,
 )
+from modeling_mender.ranking import request_speed
 from preference_benchmark.builder import Benchmark, build_benchmark
 from preference_benchmark.controls import popularity_ranking, shuffle_preferences
 from preference_benchmark.embedding import TextEmbedder, default_encoder
@@ -122,10 +128,13 @@ def main() -> None:
     save_showcase(arguments.output / "model", benchmark.items, benchmark.examples["last"]["test"])
     draw(scores, arguments.output / "five_axes.png", title=title)
     settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(arguments).items()}
-    save_json(
-        scores, {**settings, "seconds": round(time.perf_counter() - started)}, arguments.output / "five_axes.json"
-    )
-    steer(model, processor, benchmark)
+    settings |= {"preset": asdict(preset), "seconds": round(time.perf_counter() - started)}
+    test = benchmark.examples["last"]["test"]
+    settings |= request_speed(model, processor, select_axes(test, {"recommendation": 1.0}))
+    record = save_json(scores, settings, arguments.output / "five_axes.json")
+    example = steer(model, processor, *pick_request(test, preferences=3))
+    write_card(arguments.output / "model", model, results=record, steering=[example], base_model=encoder_name(model))
+    show(example)
     print(f"\nSaved under {arguments.output}/: model/, five_axes.png, five_axes.json")
     print(f"In a browser: make web MODEL={arguments.output / 'model'}")
     announce("Done", started)
@@ -189,23 +198,13 @@ def item_ids(trainer: MenderTrainer, processor: MenderProcessor, examples: Datas
     return [processor.ids(rows) for rows in trainer.rank(prepare_examples(examples, processor))]
 
 
-def steer(model: MenderForGenerativeRetrieval, processor: MenderProcessor, benchmark: Benchmark) -> None:
+def show(example: SteeringExample) -> None:
     """One user, three sentences: the same history, three different lists."""
-    test = select_axes(benchmark.examples["last"]["test"], {"recommendation": 1.0})
-    steered = select_axes(benchmark.examples["last"]["test"], {"coarse_grained_steering": 1.0})
-    history = max(test["history"][:], key=len)
-    own = test[test["history"][:].index(history)]["preferences"][0]
-    others = list(dict.fromkeys(texts[0] for texts in steered["preferences"] if texts[0] != own))
-    sentences = [own, others[0], others[len(others) // 2]]
-    titles = [item["title"] for item in processor.decode_items(processor.rows(history))]
-    print("A user who bought, oldest first:", "; ".join(titles[-6:]))
-    inputs = processor(sentences, [history] * 3)
-    found = model.recommend(**inputs, k=5, exclude=processor.rows(history))
+    print("A user who bought, oldest first:", "; ".join(example.history[-6:]))
     table = Table(title="The same user, three sentences", show_lines=True)
-    for sentence in sentences:
+    for sentence in example.lists:
         table.add_column(f'"{sentence}"')
-    columns = [[item["title"] for item in processor.decode_items(rows)] for rows in found.rows]
-    for row in zip(*columns, strict=False):
+    for row in zip(*example.lists.values(), strict=False):
         table.add_row(*row)
     Console(width=120).print(table)
 

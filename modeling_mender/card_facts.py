@@ -10,7 +10,6 @@ from typing import Any
 from transformers.utils import cached_file
 
 from .card_text import split_card
-from .hub_names import public_name
 
 __all__ = ["encoder_config", "encoder_license", "facts", "method_of", "published_card", "weights_digest"]
 
@@ -37,14 +36,17 @@ def encoder_config(model: Any) -> Any | None:
     return getattr(encoder, "text_encoder", encoder)
 
 
-def facts(model: Any) -> dict[str, str]:
-    """Shape and size, by name."""
+def facts(model: Any, base: str | None = None) -> dict[str, str]:
+    """Shape and size, by name.
+
+    Args:
+        model: the model.
+        base: name on the Hub of what it was made from: an encoder, or another recommender.
+    """
     config, encoder = model.config, encoder_config(model)
-    found = {}
+    found = {"base model": f"[{base}](https://huggingface.co/{base})"} if base else {}
     if encoder is not None:
-        name = public_name(encoder._name_or_path)
-        kind = f"{encoder.model_type}, {encoder.num_hidden_layers} layers, width {encoder.hidden_size}"
-        found["encoder"] = kind + (f", from [{name}](https://huggingface.co/{name})" if name else "")
+        found["encoder"] = f"{encoder.model_type}, {encoder.num_hidden_layers} layers, width {encoder.hidden_size}"
     decoder = getattr(config, "decoder", None)
     if decoder is not None:
         found["decoder"] = f"T5, {decoder.num_layers} layers, width {decoder.d_model}"

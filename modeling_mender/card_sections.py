@@ -38,6 +38,7 @@ def card_sections(
     model: Any,
     name: str,
     place: str,
+    base: str | None = None,
     evaluation: Evaluation | None = None,
     steering: Sequence[SteeringExample] = (),
     training: str | None = None,
@@ -49,6 +50,7 @@ def card_sections(
         model: what the card describes.
         name: of the model, for the heading.
         place: name of its repository, or a placeholder, for the snippets.
+        base: name on the Hub of what it was made from, where that is known.
         evaluation: what was measured.
         steering: lists to show.
         training: Markdown about the training, where the caller knows more than the evaluation says.
@@ -60,7 +62,7 @@ def card_sections(
         shown = f"## Steering\n\nWhat this model returns for one history, once per preference:\n\n{shown}"
     results, speed, run = measured_sections(evaluation, training, weights)
     return [
-        Section("about", _about(model, name)),
+        Section("about", _about(model, name, base)),
         Section("use", _use(place, reads)),
         results,
         Section("steering", shown, weights if shown else None),
@@ -86,8 +88,8 @@ def measured_sections(
     )
 
 
-def _about(model: Any, name: str) -> str:
-    rows = "\n".join(f"| {key} | {value} |" for key, value in facts(model).items())
+def _about(model: Any, name: str, base: str | None) -> str:
+    rows = "\n".join(f"| {key} | {value} |" for key, value in facts(model, base).items())
     return f"""\
 # {name}
 
@@ -159,7 +161,7 @@ One request, from text to ten ranked items: {settings["request_ms"]:.1f} ms; in 
 
 
 def _training(settings: Mapping[str, Any]) -> str:
-    preset, run = settings.get("preset") or {}, settings.get("training") or {}
+    preset, run = _preset(settings), settings.get("training") or {}
     axes = [axis.replace("_", " ") for axis, share in (preset.get("axes") or {}).items() if share]
     encoder = preset.get("encoder_training") if preset.get("encoder") != "none" else None
     known = {
@@ -204,7 +206,7 @@ def _negative(evaluation: Evaluation | None) -> str:
     said = "What to avoid is read as text like everything else and is no filter"
     if evaluation is None:
         return f"{said}; whether it is heeded has to be measured (sentiment following)."
-    trained = (evaluation.settings.get("preset") or {}).get("negatives")
+    trained = _preset(evaluation.settings).get("negatives")
     if trained == "none":
         said += "; this model was not trained on what to keep out"
     elif trained:
@@ -218,6 +220,12 @@ def _negative(evaluation: Evaluation | None) -> str:
         f"among the first {k}, {score[f'avoid@{k}']:.0%} of those that avoid it keep it out, and "
         f"{score[f'm@{k}']:.0%} of the pairs do both. To be sure, pass `exclude`."
     )
+
+
+def _preset(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Fields of the preset of a run, of which some name nothing but the name."""
+    preset = settings.get("preset") or {}
+    return preset if isinstance(preset, Mapping) else {"name": preset}
 
 
 def _without_paths(command: str) -> str:

@@ -69,17 +69,27 @@ def write_card(
         return Path(folder) / CARD_FILE
     name = model_name or card_name(folder, repo_id)
     weights = card.weights(bool(results or steering or training))
-    base = public_name(getattr(encoder_config(model), "_name_or_path", None))
+    encoder = public_name(getattr(encoder_config(model), "_name_or_path", None))
+    base = metadata.get("base_model") or card.metadata.get("base_model") or encoder
     generated = {
         "license": encoder_license(model, online=repo_id is not None),
         "library_name": "transformers",
         "pipeline_tag": TASK,
-        "base_model": base,
+        "base_model": encoder,
         "tags": [*TAGS, *(metadata.pop("tags", None) or [])],
     }
     dataset = next(iter(metadata.get("datasets") or []), None)
     return card.save(
-        card_sections(model, name, repo_id or PLACEHOLDER, results, steering, training, weights),
+        card_sections(
+            model,
+            name,
+            repo_id or PLACEHOLDER,
+            base if isinstance(base, str) else None,
+            results,
+            steering,
+            training,
+            weights,
+        ),
         weights,
         {key: value for key, value in generated.items() if value is not None},
         metadata,

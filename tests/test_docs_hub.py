@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -21,11 +22,15 @@ def test_snippets_run(tmp_path, monkeypatch, capsys):
     saved = tmp_path / "outputs" / "quickstart" / "model"
     tiny_model(random_catalogue(60, [8, 8])).save_pretrained(saved)
     MenderProcessor(word_tokenizer(), items).save_pretrained(saved)
+    score = {"axis": "recommendation", "matching": "last", "method": "Mender", "n": 9, "recall@10": 0.5}
+    (saved.parent / "five_axes.json").write_text(json.dumps({"settings": {}, "scores": [score]}))
     monkeypatch.chdir(tmp_path)
     names: dict = {}
     for snippet in SNIPPETS:
         local = snippet.replace("push_to_hub", "save_pretrained")
         exec(compile(local, "docs/hub.md", "exec"), names)
     assert len(capsys.readouterr().out.splitlines()) == 5 + 3 + 1
+    assert "**0.500**" in Path("outputs/copy/README.md").read_text("utf-8")
+    assert (names["found"].scores == names["before"].scores).all()  # fresh adapters change nothing
     assert {path.name for path in saved.iterdir()} == {path.name for path in (tmp_path / "org/mender-small").iterdir()}
     assert torch.equal(names["model"].item_codes, names["recommend"].model.item_codes)

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from huggingface_hub import ModelCard
 
 ROOT = Path(__file__).parents[2]
 
@@ -66,6 +67,9 @@ def test_a_small_run_ends_in_a_model_that_another_process_steers(tmp_path):
     scores = json.loads((tmp_path / "five_axes.json").read_text())["scores"]
     assert {score["method"] for score in scores} == {"Mender", "Mender, shuffled preferences", "popularity"}
     assert (tmp_path / "five_axes.png").stat().st_size > 10_000
+    card = ModelCard.load(tmp_path / "model" / "README.md")
+    assert {result.metric_args["axis"] for result in card.data.eval_results} == {score["axis"] for score in scores}
+    assert "## Steering" in card.text and "## Speed" in card.text and str(tmp_path) not in card.content
     script = (
         "import modeling_mender; from transformers import AutoModel, AutoProcessor;"
         f"path = {str(tmp_path / 'model')!r};"

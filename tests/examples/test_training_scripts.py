@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from huggingface_hub import ModelCard
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["--users", "80", "--items", "60"]
@@ -76,6 +77,12 @@ def test_train_evaluate_fine_tune_compare(tmp_path):
         folder=tmp_path,
     )
     assert done.returncode == 0, done.stderr[-2000:]
+    assert "The adapter on a fresh base model: 100.0%" in done.stdout and "The merged model: " in done.stdout
+    adapter, model = (shop / "mender-tok-seed0-lora" / name for name in ("adapter", "model"))
+    assert (adapter / "adapter_model.safetensors").is_file()
+    cards = [ModelCard.load(folder / "README.md") for folder in (adapter, model, shop / "mender-tok-seed0" / "model")]
+    assert [card.data.library_name for card in cards] == ["peft", "transformers", "transformers"]
+    assert all(card.data.eval_results and str(tmp_path) not in card.content for card in cards)
     runs = [str(folder) for folder in sorted(shop.glob("*-seed0*"))]
     done = run("05_compare.py", *runs, "--reference", "popularity", "--output", "comparison", folder=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -173,6 +173,7 @@ def test_licence_and_name_of_the_base_encoder_are_read_where_they_are_known(tmp_
     model.save_pretrained(tmp_path / "model")
     card = ModelCard.load(tmp_path / "model" / "README.md")
     assert (card.data.license, card.data.base_model) == ("bsd-3-clause", "org/encoder")
+    assert "| base model | [org/encoder](https://huggingface.co/org/encoder) |" in card.text
     shutil.rmtree(snapshot)
     again = AutoModel.from_pretrained(tmp_path / "model")
     again.save_pretrained(tmp_path / "again")
