@@ -94,7 +94,7 @@ def main(
     # 2. The base model's weights stay as they are; what is trained lies beside them.
     adapted = add_lora(base, rank=rank, alpha=alpha)
     adapted.print_trainable_parameters()
-    fit(with_preset(adapted, processor), benchmark, output / "checkpoints" / "first", **settings)
+    earlier = fit(with_preset(adapted, processor), benchmark, output / "checkpoints" / "first", **settings)
 
     # 3. The adapter alone: small, and of use only together with the model it was trained on.
     save_adapter(adapted, output / "adapter")
@@ -123,7 +123,7 @@ def main(
         "method": name,
         "parameters": total,
         "trained": trained,
-        "training": training,
+        "training": {**training, "steps": earlier["steps"] + training["steps"]},
         **measure_requests(merged, processor, benchmark),
     }
     rows = [(score.axis, score.matching) for score in before]

@@ -19,7 +19,7 @@ from .atomic_files import write_text
 from .card_facts import CARD_FILE
 from .card_file import CardFile
 from .card_results import Evaluation
-from .card_sections import CITATION, measured_sections
+from .card_sections import CITATION, EXAMPLE, measured_sections
 from .card_text import Section
 from .hub_names import public_name
 from .model_card import TAGS, card_name
@@ -157,7 +157,7 @@ from transformers import AutoModel, AutoProcessor
 base = AutoModel.from_pretrained("{base}")
 processor = AutoProcessor.from_pretrained("{base}")
 model = PeftModel.from_pretrained(base, "{place}").eval()
-found = model.recommend(**processor("Find tea with a malty brew"), k=5)
+found = model.recommend(**processor("{EXAMPLE}"), k=5)
 print(processor.decode_items(found.rows[0]))
 ```
 

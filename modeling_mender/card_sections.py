@@ -15,6 +15,7 @@ from .steering_examples import SteeringExample
 __all__ = ["CITATION", "card_sections", "measured_sections"]
 
 PAPER = "[arXiv:2412.08604](https://arxiv.org/abs/2412.08604)"
+EXAMPLE = "Find something unlike what I usually choose"
 CITATION = """\
 ## Citation
 
@@ -104,7 +105,7 @@ of a catalogue (*preference discerning*, Paischer et al. 2025, {PAPER}).
 
 
 def _use(place: str, reads: bool) -> str:
-    request = '"Find tea with a malty brew"' if reads else '{"history": recommend.processor.item_ids[:3]}'
+    request = f'"{EXAMPLE}"' if reads else '{"history": recommend.processor.item_ids[:3]}'
     return f"""\
 ## How to use
 

@@ -189,7 +189,7 @@ pipe = pipeline("generative-retrieval", model=repo, trust_remote_code=True, devi
 pipe.push_to_hub(f"{repo}-again")
 again = pipeline(model=f"{repo}-again", trust_remote_code=True, device="cpu")
 model = AutoModelForSeq2SeqLM.from_pretrained(f"{repo}-again", trust_remote_code=True)
-HfApi().create_repo("org/preference_discerning", repo_type="space", space_sdk="static")
+HfApi().create_repo("org/preference_discerning", repo_type="space", space_sdk="gradio")
 HfApi().upload_folder(repo_id="org/preference_discerning", folder_path=folder, repo_type="space")
 figures = evaluate.load("org/preference_discerning", "ranking").compute(**metric)
 print(json.dumps([pipe(requests, k=4), again(requests, k=4), figures]))
