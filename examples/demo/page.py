@@ -7,6 +7,7 @@ in a field ranks, Enter in the search field takes the first title found.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from html import escape
 from pathlib import Path
 from textwrap import shorten
@@ -78,7 +79,10 @@ class Actions:
         self, history: list[str], preference: str = "", avoid: str = "", k: int = 10
     ) -> list[dict[str, str | float]]:
         """Ranked items for programs: item_id, title and score, best first."""
-        answer = self.recommender.answer(history, preference, avoid, k=k)
+        try:
+            answer = self.recommender.answer(history, preference, avoid, k=k)
+        except ValueError as error:
+            raise gr.Error(str(error)) from error  # what programs get to read
         return [{"item_id": item.item_id, "title": item.title, "score": item.score} for item in answer.full]
 
     # The history
@@ -103,6 +107,10 @@ class Actions:
         if place < len(found) and found[place] not in known:
             known, counted = [*known, found[place]], [*counted, found[place]]
         return known, self._history(known, counted), ""
+
+    def add_first(self, query: str, known: Sequence[str], counted: Sequence[str]) -> tuple[Any, ...]:
+        """The history with the best match more: of what the field holds now, which the buttons may not show yet."""
+        return self.add(0, self.find(query, known)[0], known, counted)
 
     def wish_of(self, shopper: int) -> str:
         """What this shopper wants next, as the benchmark has it."""
@@ -235,14 +243,12 @@ def build_page(recommender: Recommender) -> gr.Blocks:
         own.click(actions.wish_of, shopper, wish, **light).then(**ranking)
         matches = {"fn": actions.find, "inputs": [search, known], "outputs": [found, nothing, *results]}
         search.input(**matches, trigger_mode="always_last", **light)
-        for place, trigger in [(0, search.submit), *((place, one.click) for place, one in enumerate(results))]:
-            added = trigger(
-                lambda *fields, place=place: actions.add(place, *fields),
-                [found, known, counted],
-                [known, counted, search],
-                **light,
-            )
-            added.then(**matches, **light).then(**ranking).then(None, js=TO_SEARCH)
+        additions = [search.submit(actions.add_first, [search, known, counted], [known, counted, search], **light)]
+        for place, button in enumerate(results):
+            add = partial(actions.add, place)
+            additions.append(button.click(add, [found, known, counted], [known, counted, search], **light))
+        for addition in additions:
+            addition.then(**matches, **light).then(**ranking).then(None, js=TO_SEARCH)
 
         def start(request: gr.Request) -> tuple[Any, ...]:
             return actions.start(str(request.query_params))

@@ -66,6 +66,7 @@ def test_a_small_run_ends_in_a_model_that_another_process_steers(tmp_path):
     scores = json.loads((tmp_path / "five_axes.json").read_text())["scores"]
     assert {score["method"] for score in scores} == {"Mender", "Mender, shuffled preferences", "popularity"}
     assert (tmp_path / "five_axes.png").stat().st_size > 10_000
+    assert json.loads((tmp_path / "model" / "showcase.json").read_text())["shoppers"]
     script = (
         "import modeling_mender; from transformers import AutoModel, AutoProcessor;"
         f"path = {str(tmp_path / 'model')!r};"
