@@ -229,7 +229,7 @@ def test_programs_are_answered(page, recommender):
 
 
 def test_a_link_opens_the_same_result(page):
-    page.open("?items=item-tea,item-mug&wish=find+rose&k=4")
+    page.open("?item=item-tea&item=item-mug&wish=find+rose&k=4")
     assert page.history() == ["tea", "mug"] and len(page.list()) == 4
     link = page.one("#answer a").get_attribute("href")
     shown = page.list()

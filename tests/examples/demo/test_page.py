@@ -55,7 +55,7 @@ def test_a_link_leads_back_to_what_it_was_made_from(actions):
     assert ticked(boxes) == (known, known)
 
 
-@pytest.mark.parametrize("query", ["k=99&beams=-3&items=nothing", "k=x&beams=9999", "k=²"])
+@pytest.mark.parametrize("query", ["k=99&beams=-3&item=nothing", "k=x&beams=9999", "k=²"])
 def test_an_address_that_makes_no_sense_does_no_harm(actions, query):
     shopper, history, _, _, _, k, beams = actions.start(query)
     assert history == [] and 1 <= k <= 20 and 1 <= beams <= 200
