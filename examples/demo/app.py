@@ -57,14 +57,18 @@ def main() -> None:
         sys.exit(2)
     from page import LOOK, build_page  # takes seconds to import, which an error need not wait for
 
-    build_page(recommender).launch(
-        server_name=arguments.host,
-        server_port=arguments.port,
-        share=arguments.share,
-        inbrowser=arguments.open,
-        footer_links=["api", "settings"],
-        **LOOK,
-    )
+    try:
+        build_page(recommender).launch(
+            server_name=arguments.host,
+            server_port=arguments.port,
+            share=arguments.share,
+            inbrowser=arguments.open,
+            footer_links=["api", "settings"],
+            **LOOK,
+        )
+    except OSError as error:
+        print(f"error: cannot listen ({error}); pass another --port or --host", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -34,8 +34,9 @@ def render(answer: Answer, *, against: str = ALONE, log_probabilities: bool = Tr
         log_probabilities: whether scores are log-probabilities, for the legend.
         link: address that leads back to this answer.
     """
-    before = answer.wished if against == WISHED and answer.wished else answer.alone
-    title = WISHED if before is answer.wished else ALONE
+    others = {ALONE: answer.alone, WISHED: answer.wished}
+    title = next((name for name in (against, *others) if others[name]), ALONE)
+    before = others[title]
     left, right = ([], []) if before is None else moves(before, answer.full)
     top = max(item.score for item in [*answer.full, *(before or [])])
     lists = _list("With everything you wrote" if before else "Ranked for you", answer.full, right, top, "m-after")

@@ -6,7 +6,8 @@ in a field ranks, Enter in the search field takes the first title found.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from html import escape
 from pathlib import Path
 from textwrap import shorten
@@ -20,7 +21,7 @@ from showcase_file import Sentence, Shopper
 
 __all__ = ["LOOK", "build_page"]
 
-SEARCH_RESULTS = 6
+SEARCH_RESULTS, MOST_ITEMS, MOST_BEAMS = 6, 20, 200
 LOOK = {
     # Fonts of the system: nothing is fetched from elsewhere.
     "theme": gr.themes.Default(
@@ -61,7 +62,7 @@ class Actions:
             beams: prefixes kept per level.
         """
         history = [item for item in known if item in set(counted)]
-        state = {"items": ",".join(history), "wish": wish, "avoid": avoid, "k": int(k), "beams": int(beams)}
+        state = {"item": history, "wish": wish, "avoid": avoid, "k": int(k), "beams": int(beams)}
         try:
             answer = self.recommender.answer(history, wish, avoid, k=int(k), num_beams=int(beams))
         except ValueError as error:
@@ -70,7 +71,7 @@ class Actions:
             answer,
             against=against,
             log_probabilities=self.recommender.scores_are_log_probabilities,
-            link=f"?{urlencode({key: value for key, value in state.items() if value})}",
+            link=f"?{urlencode({key: value for key, value in state.items() if value}, doseq=True)}",
         )
         return shown, answer.read
 
@@ -78,7 +79,10 @@ class Actions:
         self, history: list[str], preference: str = "", avoid: str = "", k: int = 10
     ) -> list[dict[str, str | float]]:
         """Ranked items for programs: item_id, title and score, best first."""
-        answer = self.recommender.answer(history, preference, avoid, k=k)
+        try:
+            answer = self.recommender.answer(history, preference, avoid, k=k)
+        except ValueError as error:
+            raise gr.Error(str(error)) from error  # what programs get to read
         return [{"item_id": item.item_id, "title": item.title, "score": item.score} for item in answer.full]
 
     # The history
@@ -104,6 +108,10 @@ class Actions:
             known, counted = [*known, found[place]], [*counted, found[place]]
         return known, self._history(known, counted), ""
 
+    def add_first(self, query: str, known: Sequence[str], counted: Sequence[str]) -> tuple[Any, ...]:
+        """The history with the best match more: of what the field holds now, which the buttons may not show yet."""
+        return self.add(0, self.find(query, known)[0], known, counted)
+
     def wish_of(self, shopper: int) -> str:
         """What this shopper wants next, as the benchmark has it."""
         return "" if shopper == NOBODY else self.recommender.shoppers[shopper].preference
@@ -120,22 +128,21 @@ class Actions:
         Args:
             query: the part of the address behind the question mark.
         """
-        given = {name: values[-1] for name, values in parse_qs(query).items()}
+        given = parse_qs(query)
         recommender = self.recommender
+        most = min(MOST_ITEMS, recommender.num_items)
         if not given:
             # Somebody from the middle, whose history is neither long nor short.
             shopper = len(recommender.shoppers) // 2 if recommender.shoppers else NOBODY
             known, history = self.choose(shopper)
             wish = self.wish_of(shopper) if recommender.reads_preference else ""
-            return shopper, known, history, wish, "", 10, 30
-        known = [item for item in given.get("items", "").split(",") if item in set(recommender.processor.item_ids)]
-        numbers = {
-            name: min(max(int(given[name]), 1), limit) if given.get(name, "").isdecimal() else default
-            for name, default, limit in (("k", 10, 20), ("beams", 30, 200))
-        }
+            return shopper, known, history, wish, "", min(10, most), 30
+        items = set(recommender.processor.item_ids)
+        known = [item for item in dict.fromkeys(given.get("item", [])) if item in items]
         shopper = next((n for n, one in enumerate(recommender.shoppers) if list(one.history) == known), NOBODY)
-        history = self._history(known, known)
-        return shopper, known, history, given.get("wish", ""), given.get("avoid", ""), numbers["k"], numbers["beams"]
+        wish, avoid = (given.get(name, [""])[-1] for name in ("wish", "avoid"))
+        k, beams = _number(given, "k", min(10, most), most), _number(given, "beams", 30, MOST_BEAMS)
+        return shopper, known, self._history(known, known), wish, avoid, k, beams
 
 
 def build_page(recommender: Recommender) -> gr.Blocks:
@@ -170,16 +177,10 @@ def build_page(recommender: Recommender) -> gr.Blocks:
                     list(AGAINST), value=AGAINST[0], label="Compare with", visible=reads, elem_id="against"
                 )
                 with gr.Row():
-                    limit = min(20, recommender.num_items)
-                    k = gr.Slider(1, limit, value=min(10, limit), step=1, label="Items (k)", elem_id="k")
+                    most = min(MOST_ITEMS, recommender.num_items)
+                    k = gr.Slider(1, most, value=min(10, most), step=1, label="Items (k)", elem_id="k")
                     beams = gr.Slider(
-                        1,
-                        200,
-                        value=30,
-                        step=1,
-                        label="Beams",
-                        visible=recommender.uses_beams,
-                        elem_id="beams",
+                        1, MOST_BEAMS, value=30, step=1, label="Beams", visible=recommender.uses_beams, elem_id="beams"
                     )
                 with gr.Accordion("What the model read", open=False):
                     read = gr.Textbox(label="Given to the model", lines=2, interactive=False, elem_id="read")
@@ -222,7 +223,7 @@ def build_page(recommender: Recommender) -> gr.Blocks:
             "concurrency_id": "model",
             "api_visibility": "private",
         }
-        light = {"show_progress": "hidden", "concurrency_limit": None, "api_visibility": "private"}
+        light = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
         for field in (wish, avoid, counted, k, beams, against):
             field.input(**ranking, trigger_mode="always_last")
         for field in (wish, avoid):
@@ -235,26 +236,25 @@ def build_page(recommender: Recommender) -> gr.Blocks:
         own.click(actions.wish_of, shopper, wish, **light).then(**ranking)
         matches = {"fn": actions.find, "inputs": [search, known], "outputs": [found, nothing, *results]}
         search.input(**matches, trigger_mode="always_last", **light)
-        for place, trigger in [(0, search.submit), *((place, one.click) for place, one in enumerate(results))]:
-            added = trigger(
-                lambda *fields, place=place: actions.add(place, *fields),
-                [found, known, counted],
-                [known, counted, search],
-                **light,
-            )
-            added.then(**matches, **light).then(**ranking).then(None, js=TO_SEARCH)
+        additions = [search.submit(actions.add_first, [search, known, counted], [known, counted, search], **light)]
+        for place, button in enumerate(results):
+            add = partial(actions.add, place)
+            additions.append(button.click(add, [found, known, counted], [known, counted, search], **light))
+        for addition in additions:
+            addition.then(**matches, **light).then(**ranking).then(None, js=TO_SEARCH)
 
         def start(request: gr.Request) -> tuple[Any, ...]:
             return actions.start(str(request.query_params))
 
-        page.load(
-            start,
-            None,
-            [shopper, known, counted, wish, avoid, k, beams],
-            **light,
-        ).then(**ranking)
+        page.load(start, None, [shopper, known, counted, wish, avoid, k, beams], **light).then(**ranking)
         gr.api(actions.recommend, api_name="recommend", concurrency_id="model")
     return page
+
+
+def _number(given: Mapping[str, Sequence[str]], name: str, default: int, most: int) -> int:
+    """A number of the address, from 1 to `most`; the default where it is none."""
+    text = given.get(name, [""])[-1]
+    return min(max(int(text), 1), most) if text.isdecimal() else default
 
 
 def _head(recommender: Recommender) -> str:

@@ -70,6 +70,7 @@ def test_a_small_run_ends_in_a_model_that_another_process_steers(tmp_path):
     card = ModelCard.load(tmp_path / "model" / "README.md")
     assert {result.metric_args["axis"] for result in card.data.eval_results} == {score["axis"] for score in scores}
     assert "## Steering" in card.text and "## Speed" in card.text and str(tmp_path) not in card.content
+    assert json.loads((tmp_path / "model" / "showcase.json").read_text())["shoppers"]
     script = (
         "import modeling_mender; from transformers import AutoModel, AutoProcessor;"
         f"path = {str(tmp_path / 'model')!r};"

@@ -85,6 +85,7 @@ def test_against_the_wish_without_avoid_where_there_is_one():
     both = answer(wished=[item(3), item(4), item(1)])
     assert f"By {WISHED}" in render(both, against=WISHED) and f"By {ALONE}" in render(both, against=ALONE)
     assert f"By {ALONE}" in render(answer(), against=WISHED)
+    assert f"By {WISHED}" in render(answer(alone=None, wished=[item(4)]), against=ALONE)
 
 
 def test_what_should_stay_out_is_counted_in_every_list():

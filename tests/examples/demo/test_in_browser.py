@@ -216,8 +216,20 @@ def test_lines_join_the_same_items(page):
     assert all(abs(top - (box["y"] + place * row)) < 4 for place, top in enumerate(tops))
 
 
+def test_programs_are_answered(page, recommender):
+    from gradio_client import Client
+    from gradio_client.exceptions import AppError
+
+    client = Client(page.address, verbose=False)
+    found = client.predict(["item-tea"], "find rose", "", 3, api_name="/recommend")
+    answer = recommender.answer(["item-tea"], "find rose", k=3)
+    assert [item["item_id"] for item in found] == [item.item_id for item in answer.full]
+    with pytest.raises(AppError, match="Nothing to go by yet"):
+        client.predict([], "", "", 3, api_name="/recommend")
+
+
 def test_a_link_opens_the_same_result(page):
-    page.open("?items=item-tea,item-mug&wish=find+rose&k=4")
+    page.open("?item=item-tea&item=item-mug&wish=find+rose&k=4")
     assert page.history() == ["tea", "mug"] and len(page.list()) == 4
     link = page.one("#answer a").get_attribute("href")
     shown = page.list()

@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip("gradio", reason="the page needs gradio; pip install mender[demo]")
 
+import gradio
 from page import NOBODY, SEARCH_RESULTS, Actions, build_page
 
 ASK = {"wish": "find rose", "avoid": "green", "against": "the history alone", "k": 5, "beams": 30}
@@ -54,7 +55,7 @@ def test_a_link_leads_back_to_what_it_was_made_from(actions):
     assert ticked(boxes) == (known, known)
 
 
-@pytest.mark.parametrize("query", ["k=99&beams=-3&items=nothing", "k=x&beams=9999", "k=²"])
+@pytest.mark.parametrize("query", ["k=99&beams=-3&item=nothing", "k=x&beams=9999", "k=²"])
 def test_an_address_that_makes_no_sense_does_no_harm(actions, query):
     shopper, history, _, _, _, k, beams = actions.start(query)
     assert history == [] and 1 <= k <= 20 and 1 <= beams <= 200
@@ -83,11 +84,19 @@ def test_found_titles_are_added_once(actions):
     assert actions.add(0, found, known, [])[0] == known and actions.add(3, found, known, [])[0] == known
 
 
+def test_enter_adds_what_the_field_holds_now(actions):
+    known, boxes, query = actions.add_first("co", ["item-tea"], ["item-tea"])
+    assert known == ["item-tea", "item-cotton"] and ticked(boxes) == (known, known) and query == ""
+    assert actions.add_first("zzz", known, known)[0] == known
+
+
 def test_programs_are_answered_too(actions, recommender):
     found = actions.recommend(["item-tea"], "find rose", k=3)
     answer = recommender.answer(["item-tea"], "find rose", k=3)
     assert [item["item_id"] for item in found] == [item.item_id for item in answer.full]
     assert found[0].keys() == {"item_id", "title", "score"}
+    with pytest.raises(gradio.Error, match="is not among the 16 items"):
+        actions.recommend(["item-x"], "find rose")
 
 
 def test_the_browser_is_not_sent_the_catalogue(recommender):

@@ -1,0 +1,103 @@
+"""What is shown of a benchmark: real shoppers without names, sentences people wrote, nothing twice."""
+
+from __future__ import annotations
+
+import json
+
+import polars as pl
+import pytest
+from datasets import Dataset, Features, List, Value
+
+from preference_benchmark.features import EXAMPLE_FEATURES
+from preference_benchmark.sentiment import NEGATIVE, POSITIVE, preference_polarity
+from preference_benchmark.showcase import MAX_ATTRIBUTES, save_showcase, showcase
+
+ITEMS = [f"item-{number}" for number in range(30)]
+
+
+def items(aspects=True):
+    table, features = {"item_id": ITEMS}, {"item_id": Value("string")}
+    if aspects:
+        table["aspects"] = [[f"phrase {place}" for place in range(row % 10)] for row in range(len(ITEMS))]
+        features["aspects"] = List(Value("string"))
+    return Dataset.from_dict(table, features=Features(features))
+
+
+def examples(users=40):
+    def row(axis, user, texts, history):
+        return {
+            "axis": axis,
+            "user_id": f"secret-{user}",
+            "history": history,
+            "preferences": texts,
+            "sentiment": POSITIVE,
+            "target": ITEMS[0],
+            "pair_id": -1,
+        }
+
+    rows = []
+    for user in range(users):
+        history = [ITEMS[(user + step) % 30] for step in range(3 + user % 9)]
+        wish, refusal = f"Find tea with flavour{user % 25:02}", f"Avoid tea with flavour{(user + 1) % 25:02}"
+        rows.append(row("recommendation", user, [wish], history))
+        rows.append(row("coarse_grained_steering", user, [f"Look for lamps with shade{user % 10}"], history))
+        rows.append(row("history_consolidation", user, [wish, refusal, f"No lamps of user{user}"], history))
+    return Dataset.from_list(rows, features=EXAMPLE_FEATURES)
+
+
+@pytest.fixture(scope="module")
+def shown():
+    return showcase(items(), examples())
+
+
+def test_shoppers_differ_and_go_from_long_histories_to_short(shown):
+    shoppers = shown["shoppers"]
+    assert 1 < len(shoppers) <= 12
+    lengths = [len(shopper["history"]) for shopper in shoppers]
+    assert lengths == sorted(lengths, reverse=True) and lengths[0] > lengths[-1]
+    for values in ([shopper["history"][-1] for shopper in shoppers], [shopper["preference"] for shopper in shoppers]):
+        assert len(set(values)) == len(values)
+    assert {item for shopper in shoppers for item in shopper["history"]} <= set(ITEMS)
+
+
+def test_nobody_is_named(shown):
+    assert "secret" not in json.dumps(shown)
+
+
+def test_sentences_say_yes_and_no_where_people_did(shown):
+    sentences = shown["sentences"]
+    assert len(sentences) == 6 and len({sentence["preference"] for sentence in sentences}) == 6
+    refused = [sentence["avoid"] for sentence in sentences if sentence["avoid"]]
+    assert len(refused) in (1, 2, 3) and len(set(refused)) == len(refused)
+    assert set(preference_polarity(pl.Series(refused))) == {NEGATIVE}
+    assert set(preference_polarity(pl.Series([sentence["preference"] for sentence in sentences]))) == {POSITIVE}
+
+
+def test_a_wish_and_a_refusal_come_from_one_person(shown):
+    table = examples().to_polars()
+    written = [set(texts) for texts in table["preferences"]]
+    for sentence in shown["sentences"]:
+        if sentence["avoid"]:
+            assert any({sentence["preference"], sentence["avoid"]} <= texts for texts in written)
+
+
+def test_attributes_are_few_and_never_empty(shown):
+    assert all(1 <= len(phrases) <= MAX_ATTRIBUTES for phrases in shown["attributes"].values())
+    assert set(shown["attributes"]) == {item for row, item in enumerate(ITEMS) if row % 10}
+
+
+def test_what_a_source_does_not_know_is_left_out():
+    alone = examples().select([0, 3])
+    assert showcase(items(aspects=False), alone)["attributes"] == {}
+    assert showcase(items(), alone)["sentences"] == []
+    assert len(showcase(items(), alone)["shoppers"]) == 2
+
+
+def test_the_order_of_the_examples_does_not_matter(shown):
+    assert showcase(items(), examples().select(range(119, -1, -1))) == shown
+
+
+def test_the_file_is_there_whole(tmp_path, shown):
+    path = save_showcase(tmp_path / "new" / "model", items(), examples())
+    assert json.loads(path.read_text("utf-8")) == shown
+    assert [file.name for file in path.parent.iterdir()] == ["showcase.json"]
