@@ -46,7 +46,7 @@ def main(
     print(f"{chosen.name}: {chosen.summary}")
     method = new_method(chosen, benchmark, encoder, seed)
 
-    output = Path("outputs") / source / f"{chosen.name}-seed{seed}"
+    output = Path("outputs") / benchmark.source / f"{chosen.name}-seed{seed}"
     torch.set_num_threads(1)  # for matrices this small, two threads wait for each other on a busy machine
     started = time.perf_counter()
     training = fit(method, benchmark, output / "checkpoints", seed=seed)

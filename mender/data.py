@@ -26,6 +26,7 @@ from preference_benchmark.sources import read_source
 __all__ = [
     "BenchmarkData",
     "Codes",
+    "benchmark_name",
     "codes_of",
     "encoder_path",
     "item_codes",
@@ -75,6 +76,15 @@ class Codes:
     codebooks: Tensor
 
 
+def benchmark_name(source: str, data: Path | None) -> str:
+    """What a benchmark is called: by its source, or, of your own tables, by their folder or file.
+
+    >>> benchmark_name("steam", Path("raw/steam")), benchmark_name("table", Path("my/bookshop"))
+    ('steam', 'bookshop')
+    """
+    return data.resolve().name.split(".")[0] or source if source == "table" and data is not None else source
+
+
 def load_benchmark_data(
     source: str, data: Path | None, encoder: str, *, users: int = 600, items: int = 240
 ) -> BenchmarkData:
@@ -107,7 +117,7 @@ def load_benchmark_data(
             examples.save_to_disk(folder / mode)
         (folder / "complete").touch()
     examples = {mode: load_from_disk(folder / mode) for mode in ("oracle", "last")}
-    return BenchmarkData(source, load_from_disk(folder / "items"), examples, folder)
+    return BenchmarkData(benchmark_name(source, data), load_from_disk(folder / "items"), examples, folder)
 
 
 def item_codes(data: BenchmarkData, encoder: str, seed: int) -> Codes:

@@ -79,6 +79,7 @@ def make_trainer(
         "logging_strategy": "epoch",
         "per_device_eval_batch_size": 128,
         "report_to": "none",
+        "dataloader_pin_memory": torch.cuda.is_available(),
         "negative_loss": "unlikelihood" if preset.negatives == "none" else preset.negatives,
         "negative_weight": preset.negative_weight,
         **preset.training,

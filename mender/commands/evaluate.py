@@ -50,7 +50,7 @@ def evaluate(
         if output is None:
             # Beside the model in the folder of its run; what comes from the Hub has none.
             folder = Path(model)
-            output = folder.resolve().parent if folder.is_dir() else Path("outputs") / source / folder.name
+            output = folder.resolve().parent if folder.is_dir() else Path("outputs") / benchmark.source / folder.name
         record = evaluate_saved(recommender, processor, benchmark, output, name or output.resolve().name, eval_limit)
         print(f"Saved under {output}/: five_axes.png, five_axes.json, ranks.parquet")
         if Path(model).is_dir():

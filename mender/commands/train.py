@@ -59,7 +59,7 @@ def train(
     import torch
     from accelerate import PartialState
 
-    from mender.data import encoder_path, load_benchmark_data
+    from mender.data import benchmark_name, encoder_path, load_benchmark_data
     from mender.training import check_report_to, check_resumable, choose_preset, fit, new_method, save_and_measure
 
     with results(as_json) as show:
@@ -67,7 +67,7 @@ def train(
             chosen = choose_preset(preset, conditioning, changes or [], arguments or [])
             check_report_to(report_to or [])
             name = chosen.name if conditioning == "both" else f"{chosen.name}-{conditioning}"
-            output = output or Path("outputs") / source / f"{name}-seed{seed}"
+            output = output or Path("outputs") / benchmark_name(source, data) / f"{name}-seed{seed}"
             if resume:
                 check_resumable(output / "checkpoints")
             encoder = encoder_path(encoder)
@@ -75,7 +75,7 @@ def train(
                 benchmark = load_benchmark_data(source, data, encoder, users=users, items=items)
         print(f"{chosen.name}: {chosen.summary}\n{' ' * len(chosen.name)}  {chosen.cost}")
         method = new_method(chosen, benchmark, encoder, seed)
-        logging = {"report_to": report_to, "run_name": f"{source}/{output.name}"} if report_to else {}
+        logging = {"report_to": report_to, "run_name": f"{benchmark.source}/{output.name}"} if report_to else {}
         torch.set_num_threads(1)  # for matrices this small, two threads wait for each other on a busy machine
         started = time.perf_counter()
         training = fit(

@@ -1,0 +1,69 @@
+"""A place in which every page's snippets run: a saved model, small encoders, a folder for the Hub."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from snippets import ROOT, blocks
+
+# ruff: noqa: E402
+for folder in ("modeling_mender", "preference_benchmark"):
+    sys.path.insert(0, str(ROOT / "tests" / folder))
+
+from benchmark_doubles import HashEmbedder
+from doubles import encoder_folder, random_catalogue, tiny_model, word_tokenizer
+
+MODEL = "outputs/quickstart/model"
+
+
+@pytest.fixture(scope="session")
+def small_encoder(tmp_path_factory) -> str:
+    """Folder of a tiny encoder."""
+    return encoder_folder(tmp_path_factory.mktemp("encoder"))
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch, small_encoder):
+    """The working folder: with the model that `make demo` saves, as far as snippets can tell."""
+    from modeling_mender import MenderProcessor
+    from preference_benchmark import embedding, make
+
+    monkeypatch.chdir(tmp_path)
+    items = {"item_id": [f"i{row}" for row in range(60)], "title": [f"tea {row}" for row in range(60)]}
+    tiny_model(random_catalogue(60, [8, 8])).save_pretrained(MODEL)
+    MenderProcessor(word_tokenizer(), items).save_pretrained(MODEL)
+    score = {"axis": "recommendation", "matching": "last", "method": "Mender", "n": 9, "recall@10": 0.5}
+    (Path(MODEL).parent / "five_axes.json").write_text(json.dumps({"settings": {}, "scores": [score]}))
+    for module in ("preference_benchmark.embedding", "preference_benchmark.make", "mender.data"):
+        __import__(module)
+        monkeypatch.setattr(sys.modules[module], "TextEmbedder", lambda *arguments, **options: HashEmbedder())
+    monkeypatch.setattr(make, "encoder_identity", lambda name: ("hash", "hash"))
+    choice = embedding.default_encoder()
+    monkeypatch.setattr("mender.data.default_encoder", lambda: type(choice)(small_encoder, "a tiny one"))
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets")
+    monkeypatch.setattr("preference_benchmark.plots.draw", lambda *arguments: None)
+    monkeypatch.setattr(
+        "preference_benchmark.sources.SOURCES", dict(sys.modules["preference_benchmark.sources"].SOURCES)
+    )
+    return tmp_path
+
+
+@pytest.fixture
+def run_page(place, capsys) -> Callable[[str], tuple[dict[str, Any], list[str]]]:
+    """Runs the Python snippets of a page one after the other: the names they leave, and what each printed."""
+
+    def run(page: str) -> tuple[dict[str, Any], list[str]]:
+        names: dict[str, Any] = {"__name__": page}
+        printed = []
+        for number, snippet in enumerate(blocks(page, "python"), 1):
+            local = snippet.replace("push_to_hub", "save_pretrained")
+            exec(compile(local, f"{page}, snippet {number}", "exec"), names)
+            printed.append(capsys.readouterr().out)
+        return names, printed
+
+    return run
