@@ -12,7 +12,8 @@ import pytest
 pytest.importorskip("gradio", reason="the page needs gradio; pip install mender[demo]")
 
 import gradio
-from page import NOBODY, SEARCH_RESULTS, Actions, build_page
+from actions import NOBODY, SEARCH_RESULTS, Actions
+from page import build_page
 
 ASK = {"wish": "find rose", "avoid": "green", "against": "the history alone", "k": 5, "beams": 30}
 
