@@ -12,7 +12,7 @@ from .card_text import Section
 from .pipeline_mender import TASK
 from .steering_examples import SteeringExample
 
-__all__ = ["CITATION", "card_sections", "measured_sections"]
+__all__ = ["CITATION", "EXAMPLE", "card_sections", "measured_sections"]
 
 PAPER = "[arXiv:2412.08604](https://arxiv.org/abs/2412.08604)"
 EXAMPLE = "Find something unlike what I usually choose"

@@ -36,7 +36,7 @@ class SteeringExample:
             ["---"] * (1 + len(self.lists)),
             *([str(place), *titles] for place, titles in enumerate(rows, 1)),
         ]
-        table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+        table = "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
         return f"History, oldest first: {shown}.\n\n{table}"
 
 
@@ -94,3 +94,8 @@ def steer(
     lists = [[item["title"] for item in processor.decode_items(rows)] for rows in found.rows]
     titles = [item["title"] for item in processor.decode_items(seen)]
     return SteeringExample(titles, dict(zip(preferences, lists, strict=True)))
+
+
+def _cell(text: str) -> str:
+    """A text that keeps within its cell of a Markdown table."""
+    return " ".join(text.split()).replace("|", "\\|")

@@ -211,14 +211,18 @@ def test_lists_shown_are_what_the_model_recommends(folder, model):
         assert titles == [item["title"] for item in processor.decode_items(found.rows[0])]
     write_card(folder, model, steering=[shown])
     assert f'"{preferences[1]}"' in text_of(folder) and "## Steering" in text_of(folder)
+    # One after the other, figures and lists of the same weights stand side by side.
+    write_card(folder, model, results=results())
+    model.save_pretrained(folder)
+    assert f'"{preferences[1]}"' in text_of(folder) and "**0.500**" in text_of(folder)
     with pytest.raises(ValueError, match="no preference to steer by"):
         steer(model, processor, history, [])
     with pytest.raises(ValueError, match="no recommendation example"):
         pick_request(examples.filter(lambda axis: axis == 3, input_columns="axis"))
 
 
-def test_bars_in_titles_do_not_break_the_table():
-    table = SteeringExample(["a | b"], {"find | this": ["c | d"]}).markdown().splitlines()[-1]
+def test_bars_and_line_breaks_in_titles_do_not_break_the_table():
+    table = SteeringExample(["a | b"], {"find | this": ["c\n| d"]}).markdown().splitlines()[-1]
     assert table == "| 1 | c \\| d |"
 
 
