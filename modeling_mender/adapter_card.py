@@ -20,7 +20,7 @@ from .card_facts import CARD_FILE
 from .card_file import CardFile
 from .card_results import Evaluation
 from .card_sections import CITATION, EXAMPLE, measured_sections
-from .card_text import Section
+from .card_text import Section, as_list
 from .hub_names import public_name
 from .model_card import TAGS, card_name
 
@@ -107,7 +107,7 @@ def write_adapter_card(
         return Path(folder) / CARD_FILE
     adapter = model.peft_config[model.active_adapter]
     loaded_by = adapter.base_model_name_or_path or ""
-    base = base_model or public_name(loaded_by)
+    base = base_model or card.metadata.get("base_model") or public_name(loaded_by)
     name, weights = model_name or card_name(folder, repo_id), card.weights(bool(results or training))
     sections = [
         Section("about", _about(name, model, adapter, base or (card_name(loaded_by) if loaded_by else "unknown"))),
@@ -117,10 +117,10 @@ def write_adapter_card(
     ]
     generated = {
         "library_name": "peft",
-        "tags": [*TAGS, adapter.peft_type.value.lower(), *(metadata.pop("tags", None) or [])],
+        "tags": [*TAGS, adapter.peft_type.value.lower(), *as_list(metadata.pop("tags", None))],
     }
     given = {**metadata, "base_model": base}
-    dataset = next(iter(metadata.get("datasets") or []), None)
+    dataset = next(iter(as_list(metadata.get("datasets"))), None)
     figures = [] if results is None else results.eval_results(dataset)
     return card.save(sections, weights, generated, given, figures, name)
 

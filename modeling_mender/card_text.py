@@ -17,6 +17,7 @@ from huggingface_hub import ModelCard, ModelCardData
 
 __all__ = [
     "Section",
+    "as_list",
     "is_generated",
     "is_template",
     "is_untouched",
@@ -147,6 +148,11 @@ def merged_metadata(existing: Mapping[str, Any], generated: Mapping[str, Any], g
         elif before is None:
             result[name] = value
     return result | {name: value for name, value in given.items() if value is not None}
+
+
+def as_list(value: str | Sequence[str] | None) -> list[str]:
+    """Metadata of which there may be one, several or none."""
+    return [value] if isinstance(value, str) else list(value or [])
 
 
 def _normal(text: str) -> str:

@@ -17,7 +17,7 @@ from .card_facts import CARD_FILE, encoder_config, encoder_license, published_ca
 from .card_file import CardFile
 from .card_results import Evaluation
 from .card_sections import card_sections
-from .card_text import is_template, is_untouched, recorded_weights
+from .card_text import as_list, is_template, is_untouched, recorded_weights
 from .hub_names import public_name
 from .pipeline_mender import TASK
 from .steering_examples import SteeringExample
@@ -76,9 +76,9 @@ def write_card(
         "library_name": "transformers",
         "pipeline_tag": TASK,
         "base_model": encoder,
-        "tags": [*TAGS, *(metadata.pop("tags", None) or [])],
+        "tags": [*TAGS, *as_list(metadata.pop("tags", None))],
     }
-    dataset = next(iter(metadata.get("datasets") or []), None)
+    dataset = next(iter(as_list(metadata.get("datasets"))), None)
     return card.save(
         card_sections(
             model,

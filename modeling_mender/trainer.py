@@ -20,6 +20,7 @@ from torch.utils.data import SequentialSampler
 from transformers import EvalPrediction, PreTrainedModel, Trainer, TrainingArguments
 
 from .adapter_card import keeping_card, write_adapter_card
+from .card_text import as_list
 from .encoder_states import EncoderStates
 from .hub_names import public_name
 from .length_sampler import LengthSampler
@@ -263,10 +264,10 @@ class MenderTrainer(Trainer):
             return
         adapted, repo_id = self._adapted(), self.hub_model_id or self.args.hub_model_id
         metadata = {
-            "language": _as_list(language),
+            "language": as_list(language),
             "license": license,
-            "tags": [*_as_list(tags), "generated_from_trainer"],
-            "datasets": _as_list(dataset_tags or dataset),
+            "tags": [*as_list(tags), "generated_from_trainer"],
+            "datasets": as_list(dataset_tags or dataset),
             "base_model": finetuned_from or public_name(self.model.config._name_or_path),
             "model_name": model_name,
         }
@@ -309,7 +310,3 @@ class MenderTrainer(Trainer):
         ranked = np.empty_like(predicted)
         ranked[order] = predicted
         return ranked
-
-
-def _as_list(value: str | Sequence[str] | None) -> list[str]:
-    return [value] if isinstance(value, str) else list(value or [])

@@ -127,11 +127,12 @@ def test_the_card_says_what_it_belongs_to_and_names_no_folder_of_this_machine(sh
     adapted = PeftModel.from_pretrained(AutoModel.from_pretrained(root / "base"), root / "adapter")
     (root / "adapter" / "README.md").write_text(card.content + "\n## Thanks\n", "utf-8")
     save_adapter(adapted, root / "adapter")
-    write_adapter_card(root / "adapter", adapted, base_model="org/mender-small", license="apache-2.0")
+    write_adapter_card(root / "adapter", adapted, base_model="org/mender-small", license="apache-2.0", tags="tea")
+    save_adapter(adapted, root / "adapter")
     again = ModelCard.load(root / "adapter" / "README.md")
     assert again.data.base_model == "org/mender-small" and again.data.license == "apache-2.0"
     assert "## Thanks" in again.text and 'AutoModel.from_pretrained("org/mender-small")' in again.text
-    assert "Framework versions" not in again.text
+    assert "Framework versions" not in again.text and "tea" in again.data.tags
 
 
 def test_an_encoder_from_the_hub_takes_adapters_from_the_start(tmp_path):

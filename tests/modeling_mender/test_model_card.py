@@ -76,7 +76,7 @@ def test_a_save_says_what_the_model_knows_and_invents_nothing(folder):
 
 
 def test_every_figure_comes_back_from_the_metadata_as_it_was_measured(folder, model):
-    write_card(folder, model, results=results(), datasets=["org/preference-discerning"])
+    write_card(folder, model, results=results(), datasets="org/preference-discerning")
     card = ModelCard.load(folder / "README.md")
     found = {(result.metric_name, result.metric_type): result for result in card.data.eval_results}
     assert all(isinstance(result, EvalResult) for result in found.values())
