@@ -9,7 +9,7 @@ from typing import Any
 
 import transformers
 import yaml
-from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from mender.cards import write_run_card
 from mender.data import BenchmarkData, item_codes
@@ -192,8 +192,10 @@ def check_report_to(names: Sequence[str]) -> None:
             continue
         if name not in INTEGRATION_TO_CALLBACK:
             raise ValueError(f"report_to={name!r}; pass one of {', '.join(sorted(INTEGRATION_TO_CALLBACK))}, all, none")
-        if name not in get_available_reporting_integrations():
-            raise ValueError(f"report_to={name!r} needs a package that is not installed; run `pip install {name}`")
+        try:
+            INTEGRATION_TO_CALLBACK[name]()
+        except (ImportError, RuntimeError) as error:  # it says what to install
+            raise ValueError(f"report_to={name!r} cannot be used: {error}") from error
 
 
 def assignments(pairs: Sequence[str]) -> dict[str, Any]:
