@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from dataclasses import fields as dataclass_fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import transformers
 import yaml
-from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from mender.cards import write_run_card
 from mender.data import BenchmarkData, item_codes
 from mender.evaluation import measure_requests, provenance, score_model, write_results
 from modeling_mender import (
+    MenderTrainingArguments,
     Method,
     Preset,
     build_method,
@@ -57,7 +60,15 @@ def choose_preset(
         raise ValueError(f"conditioning={conditioning!r}; pass one of {', '.join(CONDITIONING)}")
     fields = {**CONDITIONING[conditioning], **assignments(changes)}
     arguments = assignments(training)
-    return load_preset(name, **fields, **({"training": arguments} if arguments else {}))
+    preset = load_preset(name, **fields, **({"training": arguments} if arguments else {}))
+    known = [field.name for field in dataclass_fields(MenderTrainingArguments)]
+    for argument in preset.training:
+        if argument not in known:
+            close = get_close_matches(argument, known, n=3)
+            hint = f"did you mean {' or '.join(close)}?" if close else "see MenderTrainingArguments"
+            raise ValueError(f"{argument!r} is no training argument; {hint}")
+    MenderTrainingArguments(output_dir="unused", **preset.training)  # checks the values
+    return preset
 
 
 def new_method(preset: Preset, data: BenchmarkData, encoder: str, seed: int) -> Method:
@@ -192,8 +203,10 @@ def check_report_to(names: Sequence[str]) -> None:
             continue
         if name not in INTEGRATION_TO_CALLBACK:
             raise ValueError(f"report_to={name!r}; pass one of {', '.join(sorted(INTEGRATION_TO_CALLBACK))}, all, none")
-        if name not in get_available_reporting_integrations():
-            raise ValueError(f"report_to={name!r} needs a package that is not installed; run `pip install {name}`")
+        try:
+            INTEGRATION_TO_CALLBACK[name]()
+        except (ImportError, RuntimeError) as error:  # it says what to install
+            raise ValueError(f"report_to={name!r} cannot be used: {error}") from error
 
 
 def assignments(pairs: Sequence[str]) -> dict[str, Any]:
@@ -209,7 +222,9 @@ def assignments(pairs: Sequence[str]) -> dict[str, Any]:
 
 
 def _value_of(text: str) -> Any:
-    """A value as YAML writes it, and numbers such as 3e-4, which YAML takes for a word."""
+    """A value as YAML writes it; but 3e-4, which YAML takes for a word, is a number, and "no" is a word."""
+    if text.lower() in ("no", "yes", "off", "on"):  # save_strategy=no
+        return text
     value = yaml.safe_load(text)
     try:
         return float(value) if isinstance(value, str) else value

@@ -95,6 +95,8 @@ def test_recommendations_for_people(mender, trained):
         (["train", "--preset", "mender-tick"], "no preset 'mender-tick'; pass one of lc-rec"),
         (["train", "--set", "histroy=codes"], "'histroy' is no field of a preset"),
         (["train", "--train", "learning_rate"], "'learning_rate' is no assignment"),
+        (["train", "--train", "learning_rat=1"], "'learning_rat' is no training argument; did you mean learning_rate"),
+        (["train", "--train", "save_strategy=some"], "some is not a valid SaveStrategy"),
         (["train", "--conditioning", "some"], "conditioning='some'; pass one of none, preference"),
         (["train", "--report-to", "paper"], "report_to='paper'; pass one of azure_ml"),
         (["train", "--source", "steam", "--data", "no/such/folder"], "no/such/folder"),
@@ -159,7 +161,7 @@ def test_resuming_needs_a_checkpoint(mender, word_shop, tiny_encoder, tmp_path, 
 
 
 def test_a_missing_tracker_is_named(mender, monkeypatch):
-    monkeypatch.setattr("mender.training.get_available_reporting_integrations", lambda: [])
+    monkeypatch.setattr("transformers.integrations.integration_utils.is_wandb_available", lambda: False)
     code, _, err = mender("train", "--report-to", "wandb")
     assert code == 2 and "pip install wandb" in err
 
