@@ -11,10 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
-import transformers
 from clean_site import run_clean, site
 from loopback_hub import LoopbackHub
-from packaging.version import Version
 from transformers import AutoModelForTextEncoding, pipeline
 from transformers.dynamic_module_utils import get_imports, get_relative_import_files
 
@@ -37,9 +35,6 @@ from modeling_mender import (
 sys.path.insert(0, str(Path(__file__).parents[1] / "modeling_mender"))
 
 from doubles import random_catalogue, shop_items, tiny_encoder, tiny_model, word_tokenizer
-
-# Older versions copy only the files that the first one names itself, from a folder; from a cache, all.
-LOADS_FOLDERS = Version(transformers.__version__) >= Version("5.12")
 
 ROOT = Path(__file__).parents[2]
 REPO = "org/mender-small"
@@ -247,10 +242,9 @@ def test_folders_and_a_cache_load_where_only_torch_and_transformers_are(saved, t
     root, expected = saved
     environment = cached(tmp_path / "home", REPO, root / "mender")
     clean = site(tmp_path / "site", "torch", "transformers")
-    folders = expected if LOADS_FOLDERS else {}
-    found = last_line(run_clean(clean, OFFLINE, REPO, json.dumps(REQUESTS), root, *folders, **environment))
+    found = last_line(run_clean(clean, OFFLINE, REPO, json.dumps(REQUESTS), root, *expected, **environment))
     assert same(found["cache"], expected["mender"])
-    for name, answer in folders.items():
+    for name, answer in expected.items():
         assert same(found[name], answer), name
     assert found["by hand"] == [{key: item[key] for key in ("item_id", "title")} for item in expected["mender"][0]]
     assert found["generated"][0] >= 0

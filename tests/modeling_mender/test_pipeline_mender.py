@@ -5,9 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-import transformers
 from doubles import WORDS, random_catalogue, shop_items, tiny_model, word_tokenizer
-from packaging.version import Version
 from transformers import AutoModel, AutoModelForSeq2SeqLM, AutoProcessor, pipeline
 
 from modeling_mender import (
@@ -130,9 +128,7 @@ def test_bad_parts_are_refused(pipe):
 def test_saved_whole_and_loaded_without_flags(pipe, tmp_path):
     pipe.save_pretrained(tmp_path)
     expected = pipe(REQUESTS, k=4)
-    # Before 5.12, code in a folder was copied only in part.
-    trusting = Version(transformers.__version__) >= Version("5.12")
-    for options in ({}, {"trust_remote_code": True})[: 1 + trusting]:
+    for options in ({}, {"trust_remote_code": True}):
         loaded = pipeline(TASK, model=str(tmp_path), device="cpu", **options)
         assert type(loaded) is GenerativeRetrievalPipeline
         assert loaded(REQUESTS, k=4) == expected
