@@ -30,7 +30,7 @@ def arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], labe
     axes.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=14, color=GREY, linewidth=1.3))
     if label:
         x, y = (start[0] + end[0]) / 2, (start[1] + end[1]) / 2
-        offset = (0, 0.12) if side == "center" else (0.12, 0)
+        offset = (0, 0.12) if side == "center" else (0.3, 0.1)
         align = {"ha": "center", "va": "bottom"} if side == "center" else {"ha": "left", "va": "center"}
         axes.text(x + offset[0], y + offset[1], label, fontsize=9, color=GREY, **align)
 
@@ -64,7 +64,8 @@ def main() -> None:
     box(axes, 8.9, 5.9, "Items", "title, attributes\n→ one vector each", BEFORE)
     box(axes, 13.2, 5.9, "Semantic IDs", "alike items share\ntheir first codes:  3-1, 3-4", BEFORE)
     arrow(axes, (3.4, 6.75), (4.5, 6.75))
-    arrow(axes, (12.2, 6.75), (13.2, 6.75), "quantizer")
+    arrow(axes, (12.2, 6.75), (13.2, 6.75))
+    axes.text(12.7, 7.85, "quantizer", fontsize=9, color=GREY, ha="center", va="bottom")
     axes.text(0.1, 4.55, "A request: milliseconds", fontsize=12, color=EDGES[REQUEST], weight="bold")
     box(axes, 0.1, 2.55, "What a person says", '"Find tea with\na malty brew"', REQUEST, height=1.65)
     box(axes, 0.1, 0.3, "What they bought", "mug, teapot, honey", REQUEST, height=1.4)
