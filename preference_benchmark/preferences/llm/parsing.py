@@ -81,23 +81,26 @@ def _strings(value: object, depth: int = 0) -> Iterator[str]:
 def _scanned(text: str) -> list[str]:
     """Quoted strings between brackets, of the first outermost pair that holds any; no keys, nothing cut off."""
     found: list[str] = []
-    depth, position = 0, _next_opening(text, 0)
+    within, position = "", _next_opening(text, 0)
     while position is not None and position < len(text):
         character = text[position]
         if character in "[{":
-            depth += 1
+            within += character
         elif character in "]}":
-            depth -= 1
-            if depth <= 0:
+            within = within[:-1]
+            if not within:
                 if found:
                     break
-                depth, position = 0, _next_opening(text, position + 1)
+                position = _next_opening(text, position + 1)
                 continue
         elif character in _CLOSING and _may_open(text, position):
+            named = within[-1:] == "{" and text[:position].rstrip()[-1:] in ("{", ",")
             content, position = _quoted(text, position)
             if content is None:
                 break
-            if not re.match(r"\s*:", text[position + 1 : position + 10]):
+            # Where the answer was cut behind a name in an object, its colon is missing.
+            cut = named and not text[position + 1 :].strip()
+            if not cut and not re.match(r"\s*:", text[position + 1 : position + 10]):
                 found.append(content)
         position += 1
     return found

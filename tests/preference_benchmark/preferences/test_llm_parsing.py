@@ -68,6 +68,20 @@ def test_a_cut_answer_gives_a_head_of_the_whole(wishes, data):
     assert found == expected[: len(found)]
 
 
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        ('{"preferences"', []),
+        ('{"preferences": ["Find a mug"], "reasons"', ["Find a mug"]),
+        ('{"preferences": ["Find a mug", "Avoid glass"', ["Find a mug", "Avoid glass"]),
+        ('{"Find a mug", "Avoid glass"}', ["Find a mug", "Avoid glass"]),
+        ('{"wish": "Find a mug"', ["Find a mug"]),
+    ],
+)
+def test_names_at_the_cut_are_no_entries(answer, found):
+    assert entries(answer) == found
+
+
 @given(st.text(max_size=300))
 def test_any_text_is_survived(text):
     assert all(isinstance(entry, str) and entry for entry in entries(text))
