@@ -23,6 +23,7 @@ from pathlib import Path
 import evaluate
 import torch
 import transformers
+from accelerate import PartialState
 from datasets import Dataset
 from rich.console import Console
 from rich.table import Table
@@ -81,6 +82,9 @@ def main() -> None:
     arguments = parse_arguments()
     transformers.set_seed(arguments.seed)
     started = time.perf_counter()
+    if PartialState().num_processes > 1:
+        print("error: the quickstart runs in one process; for several, see docs/training.md", file=sys.stderr)
+        sys.exit(2)
 
     announce("1. Items and interactions", started)
     shop = {"num_users": arguments.users, "num_items": arguments.items, "seed": arguments.seed}

@@ -1,6 +1,7 @@
 """Teach a trained model new tricks and leave its weights as they are: LoRA, in six steps.
 
-    python examples/03_finetune_lora.py outputs/quickstart/model --max-steps 40
+    python examples/02_train.py --preset mender-tok
+    python examples/03_finetune_lora.py outputs/corner-shop/mender-tok-seed0/model --max-steps 40
     python examples/02_train.py --preset mender-tok --source steam --data path/to/steam
     python examples/03_finetune_lora.py outputs/steam/mender-tok-seed0/model --source steam --data path/to/steam
 
@@ -20,6 +21,7 @@ from typing import Annotated, Any
 import torch
 import transformers
 import typer
+from accelerate import PartialState
 from datasets import Dataset
 from peft import PeftModel
 
@@ -69,6 +71,8 @@ def main(
     torch.set_num_threads(1)
     base, processor = load_saved(model)
     with user_errors():
+        if PartialState().num_processes > 1:
+            raise ValueError("this script saves and loads between its steps; run it in one process, not by torchrun")
         if not isinstance(base, MenderForGenerativeRetrieval):
             raise ValueError(f"{model} holds a {type(base).__name__}; LoRA needs a Mender with an encoder")
         if processor.history in ("states", "vectors"):
@@ -78,7 +82,9 @@ def main(
     run_before = Path(model).resolve().parent
     name = f"{run_before.name}-lora"
     output = output or run_before.with_name(name)
-    some = select_axes(benchmark.examples["last"]["test"], {"recommendation": 1.0})[:16]
+    some = select_axes(benchmark.examples.get("last", benchmark.examples["oracle"])["test"], {"recommendation": 1.0})[
+        :16
+    ]
     before, _ = score_model(base, processor, benchmark, run_before.name, eval_limit, seed=0)
     settings = {
         "seed": seed,

@@ -18,7 +18,7 @@ from mender import options
 from mender.cards import write_run_card
 from mender.data import encoder_path, load_benchmark_data
 from mender.errors import user_errors
-from mender.evaluation import check_items, evaluate_saved
+from mender.evaluation import check_items, evaluate_saved, run_of
 from mender.saved_models import load_saved
 from mender.terminal import run_script
 
@@ -38,7 +38,10 @@ def main(
     with user_errors():
         benchmark = load_benchmark_data(source, data, encoder_path(None), users=users, items=items)
         check_items(processor, benchmark, model)
-    record = evaluate_saved(recommender, processor, benchmark, output, output.name, eval_limit)
+    run = run_of(model)
+    record = evaluate_saved(
+        recommender, processor, benchmark, output, run.get("method", output.name), eval_limit, run=run
+    )
     print(f"Saved under {output}/: five_axes.png, five_axes.json, ranks.parquet")
     if Path(model).is_dir():
         print(f"and in the model's card, {write_run_card(Path(model), recommender, processor, benchmark, record)}")

@@ -9,17 +9,20 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from datasets import Dataset, DatasetDict, get_dataset_config_names, load_dataset, load_from_disk
+from filelock import FileLock
 from torch import Tensor
 
 from modeling_mender import ResidualKMeans, SemanticIdCatalogue
 from modeling_mender.semantic_ids import break_ties, report
-from preference_benchmark.builder import build_benchmark
+from preference_benchmark.builder import Benchmark, build_benchmark
 from preference_benchmark.embedding import TextEmbedder, default_encoder
 from preference_benchmark.sources import read_source
 
@@ -111,13 +114,26 @@ def load_benchmark_data(
         print(tables.report)
         benchmark = build_benchmark(tables, TextEmbedder(encoder), seed=0)
         print(benchmark.report)
-        folder.mkdir(parents=True, exist_ok=True)
-        benchmark.items.save_to_disk(folder / "items")
-        for mode, examples in benchmark.examples.items():
-            examples.save_to_disk(folder / mode)
-        (folder / "complete").touch()
+        _keep(benchmark, folder)
     examples = {mode: load_from_disk(folder / mode) for mode in ("oracle", "last")}
     return BenchmarkData(benchmark_name(source, data), load_from_disk(folder / "items"), examples, folder)
+
+
+def _keep(benchmark: Benchmark, folder: Path) -> None:
+    """Save a benchmark as a whole, or not at all; where another process was first, what it saved stays."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".unfinished-"))
+    try:
+        benchmark.items.save_to_disk(scratch / "items")
+        for mode, examples in benchmark.examples.items():
+            examples.save_to_disk(scratch / mode)
+        (scratch / "complete").touch()
+        with FileLock(folder.parent / ".lock"):
+            if not (folder / "complete").is_file():
+                shutil.rmtree(folder, ignore_errors=True)
+                os.rename(scratch, folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def item_codes(data: BenchmarkData, encoder: str, seed: int) -> Codes:

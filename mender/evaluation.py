@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ __all__ = [
     "measure_requests",
     "provenance",
     "read_json",
+    "run_of",
     "sample",
     "score_model",
     "write_results",
@@ -117,7 +120,13 @@ def sample(examples: Dataset, limit: int | None, seed: int) -> Dataset:
 
 
 def evaluate_saved(
-    model: Any, processor: MenderProcessor, data: BenchmarkData, output: Path, name: str, limit: int | None = None
+    model: Any,
+    processor: MenderProcessor,
+    data: BenchmarkData,
+    output: Path,
+    name: str,
+    limit: int | None = None,
+    run: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Measure a saved model on all axes and write the results.
 
@@ -128,6 +137,7 @@ def evaluate_saved(
         output: folder for the results.
         name: of the method, in tables.
         limit: test examples (or pairs) per axis at most; `None` takes all.
+        run: what is known of the model's training, see `run_of`; it goes into the record.
 
     Returns:
         What five_axes.json holds.
@@ -135,12 +145,24 @@ def evaluate_saved(
     scores, ranks = score_model(model, processor, data, name, limit, seed=0)
     run = {
         **provenance(seed=0),
+        **(run or {}),
         "source": data.source,
         "method": name,
         "parameters": model.num_parameters(),
         **measure_requests(model, processor, data),
     }
     return write_results(output, scores, ranks, run, f"{name} on {data.source}: {len(data.items):,} items")
+
+
+def run_of(model: str | Path) -> dict[str, Any]:
+    """What the record beside a saved model says of its training: method, seed, preset, curve; empty where none is."""
+    folder = Path(model)
+    record = folder.resolve().parent / "five_axes.json"
+    if folder.name != "model" or not record.is_file():
+        return {}
+    settings = read_json(record).get("settings", {})
+    kept = ("method", "seed", "preset", "training", "trained", "seconds")
+    return {name: settings[name] for name in kept if name in settings} if "training" in settings else {}
 
 
 def check_items(processor: MenderProcessor, data: BenchmarkData, name: str) -> None:
@@ -184,7 +206,7 @@ def provenance(seed: int) -> dict[str, Any]:
     """What a result needs to be found again: command, seed, and the commit of a checkout or the installed version."""
     checkout = Path(__file__).parents[1]
     commit = f"mender {__version__}"
-    if (checkout / ".git").exists():
+    if (checkout / ".git").exists() and shutil.which("git"):
         asked = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=checkout)
         commit = asked.stdout.strip() or commit
     script = Path(sys.argv[0])

@@ -85,6 +85,8 @@ def _plain(title: str) -> str:
 def _most_alike(name: str, processor: MenderProcessor, count: int = 5) -> list[str]:
     """Titles with their ids that share most letter triples with a name, shorter ones first where they share as many."""
     wanted = _triples(name)
+    if not wanted:
+        return []
 
     def likeness(row: int) -> tuple[float, int]:
         title = processor.titles[row]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from dataclasses import fields as dataclass_fields
 from difflib import get_close_matches
@@ -60,6 +61,9 @@ def choose_preset(
         raise ValueError(f"conditioning={conditioning!r}; pass one of {', '.join(CONDITIONING)}")
     fields = {**CONDITIONING[conditioning], **assignments(changes)}
     arguments = assignments(training)
+    for key in ("axes", "alignment", "training", "decoder", "encoder_shape", "lora"):
+        if key in fields and not isinstance(fields[key], Mapping):
+            raise ValueError(f"{key}={fields[key]!r} has no names; write {key}={{name: value, ...}}")
     preset = load_preset(name, **fields, **({"training": arguments} if arguments else {}))
     known = [field.name for field in dataclass_fields(MenderTrainingArguments)]
     for argument in preset.training:
@@ -67,6 +71,12 @@ def choose_preset(
             close = get_close_matches(argument, known, n=3)
             hint = f"did you mean {' or '.join(close)}?" if close else "see MenderTrainingArguments"
             raise ValueError(f"{argument!r} is no training argument; {hint}")
+    if "output_dir" in preset.training:
+        raise ValueError("'output_dir' is no training argument here; pass --output")
+    for argument, value in preset.training.items():
+        default = next(field.default for field in dataclass_fields(MenderTrainingArguments) if field.name == argument)
+        if type(default) in (int, float) and isinstance(value, str):
+            raise ValueError(f"{argument}={value!r} is no number")
     MenderTrainingArguments(output_dir="unused", **preset.training)  # checks the values
     return preset
 
@@ -102,7 +112,7 @@ def fit(
     Args:
         method: see `new_method`.
         data: its train and validation splits are used.
-        folder: for checkpoints.
+        folder: for checkpoints; those of an earlier run are removed unless this one resumes.
         seed: of data order, dropout and draws.
         validation_limit: examples that early stopping looks at; `None` takes all.
         resume: whether to go on from the last checkpoint in the folder.
@@ -122,6 +132,10 @@ def fit(
         cache=data.cache,
         **arguments,
     )
+    if not resume and trainer.is_world_process_zero():
+        # A later --resume must not go on from checkpoints of an earlier run.
+        for checkpoint in folder.glob("checkpoint-*"):
+            shutil.rmtree(checkpoint)
     done = trainer.train(resume_from_checkpoint=resume or None)
     return {
         "epochs": trainer.state.epoch,

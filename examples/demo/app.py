@@ -15,7 +15,9 @@ from pathlib import Path
 from recommender import TRAIN, TRUST, ModelError, load_recommender
 
 HERE = Path(__file__).resolve().parent
-DEFAULTS = (HERE / "model", Path("outputs/quickstart/model"), HERE.parents[1] / "outputs" / "quickstart" / "model")
+DEFAULTS = tuple(folder / "model" for folder in (HERE, Path("outputs/quickstart"))) + tuple(
+    root / "outputs" / "quickstart" / "model" for root in HERE.parents[1:2]
+)
 """Where a model is looked for when none is named: beside this file, then where `make demo` saves it."""
 
 

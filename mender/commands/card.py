@@ -54,7 +54,8 @@ def card(
             raise UserError(f"there is no folder {str(model)!r}; load a model from the Hub and save it first")
         recommender, processor = load_saved(model)
         beside = model.resolve().parent / "five_axes.json"
-        figures = figures or (beside if beside.is_file() else None)
+        # Only a run's model has its figures in the folder above; other folders lie beside other models.
+        figures = figures or (beside if model.resolve().name == "model" and beside.is_file() else None)
         items = find_items(processor, history or [])
         given = {
             "license": license_,

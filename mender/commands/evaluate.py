@@ -23,7 +23,8 @@ def evaluate(
     encoder: options.Encoder = None,
     output: options.Output = None,
     name: Annotated[
-        str | None, typer.Option(help="Of the method, in tables.", show_default="that of the output's folder")
+        str | None,
+        typer.Option(help="Of the method, in tables.", show_default="that of its training run, else of its folder"),
     ] = None,
     eval_limit: options.EvalLimit = None,
     device: options.Device = None,
@@ -38,8 +39,9 @@ def evaluate(
 
     from mender.cards import write_run_card
     from mender.data import encoder_path, load_benchmark_data
-    from mender.evaluation import check_items, evaluate_saved
+    from mender.evaluation import check_items, evaluate_saved, run_of
     from mender.saved_models import load_saved
+    from modeling_mender.model_card import card_name
 
     with results(as_json) as show:
         recommender, processor = load_saved(model, device)
@@ -47,11 +49,11 @@ def evaluate(
             benchmark = load_benchmark_data(source, data, encoder_path(encoder), users=users, items=items)
             check_items(processor, benchmark, model)
         torch.set_num_threads(1)  # as in training, so that request times compare
-        if output is None:
-            # Beside the model in the folder of its run; what comes from the Hub has none.
-            folder = Path(model)
-            output = folder.resolve().parent if folder.is_dir() else Path("outputs") / benchmark.source / folder.name
-        record = evaluate_saved(recommender, processor, benchmark, output, name or output.resolve().name, eval_limit)
+        run = run_of(model)
+        # Never into the folder of a run: what training measured there stays.
+        output = output or Path("outputs/evaluation") / (card_name(model) if Path(model).is_dir() else Path(model).name)
+        name = name or run.get("method") or output.name
+        record = evaluate_saved(recommender, processor, benchmark, output, name, eval_limit, run=run)
         print(f"Saved under {output}/: five_axes.png, five_axes.json, ranks.parquet")
         if Path(model).is_dir():
             print(f"and in the model's card, {write_run_card(Path(model), recommender, processor, benchmark, record)}")

@@ -9,9 +9,13 @@ The result is read by `load_dataset(OUTPUT, NAME)` and by training and evaluatio
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 
 __all__ = ["add_arguments", "run"]
+
+
+_LICENCES = {"xiaoleichu/amazon-beauty-steerable-gr": "mit"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", required=True, help="what its configs are called here")
     parser.add_argument("--output", type=Path, required=True, help="a folder that does not exist yet")
     parser.add_argument("--revision", help="branch, tag or commit on the Hub")
-    parser.add_argument("--licence", default="mit", help="as the Hub names it; default: mit")
+    parser.add_argument(
+        "--licence", help="of the data, as the Hub names it; default: unknown, but for the paper's (mit)"
+    )
     parser.add_argument(
         "--axis",
         action="append",
@@ -40,10 +46,13 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError(f"--axis {wrong[0]!r} names no pair; write THEIRS=OURS.")
     if arguments.output.exists():
         raise FileExistsError(f"{arguments.output} exists; pass another folder as --output, or remove it.")
+    if not re.fullmatch(r"[\w.-]+", arguments.name):
+        raise ValueError(f"--name {arguments.name!r} cannot name a config; use letters, digits, '-', '_' and '.'.")
     axes = dict(text.split("=", 1) for text in arguments.axis)
     found = load_ready_made(arguments.path, revision=arguments.revision, axes=axes)
-    origin = Path(arguments.path).name if Path(arguments.path).is_dir() else arguments.path
-    folder = write_ready_made(found, arguments.output, name=arguments.name, origin=origin, licence=arguments.licence)
+    origin = Path(arguments.path).resolve().name if Path(arguments.path).is_dir() else arguments.path
+    licence = arguments.licence or _LICENCES.get(arguments.path, "unknown")
+    folder = write_ready_made(found, arguments.output, name=arguments.name, origin=origin, licence=licence)
     counts = ", ".join(f"{len(data):,} {split}" for split, data in found.examples.items())
     print(f"{len(found.items):,} items; examples: {counts}")
     for split, count in found.unpaired.items():

@@ -56,6 +56,20 @@ def test_evaluation_repeats_what_training_measured(mender, trained, word_shop, t
     assert (output / "ranks.parquet").read_bytes() == (run / "ranks.parquet").read_bytes()
 
 
+def test_evaluation_leaves_the_run_as_it_is_and_keeps_what_it_knows(
+    mender, trained, word_shop, tiny_encoder, tmp_path, monkeypatch
+):
+    run = trained / "mender-tok-seed0"
+    monkeypatch.chdir(tmp_path)
+    before = {name: (run / name).read_bytes() for name in ("five_axes.json", "ranks.parquet")}
+    arguments = ["--source", "words", "--data", word_shop, "--encoder", tiny_encoder, "--eval-limit", "2", "--json"]
+    code, out, _ = mender("evaluate", run / "model", *arguments)
+    found = json.loads(out)
+    assert code == 0 and found["output"] == "outputs/evaluation/mender-tok-seed0"
+    assert found["settings"]["method"] == "mender-tok" and found["settings"]["training"]["steps"] > 0
+    assert before == {name: (run / name).read_bytes() for name in before}
+
+
 def test_runs_are_compared(mender, trained, tmp_path):
     runs = [trained / "mender-tok-seed0", trained / "popularity-seed0"]
     code, out, err = mender("compare", *runs, "--reference", "popularity", "--output", tmp_path, "--json")
@@ -97,6 +111,9 @@ def test_recommendations_for_people(mender, trained):
         (["train", "--train", "learning_rate"], "'learning_rate' is no assignment"),
         (["train", "--train", "learning_rat=1"], "'learning_rat' is no training argument; did you mean learning_rate"),
         (["train", "--train", "save_strategy=some"], "some is not a valid SaveStrategy"),
+        (["train", "--train", "learning_rate=fast"], "learning_rate='fast' is no number"),
+        (["train", "--train", "output_dir=here"], "pass --output"),
+        (["train", "--set", "axes=recommendation"], "axes='recommendation' has no names"),
         (["train", "--conditioning", "some"], "conditioning='some'; pass one of none, preference"),
         (["train", "--report-to", "paper"], "report_to='paper'; pass one of azure_ml"),
         (["train", "--source", "steam", "--data", "no/such/folder"], "no/such/folder"),

@@ -211,7 +211,7 @@ def test_adopted_it_is_read_like_a_benchmark_that_was_built(tmp_path, capsys):
     for split, data in made.examples.items():
         assert read[split].features == EXAMPLE_FEATURES and read[split].to_list() == data.to_list()
     assert load_dataset(str(output), "beauty-llm-items", split="items").to_list() == made.items.to_list()
-    assert DatasetCard.load(output / "README.md").data.license == "mit"
+    assert DatasetCard.load(output / "README.md").data.license == "unknown"
 
 
 def test_adopting_overwrites_nothing_and_leaves_nothing_half_done(tmp_path, capsys):
