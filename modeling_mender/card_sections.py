@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import PurePath
 from typing import Any
 
 from .card_facts import facts, method_of
 from .card_results import Evaluation
 from .card_text import Section
 from .pipeline_mender import TASK
+from .private_paths import without_paths
 from .steering_examples import SteeringExample
 
 __all__ = ["CITATION", "EXAMPLE", "card_sections", "measured_sections"]
@@ -179,7 +179,7 @@ def _training(settings: Mapping[str, Any]) -> str:
         "seconds": settings.get("seconds"),
         "seed": settings.get("seed"),
         "commit": settings.get("commit"),
-        "command": f"`{_without_paths(settings['command'])}`" if settings.get("command") else None,
+        "command": f"`{without_paths(settings['command'])}`" if settings.get("command") else None,
     }
     lines = [f"| {name} | {_cell(value)} |" for name, value in known.items() if value not in (None, "")]
     return "\n".join(["## The run behind it", "", "| | |", "|---|---|", *lines])
@@ -227,12 +227,6 @@ def _preset(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     """Fields of the preset of a run, of which some name nothing but the name."""
     preset = settings.get("preset") or {}
     return preset if isinstance(preset, Mapping) else {"name": preset}
-
-
-def _without_paths(command: str) -> str:
-    """A command with absolute paths cut to their last part: where files lie is nobody's business."""
-    words = (PurePath(word).name if PurePath(word).is_absolute() else word for word in command.split())
-    return " ".join(words)
 
 
 def _cell(value: Any) -> str:
