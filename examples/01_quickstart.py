@@ -137,7 +137,8 @@ def main() -> None:
     settings |= request_speed(model, processor, select_axes(test, {"recommendation": 1.0}))
     record = save_json(scores, settings, arguments.output / "five_axes.json")
     example = steer(model, processor, *pick_request(test, preferences=3))
-    write_card(arguments.output / "model", model, results=record, steering=[example], base_model=encoder_name(model))
+    base = {"base_model": encoder_name(model)}
+    write_card(arguments.output / "model", model, results=record, steering=[example], defaults=base)
     show(example)
     print(f"\nSaved under {arguments.output}/: model/, five_axes.png, five_axes.json")
     print(f"In a browser: make web MODEL={arguments.output / 'model'}")

@@ -34,9 +34,8 @@ def write_run_card(
     matching = "last" if "last" in data.examples else "oracle"
     history, preferences = pick_request(data.examples[matching]["test"])
     shown = [steer(model, processor, history, preferences)] if processor.preference == "text" else []
-    return write_card(
-        folder, model, **{"results": record, "steering": shown, "base_model": encoder_name(model), **card}
-    )
+    defaults = {"base_model": encoder_name(model)}
+    return write_card(folder, model, **{"results": record, "steering": shown, "defaults": defaults, **card})
 
 
 def encoder_name(model: Any) -> str | None:

@@ -39,6 +39,7 @@ def write_card(
     model_name: str | None = None,
     repo_id: str | None = None,
     overwrite: bool = False,
+    defaults: Mapping[str, Any] | None = None,
     **metadata: Any,
 ) -> Path:
     """Write or update the card of a saved model.
@@ -53,6 +54,8 @@ def write_card(
         model_name: for the heading; default: the repository's, else the folder's.
         repo_id: name of the repository on the Hub, for the snippets.
         overwrite: whether to replace a card that somebody wrote by hand, or sections of it that somebody edited.
+        defaults: fields of the metadata that the caller knows better than the model: they take the place of what is
+            generated, not of what people wrote in the card.
         **metadata: fields of `huggingface_hub.ModelCardData`, such as `license`, `base_model`, `datasets`, `language`;
             they win over what the card says already, which wins over what is generated. `tags` are added.
 
@@ -70,7 +73,6 @@ def write_card(
     name = model_name or card_name(folder, repo_id)
     weights = card.weights(bool(results or steering or training))
     encoder = public_name(getattr(encoder_config(model), "_name_or_path", None))
-    base = metadata.get("base_model") or card.metadata.get("base_model") or encoder
     generated = {
         "license": encoder_license(model, online=repo_id is not None),
         "library_name": "transformers",
@@ -78,6 +80,12 @@ def write_card(
         "base_model": encoder,
         "tags": [*TAGS, *as_list(metadata.pop("tags", None))],
     }
+    for field, value in (defaults or {}).items():
+        if value is not None:
+            if card.metadata.get(field) == generated.get(field):  # written by a plain save
+                card.metadata.pop(field, None)
+            generated[field] = value
+    base = metadata.get("base_model") or card.metadata.get("base_model") or generated["base_model"]
     dataset = next(iter(as_list(metadata.get("datasets"))), None)
     return card.save(
         card_sections(

@@ -57,12 +57,7 @@ def card(
         # Only a run's model has its figures in the folder above; other folders lie beside other models.
         figures = figures or (beside if model.resolve().name == "model" and beside.is_file() else None)
         items = find_items(processor, history or [])
-        given = {
-            "license": license_,
-            "datasets": dataset and [dataset],
-            "language": language,
-            "base_model": encoder_name(recommender),
-        }
+        given = {"license": license_, "datasets": dataset and [dataset], "language": language}
         with user_errors():
             shown = [steer(recommender, processor, items, preference)] if preference else []
             path = write_card(
@@ -73,6 +68,7 @@ def card(
                 model_name=name,
                 repo_id=repo_id,
                 overwrite=overwrite,
+                defaults={"base_model": encoder_name(recommender)},
                 **{key: value for key, value in given.items() if value},
             )
         show({"card": str(path), "results": figures and str(figures)})

@@ -181,6 +181,26 @@ def test_licence_and_name_of_the_base_encoder_are_read_where_they_are_known(tmp_
     assert ModelCard.load(tmp_path / "again" / "README.md").data.base_model == "org/encoder"
 
 
+def test_what_callers_know_better_replaces_what_a_save_wrote_and_not_what_people_wrote(tmp_path):
+    model = tiny_model(random_catalogue(COUNT, [5, 5]), "t5")
+    model.config.encoder._name_or_path = "org/encoder"
+    model.save_pretrained(tmp_path)
+
+    def base():
+        return ModelCard.load(tmp_path / "README.md").data.base_model
+
+    assert base() == "org/encoder"
+    write_card(tmp_path, model, defaults={"base_model": None})
+    assert base() == "org/encoder"
+    write_card(tmp_path, model, defaults={"base_model": "org/better"})
+    assert base() == "org/better" and "huggingface.co/org/better" in text_of(tmp_path)
+    (tmp_path / "README.md").write_text(text_of(tmp_path).replace("_model: org/better", "_model: org/by-hand"), "utf-8")
+    write_card(tmp_path, model, defaults={"base_model": "org/better"})
+    assert base() == "org/by-hand" and "huggingface.co/org/by-hand" in text_of(tmp_path)
+    write_card(tmp_path, model, defaults={"base_model": "org/better"}, base_model="org/given")
+    assert base() == "org/given"
+
+
 def test_nothing_saved_names_a_folder_of_this_machine(tmp_path):
     encoder = encoder_folder(tmp_path / "encoder")
     model = MenderForGenerativeRetrieval.from_encoder_pretrained(encoder, random_catalogue(COUNT, [5, 5]))
