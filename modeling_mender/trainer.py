@@ -14,11 +14,14 @@ from typing import Any
 import datasets
 import numpy as np
 import torch
+from peft import PeftModel
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import SequentialSampler
 from transformers import EvalPrediction, PreTrainedModel, Trainer, TrainingArguments
+from transformers.trainer_utils import HubStrategy
 
+from .adapter_base import base_name, required_base
 from .adapter_card import keeping_card, write_adapter_card
 from .card_text import as_list
 from .encoder_states import EncoderStates
@@ -229,9 +232,41 @@ class MenderTrainer(Trainer):
             return
         processor = getattr(self.data_collator, "processor", None)
         if adapted is not None:  # its processor is the base model's
-            write_adapter_card(folder, adapted)
+            # A checkpoint belongs to what the card of the run says, which people may have corrected.
+            write_adapter_card(folder, adapted, base_model=base_name(adapted, folder, self.args.output_dir))
         elif processor is not None:
             processor.save_pretrained(folder)
+
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """Make the repository on the Hub, unless checkpoints would go there of an adapter whose base nobody finds.
+
+        Args:
+            token: as for every Trainer.
+            private: as for every Trainer.
+
+        Raises:
+            ValueError: before the training, if nothing says what the base model is called on the Hub.
+        """
+        adapted = self._adapted()
+        if adapted is not None and self.args.push_to_hub and self.args.hub_strategy != HubStrategy.END:
+            required_base(adapted, None, self.args.output_dir)
+        super().init_hf_repo(token, private)
+
+    def push_to_hub(self, *args: Any, **kwargs: Any) -> Any:
+        """Upload the model, or the adapter, with its card.
+
+        Args:
+            *args: as for every Trainer.
+            **kwargs: as for every Trainer, those of `create_model_card` included; `finetuned_from` names the base model
+                of an adapter that was loaded from a folder.
+
+        Raises:
+            ValueError: if nothing says what the base model of an adapter is called on the Hub.
+        """
+        adapted = self._adapted()
+        if adapted is not None:
+            required_base(adapted, kwargs.get("finetuned_from"), self.args.output_dir)
+        return super().push_to_hub(*args, **kwargs)
 
     def create_model_card(
         self,
@@ -254,7 +289,7 @@ class MenderTrainer(Trainer):
             license: of the model; default: the base encoder's.
             tags: added to those of every model here.
             model_name: of the model; default: the repository's or the folder's.
-            finetuned_from: base model; default: what the model was loaded by, or its encoder.
+            finetuned_from: base model; default: what the card says, else what the model was loaded by, or its encoder.
             tasks: not used; every model here has the one task.
             dataset_tags: names of data sets on the Hub.
             dataset: the same, where there are no `dataset_tags`.
@@ -268,18 +303,22 @@ class MenderTrainer(Trainer):
             "license": license,
             "tags": [*as_list(tags), "generated_from_trainer"],
             "datasets": as_list(dataset_tags or dataset),
-            "base_model": finetuned_from or public_name(self.model.config._name_or_path),
+            "base_model": finetuned_from,
             "model_name": model_name,
         }
         metadata = {name: value for name, value in metadata.items() if value}
-        write = write_card if adapted is None else write_adapter_card
-        model = self.accelerator.unwrap_model(self.model) if adapted is None else adapted
-        write(self.args.output_dir, model, training=training_section(self), repo_id=repo_id, **metadata)
+        metadata |= {"training": training_section(self), "repo_id": repo_id}
+        if adapted is not None:
+            write_adapter_card(self.args.output_dir, adapted, **metadata)
+            return
+        model = self.accelerator.unwrap_model(self.model)
+        defaults = {"base_model": public_name(model.config._name_or_path)}
+        write_card(self.args.output_dir, model, defaults=defaults, **metadata)
 
     def _adapted(self) -> Any | None:
         """The model where it is one of peft's, else `None`."""
         model = self.accelerator.unwrap_model(self.model)
-        return model if hasattr(model, "peft_config") and hasattr(model, "merge_and_unload") else None
+        return model if isinstance(model, PeftModel) else None
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         data = self.train_dataset if train_dataset is None else train_dataset

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 import transformers
 from doubles import encoder_folder, random_catalogue, shop_items, tiny_model, word_tokenizer
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, RepoUrl
 from packaging import version
-from peft import AutoPeftModel, AutoPeftModelForSeq2SeqLM, PeftModel
+from peft import (
+    AutoPeftModel,
+    AutoPeftModelForSeq2SeqLM,
+    IA3Config,
+    LoHaConfig,
+    PeftModel,
+    PromptTuningConfig,
+    get_peft_model,
+)
 from transformers import AutoModel, AutoModelForSeq2SeqLM, pipeline
 
 from modeling_mender import MenderForGenerativeRetrieval, MenderProcessor, add_lora, save_adapter, write_adapter_card
@@ -141,3 +151,94 @@ def test_an_encoder_from_the_hub_takes_adapters_from_the_start(tmp_path):
     )
     save_adapter(adapted, tmp_path / "adapter")
     assert "| base model | unknown |" in (tmp_path / "adapter" / "README.md").read_text("utf-8")
+
+
+def recorded(folder) -> str | None:
+    return json.loads((folder / "adapter_config.json").read_text("utf-8"))["base_model_name_or_path"]
+
+
+def local_adapter(root, names=("default",)):
+    adapted = add_lora(AutoModel.from_pretrained(root / "base"), rank=2)
+    for name in names[1:]:
+        adapted.add_adapter(name, adapted.peft_config["default"])
+    return adapted
+
+
+def test_a_local_path_gives_way_to_the_name_of_the_base_model_as_soon_as_it_is_known(shop, tmp_path):
+    adapted = local_adapter(shop[0], ["default", "second"])
+    save_adapter(adapted, tmp_path)
+    assert recorded(tmp_path) == str(shop[0] / "base")  # nobody knows better, and it loads here
+    save_adapter(adapted, tmp_path, base_model="org/shop")
+    assert recorded(tmp_path) == recorded(tmp_path / "second") == "org/shop"
+    save_adapter(adapted, tmp_path)  # the card says so now
+    assert recorded(tmp_path) == "org/shop"
+    card = (tmp_path / "README.md").read_text("utf-8").replace("base_model: org/shop", "base_model: org/edited")
+    (tmp_path / "README.md").write_text(card, "utf-8")
+    save_adapter(adapted, tmp_path)
+    assert recorded(tmp_path) == "org/edited"
+    assert ModelCard.load(tmp_path / "README.md").data.base_model == "org/edited"
+    assert adapted.peft_config["default"].base_model_name_or_path == str(shop[0] / "base")
+
+
+def test_a_base_model_from_the_cache_of_the_hub_is_named_as_on_the_hub(shop, tmp_path):
+    adapted = local_adapter(shop[0])
+    adapted.peft_config["default"].base_model_name_or_path = "/anna/hub/models--org--shop/snapshots/0123"
+    save_adapter(adapted, tmp_path)
+    assert recorded(tmp_path) == "org/shop"
+
+
+@pytest.fixture
+def uploads(monkeypatch):
+    """What would go to the Hub: names of repositories made, and the recorded base model of folders uploaded."""
+    seen = []
+
+    class Api:
+        def create_repo(self, repo_id, exist_ok):
+            seen.append(repo_id)
+            return RepoUrl(f"https://huggingface.co/{repo_id}")
+
+        def upload_folder(self, folder_path, **kwargs):
+            seen.append(recorded(folder_path))
+
+    monkeypatch.setattr("modeling_mender.adapter_card.HfApi", Api)
+    return seen
+
+
+def test_no_upload_names_a_folder_of_this_machine(shop, tmp_path, uploads):
+    adapted = local_adapter(shop[0])
+    with pytest.raises(ValueError, match=r"was loaded from '.*base', where nobody else finds it.*pass base_model="):
+        save_adapter(adapted, tmp_path, push_to_hub=True, repo_id="org/lora")
+    with pytest.raises(ValueError, match="Repo id must"):
+        save_adapter(adapted, tmp_path, push_to_hub=True, repo_id="org/lora", base_model=str(shop[0] / "base"))
+    assert not uploads and not list(tmp_path.iterdir())
+    save_adapter(adapted, tmp_path, push_to_hub=True, repo_id="org/lora", base_model="org/shop")
+    save_adapter(adapted, tmp_path, push_to_hub=True, repo_id="org/lora")
+    assert uploads == ["org/lora", "org/shop"] * 2
+
+
+@pytest.mark.parametrize(
+    ("config", "kind", "modules"),
+    [
+        (IA3Config(target_modules=["key", "value"], feedforward_modules=[]), "IA3", True),
+        (LoHaConfig(r=2, target_modules=["query"]), "LOHA, rank 2, alpha 8", True),
+        (
+            PromptTuningConfig(
+                task_type="FEATURE_EXTRACTION",
+                num_virtual_tokens=3,
+                num_transformer_submodules=1,
+                num_layers=1,
+                num_attention_heads=1,
+                token_dim=8,
+            ),
+            "PROMPT_TUNING, virtual tokens 3",
+            False,
+        ),
+    ],
+    ids=["ia3", "loha", "prompt"],
+)
+def test_adapters_of_other_kinds_leave_out_what_they_have_not(config, kind, modules, tmp_path):
+    adapted = get_peft_model(tiny_model(random_catalogue(COUNT, [5, 5])), config)
+    save_adapter(adapted, tmp_path)
+    text = (tmp_path / "README.md").read_text("utf-8")
+    assert f"| kind | {kind} |" in text and "None" not in text.split("## How to use")[0]
+    assert ("| adapted modules |" in text) == modules

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from doubles import random_catalogue, shop_examples, shop_items, tiny_model, word_tokenizer
 from huggingface_hub import ModelCard
+from peft import IA3Config, get_peft_model
 from transformers import AutoModel, pipeline
 
 from modeling_mender import (
@@ -15,6 +18,7 @@ from modeling_mender import (
     add_lora,
     prepare_examples,
     ranking_metrics,
+    write_adapter_card,
 )
 
 
@@ -27,28 +31,31 @@ def base(tmp_path_factory):
     return folder, processor, prepare_examples(shop_examples(3)["train"].select(range(8)), processor)
 
 
-def trained(base, output, adapted: bool):
-    folder, processor, features = base
-    model = AutoModel.from_pretrained(folder)
-    collator = MenderCollator(processor, model)
+def trainer_of(base, output, model, **settings):
+    _, processor, features = base
+    collator = MenderCollator(processor, model.get_base_model() if hasattr(model, "get_base_model") else model)
     arguments = MenderTrainingArguments(
         output_dir=str(output),
         report_to="none",
         use_cpu=True,
         disable_tqdm=True,
-        num_train_epochs=2,
-        eval_strategy="epoch",
-        save_strategy="epoch",
         save_total_limit=1,
+        **settings,
     )
-    trainer = MenderTrainer(
-        model=add_lora(model, rank=2) if adapted else model,
+    return MenderTrainer(
+        model=model,
         args=arguments,
         data_collator=collator,
         train_dataset=features,
         eval_dataset=features,
         compute_metrics=ranking_metrics,
     )
+
+
+def trained(base, output, adapted: bool):
+    model = AutoModel.from_pretrained(base[0])
+    settings = {"num_train_epochs": 2, "eval_strategy": "epoch", "save_strategy": "epoch"}
+    trainer = trainer_of(base, output, add_lora(model, rank=2) if adapted else model, **settings)
     trainer.train()
     return trainer
 
@@ -79,3 +86,53 @@ def test_the_card_tells_of_the_training_and_keeps_what_people_add(adapted, base,
             for folder in (tmp_path / "run", checkpoint)
         ]
         assert answers[0] == answers[1] and len(answers[0]) == 3
+
+
+def recorded(folder) -> str:
+    return json.loads((folder / "adapter_config.json").read_text("utf-8"))["base_model_name_or_path"]
+
+
+def test_checkpoints_of_an_adapter_name_the_base_model_that_the_card_of_the_run_names(base, tmp_path):
+    config = IA3Config(target_modules=["key", "value"], feedforward_modules=[])  # an adapter without rank
+    model = get_peft_model(AutoModel.from_pretrained(base[0]), config)
+    trainer = trainer_of(base, tmp_path, model, max_steps=1, save_steps=1)
+    trainer.train()
+    assert recorded(tmp_path / "checkpoint-1") == str(base[0])
+    trainer.save_model()
+    trainer.create_model_card(finetuned_from="org/tea-shop")
+    trainer.save_model(str(tmp_path / "checkpoint-1"))
+    assert recorded(tmp_path) == recorded(tmp_path / "checkpoint-1") == "org/tea-shop"
+
+
+def test_an_adapter_whose_base_nobody_finds_is_not_uploaded(base, tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr("transformers.Trainer.init_hf_repo", lambda trainer, *_: made.append("repository"))
+    monkeypatch.setattr("transformers.Trainer.push_to_hub", lambda trainer, **given: made.append(given))
+    model = add_lora(AutoModel.from_pretrained(base[0]), rank=2)
+    with pytest.raises(ValueError, match="where nobody else finds it"):
+        trainer_of(base, tmp_path, model, push_to_hub=True)
+    trainer = trainer_of(base, tmp_path, model)
+    with pytest.raises(ValueError, match='finetuned_from="org/name"'):
+        trainer.push_to_hub()
+    assert not made
+    trainer.push_to_hub(finetuned_from="org/tea-shop")
+    write_adapter_card(tmp_path, model, base_model="org/tea-shop")
+    trainer_of(base, tmp_path, model, push_to_hub=True)
+    assert made == [{"finetuned_from": "org/tea-shop"}, "repository"]
+
+
+def test_the_base_model_that_people_write_in_a_card_stays(base, tmp_path):
+    model = AutoModel.from_pretrained(base[0])
+    model.config._name_or_path = "org/loaded-by"
+    trainer = trainer_of(base, tmp_path, model, max_steps=1)
+    readme = tmp_path / "README.md"
+    trainer.save_model()
+    trainer.create_model_card()
+    assert ModelCard.load(readme).data.base_model == "org/loaded-by"
+    readme.write_text(
+        readme.read_text("utf-8").replace("base_model: org/loaded-by", "base_model: org/by-hand"), "utf-8"
+    )
+    trainer.create_model_card()
+    assert ModelCard.load(readme).data.base_model == "org/by-hand"
+    trainer.create_model_card(finetuned_from="org/said")
+    assert ModelCard.load(readme).data.base_model == "org/said"
