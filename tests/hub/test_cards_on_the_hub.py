@@ -54,10 +54,10 @@ evaluate.push_to_hub(
     metric_name="Recall", metric_value=0.5
 )
 
-# An adapter, of a model that is known by its name.
-adapted = add_lora(AutoModel.from_pretrained("org/shop"), rank=2)
+# An adapter, of a model that is loaded from a folder here and has a name there.
+adapted = add_lora(AutoModel.from_pretrained(folder), rank=2)
 adapted.get_base_model().lm_head.modules_to_save["default"].weight.data.neg_()
-save_adapter(adapted, work / "adapter", push_to_hub=True, repo_id="org/shop-lora")
+save_adapter(adapted, work / "adapter", push_to_hub=True, repo_id="org/shop-lora", base_model="org/shop")
 inputs = processor("find tea", ["item-mug"])
 answer = adapted.eval().recommend(**inputs, k=5).rows.tolist()
 
@@ -74,6 +74,17 @@ trainer = MenderTrainer(
 )
 trainer.train()
 trainer.push_to_hub(language="en")
+# The same with an adapter whose base model is named at the end.
+adapter_trainer = MenderTrainer(
+    model=add_lora(AutoModel.from_pretrained(folder), rank=2),
+    args=MenderTrainingArguments(
+        output_dir=str(work / "adapter-run"), hub_model_id="org/lora", report_to="none", use_cpu=True, max_steps=1
+    ),
+    data_collator=MenderCollator(processor, trained),
+    train_dataset=features,
+)
+adapter_trainer.train()
+adapter_trainer.push_to_hub(finetuned_from="org/shop")
 # The same folder, written by hand.
 (work / "hand").mkdir()
 (work / "hand" / "README.md").write_text("# By hand\\n")
@@ -115,6 +126,9 @@ def test_every_upload_carries_its_card(tmp_path):
             name: ModelCard.load(hub.files("models", f"org/{name}")["README.md"])
             for name in ("shop", "pipe", "shop-lora", "trained", "hand")
         }
+        for name in ("shop-lora", "lora"):
+            config = hub.files("models", f"org/{name}")["adapter_config.json"].read_text("utf-8")
+            assert json.loads(config)["base_model_name_or_path"] == "org/shop" and str(tmp_path) not in config
         environment = hub.environment(tmp_path / "stranger")
         assert run(LOAD, tmp_path, **environment) == [answer, answer, 2]
     offline = environment | {"HF_HUB_OFFLINE": "1"}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 from doubles import WORDS
@@ -160,6 +162,19 @@ def test_a_card_gets_figures_lists_and_metadata(mender, trained):
     assert code == 2 and "config.json holds no" in err
     code, _, err = mender("card", "org/name")
     assert code == 2 and "no folder 'org/name'" in err
+
+
+def test_the_base_model_written_by_hand_stays(mender, trained, word_shop, tiny_encoder, tmp_path, monkeypatch):
+    monkeypatch.setattr("mender.cards.encoder_name", lambda model: "org/encoder")
+    model = Path(shutil.copytree(trained / "mender-tok-seed0", tmp_path / "run")) / "model"
+    readme = model / "README.md"
+    assert mender("card", model)[0] == 0 and "base_model: org/encoder" in readme.read_text()
+    readme.write_text(readme.read_text().replace("base_model: org/encoder", "base_model: org/by-hand"))
+    assert mender("card", model)[0] == 0 and "base_model: org/by-hand" in readme.read_text()
+    shop = ["--source", "words", "--data", word_shop, "--encoder", tiny_encoder, "--output", tmp_path / "again"]
+    assert mender("evaluate", model, *shop)[0] == 0
+    text = readme.read_text()
+    assert "base_model: org/by-hand" in text and "org/encoder" not in text and str(word_shop) not in text
 
 
 def test_a_run_is_told_from_its_model(mender, trained, word_shop, tiny_encoder):
