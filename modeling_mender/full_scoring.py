@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any
 
@@ -18,7 +19,7 @@ from .retrieval import Recommendations
 __all__ = ["ItemScoringModel", "top_items"]
 
 
-class ItemScoringModel(CarriesCard, PreTrainedModel):
+class ItemScoringModel(CarriesCard, PreTrainedModel, ABC):
     """A model that scores every item at once: `recommend`, and labels that are item rows. Subclasses give `scores`."""
 
     base_model_prefix = ""
@@ -65,9 +66,9 @@ class ItemScoringModel(CarriesCard, PreTrainedModel):
         """
         return top_items(self.scores(input_ids, **cached), k, allowed, exclude)
 
+    @abstractmethod
     def scores(self, input_ids: Tensor) -> Tensor:
         """Scores of all items. Shape: (B, N)."""
-        raise NotImplementedError
 
 
 def top_items(
