@@ -4,7 +4,8 @@
     python benchmarks/training.py --requests      # requests: from input ids to ten items
     python benchmarks/training.py --padding       # how much of a batch is padding, by the way it is made up
 
-Texts have realistic lengths (log-normal, 147 tokens on average); a history is 20 items with titles of 12 tokens.
+Texts have realistic lengths (log-normal, 147 tokens on average); a history of cached states is 20 items with titles of
+12 tokens, and one of codes is 1 to 20 items, 9 on average, of 4 tokens, behind a preference where the method reads one.
 Alternatives run in turn within one process and medians over the rounds are compared, so that a busy machine slows
 all of them alike. Methods whose encoder does not run train with eight times the batch, as their presets do. Memory is
 the growth of a process of its own per alternative. One thread, or --threads.
@@ -28,11 +29,12 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
-from transformers import AutoModel
+from transformers import AutoModel, T5Config, T5EncoderModel
 
 from modeling_mender import (
     ItemStatesConfig,
     ItemStatesEncoder,
+    MenderConfig,
     MenderForGenerativeRetrieval,
     SasRecConfig,
     SasRecForSequentialRecommendation,
@@ -45,7 +47,11 @@ from preference_benchmark.embedding import default_encoder
 
 ITEMS, HISTORY, TITLE, PREFERENCE, PADDED = 12_000, 20, 12, 14, 512
 CODES = [256, 256, 256, 32]
+WORDS = 4000
+"""Words in the vocabulary of an encoder from scratch, beside the codes."""
+
 Step = Callable[[], None]
+Lengths = Callable[[int, np.random.Generator], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,16 @@ def token_lengths(count: int, generator: np.random.Generator) -> np.ndarray:
     return generator.lognormal(4.84, 0.55, count).astype(int).clip(8, PADDED)
 
 
+def code_lengths(count: int, generator: np.random.Generator) -> np.ndarray:
+    """Tokens of histories of 1 to 20 items, log-normal with a mean of 9, a token per level. Shape: (count,)."""
+    return len(CODES) * generator.lognormal(2.04, 0.55, count).astype(int).clip(1, HISTORY)
+
+
+def preference_and_code_lengths(count: int, generator: np.random.Generator) -> np.ndarray:
+    """Tokens of a preference and such a history. Shape: (count,)."""
+    return PREFERENCE + code_lengths(count, generator)
+
+
 def catalogue() -> SemanticIdCatalogue:
     """Random distinct codes of the size of the paper's catalogues."""
     generator = torch.Generator().manual_seed(0)
@@ -81,15 +97,26 @@ def catalogue() -> SemanticIdCatalogue:
 
 
 def encoder(training: str) -> Any:
-    """MiniLM, frozen or not."""
+    """MiniLM, frozen or not; or a T5 encoder from scratch, as large as the paper's decoder."""
+    if training == "scratch":
+        shape = MenderConfig().decoder
+        names = ("d_model", "d_ff", "d_kv", "num_layers", "num_heads", "dropout_rate")
+        own = {name: getattr(shape, name) for name in names}
+        return T5EncoderModel(T5Config(vocab_size=WORDS + sum(CODES), is_encoder_decoder=False, **own))
     model = AutoModel.from_pretrained(default_encoder().path)
     return model.requires_grad_(training == "full")
 
 
-def mender(training: str, decoder: dict[str, int] | None = None) -> Any:
-    """Mender over MiniLM, with the paper's decoder or another."""
-    model = MenderForGenerativeRetrieval.from_encoder(encoder(training), catalogue(), decoder=decoder)
-    return add_lora(model) if training == "lora" else model
+def mender(training: str, decoder: dict[str, int] | None = None, new_tokens: bool = False) -> Any:
+    """Mender over an encoder, with the paper's decoder or another; perhaps with codes in the encoder's vocabulary."""
+    text = encoder(training)
+    words = text.config.vocab_size
+    if new_tokens:
+        text.resize_token_embeddings(words + sum(CODES), mean_resizing=False)
+    model = MenderForGenerativeRetrieval.from_encoder(text, catalogue(), decoder=decoder)
+    if training != "lora":
+        return model
+    return add_lora(model, new_tokens=range(words, words + sum(CODES)) if new_tokens else ())
 
 
 def with_item_states(pooled: bool, decoder: dict[str, int] | None = None) -> Any:
@@ -116,9 +143,11 @@ def training_step(model: Any, batches: Iterator[dict[str, torch.Tensor]]) -> Ste
     return step
 
 
-def text_batches(model: Any, batch: int, generator: np.random.Generator, padded: bool, cached: bool) -> Iterator[dict]:
+def text_batches(
+    model: Any, batch: int, generator: np.random.Generator, padded: bool, cached: bool, lengths_of: Lengths
+) -> Iterator[dict]:
     """Batches of texts: padded to 512 and shuffled, or grouped by length; as token ids or as cached states."""
-    lengths = token_lengths(50 * batch, generator)
+    lengths = lengths_of(50 * batch, generator)
     order = generator.permutation(len(lengths)) if padded else length_grouped_order(lengths, batch, 0, 0)
     width = model.config.encoder.hidden_size
     # Half-precision states on disk, as EncoderStates keeps them: reading and widening them belongs to the step.
@@ -132,7 +161,7 @@ def text_batches(model: Any, batch: int, generator: np.random.Generator, padded:
             found = [torch.from_numpy(states[:size].astype(np.float32)) for size in length.tolist()]
             batch_of["encoder_outputs"] = (torch.nn.utils.rnn.pad_sequence(found, batch_first=True),)
         else:
-            batch_of["input_ids"] = torch.randint(1000, 30_000, mask.shape) * mask
+            batch_of["input_ids"] = torch.randint(1000, model.config.encoder.vocab_size, mask.shape) * mask
         yield batch_of
 
 
@@ -165,12 +194,17 @@ def random_labels(model: Any, batch: int) -> torch.Tensor:
     return model.item_tokens(torch.randint(ITEMS, (batch,)))
 
 
-def text_alternative(training: str, padded: bool = False, cached: bool = False) -> Callable[..., Step]:
-    """A step over texts."""
+def text_alternative(
+    training: str,
+    padded: bool = False,
+    cached: bool = False,
+    lengths: Lengths = token_lengths,
+) -> Callable[..., Step]:
+    """A step over texts, or over codes where the lengths are theirs."""
 
     def make(batch: int, generator: np.random.Generator) -> Step:
-        model = mender(training)
-        return training_step(model, text_batches(model, batch, generator, padded, cached))
+        model = mender(training, new_tokens=training == "lora" and lengths is not token_lengths)
+        return training_step(model, text_batches(model, batch, generator, padded, cached, lengths))
 
     return make
 
@@ -192,6 +226,7 @@ def sasrec(batch: int, generator: np.random.Generator) -> Step:
 
 
 FULL, LORA, FROZEN = "full, padded to 512", "LoRA, padded to 512", "frozen, padded to 512"
+TIGER, VOCABEXT = "tiger, padded to 512", "vocabext-rnd, padded to 512"
 RECIPE = LORA
 """What the paper does: FLAN-T5 with adapters, every input padded to 512."""
 
@@ -205,6 +240,15 @@ ALTERNATIVES = {
     "mender-tok: frozen, cached states": Alternative(FROZEN, text_alternative("frozen", cached=True), cached=True),
     "mender-fid: cached title states": Alternative(FROZEN, state_alternative(pooled=False), cached=True),
     "mender-emb: cached vectors": Alternative(FROZEN, state_alternative(pooled=True), cached=True),
+    "vocabext-lm, lc-rec: LoRA, grouped by length": Alternative(
+        LORA, text_alternative("lora", lengths=preference_and_code_lengths)
+    ),
+    VOCABEXT: Alternative(VOCABEXT, text_alternative("scratch", padded=True, lengths=preference_and_code_lengths)),
+    "vocabext-rnd: grouped by length": Alternative(
+        VOCABEXT, text_alternative("scratch", lengths=preference_and_code_lengths)
+    ),
+    TIGER: Alternative(TIGER, text_alternative("scratch", padded=True, lengths=code_lengths)),
+    "tiger: grouped by length": Alternative(TIGER, text_alternative("scratch", lengths=code_lengths)),
     "sasrec (20 targets a sample)": Alternative(FROZEN, sasrec, cached=True),
 }
 

@@ -32,7 +32,6 @@ from preference_benchmark.showcase import save_showcase
 __all__ = [
     "assignments",
     "check_report_to",
-    "check_resumable",
     "choose_preset",
     "fit",
     "new_method",
@@ -191,16 +190,6 @@ def save_and_measure(
     record = write_results(output, scores, ranks, run, title)
     write_run_card(output / "model", model, method.processor, data, record)
     return record
-
-
-def check_resumable(folder: Path) -> None:
-    """Checks that there is something to go on from.
-
-    Raises:
-        ValueError: if no checkpoint lies in the folder.
-    """
-    if not list(folder.glob("checkpoint-*")):
-        raise ValueError(f"there is no checkpoint in {folder} to go on from; leave --resume out to start afresh")
 
 
 def check_report_to(names: Sequence[str]) -> None:

@@ -19,11 +19,12 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import SequentialSampler
 from transformers import EvalPrediction, PreTrainedModel, Trainer, TrainingArguments
-from transformers.trainer_utils import HubStrategy
+from transformers.trainer_utils import HubStrategy, TrainOutput
 
 from .adapter_base import base_name, required_base
 from .adapter_card import keeping_card, write_adapter_card
 from .card_text import as_list
+from .checkpoints import last_checkpoint
 from .encoder_states import EncoderStates
 from .hub_names import public_name
 from .length_sampler import LengthSampler
@@ -163,6 +164,21 @@ class MenderTrainer(Trainer):
     Works for every model with `recommend`, `item_tokens` and `item_rows`. Pass no `processing_class`: the Trainer would
     write the text tokenizer's special tokens into the generation config, where they are codes of items.
     """
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
+        """Train; with `resume_from_checkpoint=True`, from the newest checkpoint that was written to its end.
+
+        Args:
+            resume_from_checkpoint: as for every Trainer.
+            *args: as for every Trainer.
+            **kwargs: as for every Trainer.
+
+        Raises:
+            ValueError: if there is no finished checkpoint to go on from.
+        """
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = str(last_checkpoint(self.args.output_dir))
+        return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def compute_loss(
         self,

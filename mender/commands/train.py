@@ -60,7 +60,8 @@ def train(
     from accelerate import PartialState
 
     from mender.data import benchmark_name, encoder_path, load_benchmark_data
-    from mender.training import check_report_to, check_resumable, choose_preset, fit, new_method, save_and_measure
+    from mender.training import check_report_to, choose_preset, fit, new_method, save_and_measure
+    from modeling_mender.checkpoints import last_checkpoint
 
     with results(as_json) as show:
         with user_errors():
@@ -69,7 +70,7 @@ def train(
             name = chosen.name if conditioning == "both" else f"{chosen.name}-{conditioning}"
             output = output or Path("outputs") / benchmark_name(source, data) / f"{name}-seed{seed}"
             if resume:
-                check_resumable(output / "checkpoints")
+                last_checkpoint(output / "checkpoints")
             encoder = encoder_path(encoder)
             with PartialState().main_process_first():  # under torchrun, one process builds and the others read
                 benchmark = load_benchmark_data(source, data, encoder, users=users, items=items)

@@ -189,7 +189,7 @@ def test_resuming_needs_a_checkpoint(mender, word_shop, tiny_encoder, tmp_path, 
     monkeypatch.chdir(tmp_path)
     options = ["--preset", "sasrec", "--source", "words", "--data", word_shop, "--encoder", tiny_encoder, "--resume"]
     code, _, err = mender("train", *options)
-    assert code == 2 and "no checkpoint" in err.splitlines()[-1]
+    assert code == 2 and "no finished checkpoint" in err.splitlines()[-1]
 
 
 def test_a_missing_tracker_is_named(mender, monkeypatch):

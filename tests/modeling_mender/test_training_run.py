@@ -127,7 +127,14 @@ def test_best_weights_are_kept_and_training_stops_early(folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "setting", [{"bf16": True}, {"gradient_checkpointing": True}, {"gradient_accumulation_steps": 2}]
+    "setting",
+    [
+        {"bf16": True},
+        {"gradient_checkpointing": True},
+        {"gradient_accumulation_steps": 2},
+        pytest.param({"torch_compile": True}, marks=pytest.mark.slow),
+    ],
+    ids=lambda setting: next(iter(setting)),
 )
 def test_options_of_the_trainer_work(setting, folder, tmp_path):
     if "gradient_checkpointing" in setting:
@@ -137,13 +144,15 @@ def test_options_of_the_trainer_work(setting, folder, tmp_path):
         tmp_path,
         "mender-tok",
         max_steps=2,
-        eval_strategy="no",
+        eval_strategy="steps",
+        eval_steps=2,
         save_strategy="no",
         load_best_model_at_end=False,
         **setting,
     )
     trainer.train()
-    assert 0 < trainer.state.log_history[0]["loss"] < 10
+    logged = {name: value for entry in trainer.state.log_history for name, value in entry.items()}
+    assert 0 < logged["loss"] < 10 and 0 <= logged["eval_ndcg@10"] <= 1
 
 
 @pytest.mark.slow
