@@ -85,7 +85,10 @@ def make_trainer(
         **preset.training,
         **arguments,
     }
-    stopping = [EarlyStoppingCallback(preset.patience)] if preset.patience else []
+    validated = settings["eval_strategy"] != "no"
+    if not validated:  # then there is no best checkpoint either: the last one stays
+        settings |= {"load_best_model_at_end": False, "metric_for_best_model": None}
+    stopping = [EarlyStoppingCallback(preset.patience)] if preset.patience and validated else []
     return MenderTrainer(
         model=method.model,
         args=MenderTrainingArguments(output_dir=str(output_dir), seed=seed, **settings),

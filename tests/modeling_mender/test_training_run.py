@@ -19,11 +19,11 @@ from modeling_mender.ranking import rank_examples
 DECODER = {"num_layers": 1, "d_model": 32, "d_ff": 64, "d_kv": 8, "num_heads": 4, "dropout_rate": 0.0}
 
 
-def small_run(folder, output, name="mender-fid", examples=None, seed=0, **training):
+def small_run(folder, output, name="mender-fid", examples=None, seed=0, preset=(), **training):
     torch.manual_seed(seed)
-    shape = {"decoder": DECODER, "codebook_embeddings": False}
+    changes = {"decoder": DECODER, "codebook_embeddings": False, "patience": 0, **dict(preset)}
     method = build_method(
-        load_preset(name, **shape, patience=0),
+        load_preset(name, **changes),
         shop_items(),
         encoder=folder,
         catalogue=random_catalogue(len(WORDS), [3, 3, 3]),
@@ -124,6 +124,12 @@ def test_best_weights_are_kept_and_training_stops_early(folder, tmp_path):
     best = trainer.state.best_metric
     assert best == max(entry["eval_ndcg@10"] for entry in trainer.state.log_history if "eval_ndcg@10" in entry)
     assert trainer.evaluate()["eval_ndcg@10"] == pytest.approx(best)
+
+
+def test_training_without_validation_keeps_the_last_weights(folder, tmp_path):
+    method, trainer = small_run(folder, tmp_path, preset={"patience": 2}, eval_strategy="no", max_steps=3)
+    trainer.train()
+    assert trainer.state.global_step == 3 and trainer.state.best_metric is None
 
 
 @pytest.mark.parametrize(
