@@ -19,6 +19,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput
 
 from .configuration_item_states import ItemStatesConfig
+from .grouped_encoding import encode_in_groups
 
 __all__ = ["ItemStatesEncoder", "encode_titles", "mean_pooled"]
 
@@ -119,15 +120,32 @@ class ItemStatesEncoder(PreTrainedModel):
         if width == 0:
             return BaseModelOutput(last_hidden_state=items)
         if text_states is None:
-            text_states = self.text_encoder(
-                input_ids=torch.where(text, input_ids, self.config.text_encoder.pad_token_id)[:, :width],
-                attention_mask=text[:, :width].long(),
-            ).last_hidden_state
+            texts = input_ids.masked_fill(~text, self.config.text_encoder.pad_token_id)
+            text_states = self._encode_texts(texts[:, :width])
         if self.config.pooled:
             text_states = mean_pooled(text_states[:, :width], text[:, :width])[:, None]
         text_states = text_states.to(items.dtype)
         text_states = functional.pad(text_states, (0, 0, 0, items.shape[1] - text_states.shape[1]))
         return BaseModelOutput(last_hidden_state=torch.where(text[..., None], text_states, items))
+
+    def _encode_texts(self, input_ids: Tensor) -> Tensor:
+        """States of texts. Where nothing is trained, each distinct text is encoded once, beside others of its length.
+
+        Args:
+            input_ids: text tokens, and the text encoder's padding behind them. Shape: (B, T).
+
+        Returns:
+            Shape: (B, T, D).
+        """
+
+        def encode(input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+            return self.text_encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+
+        padding = self.config.text_encoder.pad_token_id
+        if torch.is_grad_enabled():
+            return encode(input_ids, (input_ids != padding).long())
+        distinct, place = input_ids.unique(dim=0, return_inverse=True)
+        return encode_in_groups(encode, distinct, (distinct != padding).long())[place]
 
     def _places(self, index: Tensor, is_item: Tensor) -> Tensor:
         """Place of each state's item in the history, the latest 0. Shape: (B, T)."""

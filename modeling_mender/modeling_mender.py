@@ -393,8 +393,7 @@ class MenderForGenerativeRetrieval(CarriesCard, PreTrainedModel, GenerationMixin
     def _states_for_retrieval(self, input_ids: Tensor | None, attention_mask: Tensor | None) -> tuple[Tensor]:
         if input_ids is None:
             return self._encoder_states(None, attention_mask)
-        if getattr(self.encoder.config, "pooled", False):
-            # Its mask is the decoder's: it hides text that the encoder has to read.
+        if self.encoder.config.model_type == ItemStatesConfig.model_type:  # it groups its texts itself
             return self._encoder_states(input_ids, attention_mask)
         return (encode_in_groups(lambda *group: self._encoder_states(*group)[0], input_ids, attention_mask),)
 

@@ -95,6 +95,18 @@ def test_a_large_batch_is_answered_like_one_user_at_a_time(method, monkeypatch):
         torch.testing.assert_close(together.scores[row : row + 1], alone.scores, rtol=1e-4, atol=1e-4)
 
 
+def test_a_wish_of_many_users_is_encoded_once(method):
+    encoded = []
+    method.model.encoder.text_encoder.register_forward_pre_hook(
+        lambda module, args, kwargs: encoded.append(len(kwargs["input_ids"])), with_kwargs=True
+    )
+    histories = [["item-tea"], ["item-mug", "item-rose"], [], ["item-rose"]]
+    found = method.model.recommend(**method.processor(["find soap", "find soap", "mint", "find soap"], histories), k=5)
+    assert sum(encoded) == 2
+    alone = method.model.recommend(**method.processor("find soap", histories[3]), k=5)
+    assert torch.equal(found.rows[3:], alone.rows)
+
+
 def test_order_matters_and_generate_agrees(method):
     one, other = ["item-tea", "item-mug"], ["item-mug", "item-tea"]
     found = [method.model.recommend(**method.processor("find soap", history), k=8) for history in (one, other)]
