@@ -113,7 +113,7 @@ def fit(
         data: its train and validation splits are used.
         folder: for checkpoints; those of an earlier run are removed unless this one resumes.
         seed: of data order, dropout and draws.
-        validation_limit: examples that early stopping looks at; `None` takes all.
+        validation_limit: examples of each axis that early stopping looks at; `None` takes all.
         resume: whether to go on from the last checkpoint in the folder.
         **arguments: fields of `MenderTrainingArguments`, over those of the preset.
 

@@ -1,11 +1,12 @@
 """Train a method on a benchmark's examples: features, cached states, the Trainer, the best checkpoint.
 
-Whatever the preset, the same validation decides: NDCG@10 on recommendation examples with a preference, items already
-bought left out. The weights with the best value are kept.
+NDCG@10 on validation examples of every axis that is trained decides, items already bought left out. The weights with
+the best value are kept.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def make_trainer(
         examples: `train` and `validation` splits of a benchmark.
         output_dir: where checkpoints go.
         seed: of data order, dropout and draws.
-        validation_limit: recommendation examples that early stopping looks at, the same random ones every time;
+        validation_limit: examples of each axis that early stopping looks at, the same random ones every time;
             `None` takes all.
         cache: folder for the states of a frozen encoder, to be shared by runs; default: `output_dir`.
         **arguments: fields of `MenderTrainingArguments`, over those of the preset.
@@ -62,11 +63,7 @@ def make_trainer(
             train = _with_text_labels(train)
             tasks = alignment_features(processor, recommendations, preset.alignment, seed)
             train = datasets.concatenate_datasets([train, tasks.cast(train.features)])
-    validation_axis = "history_consolidation" if "recommendation" not in preset.axes else "recommendation"
-    validation = select_axes(examples["validation"], {validation_axis: 1.0})
-    if validation_limit is not None and len(validation) > validation_limit:
-        rows = np.random.default_rng(seed).choice(len(validation), validation_limit, replace=False)
-        validation = validation.select(np.sort(rows))
+    validation = _validation_examples(examples["validation"], preset.axes, validation_limit, seed)
     validation = prepare_examples(validation, processor)
     collator = _collator(method, train, validation, Path(cache or output_dir))
     settings = {
@@ -98,6 +95,25 @@ def make_trainer(
         compute_metrics=ranking_metrics,
         callbacks=stopping,
     )
+
+
+def _validation_examples(
+    examples: datasets.Dataset, axes: Mapping[str, float], limit: int | None, seed: int
+) -> datasets.Dataset:
+    """Examples of every axis that is trained, at most `limit` of each.
+
+    Recommendation alone would stop too early: it is at its best long before steering is.
+    """
+    names = examples.features["axis"].names
+    axis, sentiment = np.array(examples["axis"][:]), np.array(examples["sentiment"][:])
+    generator = np.random.default_rng(seed)
+    kept = []
+    for name, weight in axes.items():
+        rows = np.flatnonzero((axis == names.index(name)) & (sentiment == 0) & (weight > 0))
+        kept.append(rows if limit is None or len(rows) <= limit else generator.choice(rows, limit, replace=False))
+    if not sum(map(len, kept)):
+        raise ValueError(f"no validation example of the axes {', '.join(axes)}; pass eval_strategy='no', or give some")
+    return examples.select(np.sort(np.concatenate(kept)))
 
 
 def _collator(method: Method, train: datasets.Dataset, validation: datasets.Dataset, cache: Path) -> MenderCollator:

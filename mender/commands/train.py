@@ -42,13 +42,16 @@ def train(
         typer.Option(help="Where to log: tensorboard, trackio, wandb, ...; may be given several times."),
     ] = None,
     eval_limit: options.EvalLimit = None,
-    validation_limit: Annotated[int, typer.Option(min=1, help="Examples that early stopping looks at.")] = 400,
+    validation_limit: Annotated[
+        int, typer.Option(min=1, help="Examples of each axis that early stopping looks at.")
+    ] = 400,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
     as_json: options.Json = False,
 ) -> None:
     """Train a method and measure it on all axes.
 
-    The best weights by validation NDCG@10 are kept. Leaves model/, five_axes.png, five_axes.json and ranks.parquet.
+    The weights with the best NDCG@10 on validation examples of all trained axes are kept. Leaves model/, five_axes.png,
+    five_axes.json and ranks.parquet.
 
     Values of --set and --train are YAML:
 

@@ -126,6 +126,24 @@ def test_best_weights_are_kept_and_training_stops_early(folder, tmp_path):
     assert trainer.evaluate()["eval_ndcg@10"] == pytest.approx(best)
 
 
+def test_validation_looks_at_every_trained_axis(folder, tmp_path):
+    examples = shop_examples(8)
+    feature = examples["train"].features["axis"]
+    axes = [feature.str2int(("recommendation", "fine_grained_steering")[row % 2]) for row in range(36)]
+    validation = examples["validation"].remove_columns("axis").add_column("axis", axes, feature=feature)
+    examples["validation"] = validation
+    wanted = [axis for axis, sentiment in zip(axes, validation["sentiment"], strict=True) if sentiment == 0]
+    both = {"axes": {"recommendation": 1.0, "fine_grained_steering": 0.5, "coarse_grained_steering": 0.0}}
+    _, trainer = small_run(folder, tmp_path, examples=examples, preset=both)
+    assert len(trainer.eval_dataset) == len(wanted) < 36
+    _, trainer = small_run(folder, tmp_path, examples=examples, preset=both, validation_limit=1)
+    assert len(trainer.eval_dataset) == 2
+    _, trainer = small_run(folder, tmp_path, examples=examples, preset={"axes": {"recommendation": 1.0}})
+    assert len(trainer.eval_dataset) == wanted.count(feature.str2int("recommendation"))
+    with pytest.raises(ValueError, match="no validation example"):
+        small_run(folder, tmp_path, examples=examples, preset={"axes": {"coarse_grained_steering": 1.0}})
+
+
 def test_training_without_validation_keeps_the_last_weights(folder, tmp_path):
     method, trainer = small_run(folder, tmp_path, preset={"patience": 2}, eval_strategy="no", max_steps=3)
     trainer.train()
