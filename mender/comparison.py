@@ -240,23 +240,35 @@ def print_comparison(comparison: Comparison) -> None:
 
 
 def draw_stars(comparison: Comparison, path: Path) -> None:
-    """The paper's star plot: one ray per axis, scaled by the best method on it."""
+    """The paper's star plot: one ray per axis, scaled by the best method on it; baselines are dashed."""
     labels = [label for label in comparison.cells if "shuffled" not in label]
     angles = np.linspace(0, 2 * np.pi, len(labels), endpoint=False)
     best = np.array([max(cell.value for cell in comparison.cells[label].values()) or 1.0 for label in labels])
     figure, axes = plt.subplots(figsize=(9.5, 7.5), subplot_kw={"projection": "polar"})
+    axes.set_theta_zero_location("N")
+    axes.set_theta_direction(-1)
     colours = plt.get_cmap("tab10")
     for position, method in enumerate(comparison.methods):
         values = np.array([comparison.cells[label][method].value for label in labels]) / best
         closed = np.append(values, values[0])
-        axes.plot(np.append(angles, angles[0]), closed, color=colours(position % 10), linewidth=1.8, label=method)
-        axes.fill(np.append(angles, angles[0]), closed, color=colours(position % 10), alpha=0.06)
-    axes.set_xticks(
-        angles, [f"{label}\nbest {value:.3f}" for label, value in zip(labels, best, strict=True)], fontsize=9
-    )
+        ours = method.startswith("mender")
+        axes.plot(
+            np.append(angles, angles[0]),
+            closed,
+            color=colours(position % 10),
+            linewidth=2.2 if ours else 1.4,
+            linestyle="solid" if ours else "dashed",
+            label=method,
+        )
+        if ours:
+            axes.fill(np.append(angles, angles[0]), closed, color=colours(position % 10), alpha=0.06)
+    names = [f"{label}\nbest {value:.3f}" for label, value in zip(labels, best, strict=True)]
+    axes.set_xticks(angles, names, fontsize=9)
+    for name, angle in zip(axes.get_xticklabels(), angles, strict=True):  # beside the circle, not across it
+        name.set_horizontalalignment("center" if abs(np.sin(angle)) < 0.1 else "left" if np.sin(angle) > 0 else "right")
     axes.set_yticks([0.25, 0.5, 0.75, 1.0], ["", "half", "", "best"], fontsize=8, color="grey")
     axes.set_ylim(0, 1.05)
-    axes.tick_params(axis="x", pad=22)
+    axes.tick_params(axis="x", pad=10)
     k = comparison.metric.split("@")[1]
     axes.set_title(
         f"{comparison.source}: share of the best method's {comparison.metric} (m@{k} on sentiment pairs)", pad=34

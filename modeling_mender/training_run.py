@@ -112,7 +112,7 @@ def _validation_examples(
         rows = np.flatnonzero((axis == names.index(name)) & (sentiment == 0) & (weight > 0))
         kept.append(rows if limit is None or len(rows) <= limit else generator.choice(rows, limit, replace=False))
     if not sum(map(len, kept)):
-        raise ValueError(f"no validation example of the axes {', '.join(axes)}; pass eval_strategy='no', or give some")
+        raise ValueError(f"the validation split has no example of the axes {', '.join(axes)}; give some")
     return examples.select(np.sort(np.concatenate(kept)))
 
 

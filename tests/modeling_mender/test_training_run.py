@@ -140,7 +140,7 @@ def test_validation_looks_at_every_trained_axis(folder, tmp_path):
     assert len(trainer.eval_dataset) == 2
     _, trainer = small_run(folder, tmp_path, examples=examples, preset={"axes": {"recommendation": 1.0}})
     assert len(trainer.eval_dataset) == wanted.count(feature.str2int("recommendation"))
-    with pytest.raises(ValueError, match="no validation example"):
+    with pytest.raises(ValueError, match="validation split has no example"):
         small_run(folder, tmp_path, examples=examples, preset={"axes": {"coarse_grained_steering": 1.0}})
 
 
