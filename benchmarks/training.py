@@ -7,7 +7,7 @@
 Texts have realistic lengths (log-normal, 147 tokens on average); a history of cached states is 20 items with titles of
 12 tokens, and one of codes is 1 to 20 items, 9 on average, of 4 tokens, behind a preference where the method reads one.
 Alternatives run in turn within one process and medians over the rounds are compared, so that a busy machine slows
-all of them alike. Methods whose encoder does not run train with eight times the batch, as their presets do. Memory is
+all of them alike. Where little goes through an encoder, a step takes eight times the batch, as presets do. Memory is
 the growth of a process of its own per alternative. One thread, or --threads.
 """
 
@@ -61,16 +61,16 @@ class Alternative:
     Attributes:
         padded: name of the alternative that does the same padded to 512.
         make: gives a step to be timed; a step trains on `batch` samples.
-        cached: whether the encoder does not run, so that a step affords the larger batch such methods train with.
+        large: whether so little goes through the encoder that a step affords the batch which presets train with.
     """
 
     padded: str
     make: Callable[[int, np.random.Generator], Step]
-    cached: bool = False
+    large: bool = False
 
     def batch(self, size: int) -> int:
         """Samples of a step."""
-        return 8 * size if self.cached else size
+        return 8 * size if self.large else size
 
 
 def token_lengths(count: int, generator: np.random.Generator) -> np.ndarray:
@@ -80,7 +80,7 @@ def token_lengths(count: int, generator: np.random.Generator) -> np.ndarray:
 
 def code_lengths(count: int, generator: np.random.Generator) -> np.ndarray:
     """Tokens of histories of 1 to 20 items, log-normal with a mean of 9, a token per level. Shape: (count,)."""
-    return len(CODES) * generator.lognormal(2.04, 0.55, count).astype(int).clip(1, HISTORY)
+    return len(CODES) * generator.lognormal(2.14, 0.55, count).astype(int).clip(1, HISTORY)
 
 
 def preference_and_code_lengths(count: int, generator: np.random.Generator) -> np.ndarray:
@@ -96,22 +96,22 @@ def catalogue() -> SemanticIdCatalogue:
     return SemanticIdCatalogue(codes, CODES)
 
 
-def encoder(training: str) -> Any:
-    """MiniLM, frozen or not; or a T5 encoder from scratch, as large as the paper's decoder."""
+def encoder(training: str, words: int = 1) -> Any:
+    """MiniLM, frozen or not; or a T5 encoder from scratch over words and codes, as large as the paper's decoder."""
     if training == "scratch":
         shape = MenderConfig().decoder
         names = ("d_model", "d_ff", "d_kv", "num_layers", "num_heads", "dropout_rate")
         own = {name: getattr(shape, name) for name in names}
-        return T5EncoderModel(T5Config(vocab_size=WORDS + sum(CODES), is_encoder_decoder=False, **own))
+        return T5EncoderModel(T5Config(vocab_size=words + sum(CODES), is_encoder_decoder=False, **own))
     model = AutoModel.from_pretrained(default_encoder().path)
     return model.requires_grad_(training == "full")
 
 
 def mender(training: str, decoder: dict[str, int] | None = None, new_tokens: bool = False) -> Any:
-    """Mender over an encoder, with the paper's decoder or another; perhaps with codes in the encoder's vocabulary."""
-    text = encoder(training)
+    """Mender over an encoder, with the paper's decoder or another; perhaps with words and codes in one vocabulary."""
+    text = encoder(training, WORDS if new_tokens else 1)
     words = text.config.vocab_size
-    if new_tokens:
+    if new_tokens and training != "scratch":
         text.resize_token_embeddings(words + sum(CODES), mean_resizing=False)
     model = MenderForGenerativeRetrieval.from_encoder(text, catalogue(), decoder=decoder)
     if training != "lora":
@@ -161,7 +161,7 @@ def text_batches(
             found = [torch.from_numpy(states[:size].astype(np.float32)) for size in length.tolist()]
             batch_of["encoder_outputs"] = (torch.nn.utils.rnn.pad_sequence(found, batch_first=True),)
         else:
-            batch_of["input_ids"] = torch.randint(1000, model.config.encoder.vocab_size, mask.shape) * mask
+            batch_of["input_ids"] = torch.randint(1, model.config.encoder.vocab_size, mask.shape) * mask
         yield batch_of
 
 
@@ -203,7 +203,7 @@ def text_alternative(
     """A step over texts, or over codes where the lengths are theirs."""
 
     def make(batch: int, generator: np.random.Generator) -> Step:
-        model = mender(training, new_tokens=training == "lora" and lengths is not token_lengths)
+        model = mender(training, new_tokens=lengths is preference_and_code_lengths)
         return training_step(model, text_batches(model, batch, generator, padded, cached, lengths))
 
     return make
@@ -237,19 +237,19 @@ ALTERNATIVES = {
     "LoRA, grouped by length": Alternative(LORA, text_alternative("lora")),
     FROZEN: Alternative(FROZEN, text_alternative("frozen", padded=True)),
     "frozen, grouped by length": Alternative(FROZEN, text_alternative("frozen")),
-    "mender-tok: frozen, cached states": Alternative(FROZEN, text_alternative("frozen", cached=True), cached=True),
-    "mender-fid: cached title states": Alternative(FROZEN, state_alternative(pooled=False), cached=True),
-    "mender-emb: cached vectors": Alternative(FROZEN, state_alternative(pooled=True), cached=True),
-    "vocabext-lm, lc-rec: LoRA, grouped by length": Alternative(
-        LORA, text_alternative("lora", lengths=preference_and_code_lengths)
+    "mender-tok: frozen, cached states": Alternative(FROZEN, text_alternative("frozen", cached=True), large=True),
+    "mender-fid: cached title states": Alternative(FROZEN, state_alternative(pooled=False), large=True),
+    "mender-emb: cached vectors": Alternative(FROZEN, state_alternative(pooled=True), large=True),
+    "vocabext-lm: LoRA over codes, grouped by length": Alternative(
+        LORA, text_alternative("lora", lengths=preference_and_code_lengths), large=True
     ),
     VOCABEXT: Alternative(VOCABEXT, text_alternative("scratch", padded=True, lengths=preference_and_code_lengths)),
     "vocabext-rnd: grouped by length": Alternative(
-        VOCABEXT, text_alternative("scratch", lengths=preference_and_code_lengths)
+        VOCABEXT, text_alternative("scratch", lengths=preference_and_code_lengths), large=True
     ),
     TIGER: Alternative(TIGER, text_alternative("scratch", padded=True, lengths=code_lengths)),
-    "tiger: grouped by length": Alternative(TIGER, text_alternative("scratch", lengths=code_lengths)),
-    "sasrec (20 targets a sample)": Alternative(FROZEN, sasrec, cached=True),
+    "tiger: grouped by length": Alternative(TIGER, text_alternative("scratch", lengths=code_lengths), large=True),
+    "sasrec (20 targets a sample)": Alternative(FROZEN, sasrec, large=True),
 }
 
 

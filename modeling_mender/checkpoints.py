@@ -10,7 +10,6 @@ import json
 import os
 from pathlib import Path
 
-from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 __all__ = ["last_checkpoint"]
@@ -39,7 +38,7 @@ def last_checkpoint(folder: str | os.PathLike) -> Path:
 
 def _is_finished(checkpoint: Path) -> bool:
     try:
-        TrainerState.load_from_json(str(checkpoint / STATE_FILE))
-    except (OSError, json.JSONDecodeError):
+        json.loads((checkpoint / STATE_FILE).read_text("utf-8"))
+    except (OSError, ValueError):
         return False
     return True

@@ -144,8 +144,10 @@ class ItemStatesEncoder(PreTrainedModel):
         padding = self.config.text_encoder.pad_token_id
         if torch.is_grad_enabled():
             return encode(input_ids, (input_ids != padding).long())
-        distinct, place = input_ids.unique(dim=0, return_inverse=True)
-        return encode_in_groups(encode, distinct, (distinct != padding).long())[place]
+        # On the CPU: not every accelerator has this operation, and there is little of it.
+        distinct, place = input_ids.cpu().unique(dim=0, return_inverse=True)
+        distinct = distinct.to(input_ids.device)
+        return encode_in_groups(encode, distinct, (distinct != padding).long())[place.to(input_ids.device)]
 
     def _places(self, index: Tensor, is_item: Tensor) -> Tensor:
         """Place of each state's item in the history, the latest 0. Shape: (B, T)."""

@@ -165,7 +165,7 @@ class MenderTrainer(Trainer):
     write the text tokenizer's special tokens into the generation config, where they are codes of items.
     """
 
-    _trained: int | None = None
+    _size: int | None = None
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
         """Train; with `resume_from_checkpoint=True`, from the newest checkpoint that was written to its end.
@@ -183,17 +183,16 @@ class MenderTrainer(Trainer):
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def floating_point_ops(self, inputs: Mapping[str, Any]) -> int:
-        """Operations of a step, as every Trainer estimates them: six per parameter and token.
+        """Operations of a step, as every Trainer estimates them; but parameters are counted once.
 
-        Of the parameters that are trained, counted once: every Trainer walks through the modules for it at each step,
-        a tenth of a step here where a frozen encoder does not run.
+        A walk through all modules at every step took a tenth of it where a frozen encoder does not run.
 
         Args:
             inputs: a batch.
         """
-        if self._trained is None:
-            self._trained = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
-        return 6 * inputs["attention_mask"].numel() * self._trained if "attention_mask" in inputs else 0
+        if self._size is None:
+            self._size = self.model.num_parameters(exclude_embeddings=True)
+        return 6 * inputs["input_ids"].numel() * self._size if "input_ids" in inputs else 0
 
     def compute_loss(
         self,

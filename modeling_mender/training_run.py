@@ -6,7 +6,6 @@ the best value are kept.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from transformers import EarlyStoppingCallback
 from .alignment_tasks import alignment_features
 from .encoder_states import EncoderStates
 from .methods import Method
+from .presets import Preset
 from .sequence_collator import SequenceCollator
 from .trainer import MenderCollator, MenderTrainer, MenderTrainingArguments, prepare_examples, ranking_metrics
 from .training_data import item_counts, select_axes, sequence_features
@@ -63,9 +63,6 @@ def make_trainer(
             train = _with_text_labels(train)
             tasks = alignment_features(processor, recommendations, preset.alignment, seed)
             train = datasets.concatenate_datasets([train, tasks.cast(train.features)])
-    validation = _validation_examples(examples["validation"], preset.axes, validation_limit, seed)
-    validation = prepare_examples(validation, processor)
-    collator = _collator(method, train, validation, Path(cache or output_dir))
     settings = {
         "eval_strategy": "epoch",
         "save_strategy": "epoch",
@@ -73,6 +70,7 @@ def make_trainer(
         "metric_for_best_model": "eval_ndcg@10",
         "greater_is_better": True,
         "save_total_limit": 2,
+        "restore_callback_states_from_checkpoint": True,  # else a resumed run waits a whole patience again
         "logging_strategy": "epoch",
         "per_device_eval_batch_size": 128,
         "report_to": "none",
@@ -82,14 +80,17 @@ def make_trainer(
         **preset.training,
         **arguments,
     }
-    validated = settings["eval_strategy"] != "no"
-    if not validated:  # then there is no best checkpoint either: the last one stays
+    validation, stopping = None, []
+    if settings["eval_strategy"] == "no":  # then there is no best checkpoint either: the last one stays
         settings |= {"load_best_model_at_end": False, "metric_for_best_model": None}
-    stopping = [EarlyStoppingCallback(preset.patience)] if preset.patience and validated else []
+    else:
+        chosen = _validation_examples(examples["validation"], _validation_axes(preset), validation_limit, seed)
+        validation = prepare_examples(chosen, processor)
+        stopping = [EarlyStoppingCallback(preset.patience)] if preset.patience else []
     return MenderTrainer(
         model=method.model,
         args=MenderTrainingArguments(output_dir=str(output_dir), seed=seed, **settings),
-        data_collator=collator,
+        data_collator=_collator(method, [part for part in (train, validation) if part], Path(cache or output_dir)),
         train_dataset=train,
         eval_dataset=validation,
         compute_metrics=ranking_metrics,
@@ -97,33 +98,40 @@ def make_trainer(
     )
 
 
-def _validation_examples(
-    examples: datasets.Dataset, axes: Mapping[str, float], limit: int | None, seed: int
-) -> datasets.Dataset:
-    """Examples of every axis that is trained, at most `limit` of each.
+def _validation_axes(preset: Preset) -> list[str]:
+    """Axes that choose the weights: all that are trained, of those whose target the input can tell.
 
     Recommendation alone would stop too early: it is at its best long before steering is.
     """
+    trained = (
+        ["recommendation"] if preset.model == "sasrec" else [axis for axis, weight in preset.axes.items() if weight]
+    )
+    deaf = preset.preference == "none" and "recommendation" in trained
+    return ["recommendation"] if deaf else trained
+
+
+def _validation_examples(examples: datasets.Dataset, axes: list[str], limit: int | None, seed: int) -> datasets.Dataset:
+    """Positive examples of some axes, at most `limit` of each."""
     names = examples.features["axis"].names
     axis, sentiment = np.array(examples["axis"][:]), np.array(examples["sentiment"][:])
     generator = np.random.default_rng(seed)
     kept = []
-    for name, weight in axes.items():
-        rows = np.flatnonzero((axis == names.index(name)) & (sentiment == 0) & (weight > 0))
+    for name in axes:
+        rows = np.flatnonzero((axis == names.index(name)) & (sentiment == 0))
         kept.append(rows if limit is None or len(rows) <= limit else generator.choice(rows, limit, replace=False))
     if not sum(map(len, kept)):
         raise ValueError(f"the validation split has no example of the axes {', '.join(axes)}; give some")
     return examples.select(np.sort(np.concatenate(kept)))
 
 
-def _collator(method: Method, train: datasets.Dataset, validation: datasets.Dataset, cache: Path) -> MenderCollator:
-    """A collator that reads cached states where the text encoder is frozen."""
+def _collator(method: Method, parts: list[datasets.Dataset], cache: Path) -> MenderCollator:
+    """A collator that reads cached states of all parts' texts where the text encoder is frozen."""
     model, processor = method.model, method.processor
     if method.preset.model == "sasrec":
         return SequenceCollator(processor, model, exclude_seen=True)
     states = None
     if method.preset.encoder == "pretrained" and method.preset.encoder_training == "frozen":
-        texts = [processor.text_part(ids) for part in (train, validation) for ids in part["input_ids"]]
+        texts = [processor.text_part(ids) for part in parts for ids in part["input_ids"]]
         if any(texts):
             cache.mkdir(parents=True, exist_ok=True)
             states = EncoderStates.build(model, texts, cache)

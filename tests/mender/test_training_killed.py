@@ -15,8 +15,6 @@ import pytest
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
-from modeling_mender.checkpoints import last_checkpoint
-
 SETTINGS = {
     "num_train_epochs": 12,
     "per_device_train_batch_size": 4,
@@ -38,13 +36,16 @@ def start(shop: Path, encoder: str, output: Path, *more: str) -> subprocess.Pope
     root = Path(__file__).parents[2]
     search = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {"PYTHONPATH": search, "OMP_NUM_THREADS": "1"}
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, env=environment, cwd=output.parent, **quiet)
+    with (output.parent / "log.txt").open("w") as log:
+        return subprocess.Popen(command, env=environment, cwd=output.parent, stdout=log, stderr=log)
 
 
-def finish(process: subprocess.Popen) -> None:
-    _, errors = process.communicate(timeout=600)
-    assert process.returncode == 0, errors.decode()[-3000:]
+def finish(process: subprocess.Popen, log: Path) -> None:
+    try:
+        process.wait(timeout=600)
+    finally:
+        process.kill()
+    assert process.returncode == 0, log.read_text()[-3000:]
 
 
 def losses(run: Path) -> dict[int, float]:
@@ -55,14 +56,16 @@ def losses(run: Path) -> dict[int, float]:
 
 @pytest.mark.slow
 def test_a_killed_run_ends_like_one_that_was_left_alone(word_shop, tiny_encoder, tmp_path):
-    finish(start(word_shop, tiny_encoder, tmp_path / "whole"))
+    finish(start(word_shop, tiny_encoder, tmp_path / "whole"), tmp_path / "log.txt")
     chance = random.Random(3)
     run = tmp_path / "killed"
     checkpoints = run / "checkpoints"
     process = start(word_shop, tiny_encoder, run)
     for _ in range(2):
         known = set(checkpoints.glob("checkpoint-*"))
+        deadline = time.monotonic() + 300
         while set(checkpoints.glob("checkpoint-*")) <= known and process.poll() is None:
+            assert time.monotonic() < deadline, (tmp_path / "log.txt").read_text()[-3000:]
             time.sleep(0.002)
         time.sleep(chance.uniform(0, 0.3))  # in a step, in an evaluation, or in the middle of writing
         process.send_signal(signal.SIGKILL)
@@ -71,24 +74,10 @@ def test_a_killed_run_ends_like_one_that_was_left_alone(word_shop, tiny_encoder,
             process = start(word_shop, tiny_encoder, run)
             continue
         process = start(word_shop, tiny_encoder, run, "--resume")
-    finish(process)
+    finish(process, tmp_path / "log.txt")
     expected, found = losses(tmp_path / "whole"), losses(run)
     assert found.keys() == expected.keys() and len(found) > 50
     assert max(abs(found[step] - expected[step]) for step in expected) < 1e-4
     ours, theirs = (load_file(each / "model/model.safetensors") for each in (run, tmp_path / "whole"))
     for name, tensor in theirs.items():
         assert_close(ours[name], tensor, rtol=1e-4, atol=1e-6, msg=name)
-
-
-def test_a_checkpoint_without_its_end_does_not_count(tmp_path):
-    with pytest.raises(ValueError, match="no finished checkpoint"):
-        last_checkpoint(tmp_path)
-    state = '{"global_step": %d, "epoch": 1.0, "log_history": []}'
-    for step, text in ((9, state % 9), (10, state % 10), (20, '{"global_step": 20, "epo'), (30, None)):
-        folder = tmp_path / f"checkpoint-{step}"
-        folder.mkdir()
-        (folder / "model.safetensors").touch()
-        if text is not None:
-            (folder / "trainer_state.json").write_text(text)
-    (tmp_path / "checkpoint-best").mkdir()
-    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-10"

@@ -93,9 +93,10 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(name, folder, tmp_pat
     first.add_callback(StopAt(6))  # between two checkpoints, in the middle of an epoch
     first.train()
     assert first.state.global_step == 6
+    (tmp_path / "cut" / "checkpoint-6").mkdir()  # as a kill leaves it
     torch.manual_seed(123)
     second = small_run(folder, tmp_path / "cut", name, **settings)[1]
-    second.train(resume_from_checkpoint=str(tmp_path / "cut" / "checkpoint-4"))
+    second.train(resume_from_checkpoint=True)
     losses = [
         {entry["step"]: entry["loss"] for entry in run.state.log_history if "loss" in entry} for run in (whole, second)
     ]
@@ -104,6 +105,19 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(name, folder, tmp_pat
         assert abs(loss - losses[1][step]) < 1e-4, f"step {step}"
     for ours, theirs in zip(whole.model.parameters(), second.model.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_patience_goes_on_counting(folder, tmp_path):
+    settings = {"save_strategy": "steps", "save_steps": 4, "eval_strategy": "steps", "eval_steps": 4}
+    first = small_run(folder, tmp_path, preset={"patience": 5}, max_steps=4, **settings)[1]
+    first.train()
+    file = tmp_path / "checkpoint-4" / "trainer_state.json"
+    state = json.loads(file.read_text())
+    state["stateful_callbacks"]["EarlyStoppingCallback"]["attributes"]["early_stopping_patience_counter"] = 4
+    file.write_text(json.dumps(state | {"best_metric": 2.0}))
+    second = small_run(folder, tmp_path, preset={"patience": 5}, max_steps=40, **settings)[1]
+    second.train(resume_from_checkpoint=True)
+    assert second.state.global_step == 8
 
 
 def test_states_are_encoded_once_for_all_runs(folder, tmp_path):
@@ -139,15 +153,29 @@ def test_validation_looks_at_every_trained_axis(folder, tmp_path):
     _, trainer = small_run(folder, tmp_path, examples=examples, preset=both, validation_limit=1)
     assert len(trainer.eval_dataset) == 2
     _, trainer = small_run(folder, tmp_path, examples=examples, preset={"axes": {"recommendation": 1.0}})
-    assert len(trainer.eval_dataset) == wanted.count(feature.str2int("recommendation"))
+    recommendations = wanted.count(feature.str2int("recommendation"))
+    assert len(trainer.eval_dataset) == recommendations < len(wanted)
+    _, trainer = small_run(
+        folder, tmp_path, examples=examples, preset={"axes": both["axes"] | {"fine_grained_steering": 0.0}}
+    )
+    assert len(trainer.eval_dataset) == recommendations
+    # What reads no preference cannot be asked for a target that only the preference tells.
+    _, trainer = small_run(folder, tmp_path, examples=examples, preset=both | {"preference": "none"})
+    assert len(trainer.eval_dataset) == recommendations
     with pytest.raises(ValueError, match="validation split has no example"):
         small_run(folder, tmp_path, examples=examples, preset={"axes": {"coarse_grained_steering": 1.0}})
 
 
-def test_training_without_validation_keeps_the_last_weights(folder, tmp_path):
-    method, trainer = small_run(folder, tmp_path, preset={"patience": 2}, eval_strategy="no", max_steps=3)
+def test_training_without_validation_needs_no_examples_for_it(folder, tmp_path):
+    examples = shop_examples(8)
+    examples.pop("validation")
+    _, trainer = small_run(
+        folder, tmp_path, examples=examples, preset={"patience": 2}, eval_strategy="no", max_steps=3, save_strategy="no"
+    )
+    before = [parameter.clone() for parameter in trainer.model.decoder.parameters()]
     trainer.train()
-    assert trainer.state.global_step == 3 and trainer.state.best_metric is None
+    assert trainer.state.global_step == 3
+    assert not any(map(torch.equal, before, trainer.model.decoder.parameters()))
 
 
 @pytest.mark.parametrize(
