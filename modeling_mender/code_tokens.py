@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tokenizers import Tokenizer, models, processors
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel
 
-__all__ = ["add_code_tokens", "code_only_tokenizer", "code_token", "first_code_token"]
+__all__ = ["add_code_tokens", "code_token", "first_code_token"]
 
 
 def code_token(level: int, code: int) -> str:
@@ -57,10 +56,3 @@ def first_code_token(tokenizer: Any, codebook_sizes: Sequence[int]) -> int:
             f"the tokenizer has no tokens for codebook_sizes={list(codebook_sizes)}; call add_code_tokens first"
         )
     return first
-
-
-def code_only_tokenizer() -> PreTrainedTokenizerFast:
-    """A tokenizer without words, for encoders that read codes alone."""
-    tokenizer = Tokenizer(models.WordLevel({"<pad>": 0, "</s>": 1, "<unk>": 2}, unk_token="<unk>"))
-    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")

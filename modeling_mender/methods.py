@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, T5Config, T5EncoderModel
 
 from .catalogue import SemanticIdCatalogue
-from .code_tokens import add_code_tokens, code_only_tokenizer, first_code_token
+from .code_tokens import add_code_tokens, first_code_token
 from .codebook_embeddings import init_from_codebooks
 from .configuration_item_states import ItemStatesConfig
 from .item_states import ItemStatesEncoder, encode_titles, text_encoder_class
@@ -25,6 +25,7 @@ from .modeling_mender import MenderForGenerativeRetrieval
 from .modeling_sasrec import SasRecConfig, SasRecForSequentialRecommendation
 from .presets import Preset
 from .processing_mender import MenderProcessor
+from .scratch_tokenizer import code_only_tokenizer, word_tokenizer
 
 __all__ = ["Method", "build_method"]
 
@@ -71,7 +72,7 @@ def build_method(
     Args:
         preset: see `load_preset`.
         items: `{"item_id": [...], "title": [...]}` and, for presets with `item_text: text`, `"text"`.
-        encoder: name or folder of a text encoder; its tokenizer serves presets whose encoder starts from scratch.
+        encoder: name or folder of a text encoder; not needed by presets whose encoder starts from scratch.
         catalogue: semantic IDs of the items; not needed by presets that write no codes.
         codebooks: centroids of the quantizer, for presets with `codebook_embeddings`.
         texts: what a tokenizer of its own is trained on, for presets with a `vocabulary`; titles are added.
@@ -79,9 +80,8 @@ def build_method(
     Raises:
         ValueError: if something is missing that the preset needs.
     """
-    needs_text = preset.encoder == "pretrained" or preset.vocabulary > 0
     for name, needed, given in (
-        ("encoder", needs_text, encoder),
+        ("encoder", preset.encoder == "pretrained", encoder),
         ("catalogue", preset.model == "mender", catalogue),
         ("codebooks", preset.codebook_embeddings, codebooks),
     ):
@@ -129,10 +129,7 @@ def build_method(
 def _tokenizer(preset: Preset, encoder: str | None, texts: list[str]) -> Any:
     if preset.encoder == "pretrained":
         return AutoTokenizer.from_pretrained(encoder)
-    if preset.vocabulary:
-        like = AutoTokenizer.from_pretrained(encoder)
-        return like.train_new_from_iterator(texts, vocab_size=preset.vocabulary, show_progress=False)
-    return code_only_tokenizer()
+    return word_tokenizer(texts, preset.vocabulary) if preset.vocabulary else code_only_tokenizer()
 
 
 def _text_encoder(preset: Preset, encoder: str | None, tokenizer: Any) -> PreTrainedModel | None:

@@ -8,7 +8,7 @@ import pytest
 from doubles import shop_examples, shop_items
 
 from modeling_mender import MenderProcessor, select_axes
-from modeling_mender.code_tokens import code_only_tokenizer
+from modeling_mender.scratch_tokenizer import code_only_tokenizer
 from modeling_mender.training_data import item_counts, sequence_features, training_histories
 
 
