@@ -23,7 +23,6 @@ from pathlib import Path
 import evaluate
 import torch
 import transformers
-from accelerate import PartialState
 from datasets import Dataset
 from rich.console import Console
 from rich.table import Table
@@ -32,6 +31,7 @@ from mender.cards import encoder_name
 from mender.data import codes_of
 from mender.evaluation import KS, sample
 from mender.metric import metric_folder
+from mender.processes import joined_processes
 from mender.report import Score, draw, print_table, save_json
 from modeling_mender import (
     MenderCollator,
@@ -82,7 +82,7 @@ def main() -> None:
     arguments = parse_arguments()
     transformers.set_seed(arguments.seed)
     started = time.perf_counter()
-    if PartialState().num_processes > 1:
+    if joined_processes().num_processes > 1:
         print("error: the quickstart runs in one process; for several, see docs/training.md", file=sys.stderr)
         sys.exit(2)
 

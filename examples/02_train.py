@@ -18,11 +18,11 @@ from typing import Annotated
 
 import torch
 import typer
-from accelerate import PartialState
 
 from mender import options
 from mender.data import encoder_path, load_benchmark_data
 from mender.errors import user_errors
+from mender.processes import joined_processes
 from mender.terminal import run_script
 from mender.training import choose_preset, fit, new_method, save_and_measure
 
@@ -41,7 +41,7 @@ def main(
     with user_errors():
         chosen = choose_preset(preset, training=train or [])
         encoder = encoder_path(None)
-        with PartialState().main_process_first():  # under torchrun, one process builds and the others read
+        with joined_processes().main_process_first():  # under torchrun, one process builds and the others read
             benchmark = load_benchmark_data(source, data, encoder, users=users, items=items)
     print(f"{chosen.name}: {chosen.summary}")
     method = new_method(chosen, benchmark, encoder, seed)
@@ -50,7 +50,7 @@ def main(
     torch.set_num_threads(1)  # for matrices this small, two threads wait for each other on a busy machine
     started = time.perf_counter()
     training = fit(method, benchmark, output / "checkpoints", seed=seed)
-    if not PartialState().is_main_process:
+    if not joined_processes().is_main_process:
         return
     save_and_measure(
         method,

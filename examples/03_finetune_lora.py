@@ -21,7 +21,6 @@ from typing import Annotated, Any
 import torch
 import transformers
 import typer
-from accelerate import PartialState
 from datasets import Dataset
 from peft import PeftModel
 
@@ -30,6 +29,7 @@ from mender.cards import write_run_card
 from mender.data import encoder_path, load_benchmark_data
 from mender.errors import user_errors
 from mender.evaluation import check_items, measure_requests, provenance, score_model, write_results
+from mender.processes import joined_processes
 from mender.saved_models import load_saved
 from mender.terminal import run_script
 from mender.training import fit
@@ -71,7 +71,7 @@ def main(
     torch.set_num_threads(1)
     base, processor = load_saved(model)
     with user_errors():
-        if PartialState().num_processes > 1:
+        if joined_processes().num_processes > 1:
             raise ValueError("this script saves and loads between its steps; run it in one process, not by torchrun")
         if not isinstance(base, MenderForGenerativeRetrieval):
             raise ValueError(f"{model} holds a {type(base).__name__}; LoRA needs a Mender with an encoder")

@@ -218,6 +218,9 @@ class MenderTrainer(Trainer):
             weight=self.args.negative_weight,
             num_items_in_batch=num_items_in_batch,
         )
+        if num_items_in_batch is not None and self.args.average_tokens_across_devices:
+            # Divided by the labels of all processes, and gradients are averaged over the processes once more.
+            loss = loss * self.accelerator.num_processes
         if text_labels is not None:
             words = self.accelerator.unwrap_model(model).get_input_embeddings().weight
             loss = loss + self.args.text_weight * text_loss(outputs.encoder_last_hidden_state, words, text_labels)

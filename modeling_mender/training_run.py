@@ -13,6 +13,12 @@ import datasets
 import numpy as np
 import torch
 from transformers import EarlyStoppingCallback
+from transformers.utils import (
+    is_torch_cuda_available,
+    is_torch_mps_available,
+    is_torch_npu_available,
+    is_torch_xpu_available,
+)
 
 from .alignment_tasks import alignment_features
 from .encoder_states import EncoderStates
@@ -22,7 +28,7 @@ from .sequence_collator import SequenceCollator
 from .trainer import MenderCollator, MenderTrainer, MenderTrainingArguments, prepare_examples, ranking_metrics
 from .training_data import item_counts, select_axes, sequence_features
 
-__all__ = ["fit_without_gradient", "make_trainer"]
+__all__ = ["fit_without_gradient", "make_trainer", "no_accelerator"]
 
 
 def make_trainer(
@@ -75,6 +81,7 @@ def make_trainer(
         "per_device_eval_batch_size": 128,
         "report_to": "none",
         "dataloader_pin_memory": torch.cuda.is_available(),
+        "use_cpu": no_accelerator(),  # unless told so, processes on CPUs would each train alone
         "negative_loss": "unlikelihood" if preset.negatives == "none" else preset.negatives,
         "negative_weight": preset.negative_weight,
         **preset.training,
@@ -96,6 +103,12 @@ def make_trainer(
         compute_metrics=ranking_metrics,
         callbacks=stopping,
     )
+
+
+def no_accelerator() -> bool:
+    """Whether there is nothing but CPUs to train on."""
+    found = (is_torch_cuda_available, is_torch_mps_available, is_torch_npu_available, is_torch_xpu_available)
+    return not any(available() for available in found)
 
 
 def _validation_axes(preset: Preset) -> list[str]:

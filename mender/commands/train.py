@@ -60,9 +60,9 @@ def train(
     Several processes: torchrun --nproc_per_node 2 -m mender train ...
     """
     import torch
-    from accelerate import PartialState
 
     from mender.data import benchmark_name, encoder_path, load_benchmark_data
+    from mender.processes import joined_processes
     from mender.training import check_report_to, choose_preset, fit, new_method, save_and_measure
     from modeling_mender.checkpoints import last_checkpoint
 
@@ -75,7 +75,7 @@ def train(
             if resume:
                 last_checkpoint(output / "checkpoints")
             encoder = encoder_path(encoder)
-            with PartialState().main_process_first():  # under torchrun, one process builds and the others read
+            with joined_processes().main_process_first():  # under torchrun, one process builds and the others read
                 benchmark = load_benchmark_data(source, data, encoder, users=users, items=items)
         print(f"{chosen.name}: {chosen.summary}\n{' ' * len(chosen.name)}  {chosen.cost}")
         method = new_method(chosen, benchmark, encoder, seed)
@@ -91,7 +91,7 @@ def train(
             resume=resume,
             **logging,
         )
-        if not PartialState().is_main_process:
+        if not joined_processes().is_main_process:
             return
         seconds = time.perf_counter() - started
         record = save_and_measure(

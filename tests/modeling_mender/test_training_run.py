@@ -29,7 +29,6 @@ def small_run(folder, output, name="mender-fid", examples=None, seed=0, preset=(
         catalogue=random_catalogue(len(WORDS), [3, 3, 3]),
     )
     settings = {
-        "use_cpu": True,
         "disable_tqdm": True,
         "logging_strategy": "steps",
         "logging_steps": 1,
@@ -208,7 +207,7 @@ def test_options_of_the_trainer_work(setting, folder, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_measure_what_one_does(folder, tmp_path):
+def test_two_processes_train_and_measure_like_one(folder, tmp_path):
     script = tmp_path / "run.py"
     script.write_text(
         f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
@@ -217,8 +216,12 @@ def test_two_processes_measure_what_one_does(folder, tmp_path):
         "from test_training_run import small_run\n"
         "from doubles import shop_examples\n"
         f"_, trainer = small_run({folder!r}, {str(tmp_path)!r} + '/out', examples=shop_examples(11),\n"
-        "    per_device_eval_batch_size=3, cache=Path(sys.argv[1]))\n"
+        "    per_device_eval_batch_size=3, per_device_train_batch_size=32 // int(os.environ['WORLD_SIZE']),\n"
+        "    max_steps=2, eval_strategy='epoch', save_strategy='no', load_best_model_at_end=False,\n"
+        "    cache=Path(sys.argv[1]))\n"
         "found = trainer.evaluate()\n"
+        "trainer.train()\n"
+        "found['losses'] = [entry['loss'] for entry in trainer.state.log_history if 'loss' in entry]\n"
         "if trainer.is_world_process_zero():\n"
         "    found |= {'world': trainer.args.world_size, 'examples': len(trainer.eval_dataset)}\n"
         "    Path(sys.argv[1], 'found.json').write_text(json.dumps(found))\n"
@@ -245,4 +248,5 @@ def test_two_processes_measure_what_one_does(folder, tmp_path):
     assert [found["world"] for found in results] == [1, 2]
     for name in ("eval_n", "eval_ndcg@10", "eval_recall@10"):
         assert results[0][name] == results[1][name]
+    assert results[1]["losses"] == pytest.approx(results[0]["losses"], abs=1e-4) and len(results[0]["losses"]) == 2
     assert results[0]["eval_n"] == results[0]["examples"] == 35  # odd: two processes cannot share them evenly
