@@ -185,7 +185,7 @@ class MenderTrainer(Trainer):
     def floating_point_ops(self, inputs: Mapping[str, Any]) -> int:
         """Operations of a step, as every Trainer estimates them; but parameters are counted once.
 
-        A walk through all modules at every step took a tenth of it where a frozen encoder does not run.
+        The Trainer walks through all modules for it at every step.
 
         Args:
             inputs: a batch.
