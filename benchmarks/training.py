@@ -131,8 +131,8 @@ def with_item_states(pooled: bool, decoder: dict[str, int] | None = None) -> Any
 
 
 def training_step(model: Any, batches: Iterator[dict[str, torch.Tensor]]) -> Step:
-    """Forward, backward and AdamW on the next batch."""
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
+    """Forward, backward and AdamW on the next batch; the optimizer is fused, as the Trainer's is."""
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4, fused=True)
     model.train()
 
     def step() -> None:

@@ -124,9 +124,10 @@ class ItemStatesEncoder(PreTrainedModel):
             text_states = self._encode_texts(texts[:, :width])
         if self.config.pooled:
             text_states = mean_pooled(text_states[:, :width], text[:, :width])[:, None]
-        text_states = text_states.to(items.dtype)
-        text_states = functional.pad(text_states, (0, 0, 0, items.shape[1] - text_states.shape[1]))
-        return BaseModelOutput(last_hidden_state=torch.where(text[..., None], text_states, items))
+        # Texts stand before the items: only that part of the batch is chosen from, place by place.
+        width = text_states.shape[1]
+        front = torch.where(text[:, :width, None], text_states.to(items.dtype), items[:, :width])
+        return BaseModelOutput(last_hidden_state=torch.cat([front, items[:, width:]], dim=1))
 
     def _encode_texts(self, input_ids: Tensor) -> Tensor:
         """States of texts. Where nothing is trained, each distinct text is encoded once, beside others of its length.

@@ -24,6 +24,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from transformers.models.t5.modeling_t5 import T5Stack
 
+from .absorbed_attention import absorb_cross_attention
 from .catalogue import REMOVED, SemanticIdCatalogue
 from .catalogue_filter import ItemSelection
 from .configuration_item_states import ItemStatesConfig
@@ -67,6 +68,7 @@ class MenderForGenerativeRetrieval(CarriesCard, PreTrainedModel, GenerationMixin
         same = width == config.decoder.d_model
         self.encoder_proj = nn.Identity() if same else nn.Linear(width, config.decoder.d_model, bias=False)
         self.decoder = T5Stack(config.decoder)
+        absorb_cross_attention(self.decoder)
         self.lm_head = nn.Linear(config.decoder.d_model, config.decoder.vocab_size, bias=False)
         table = torch.full((config.num_items, config.num_levels), REMOVED, dtype=torch.int32)
         self.register_buffer("item_codes", table, persistent=True)
