@@ -2,13 +2,15 @@
 
     python benchmarks/retrieval.py --quick               # batch 8, 150 tokens and batch 32, 256 tokens
     python benchmarks/retrieval.py --json retrieval.json
+    python benchmarks/retrieval.py --presets             # mender-tok, mender-fid and mender-emb, side by side
 
 All methods run in one process on the same random weights and inputs, interleaved round by round; a row gives the median
 and the lowest and highest of `n` rounds in milliseconds. The decoder is the paper's (6 layers, width 128), 4 levels of
 256 codes, 12,000 items. "official_recipe" re-expresses what the paper's released code does at decoding: every input
 padded to 512 tokens, unconstrained beams, answers that are no item dropped afterwards; it is timed at 150 tokens, and
-costs the same at every length. Weights are random: no time here depends on their values. `peak_mb` is the memory a call
-needs on top of what the process holds already.
+costs the same at every length. --presets times 254 tokens of preference and history, from input ids to ten items, with
+the paper's decoder and with the smaller one of the presets. Weights are random: no time here depends on their values.
+`peak_mb` is the memory a call needs on top of what the process holds already.
 """
 
 from __future__ import annotations
@@ -17,19 +19,21 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from measuring import PeakMemory, synchronise, write_rows
+from random_models import HISTORY, ITEMS, PREFERENCE, TITLE, item_state_inputs, mender, with_item_states
 from rich.console import Console
 from rich.table import Table
 from transformers import BertConfig, T5Config
 
-from modeling_mender import MenderConfig, MenderForGenerativeRetrieval, SemanticIdCatalogue
+from modeling_mender import MenderConfig, MenderForGenerativeRetrieval, SemanticIdCatalogue, load_preset
 
-BEAMS, ITEMS, SIZES = 30, 12_000, (256, 256, 256, 256)
+BEAMS, SIZES = 30, (256, 256, 256, 256)
 ENCODERS = {
     "minilm": BertConfig(
         vocab_size=30522, hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536
@@ -60,9 +64,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--quick", action="store_true", help="only MiniLM at batch 8 x 150 and batch 32 x 256")
+    parser.add_argument("--presets", action="store_true", help="only the three Menders, with either decoder")
     parser.add_argument("--json", type=Path, help="write the rows here")
     arguments = parser.parse_args()
 
+    if arguments.presets:
+        rows = measure_presets(arguments.batches, arguments.rounds, arguments.device)
+        print_presets(rows)
+        write_rows(rows, arguments.json)
+        return
     shapes = [(batch, length) for batch in arguments.batches for length in arguments.lengths]
     if arguments.quick:
         arguments.encoders, shapes = ["minilm"], [(8, 150), (32, 256)]
@@ -113,6 +123,40 @@ def measure(
     if batch * PADDED <= MOST_TOKENS and length == RECIPE_LENGTH:
         padded = {name: torch.nn.functional.pad(value, (0, PADDED - length)) for name, value in inputs.items()}
         methods["official_recipe"] = lambda: drop_invalid(model, model.generate(**padded, **beams, constrained=False))
+    place = {"batch": batch, "length": length, "beams": BEAMS}
+    return [{"method": name, **place, **figures} for name, figures in timed(methods, rounds, device).items()]
+
+
+def measure_presets(batches: list[int], rounds: int, device: str) -> list[dict[str, Any]]:
+    """One row per Mender, decoder and batch size, at 254 tokens of preference and history."""
+    rows = []
+    length = PREFERENCE + HISTORY * TITLE
+    for decoder in ("paper", "preset"):
+        shape = load_preset("mender-tok").decoder if decoder == "preset" else None
+        models = {
+            "mender-tok": mender("frozen", shape),
+            "mender-fid": with_item_states(False, shape),
+            "mender-emb": with_item_states(True, shape),
+        }
+        for batch in batches:
+            methods = {}
+            for name, model in models.items():
+                model.eval().to(device)
+                if name == "mender-tok":
+                    text = torch.randint(1000, 30_000, (batch, length))
+                    inputs = {"input_ids": text, "attention_mask": torch.ones_like(text)}
+                else:
+                    inputs = item_state_inputs(model, batch, cached=False)
+                inputs = {key: value.to(device) for key, value in inputs.items()}
+                methods[name] = partial(model.recommend, **inputs, k=10, num_beams=BEAMS)
+            place = {"decoder": decoder, "batch": batch, "length": length, "beams": BEAMS}
+            found = timed(methods, rounds, device)
+            rows += [{"method": name, **place, **figures} for name, figures in found.items()]
+    return rows
+
+
+def timed(methods: dict[str, Callable[[], Any]], rounds: int, device: str) -> dict[str, dict[str, float]]:
+    """Milliseconds of methods that take turns, and the memory each needs."""
     elapsed: dict[str, list[float]] = {name: [] for name in methods}
     peaks: dict[str, float] = {}
     with torch.no_grad():
@@ -126,12 +170,8 @@ def measure(
                 if current:  # the first round warms up
                     elapsed[name].append(1000 * (time.perf_counter() - started))
                     peaks[name] = max(peaks.get(name, 0.0), memory.read())
-    return [
-        {
-            "method": name,
-            "batch": batch,
-            "length": length,
-            "beams": BEAMS,
+    return {
+        name: {
             "median_ms": round(float(np.median(times)), 2),
             "low_ms": round(min(times), 2),
             "high_ms": round(max(times), 2),
@@ -139,7 +179,7 @@ def measure(
             "peak_mb": round(peaks[name], 1),
         }
         for name, times in elapsed.items()
-    ]
+    }
 
 
 def prefix_function(model: MenderForGenerativeRetrieval) -> Callable[[int, torch.Tensor], list[int]]:
@@ -172,6 +212,19 @@ def print_table(rows: list[dict[str, Any]]) -> None:
         spread = f"{row['low_ms']:.1f}-{row['high_ms']:.1f}"
         figures = f"{row['median_ms']:.1f}", spread, f"{row['peak_mb']:.0f}"
         table.add_row(*map(str, place), row["method"], *figures, *ratios)
+    Console(width=130).print(table)
+
+
+def print_presets(rows: list[dict[str, Any]]) -> None:
+    """Milliseconds, and how many times each goes into what `mender-tok` takes."""
+    table = Table("decoder", "batch", "method", "median ms", "low-high", "times as fast as mender-tok")
+    table.title = f"{rows[0]['length']} tokens, {BEAMS} beams, {ITEMS:,} items; {torch.get_num_threads()} threads"
+    for row in rows:
+        if row["method"] == "mender-tok":
+            slowest = row["median_ms"]
+        spread = f"{row['low_ms']:.1f}-{row['high_ms']:.1f}"
+        figures = f"{row['median_ms']:.1f}", spread, f"{slowest / row['median_ms']:.1f}"
+        table.add_row(row["decoder"], str(row["batch"]), row["method"], *figures)
     Console(width=130).print(table)
 
 

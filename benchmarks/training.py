@@ -1,14 +1,13 @@
-"""What a training step and a request cost, method by method, beside the reference recipe that pads to 512 tokens.
+"""What a training step costs, method by method, beside the reference recipe that pads to 512 tokens.
 
-    python benchmarks/training.py                 # training: samples/s and peak memory
-    python benchmarks/training.py --requests      # requests: from input ids to ten items
+    python benchmarks/training.py                 # samples/s and peak memory
     python benchmarks/training.py --padding       # how much of a batch is padding, by the way it is made up
 
 Texts have realistic lengths (log-normal, 147 tokens on average); a history of cached states is 20 items with titles of
 12 tokens, and one of codes is 1 to 20 items, 9 on average, of 4 tokens, behind a preference where the method reads one.
 Alternatives run in turn within one process and medians over the rounds are compared, so that a busy machine slows
-all of them alike. Where little goes through an encoder, a step takes eight times the batch, as presets do. Memory is
-the growth of a process of its own per alternative. One thread, or --threads.
+all of them alike. Where little goes through an encoder, a step takes eight times the batch, as presets do, unless
+--equal-batches says otherwise. Memory is the growth of a process of its own per alternative. One thread, or --threads.
 """
 
 from __future__ import annotations
@@ -27,28 +26,24 @@ from typing import Any
 
 import numpy as np
 import torch
+from random_models import (
+    CODES,
+    HISTORY,
+    ITEMS,
+    PREFERENCE,
+    item_state_inputs,
+    mender,
+    random_labels,
+    with_item_states,
+)
 from rich.console import Console
 from rich.table import Table
-from transformers import AutoModel, T5Config, T5EncoderModel
 
-from modeling_mender import (
-    ItemStatesConfig,
-    ItemStatesEncoder,
-    MenderConfig,
-    MenderForGenerativeRetrieval,
-    SasRecConfig,
-    SasRecForSequentialRecommendation,
-    SemanticIdCatalogue,
-    add_lora,
-    load_preset,
-)
+from modeling_mender import SasRecConfig, SasRecForSequentialRecommendation
 from modeling_mender.length_sampler import length_grouped_order
-from preference_benchmark.embedding import default_encoder
 
-ITEMS, HISTORY, TITLE, PREFERENCE, PADDED = 12_000, 20, 12, 14, 512
-CODES = [256, 256, 256, 32]
-WORDS = 4000
-"""Words in the vocabulary of an encoder from scratch, beside the codes."""
+PADDED = 512
+"""Tokens that the reference recipe pads every input to."""
 
 Step = Callable[[], None]
 Lengths = Callable[[int, np.random.Generator], np.ndarray]
@@ -68,9 +63,9 @@ class Alternative:
     make: Callable[[int, np.random.Generator], Step]
     large: bool = False
 
-    def batch(self, size: int) -> int:
+    def batch(self, size: int, equal: bool) -> int:
         """Samples of a step."""
-        return 8 * size if self.large else size
+        return 8 * size if self.large and not equal else size
 
 
 def token_lengths(count: int, generator: np.random.Generator) -> np.ndarray:
@@ -86,48 +81,6 @@ def code_lengths(count: int, generator: np.random.Generator) -> np.ndarray:
 def preference_and_code_lengths(count: int, generator: np.random.Generator) -> np.ndarray:
     """Tokens of a preference and such a history. Shape: (count,)."""
     return PREFERENCE + code_lengths(count, generator)
-
-
-def catalogue() -> SemanticIdCatalogue:
-    """Random distinct codes of the size of the paper's catalogues."""
-    generator = torch.Generator().manual_seed(0)
-    keys = torch.randperm(256**3, generator=generator)[:ITEMS]
-    codes = torch.stack([keys // 256**2, keys // 256 % 256, keys % 256, torch.zeros_like(keys)], dim=1)
-    return SemanticIdCatalogue(codes, CODES)
-
-
-def encoder(training: str, words: int = 1) -> Any:
-    """MiniLM, frozen or not; or a T5 encoder from scratch over words and codes, as large as the paper's decoder."""
-    if training == "scratch":
-        shape = MenderConfig().decoder
-        names = ("d_model", "d_ff", "d_kv", "num_layers", "num_heads", "dropout_rate")
-        own = {name: getattr(shape, name) for name in names}
-        return T5EncoderModel(T5Config(vocab_size=words + sum(CODES), is_encoder_decoder=False, **own))
-    model = AutoModel.from_pretrained(default_encoder().path)
-    return model.requires_grad_(training == "full")
-
-
-def mender(training: str, decoder: dict[str, int] | None = None, new_tokens: bool = False) -> Any:
-    """Mender over an encoder, with the paper's decoder or another; perhaps with words and codes in one vocabulary."""
-    text = encoder(training, WORDS if new_tokens else 1)
-    words = text.config.vocab_size
-    if new_tokens and training != "scratch":
-        text.resize_token_embeddings(words + sum(CODES), mean_resizing=False)
-    model = MenderForGenerativeRetrieval.from_encoder(text, catalogue(), decoder=decoder)
-    if training != "lora":
-        return model
-    return add_lora(model, new_tokens=range(words, words + sum(CODES)) if new_tokens else ())
-
-
-def with_item_states(pooled: bool, decoder: dict[str, int] | None = None) -> Any:
-    """Mender over a table of precomputed item states."""
-    text = encoder("frozen")
-    rows = ITEMS * (1 if pooled else TITLE)
-    config = ItemStatesConfig(text.config, text.config.vocab_size, rows, pooled=pooled, max_history=HISTORY)
-    own = ItemStatesEncoder(config, text)
-    first = torch.arange(rows) % (1 if pooled else TITLE) == 0
-    own.set_item_states(torch.randn(rows, text.config.hidden_size, dtype=torch.float16), first)
-    return MenderForGenerativeRetrieval.from_encoder(own, catalogue(), decoder=decoder)
 
 
 def training_step(model: Any, batches: Iterator[dict[str, torch.Tensor]]) -> Step:
@@ -165,21 +118,10 @@ def text_batches(
         yield batch_of
 
 
-def state_batches(model: Any, batch: int, cached: bool = True) -> Iterator[dict]:
+def state_batches(model: Any, batch: int) -> Iterator[dict]:
     """Batches of a preference and 20 items as rows of the state table, the preference's states from a cache."""
-    own = model.encoder.config
-    per_item = 1 if own.pooled else TITLE
     while True:
-        items = torch.randint(ITEMS, (batch, HISTORY, 1)) * per_item + torch.arange(per_item)
-        text = torch.randint(1000, 30_000, (batch, PREFERENCE))
-        inputs = torch.cat([text, own.text_vocabulary + items.flatten(1)], dim=1)
-        mask = torch.ones_like(inputs)
-        if own.pooled:
-            mask[:, 1:PREFERENCE] = 0
-        found = {"input_ids": inputs, "attention_mask": mask, "labels": random_labels(model, batch)}
-        if cached:
-            found["text_states"] = torch.randn(batch, PREFERENCE, own.hidden_size)
-        yield found
+        yield item_state_inputs(model, batch) | {"labels": random_labels(model, batch)}
 
 
 def sequence_batches(model: Any, batch: int) -> Iterator[dict]:
@@ -187,11 +129,6 @@ def sequence_batches(model: Any, batch: int) -> Iterator[dict]:
     while True:
         rows = torch.randint(1, ITEMS + 1, (batch, HISTORY))
         yield {"input_ids": rows, "labels": (rows - 1).roll(-1, 1)}
-
-
-def random_labels(model: Any, batch: int) -> torch.Tensor:
-    """Codes of random items."""
-    return model.item_tokens(torch.randint(ITEMS, (batch,)))
 
 
 def text_alternative(
@@ -253,9 +190,10 @@ ALTERNATIVES = {
 }
 
 
-def measure_training(batch: int, rounds: int) -> dict[str, dict[str, float]]:
+def measure_training(batch: int, rounds: int, equal: bool) -> dict[str, dict[str, float]]:
     """Samples per second of every alternative, medians over interleaved rounds."""
-    steps = {name: each.make(each.batch(batch), np.random.default_rng(0)) for name, each in ALTERNATIVES.items()}
+    batches = {name: each.batch(batch, equal) for name, each in ALTERNATIVES.items()}
+    steps = {name: each.make(batches[name], np.random.default_rng(0)) for name, each in ALTERNATIVES.items()}
     for step in steps.values():
         step()
     seconds: dict[str, list[float]] = {name: [] for name in steps}
@@ -268,51 +206,29 @@ def measure_training(batch: int, rounds: int) -> dict[str, dict[str, float]]:
             seconds[name].append((time.perf_counter() - start) / repeats)
     return {
         name: {
-            "samples_per_second": ALTERNATIVES[name].batch(batch) / float(np.median(values)),
-            "batch": ALTERNATIVES[name].batch(batch),
+            "samples_per_second": batches[name] / float(np.median(values)),
+            "batch": batches[name],
             "seconds": values,
         }
         for name, values in seconds.items()
     }
 
 
-def memory_of(name: str, batch: int) -> float:
+def memory_of(name: str, batch: int, equal: bool) -> float:
     """Growth of a fresh process's peak memory over two steps, in MiB, its model included."""
     command = [sys.executable, __file__, "--memory-of", name, "--batch-size", str(batch)]
+    command += ["--equal-batches"] * equal
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return float(done.stdout.splitlines()[-1])
 
 
-def own_memory(name: str, batch: int) -> float:
+def own_memory(name: str, batch: int, equal: bool) -> float:
     """What `memory_of` reads in the process it starts."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    step = ALTERNATIVES[name].make(ALTERNATIVES[name].batch(batch), np.random.default_rng(0))
+    step = ALTERNATIVES[name].make(ALTERNATIVES[name].batch(batch, equal), np.random.default_rng(0))
     step()
     step()
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-
-
-def measure_requests(rounds: int, decoder: dict[str, int] | None) -> dict[str, dict[str, float]]:
-    """Milliseconds from input ids to ten items, for one user and for eight, at 254 tokens of preference and history."""
-    tok, fid, emb = mender("frozen", decoder), with_item_states(False, decoder), with_item_states(True, decoder)
-    for model in (tok, fid, emb):
-        model.eval()
-    tokens = PREFERENCE + HISTORY * TITLE
-    seconds: dict[str, list[float]] = {}
-    for users in (1, 8):
-        text = torch.randint(1000, 30_000, (users, tokens))
-        requests = {
-            "mender-tok": (tok, {"input_ids": text, "attention_mask": torch.ones_like(text)}),
-            "mender-fid": (fid, next(state_batches(fid, users, cached=False))),
-            "mender-emb": (emb, next(state_batches(emb, users, cached=False))),
-        }
-        for round_number in range(rounds + 1):
-            for name, (model, inputs) in requests.items():
-                start = time.perf_counter()
-                model.recommend(inputs["input_ids"], inputs["attention_mask"], k=10)
-                if round_number:
-                    seconds.setdefault(f"{name}, {users} user(s)", []).append(time.perf_counter() - start)
-    return {name: {"ms": 1000 * float(np.median(values)), "seconds": values} for name, values in seconds.items()}
 
 
 def padding_shares(examples: int = 20_000) -> dict[str, dict[str, float]]:
@@ -369,28 +285,13 @@ def show_training(found: dict[str, dict[str, float]], memory: dict[str, float]) 
     Console(width=120).print(table)
 
 
-def show_requests(found: dict[str, dict[str, float]]) -> None:
-    """Print the request table."""
-    table = Table("request", "ms", "times as fast as mender-tok", title="Requests, 254 tokens, 12,000 items, 30 beams")
-    for name, values in found.items():
-        base = found["mender-tok, " + name.split(", ")[1]]["ms"]
-        table.add_row(name, f"{values['ms']:.1f}", f"{base / values['ms']:.1f}x")
-    Console(width=120).print(table)
-
-
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch-size", type=int, default=8, help="samples of a step; eight times it where cached")
+    parser.add_argument("--equal-batches", action="store_true", help="as many samples where cached as elsewhere")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--requests", action="store_true", help="measure requests instead of training")
-    parser.add_argument(
-        "--decoder",
-        choices=("paper", "preset"),
-        default="paper",
-        help="of requests: the paper's six layers, or the presets'",
-    )
     parser.add_argument("--padding", action="store_true", help="measure padding instead of training")
     parser.add_argument("--no-memory", action="store_true", help="leave the memory column out")
     parser.add_argument("--output", type=Path, help="write the figures as JSON")
@@ -399,20 +300,16 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     if arguments.memory_of:
-        print(own_memory(arguments.memory_of, arguments.batch_size))
+        print(own_memory(arguments.memory_of, arguments.batch_size, arguments.equal_batches))
         return
     if arguments.padding:
         found = padding_shares()
         show_padding(found)
-    elif arguments.requests:
-        small = load_preset("mender-tok").decoder if arguments.decoder == "preset" else None
-        found = measure_requests(10 * arguments.rounds, small)
-        show_requests(found)
     else:
         # Memory first: a process starts with the peak of the one that starts it, and timing needs much.
         names = [] if arguments.no_memory else list(ALTERNATIVES)
-        memory = {name: memory_of(name, arguments.batch_size) for name in names}
-        found = measure_training(arguments.batch_size, arguments.rounds)
+        memory = {name: memory_of(name, arguments.batch_size, arguments.equal_batches) for name in names}
+        found = measure_training(arguments.batch_size, arguments.rounds, arguments.equal_batches)
         show_training(found, memory)
         for name, value in memory.items():
             found[name]["peak_mib"] = value
