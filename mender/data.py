@@ -11,17 +11,19 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from datasets import Dataset, DatasetDict, get_dataset_config_names, load_dataset, load_from_disk
+from datasets import Dataset, DatasetDict, concatenate_datasets, get_dataset_config_names, load_dataset, load_from_disk
 from filelock import FileLock
 from torch import Tensor
 
 from modeling_mender import ResidualKMeans, SemanticIdCatalogue
 from modeling_mender.semantic_ids import break_ties, report
+from modeling_mender.training_data import repeated
 from preference_benchmark.builder import Benchmark, build_benchmark
 from preference_benchmark.embedding import TextEmbedder, default_encoder
 from preference_benchmark.sources import read_source
@@ -64,6 +66,42 @@ class BenchmarkData:
     def texts(self) -> list[str]:
         """Every preference of the training split."""
         return [text for texts in self.examples["oracle"]["train"]["preferences"] for text in texts]
+
+    def matched(self, weights: Mapping[str, float], seed: int = 0) -> DatasetDict:
+        """Train and validation splits with recommendation examples of several matching modes, the other axes once.
+
+        Args:
+            weights: by matching mode, as in `Preset.matching`: 2 gives every example of a mode twice, 0.5 a random
+                half. Validation takes all examples of the modes that have a weight.
+            seed: of the random part.
+
+        Raises:
+            ValueError: if the benchmark was built without one of the modes.
+        """
+        modes = {mode: weight for mode, weight in weights.items() if weight}
+        unknown = [mode for mode in modes if mode not in self.examples]
+        if unknown:
+            raise ValueError(f"matching={unknown[0]!r} is not in this benchmark; it has {', '.join(self.examples)}")
+        first = next(iter(modes))
+        if modes == {first: 1.0}:
+            return self.examples[first]
+        generator = np.random.default_rng(seed)
+        return DatasetDict(
+            {
+                "train": self._mixed("train", modes, generator),
+                "validation": self._mixed("validation", dict.fromkeys(modes, 1.0), generator),
+            }
+        )
+
+    def _mixed(self, split: str, weights: Mapping[str, float], generator: np.random.Generator) -> Dataset:
+        parts = []
+        for mode, weight in weights.items():
+            examples = self.examples[mode][split]
+            recommended = np.array(examples["axis"][:]) == examples.features["axis"].str2int("recommendation")
+            if not parts:
+                parts.append(examples.select(np.flatnonzero(~recommended)))
+            parts.append(examples.select(repeated(np.flatnonzero(recommended), weight, generator)))
+        return concatenate_datasets(parts)
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ def choose_preset(
         raise ValueError(f"conditioning={conditioning!r}; pass one of {', '.join(CONDITIONING)}")
     fields = {**CONDITIONING[conditioning], **assignments(changes)}
     arguments = assignments(training)
-    for key in ("axes", "alignment", "training", "decoder", "encoder_shape", "lora"):
+    for key in ("axes", "matching", "alignment", "training", "decoder", "encoder_shape", "lora"):
         if key in fields and not isinstance(fields[key], Mapping):
             raise ValueError(f"{key}={fields[key]!r} has no names; write {key}={{name: value, ...}}")
     preset = load_preset(name, **fields, **({"training": arguments} if arguments else {}))
@@ -124,7 +124,7 @@ def fit(
         return fit_without_gradient(method, data.examples["oracle"])
     trainer = make_trainer(
         method,
-        data.examples["oracle"],
+        data.matched(method.preset.matching, seed),
         folder,
         seed=seed,
         validation_limit=validation_limit,

@@ -28,6 +28,7 @@ CHOICES = {
     "item_text": ("title", "text"),
     "negatives": ("none", *NEGATIVE_LOSSES),
 }
+MATCHING = ("oracle", "last")
 CONDITIONING = {
     "none": {"history": "none", "preference": "none"},
     "preference": {"history": "none"},
@@ -62,6 +63,8 @@ class Preset:
         max_history: items of the history that are read.
         title_length: tokens of a title where states are cached.
         axes: axes to train on, and how often an epoch shows each of their examples (0.5: half of them).
+        matching: how the preferences of recommendation examples are chosen in training, and how often an epoch shows
+            those of each way: "oracle" (the preference closest to the target) and "last" (never looks at it).
         negatives: what negative examples do: "none" leaves them out; "unlikelihood"; "subtracted" (the paper's).
         negative_weight: weight of that term.
         alignment: LC-Rec's auxiliary tasks and how often an epoch shows each example, see `alignment_tasks`.
@@ -92,6 +95,7 @@ class Preset:
     max_history: int = 20
     title_length: int = 32
     axes: Mapping[str, float] = field(default_factory=lambda: {"recommendation": 1.0})
+    matching: Mapping[str, float] = field(default_factory=lambda: {"oracle": 1.0})
     negatives: str = "none"
     negative_weight: float = 1.0
     alignment: Mapping[str, float] = field(default_factory=dict)
@@ -102,11 +106,15 @@ class Preset:
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name}={getattr(self, name)!r} in preset {self.name}; pass one of {choices}")
-        for name in ("axes", "alignment"):
+        for name in ("axes", "matching", "alignment"):
             wrong = {key: value for key, value in getattr(self, name).items() if not value >= 0}
             if wrong:
                 raise ValueError(f"{name} of preset {self.name} has the weights {wrong}; pass numbers >= 0")
-
+        unknown = [mode for mode in self.matching if mode not in MATCHING]
+        if unknown or not any(self.matching.values()):
+            raise ValueError(
+                f"matching={dict(self.matching)} in preset {self.name}; give weight to one of {', '.join(MATCHING)}"
+            )
         if self.history in ("states", "vectors") and self.encoder_training != "frozen":
             raise ValueError(
                 f"encoder_training={self.encoder_training!r} in preset {self.name}: cached item states belong to a "
@@ -147,7 +155,7 @@ def load_preset(name_or_path: str | Path, **changes: Any) -> Preset:
         raise ValueError(f"{path} holds no settings; expected lines such as 'history: titles'")
     known = {item.name: item for item in fields(Preset)}
     for key, value in changes.items():
-        merge = isinstance(value, Mapping) and key not in ("axes", "alignment")
+        merge = isinstance(value, Mapping) and key not in ("axes", "matching", "alignment")
         settings[key] = {**settings.get(key, {}), **value} if merge else value
     unknown = sorted(set(settings) - set(known))
     if unknown:

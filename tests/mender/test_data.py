@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from datasets import Dataset
+from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 
-from mender.data import load_benchmark_data
+from mender.data import BenchmarkData, load_benchmark_data
 
 README = """---
 configs:
@@ -47,3 +47,35 @@ def test_wrong_names_are_refused(built):
     (built / "README.md").write_text(README.format(items="goods"))
     with pytest.raises(ValueError, match="no configuration 'shop-items'; found shop, shop-last, goods"):
         load_benchmark_data("shop", built, "some-encoder")
+
+
+def matched_data(tmp_path):
+    features = Features(
+        {"axis": ClassLabel(names=["recommendation", "steering"]), "preferences": List(Value("string"))}
+    )
+    examples = {}
+    for mode in ("oracle", "last"):
+        rows = {"axis": [0, 1, 0, 1], "preferences": [[f"{mode} {row}"] for row in range(4)]}
+        split = Dataset.from_dict(rows, features=features)
+        examples[mode] = DatasetDict(train=split, validation=split, test=split)
+    return BenchmarkData("shop", Dataset.from_dict({"item_id": ["a"]}), examples, tmp_path)
+
+
+def test_recommendation_examples_of_both_matchings_and_the_other_axes_once(tmp_path):
+    data = matched_data(tmp_path)
+    assert data.matched({"oracle": 1.0, "last": 0.0}) is data.examples["oracle"]
+    assert data.matched({"last": 1.0}) is data.examples["last"]
+    both = data.matched({"oracle": 2.0, "last": 0.5}, seed=0)
+    texts = [text for (text,) in both["train"]["preferences"]]
+    assert texts[:6] == ["oracle 1", "oracle 3", "oracle 0", "oracle 2", "oracle 0", "oracle 2"]
+    assert len(texts) == 7 and texts[6] in ("last 0", "last 2")
+    assert both["train"].features == data.examples["oracle"]["train"].features
+    validation = [text for (text,) in both["validation"]["preferences"]]
+    assert validation == ["oracle 1", "oracle 3", "oracle 0", "oracle 2", "last 0", "last 2"]
+
+
+def test_a_matching_the_benchmark_lacks_is_refused(tmp_path):
+    data = matched_data(tmp_path)
+    del data.examples["last"]
+    with pytest.raises(ValueError, match="matching='last' is not in this benchmark; it has oracle"):
+        data.matched({"oracle": 1.0, "last": 1.0})

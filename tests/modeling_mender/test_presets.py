@@ -65,6 +65,11 @@ def test_changes_are_merged_into_mappings_but_replace_axes():
         ({"negatives": "maybe"}, "negatives='maybe'"),
         ({"history": "states", "encoder_training": "lora"}, "cached item states belong to a frozen encoder"),
         ({"axes": {"recommendation": -1}}, "axes of preset mender-tok has the weights"),
+        (
+            {"matching": {"first": 1.0}},
+            "matching={'first': 1.0} in preset mender-tok; give weight to one of oracle, last",
+        ),
+        ({"matching": {"oracle": 0}}, "give weight to one of oracle, last"),
     ],
 )
 def test_mistakes_are_named(changes, message):
