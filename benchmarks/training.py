@@ -7,7 +7,8 @@ Texts have realistic lengths (log-normal, 147 tokens on average); a history of c
 12 tokens, and one of codes is 1 to 20 items, 9 on average, of 4 tokens, behind a preference where the method reads one.
 Alternatives run in turn within one process and medians over the rounds are compared, so that a busy machine slows
 all of them alike. Where little goes through an encoder, a step takes eight times the batch, as presets do, unless
---equal-batches says otherwise. Memory is the growth of a process of its own per alternative. One thread, or --threads.
+--equal-batches says otherwise. "T5's order" is what `modeling_mender.absorbed_attention` replaces. Memory is the growth
+of a process of its own per alternative. One thread, or --threads.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -40,6 +42,7 @@ from rich.console import Console
 from rich.table import Table
 
 from modeling_mender import SasRecConfig, SasRecForSequentialRecommendation
+from modeling_mender.absorbed_attention import AbsorbedCrossAttention
 from modeling_mender.length_sampler import length_grouped_order
 
 PADDED = 512
@@ -162,11 +165,32 @@ def sasrec(batch: int, generator: np.random.Generator) -> Step:
     return training_step(model, sequence_batches(model, batch))
 
 
+def in_t5s_order(make: Callable[..., Step]) -> Callable[..., Step]:
+    """The same step with cross-attention that projects every state it attends to, as T5's does."""
+
+    def make_slow(batch: int, generator: np.random.Generator) -> Step:
+        step = make(batch, generator)
+
+        def slow() -> None:
+            with patch.object(AbsorbedCrossAttention, "_worthwhile", lambda *_: False):
+                step()
+
+        return slow
+
+    return make_slow
+
+
 FULL, LORA, FROZEN = "full, padded to 512", "LoRA, padded to 512", "frozen, padded to 512"
 TIGER, VOCABEXT = "tiger, padded to 512", "vocabext-rnd, padded to 512"
 RECIPE = LORA
 """What the paper does: FLAN-T5 with adapters, every input padded to 512."""
 
+TOK, FID, EMB = "mender-tok: frozen, cached states", "mender-fid: cached title states", "mender-emb: cached vectors"
+CACHED = {
+    TOK: text_alternative("frozen", cached=True),
+    FID: state_alternative(pooled=False),
+    EMB: state_alternative(pooled=True),
+}
 ALTERNATIVES = {
     FULL: Alternative(FULL, text_alternative("full", padded=True)),
     "full, grouped by length": Alternative(FULL, text_alternative("full")),
@@ -174,9 +198,8 @@ ALTERNATIVES = {
     "LoRA, grouped by length": Alternative(LORA, text_alternative("lora")),
     FROZEN: Alternative(FROZEN, text_alternative("frozen", padded=True)),
     "frozen, grouped by length": Alternative(FROZEN, text_alternative("frozen")),
-    "mender-tok: frozen, cached states": Alternative(FROZEN, text_alternative("frozen", cached=True), large=True),
-    "mender-fid: cached title states": Alternative(FROZEN, state_alternative(pooled=False), large=True),
-    "mender-emb: cached vectors": Alternative(FROZEN, state_alternative(pooled=True), large=True),
+    **{name: Alternative(FROZEN, make, large=True) for name, make in CACHED.items()},
+    **{f"{name}, T5's order": Alternative(FROZEN, in_t5s_order(make), large=True) for name, make in CACHED.items()},
     "vocabext-lm: LoRA over codes, grouped by length": Alternative(
         LORA, text_alternative("lora", lengths=preference_and_code_lengths), large=True
     ),

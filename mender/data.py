@@ -81,7 +81,10 @@ class BenchmarkData:
         modes = {mode: weight for mode, weight in weights.items() if weight}
         unknown = [mode for mode in modes if mode not in self.examples]
         if unknown:
-            raise ValueError(f"matching={unknown[0]!r} is not in this benchmark; it has {', '.join(self.examples)}")
+            raise ValueError(
+                f"matching={unknown[0]!r} is not in this benchmark, which has {', '.join(self.examples)}; "
+                "build it with that mode, or give weight to another"
+            )
         first = next(iter(modes))
         if modes == {first: 1.0}:
             return self.examples[first]

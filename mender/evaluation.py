@@ -46,7 +46,13 @@ SHUFFLED = "shuffled preferences"
 
 
 def score_model(
-    model: Any, processor: MenderProcessor, data: BenchmarkData, name: str, limit: int | None, seed: int
+    model: Any,
+    processor: MenderProcessor,
+    data: BenchmarkData,
+    name: str,
+    limit: int | None,
+    seed: int,
+    exclude_seen: bool = True,
 ) -> tuple[list[Score], pl.DataFrame]:
     """Scores by axis and matching mode, and the rank of every target.
 
@@ -57,6 +63,7 @@ def score_model(
         name: of the method, in tables.
         limit: test examples (or pairs) per axis at most; `None` takes all.
         seed: of the choice, and of the shuffling of preferences.
+        exclude_seen: whether items of the history are left out of what is ranked.
 
     Returns:
         Scores, and a table with one row per example and condition: matching, condition (empty, or shuffled),
@@ -71,7 +78,7 @@ def score_model(
         test = sample(test, limit, seed)
         for condition in ("", SHUFFLED):
             asked = test if not condition else shuffle_preferences(test, seed)
-            ranked = rank_examples(model, processor, asked, max(KS))
+            ranked = rank_examples(model, processor, asked, max(KS), exclude_seen=exclude_seen)
             columns = {
                 "axes": [test.features["axis"].int2str(axis) for axis in test["axis"]],
                 "sentiments": [test.features["sentiment"].int2str(value) for value in test["sentiment"]],
@@ -127,6 +134,7 @@ def evaluate_saved(
     name: str,
     limit: int | None = None,
     run: Mapping[str, Any] | None = None,
+    exclude_seen: bool = True,
 ) -> dict[str, Any]:
     """Measure a saved model on all axes and write the results.
 
@@ -138,20 +146,23 @@ def evaluate_saved(
         name: of the method, in tables.
         limit: test examples (or pairs) per axis at most; `None` takes all.
         run: what is known of the model's training, see `run_of`; it goes into the record.
+        exclude_seen: whether items of the history are left out of what is ranked.
 
     Returns:
         What five_axes.json holds.
     """
-    scores, ranks = score_model(model, processor, data, name, limit, seed=0)
+    scores, ranks = score_model(model, processor, data, name, limit, 0, exclude_seen)
     run = {
         **provenance(seed=0),
         **(run or {}),
         "source": data.source,
         "method": name,
         "parameters": model.num_parameters(),
+        "exclude_seen": exclude_seen,
         **measure_requests(model, processor, data),
     }
-    return write_results(output, scores, ranks, run, f"{name} on {data.source}: {len(data.items):,} items")
+    title = f"{name} on {data.source}: {len(data.items):,} items{'' if exclude_seen else ', seen ones among them'}"
+    return write_results(output, scores, ranks, run, title)
 
 
 def run_of(model: str | Path) -> dict[str, Any]:

@@ -121,7 +121,7 @@ def fit(
         What happened, for the record.
     """
     if not method.preset.trained:
-        return fit_without_gradient(method, data.examples["oracle"])
+        return fit_without_gradient(method, data.matched(method.preset.matching, seed))
     trainer = make_trainer(
         method,
         data.matched(method.preset.matching, seed),

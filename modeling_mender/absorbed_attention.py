@@ -1,4 +1,4 @@
-"""Cross-attention that never projects what it attends to.
+"""Cross-attention that need not project what it attends to.
 
 A T5 decoder (Raffel et al. 2020, arXiv:1910.10683) projects every encoder state to a key and a value, per head and
 layer. A semantic ID has four tokens and its input hundreds: it takes far fewer multiplications to carry the queries of
@@ -22,8 +22,8 @@ __all__ = ["AbsorbedCrossAttention", "absorb_cross_attention"]
 class AbsorbedCrossAttention(T5Attention):
     """T5's cross-attention, by the cheaper of two orders of the same products.
 
-    Step-by-step decoding (with `past_key_values`), projections that something wraps, such as adapters, and kernels with
-    masks of their own take T5's order.
+    T5's order is taken in step-by-step decoding (with `past_key_values`), by kernels with masks of their own, and where
+    something comes between a projection and its weight: adapters, quantisation, offloading, pruning.
     """
 
     @classmethod
@@ -55,7 +55,8 @@ class AbsorbedCrossAttention(T5Attention):
             **kwargs: of T5's order.
 
         Returns:
-            Output of shape (B, L, D), the bias, and the attention weights of shape (B, H, L, T).
+            Output of shape (B, L, D), the bias, and the attention weights of shape (B, H, L, T), or in T5's order what
+            T5 returns.
         """
         if not self._worthwhile(hidden_states, key_value_states, mask) or past_key_values is not None:
             return super().forward(
@@ -84,7 +85,7 @@ class AbsorbedCrossAttention(T5Attention):
 
     def _worthwhile(self, hidden: Tensor, states: Tensor | None, mask: Tensor | None) -> bool:
         """Whether this order is possible, and takes fewer multiplications."""
-        if states is None or any(type(part) is not nn.Linear for part in (self.k, self.v)):
+        if states is None or not all(map(_is_its_weight, (self.k, self.v))):
             return False
         if mask is not None and not (isinstance(mask, Tensor) and mask.dim() == 4):
             return False
@@ -92,6 +93,13 @@ class AbsorbedCrossAttention(T5Attention):
         projected = length * self.inner_dim * (width + steps)
         absorbed = steps * width * (self.inner_dim + self.n_heads * length)
         return absorbed < projected
+
+
+def _is_its_weight(projection: nn.Module) -> bool:
+    """Whether calling a module is the same as multiplying by its weight, so that the weight alone will do."""
+    hooks = projection._forward_pre_hooks or projection._forward_hooks or projection._backward_hooks
+    plain = type(projection) is nn.Linear and type(projection.weight) is nn.Parameter
+    return plain and not hooks and "forward" not in vars(projection)
 
 
 def absorb_cross_attention(stack: T5Stack) -> None:

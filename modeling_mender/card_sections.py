@@ -164,11 +164,13 @@ One request, from text to ten ranked items: {settings["request_ms"]:.1f} ms; in 
 def _training(settings: Mapping[str, Any]) -> str:
     preset, run = _preset(settings), settings.get("training") or {}
     axes = [axis.replace("_", " ") for axis, share in (preset.get("axes") or {}).items() if share]
+    modes = [mode for mode, share in (preset.get("matching") or {}).items() if share]
     encoder = preset.get("encoder_training") if preset.get("encoder") != "none" else None
     known = {
         "benchmark": settings.get("source"),
         "preset": preset.get("name"),
         "axes trained on": ", ".join(axes),
+        "matching of preferences": ", ".join(modes) if preset.get("preference") != "none" else None,
         "encoder": encoder,
         "negative preferences": preset.get("negatives"),
         "epochs": run.get("epochs", settings.get("epochs")),

@@ -104,11 +104,15 @@ class ItemStatesEncoder(PreTrainedModel):
         Args:
             input_ids: text tokens, then rows of the state table; padded on the right. Shape: (B, T).
             attention_mask: not needed here: padding is known by its token id. (With `pooled`, the mask keeps the
-                decoder from the text positions behind the first, which carry nothing.)
-            text_states: cached states of the text encoder instead of running it. Shape: (B, <= T, D).
+                decoder from the text positions behind the first, whose states mean nothing.)
+            text_states: cached states of the text encoder instead of running it; at least as wide as the longest text.
+                Shape: (B, >= text tokens, D).
 
         Returns:
             Shape: (B, T, D).
+
+        Raises:
+            ValueError: if `text_states` are fewer than the tokens of the longest text.
         """
         vocabulary = self.config.text_vocabulary
         text = (input_ids < vocabulary) & (input_ids != self.config.text_encoder.pad_token_id)
@@ -122,12 +126,18 @@ class ItemStatesEncoder(PreTrainedModel):
         if text_states is None:
             texts = input_ids.masked_fill(~text, self.config.text_encoder.pad_token_id)
             text_states = self._encode_texts(texts[:, :width])
+        elif text_states.shape[1] < width:
+            raise ValueError(
+                f"text_states has {text_states.shape[1]} states a text, but input_ids has texts of {width} tokens; "
+                "pass the states of all of them"
+            )
+        text_states = text_states[:, :width]
         if self.config.pooled:
-            text_states = mean_pooled(text_states[:, :width], text[:, :width])[:, None]
+            text_states = mean_pooled(text_states, text[:, :width])[:, None]
         # Texts stand before the items: only that part of the batch is chosen from, place by place.
-        width = text_states.shape[1]
-        front = torch.where(text[:, :width, None], text_states.to(items.dtype), items[:, :width])
-        return BaseModelOutput(last_hidden_state=torch.cat([front, items[:, width:]], dim=1))
+        ahead = text_states.shape[1]
+        front = torch.where(text[:, :ahead, None], text_states.to(items.dtype), items[:, :ahead])
+        return BaseModelOutput(last_hidden_state=torch.cat([front, items[:, ahead:]], dim=1))
 
     def _encode_texts(self, input_ids: Tensor) -> Tensor:
         """States of texts. Where nothing is trained, each distinct text is encoded once, beside others of its length.

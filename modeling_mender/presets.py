@@ -64,7 +64,9 @@ class Preset:
         title_length: tokens of a title where states are cached.
         axes: axes to train on, and how often an epoch shows each of their examples (0.5: half of them).
         matching: how the preferences of recommendation examples are chosen in training, and how often an epoch shows
-            those of each way: "oracle" (the preference closest to the target) and "last" (never looks at it).
+            those of each way: "oracle" (the preference closest to the target) and "last" (never looks at it). The
+            examples that `make_trainer` is given follow it (`mender.data.BenchmarkData.matched`); alignment tasks made
+            from recommendation examples do as well.
         negatives: what negative examples do: "none" leaves them out; "unlikelihood"; "subtracted" (the paper's).
         negative_weight: weight of that term.
         alignment: LC-Rec's auxiliary tasks and how often an epoch shows each example, see `alignment_tasks`.
@@ -72,8 +74,8 @@ class Preset:
         patience: evaluations without a better validation NDCG@10 before training stops; 0 never stops early.
 
     Raises:
-        ValueError: if a field has a value that is not among its choices, a weight is negative, or an encoder is to be
-            trained whose item states are cached.
+        ValueError: if a field has a value that is not among its choices, a weight is no number or negative, matching
+            is set where no preference is read, or an encoder is to be trained whose item states are cached.
     """
 
     name: str
@@ -107,13 +109,17 @@ class Preset:
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name}={getattr(self, name)!r} in preset {self.name}; pass one of {choices}")
         for name in ("axes", "matching", "alignment"):
-            wrong = {key: value for key, value in getattr(self, name).items() if not value >= 0}
+            wrong = {key: value for key, value in getattr(self, name).items() if not _is_weight(value)}
             if wrong:
                 raise ValueError(f"{name} of preset {self.name} has the weights {wrong}; pass numbers >= 0")
         unknown = [mode for mode in self.matching if mode not in MATCHING]
         if unknown or not any(self.matching.values()):
             raise ValueError(
                 f"matching={dict(self.matching)} in preset {self.name}; give weight to one of {', '.join(MATCHING)}"
+            )
+        if self.preference == "none" and dict(self.matching) != {"oracle": 1.0}:
+            raise ValueError(
+                f"matching={dict(self.matching)} in preset {self.name}, which reads no preference; leave it out"
             )
         if self.history in ("states", "vectors") and self.encoder_training != "frozen":
             raise ValueError(
@@ -125,6 +131,10 @@ class Preset:
     def trained(self) -> bool:
         """Whether there is anything to train by gradient."""
         return self.model in ("mender", "sasrec")
+
+
+def _is_weight(value: Any) -> bool:
+    return isinstance(value, int | float) and 0 <= value < float("inf")
 
 
 def preset_names() -> list[str]:

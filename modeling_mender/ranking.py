@@ -25,8 +25,9 @@ def rank_examples(
     *,
     num_beams: int | None = None,
     batch_size: int = 128,
+    exclude_seen: bool = True,
 ) -> np.ndarray:
-    """The k best items of every example, without those its history holds.
+    """The k best items of every example.
 
     Batches are made of examples of like length, so that little is spent on padding.
 
@@ -37,13 +38,14 @@ def rank_examples(
         k: items per example.
         num_beams: prefixes kept per level; `None` keeps max(30, 2 k).
         batch_size: examples at once.
+        exclude_seen: whether items of the history are left out.
 
     Returns:
         Item rows in the order of the examples, -1 where the catalogue holds fewer. Shape: (N, k), int64.
     """
     features = prepare_examples(examples, processor)
     order = np.argsort(features["length"][:], kind="stable")
-    collate = MenderCollator(processor, model, exclude_seen=True)
+    collate = MenderCollator(processor, model, exclude_seen=exclude_seen)
     ranked = np.full((len(order), k), -1, dtype=np.int64)
     model.eval()
     for start in tqdm(range(0, len(order), batch_size), desc="Ranking", unit="batch", disable=None):

@@ -27,6 +27,9 @@ def evaluate(
         typer.Option(help="Of the method, in tables.", show_default="that of its training run, else of its folder"),
     ] = None,
     eval_limit: options.EvalLimit = None,
+    keep_seen: Annotated[
+        bool, typer.Option("--keep-seen", help="Rank items of the history as well, as some papers do.")
+    ] = False,
     device: options.Device = None,
     as_json: options.Json = False,
 ) -> None:
@@ -51,10 +54,11 @@ def evaluate(
         torch.set_num_threads(1)  # as in training, so that request times compare
         run = run_of(model)
         # Never into the folder of a run: what training measured there stays.
-        output = output or Path("outputs/evaluation") / (card_name(model) if Path(model).is_dir() else Path(model).name)
-        name = name or run.get("method") or output.name
-        record = evaluate_saved(recommender, processor, benchmark, output, name, eval_limit, run=run)
+        called = card_name(model) if Path(model).is_dir() else Path(model).name
+        output = output or Path("outputs/evaluation") / (f"{called}-keep-seen" if keep_seen else called)
+        name = name or run.get("method") or called
+        record = evaluate_saved(recommender, processor, benchmark, output, name, eval_limit, run, not keep_seen)
         print(f"Saved under {output}/: five_axes.png, five_axes.json, ranks.parquet")
-        if Path(model).is_dir():
+        if Path(model).is_dir() and not keep_seen:  # a card's figures leave out what users have bought
             print(f"and in the model's card, {write_run_card(Path(model), recommender, processor, benchmark, record)}")
         show({"output": str(output), **record})

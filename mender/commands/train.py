@@ -77,6 +77,7 @@ def train(
             encoder = encoder_path(encoder)
             with joined_processes().main_process_first():  # under torchrun, one process builds and the others read
                 benchmark = load_benchmark_data(source, data, encoder, users=users, items=items)
+            benchmark.matched(chosen.matching)  # a mode that is not there is refused before anything is computed
         print(f"{chosen.name}: {chosen.summary}\n{' ' * len(chosen.name)}  {chosen.cost}")
         method = new_method(chosen, benchmark, encoder, seed)
         logging = {"report_to": report_to, "run_name": f"{benchmark.source}/{output.name}"} if report_to else {}

@@ -72,6 +72,21 @@ def test_evaluation_leaves_the_run_as_it_is_and_keeps_what_it_knows(
     assert before == {name: (run / name).read_bytes() for name in before}
 
 
+def test_seen_items_are_ranked_where_that_is_asked_for(mender, trained, word_shop, tiny_encoder, tmp_path, monkeypatch):
+    run = trained / "popularity-seed0"
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--source", "words", "--data", word_shop, "--encoder", tiny_encoder, "--json"]
+    found, cards = [], []
+    for more in ((), ("--keep-seen",)):
+        found.append(json.loads(mender("evaluate", run / "model", *arguments, *more)[1]))
+        cards.append((run / "model" / "README.md").read_bytes())
+    assert [each["settings"]["exclude_seen"] for each in found] == [True, False]
+    assert found[1]["output"] == "outputs/evaluation/popularity-seed0-keep-seen"
+    without, with_seen = ([score["ndcg@10"] for score in each["scores"]] for each in found)
+    assert without != with_seen and sum(without) > sum(with_seen)  # nobody buys twice here
+    assert cards[0] == cards[1]
+
+
 def test_runs_are_compared(mender, trained, tmp_path):
     runs = [trained / "mender-tok-seed0", trained / "popularity-seed0"]
     code, out, err = mender("compare", *runs, "--reference", "popularity", "--output", tmp_path, "--json")

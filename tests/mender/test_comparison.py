@@ -89,6 +89,10 @@ def test_what_cannot_be_compared_is_refused(tmp_path):
     one = write_run(tmp_path / "a", "one", 0.3)
     with pytest.raises(ValueError, match="different benchmarks: shop, steam"):
         compare(read(one, write_run(tmp_path / "b", "two", 0.3, source="steam")))
+    runs = read(one, write_run(tmp_path / "d", "two", 0.3))
+    runs[tmp_path / "d"]["settings"]["exclude_seen"] = False
+    with pytest.raises(ValueError, match="some runs were evaluated with --keep-seen"):
+        compare(runs)
     with pytest.raises(ValueError, match="--reference 'three' is none of the methods one"):
         compare(read(one), "three")
     other = write_run(tmp_path / "c", "two", 0.3, pairs=((True, False),))

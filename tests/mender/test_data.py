@@ -77,5 +77,5 @@ def test_recommendation_examples_of_both_matchings_and_the_other_axes_once(tmp_p
 def test_a_matching_the_benchmark_lacks_is_refused(tmp_path):
     data = matched_data(tmp_path)
     del data.examples["last"]
-    with pytest.raises(ValueError, match="matching='last' is not in this benchmark; it has oracle"):
+    with pytest.raises(ValueError, match="matching='last' is not in this benchmark, which has oracle; build"):
         data.matched({"oracle": 1.0, "last": 1.0})

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 
+import accelerate
 import pytest
 import torch
+import torch.nn.utils.prune
 from doubles import random_catalogue
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -148,3 +150,17 @@ def test_gradient_checkpointing_gives_the_same_gradients(model):
     assert grads[0].keys() == grads[1].keys()
     for name, grad in grads[0].items():
         torch.testing.assert_close(grads[1][name], grad, atol=1e-5, rtol=1e-4)
+
+
+def test_pruned_and_offloaded_projections_are_called_not_read(model, monkeypatch):
+    for block in model.decoder.block:
+        torch.nn.utils.prune.random_unstructured(block.layer[1].EncDecAttention.k, "weight", amount=0.5)
+        block.layer[1].EncDecAttention.k.weight_orig.data.mul_(2)  # a training step; the weight is made anew in a hook
+    pruned = loss_of(model)
+    monkeypatch.setattr(AbsorbedCrossAttention, "_worthwhile", lambda *_: False)
+    torch.testing.assert_close(loss_of(model), pruned)
+    monkeypatch.undo()
+    for block in model.decoder.block:
+        torch.nn.utils.prune.remove(block.layer[1].EncDecAttention.k, "weight")
+    accelerate.cpu_offload(model, execution_device=torch.device("cpu"))
+    torch.testing.assert_close(loss_of(model), pruned)

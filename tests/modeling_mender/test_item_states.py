@@ -156,3 +156,19 @@ def test_bad_shapes_are_refused():
     encoder = ItemStatesEncoder(ItemStatesConfig({"model_type": "bert", "hidden_size": 24, "num_hidden_layers": 1}))
     with pytest.raises(ValueError, match=r"expected \(3, 24\)"):
         encoder.set_item_states(torch.zeros(3, 5), torch.ones(3))
+
+
+def test_cached_states_cover_the_text_or_are_refused(method):
+    encoder, processor = method.model.encoder, method.processor
+    requests = ["find soap", ""], [["item-tea"], ["item-tea", "item-mug"]]
+    inputs = processor(*requests)["input_ids"]
+    text = processor.text_part(processor(*requests, return_tensors=None)["input_ids"][0])
+    own = encoder.text_encoder(torch.tensor([text])).last_hidden_state
+    cached = torch.cat([own, torch.zeros_like(own)])
+    wider = torch.nn.functional.pad(cached, (0, 0, 0, 5))  # what lies behind the longest text does not matter
+    expected = encoder(inputs).last_hidden_state
+    for states in (cached, wider):
+        torch.testing.assert_close(encoder(inputs, text_states=states).last_hidden_state, expected)
+    message = f"text_states has {len(text) - 1} states a text, but input_ids has texts of {len(text)} tokens"
+    with pytest.raises(ValueError, match=message):
+        encoder(inputs, text_states=cached[:, :-1])

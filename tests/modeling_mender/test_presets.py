@@ -69,6 +69,9 @@ def test_changes_are_merged_into_mappings_but_replace_axes():
             {"matching": {"first": 1.0}},
             "matching={'first': 1.0} in preset mender-tok; give weight to one of oracle, last",
         ),
+        ({"matching": {"oracle": None}}, "matching of preset mender-tok has the weights"),
+        ({"axes": {"recommendation": float("inf")}}, "axes of preset mender-tok has the weights"),
+        ({"preference": "none", "matching": {"last": 1.0}}, "which reads no preference; leave it out"),
         ({"matching": {"oracle": 0}}, "give weight to one of oracle, last"),
     ],
 )
