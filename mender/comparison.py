@@ -25,6 +25,7 @@ METRICS = ("recall@5", "recall@10", "ndcg@5", "ndcg@10")
 """What examples can be compared by; sentiment pairs are compared by m@k with the same k."""
 
 KEYS = ["matching", "condition", "axis", "user_id", "target", "pair_id", "occurrence"]
+RUN_NAMES = ("method", "seed", "commit", "command", "trained_by_commit", "trained_by_command", "seconds")
 COST_NAMES = ("trained", "parameters", "samples_per_second", "request_ms", "users_per_second")
 
 
@@ -126,10 +127,7 @@ def compare(
             for name in COST_NAMES
             if all(name in run for run in flat)
         } | {"seeds": len(own)}
-    comparison.runs = [
-        {name: run.get(name) for name in ("method", "seed", "commit", "command", "seconds")}
-        for run in settings.values()
-    ]
+    comparison.runs = [{name: run[name] for name in RUN_NAMES if name in run} for run in settings.values()]
     groups = hits[reference].group_by("matching", "condition", "axis", maintain_order=True)
     order = list(LABELS)
     # As asked first, then with shuffled preferences; within each, the axes in their own order.

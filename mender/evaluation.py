@@ -166,14 +166,17 @@ def evaluate_saved(
 
 
 def run_of(model: str | Path) -> dict[str, Any]:
-    """What the record beside a saved model says of its training: method, seed, preset, curve; empty where none is."""
+    """What the record beside a saved model says of its training: command, preset, curve ...; empty where none is."""
     folder = Path(model)
     record = folder.resolve().parent / "five_axes.json"
     if folder.name != "model" or not record.is_file():
         return {}
     settings = read_json(record).get("settings", {})
     kept = ("method", "seed", "preset", "training", "trained", "seconds")
-    return {name: settings[name] for name in kept if name in settings} if "training" in settings else {}
+    if "training" not in settings:
+        return {}
+    made = {f"trained_by_{name}": settings[name] for name in ("command", "commit") if name in settings}
+    return {name: settings[name] for name in kept if name in settings} | made
 
 
 def check_items(processor: MenderProcessor, data: BenchmarkData, name: str) -> None:

@@ -69,6 +69,8 @@ def test_evaluation_leaves_the_run_as_it_is_and_keeps_what_it_knows(
     found = json.loads(out)
     assert code == 0 and found["output"] == "outputs/evaluation/mender-tok-seed0"
     assert found["settings"]["method"] == "mender-tok" and found["settings"]["training"]["steps"] > 0
+    training = json.loads(before["five_axes.json"])["settings"]
+    assert found["settings"]["trained_by_command"] == training["command"] != found["settings"]["command"]
     assert before == {name: (run / name).read_bytes() for name in before}
 
 
