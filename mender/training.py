@@ -171,6 +171,7 @@ def save_and_measure(
     Returns:
         What five_axes.json holds.
     """
+    parameters = method.parameters  # before adapters are merged into what they adapt
     model = method.plain_model().eval()
     model.save_pretrained(output / "model")
     method.processor.save_pretrained(output / "model")
@@ -180,7 +181,7 @@ def save_and_measure(
         **provenance(seed),
         "source": data.source,
         "method": name,
-        **method.parameters,
+        **parameters,
         "training": training,
         "seconds": round(seconds, 1),
         **measure_requests(model, method.processor, data),

@@ -47,6 +47,15 @@ def test_a_run_leaves_model_figures_and_provenance(trained):
     assert settings["request_ms"] > 0 and settings["commit"]
 
 
+def test_adapters_count_among_trained_parameters(mender, word_shop, tiny_encoder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = ["--source", "words", "--data", word_shop, "--encoder", tiny_encoder, "--validation-limit", "4"]
+    options += ["--train", "max_steps=1", "--set", "decoder={num_layers: 1, d_ff: 32}", "--eval-limit", "4", "--json"]
+    code, out, err = mender("train", "--preset", "vocabext-lm", *options)
+    counted = json.loads(out)["settings"]["trained"]
+    assert code == 0 and f" parameters, {counted:,} trained" in err
+
+
 def test_evaluation_repeats_what_training_measured(mender, trained, word_shop, tiny_encoder, tmp_path):
     run, output = trained / "mender-tok-seed0", tmp_path / "again"
     arguments = ["--source", "words", "--data", word_shop, "--encoder", tiny_encoder, "--output", output, "--json"]
