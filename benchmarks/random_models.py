@@ -1,6 +1,7 @@
 """Models of realistic shape with random item tables, and inputs for them, for the benchmarks to time.
 
-Encoders are MiniLM, with its own weights, or new ones; catalogues are as large as the paper's; no time depends on the values.
+Encoders are MiniLM, with its own weights, or T5 from scratch; catalogues are as large as the paper's. No time depends
+on the values.
 """
 
 from __future__ import annotations
