@@ -26,6 +26,7 @@ from .adapter_card import keeping_card, write_adapter_card
 from .card_text import as_list
 from .checkpoints import last_checkpoint
 from .encoder_states import EncoderStates
+from .full_scoring import ItemScoringModel
 from .hub_names import public_name
 from .length_sampler import LengthSampler
 from .model_card import write_card
@@ -176,8 +177,14 @@ class MenderTrainer(Trainer):
             **kwargs: as for every Trainer.
 
         Raises:
-            ValueError: if there is no finished checkpoint to go on from.
+            ValueError: if there is no finished checkpoint to go on from, or labels to be smoothed are no codes.
         """
+        smoothing = self.args.label_smoothing_factor
+        if smoothing and isinstance(self.model, ItemScoringModel):
+            raise ValueError(
+                f"label_smoothing_factor={smoothing} is for labels that are codes; "
+                f"{type(self.model).__name__} scores whole items, pass 0"
+            )
         if resume_from_checkpoint is True:
             resume_from_checkpoint = str(last_checkpoint(self.args.output_dir))
         return super().train(resume_from_checkpoint, *args, **kwargs)
@@ -201,10 +208,11 @@ class MenderTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor | tuple[Tensor, Any]:
-        """The model's own loss, or that of `training_loss` where a batch holds unwanted items or masked text."""
+        """The model's own loss; that of `training_loss` for unwanted items, masked text and smoothed labels."""
         inputs = dict(inputs)
         negative, text_labels = inputs.pop("negative", None), inputs.pop("text_labels", None)
-        if negative is None and text_labels is None:
+        smoothing = self.args.label_smoothing_factor
+        if negative is None and text_labels is None and not smoothing:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         outputs = model(**inputs)
         labels = inputs["labels"]
@@ -216,6 +224,7 @@ class MenderTrainer(Trainer):
             negative,
             form=self.args.negative_loss,
             weight=self.args.negative_weight,
+            label_smoothing=smoothing,
             num_items_in_batch=num_items_in_batch,
         )
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:

@@ -25,6 +25,7 @@ def code_loss(
     *,
     form: str = "unlikelihood",
     weight: float = 1.0,
+    label_smoothing: float = 0.0,
     num_items_in_batch: int | Tensor | None = None,
 ) -> Tensor:
     """Cross-entropy of wanted items and a term against unwanted ones, per label token.
@@ -35,6 +36,7 @@ def code_loss(
         negative: whether the item must not come back. Shape: (B,), bool.
         form: "unlikelihood", or "subtracted" for the paper's.
         weight: of the term against unwanted items.
+        label_smoothing: share of a wanted label's weight that goes to all tokens alike, as in torch's `cross_entropy`.
         num_items_in_batch: labels in the whole batch, where it is accumulated over several forward passes.
 
     Raises:
@@ -47,13 +49,17 @@ def code_loss(
     if form not in NEGATIVE_LOSSES:
         raise ValueError(f"negative_loss={form!r}; pass one of {', '.join(NEGATIVE_LOSSES)}")
     real = labels != IGNORED
-    chosen = logits.float().log_softmax(-1).gather(2, labels.clamp(min=0)[..., None]).squeeze(-1)
+    log_probs = logits.float().log_softmax(-1)
+    chosen = log_probs.gather(2, labels.clamp(min=0)[..., None]).squeeze(-1)
     if form == "unlikelihood":
         # log(1 - p) by expm1 keeps its digits for small p; p = 1 would give an infinite loss.
         against = -torch.log((-torch.expm1(chosen)).clamp(min=1e-6))
     else:
         against = chosen
-    per_label = torch.where(negative[:, None], weight * against, -chosen) * real
+    wanted = -chosen
+    if label_smoothing:
+        wanted = (1 - label_smoothing) * wanted - label_smoothing * log_probs.mean(-1)
+    per_label = torch.where(negative[:, None], weight * against, wanted) * real
     count = real.sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch
     return per_label.sum() / count
 

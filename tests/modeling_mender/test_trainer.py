@@ -15,6 +15,8 @@ from modeling_mender import (
     MenderProcessor,
     MenderTrainer,
     MenderTrainingArguments,
+    SasRecConfig,
+    SasRecForSequentialRecommendation,
     prepare_examples,
     ranking_metrics,
 )
@@ -78,6 +80,22 @@ def test_a_tiny_task_is_learnt_by_heart(model, processor, features, tmp_path):
     ranked = subject.rank(features)
     assert ranked.shape == (ITEMS, 10)
     assert (ranked[:, 0] == np.arange(ITEMS)).mean() > 0.9
+
+
+def test_labels_are_smoothed_in_training_alone(model, processor, features, tmp_path):
+    subject = trainer(model, processor, tmp_path, label_smoothing_factor=0.1)
+    batch = subject.data_collator([features[row] for row in range(4)])
+    logits, labels = model(**batch).logits.flatten(0, 1), batch["labels"].flatten()
+    smoothed = torch.nn.functional.cross_entropy(logits, labels, label_smoothing=0.1)
+    torch.testing.assert_close(subject.compute_loss(model, batch), smoothed)
+    plain = torch.nn.functional.cross_entropy(logits, labels)
+    torch.testing.assert_close(subject.prediction_step(model, batch, True)[0], plain.detach())
+
+
+def test_item_scores_have_no_codes_to_smooth(processor, tmp_path):
+    scorer = SasRecForSequentialRecommendation(SasRecConfig(num_items=ITEMS, hidden_size=16))
+    with pytest.raises(ValueError, match=r"label_smoothing_factor=0\.1 is for labels that are codes; SasRec"):
+        trainer(scorer, processor, tmp_path, label_smoothing_factor=0.1).train()
 
 
 def test_ranking_keeps_the_order_of_examples(model, processor, features, tmp_path):

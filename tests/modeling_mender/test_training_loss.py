@@ -39,6 +39,17 @@ def test_terms_are_those_of_the_formulas(batch):
     torch.testing.assert_close(code_loss(logits, labels, negative, form="subtracted", weight=0.5), expected)
 
 
+def test_smoothed_labels_are_those_of_torch_and_spare_the_negatives(batch):
+    logits, labels, negative = batch
+    smoothed = code_loss(logits, labels, torch.zeros(6, dtype=torch.bool), label_smoothing=0.2)
+    expected = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), label_smoothing=0.2)
+    torch.testing.assert_close(smoothed, expected)
+    unwanted = torch.ones(6, dtype=torch.bool)
+    torch.testing.assert_close(
+        code_loss(logits, labels, unwanted, label_smoothing=0.2), code_loss(logits, labels, unwanted)
+    )
+
+
 def test_accumulated_parts_add_up(batch):
     logits, labels, negative = batch
     count = int((labels != -100).sum())
