@@ -108,6 +108,8 @@ def compare(
         raise ValueError(f"the runs are of different benchmarks: {', '.join(sources)}; compare one at a time")
     if len({own.get("exclude_seen", True) for own in settings.values()}) > 1:
         raise ValueError("some runs were evaluated with --keep-seen and others without; evaluate all in one way")
+    if len({own.get("split", "test") for own in settings.values()}) > 1:
+        raise ValueError("some runs were evaluated with --validation and others without; evaluate all in one way")
     methods = list(dict.fromkeys(own["method"] for own in settings.values()))
     reference = methods[0] if reference is None else reference
     if reference not in methods:

@@ -53,26 +53,28 @@ def score_model(
     limit: int | None,
     seed: int,
     exclude_seen: bool = True,
+    split: str = "test",
 ) -> tuple[list[Score], pl.DataFrame]:
     """Scores by axis and matching mode, and the rank of every target.
 
     Args:
         model: any model with `recommend`.
         processor: renders its inputs.
-        data: the benchmark; its test split is used.
+        data: the benchmark.
         name: of the method, in tables.
-        limit: test examples (or pairs) per axis at most; `None` takes all.
+        limit: examples (or pairs) per axis at most; `None` takes all.
         seed: of the choice, and of the shuffling of preferences.
         exclude_seen: whether items of the history are left out of what is ranked.
+        split: whose examples are asked: "test", or "validation" to choose between models.
 
     Returns:
         Scores, and a table with one row per example and condition: matching, condition (empty, or shuffled),
-        axis, row (position in the test split), pair_id, sentiment, rank (0 where the target was not found).
+        axis, user_id, target, pair_id, sentiment, rank (0 where the target was not found).
     """
     metric = evaluate.load(metric_folder())
     scores, tables = [], []
     for matching, examples in data.examples.items():
-        test = examples["test"]
+        test = examples[split]
         if matching == "last":  # the other axes do not depend on how the next item's preference is chosen
             test = select_axes(test, {"recommendation": 1.0})
         test = sample(test, limit, seed)
@@ -135,23 +137,25 @@ def evaluate_saved(
     limit: int | None = None,
     run: Mapping[str, Any] | None = None,
     exclude_seen: bool = True,
+    split: str = "test",
 ) -> dict[str, Any]:
     """Measure a saved model on all axes and write the results.
 
     Args:
         model: any model with `recommend`.
         processor: the one saved with it.
-        data: the benchmark; its test split is used.
+        data: the benchmark.
         output: folder for the results.
         name: of the method, in tables.
-        limit: test examples (or pairs) per axis at most; `None` takes all.
+        limit: examples (or pairs) per axis at most; `None` takes all.
         run: what is known of the model's training, see `run_of`; it goes into the record.
         exclude_seen: whether items of the history are left out of what is ranked.
+        split: whose examples are asked: "test", or "validation" to choose between models.
 
     Returns:
         What five_axes.json holds.
     """
-    scores, ranks = score_model(model, processor, data, name, limit, 0, exclude_seen)
+    scores, ranks = score_model(model, processor, data, name, limit, 0, exclude_seen, split)
     run = {
         **provenance(seed=0),
         **(run or {}),
@@ -159,9 +163,11 @@ def evaluate_saved(
         "method": name,
         "parameters": model.num_parameters(),
         "exclude_seen": exclude_seen,
+        "split": split,
         **measure_requests(model, processor, data),
     }
     title = f"{name} on {data.source}: {len(data.items):,} items{'' if exclude_seen else ', seen ones among them'}"
+    title += "" if split == "test" else f", {split} split"
     return write_results(output, scores, ranks, run, title)
 
 

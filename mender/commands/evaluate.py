@@ -30,6 +30,9 @@ def evaluate(
     keep_seen: Annotated[
         bool, typer.Option("--keep-seen", help="Rank items of the history as well, as some papers do.")
     ] = False,
+    validation: Annotated[
+        bool, typer.Option("--validation", help="Ask the validation split, to choose between models.")
+    ] = False,
     device: options.Device = None,
     as_json: options.Json = False,
 ) -> None:
@@ -55,10 +58,12 @@ def evaluate(
         run = run_of(model)
         # Never into the folder of a run: what training measured there stays.
         called = card_name(model) if Path(model).is_dir() else Path(model).name
-        output = output or Path("outputs/evaluation") / (f"{called}-keep-seen" if keep_seen else called)
+        kind = f"{'-keep-seen' if keep_seen else ''}{'-validation' if validation else ''}"
+        output = output or Path("outputs/evaluation") / f"{called}{kind}"
         name = name or run.get("method") or called
-        record = evaluate_saved(recommender, processor, benchmark, output, name, eval_limit, run, not keep_seen)
+        split = "validation" if validation else "test"
+        record = evaluate_saved(recommender, processor, benchmark, output, name, eval_limit, run, not keep_seen, split)
         print(f"Saved under {output}/: five_axes.png, five_axes.json, ranks.parquet")
-        if Path(model).is_dir() and not keep_seen:  # a card's figures leave out what users have bought
+        if Path(model).is_dir() and not kind:  # a card's figures are of the test split, without what users have bought
             print(f"and in the model's card, {write_run_card(Path(model), recommender, processor, benchmark, record)}")
         show({"output": str(output), **record})

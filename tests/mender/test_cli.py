@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import polars as pl
 import pytest
 from doubles import WORDS
 
@@ -96,6 +97,23 @@ def test_seen_items_are_ranked_where_that_is_asked_for(mender, trained, word_sho
     without, with_seen = ([score["ndcg@10"] for score in each["scores"]] for each in found)
     assert without != with_seen and sum(without) > sum(with_seen)  # nobody buys twice here
     assert cards[0] == cards[1]
+
+
+def test_validation_examples_are_asked_to_choose_between_models(
+    mender, trained, word_shop, tiny_encoder, tmp_path, monkeypatch
+):
+    run = trained / "popularity-seed0"
+    monkeypatch.chdir(tmp_path)
+    card = (run / "model" / "README.md").read_bytes()
+    arguments = ["--source", "words", "--data", word_shop, "--encoder", tiny_encoder, "--validation", "--json"]
+    found = json.loads(mender("evaluate", run / "model", *arguments)[1])
+    assert found["settings"]["split"] == "validation"
+    asked = pl.read_parquet(f"{found['output']}/ranks.parquet").filter(condition="", matching="oracle")
+    expected = pl.read_parquet(word_shop / "words" / "validation.parquet").filter(axis=0)
+    columns = ["user_id", "target"]
+    assert found["output"] == "outputs/evaluation/popularity-seed0-validation"
+    assert asked.select(columns).sort(columns).equals(expected.select(columns).sort(columns))
+    assert (run / "model" / "README.md").read_bytes() == card
 
 
 def test_runs_are_compared(mender, trained, tmp_path):
