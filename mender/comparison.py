@@ -61,7 +61,7 @@ class Comparison:
     """Everything that is shown.
 
     Attributes:
-        source: the benchmark.
+        source: the benchmark, and the split where that is not the test split.
         reference: the method others are compared with.
         metric: one of `METRICS`.
         cells: by row label, then by method.
@@ -108,7 +108,8 @@ def compare(
         raise ValueError(f"the runs are of different benchmarks: {', '.join(sources)}; compare one at a time")
     if len({own.get("exclude_seen", True) for own in settings.values()}) > 1:
         raise ValueError("some runs were evaluated with --keep-seen and others without; evaluate all in one way")
-    if len({own.get("split", "test") for own in settings.values()}) > 1:
+    splits = {own.get("split", "test") for own in settings.values()}
+    if len(splits) > 1:
         raise ValueError("some runs were evaluated with --validation and others without; evaluate all in one way")
     methods = list(dict.fromkeys(own["method"] for own in settings.values()))
     reference = methods[0] if reference is None else reference
@@ -120,7 +121,8 @@ def compare(
         )
         for method in methods
     }
-    comparison = Comparison(sources[0], reference, metric)
+    source = sources[0] if splits == {"test"} else f"{sources[0]}, {splits.pop()} split"
+    comparison = Comparison(source, reference, metric)
     for method in methods:
         own = [run for run in settings.values() if run["method"] == method]
         flat = [{**run, **run.get("training", {})} for run in own]

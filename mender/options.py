@@ -60,7 +60,7 @@ Items = Annotated[int, typer.Option(min=1, help="Items of the corner shop.")]
 Encoder = Annotated[str | None, typer.Option(help="Name or folder of a text encoder.", show_default="all-MiniLM-L6-v2")]
 Seed = Annotated[int, typer.Option(help="Of every draw.")]
 EvalLimit = Annotated[
-    int | None, typer.Option(min=1, help="Test examples (or pairs) per axis at most.", show_default="all")
+    int | None, typer.Option(min=1, help="Examples (or pairs) of each axis at most, in evaluation.", show_default="all")
 ]
 Output = Annotated[Path | None, typer.Option(help="Folder for the results.", show_default="chosen by name")]
 Json = Annotated[bool, typer.Option("--json", help="Print the results as JSON, and everything else on standard error.")]

@@ -75,6 +75,11 @@ class Evaluation:
                 f'{name} holds no "scores" with axis, method and n; pass the five_axes.json of an evaluation'
             )
         settings = results.get("settings") or {}
+        if settings.get("split", "test") != "test" or not settings.get("exclude_seen", True):
+            raise ValueError(
+                f"{name} was measured with --validation or --keep-seen; the figures of a card are of the test split, "
+                "without items of the history: pass those of an evaluation without the two"
+            )
         methods = list(dict.fromkeys(score["method"] for score in scores))
         method = method or (settings["method"] if settings.get("method") in methods else methods[0])
         if method not in methods:

@@ -121,6 +121,11 @@ class Preset:
             raise ValueError(
                 f"matching={dict(self.matching)} in preset {self.name}, which reads no preference; leave it out"
             )
+        smoothing = self.training.get("label_smoothing_factor")
+        if smoothing and self.model != "mender":
+            raise ValueError(
+                f"label_smoothing_factor={smoothing} in preset {self.name}, whose labels are no codes; leave it out"
+            )
         if self.history in ("states", "vectors") and self.encoder_training != "frozen":
             raise ValueError(
                 f"encoder_training={self.encoder_training!r} in preset {self.name}: cached item states belong to a "

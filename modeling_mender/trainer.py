@@ -143,6 +143,13 @@ class MenderTrainingArguments(TrainingArguments):
     train_sampling_strategy: str = "group_by_length"
     length_column_name: str = "length"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.label_smoothing_factor < 1:
+            raise ValueError(
+                f"label_smoothing_factor={self.label_smoothing_factor}; pass a share of at least 0 and below 1"
+            )
+
 
 def ranking_metrics(prediction: EvalPrediction) -> dict[str, float]:
     """NDCG and recall of ranked rows against one target each, and the number of examples.
@@ -180,10 +187,12 @@ class MenderTrainer(Trainer):
             ValueError: if there is no finished checkpoint to go on from, or labels to be smoothed are no codes.
         """
         smoothing = self.args.label_smoothing_factor
-        if smoothing and isinstance(self.model, ItemScoringModel):
+        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        model = model.get_base_model() if isinstance(model, PeftModel) else model
+        if smoothing and isinstance(model, ItemScoringModel):
             raise ValueError(
                 f"label_smoothing_factor={smoothing} is for labels that are codes; "
-                f"{type(self.model).__name__} scores whole items, pass 0"
+                f"{type(model).__name__} scores whole items, pass 0"
             )
         if resume_from_checkpoint is True:
             resume_from_checkpoint = str(last_checkpoint(self.args.output_dir))

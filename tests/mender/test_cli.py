@@ -159,6 +159,11 @@ def test_recommendations_for_people(mender, trained):
         (["train", "--train", "save_strategy=some"], "some is not a valid SaveStrategy"),
         (["train", "--train", "learning_rate=fast"], "learning_rate='fast' is no number"),
         (["train", "--train", "output_dir=here"], "pass --output"),
+        (["train", "--train", "label_smoothing_factor=10"], "label_smoothing_factor=10; pass a share"),
+        (
+            ["train", "--preset", "sasrec", "--train", "label_smoothing_factor=0.1"],
+            "whose labels are no codes; leave it out",
+        ),
         (["train", "--set", "axes=recommendation"], "axes='recommendation' has no names"),
         (["train", "--conditioning", "some"], "conditioning='some'; pass one of none, preference"),
         (["train", "--report-to", "paper"], "report_to='paper'; pass one of azure_ml"),

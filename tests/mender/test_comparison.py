@@ -96,6 +96,8 @@ def test_what_cannot_be_compared_is_refused(tmp_path):
     runs[tmp_path / "d"]["settings"] |= {"exclude_seen": True, "split": "validation"}
     with pytest.raises(ValueError, match="some runs were evaluated with --validation"):
         compare(runs)
+    del runs[tmp_path / "a"]
+    assert compare(runs).source == f"{runs[tmp_path / 'd']['settings']['source']}, validation split"
     with pytest.raises(ValueError, match="--reference 'three' is none of the methods one"):
         compare(read(one), "three")
     other = write_run(tmp_path / "c", "two", 0.3, pairs=((True, False),))

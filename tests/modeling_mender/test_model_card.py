@@ -261,6 +261,14 @@ def test_files_that_are_no_results_are_refused(content, message, tmp_path):
         Evaluation.read(tmp_path / "five_axes.json")
 
 
+@pytest.mark.parametrize("settings", [{"split": "validation"}, {"exclude_seen": False}])
+def test_figures_of_another_kind_do_not_get_into_a_card(settings):
+    other = results()
+    other["settings"] |= settings
+    with pytest.raises(ValueError, match="measured with --validation or --keep-seen"):
+        Evaluation.read(other)
+
+
 def test_methods_are_found_by_name(tmp_path):
     (tmp_path / "r.json").write_text(json.dumps(results(method="mine, shuffled preferences")))
     assert Evaluation.read(tmp_path / "r.json").scores[0]["recall@10"] == 0.1

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from doubles import WORDS, random_catalogue, tiny_model, word_tokenizer
+from peft import LoraConfig, get_peft_model
 from transformers import EvalPrediction
 
 from modeling_mender import (
@@ -94,8 +95,16 @@ def test_labels_are_smoothed_in_training_alone(model, processor, features, tmp_p
 
 def test_item_scores_have_no_codes_to_smooth(processor, tmp_path):
     scorer = SasRecForSequentialRecommendation(SasRecConfig(num_items=ITEMS, hidden_size=16))
-    with pytest.raises(ValueError, match=r"label_smoothing_factor=0\.1 is for labels that are codes; SasRec"):
-        trainer(scorer, processor, tmp_path, label_smoothing_factor=0.1).train()
+    adapted = get_peft_model(scorer, LoraConfig(target_modules="all-linear"))
+    for subject in (scorer, torch.compile(scorer), adapted):
+        with pytest.raises(ValueError, match=r"label_smoothing_factor=0\.1 is for labels that are codes; SasRec"):
+            trainer(subject, processor, tmp_path, label_smoothing_factor=0.1).train()
+
+
+@pytest.mark.parametrize("share", [-0.1, 1, 10])
+def test_no_more_than_everything_is_smoothed(tmp_path, share):
+    with pytest.raises(ValueError, match=f"label_smoothing_factor={share}; pass a share of at least 0 and below 1"):
+        MenderTrainingArguments(output_dir=str(tmp_path), label_smoothing_factor=share)
 
 
 def test_ranking_keeps_the_order_of_examples(model, processor, features, tmp_path):

@@ -44,20 +44,23 @@ def test_smoothed_labels_are_those_of_torch_and_spare_the_negatives(batch):
     smoothed = code_loss(logits, labels, torch.zeros(6, dtype=torch.bool), label_smoothing=0.2)
     expected = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), label_smoothing=0.2)
     torch.testing.assert_close(smoothed, expected)
-    unwanted = torch.ones(6, dtype=torch.bool)
-    torch.testing.assert_close(
-        code_loss(logits, labels, unwanted, label_smoothing=0.2), code_loss(logits, labels, unwanted)
-    )
+    real, unwanted = labels != -100, negative[:, None]
+    wanted = torch.where(unwanted, -100, labels).flatten()
+    smooth = functional.cross_entropy(logits.flatten(0, 1), wanted, label_smoothing=0.2, reduction="sum")
+    plain = functional.cross_entropy(logits.flatten(0, 1), wanted, reduction="sum")
+    expected = code_loss(logits, labels, negative) + (smooth - plain) / real.sum()
+    torch.testing.assert_close(code_loss(logits, labels, negative, label_smoothing=0.2), expected)
 
 
-def test_accumulated_parts_add_up(batch):
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_accumulated_parts_add_up(batch, smoothing):
     logits, labels, negative = batch
     count = int((labels != -100).sum())
     parts = [
-        code_loss(logits[part], labels[part], negative[part], num_items_in_batch=count)
+        code_loss(logits[part], labels[part], negative[part], label_smoothing=smoothing, num_items_in_batch=count)
         for part in (slice(0, 2), slice(2, 6))
     ]
-    torch.testing.assert_close(sum(parts), code_loss(logits, labels, negative))
+    torch.testing.assert_close(sum(parts), code_loss(logits, labels, negative, label_smoothing=smoothing))
 
 
 def test_unlikelihood_is_bounded_where_subtraction_is_not():
