@@ -35,6 +35,7 @@ def test_codes_are_in_range_and_follow_the_protocol(fitted):
 
 
 def test_training_beats_k_means_in_as_many_components():
+    torch.manual_seed(0)  # weights start at random: the collision rate is .13-.165, whatever ran before
     x, errors = bent(items=1500), []
     rq_vae = RqVae.for_embeddings(x, codes=32, latent_width=4, hidden_widths=[32])
     rq_vae.fit(x, epochs=30, warm_up_epochs=10, batch_size=128, on_epoch=lambda _, error: errors.append(error))
