@@ -1,8 +1,8 @@
-"""Decoder embeddings that start from the quantizer's codebooks, as in the paper (arXiv:2412.08604).
+"""Embeddings of codes that start from the quantizer's codebooks, as the paper's decoder does (arXiv:2412.08604).
 
-Codes that stand for similar items then start out similar. Centroids are turned to the decoder's width by a rotation
-that keeps their distances, and scaled to the variance T5 starts with; the tie-breaking level, which has no centroids,
-gets sinusoids.
+Codes that stand for similar items then start out similar. Centroids are turned to the embedding's width by a rotation
+that keeps their distances, and scaled to the variance T5 starts with or to that of a trained encoder's words; the
+tie-breaking level, which has no centroids, gets sinusoids.
 """
 
 from __future__ import annotations
@@ -17,7 +17,11 @@ __all__ = ["init_from_codebooks"]
 
 @torch.no_grad()
 def init_from_codebooks(
-    embedding: nn.Embedding, codebooks: Sequence[Tensor] | Tensor, codebook_sizes: Sequence[int], first: int = 1
+    embedding: nn.Embedding,
+    codebooks: Sequence[Tensor] | Tensor,
+    codebook_sizes: Sequence[int],
+    first: int = 1,
+    like: Tensor | None = None,
 ) -> None:
     """Overwrite the embeddings of codes.
 
@@ -26,11 +30,14 @@ def init_from_codebooks(
         codebooks: centroids of the quantizer's levels, each (K, C); further levels of the catalogue get sinusoids.
         codebook_sizes: codes per level of the catalogue, the tie-breaking level included.
         first: row of the first level's code 0.
+        like: embeddings whose mean and standard deviation the codes take, such as those of a trained encoder's words;
+            default: zero and one. Shape: (words, width).
 
     Raises:
         ValueError: if a codebook has more centroids than its level has codes.
     """
     width, start = embedding.weight.shape[1], first
+    centre, spread = (0.0, 1.0) if like is None else (like.float().mean(0), like.float().std())
     for level, size in enumerate(codebook_sizes):
         if level < len(codebooks):
             book = torch.as_tensor(codebooks[level]).float()
@@ -40,7 +47,7 @@ def init_from_codebooks(
         else:
             values = _sinusoids(size, width)
         rows = slice(start, start + len(values))
-        embedding.weight[rows] = values.to(embedding.weight)
+        embedding.weight[rows] = (centre + spread * values.to(embedding.weight.device)).to(embedding.weight)
         start += size
 
 

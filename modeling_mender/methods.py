@@ -117,11 +117,15 @@ def build_method(
     model = MenderForGenerativeRetrieval.from_encoder(text_encoder, catalogue, decoder=dict(preset.decoder))
     if preset.codebook_embeddings:
         init_from_codebooks(model.decoder.embed_tokens, codebooks, catalogue.codebook_sizes)
+    new: list[int] = []
+    if codes:
+        first = first_code_token(tokenizer, catalogue.codebook_sizes)
+        new = list(range(first, first + sum(catalogue.codebook_sizes)))
+        if preset.codebook_embeddings:
+            words = text_encoder.get_input_embeddings()
+            like = words.weight[:first] if preset.encoder == "pretrained" else None
+            init_from_codebooks(words, codebooks, catalogue.codebook_sizes, first, like)
     if preset.encoder_training == "lora":
-        new = []
-        if codes:
-            first = first_code_token(tokenizer, catalogue.codebook_sizes)
-            new = list(range(first, first + sum(catalogue.codebook_sizes)))
         model = add_lora(model, new_tokens=new, **preset.lora)
     return Method(preset, model, processor)
 
