@@ -57,7 +57,8 @@ class Preset:
         vocabulary: words of the tokenizer that an encoder from scratch gets; 0 for codes alone.
         encoder_shape: fields of `T5Config` for an encoder from scratch, of `SasRecConfig` for SASRec.
         decoder: fields of `T5Config` in which the decoder differs from the paper's.
-        codebook_embeddings: whether the decoder's embeddings start from the quantizer's codebooks, as in the paper.
+        codebook_embeddings: whether embeddings of codes start from the quantizer's codebooks: the decoder's, as in the
+            paper, and those of an encoder that reads codes.
         lora: rank, alpha and dropout of the adapters.
         max_length: tokens of an input.
         max_history: items of the history that are read.

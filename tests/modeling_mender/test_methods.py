@@ -9,6 +9,7 @@ from doubles import WORDS, encoder_folder, random_catalogue, shop_examples, shop
 from transformers import AutoModel, AutoProcessor
 
 from modeling_mender import build_method, fit_without_gradient, load_preset, make_trainer, preset_names
+from modeling_mender.code_tokens import first_code_token
 from modeling_mender.presets import CONDITIONING
 from modeling_mender.ranking import rank_examples, request_speed
 
@@ -138,15 +139,40 @@ def test_text_retrieval_listens_and_weighs(folder, examples):
     torch.testing.assert_close(*scores)
 
 
-def test_decoder_starts_from_the_codebooks(folder):
-    method = build("mender-fid", folder)
-    weights = method.model.decoder.embed_tokens.weight
+def codes_in_encoder(method):
+    """Embeddings of words and of codes."""
+    weights = method.plain_model().encoder.get_input_embeddings().weight
+    return weights.tensor_split([first_code_token(method.processor.tokenizer, [3, 3, 3])])
+
+
+def assert_from_codebooks(codes):
     centred = CODEBOOKS - CODEBOOKS.mean(1, keepdim=True)
     for level in range(2):
-        own = weights[1 + 3 * level : 4 + 3 * level]
-        ratio = torch.pdist(own) / torch.pdist(centred[level])
+        ratio = torch.pdist(codes[3 * level : 3 * level + 3]) / torch.pdist(centred[level])
         torch.testing.assert_close(ratio, ratio[:1].expand_as(ratio), rtol=1e-4, atol=1e-4)
-        assert abs(own.std().item() - 1) < 0.3
+
+
+def test_decoder_starts_from_the_codebooks(folder):
+    codes = build("mender-fid", folder).model.decoder.embed_tokens.weight[1:]
+    assert_from_codebooks(codes)
+    assert abs(codes[:6].std().item() - 1) < 0.3
+
+
+@pytest.mark.parametrize("name", ["tiger", "vocabext-rnd", "vocabext-lm", "lc-rec"])
+def test_encoders_of_codes_start_from_the_codebooks(name, folder):
+    words, codes = codes_in_encoder(build(name, folder))
+    assert_from_codebooks(codes)
+    if name in ("tiger", "vocabext-rnd"):
+        assert abs(codes[:6].std().item() - 1) < 0.3
+    else:  # like the words that the encoder was trained with
+        torch.testing.assert_close(codes[:6].mean(0), words.mean(0), rtol=1e-4, atol=1e-4)
+        assert 0.7 < (codes[:6] - words.mean(0)).std() / words.std() < 1.3
+
+
+@pytest.mark.parametrize("name", ["tiger", "lc-rec"])
+def test_without_codebooks_no_two_codes_start_alike(name, folder):
+    _, codes = codes_in_encoder(build(name, folder, codebook_embeddings=False))
+    assert torch.pdist(codes).min() > 0.2 * torch.pdist(codes).mean()
 
 
 @pytest.mark.parametrize(
