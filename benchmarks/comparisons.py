@@ -3,14 +3,15 @@
     python benchmarks/comparisons.py corner_shop
     python benchmarks/comparisons.py steam --data path/to/data --only tiger --only sasrec
     python benchmarks/comparisons.py steam --data path/to/data --again tiger
-    python benchmarks/comparisons.py steam --tables-only
+    python benchmarks/comparisons.py steam --tables-only --partial
 
 comparisons.yaml says what belongs to a comparison. Each run is one `mender train` with one thread, several at a time,
-and leaves five_axes.json and ranks.parquet under benchmarks/results/runs: a run that is there is not made again, so a
-comparison may be made over several days, and a killed one goes on where its last checkpoint was. Tables are made of
-the runs that are there; those that are missing are named.
+and leaves five_axes.json and ranks.parquet under benchmarks/results/runs. A run that is there with the settings of
+today is not made again, so a comparison may be made over several days; a killed one goes on where its last checkpoint
+was. A table is written once all of its runs are there, or with --partial.
 
-The kept ranks hold no identifier of the data: users and items are hashed, which is all that pairing examples needs.
+Users and items are hashed in what is kept: pairing examples needs no more. Their identifiers are public, so this keeps
+the data out, and hides nobody.
 """
 
 from __future__ import annotations
@@ -23,25 +24,30 @@ import shlex
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
 import polars as pl
 import typer
 import yaml
+from filelock import FileLock, Timeout
 
 from mender.comparison import compare, draw_stars, print_comparison, save_comparison
 from mender.errors import UserError, user_errors
 from mender.evaluation import read_json
 from mender.terminal import run_script
+from mender.training import choose_preset
 from modeling_mender.checkpoints import last_checkpoint
 
 HERE = Path(__file__).parent
 RUNS, WHOLE = HERE / "results" / "runs", "whole"
+LAST_WRITTEN = "ranks.parquet"  # of what `mender train` and `mender evaluate` leave
 
 
 @dataclass(frozen=True)
@@ -52,16 +58,20 @@ class Run:
         data_set: key in comparisons.yaml.
         method: name in the tables.
         seed: of every draw.
-        source: words of `mender train` and `mender evaluate` that name the data.
-        words: further ones of its `mender train`, without --seed and --output.
+        words: of its `mender train` that name and change the preset.
+        limits: further ones.
+        source: words of `mender train` and `mender evaluate` that name the data, without its folder.
+        data: that folder; `None` where the source is embedded.
         whole: whether to evaluate on every test example as well.
     """
 
     data_set: str
     method: str
     seed: int
-    source: tuple[str, ...]
     words: tuple[str, ...]
+    limits: tuple[str, ...]
+    source: tuple[str, ...]
+    data: Path | None
     whole: bool
 
     @property
@@ -75,26 +85,45 @@ class Run:
         return RUNS / self.data_set / self.name
 
     @property
+    def where(self) -> list[str]:
+        """Words that name the data and its folder."""
+        return [*self.source, *([] if self.data is None else ["--data", str(self.data)])]
+
+    @cached_property
+    def plan(self) -> dict[str, Any]:
+        """All that the run depends on but the code: it is made again when this changes."""
+        pairs = list(zip(self.words[::2], self.words[1::2], strict=True))
+        options = dict(pairs)
+        changes = [value for option, value in pairs if option == "--set"]
+        training = [value for option, value in pairs if option == "--train"]
+        preset = choose_preset(options["--preset"], options.get("--conditioning", "both"), changes, training)
+        words = [*self.words, *self.limits, *self.source, "--seed", str(self.seed)]
+        return json.loads(json.dumps({"words": words, "preset": asdict(preset)}))
+
+    @property
     def is_there(self) -> bool:
-        """Whether everything that it leaves has been kept."""
-        folders = [self.kept, self.kept / WHOLE] if self.whole else [self.kept]
-        return all((folder / "five_axes.json").exists() for folder in folders)
+        """Whether everything that it leaves has been kept, of a run with today's settings."""
+        records = [_read(folder / "five_axes.json") for folder in ([self.kept, self.kept / WHOLE][: 1 + self.whole])]
+        return all(record.get("plan") == self.plan for record in records)
 
 
 def main(
-    name: Annotated[str, typer.Argument(help="A key of comparisons.yaml: steam, musical_instruments, corner_shop.")],
+    name: Annotated[str, typer.Argument(help="A key of comparisons.yaml.")],
     data: Annotated[Path | None, typer.Option(help="Folder that holds the folders of raw files.")] = None,
     only: Annotated[list[str] | None, typer.Option(help="A method; may be given several times.")] = None,
     again: Annotated[list[str] | None, typer.Option(help="A method to train afresh, even if it is there.")] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Seeds of each method at most.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 2,
-    tables_only: Annotated[bool, typer.Option(help="Train nothing.")] = False,
+    tables_only: Annotated[bool, typer.Option("--tables-only", help="Train nothing.")] = False,
+    partial: Annotated[bool, typer.Option("--partial", help="Write tables although runs are missing.")] = False,
     output: Annotated[Path, typer.Option(help="Folder for models and checkpoints.")] = Path("outputs/comparisons"),
 ) -> None:
     """Train, keep, compare."""
     everything = yaml.safe_load((HERE / "comparisons.yaml").read_text("utf-8"))
     if name not in everything:
         raise UserError(f"{name!r} is none of the comparisons {', '.join(everything)}")
+    if tables_only and again:
+        raise UserError("--tables-only trains nothing and --again asks for training; leave one of them out")
     entry, afresh = everything[name], set(again or [])
     asked = {*(only or []), *afresh} or set(entry["runs"])
     if asked - set(entry["runs"]):
@@ -104,30 +133,29 @@ def main(
     wanted = [] if tables_only else [run for run in chosen if run.method in afresh or not run.is_there]
     if wanted and "files" in entry and not (data is not None and (data / entry["files"]).is_dir()):
         raise UserError(f"pass --data with the folder that holds {entry['files']}/" + (f", not {data}" if data else ""))
-    for run in wanted:
-        if run.method in afresh:
-            shutil.rmtree(output / name / run.name, ignore_errors=True)
+    for folder in (folder for run in wanted if run.method in afresh for folder in (run.kept, output / name / run.name)):
+        if folder.exists():  # what was kept is in git
+            shutil.rmtree(folder)
     failed = make_all(wanted, output / name, workers)
-    missing = [run.name for run in runs if not run.is_there]
-    if missing:
-        print(f"Not in the tables, because not there: {', '.join(missing)}")
-    for table, settings in entry["tables"].items():
-        write_table(table, settings, entry, [run for run in runs if run.is_there])
     if failed:
-        raise UserError(f"failed: {', '.join(failed)}; their logs are under {output / name}")
+        print(f"Failed: {', '.join(failed)}; their logs are under {output / name}", file=sys.stderr)
+    for table, settings in entry["tables"].items():
+        write_table(table, settings, entry, runs, partial)
+    if failed:
+        raise UserError(f"{len(failed)} of {len(wanted)} runs failed; the same command tries them again")
 
 
 def planned(name: str, entry: dict[str, Any], data: Path | None) -> list[Run]:
     """All runs of a comparison, in the order of the file."""
-    files = ["--data", str((data or Path("path/to")) / entry["files"])] if "files" in entry else []
-    source = ("--source", entry["source"], *files, *entry.get("shape", []))
     return [
         Run(
             data_set=name,
             method=method,
             seed=seed,
-            source=source,
-            words=("--preset", own.get("preset", method), *own.get("words", []), *entry.get("limits", [])),
+            words=("--preset", own.get("preset", method), *own.get("words", [])),
+            limits=tuple(entry.get("limits", [])),
+            source=("--source", entry["source"], *entry.get("shape", [])),
+            data=(data or Path("path/to")) / entry["files"] if "files" in entry else None,
             whole=own.get("whole", False),
         )
         for method, own in entry["runs"].items()
@@ -137,36 +165,58 @@ def planned(name: str, entry: dict[str, Any], data: Path | None) -> list[Run]:
 
 def make_all(runs: list[Run], output: Path, workers: int) -> list[str]:
     """Make runs, some at a time; returns the names of those that failed."""
+    stopping = threading.Event()
     with ThreadPoolExecutor(workers) as pool:
-        done = [pool.submit(make, run, output) for run in runs]
+        done = [pool.submit(make, run, output, stopping) for run in runs]
         try:
             return [run.name for run, fine in zip(runs, done, strict=True) if not fine.result()]
         except KeyboardInterrupt:  # the running ones have got it as well; the others must not begin
+            stopping.set()
             pool.shutdown(cancel_futures=True)
             raise
 
 
-def make(run: Run, output: Path) -> bool:
+def make(run: Run, output: Path, stopping: threading.Event) -> bool:
     """Train and evaluate one run and keep its figures; whether that went well."""
-    folder = output / run.name
     started = time.monotonic()
-    folder.mkdir(parents=True, exist_ok=True)
+    output.mkdir(parents=True, exist_ok=True)
     print(f"{time.strftime('%H:%M')} {run.name}: begins", flush=True)
-    words = [*run.words, *run.source, "--seed", str(run.seed), "--output", str(folder)]
-    resume = ["--resume"] if _has_checkpoint(folder / "checkpoints") else []
-    fine = _call(["train", *words, *resume], folder / "log.txt")
-    if fine:
-        keep(run, folder, run.kept)
-    if fine and run.whole:
-        asked = ["evaluate", str(folder / "model"), *run.source, "--output", str(folder / WHOLE)]
-        fine = _call(asked, folder / "log.txt")
-        if fine:
-            keep(run, folder / WHOLE, run.kept / WHOLE)
-    if fine:
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    try:
+        with FileLock(output / f"{run.name}.lock", timeout=0):
+            fine = _make(run, output / run.name, stopping)
+        outcome = "done" if fine else "failed"
+    except Timeout:
+        fine, outcome = False, "is being made by another process"
+    except (OSError, ValueError, pl.exceptions.PolarsError) as error:
+        fine, outcome = False, f"failed ({error})"
     minutes = (time.monotonic() - started) / 60
-    print(f"{time.strftime('%H:%M')} {run.name}: {'done' if fine else 'failed'} after {minutes:.1f} min", flush=True)
+    print(f"{time.strftime('%H:%M')} {run.name}: {outcome} after {minutes:.1f} min", flush=True)
     return fine
+
+
+def _make(run: Run, folder: Path, stopping: threading.Event) -> bool:
+    if _read(folder / "plan.json") != run.plan:  # a checkpoint of other settings must not be gone on with
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir()
+        _replace(folder / "plan.json", lambda path: path.write_text(json.dumps(run.plan), "utf-8"))
+    log = folder / "log.txt"
+    if not (folder / LAST_WRITTEN).exists():
+        words = [*run.words, *run.limits, *run.where, "--seed", str(run.seed), "--output", str(folder)]
+        resume = ["--resume"] if _has_checkpoint(folder / "checkpoints") else []
+        if not _call(["train", *words, *resume], log):
+            return False
+    keep(run, folder, run.kept)
+    if run.whole and not stopping.is_set():
+        whole = folder / WHOLE
+        if not (whole / LAST_WRITTEN).exists() and not _call(
+            ["evaluate", str(folder / "model"), *run.where, "--output", str(whole)], log
+        ):
+            return False
+        keep(run, whole, run.kept / WHOLE)
+    if (folder / "checkpoints").exists():
+        shutil.rmtree(folder / "checkpoints")
+    return not stopping.is_set()
 
 
 def _has_checkpoint(folder: Path) -> bool:
@@ -177,48 +227,61 @@ def _has_checkpoint(folder: Path) -> bool:
 
 
 def _call(words: list[str], log: Path) -> bool:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TQDM_MININTERVAL": "30"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with log.open("a", encoding="utf-8") as stream:
         command = [sys.executable, "-m", "mender", *words]
         return subprocess.run(command, stdout=stream, stderr=stream, env=environment, check=False).returncode == 0
 
 
 def keep(run: Run, folder: Path, kept: Path) -> None:
-    """Copy a run's figures to where results are kept, without paths of this machine and identifiers of the data."""
+    """Copy a run's figures to where results are kept, without paths of this machine and identifiers of the data.
+
+    Args:
+        run: whose figures they are.
+        folder: what `mender train` or `mender evaluate` left.
+        kept: emptied first, so that nothing of an earlier run stays beside it.
+    """
     record = read_json(folder / "five_axes.json")
     settings = record["settings"]
     own, settings["method"] = settings["method"], run.method
     for name in ("command", "trained_by_command"):
         if name in settings:
+            settings["resumed"] = settings.get("resumed", False) or "--resume" in shlex.split(settings[name])
             settings[name] = public_command(settings[name])
     for score in record["scores"]:  # some are of the method "NAME, shuffled preferences"
         score["method"] = run.method + score["method"].removeprefix(own)
     ranks = pl.read_parquet(folder / "ranks.parquet")
     hidden = ranks.with_columns(_hashed(ranks[name]) for name in ("user_id", "target"))
-    kept.mkdir(parents=True, exist_ok=True)
+    if kept.exists():
+        shutil.rmtree(kept)
+    kept.mkdir(parents=True)
     _replace(kept / "ranks.parquet", lambda path: hidden.write_parquet(path, compression="zstd"))
-    _replace(kept / "five_axes.json", lambda path: path.write_text(json.dumps(record, indent=1) + "\n", "utf-8"))
+    text = json.dumps(record | {"plan": run.plan}, indent=1) + "\n"
+    _replace(kept / "five_axes.json", lambda path: path.write_text(text, "utf-8"))
 
 
 def public_command(command: str) -> str:
-    """A command line without where this machine keeps things.
-
-    >>> public_command("mender train --preset tiger --data /home/me/data/steam --seed 0 --output /tmp/x")
-    'mender train --preset tiger --data path/to/steam --seed 0'
-    """
-    words = shlex.split(command)
-    for option in ("--output", "--data"):
-        if option in words:
-            place = words.index(option)
-            words[place : place + 2] = (
-                [] if option == "--output" else ["--data", f"path/to/{Path(words[place + 1]).name}"]
-            )
-    return shlex.join(word for word in words if word != "--resume")
+    """A command line of `mender train` or `mender evaluate`, without where this machine keeps things."""
+    words = [word for word in shlex.split(command) if word != "--resume"]
+    if "--output" in words:
+        place = words.index("--output")
+        words[place : place + 2] = []
+    if "--data" in words:
+        place = words.index("--data") + 1
+        words[place] = f"path/to/{Path(words[place]).name}"
+    if "evaluate" in words:
+        words[words.index("evaluate") + 1] = "path/to/model"
+    return shlex.join(words)
 
 
 def _hashed(column: pl.Series) -> pl.Series:
     distinct = {value: hashlib.sha256(value.encode()).hexdigest()[:12] for value in column.unique()}
     return column.replace_strict(distinct, return_dtype=pl.String).alias(column.name)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A JSON file; empty where there is none."""
+    return read_json(path) if path.exists() else {}
 
 
 def _replace(path: Path, write: Callable[[Path], Any]) -> None:
@@ -227,31 +290,43 @@ def _replace(path: Path, write: Callable[[Path], Any]) -> None:
     unfinished.replace(path)
 
 
-def write_table(name: str, settings: dict[str, Any], entry: dict[str, Any], runs: list[Run]) -> None:
-    """Compare runs, print the table, and write table and star plot."""
+def write_table(name: str, settings: dict[str, Any], entry: dict[str, Any], runs: list[Run], partial: bool) -> None:
+    """Compare runs, print the table, and write table and star plot.
+
+    Args:
+        name: of its folder.
+        settings: see comparisons.yaml.
+        entry: the comparison it belongs to.
+        runs: all that the comparison has.
+        partial: whether to write it although runs are missing.
+    """
     plain = [method for method, own in entry["runs"].items() if not own.get("ablation")]
-    methods, seeds = settings.get("methods", plain), settings.get("seeds")
-    whole = settings.get("whole", False)
-    chosen = {
-        run.kept / WHOLE if whole else run.kept: None
+    methods, seeds, whole = settings.get("methods", plain), settings.get("seeds"), settings.get("whole", False)
+    own = [
+        run
         for method in methods
         for run in runs
         if run.method == method and (run.whole or not whole) and (seeds is None or run.seed in seeds)
-    }
-    if len(chosen) < 2:
-        print(f"{name}: fewer than two runs are there; no table")
+    ]
+    there = [run for run in own if run.is_there]
+    missing = [run.name for run in own if run not in there]
+    if missing:
+        print(f"{name} lacks {', '.join(missing)}")
+    if (missing and not partial) or len({run.method for run in there}) < 2 or there[0].method != methods[0]:
+        print(f"{name}: not written" + ("" if partial else " (--partial writes it of what is there)"))
         return
+    folders = [run.kept / WHOLE if whole else run.kept for run in there]
     with user_errors():
         comparison = compare(
-            {folder: read_json(folder / "five_axes.json") for folder in chosen},
+            {folder: read_json(folder / "five_axes.json") for folder in folders},
             metric=settings.get("metric", "recall@10"),
         )
     print_comparison(comparison)
-    folder = HERE / "results" / name
-    folder.mkdir(parents=True, exist_ok=True)
-    draw_stars(comparison, folder / "stars.png")
-    save_comparison(comparison, folder)
-    print(f"Saved under {folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder}/")
+    target = HERE / "results" / name
+    target.mkdir(parents=True, exist_ok=True)
+    draw_stars(comparison, target / "stars.png")
+    save_comparison(comparison, target)
+    print(f"Saved under benchmarks/results/{name}/")
 
 
 if __name__ == "__main__":

@@ -227,13 +227,19 @@ def provenance(seed: int) -> dict[str, Any]:
     checkout = Path(__file__).parents[1]
     commit = f"mender {__version__}"
     if (checkout / ".git").exists() and shutil.which("git"):
-        asked = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=checkout)
-        commit = asked.stdout.strip() or commit
+        commit = _git(checkout, "describe", "--always") or commit
+        # Results say nothing about the code that made them.
+        changed = _git(checkout, "status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results")
+        commit += "-dirty" if changed else ""
     script = Path(sys.argv[0])
     # The command `mender` is a file of that name; `python -m mender` runs the package's __main__.py.
     is_command = script.stem == "mender" or script.parent.name == "mender"
     program = ["mender"] if is_command else ["python", f"{script.parent.name}/{script.name}"]
     return {"command": shlex.join([*program, *sys.argv[1:]]), "commit": commit, "seed": seed}
+
+
+def _git(checkout: Path, *words: str) -> str:
+    return subprocess.run(["git", *words], capture_output=True, text=True, cwd=checkout).stdout.strip()
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def add_code_tokens(tokenizer: Any, codebook_sizes: Sequence[int], encoder: PreT
     Args:
         tokenizer: extended in place.
         codebook_sizes: codes per level.
-        encoder: resized to the tokenizer; new embeddings start as its own class starts them, each code with another.
+        encoder: resized to the tokenizer; new rows start as its own class starts them, spare ones are used as they are.
 
     Raises:
         ValueError: if the tokenizer has some of these tokens already.
@@ -40,8 +40,8 @@ def add_code_tokens(tokenizer: Any, codebook_sizes: Sequence[int], encoder: PreT
     if added != len(names):
         raise ValueError(f"the tokenizer has {len(names) - added} of the {len(names)} code tokens already")
     if encoder is not None:
-        # Resized around the mean of the old ones, as transformers does unless told so, all codes would start as the same
-        # vector to the last digit, and a model from scratch takes many epochs to tell them apart.
+        # transformers would draw the new rows from a spread of at most some 3e-5 of the old ones', around their mean:
+        # all codes would start as the same vector, and a model from scratch takes many epochs to tell them apart.
         encoder.resize_token_embeddings(len(tokenizer), mean_resizing=False)
 
 

@@ -30,14 +30,17 @@ def init_from_codebooks(
         codebooks: centroids of the quantizer's levels, each (K, C); further levels of the catalogue get sinusoids.
         codebook_sizes: codes per level of the catalogue, the tie-breaking level included.
         first: row of the first level's code 0.
-        like: embeddings whose mean and standard deviation the codes take, such as those of a trained encoder's words;
-            default: zero and one. Shape: (words, width).
+        like: embeddings that the codes shall resemble, such as a trained encoder's words: codes start around their mean,
+            with their spread around it. Default: around zero, with spread one. Shape: (words, width).
 
     Raises:
         ValueError: if a codebook has more centroids than its level has codes.
     """
     width, start = embedding.weight.shape[1], first
-    centre, spread = (0.0, 1.0) if like is None else (like.float().mean(0), like.float().std())
+    centre, spread = 0.0, 1.0
+    if like is not None:
+        centre = like.float().mean(0)
+        spread = (like.float() - centre).std()
     for level, size in enumerate(codebook_sizes):
         if level < len(codebooks):
             book = torch.as_tensor(codebooks[level]).float()
