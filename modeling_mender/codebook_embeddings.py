@@ -30,7 +30,7 @@ def init_from_codebooks(
         codebooks: centroids of the quantizer's levels, each (K, C); further levels of the catalogue get sinusoids.
         codebook_sizes: codes per level of the catalogue, the tie-breaking level included.
         first: row of the first level's code 0.
-        like: embeddings that the codes shall resemble, such as a trained encoder's words: codes start around their mean,
+        like: embeddings for codes to resemble, such as a trained encoder's words: codes start around their mean,
             with their spread around it. Default: around zero, with spread one. Shape: (words, width).
 
     Raises:
