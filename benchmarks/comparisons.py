@@ -103,8 +103,8 @@ class Run:
     @property
     def is_there(self) -> bool:
         """Whether everything that it leaves has been kept, of a run with today's settings."""
-        records = [_read(folder / "five_axes.json") for folder in ([self.kept, self.kept / WHOLE][: 1 + self.whole])]
-        return all(record.get("plan") == self.plan for record in records)
+        folders = [self.kept, self.kept / WHOLE] if self.whole else [self.kept]
+        return all(_read(folder / "five_axes.json").get("plan") == self.plan for folder in folders)
 
 
 def main(
