@@ -22,6 +22,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -47,6 +48,7 @@ from modeling_mender.checkpoints import last_checkpoint
 
 HERE = Path(__file__).parent
 RUNS, WHOLE = HERE / "results" / "runs", "whole"
+RUNNING: set[subprocess.Popen] = set()
 LAST_WRITTEN = "ranks.parquet"  # of what `mender train` and `mender evaluate` leave
 
 
@@ -166,13 +168,16 @@ def planned(name: str, entry: dict[str, Any], data: Path | None) -> list[Run]:
 def make_all(runs: list[Run], output: Path, workers: int) -> list[str]:
     """Make runs, some at a time; returns the names of those that failed."""
     stopping = threading.Event()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with ThreadPoolExecutor(workers) as pool:
         done = [pool.submit(make, run, output, stopping) for run in runs]
         try:
             return [run.name for run, fine in zip(runs, done, strict=True) if not fine.result()]
-        except KeyboardInterrupt:  # the running ones have got it as well; the others must not begin
+        except KeyboardInterrupt:  # a terminal tells the running ones as well, `kill` does not
             stopping.set()
-            pool.shutdown(cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)  # first, or the next one begins
+            for process in list(RUNNING):
+                process.terminate()
             raise
 
 
@@ -230,7 +235,12 @@ def _call(words: list[str], log: Path) -> bool:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with log.open("a", encoding="utf-8") as stream:
         command = [sys.executable, "-m", "mender", *words]
-        return subprocess.run(command, stdout=stream, stderr=stream, env=environment, check=False).returncode == 0
+        with subprocess.Popen(command, stdout=stream, stderr=stream, env=environment) as process:
+            RUNNING.add(process)
+            try:
+                return process.wait() == 0
+            finally:
+                RUNNING.discard(process)
 
 
 def keep(run: Run, folder: Path, kept: Path) -> None:

@@ -22,6 +22,7 @@ import typer
 from mender import options
 from mender.data import encoder_path, load_benchmark_data
 from mender.errors import user_errors
+from mender.evaluation import provenance
 from mender.processes import joined_processes
 from mender.terminal import run_script
 from mender.training import choose_preset, fit, new_method, save_and_measure
@@ -38,6 +39,7 @@ def main(
     eval_limit: options.EvalLimit = None,
 ) -> None:
     """The five steps."""
+    origin = provenance(seed)
     with user_errors():
         chosen = choose_preset(preset, training=train or [])
         encoder = encoder_path(None)
@@ -59,7 +61,7 @@ def main(
         chosen.name,
         training=training,
         seconds=time.perf_counter() - started,
-        seed=seed,
+        origin=origin,
         limit=eval_limit,
     )
     print(f"Saved under {output}/: model/, five_axes.png, five_axes.json, ranks.parquet")

@@ -67,6 +67,7 @@ def main(
     eval_limit: options.EvalLimit = None,
 ) -> None:
     """The six steps."""
+    origin = provenance(seed)
     transformers.set_seed(seed)
     torch.set_num_threads(1)
     base, processor = load_saved(model)
@@ -124,7 +125,7 @@ def main(
     # 6. Measured, and beside it what it was before.
     after, ranks = score_model(merged, processor, benchmark, name, eval_limit, seed=0)
     run = {
-        **provenance(seed),
+        **origin,
         "source": benchmark.source,
         "method": name,
         "parameters": total,

@@ -155,9 +155,10 @@ def evaluate_saved(
     Returns:
         What five_axes.json holds.
     """
+    origin = provenance(seed=0)
     scores, ranks = score_model(model, processor, data, name, limit, 0, exclude_seen, split)
     run = {
-        **provenance(seed=0),
+        **origin,
         **(run or {}),
         "source": data.source,
         "method": name,

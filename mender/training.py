@@ -16,7 +16,7 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from mender.cards import write_run_card
 from mender.data import BenchmarkData, item_codes
-from mender.evaluation import measure_requests, provenance, score_model, write_results
+from mender.evaluation import measure_requests, score_model, write_results
 from modeling_mender import (
     MenderTrainingArguments,
     Method,
@@ -153,7 +153,7 @@ def save_and_measure(
     *,
     training: dict[str, Any],
     seconds: float,
-    seed: int,
+    origin: Mapping[str, Any],
     limit: int | None = None,
 ) -> dict[str, Any]:
     """Save the best model of a run, measure it on all axes, write the results beside it and into its card.
@@ -165,7 +165,7 @@ def save_and_measure(
         name: of the method, in tables.
         training: what `fit` returned.
         seconds: that training took.
-        seed: of the run.
+        origin: of the run, see `provenance`: asked for before training, since a checkout may change meanwhile.
         limit: test examples (or pairs) per axis at most; `None` takes all.
 
     Returns:
@@ -178,7 +178,7 @@ def save_and_measure(
     save_showcase(output / "model", data.items, data.examples.get("last", data.examples["oracle"])["test"])
     scores, ranks = score_model(model, method.processor, data, name, limit, seed=0)
     run = {
-        **provenance(seed),
+        **origin,
         "source": data.source,
         "method": name,
         **parameters,
@@ -187,7 +187,7 @@ def save_and_measure(
         **measure_requests(model, method.processor, data),
         "preset": asdict(method.preset),
     }
-    title = f"{name} on {data.source}: {len(data.items):,} items, seed {seed}"
+    title = f"{name} on {data.source}: {len(data.items):,} items, seed {origin['seed']}"
     record = write_results(output, scores, ranks, run, title)
     write_run_card(output / "model", model, method.processor, data, record)
     return record

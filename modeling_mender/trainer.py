@@ -217,25 +217,40 @@ class MenderTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor | tuple[Tensor, Any]:
-        """The model's own loss; that of `training_loss` for unwanted items, masked text and smoothed labels."""
+        """The model's own loss; that of `training_loss` for unwanted items, masked text and smoothed labels.
+
+        A `compute_loss_func` takes the place of all, as for every Trainer. The model sees the labels all the same: its
+        decoder reads them.
+
+        Raises:
+            ValueError: if a batch has unwanted items or masked text, of which a `compute_loss_func` is told nothing.
+        """
         inputs = dict(inputs)
         negative, text_labels = inputs.pop("negative", None), inputs.pop("text_labels", None)
-        smoothing = self.args.label_smoothing_factor
-        if negative is None and text_labels is None and not smoothing:
+        smoothing, own = self.args.label_smoothing_factor, self.compute_loss_func
+        if own is not None and not (negative is None and text_labels is None):
+            raise ValueError(
+                "compute_loss_func is given outputs and labels alone, and this batch has unwanted items or masked text;"
+                " train on examples without them (negatives: none, no alignment), or without compute_loss_func"
+            )
+        if own is None and negative is None and text_labels is None and not smoothing:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         outputs = model(**inputs)
         labels = inputs["labels"]
-        if negative is None:
-            negative = torch.zeros(len(labels), dtype=torch.bool, device=labels.device)
-        loss = code_loss(
-            outputs.logits,
-            labels,
-            negative,
-            form=self.args.negative_loss,
-            weight=self.args.negative_weight,
-            label_smoothing=smoothing,
-            num_items_in_batch=num_items_in_batch,
-        )
+        if own is not None:
+            loss = own(outputs, labels, num_items_in_batch=num_items_in_batch)
+        else:
+            if negative is None:
+                negative = torch.zeros(len(labels), dtype=torch.bool, device=labels.device)
+            loss = code_loss(
+                outputs.logits,
+                labels,
+                negative,
+                form=self.args.negative_loss,
+                weight=self.args.negative_weight,
+                label_smoothing=smoothing,
+                num_items_in_batch=num_items_in_batch,
+            )
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             # Divided by the labels of all processes, and gradients are averaged over the processes once more.
             loss = loss * self.accelerator.num_processes

@@ -62,11 +62,13 @@ def train(
     import torch
 
     from mender.data import benchmark_name, encoder_path, load_benchmark_data
+    from mender.evaluation import provenance
     from mender.processes import joined_processes
     from mender.training import check_report_to, choose_preset, fit, new_method, save_and_measure
     from modeling_mender.checkpoints import last_checkpoint
 
     with results(as_json) as show:
+        origin = provenance(seed)
         with user_errors():
             chosen = choose_preset(preset, conditioning, changes or [], arguments or [])
             check_report_to(report_to or [])
@@ -96,7 +98,7 @@ def train(
             return
         seconds = time.perf_counter() - started
         record = save_and_measure(
-            method, benchmark, output, name, training=training, seconds=seconds, seed=seed, limit=eval_limit
+            method, benchmark, output, name, training=training, seconds=seconds, origin=origin, limit=eval_limit
         )
         show({"output": str(output), **record})
         print(f"Saved under {output}/: model/, five_axes.png, five_axes.json, ranks.parquet")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import signal
 import sys
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -198,6 +201,33 @@ def test_failures_are_named_and_do_not_stop_the_others(comparisons, calls, tmp_p
     with pytest.raises(UserError, match="2 of 2 runs failed"):
         comparisons.main("steam", tmp_path, only=["tiger"], output=tmp_path / "out")
     assert len(calls) == 2 and "Failed: tiger-seed0, tiger-seed1" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends a signal")
+def test_a_stop_leaves_no_training_behind(comparisons, plan, tmp_path, monkeypatch):
+    def stop_once_it_runs():
+        while not comparisons.RUNNING:
+            time.sleep(0.01)
+        children.update(comparisons.RUNNING)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    children = set()
+    script = tmp_path / "training"
+    script.write_text("#!/bin/sh\nexec sleep 60\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(comparisons.sys, "executable", str(script))
+    runs = comparisons.planned("corner_shop", plan["corner_shop"], None)[:2]
+    before = signal.getsignal(signal.SIGTERM)
+    stopper = threading.Thread(target=stop_once_it_runs)
+    stopper.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            comparisons.make_all(runs, tmp_path / "outputs", workers=1)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        stopper.join()
+    assert [child.poll() for child in children] == [-signal.SIGTERM]
+    assert not any(run.is_there for run in runs)
 
 
 def test_the_plan_names_presets_and_real_settings(comparisons, plan):

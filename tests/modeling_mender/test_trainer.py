@@ -93,6 +93,21 @@ def test_labels_are_smoothed_in_training_alone(model, processor, features, tmp_p
     torch.testing.assert_close(subject.prediction_step(model, batch, True)[0], plain.detach())
 
 
+def test_a_loss_of_ones_own_takes_the_place_of_all(model, processor, features, tmp_path):
+    def doubled(outputs, labels, num_items_in_batch=None):
+        return 2 * torch.nn.functional.cross_entropy(outputs.logits.flatten(0, 1), labels.flatten())
+
+    plain, own = trainer(model, processor, tmp_path), trainer(model, processor, tmp_path, label_smoothing_factor=0.1)
+    own.compute_loss_func = doubled
+    batch = own.data_collator([features[row] for row in range(4)])
+    loss, outputs = own.compute_loss(model, batch, return_outputs=True)
+    torch.testing.assert_close(loss, 2 * plain.compute_loss(model, batch))
+    assert outputs.logits.shape[:2] == batch["labels"].shape
+    unwanted = batch | {"negative": torch.ones(4, dtype=torch.bool)}
+    with pytest.raises(ValueError, match="compute_loss_func is given outputs and labels alone"):
+        own.compute_loss(model, unwanted)
+
+
 def test_item_scores_have_no_codes_to_smooth(processor, tmp_path):
     scorer = SasRecForSequentialRecommendation(SasRecConfig(num_items=ITEMS, hidden_size=16))
     adapted = get_peft_model(scorer, LoraConfig(target_modules="all-linear"))
