@@ -29,10 +29,12 @@ CHOICES = {
     "negatives": ("none", *NEGATIVE_LOSSES),
 }
 MATCHING = ("oracle", "last")
+# Without a preference, the targets of the other axes are what the input says nothing about.
+DEAF = {"preference": "none", "axes": {"recommendation": 1.0}, "negatives": "none"}
 CONDITIONING = {
-    "none": {"history": "none", "preference": "none"},
+    "none": {"history": "none", **DEAF},
     "preference": {"history": "none"},
-    "history": {"preference": "none"},
+    "history": DEAF,
     "both": {},
     "all": {"axes": {"history_consolidation": 1.0}},
 }

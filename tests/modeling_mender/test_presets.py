@@ -49,6 +49,8 @@ def test_conditioning_changes_real_fields(mode):
     assert changed.history in ("states", "none") and changed.preference in ("text", "none")
     if mode == "all":
         assert changed.axes == {"history_consolidation": 1.0}
+    if changed.preference == "none":  # nothing in the input tells other axes' targets
+        assert changed.axes == {"recommendation": 1.0} and changed.negatives == "none"
 
 
 def test_changes_are_merged_into_mappings_but_replace_axes():
