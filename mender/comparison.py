@@ -17,6 +17,7 @@ import polars as pl
 from rich.console import Console
 from rich.table import Table
 
+from mender.metric import metric_module
 from mender.report import LABELS
 
 __all__ = ["METRICS", "Comparison", "compare", "draw_stars", "print_comparison", "save_comparison"]
@@ -97,8 +98,8 @@ def compare(
         metric: one of `METRICS`.
 
     Raises:
-        ValueError: if the metric is unknown, runs are of different benchmarks or examples, or the reference is not
-            among them.
+        ValueError: if the metric is unknown, runs are of different benchmarks or examples, the reference is not among
+            them, or runs of one name are no seeds of one method.
     """
     if metric not in METRICS:
         raise ValueError(f"--metric {metric!r} is none of {', '.join(METRICS)}")
@@ -115,6 +116,8 @@ def compare(
     reference = methods[0] if reference is None else reference
     if reference not in methods:
         raise ValueError(f"--reference {reference!r} is none of the methods {', '.join(methods)}")
+    for method in methods:
+        _check_seeds(method, {folder: own for folder, own in settings.items() if own["method"] == method})
     hits = {
         method: _mean_over_seeds(
             [_gains(folder, metric) for folder, own in settings.items() if own["method"] == method]
@@ -142,6 +145,26 @@ def compare(
         label += f", {condition}" if condition else ""
         comparison.cells[label] = _cells(rows.select(KEYS), hits, reference, resamples)
     return comparison
+
+
+def _check_seeds(method: str, runs: Mapping[Path, Mapping[str, Any]]) -> None:
+    """Checks that runs of one name differ in their seed, and in nothing else."""
+    seen: dict[Any, Path] = {}
+    first, preset = next(((folder, own["preset"]) for folder, own in runs.items() if "preset" in own), (None, {}))
+    for folder, own in runs.items():
+        seed = own.get("seed")
+        other = {name: value for name, value in own.get("preset", preset).items() if value != preset.get(name)}
+        if other:
+            reason = f"with different settings ({', '.join(sorted(other))})"
+        elif seed in seen:
+            first, reason = seen[seed], f"with seed {seed}"
+        else:
+            seen[seed] = folder
+            continue
+        raise ValueError(
+            f"{first} and {folder} are both called {method}, {reason}; leave one out, or give it another name with "
+            "`mender train --name` or `mender evaluate --name`"
+        )
 
 
 def _gains(folder: Path, metric: str) -> pl.DataFrame:
@@ -185,20 +208,25 @@ def _cells(keys: pl.DataFrame, hits: dict[str, pl.DataFrame], reference: str, re
             missing = joined.null_count()
             raise ValueError(f"{method} lacks {missing} of {reference}'s examples; use the same --eval-limit for both")
         values[method] = joined.to_numpy()
-    # One row of weights per resample, shared by all methods: that is what makes differences paired.
-    count = keys.height
-    generator = np.random.default_rng(0)
-    weights = generator.multinomial(count, np.full(count, 1 / count), size=resamples) / count
-    means = {method: weights @ value for method, value in values.items()}
-    cells = {}
-    for method, value in values.items():
-        low, high = np.quantile(means[method], [0.025, 0.975])
-        difference = None
-        if method != reference:
-            ends = np.quantile(means[method] - means[reference], [0.025, 0.975])
-            difference = (float(value.mean() - values[reference].mean()), float(ends[0]), float(ends[1]))
-        cells[method] = Cell(float(value.mean()), float(low), float(high), count, difference)
-    return cells
+    base = values[reference]
+    others = [method for method in values if method != reference]
+    metric = metric_module()
+    # Drawn together, values and differences of all methods: that is what makes differences paired.
+    low, high = metric.bootstrap_interval(
+        np.column_stack([*values.values(), *(values[method] - base for method in others)]),
+        units=keys["target"].to_numpy() if keys["axis"][0] in metric.CHOSEN_AXES else None,
+        n_resamples=resamples,
+    )
+    ends = dict(zip([*values, *((method, reference) for method in others)], zip(low, high, strict=True), strict=True))
+    return {
+        method: Cell(
+            float(value.mean()),
+            *map(float, ends[method]),
+            keys.height,
+            None if method == reference else (float((value - base).mean()), *map(float, ends[method, reference])),
+        )
+        for method, value in values.items()
+    }
 
 
 def _rows(comparison: Comparison) -> list[list[str]]:

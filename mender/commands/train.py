@@ -24,7 +24,10 @@ def train(
     encoder: options.Encoder = None,
     seed: options.Seed = 0,
     output: Annotated[
-        Path | None, typer.Option(help="Folder of the run.", show_default="outputs/SOURCE/PRESET-seedSEED")
+        Path | None, typer.Option(help="Folder of the run.", show_default="outputs/SOURCE/NAME-seedSEED")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Of the method, in tables.", show_default="that of the preset")
     ] = None,
     conditioning: Annotated[
         str, typer.Option(help="What the model may read: none, preference, history, both or all.")
@@ -72,8 +75,8 @@ def train(
         with user_errors():
             chosen = choose_preset(preset, conditioning, changes or [], arguments or [])
             check_report_to(report_to or [])
-            name = chosen.name if conditioning == "both" else f"{chosen.name}-{conditioning}"
-            output = output or Path("outputs") / benchmark_name(source, data) / f"{name}-seed{seed}"
+            name = name or (chosen.name if conditioning == "both" else f"{chosen.name}-{conditioning}")
+            output = output or Path("outputs") / benchmark_name(source, data) / f"{name.replace('/', '-')}-seed{seed}"
             if resume:
                 last_checkpoint(output / "checkpoints")
             encoder = encoder_path(encoder)

@@ -37,6 +37,8 @@ AXES = (
     "sentiment_following_with_history",
 )
 PAIRED_AXES = ("sentiment_following", "sentiment_following_with_history")
+# Their targets are chosen by the benchmark, some of them again and again with the same text: no independent examples.
+CHOSEN_AXES = ("fine_grained_steering", "coarse_grained_steering", *PAIRED_AXES)
 SENTIMENTS = ("positive", "negative")
 
 _DESCRIPTION = """\
@@ -59,7 +61,8 @@ Args:
     seed: of the bootstrap, default 0.
 Returns:
     A flat dict. Per axis "<axis>/n" and, for every k, "<axis>/recall@k", "<axis>/ndcg@k", "<axis>/mrr@k",
-    "<axis>/map@k", each with "<figure>/low" and "<figure>/high". On the sentiment axes, n counts pairs;
+    "<axis>/map@k", each with "<figure>/low" and "<figure>/high": of a bootstrap over examples, on the steering
+    and sentiment axes over all examples of a target at a time. On the sentiment axes, n counts pairs;
     those four figures are of the positive texts; "avoid@k" is the share of negative texts that keep the
     target out of the top k, and "m@k" the share of pairs that do both. Configuration "ranking" has no axes:
     "n", "recall@k", "recall@k/low", ...
@@ -160,16 +163,23 @@ def reciprocal_rank_at(ranks: np.ndarray, k: int) -> np.ndarray:
 
 
 def bootstrap_interval(
-    values: np.ndarray, *, confidence: float = 0.95, n_resamples: int = 1000, seed: int = 0
+    values: np.ndarray,
+    *,
+    units: np.ndarray | None = None,
+    confidence: float = 0.95,
+    n_resamples: int = 1000,
+    seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Percentile bootstrap intervals of the means of several figures over the same examples.
 
-    Examples are resampled with replacement, all figures of an example together. As few of them differ
-    (figures depend on a rank), the counts of the distinct ones are drawn instead of the examples: the same
-    distribution at a cost that does not grow with N, and a result that does not depend on their order.
+    Examples are resampled with replacement, all figures of an example together; where `units` are given, all
+    examples of a unit together. As few of them differ (figures depend on a rank), the counts of the distinct ones
+    are drawn instead of the examples: the same distribution at a cost that hardly grows with N, and a result that
+    does not depend on their order.
 
     Args:
         values: one row per example, one column per figure. Shape: (N, M).
+        units: what is drawn at a time, by label; default: each example alone. Shape: (N,).
         confidence: probability that the interval shall cover.
         n_resamples: number of resamples.
         seed: of the random numbers.
@@ -177,10 +187,20 @@ def bootstrap_interval(
     Returns:
         Lower and upper ends. Shapes: (M,), (M,).
     """
-    distinct, counts = np.unique(values, axis=0, return_counts=True)
-    draws = np.random.default_rng(seed).multinomial(len(values), counts / len(values), size=n_resamples)
+    sums = np.column_stack([values, np.ones(len(values))])
+    if units is not None:
+        names, unit = np.unique(units, return_inverse=True)
+        sums = np.stack([np.bincount(unit.reshape(-1), column, len(names)) for column in sums.T], axis=1)
+    distinct, counts = np.unique(sums, axis=0, return_counts=True)
+    generator, drawn = np.random.default_rng(seed), len(sums)
+    means = np.empty((n_resamples, values.shape[1]))
+    block = max(1, 2**22 // len(distinct))  # else the draws of a large benchmark fill the memory
+    for start in range(0, n_resamples, block):
+        size = min(block, n_resamples - start)
+        totals = generator.multinomial(drawn, counts / drawn, size=size) @ distinct
+        means[start : start + size] = totals[:, :-1] / totals[:, -1:]
     tail = (1 - confidence) / 2
-    low, high = np.quantile(draws @ distinct / len(values), [tail, 1 - tail], axis=0)
+    low, high = np.quantile(means, [tail, 1 - tail], axis=0)
     return low, high
 
 
@@ -309,6 +329,7 @@ class PreferenceDiscerning(evaluate.Metric):
             if axis in PAIRED_AXES:
                 pairs = pair_ranks(ranks[rows], target_of[rows], sentiment_of[rows], pair_of[rows])
                 figures = _pair_figures(*pairs, ks)
+                units = target_of[rows][np.unique(pair_of[rows], return_index=True)[1]]
             else:
                 stray = rows & ((pair_of != -1) | (sentiment_of == "negative"))
                 if stray.any():
@@ -318,7 +339,8 @@ class PreferenceDiscerning(evaluate.Metric):
                         f"'{sentiment_of[row]}'; only {', '.join(PAIRED_AXES)} have pairs: expected -1, 'positive'."
                     )
                 figures = _ranking_figures(ranks[rows], ks)
-            result |= _summary(figures, f"{axis}/", **resampling)
+                units = target_of[rows] if axis in CHOSEN_AXES else None
+            result |= _summary(figures, f"{axis}/", units=units, **resampling)
         return result
 
 
@@ -341,7 +363,13 @@ def _pair_figures(positive: np.ndarray, negative: np.ndarray, ks: tuple[int, ...
 
 
 def _summary(
-    figures: dict[str, np.ndarray], prefix: str, *, confidence: float, n_resamples: int, seed: int
+    figures: dict[str, np.ndarray],
+    prefix: str,
+    *,
+    confidence: float,
+    n_resamples: int,
+    seed: int,
+    units: np.ndarray | None = None,
 ) -> dict[str, float | int]:
     """Mean, lower and upper end of every figure under flat keys."""
     values = np.stack(list(figures.values()), axis=1)
@@ -349,7 +377,7 @@ def _summary(
     means = values.mean(axis=0)
     result |= {f"{prefix}{name}": float(mean) for name, mean in zip(figures, means, strict=True)}
     if n_resamples:
-        ends = bootstrap_interval(values, confidence=confidence, n_resamples=n_resamples, seed=seed)
+        ends = bootstrap_interval(values, units=units, confidence=confidence, n_resamples=n_resamples, seed=seed)
         for name, low, high in zip(figures, *ends, strict=True):
             result |= {f"{prefix}{name}/low": float(low), f"{prefix}{name}/high": float(high)}
     return result

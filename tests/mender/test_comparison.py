@@ -105,6 +105,30 @@ def test_what_cannot_be_compared_is_refused(tmp_path):
         compare(read(one, other))
 
 
+def test_runs_of_one_name_are_seeds_of_one_method(tmp_path):
+    runs = read(write_run(tmp_path / "a", "one", 0.3), write_run(tmp_path / "b", "one", 0.2))
+    with pytest.raises(ValueError, match=r"a and .*b are both called one, with seed 0; leave one out, or give it ano"):
+        compare(runs)
+    runs[tmp_path / "b"]["settings"]["seed"] = 1
+    assert compare(runs).costs["one"]["seeds"] == 2
+    runs[tmp_path / "b"]["settings"]["preset"] = {"name": "one", "patience": 5}
+    assert compare(runs).costs["one"]["seeds"] == 2  # of the other's settings nothing is known
+    runs[tmp_path / "a"]["settings"]["preset"] = {"name": "one", "patience": 3}
+    with pytest.raises(ValueError, match=r"both called one, with different settings \(patience\)"):
+        compare(runs)
+
+
+def test_examples_of_a_chosen_target_are_drawn_together(tmp_path):
+    runs = read(write_run(tmp_path / "a", "one", 0.3), write_run(tmp_path / "b", "two", 0.2))
+    steering = pl.col("axis").replace("recommendation", "fine_grained_steering")
+    for run in runs:
+        pl.read_parquet(run / "ranks.parquet").with_columns(steering).write_parquet(run / "ranks.parquet")
+    (cell,) = (cell for label, row in compare(runs).cells.items() if "steering" in label for cell in [row["two"]])
+    # All have one target: nothing is known of others.
+    assert (cell.low, cell.high) == pytest.approx((0.2, 0.2))
+    assert cell.difference == pytest.approx((-0.1, -0.1, -0.1))
+
+
 def test_gains_by_rank_are_ndcg(tmp_path):
     runs = read(write_run(tmp_path / "a", "one", 0.25))
     assert compare(runs, metric="ndcg@10").cells["recommendation (oracle)"]["one"].value == pytest.approx(0.25 / 2)

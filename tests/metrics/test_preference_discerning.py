@@ -197,6 +197,43 @@ def test_bootstrap_interval_covers_the_truth_as_often_as_it_says(module):
     assert 0.84 <= covered / 300 <= 0.96
 
 
+def test_bootstrap_of_units_equals_resampling_of_units(module):
+    rng = np.random.default_rng(1)
+    unit = rng.integers(0, 40, size=300) ** 2 % 61  # some come up more often
+    values = (rng.random(unit.max() + 1)[unit] < 0.4).astype(float)  # and agree within themselves
+    low, high = module.bootstrap_interval(values[:, None], units=unit.astype(str), n_resamples=20_000)
+    groups = [values[unit == name] for name in np.unique(unit)]
+    drawn = [
+        np.concatenate([groups[row] for row in rng.integers(len(groups), size=len(groups))]).mean() for _ in range(5000)
+    ]
+    assert [low[0], high[0]] == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=0.015)
+    alone, least = module.bootstrap_interval(values[:, None], n_resamples=20_000)
+    assert high[0] - low[0] > 1.5 * (least[0] - alone[0])
+    each = module.bootstrap_interval(values[:, None], units=np.arange(300), n_resamples=500)
+    assert np.array_equal(each, module.bootstrap_interval(values[:, None], n_resamples=500))
+
+
+def test_examples_of_a_chosen_target_are_drawn_together():
+    def width(axis, references):
+        paired = axis.startswith("sentiment")
+        column = {name: [] for name in ("predictions", "references", "axes", "sentiments", "pair_ids")}
+        for row, target in enumerate(references):
+            for sentiment in ("positive", "negative") if paired else ("positive",):
+                found = sentiment == "positive" and target < "t5"
+                column["predictions"].append([target if found else "x"])
+                column["references"].append(target)
+                column["axes"].append(axis)
+                column["sentiments"].append(sentiment)
+                column["pair_ids"].append(row if paired else -1)
+        found = load("default").compute(**column, ks=[1])
+        figure = f"{axis}/{'m' if paired else 'recall'}@1"
+        return found[f"{figure}/high"] - found[f"{figure}/low"]
+
+    many = [f"t{row % 10}" for row in range(100)]
+    for axis in ("fine_grained_steering", "coarse_grained_steering", "sentiment_following"):
+        assert width(axis, many) > 2.5 * width("recommendation", many)
+
+
 def test_interval_encloses_the_mean_and_shrinks_with_confidence():
     predictions, references = random_lists(np.random.default_rng(3), 60)
     wide = quiet(load("ranking"), predictions=predictions, references=references, ks=5, confidence=0.99)
