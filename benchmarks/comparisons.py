@@ -49,6 +49,7 @@ from modeling_mender.checkpoints import last_checkpoint
 HERE = Path(__file__).parent
 RUNS, WHOLE = HERE / "results" / "runs", "whole"
 RUNNING: set[subprocess.Popen] = set()
+PROSE = ("summary", "cost", "source")  # of a preset; what it says changes nothing
 LAST_WRITTEN = "ranks.parquet"  # of what `mender train` and `mender evaluate` leave
 
 
@@ -100,13 +101,13 @@ class Run:
         training = [value for option, value in pairs if option == "--train"]
         preset = choose_preset(options["--preset"], options.get("--conditioning", "both"), changes, training)
         words = [*self.words, *self.limits, *self.source, "--seed", str(self.seed)]
-        return json.loads(json.dumps({"words": words, "preset": asdict(preset)}))
+        return _without_prose(json.loads(json.dumps({"words": words, "preset": asdict(preset)})))
 
     @property
     def is_there(self) -> bool:
         """Whether everything that it leaves has been kept, of a run with today's settings."""
         folders = [self.kept, self.kept / WHOLE] if self.whole else [self.kept]
-        return all(_read(folder / "five_axes.json").get("plan") == self.plan for folder in folders)
+        return all(_without_prose(_read(folder / "five_axes.json").get("plan", {})) == self.plan for folder in folders)
 
 
 def main(
@@ -200,7 +201,9 @@ def make(run: Run, output: Path, stopping: threading.Event) -> bool:
 
 
 def _make(run: Run, folder: Path, stopping: threading.Event) -> bool:
-    if _read(folder / "plan.json") != run.plan:  # a checkpoint of other settings must not be gone on with
+    if (
+        _without_prose(_read(folder / "plan.json")) != run.plan
+    ):  # a checkpoint of other settings must not be gone on with
         if folder.exists():
             shutil.rmtree(folder)
         folder.mkdir()
@@ -287,6 +290,12 @@ def public_command(command: str) -> str:
 def _hashed(column: pl.Series) -> pl.Series:
     distinct = {value: hashlib.sha256(value.encode()).hexdigest()[:12] for value in column.unique()}
     return column.replace_strict(distinct, return_dtype=pl.String).alias(column.name)
+
+
+def _without_prose(plan: dict[str, Any]) -> dict[str, Any]:
+    if "preset" not in plan:
+        return plan
+    return plan | {"preset": {name: value for name, value in plan["preset"].items() if name not in PROSE}}
 
 
 def _read(path: Path) -> dict[str, Any]:

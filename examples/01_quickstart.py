@@ -4,7 +4,7 @@
     python examples/01_quickstart.py --source steam --data path/to/steam      # the same job on real files
     python examples/01_quickstart.py --source table --data path/to/your/data  # or on yours
 
-1. Read items and interactions.   2. Write preferences and build the five axes.   3. Give every item a semantic ID.
+1. Read items and interactions.   2. Write preferences and build the axes.   3. Give every item a semantic ID.
 4. Train a preset.   5. Measure it against popularity and against itself with other people's preferences.
 6. Save it and steer one user's recommendations with three different sentences.
 
@@ -95,7 +95,7 @@ def main() -> None:
         sys.exit(2)
     print(tables.report)
 
-    announce("2. Preferences and the five axes", started)
+    announce("2. Preferences and the axes", started)
     encoder = arguments.encoder
     if encoder is None:
         choice = default_encoder()
@@ -171,7 +171,7 @@ def measure(
     benchmark: Benchmark,
     arguments: argparse.Namespace,
 ) -> list[Score]:
-    """Mender, Mender with shuffled preferences and popularity on the five axes of the test split."""
+    """Mender, Mender with shuffled preferences and popularity on the axes of the test split."""
     metric = evaluate.load(metric_folder())
     scores = []
     for matching in ("oracle", "last"):

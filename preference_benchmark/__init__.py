@@ -1,4 +1,4 @@
-"""Tests whether a recommender listens: preferences in plain language, asked along five axes.
+"""Tests whether a recommender listens: preferences in plain language, asked along six axes.
 
 Raw public files (or your own) become two tables, the tables become examples of preference-conditioned
 recommendation, as in Mender (Paischer et al. 2025, arXiv:2412.08604). Knows nothing of any model under test.

@@ -160,6 +160,10 @@ def test_runs_with_other_settings_do_not_count(comparisons, plan, calls, tmp_pat
     run = one(comparisons, plan, "tiger")
     assert make(comparisons, run, tmp_path) and run.is_there
     assert not replace(run, words=(*run.words, "--set", "max_history=5")).is_there
+    record = json.loads((run.kept / "five_axes.json").read_text())
+    record["plan"]["preset"]["cost"] = "said in other words"  # as records of before have it
+    (run.kept / "five_axes.json").write_text(json.dumps(record))
+    assert run.is_there
 
 
 def test_only_one_process_makes_a_run(comparisons, plan, calls, tmp_path, capsys):
