@@ -2,9 +2,9 @@
 
     python examples/05_compare.py outputs/corner-shop/*-seed* --reference mender-tok --output outputs/comparison
 
-Each folder is what 02_train.py or 04_evaluate.py wrote. Runs of one method with several seeds become one column: the mean
-over seeds, and a bootstrap that keeps the seeds of an example together. A difference to the reference is
-resampled pair by pair, example by example; it is marked where its 95% interval leaves out zero.
+Each folder is what 02_train.py or 04_evaluate.py wrote. Runs of one method with several seeds become one column: the
+mean over seeds, and a bootstrap that keeps the seeds of an example together. A difference to the reference is resampled
+pair by pair; it is marked where its 95% interval leaves out zero.
 """
 
 from __future__ import annotations
