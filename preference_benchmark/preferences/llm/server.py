@@ -20,7 +20,7 @@ from preference_benchmark.preferences.llm.prompts import Prompt
 from preference_benchmark.preferences.llm.throttle import Throttle, pause
 
 if TYPE_CHECKING:
-    from openai import AsyncOpenAI
+    from openai import APIStatusError, AsyncOpenAI
 
 __all__ = ["RESPONSE_FORMATS", "OpenAIServer"]
 
@@ -28,9 +28,12 @@ RESPONSE_FORMATS = ("json_schema", "json_object", "text")
 
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.5, 60.0
 _HOLDING_BACK = 429
-_PASSING_STATUS = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529})
+_PASSING_STATUS = frozenset({408, 409, 425, 429})
+# All from here on pass as well: proxies have numbers of their own.
+_SERVER_ERRORS = 500
 # No request can succeed after these.
-_FATAL_STATUS = frozenset({401, 403, 404, 405})
+_FATAL_STATUS = frozenset({401, 402, 403, 404, 405})
+_NO_CREDIT = 402
 # A server that refuses so many before it has answered one refuses the way it is asked.
 _REFUSALS_AT_START = 5
 _CHARACTERS_PER_TOKEN = 4
@@ -95,7 +98,8 @@ class OpenAIServer:
         """Complete all requests, as `Engine.run` says.
 
         Raises:
-            RuntimeError: if the server lets nobody in, does not know the model, or refuses the form of the requests.
+            RuntimeError: if the server lets nobody in, wants payment, does not know the model, or refuses the form of
+                the requests.
         """
         asyncio.run(self._run(batches, deliver, stop))
 
@@ -135,7 +139,7 @@ class OpenAIServer:
             except APIStatusError as error:
                 reason = f"HTTP {error.status_code}"
                 self.faults[reason] += 1
-                if error.status_code not in _PASSING_STATUS:
+                if error.status_code < _SERVER_ERRORS and error.status_code not in _PASSING_STATUS:
                     return self._refusal(request, error)
                 seconds = self._pause(request, attempt, error.response.headers.get("retry-after"))
                 if error.status_code == _HOLDING_BACK:
@@ -186,17 +190,16 @@ class OpenAIServer:
             getattr(usage, "completion_tokens", None),
         )
 
-    def _refusal(self, request: Request, error: object) -> Completion:
+    def _refusal(self, request: Request, error: APIStatusError) -> Completion:
         """A request that the server will not answer; an error if it will answer none."""
         self._refused += 1
-        message = " ".join(str(error).split())[:300]
-        status = error.status_code
+        message, status = _said(error), error.status_code
         if status in _FATAL_STATUS:
             where = self._client_arguments.get("base_url") or "the server"
-            raise RuntimeError(
-                f"{where} answered {status} for the model {self.model!r}: {message}. Check the address (it usually "
-                "ends in /v1), the key and the model's name."
-            )
+            remedy = "Check the address (it usually ends in /v1), the key and the model's name."
+            if status == _NO_CREDIT:
+                remedy = "Add credit and run again; what was answered is kept."
+            raise RuntimeError(f"{where} answered {status} for the model {self.model!r}: {message}. {remedy}")
         if not self._answered and self._refused >= _REFUSALS_AT_START:
             raise RuntimeError(
                 f"the first {self._refused} requests were refused with {status}: {message}. If the server does not "
@@ -213,6 +216,12 @@ class OpenAIServer:
         spread = random.Random(f"{request.window}-{request.key.attempt}-{attempt}").uniform(0.5, 1.0)
         doubling = self.first_pause * 2**attempt * spread
         return min(max(asked, doubling), _LONGEST_PAUSE_SECONDS)
+
+
+def _said(error: APIStatusError) -> str:
+    """What the server said, in one line; the library's own text leaves out what is not in OpenAI's form."""
+    said = error.body.get("message", error.body) if isinstance(error.body, dict) else error.body
+    return " ".join(str(said or error).split())[:300].rstrip(".")
 
 
 def _options(prompt: Prompt, response_format: str) -> dict[str, object]:

@@ -79,12 +79,13 @@ def test_passing_failures_are_repeated_and_counted(tmp_path):
     assert write.report.faults == {"HTTP 429": distinct, "HTTP 500": distinct, "HTTP 503": distinct}
 
 
-def test_what_stays_unanswered_is_asked_by_the_next_run(tmp_path):
+@pytest.mark.parametrize("status", [500, 501, 521, 530])
+def test_what_stays_unanswered_is_asked_by_the_next_run(tmp_path, status):
     tables = random_tables(2)
     down = True
 
     def behave(content, times, seed):
-        return (500, "", {}) if down and "item-00" not in content and len(content) % 2 else good_answer(content)
+        return (status, "", {}) if down and "item-00" not in content and len(content) % 2 else good_answer(content)
 
     with LoopbackServer(behave) as server:
         first = approximator(server, tmp_path, tries=2)
@@ -100,7 +101,52 @@ def test_what_stays_unanswered_is_asked_by_the_next_run(tmp_path):
     assert some.height < rest.height
 
 
-@pytest.mark.parametrize(("status", "match"), [(401, "key"), (404, "model"), (400, "response_format")])
+@pytest.mark.parametrize("status", [401, 402, 405])
+def test_a_server_that_closes_midway_ends_the_run_and_the_next_goes_on(tmp_path, status):
+    tables = random_tables(2)
+    steps, answered = tables.interactions.height, 7
+    closed = True
+
+    def behave(content, times, seed):
+        if closed and len(server.bodies) > answered:
+            return status, '{"error": {"message": "Insufficient balance."}}', {}
+        return good_answer(content)
+
+    with LoopbackServer(behave) as server:
+        with pytest.raises(RuntimeError, match=f"answered {status} for the model 'tiny': Insufficient balance[.] "):
+            approximator(server, tmp_path, concurrency=1)(tables)
+        assert len(server.bodies) == answered + 1
+        closed = False
+        write = approximator(server, tmp_path)
+        write(tables)
+    assert write.report.steps == {"nothing to ask about": 0, "written": steps}
+    assert write.report.answers == {"usable": steps, "cut off": 0, "sent in this run": steps - answered}
+
+
+@pytest.mark.parametrize("body", ['{"error": "no credit"}', '{"detail": "no credit"}', "no\ncredit"])
+def test_the_error_holds_what_the_server_said_in_whatever_form(tmp_path, body):
+    with LoopbackServer(lambda content, times, seed: (402, body, {})) as server:
+        with pytest.raises(RuntimeError, match="no credit.*Add credit"):
+            approximator(server, tmp_path)(random_tables(0))
+
+
+@pytest.mark.parametrize("status", [400, 413])
+def test_what_is_refused_among_answers_is_not_asked_again(tmp_path, status):
+    tables = random_tables(2)
+
+    def behave(content, times, seed):
+        return (status, "", {}) if "item-00" not in content and len(content) % 2 else good_answer(content)
+
+    with LoopbackServer(behave) as server:
+        first = approximator(server, tmp_path, concurrency=1)
+        first(tables)
+        approximator(server, tmp_path)(tables)
+    refused = first.report.answers["refused"]
+    assert refused > 0 and first.report.steps["failed"] == refused
+    assert sum(server.asked.values()) == tables.interactions.height
+
+
+@pytest.mark.parametrize(("status", "match"), [(401, "key"), (402, "credit"), (404, "model"), (400, "response_format")])
 def test_a_server_that_refuses_everything_stops_the_run(tmp_path, status, match):
     with LoopbackServer(lambda content, times, seed: (status, '{"error": "no"}', {})) as server:
         with pytest.raises(RuntimeError, match=match):
