@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 from preference_benchmark.preferences.llm.answers import Answer
-from preference_benchmark.preferences.llm.engine import Request
 
 __all__ = ["Estimate", "Prices", "WritingReport", "estimate"]
 
@@ -76,25 +75,25 @@ class Estimate:
 
 
 def estimate(
-    requests: Sequence[Request], answers: Mapping[int, Answer], users: int, entries: int, prices: Prices
+    lengths: Sequence[int], answers: Mapping[int, Answer], users: int, entries: int, prices: Prices
 ) -> Estimate:
-    """What the unanswered among the requests would take.
+    """What the unanswered among the first requests would take.
 
     Args:
-        requests: all first requests.
+        lengths: characters in the messages of every first request.
         answers: known answers by position of their request.
         users: number of users.
         entries: entries of an answer.
         prices: of tokens.
     """
     counted = [
-        (requests[place].characters, answer)
+        (lengths[place], answer)
         for place, answer in answers.items()
         if answer.prompt_tokens and answer.completion_tokens
     ]
     per_token, written = _CHARACTERS_PER_TOKEN, float(entries * _TOKENS_PER_ENTRY + _TOKENS_AROUND)
     seconds = None
-    missing = [request.characters for place, request in enumerate(requests) if place not in answers]
+    missing = [characters for place, characters in enumerate(lengths) if place not in answers]
     if counted:
         per_token = sum(characters for characters, _ in counted) / sum(answer.prompt_tokens for _, answer in counted)
         written = sum(answer.completion_tokens for _, answer in counted) / len(counted)
@@ -102,7 +101,7 @@ def estimate(
     prompt_tokens, completion_tokens = round(sum(missing) / per_token), round(len(missing) * written)
     cost = prices.cost(prompt_tokens, completion_tokens)
     return Estimate(
-        users, len(requests), len(answers), len(missing), prompt_tokens, completion_tokens, cost, len(counted), seconds
+        users, len(lengths), len(answers), len(missing), prompt_tokens, completion_tokens, cost, len(counted), seconds
     )
 
 

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from preference_benchmark.preferences.llm.engine import Completion, Key, Request
+from preference_benchmark.preferences.llm.engine import Completion, Key
 
 __all__ = ["Answer", "AnswerCache"]
 
@@ -96,10 +96,6 @@ class AnswerCache:
 
     def __len__(self) -> int:
         return len(self._answers)
-
-    def get(self, request: Request) -> Answer | None:
-        """The answer to a request, if there is one to this very question."""
-        return self.find(request.key, request.window)
 
     def find(self, key: Key, window: str) -> Answer | None:
         """The answer of a key, if what was asked has the digest `window`."""

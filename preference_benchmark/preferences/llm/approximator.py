@@ -102,9 +102,9 @@ class LlmApproximator:
         with self._cache() as cache, stop_on_signals() as stop:
             for attempt in range(self.retries + 1):
                 due = run.due(cache, attempt)
-                if not due or stop.is_set():
+                if due.is_empty() or stop.is_set():
                     break
-                run.ask(cache, due, stop)
+                run.ask(cache, due, attempt, stop)
             cache.reload()
             found = run.judged(cache, self.retries + 1)
             self.report = run.account(cache, found)
@@ -117,25 +117,18 @@ class LlmApproximator:
     def estimate(self, tables: Tables) -> Estimate:
         """What a call would take; nothing is sent."""
         tables = first_users(tables, self.limit)
-        requests = self._requests(windows(tables, self.prompt).frame)
+        questions = _questions(windows(tables, self.prompt).frame)
         with self._cache() as cache:
-            found = {place: cache.get(request) for place, request in enumerate(requests)}
-        known = {place: answer for place, answer in found.items() if answer is not None}
+            found = (cache.find(Key(user, step, 0), digest) for user, step, digest in _named(questions))
+            known = {place: answer for place, answer in enumerate(found) if answer is not None}
+        lengths = [self.prompt.characters(length) for length in questions["length"]]
         users = tables.interactions["user_id"].n_unique()
-        return estimate(requests, known, users, self.prompt.entries, self.prices)
+        return estimate(lengths, known, users, self.prompt.entries, self.prices)
 
     def _cache(self) -> AnswerCache:
         shown = {"system": self.prompt.system, "template": self.prompt.template, "examples": self.prompt.examples}
         about = {"prompt": shown, "sampling": self.engine.sampling.as_dict()}
         return AnswerCache(self.folder, self.engine.model, self.version, about)
-
-    def _requests(self, asked: pl.DataFrame) -> list[Request]:
-        """Requests about windows, in batches of texts of similar length: sorted by length, then user and step."""
-        ordered = asked.sort(pl.col("window").str.len_chars(), "user_id", "step")
-        return [
-            self._request(Key(user, step, 0), window, digest)
-            for user, step, window, digest in ordered.select("user_id", "step", "window", "digest").iter_rows()
-        ]
 
     def _request(self, key: Key, window: str, digest: str) -> Request:
         # A seed of its own for every question and attempt, below 2^31 as some servers want it.
@@ -163,34 +156,33 @@ class _Run:
 
     def __init__(self, approximator: LlmApproximator, asked: Windows, names: Names) -> None:
         self.approximator, self.asked, self.names = approximator, asked, names
-        self.requests = approximator._requests(asked.frame)
+        self.questions = _questions(asked.frame)
         self.sent = 0
         self.lost: Counter[str] = Counter()
         self._last = time.monotonic()
 
-    def due(self, cache: AnswerCache, attempt: int) -> list[Request]:
+    def due(self, cache: AnswerCache, attempt: int) -> pl.DataFrame:
         """The questions of this attempt: all at first, then those whose answers so far are not enough.
 
         A question that got no answer at the attempt before is left for the next run.
         """
         if attempt == 0:
-            return self.requests
+            return self.questions
         again = []
         enough = self._enough(self.judged(cache, attempt))
-        for request in self.requests:
-            before = cache.find(request.key._replace(attempt=attempt - 1), request.window)
-            if before is None or before.finish == REFUSED or (request.key.user_id, request.key.step) in enough:
-                continue
-            again.append(self._repeated(request, attempt))
-        return again
+        for user, step, digest in _named(self.questions):
+            before = cache.find(Key(user, step, attempt - 1), digest)
+            again.append(before is not None and before.finish != REFUSED and (user, step) not in enough)
+        return self.questions.filter(pl.Series(again, dtype=pl.Boolean))
 
-    def ask(self, cache: AnswerCache, due: Sequence[Request], stop: threading.Event) -> None:
-        """Send what has no answer yet, in the batches that an uninterrupted run would make."""
-        approximator = self.approximator
-        size = approximator.engine.batch_size
-        attempt = due[0].key.attempt
+    def ask(self, cache: AnswerCache, due: pl.DataFrame, attempt: int, stop: threading.Event) -> None:
+        """Send what has no answer yet, in the batches that an uninterrupted run would make.
+
+        Messages are written batch by batch: those of all questions would take gigabytes.
+        """
+        approximator, texts = self.approximator, self.asked.frame["window"]
         words = "Asking the model" if attempt == 0 else f"Asking again ({attempt})"
-        with tqdm(total=len(due), desc=words, unit="request", disable=not approximator.progress) as bar:
+        with tqdm(total=due.height, desc=words, unit="request", disable=not approximator.progress) as bar:
 
             def deliver(completions: Sequence[Completion]) -> None:
                 now = time.monotonic()
@@ -203,13 +195,16 @@ class _Run:
 
             def batches() -> Iterator[list[Request]]:
                 looked = time.monotonic()
-                for start in range(0, len(due), size):
+                for batch in due.iter_slices(approximator.engine.batch_size):
                     if time.monotonic() - looked > _REFRESH_SECONDS:
                         cache.refresh()
                         looked = time.monotonic()
-                    batch = due[start : start + size]
-                    missing = [request for request in batch if cache.get(request) is None]
-                    bar.update(len(batch) - len(missing))
+                    missing = [
+                        approximator._request(Key(user, step, attempt), texts[row], digest)
+                        for user, step, digest, _, row in batch.iter_rows()
+                        if cache.find(Key(user, step, attempt), digest) is None
+                    ]
+                    bar.update(batch.height - len(missing))
                     if missing:
                         yield missing
 
@@ -230,9 +225,11 @@ class _Run:
         answers = self._answers(cache, approximator.retries + 1)
         enough = self._enough(found)
         steps: Counter[str] = Counter({"nothing to ask about": asked.unasked})
-        for request in self.requests:
-            key = (request.key.user_id, request.key.step)
-            steps["written" if key in enough else "failed" if self._settled(cache, request) else "unfinished"] += 1
+        for user, step, digest in _named(self.questions):
+            if (user, step) in enough:
+                steps["written"] += 1
+            else:
+                steps["failed" if self._settled(cache, user, step, digest) else "unfinished"] += 1
         yielding = set(found.filter(pl.col("rejected").is_null()).select("user_id", "step", "attempt").rows())
         kinds: Counter[str] = Counter({"sent in this run": self.sent})
         for answer in answers:
@@ -243,7 +240,7 @@ class _Run:
             approximator="llm",
             model=approximator.engine.model,
             prompt=approximator.version,
-            users=len({request.key.user_id for request in self.requests}),
+            users=self.questions["user_id"].n_unique(),
             steps=dict(steps),
             answers=dict(kinds),
             rejected=dict(found["rejected"].drop_nulls().value_counts(sort=True).iter_rows()),
@@ -255,23 +252,20 @@ class _Run:
         report.count_tokens(answers, approximator.prices)
         return report
 
-    def _settled(self, cache: AnswerCache, request: Request) -> bool:
+    def _settled(self, cache: AnswerCache, user: str, step: int, digest: str) -> bool:
         """Whether no further attempt would be made."""
-        last = cache.find(request.key._replace(attempt=self.approximator.retries), request.window)
-        first = cache.find(request.key, request.window)
-        return last is not None or (first is not None and self._answers_of(cache, request)[-1].finish == REFUSED)
+        if cache.find(Key(user, step, self.approximator.retries), digest) is not None:
+            return True
+        first = cache.find(Key(user, step, 0), digest)
+        return first is not None and self._answers_of(cache, user, step, digest)[-1].finish == REFUSED
 
-    def _repeated(self, request: Request, attempt: int) -> Request:
-        again = self.approximator._request(request.key._replace(attempt=attempt), "", request.window)
-        return Request(again.key, request.messages, request.window, again.seed)
-
-    def _answers_of(self, cache: AnswerCache, request: Request) -> list[Answer]:
-        keys = (request.key._replace(attempt=attempt) for attempt in range(self.approximator.retries + 1))
-        return [answer for key in keys if (answer := cache.find(key, request.window)) is not None]
+    def _answers_of(self, cache: AnswerCache, user: str, step: int, digest: str) -> list[Answer]:
+        keys = (Key(user, step, attempt) for attempt in range(self.approximator.retries + 1))
+        return [answer for key in keys if (answer := cache.find(key, digest)) is not None]
 
     def _answers(self, cache: AnswerCache, attempts: int) -> list[Answer]:
         """Known answers of the first attempts, in order of user, step and attempt."""
-        found = [answer for request in self.requests for answer in self._answers_of(cache, request)]
+        found = [answer for named in _named(self.questions) for answer in self._answers_of(cache, *named)]
         return sorted((answer for answer in found if answer.attempt < attempts), key=lambda answer: answer.key)
 
     def judged(self, cache: AnswerCache, attempts: int) -> pl.DataFrame:
@@ -292,6 +286,20 @@ class _Run:
         return set(
             counts.filter(pl.col("len") >= self.approximator.prompt.entries).select("user_id", "step").iter_rows()
         )
+
+
+def _questions(asked: pl.DataFrame) -> pl.DataFrame:
+    """What identifies the questions about windows: user_id, step, digest, length, row (of the window).
+
+    They stand in the order in which they are asked, so that texts of similar length share a batch.
+    """
+    length, row = pl.col("window").str.len_chars().alias("length"), pl.int_range(pl.len()).alias("row")
+    return asked.select("user_id", "step", "digest", length, row).sort("length", "user_id", "step")
+
+
+def _named(questions: pl.DataFrame) -> Iterator[tuple[str, int, str]]:
+    """User, step and digest of every question."""
+    return questions.select("user_id", "step", "digest").iter_rows()
 
 
 def first_users(tables: Tables, limit: int | None) -> Tables:

@@ -85,6 +85,11 @@ class Prompt:
             return ({"role": "user", "content": "".join(shown) + asked},)
         return ({"role": "system", "content": self.system}, {"role": "user", "content": asked})
 
+    def characters(self, window: int) -> int:
+        """Length of the messages that ask about a window of so many characters."""
+        around = sum(len(message["content"]) for message in self.messages(""))
+        return around + window * self.template.count("{window}")
+
     @property
     def schema(self) -> dict[str, object] | None:
         """JSON schema of the answer; None where the answer is no JSON."""

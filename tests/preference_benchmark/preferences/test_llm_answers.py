@@ -5,29 +5,29 @@ import threading
 import pytest
 
 from preference_benchmark.preferences.llm.answers import Answer, AnswerCache
-from preference_benchmark.preferences.llm.engine import Key, Request
+from preference_benchmark.preferences.llm.engine import Key
 
 
 def answer(user: str, step: int = 0, attempt: int = 0, window: str = "w", text: str = "Find tea") -> Answer:
     return Answer(user, step, attempt, window, text, "stop", 10, 5, 0.1)
 
 
-def ask(user: str, step: int = 0, attempt: int = 0, window: str = "w") -> Request:
-    return Request(Key(user, step, attempt), (), window, 0)
+def ask(user: str, step: int = 0, attempt: int = 0, window: str = "w") -> tuple[Key, str]:
+    return Key(user, step, attempt), window
 
 
 def test_an_answer_is_found_again_by_another_process(tmp_path):
     with AnswerCache(tmp_path, "org/model", "v1") as cache:
         cache.add([answer("a"), answer("b", text='"quotes"\n\u2028 and \U0001f600')])
     fresh = AnswerCache(tmp_path, "org/model", "v1")
-    assert len(fresh) == 2 and fresh.get(ask("b")) == answer("b", text='"quotes"\n\u2028 and \U0001f600')
+    assert len(fresh) == 2 and fresh.find(*ask("b")) == answer("b", text='"quotes"\n\u2028 and \U0001f600')
 
 
 @pytest.mark.parametrize("other", [ask("b"), ask("a", step=1), ask("a", attempt=1), ask("a", window="other")])
 def test_another_question_has_no_answer(tmp_path, other):
     cache = AnswerCache(tmp_path, "m", "v")
     cache.add([answer("a")])
-    assert cache.get(ask("a")) and cache.get(other) is None
+    assert cache.find(*ask("a")) and cache.find(*other) is None
 
 
 def test_models_and_versions_are_kept_apart(tmp_path):
@@ -73,4 +73,4 @@ def test_of_two_answers_the_older_shard_counts_for_everybody(tmp_path):
     second.add([answer("a", text="Find the second")])
     first.reload()
     second.reload()
-    assert first.get(ask("a")).text == second.get(ask("a")).text == "Find the first"
+    assert first.find(*ask("a")).text == second.find(*ask("a")).text == "Find the first"

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from benchmark_doubles import random_tables
 
-from preference_benchmark.preferences.llm.engine import Sampling
+from preference_benchmark.preferences.llm.engine import Key, Request, Sampling
 from preference_benchmark.preferences.llm.prompts import PROMPTS, prompt_named
 from preference_benchmark.preferences.llm.windows import windows
 
@@ -78,6 +78,13 @@ def test_the_version_follows_everything_that_shapes_an_answer():
     assert INSTRUCT.version(Sampling()) == prompt_named("instruct").version(Sampling())
     with pytest.raises(ValueError, match="few-shot"):
         prompt_named("zero-shot")
+
+
+@pytest.mark.parametrize("prompt", PROMPTS.values(), ids=PROMPTS)
+@pytest.mark.parametrize("window", ["", "Review: x", "{window}\n" * 3, "\U0001f600 caf\u00e9 e\u0301" * 50])
+def test_the_length_of_messages_is_known_without_them(prompt, window):
+    for way in (prompt, replace(prompt, template="{window} and {window}")):
+        assert way.characters(len(window)) == Request(Key("u", 0, 0), way.messages(window), "w", 0).characters
 
 
 def test_users_cannot_break_out_of_the_template():
