@@ -1,7 +1,8 @@
 """Vectors of distinct texts on disk: each text is embedded once, in chunks that survive being stopped.
 
 A chunk is two files, the texts and their vectors; the texts are written last, so that a chunk without them is one
-that was interrupted and is made again. Vectors are memory-mapped: what is not asked for stays on disk.
+that was interrupted and is made again. Vectors are memory-mapped, a chunk at a time: what is not asked for stays on
+disk, and the number of chunks is not bounded by how many files a process may hold open.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class VectorStore:
         self.folder, self.load, self.chunk, self.progress = Path(folder), load, chunk, progress
         self._embedder: Embedder | None = None
         self._texts: list[pl.Series] = []
-        self._vectors: list[np.ndarray] = []
+        self._width = 0
         for number, path in enumerate(sorted(self.folder.glob("*.parquet"))):
             if path.stem != _name(number):
                 raise ValueError(f"{self.folder} lacks chunk {_name(number)}; remove the folder and build again.")
@@ -48,16 +49,21 @@ class VectorStore:
         column = pl.Series("text", list(texts) if not isinstance(texts, pl.Series) else texts, dtype=pl.String)
         distinct = column.unique().sort()
         new = distinct.filter(~distinct.is_in(self._known().implode()))
-        if len(new) or not self._vectors:
+        if len(new) or not self._texts:
             self._add(new)
         rows = positions(column, self._known())
-        found = np.empty((len(rows), self._vectors[0].shape[1]), dtype=np.float32)
+        found = np.empty((len(rows), self._width), dtype=np.float32)
         start = 0
-        for vectors in self._vectors:
-            here = np.flatnonzero((rows >= start) & (rows < start + len(vectors)))
-            found[here] = vectors[rows[here] - start]
-            start += len(vectors)
+        for number, known in enumerate(self._texts):
+            here = np.flatnonzero((rows >= start) & (rows < start + len(known)))
+            if len(here):
+                found[here] = self._vectors(number)[rows[here] - start]
+            start += len(known)
         return found
+
+    def _vectors(self, number: int) -> np.ndarray:
+        """Vectors of a chunk; the file is open for as long as they are held."""
+        return np.load(self.folder / f"{_name(number)}.npy", mmap_mode="r")
 
     def _known(self) -> pl.Series:
         return pl.concat(self._texts) if self._texts else pl.Series("text", [], dtype=pl.String)
@@ -79,7 +85,7 @@ class VectorStore:
 
     def _open(self, path: Path) -> None:
         self._texts.append(pl.read_parquet(path)["text"])
-        self._vectors.append(np.load(path.with_suffix(".npy"), mmap_mode="r"))
+        self._width = self._vectors(len(self._texts) - 1).shape[1]
 
 
 def _name(number: int) -> str:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+
 import polars as pl
 import pytest
 from benchmark_doubles import HashEmbedder
@@ -81,6 +83,21 @@ def test_stored_vectors_are_those_of_the_embedder_in_any_order_and_session(tmp_p
     again = VectorStore(tmp_path, never, chunk=5, progress=False)
     assert (again.encode(pl.Series(texts)) == expected).all()
     assert again.encode([]).shape == (0, 16)
+
+
+def test_a_store_may_have_more_chunks_than_a_process_may_open_files(tmp_path):
+    resource = pytest.importorskip("resource")
+    texts = [f"text {n}" for n in range(200)]
+    expected = HashEmbedder().encode(texts)
+    before, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = set(map(int, os.listdir("/dev/fd")))
+    free = [number for number in range(len(taken) + 100) if number not in taken]
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free[40], most))
+        for _ in range(2):  # made, and opened again
+            assert (VectorStore(tmp_path, HashEmbedder, chunk=1, progress=False).encode(texts) == expected).all()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before, most))
 
 
 def test_an_interrupted_chunk_is_made_again(tmp_path):
