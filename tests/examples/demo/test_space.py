@@ -57,7 +57,7 @@ def test_the_header_of_the_space_says_what_to_run():
     try:
         installed = distribution("gradio").version
     except PackageNotFoundError:
-        pytest.skip("needs gradio; pip install mender[demo]")
+        pytest.skip("needs gradio; pip install gradio")
     assert header["sdk_version"].split(".")[0] == installed.split(".")[0]
 
 
@@ -68,7 +68,7 @@ def space(tmp_path) -> Path:
 
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory) -> Path:
-    pytest.importorskip("gradio", reason="the page needs gradio; pip install mender[demo]")
+    pytest.importorskip("gradio", reason="the page needs gradio; pip install gradio")
     return site(tmp_path_factory.mktemp("packages") / "site", "gradio", *requirements())
 
 

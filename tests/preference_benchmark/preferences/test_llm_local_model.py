@@ -136,5 +136,5 @@ def test_constrained_answers_begin_as_the_schema_says(chat_model):
 def test_constraint_without_the_library_is_refused(chat_model):
     if find_spec("xgrammar") is not None:
         pytest.skip("xgrammar is installed")
-    with pytest.raises(ImportError, match="constrained"):
+    with pytest.raises(ImportError, match="constrained=True.*pip install xgrammar"):
         LocalModel(chat_model, INSTRUCT, constrained=True)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from dataclasses import replace
 
 import polars as pl
@@ -32,6 +33,12 @@ def with_reviews(tables: Tables, reviews: list[str]) -> Tables:
     """The tables with these as the first reviews."""
     column = pl.Series("review", reviews + tables.interactions["review"][len(reviews) :].to_list())
     return replace(tables, interactions=tables.interactions.with_columns(column))
+
+
+def test_without_the_library_the_error_names_the_remedy(monkeypatch):
+    monkeypatch.setitem(sys.modules, "openai", None)
+    with pytest.raises(ImportError, match="`pip install openai`"):
+        OpenAIServer("tiny", INSTRUCT)
 
 
 def test_every_step_is_asked_once_and_answers_become_the_table(tmp_path):
