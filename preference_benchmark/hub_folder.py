@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -21,10 +22,11 @@ from preference_benchmark.card import render
 from preference_benchmark.make import Made
 from preference_benchmark.stages import digest_of_file, write_atomically
 
-__all__ = ["Published", "add", "contents", "problems", "published_files"]
+__all__ = ["Published", "add", "contents", "problems", "published_files", "refuse_raw_files_inside"]
 
 STAGES = ".stages"
 _LOCK, _UNFINISHED = ".lock", ".unfinished-"
+_OURS = re.compile(rf"[0-9a-f]{{16}}|{re.escape(_UNFINISHED)}\w+")  # the key of a build, or what a kill left behind
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,20 @@ class Published:
     statistics: dict
 
 
+def refuse_raw_files_inside(output: Path, name: str, data_dir: Path | None) -> None:
+    """Raise a ValueError if raw files lie in the folder that the data set `name` gets in `output`."""
+    place = Path(output) / name
+    if data_dir is not None and Path(data_dir).resolve().is_relative_to(place.resolve()):
+        raise ValueError(
+            f"the raw files {data_dir} lie in {place}, the folder that builds of {name!r} are put into; pass another "
+            "folder as output, or move them."
+        )
+
+
 def add(made: Made, output: Path) -> Path:
     """Put a finished data set into the folder, in place of an earlier one of the same name.
+
+    Of what else lies in the data set's folder only earlier builds are removed, and what a kill left of one.
 
     Returns:
         The folder of the data set.
@@ -67,7 +81,7 @@ def add(made: Made, output: Path) -> Path:
         write_atomically(output / "README.md", render([*others, new]).encode())
         # Nothing refers to these any more, or ever did.
         for entry in sorted(target.parent.iterdir()):
-            if entry != target:
+            if entry != target and _OURS.fullmatch(entry.name) and entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry)
     return target
 

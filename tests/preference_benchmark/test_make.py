@@ -212,6 +212,31 @@ def test_a_folder_holds_several_data_sets_and_the_newest_of_each(made, tmp_path)
     assert again["test"].features["axis"].names == list(AXES)
 
 
+def test_only_builds_are_removed_from_the_folder_of_a_data_set(made, tmp_path):
+    first = hub_folder.add(made, tmp_path)
+    own, elsewhere = first.parent / "ml-1m", tmp_path / "elsewhere"
+    for folder in (own, elsewhere, first.parent / ".unfinished-abcd1234"):
+        folder.mkdir()
+        (folder / "ratings.dat").write_text("1::2::5::978300760\n")
+    (first.parent / "0123456789abcdef").symlink_to(elsewhere)
+    (first.parent / "notes.txt").write_text("mine")
+    newer = build(tmp_path / ".stages" / "a", replace(SHOP, protocol=SHOP.protocol.replace(seed=3)))
+    second = hub_folder.add(newer, tmp_path)
+    left = {entry.name for entry in second.parent.iterdir()}
+    assert left == {second.name, "ml-1m", "0123456789abcdef", "notes.txt"}
+    assert all((folder / "ratings.dat").is_file() for folder in (own, elsewhere))
+
+
+@pytest.mark.parametrize("place", ["movielens", "movielens/ml-1m.zip", "link"])
+def test_raw_files_in_the_folder_of_the_data_set_are_refused_at_once(place, tmp_path, capsys):
+    (tmp_path / "movielens").mkdir()
+    (tmp_path / "movielens" / "ml-1m.zip").write_bytes(b"")
+    (tmp_path / "link").symlink_to(tmp_path / "movielens")
+    assert main(["build", "movielens", "--data-dir", str(tmp_path / place), "--output", str(tmp_path)]) == 2
+    assert "the folder that builds of 'movielens' are put into; pass another" in capsys.readouterr().err
+    assert {entry.name for entry in tmp_path.iterdir()} == {"movielens", "link"}
+
+
 @pytest.mark.parametrize("moment", ["copytree", "write_atomically"])
 def test_a_stop_while_it_is_put_in_place_leaves_the_old_state(made, moment, tmp_path, monkeypatch):
     hub_folder.add(made, tmp_path)
