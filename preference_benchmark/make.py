@@ -22,6 +22,7 @@ from preference_benchmark.features import EXAMPLE_FEATURES, coded, item_features
 from preference_benchmark.leakage import LeakageReport, check_leakage
 from preference_benchmark.parquet import write_shards
 from preference_benchmark.preferences import ExtractiveApproximator
+from preference_benchmark.preferences.files import belonging, read_preferences
 from preference_benchmark.protocol import SPLITS
 from preference_benchmark.public_files import PUBLIC_FILES
 from preference_benchmark.recipes import Recipe
@@ -131,8 +132,7 @@ def read_tables(recipe: Recipe, stages: Stages, *, progress: bool = True) -> tup
         # Raw files are nobody's stage: they are kept whatever happens to the build.
         path = fetch(PUBLIC_FILES[recipe.name], stages.folder / "raw", progress=progress)
         stages.used.add("raw")
-    core = {name: getattr(recipe.protocol, name) for name in ("min_user", "min_item", "max_history")}
-    options = core | dict(recipe.options)
+    options = recipe.protocol.reading | dict(recipe.options)
     key = digest_of(recipe.source, options, files_digest(path), digest_of_code(*_TABLES_CODE))
 
     def write(folder: Path) -> None:
@@ -192,23 +192,11 @@ def _author(recipe: Recipe, progress: bool) -> tuple[str, str, Callable[[Tables]
     path = Path(recipe.preferences)
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; pass a Parquet file of preferences, or none.")
-    return f"the file {path.name}", digest_of_file(path), lambda tables: _own_preferences(path, tables)
 
+    def read(tables: Tables) -> pl.DataFrame:
+        return belonging(read_preferences(path)[0], tables, path)
 
-def _own_preferences(path: Path, tables: Tables) -> pl.DataFrame:
-    """Preferences from a file; those of users or steps that the tables lack are left out."""
-    try:
-        preferences = pl.read_parquet(path)
-    except pl.exceptions.PolarsError as error:
-        raise ValueError(f"{path} is no Parquet file ({error}).") from error
-    if not {"user_id", "step"} <= set(preferences.columns):
-        return preferences  # `assemble` says which columns are missing
-    known = preferences.with_columns(pl.col("step").cast(pl.Int64)).join(
-        tables.interactions.select("user_id", "step"), on=["user_id", "step"], how="semi"
-    )
-    if known.is_empty():
-        raise ValueError(f"no preference of {path} belongs to a user and step of this data set.")
-    return known
+    return f"the file {path.name}", digest_of_file(path), read
 
 
 def _write_configs(folder: Path, recipe: Recipe, parts: Parts) -> dict[str, dict]:

@@ -125,6 +125,11 @@ class Protocol:
         object.__setattr__(self, "described_by", tuple(self.described_by))
 
     @property
+    def reading(self) -> dict[str, int]:
+        """What of it the reader of raw files is told."""
+        return {name: getattr(self, name) for name in ("min_user", "min_item", "max_history")}
+
+    @property
     def deepest_rank(self) -> int:
         """How many of the preferences nearest to an item may be needed."""
         return max(*self.train_ranks, self.train_ranks[1] + 1, *self.evaluation_ranks)

@@ -32,8 +32,8 @@ class Recipe:
         data_dir: the folder that holds the public files, or the file itself; None: they are downloaded, or, for the
             corner shop, made.
         options: passed on to the reader.
-        preferences: a Parquet file of preferences (user_id, step, rank, text, sentiment) that somebody has written;
-            None: the extractive approximator writes them.
+        preferences: a Parquet file of preferences (user_id, step, item_id, rank, text, sentiment) that somebody has
+            written; None: the extractive approximator writes them.
         embedder: a sentence-transformers model of the Hub or a folder; None: all-MiniLM-L6-v2.
         device: where models run; None: the accelerator if there is one.
         batch_size: texts per forward pass.

@@ -14,7 +14,7 @@ import argparse
 import time
 from pathlib import Path
 
-__all__ = ["add_arguments", "recipe_from", "run"]
+__all__ = ["add_arguments", "assigned", "recipe_from", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,7 +53,7 @@ def recipe_from(arguments: argparse.Namespace):
         source=arguments.source,
         title=arguments.title,
         data_dir=arguments.data_dir,
-        options=dict(_assigned(text) for text in arguments.option) or None,
+        options=dict(assigned(text) for text in arguments.option) or None,
         preferences=arguments.preferences,
         embedder=arguments.embedder,
         device=arguments.device,
@@ -93,7 +93,8 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _assigned(text: str) -> tuple[str, object]:
+def assigned(text: str) -> tuple[str, object]:
+    """Name and value of an --option; numbers become numbers."""
     name, equals, value = text.partition("=")
     if not equals:
         raise ValueError(f"--option {text!r} sets nothing; write NAME=VALUE, such as num_users=300.")

@@ -3,7 +3,8 @@
   write    one table of preferences, by rules (extractive), a local model (transformers) or a server (openai)
   compare  how good tables are, on the same users: retrieval of the next item, polarity, diversity, names, cost
 
-A run with a model that was stopped or killed continues when the same command is given again.
+A run with a model that was stopped or killed continues when the same command is given again. What is written with
+--option and --set fits a benchmark that is built with the same ones, and no other.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ __all__ = ["add_arguments", "run"]
 
 APPROXIMATORS = ("extractive", "transformers", "openai")
 _INTERRUPTED = 130
+# Fields of the protocol that say which steps there are and who is asked.
+_SHAPING = ("min_user", "min_item", "max_history", "user_stride")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -78,18 +81,41 @@ def run(arguments: argparse.Namespace) -> int:
 def _add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--source", required=True, help="format of the data set, such as amazon2014 or corner-shop")
     parser.add_argument("--data", type=Path, help="folder of the data set; none for corner-shop")
+    parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="an option of the reader")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=VALUE", help=f"a field of the protocol: {_listed()}"
+    )
+
+
+def _listed() -> str:
+    return f"{', '.join(_SHAPING[:-1])} or {_SHAPING[-1]}"
+
+
+def _read(arguments: argparse.Namespace) -> tuple[Tables, dict[str, object]]:
+    """The tables that `build` makes with the same options, and these options."""
+    from preference_benchmark.assemble import ask_every
+    from preference_benchmark.commands.build import assigned
+    from preference_benchmark.protocol import Protocol
+    from preference_benchmark.sources import read_source
+
+    protocol = Protocol().parsed(arguments.set)
+    idle = [text for text in arguments.set if text.partition("=")[0] not in _SHAPING]
+    if idle:
+        raise ValueError(f"--set {idle[0]!r} changes nothing that preferences are written from; set {_listed()}.")
+    options = protocol.reading | dict(assigned(text) for text in arguments.option)
+    tables = read_source(arguments.source, arguments.data, **options)
+    return ask_every(tables, protocol.user_stride), options | {"user_stride": protocol.user_stride}
 
 
 def _write(arguments: argparse.Namespace) -> int:
     from preference_benchmark.preferences.files import write_preferences
     from preference_benchmark.preferences.llm.approximator import Interrupted
-    from preference_benchmark.sources import read_source
 
     if arguments.output.suffix != ".parquet":
         raise ValueError(f"--output {arguments.output} does not end in .parquet; preferences are written as Parquet.")
     if arguments.approximator != "extractive" and not arguments.model:
         raise ValueError(f"--approximator {arguments.approximator} needs a model; pass --model NAME.")
-    tables = read_source(arguments.source, arguments.data)
+    tables, options = _read(arguments)
     if arguments.approximator == "extractive":
         preferences, report = _extractive(arguments, tables)
     else:
@@ -104,7 +130,8 @@ def _write(arguments: argparse.Namespace) -> int:
             return _INTERRUPTED
         print(approximator.report)
         report = approximator.report.as_dict()
-    beside = write_preferences(preferences, arguments.output, report | {"source": arguments.source})
+    report |= {"source": arguments.source, "options": options}
+    beside = write_preferences(preferences, arguments.output, report, tables)
     print(f"{preferences.height:,} preferences in {arguments.output}, how they came to be in {beside}")
     return 0
 
@@ -176,20 +203,19 @@ def _polarity(arguments: argparse.Namespace) -> Callable:
 
 def _compare(arguments: argparse.Namespace) -> int:
     from preference_benchmark.embedding import TextEmbedder
-    from preference_benchmark.preferences.files import read_preferences
+    from preference_benchmark.preferences.files import belonging, read_preferences
     from preference_benchmark.preferences.quality import compare
-    from preference_benchmark.sources import read_source
 
     found = {}
     for path in arguments.preferences:
         name = path.stem if path.stem not in found else str(path)
-        found[name] = read_preferences(path)
-    tables = read_source(arguments.source, arguments.data)
+        found[name] = path, *read_preferences(path)
+    tables, _ = _read(arguments)
     comparison = compare(
-        {name: preferences for name, (preferences, _) in found.items()},
+        {name: belonging(preferences, tables, path) for name, (path, preferences, _) in found.items()},
         tables,
         TextEmbedder(arguments.encoder),
-        reports={name: report for name, (_, report) in found.items()},
+        reports={name: report for name, (_, _, report) in found.items()},
         targets=arguments.targets,
         seed=arguments.seed,
     )

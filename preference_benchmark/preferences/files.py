@@ -1,4 +1,8 @@
-"""Tables of preferences as files: Parquet, and beside it what is known about how they came to be, as JSON."""
+"""Tables of preferences as files: Parquet, and beside it what is known about how they came to be, as JSON.
+
+A step is a position in the kept history, which other settings of the reader or other files move. A file therefore
+names the item of every step, and is used only where that item is still the one.
+"""
 
 from __future__ import annotations
 
@@ -9,28 +13,40 @@ from pathlib import Path
 import polars as pl
 
 from preference_benchmark.matching import check_preferences
+from preference_benchmark.tables import Tables
 
-__all__ = ["read_preferences", "write_preferences"]
+__all__ = ["belonging", "read_preferences", "write_preferences"]
+
+_KEYS = ["user_id", "step"]
 
 
-def write_preferences(preferences: pl.DataFrame, path: str | Path, report: dict[str, object]) -> Path:
-    """Write a table and its report; each appears whole or not at all.
+def write_preferences(preferences: pl.DataFrame, path: str | Path, report: dict[str, object], tables: Tables) -> Path:
+    """Write a table, with the item of every step, and its report; each appears whole or not at all.
 
     Args:
         preferences: as an approximator gives them.
         path: ends in .parquet; the report is written beside it, ending in .json.
         report: plain values.
+        tables: the data set that they were written about.
 
     Returns:
         Where the report is.
 
     Raises:
-        ValueError: if the path does not end in .parquet or the table lacks columns.
+        ValueError: if the path does not end in .parquet, the table lacks columns, or was written about other tables.
     """
     path = Path(path)
     if path.suffix != ".parquet":
         raise ValueError(f"{str(path)!r} does not end in .parquet; preferences are written as Parquet.")
     check_preferences(preferences)
+    named = _with_items(preferences, tables, path)
+    if named["here"].null_count():
+        user, step = named.filter(pl.col("here").is_null()).sort(_KEYS).select(_KEYS).row(0)
+        raise ValueError(
+            f"{path}: the tables have no step {step} of user {user!r}, who has preferences after it; pass the tables "
+            "that the preferences were written about."
+        )
+    preferences = named.with_columns(item_id="here").drop("here")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
@@ -45,11 +61,11 @@ def write_preferences(preferences: pl.DataFrame, path: str | Path, report: dict[
 
 
 def read_preferences(path: str | Path) -> tuple[pl.DataFrame, dict[str, object]]:
-    """A table of preferences and its report, empty if there is none beside it.
+    """A table of preferences, with the item of every step, and its report, empty if there is none beside it.
 
     Raises:
         FileNotFoundError: if the table is not there.
-        ValueError: if it is no table of preferences.
+        ValueError: if it is no table of preferences, or does not name the items.
     """
     path = Path(path)
     if not path.is_file():
@@ -59,6 +75,51 @@ def read_preferences(path: str | Path) -> tuple[pl.DataFrame, dict[str, object]]
     except pl.exceptions.PolarsError as error:
         raise ValueError(f"{path} is no Parquet file ({error}); pass what `preferences write` wrote.") from error
     check_preferences(preferences)
+    if "item_id" not in preferences.columns:
+        raise ValueError(
+            f"{path} has no column item_id, the item of each user's step: an earlier version wrote it, or another "
+            "program. Without it preferences may be taken for those of another step, which no check would find. Write "
+            "it anew with `preferences write` (answers of a language model that are kept are not asked for again), or "
+            "add the column."
+        )
     beside = path.with_suffix(".json")
     report = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
     return preferences, report if isinstance(report, dict) else {}
+
+
+def belonging(preferences: pl.DataFrame, tables: Tables, path: str | Path) -> pl.DataFrame:
+    """The preferences of those users and steps that the tables have, as an approximator gives them.
+
+    Args:
+        preferences: as `read_preferences` gives them.
+        tables: the data set that they are used with.
+        path: of the file, for the error.
+
+    Raises:
+        ValueError: if a step was about another item, or no preference belongs to the tables.
+    """
+    known = _with_items(preferences, tables, path).filter(pl.col("here").is_not_null())
+    if known.is_empty():
+        raise ValueError(f"no preference of {path} belongs to a user and step of this data set.")
+    return known.drop("item_id", "here")
+
+
+def _with_items(preferences: pl.DataFrame, tables: Tables, path: str | Path) -> pl.DataFrame:
+    """The table with a column `here`, the item of its step; refuses one that names another item itself."""
+    steps = tables.interactions.select(*_KEYS, here="item_id")
+    typed = preferences.with_columns(pl.col("user_id").cast(pl.String), pl.col("step").cast(pl.Int64))
+    named = typed.join(steps, on=_KEYS, how="left", maintain_order="left")
+    if "item_id" not in named.columns:
+        return named
+    known = named.filter(pl.col("here").is_not_null())
+    moved = known.filter(pl.col("item_id").cast(pl.String).ne_missing(pl.col("here")))
+    if moved.is_empty():
+        return named
+    first = moved.sort(_KEYS).row(0, named=True)
+    counts = [frame.select(_KEYS).n_unique() for frame in (moved, known)]
+    raise ValueError(
+        f"{path}: what user {first['user_id']!r} wants after step {first['step']} was written when that step was item "
+        f"{first['item_id']!r}; here it is item {first['here']!r}, and {counts[0]:,} of {counts[1]:,} steps have "
+        "moved like this. The preferences were written with other settings, such as max_history or min_item, or about "
+        "other files; write them anew with the same --option and --set."
+    )

@@ -18,6 +18,7 @@ from preference_benchmark.__main__ import main
 from preference_benchmark.assemble import ask_every, assemble
 from preference_benchmark.make import make, read_tables
 from preference_benchmark.preferences import ExtractiveApproximator
+from preference_benchmark.preferences.files import write_preferences
 from preference_benchmark.protocol import AXES, PAPER, SPLITS
 from preference_benchmark.recipes import recipe
 from preference_benchmark.stages import Stages
@@ -258,7 +259,7 @@ def test_a_stop_while_it_is_put_in_place_leaves_the_old_state(made, moment, tmp_
 
 def test_preferences_from_a_file(made, tmp_path):
     tables, _, _ = read_tables(SHOP, Stages(tmp_path / "tables"), progress=False)
-    random_preferences(tables, 4).write_parquet(tmp_path / "mine.parquet")
+    write_preferences(random_preferences(tables, 4), tmp_path / "mine.parquet", {}, tables)
     mine = build(tmp_path, replace(SHOP, preferences=tmp_path / "mine.parquet"))
     assert mine.statistics["preferences_by"] == "the file mine.parquet"
     assert mine.statistics["preferences"] != made.statistics["preferences"]
@@ -266,6 +267,28 @@ def test_preferences_from_a_file(made, tmp_path):
     for name, error in (("wrong.parquet", ValueError), ("absent.parquet", FileNotFoundError)):
         with pytest.raises(error, match="lack the columns|does not exist"):
             build(tmp_path, replace(SHOP, preferences=tmp_path / name))
+
+
+def test_preferences_written_with_other_settings_are_refused(made, tmp_path):
+    def written(name, *options):
+        words = ["--source", "corner-shop", "--option", "num_users=60", "--option", "num_items=40", *options]
+        assert main(["preferences", "write", *words, "--output", str(tmp_path / name)]) == 0
+        return replace(SHOP, preferences=tmp_path / name)
+
+    # The same settings: what the rules wrote into the file is what they write in the build.
+    same = build(tmp_path / "work", written("same.parquet"))
+    assert same.statistics["preferences"] == made.statistics["preferences"]
+    assert same.statistics["examples"] == made.statistics["examples"]
+    shorter = written("shorter.parquet", "--set", "max_history=8")
+    match = r"shorter.parquet: what user '\S+' wants after step 0 was written when that step was item '\S+'; here it is"
+    with pytest.raises(ValueError, match=match):
+        build(tmp_path / "work", shorter)
+    protocol = SHOP.protocol.replace(max_history=8)
+    fits = build(tmp_path / "work", replace(shorter, protocol=protocol))
+    assert fits.statistics["preferences"] == build(tmp_path, replace(SHOP, protocol=protocol)).statistics["preferences"]
+    pl.read_parquet(tmp_path / "same.parquet").drop("item_id").write_parquet(tmp_path / "old.parquet")
+    with pytest.raises(ValueError, match="has no column item_id.*Write it anew"):
+        build(tmp_path / "work", replace(SHOP, preferences=tmp_path / "old.parquet"))
 
 
 def test_changed_raw_files_are_noticed(tmp_path):
