@@ -6,8 +6,6 @@ and kept under outputs/cache, so that training and evaluation share the work.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shutil
 import tempfile
@@ -24,9 +22,11 @@ from torch import Tensor
 from modeling_mender import ResidualKMeans, SemanticIdCatalogue
 from modeling_mender.semantic_ids import break_ties, report
 from modeling_mender.training_data import repeated
-from preference_benchmark.builder import Benchmark, build_benchmark
+from preference_benchmark.builder import Benchmark, build_benchmark, digest_of_builder
 from preference_benchmark.embedding import TextEmbedder, default_encoder
+from preference_benchmark.inputs import data_files, digest_of_inputs, stamps
 from preference_benchmark.sources import read_source
+from preference_benchmark.stages import digest_of, digest_of_code, digest_of_file
 
 __all__ = [
     "BenchmarkData",
@@ -39,6 +39,7 @@ __all__ = [
 ]
 
 CACHE = Path("outputs/cache")
+_DIGITS = 12
 
 
 @dataclass(frozen=True)
@@ -147,9 +148,13 @@ def load_benchmark_data(
     options = {}
     if source == "corner-shop" and data is None:
         options = {"num_users": users, "num_items": items, "seed": 0}
-    folder = CACHE / f"{source}-{_fingerprint(source, data, options, encoder)}"
     if data is not None and (data / "README.md").is_file() and list(data.rglob("*.parquet")):
-        return _read_built(source, data, folder)
+        files = [data.absolute() / "README.md", *data_files(data.absolute(), "*", "[!.]*/**/*")]
+        key = digest_of(source, stamps(files), encoder, digest_of_code("embedding"))
+        return _read_built(source, data, CACHE / f"{source}-{key[:_DIGITS]}")
+    # What this file does to a benchmark before it is kept belongs to it as well.
+    code = digest_of_builder(), digest_of_file(Path(__file__))
+    folder = CACHE / f"{source}-{digest_of(digest_of_inputs(source, data, options), encoder, code)[:_DIGITS]}"
     if not (folder / "complete").is_file():
         tables = read_source(source, data, **options)
         print(tables.report)
@@ -217,9 +222,3 @@ def _read_built(source: str, folder: Path, cache: Path) -> BenchmarkData:
     (items,) = load_dataset(str(folder), f"{source}-items").values()
     cache.mkdir(parents=True, exist_ok=True)
     return BenchmarkData(source, items, examples, cache)
-
-
-def _fingerprint(source: str, data: Path | None, options: dict[str, int], encoder: str) -> str:
-    files = [] if data is None else sorted(path for path in [data, *data.rglob("*")] if path.is_file())
-    seen = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    return hashlib.sha256(json.dumps([source, seen, options, encoder]).encode()).hexdigest()[:12]

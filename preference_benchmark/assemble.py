@@ -25,15 +25,18 @@ from preference_benchmark.steering import Closest, closest_preferences
 from preference_benchmark.tables import Tables
 from preference_benchmark.vectors import VectorStore
 
-__all__ = ["Approximator", "Parts", "assemble", "ask_every", "stage_names"]
+__all__ = ["EXAMPLES_CODE", "Approximator", "Parts", "assemble", "ask_every", "stage_names"]
 
 Approximator = Callable[[Tables], pl.DataFrame]
 
 # Whose source a stage depends on, beyond the stages before it.
-_PREFERENCES_CODE = ("preferences", "sentiment")
+_PREFERENCES_CODE = ("preferences", "sentiment", "compound")
 _VECTORS_CODE = ("embedding", "vectors", "descriptions")
 _MATCHES_CODE = ("matching", "descriptions", "sentiment")
-_AXES_CODE = ("axes", "steering", "sentiment_pairs", "sentiment", "targets", "neighbours", "matching", "classifier")
+_AXES_CODE = ("axes", "steering", "sentiment_pairs", "sentiment", "compound", "targets", "neighbours", "matching")
+_AXES_CODE += ("classifier",)
+# And whose source the examples depend on, beyond the tables.
+EXAMPLES_CODE = (*_PREFERENCES_CODE, *_VECTORS_CODE, *_MATCHES_CODE, *_AXES_CODE, "assemble", "protocol")
 # What of the protocol an axis depends on.
 _CHOICES = {
     "recommendation": (),

@@ -13,7 +13,7 @@ import polars as pl
 from datasets import Dataset, DatasetDict
 from tqdm.auto import tqdm
 
-from preference_benchmark.assemble import Approximator, Parts, assemble, stage_names
+from preference_benchmark.assemble import EXAMPLES_CODE, Approximator, Parts, assemble, stage_names
 from preference_benchmark.descriptions import describe_items
 from preference_benchmark.embedding import Embedder
 from preference_benchmark.features import EXAMPLE_FEATURES, examples_dataset, items_dataset
@@ -22,10 +22,10 @@ from preference_benchmark.matching import cosines
 from preference_benchmark.preferences import ExtractiveApproximator
 from preference_benchmark.protocol import AXES, SPLITS, Protocol
 from preference_benchmark.sentiment import NEGATIVE
-from preference_benchmark.stages import Stages
+from preference_benchmark.stages import Stages, digest_of_code
 from preference_benchmark.tables import Tables
 
-__all__ = ["EXAMPLE_FEATURES", "Benchmark", "BenchmarkReport", "build_benchmark", "report_on"]
+__all__ = ["EXAMPLE_FEATURES", "Benchmark", "BenchmarkReport", "build_benchmark", "digest_of_builder", "report_on"]
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,11 @@ def build_benchmark(
         examples={mode: examples_dataset(pl.concat(frames.values())) for mode, frames in parts.axes.items()},
         report=report_on(parts, protocol),
     )
+
+
+def digest_of_builder() -> str:
+    """A digest of the source code that a benchmark depends on, beyond its tables."""
+    return digest_of_code(*EXAMPLES_CODE, "builder", "features", "leakage")
 
 
 def report_on(parts: Parts, protocol: Protocol) -> BenchmarkReport:

@@ -16,8 +16,10 @@ from pathlib import Path
 import datasets
 import pyarrow.parquet as pq
 
+from preference_benchmark.assemble import EXAMPLES_CODE
 from preference_benchmark.features import EXAMPLE_FEATURES
-from preference_benchmark.make import files_digest, make
+from preference_benchmark.inputs import digest_of_inputs, stamps
+from preference_benchmark.make import make
 from preference_benchmark.protocol import Protocol
 from preference_benchmark.recipes import RECIPES, Recipe, recipe
 from preference_benchmark.stages import digest_of, digest_of_code
@@ -25,8 +27,6 @@ from preference_benchmark.stages import digest_of, digest_of_code
 __all__ = ["PreferenceDiscerning", "PreferenceDiscerningConfig"]
 
 _PARTS = ("last", "items")
-_CODE = ("sources", "preferences", "tables", "columns", "sentiment", "embedding", "vectors", "descriptions", "matching")
-_CODE += ("axes", "steering", "sentiment_pairs", "targets", "neighbours", "classifier", "assemble", "make", "features")
 
 
 @dataclass
@@ -87,9 +87,11 @@ class PreferenceDiscerning(datasets.GeneratorBasedBuilder):
 
     def __init__(self, *args: object, hash: str | None = None, **options: object) -> None:
         if hash is None:
-            data_dir, preferences = options.get("data_dir"), options.get("preferences")
-            files = [files_digest(None if path is None else Path(str(path))) for path in (data_dir, preferences)]
-            hash = digest_of(files, digest_of_code(*_CODE))
+            name = split_name(options.get("config_name") or self.DEFAULT_CONFIG_NAME)[0]
+            source = options.get("source") or RECIPES.get(name, RECIPES["custom"]).source
+            inputs = digest_of_inputs(source, options.get("data_dir"), options.get("options") or {})
+            preferences = [Path(path) for path in [options.get("preferences")] if path and Path(path).is_file()]
+            hash = digest_of(inputs, stamps(preferences), digest_of_code(*EXAMPLES_CODE, "make", "features"))
         # Named after the class: the default, the file's name, would say nothing.
         options.setdefault("dataset_name", "preference_discerning")
         super().__init__(*args, hash=hash, **options)

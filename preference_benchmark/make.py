@@ -19,6 +19,7 @@ from preference_benchmark.builder import report_on
 from preference_benchmark.download import fetch
 from preference_benchmark.embedding import Embedder, TextEmbedder, encoder_identity
 from preference_benchmark.features import EXAMPLE_FEATURES, coded, item_features
+from preference_benchmark.inputs import digest_of_contents, digest_of_inputs
 from preference_benchmark.leakage import LeakageReport, check_leakage
 from preference_benchmark.parquet import write_shards
 from preference_benchmark.preferences import ExtractiveApproximator
@@ -32,11 +33,9 @@ from preference_benchmark.stages import Stages, digest_of, digest_of_code, diges
 from preference_benchmark.tables import Counts, ReadReport, Tables
 from preference_benchmark.validation import margins, validate
 
-__all__ = ["Made", "files_digest", "make", "read_tables"]
+__all__ = ["Made", "make", "read_tables"]
 
-_TABLES_CODE = ("sources", "tables", "columns")
 _OUTPUT_CODE = ("make", "parquet", "features", "plots", "validation", "leakage", "builder")
-_DATA_ENDINGS = (".gz", ".json", ".jsonl", ".ndjson", ".txt", ".csv", ".parquet", ".zip", ".dat", ".data", ".item")
 
 
 @dataclass(frozen=True)
@@ -133,7 +132,13 @@ def read_tables(recipe: Recipe, stages: Stages, *, progress: bool = True) -> tup
         path = fetch(PUBLIC_FILES[recipe.name], stages.folder / "raw", progress=progress)
         stages.used.add("raw")
     options = recipe.protocol.reading | dict(recipe.options)
-    key = digest_of(recipe.source, options, files_digest(path), digest_of_code(*_TABLES_CODE))
+    given = (recipe.source, path, options)
+
+    def note(folder: Path) -> None:
+        (folder / "digest").write_text(digest_of_contents(*given), encoding="utf-8")
+
+    # Contents are read again only where files look different; what was merely moved or touched is the same data set.
+    key = (stages.path("inputs", digest_of_inputs(*given), note) / "digest").read_text("utf-8")
 
     def write(folder: Path) -> None:
         truth = None
@@ -156,17 +161,6 @@ def read_tables(recipe: Recipe, stages: Stages, *, progress: bool = True) -> tup
     )
     truth = folder / "truth.parquet"
     return tables, pl.read_parquet(truth) if truth.is_file() else None, key
-
-
-def files_digest(path: Path | None) -> list[list[str]]:
-    """Names and digests of the files that a reader may look at: a changed file makes another data set."""
-    if path is None:
-        return []
-    folder = Path(path) if Path(path).is_dir() else Path(path).parent
-    if not folder.is_dir():
-        return [[Path(path).name, "missing"]]
-    files = [entry for entry in sorted(folder.iterdir()) if entry.is_file() and entry.suffix in _DATA_ENDINGS]
-    return [[Path(path).name if Path(path).is_file() else "", *(f"{f.name}:{digest_of_file(f)}" for f in files)]]
 
 
 def _report(record: dict) -> ReadReport:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 
+from mender import data as data_module
 from mender.data import BenchmarkData, load_benchmark_data
+from preference_benchmark.builder import Benchmark
 
 README = """---
 configs:
@@ -79,3 +83,43 @@ def test_a_matching_the_benchmark_lacks_is_refused(tmp_path):
     del data.examples["last"]
     with pytest.raises(ValueError, match="matching='last' is not in this benchmark, which has oracle; build"):
         data.matched({"oracle": 1.0, "last": 1.0})
+
+
+@pytest.fixture
+def built_here(tmp_path, monkeypatch):
+    """Raw files, and a function that loads them and says whether they had to be read and built for it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "reviews_Beauty_5.json.gz").write_bytes(b"reviews")
+    items = Dataset.from_dict({"item_id": ["a"], "title": ["A"], "text": ["a"]})
+    examples = DatasetDict(train=Dataset.from_dict({"preferences": [["Find a"]]}))
+    built = []
+    monkeypatch.setattr(data_module, "read_source", lambda *arguments, **options: SimpleNamespace(report="read"))
+    monkeypatch.setattr(data_module, "TextEmbedder", lambda encoder: None)
+
+    def build_benchmark(tables, embedder, *, seed):
+        built.append(seed)
+        return Benchmark(items, {"oracle": examples, "last": examples}, "built")
+
+    monkeypatch.setattr(data_module, "build_benchmark", build_benchmark)
+
+    def load(path):
+        before = len(built)
+        assert load_benchmark_data("amazon2014", path, "encoder").texts == ["Find a"]
+        return len(built) > before
+
+    return load
+
+
+@pytest.mark.parametrize("given", ["raw", "raw/reviews_Beauty_5.json.gz"])
+def test_what_was_built_is_built_again_when_files_or_code_change(given, built_here, tmp_path, monkeypatch):
+    path = tmp_path / given
+    assert [built_here(path) for _ in range(2)] == [True, False]
+    # Metadata lie beside the reviews.
+    (tmp_path / "raw" / "meta_Beauty.json.gz").write_bytes(b"metadata")
+    assert [built_here(path) for _ in range(2)] == [True, False]
+    (tmp_path / "raw" / "meta_Beauty.json.gz").write_bytes(b"other metadata")
+    assert [built_here(path) for _ in range(2)] == [True, False]
+    for module in ("preference_benchmark.inputs", "preference_benchmark.builder"):
+        monkeypatch.setattr(f"{module}.digest_of_code", lambda *modules: "of tomorrow")
+        assert [built_here(path) for _ in range(2)] == [True, False]

@@ -47,7 +47,7 @@ def test_the_cache_is_keyed_by_settings_and_raw_files(tmp_path):
     folder = tmp_path / "raw"
     folder.mkdir()
     places = []
-    for content in ("a", "b"):
+    for content in ("a", "ab"):
         (folder / "interactions.csv").write_text(content)
         builder = PreferenceDiscerning(
             config_name="custom", cache_dir=str(tmp_path), data_dir=str(folder), source="table"

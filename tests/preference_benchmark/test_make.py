@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -113,6 +114,7 @@ def test_validation_knows_the_truth_of_the_corner_shop(made):
 
 
 STAGES = [
+    "inputs",
     "tables",
     "preferences",
     "vectors",
@@ -305,6 +307,42 @@ def test_changed_raw_files_are_noticed(tmp_path):
     kept.drop("step").write_parquet(folder / "interactions.parquet")
     second = build(tmp_path / "work", own)
     assert second.statistics["users"] < first.statistics["users"]
+    # A file that an option names counts as well; one that is the same again makes nothing anew but its own digest.
+    shop.items.write_parquet(tmp_path / "goods.parquet")
+    named = replace(own, options={"items": str(tmp_path / "goods.parquet")})
+    build(tmp_path / "work", named)
+    for rename, anew in (("Other goods", ["inputs", "tables"]), (None, ["inputs"])):
+        items = shop.items if rename is None else shop.items.with_columns(title=pl.lit(rename))
+        shop, seen = replace(shop, items=items), []
+        items.write_parquet(tmp_path / "goods.parquet")
+        os.utime(tmp_path / "goods.parquet", ns=(1, 1) if rename else (2, 2))
+        build(tmp_path / "work", named, seen=seen)
+        assert [name for name, found in seen if not found][:2] == anew
+
+
+def test_shards_that_arrive_later_are_noticed(tmp_path):
+    def shard(path, rows):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pl.DataFrame(rows).write_parquet(path)
+
+    def read():
+        seen = []
+        stages = Stages(tmp_path / "work", lambda name, found: seen.append((name, found)))
+        return read_tables(recipe("mine", source="amazon2023", data_dir=tmp_path / "raw"), stages)[0], seen
+
+    def reviews(user):
+        written = {"rating": 4.0, "timestamp": 1_588_687_728_923, "title": "Good", "text": "A good mute."}
+        return [{"user_id": user, "parent_asin": f"B{item}", **written} for item in range(6)]
+
+    shard(tmp_path / "raw" / "raw_review_Horns" / "0.parquet", [row for user in "abcde" for row in reviews(user)])
+    assert read()[0].interactions["user_id"].n_unique() == 5
+    assert [found for _, found in read()[1]] == [True, True]
+    shard(tmp_path / "raw" / "raw_review_Horns" / "1.parquet", reviews("f"))
+    assert read()[0].interactions["user_id"].n_unique() == 6
+    shard(
+        tmp_path / "raw" / "raw_meta_Horns" / "0.parquet", {"parent_asin": [f"B{n}" for n in range(6)], "title": "Mute"}
+    )
+    assert read()[0].items["title"].to_list() == ["Mute"] * 6
 
 
 def test_a_full_disk_leaves_nothing_half_written(made, tmp_path, monkeypatch):

@@ -1,0 +1,145 @@
+"""What a data set is read from: every file that a reader may look at counts, and no other."""
+
+from __future__ import annotations
+
+import ast
+import os
+from pathlib import Path
+
+import pytest
+
+import preference_benchmark
+from preference_benchmark import inputs
+from preference_benchmark.assemble import EXAMPLES_CODE
+from preference_benchmark.inputs import digest_of_contents, digest_of_inputs, input_files
+from preference_benchmark.sources import SOURCES
+
+
+def put(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(name)
+
+
+LAYOUTS = [
+    # reader, what it is given, options, what it may look at, and what lies about besides
+    (
+        "amazon2014",
+        "raw/reviews_Beauty_5.json.gz",
+        {"metadata": "other/meta.json"},
+        ["raw/reviews_Beauty_5.json.gz", "raw/meta_Beauty.json.gz", "other/meta.json"],
+        ["raw/sub/reviews_Toys_5.json.gz", "other/more.json", "raw/README.md"],
+    ),
+    ("amazon2018", "raw", {}, ["raw/Books_5.json.gz", "raw/meta_Books.json.gz"], ["raw/old/Books_5.json.gz"]),
+    (
+        "amazon2023",
+        "raw",
+        {},
+        ["raw/raw_review_Books/0.parquet", "raw/raw_review_Books/a/1.parquet", "raw/raw_meta_Books/0.parquet"],
+        ["raw/5core/Books.parquet"],
+    ),
+    (
+        "amazon2023",
+        "raw/raw_review_Books",
+        {},
+        ["raw/raw_review_Books/full-0.parquet", "raw/raw_meta_Books/a/0.parquet"],
+        ["raw/raw_meta_Toys/0.parquet", "raw/raw_review_Toys/0.parquet"],
+    ),
+    (
+        "amazon2023",
+        "raw/Books.jsonl.gz",
+        {"metadata": "about"},
+        ["raw/Books.jsonl.gz", "raw/meta_Books.jsonl.gz", "about/a/0.parquet"],
+        ["raw/raw_meta_Books/0.parquet"],
+    ),
+    (
+        "movielens",
+        "raw",
+        {},
+        ["raw/ml-1m/ratings.dat", "raw/ml-1m/movies.dat", "raw/ml-100k.zip"],
+        ["raw/ml-1m/runs/ratings.dat", "raw/videos/ratings.dat"],
+    ),
+    ("movielens", "raw/ml-100k/u.data", {}, ["raw/ml-100k/u.data", "raw/ml-100k/u.item"], ["raw/ml-1m/ratings.dat"]),
+    ("sequences", "raw/user_sequence.txt", {}, ["raw/user_sequence.txt", "raw/item_text.txt"], ["raw/a/item_text.txt"]),
+    ("steam", "raw", {"games": "games"}, ["raw/australian_user_reviews.json", "games/steam_games.json.gz"], ["a.json"]),
+    ("steam-reviews", "raw", {}, ["raw/steam_new.json.gz", "raw/steam_games.json.gz"], ["raw/old/steam_games.json.gz"]),
+    (
+        "table",
+        "raw/clicks.parquet",
+        {"items": "goods.CSV", "encoding": "latin-1"},
+        ["raw/clicks.parquet", "raw/items.csv", "goods.CSV"],
+        ["raw/table/0123456789abcdef/table/train.parquet", "raw/.stages/items.parquet"],
+    ),
+    ("yelp", "raw", {}, ["raw/yelp_dataset.tar", "raw/yelp_dataset.tgz", "raw/yelp_dataset/a.json"], ["raw/a/a.json"]),
+    ("of your own", "raw", {}, ["raw/a.csv", "raw/b/c/d.parquet"], ["raw/.stages/a/b.parquet", "raw/a.log"]),
+]
+
+
+@pytest.mark.parametrize(("source", "given", "options", "seen", "unseen"), LAYOUTS)
+def test_files_that_a_reader_may_look_at_count_and_no_others(
+    source, given, options, seen, unseen, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    put(tmp_path, *seen, *unseen)
+    assert input_files(source, given, options) == sorted(tmp_path / name for name in seen)
+    digest = digest_of_inputs(source, given, options)
+    put(tmp_path, "raw/elsewhere.log", *(f"{name}.log" for name in seen))
+    os.utime(tmp_path / unseen[0], ns=(1, 1))
+    assert digest_of_inputs(source, given, options) == digest
+    for name in seen:
+        digests = [digest_of_inputs(source, given, options)]
+        (tmp_path / name).write_text("longer than it was: " + name)
+        digests.append(digest_of_inputs(source, given, options))
+        if name != given:
+            (tmp_path / name).unlink()
+            digests.append(digest_of_inputs(source, given, options))
+        assert len(set(digests)) == len(digests), name
+
+
+def test_every_reader_says_where_it_looks():
+    assert set(inputs._BELOW) == set(SOURCES)
+
+
+def test_reader_options_and_code_count(tmp_path, monkeypatch):
+    put(tmp_path, "interactions.csv", "items.csv")
+    digests = [
+        digest_of_inputs("table", tmp_path, {}),
+        digest_of_inputs("sequences", tmp_path, {}),
+        digest_of_inputs("table", tmp_path, {"min_item": 3}),
+        digest_of_inputs("table", tmp_path / "interactions.csv", {}),
+        digest_of_inputs("table", tmp_path / "nowhere", {}),
+        digest_of_inputs("table", None, {}),
+    ]
+    monkeypatch.setattr(inputs, "digest_of_code", lambda *modules: "of tomorrow")
+    digests.append(digest_of_inputs("table", tmp_path, {}))
+    assert len(set(digests)) == len(digests)
+
+
+def test_contents_are_the_same_wherever_they_lie(tmp_path):
+    for folder in ("here", "there"):
+        put(tmp_path / folder, "interactions.csv", "items.csv")
+    os.utime(tmp_path / "there" / "items.csv", ns=(1, 1))
+    here, there = tmp_path / "here", tmp_path / "there"
+    assert digest_of_inputs("table", here, {}) != digest_of_inputs("table", there, {})
+    assert digest_of_contents("table", here, {}) == digest_of_contents("table", there, {})
+    (there / "items.csv").write_text("other")
+    assert digest_of_contents("table", here, {}) != digest_of_contents("table", there, {})
+
+
+def test_digests_of_code_cover_what_the_builder_imports():
+    package = Path(preference_benchmark.__file__).parent
+
+    def imported(name: str, known: set[str]) -> set[str]:
+        known.add(name)
+        files = sorted((package / name).rglob("*.py")) if (package / name).is_dir() else [package / f"{name}.py"]
+        for file in files:
+            for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+                if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("preference_benchmark."):
+                    other = node.module.split(".")[1]
+                    if other not in known:
+                        imported(other, known)
+        return known
+
+    covered = {*inputs._READING_CODE, *EXAMPLES_CODE, "builder", "features", "leakage"}
+    # Where finished stages lie changes nothing that is in them.
+    assert imported("builder", set()) - covered == {"stages"}
