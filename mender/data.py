@@ -1,7 +1,8 @@
 """Items and examples to train and evaluate on: from a benchmark that is built already, or built here from raw files.
 
-A folder that the benchmark's command line wrote is read as `load_dataset` reads it. Raw files are read and built once,
-and kept under outputs/cache, so that training and evaluation share the work.
+A folder that the benchmark's command line wrote, known by the configurations that its README names, is read as
+`load_dataset` reads it. Raw files are read and built once, and kept under outputs/cache, so that training and
+evaluation share the work.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import yaml
 from datasets import Dataset, DatasetDict, concatenate_datasets, get_dataset_config_names, load_dataset, load_from_disk
 from filelock import FileLock
+from huggingface_hub import metadata_load
 from torch import Tensor
 
 from modeling_mender import ResidualKMeans, SemanticIdCatalogue
@@ -148,7 +151,7 @@ def load_benchmark_data(
     options = {}
     if source == "corner-shop" and data is None:
         options = {"num_users": users, "num_items": items, "seed": 0}
-    if data is not None and (data / "README.md").is_file() and list(data.rglob("*.parquet")):
+    if data is not None and _is_built(source, data):
         files = [data.absolute() / "README.md", *data_files(data.absolute(), "*", "[!.]*/**/*")]
         key = digest_of(source, stamps(files), encoder, digest_of_code("embedding"))
         return _read_built(source, data, CACHE / f"{source}-{key[:_DIGITS]}")
@@ -209,6 +212,22 @@ def encoder_path(name_or_path: str | None) -> str:
     choice = default_encoder()
     print(f"encoder: {choice.description}")
     return choice.path
+
+
+def _is_built(source: str, folder: Path) -> bool:
+    """Whether the folder's card names configurations of a benchmark; beside raw files there may be a README as well."""
+    card = folder / "README.md"
+    if not card.is_file():
+        return False
+    try:
+        configs = (metadata_load(card) or {}).get("configs")
+    except (ValueError, yaml.YAMLError):  # what stands at its head is no metadata
+        return False
+    listed = configs if isinstance(configs, list) else []
+    names = {str(config.get("config_name")) for config in listed if isinstance(config, dict)}
+    # A benchmark of another name counts as well: whoever passes it learns which names it has.
+    of_items = {name.removesuffix("-items") for name in names if name.endswith("-items")}
+    return source in names | of_items or any(names & {name, f"{name}-last"} for name in of_items)
 
 
 def _read_built(source: str, folder: Path, cache: Path) -> BenchmarkData:

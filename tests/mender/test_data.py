@@ -53,6 +53,14 @@ def test_wrong_names_are_refused(built):
         load_benchmark_data("shop", built, "some-encoder")
 
 
+def test_a_benchmark_of_another_name_is_told_from_raw_files(built):
+    with pytest.raises(ValueError, match="no configuration 'table'; found shop, shop-last, shop-items. Pass --source"):
+        load_benchmark_data("table", built, "some-encoder")
+    (built / "README.md").write_text(README.format(items="other-items"))
+    with pytest.raises(FileNotFoundError, match="no interactions in .*: expected a file named interactions.csv"):
+        load_benchmark_data("table", built, "some-encoder")
+
+
 def matched_data(tmp_path):
     features = Features(
         {"axis": ClassLabel(names=["recommendation", "steering"]), "preferences": List(Value("string"))}
@@ -103,9 +111,9 @@ def built_here(tmp_path, monkeypatch):
 
     monkeypatch.setattr(data_module, "build_benchmark", build_benchmark)
 
-    def load(path):
+    def load(path, source="amazon2014"):
         before = len(built)
-        assert load_benchmark_data("amazon2014", path, "encoder").texts == ["Find a"]
+        assert load_benchmark_data(source, path, "encoder").texts == ["Find a"]
         return len(built) > before
 
     return load
@@ -123,3 +131,20 @@ def test_what_was_built_is_built_again_when_files_or_code_change(given, built_he
     for module in ("preference_benchmark.inputs", "preference_benchmark.builder"):
         monkeypatch.setattr(f"{module}.digest_of_code", lambda *modules: "of tomorrow")
         assert [built_here(path) for _ in range(2)] == [True, False]
+
+
+@pytest.mark.parametrize(
+    "readme",
+    [
+        "# My tables\n",
+        "---\nconfigs:\n- config_name: default\n  data_files: '*.parquet'\n- config_name: items\n---\n",
+        "---\nconfigs: 5\n---\n",
+        "---\nlicense: [\n---\n",
+        "---\nmine\n---\n",
+    ],
+)
+def test_raw_tables_may_have_a_readme(readme, built_here, tmp_path):
+    for name in ("interactions.parquet", "items.parquet"):
+        Dataset.from_dict({"item_id": ["a"]}).to_parquet(tmp_path / "raw" / name)
+    (tmp_path / "raw" / "README.md").write_text(readme)
+    assert built_here(tmp_path / "raw", "table")
