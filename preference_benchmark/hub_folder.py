@@ -67,17 +67,18 @@ def add(made: Made, output: Path) -> Path:
     name = made.statistics["name"]
     with FileLock(output / _LOCK):
         target = output / name / made.key
-        if not target.is_dir():
+        if not (target / "statistics.json").is_file():  # new, or damaged
             target.parent.mkdir(exist_ok=True)
             scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=_UNFINISHED))
             try:
                 shutil.copytree(made.folder, scratch, dirs_exist_ok=True)
                 scratch.chmod(0o755)
+                shutil.rmtree(target, ignore_errors=True)
                 os.rename(scratch, target)
             finally:
                 shutil.rmtree(scratch, ignore_errors=True)
         new = Published(name, f"{name}/{made.key}", made.statistics)
-        others = [found for found in contents(output) if found.name != name]
+        others = contents(output, without=name)
         write_atomically(output / "README.md", render([*others, new]).encode())
         # Nothing refers to these any more, or ever did.
         for entry in sorted(target.parent.iterdir()):
@@ -86,8 +87,12 @@ def add(made: Made, output: Path) -> Path:
     return target
 
 
-def contents(output: Path) -> list[Published]:
+def contents(output: Path, without: str | None = None) -> list[Published]:
     """The data sets that a folder's README names, in its order.
+
+    Args:
+        output: the folder.
+        without: a data set to leave out, whatever state it is in: it is about to be built again.
 
     Raises:
         ValueError: if the README is that of something else, or a file that it names is missing.
@@ -98,7 +103,8 @@ def contents(output: Path) -> list[Published]:
     configs = (metadata_load(readme) or {}).get("configs") or []
     places: dict[str, str] = {}
     for config in configs:
-        parts = str(config["data_files"][0]["path"]).split("/")
+        files = config.get("data_files") or [""]
+        parts = str(files[0].get("path") if isinstance(files[0], dict) else files).split("/")
         if len(parts) != 4:
             raise ValueError(f"{readme} was not written by this program; pass another folder as output.")
         places[parts[0]] = "/".join(parts[:2])
@@ -106,6 +112,8 @@ def contents(output: Path) -> list[Published]:
         raise ValueError(f"{readme} names no data set; pass another folder as output.")
     found = []
     for name, place in places.items():
+        if name == without:
+            continue
         path = Path(output) / place / "statistics.json"
         if not path.is_file():
             raise ValueError(f"{path}, which {readme} names, is missing; build {name} again.")

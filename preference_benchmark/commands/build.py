@@ -78,6 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
     started = time.perf_counter()
     found = recipe_from(arguments)
     hub_folder.refuse_raw_files_inside(arguments.output, found.name, found.data_dir)
+    hub_folder.contents(arguments.output, without=found.name)  # somebody else's folder is refused now, not at the end
 
     def announce(stage: str, finished: bool) -> None:
         note = " (finished before)" if finished else ""

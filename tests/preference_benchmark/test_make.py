@@ -10,6 +10,7 @@ from pathlib import Path
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from benchmark_doubles import HashEmbedder, random_preferences
 from datasets import load_dataset
 
@@ -377,6 +378,24 @@ def test_the_command_line_builds_shows_and_validates(tmp_path, monkeypatch, caps
     assert "no field 'sed'" in capsys.readouterr().err
     assert main(["build", "steam", "--data-dir", str(tmp_path / "nowhere"), "--output", str(tmp_path)]) == 2
     assert "does not exist" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("files", ["data/*.parquet", [{"split": "train", "path": "train.parquet"}], None])
+def test_foreign_readmes_are_refused_before_anything_is_computed(tmp_path, files, capsys):
+    configs = yaml.safe_dump({"configs": [{"config_name": "default", "data_files": files}]})
+    (tmp_path / "README.md").write_text(f"---\n{configs}---\n# Somebody's data\n")
+    assert main(["build", "corner-shop", "--output", str(tmp_path)]) == 2
+    assert "was not written by this program; pass another folder as output" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+
+
+def test_a_damaged_build_can_be_built_again(made, tmp_path):
+    folder = hub_folder.add(made, tmp_path)
+    (folder / "statistics.json").unlink()
+    with pytest.raises(ValueError, match=r"statistics\.json, which .* names, is missing; build .* again"):
+        hub_folder.contents(tmp_path)
+    assert hub_folder.contents(tmp_path, without=made.statistics["name"]) == []
+    assert (hub_folder.add(made, tmp_path) / "statistics.json").is_file()
 
 
 def test_foreign_readmes_are_left_alone(made, tmp_path):
