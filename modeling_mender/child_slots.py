@@ -145,6 +145,7 @@ def list_children(catalogue: SemanticIdCatalogue, level: int, nodes: Tensor) -> 
     """
     first, end = catalogue.children(level, nodes)
     widths, widest, beams = end - first, catalogue.widest[level], nodes.shape[1]
+    full = catalogue.num_nodes(level) * widest == catalogue.num_nodes(level + 1)
     if catalogue.is_ragged(level):
         ends = widths.cumsum(1)
         most, widest = int(ends[:, -1].max()), int(widths.max())
@@ -152,6 +153,5 @@ def list_children(catalogue: SemanticIdCatalogue, level: int, nodes: Tensor) -> 
             slots = torch.arange(most, device=nodes.device).expand(len(nodes), -1).contiguous()
             owner = torch.searchsorted(ends, slots, right=True)
             return _Ragged(nodes, first, ends - widths, owner.clamp(max=beams - 1), owner < beams)
-    full = catalogue.num_nodes(level) * widest == catalogue.num_nodes(level + 1)
     begin = (torch.arange(beams, device=nodes.device) * widest).expand_as(first)
     return _Padded(nodes, first, begin, widest, None if full else widths)

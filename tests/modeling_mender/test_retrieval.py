@@ -6,6 +6,8 @@ import pytest
 import torch
 from doubles import brute_force_scores, random_catalogue, random_inputs, tiny_model
 
+from modeling_mender import SemanticIdCatalogue
+
 SHAPES = [
     (40, [4, 4, 4]),
     (7, [2, 3, 2, 2]),
@@ -66,6 +68,22 @@ def test_beams_equal_generate_with_the_processor(skewed, d_kv):
     rows = model.catalogue.rows(generated.sequences[:, 1:] - offsets).view(4, width)
     assert torch.equal(found.rows, rows)
     torch.testing.assert_close(found.scores, generated.sequences_scores.view(4, width), rtol=1e-4, atol=1e-4)
+
+
+def test_a_wide_prefix_that_no_beam_holds_leaves_no_stray_items():
+    # 100 prefixes and 200 items, one prefix with 66 of them: where no beam holds that one, two children are the most.
+    widths = [2, 1] * 35 + [1] * 29 + [66]
+    model = tiny_model(random_catalogue(200, [100, 66]))
+    inputs = random_inputs(1, 5)
+    start = torch.zeros(1, 1, dtype=torch.long)
+    likely = model(**inputs, decoder_input_ids=start).logits[0, -1, 1:101].argsort(descending=True).tolist()
+    codes = [(code, child) for code, width in zip(likely, widths, strict=True) for child in range(width)]
+    model.set_catalogue(SemanticIdCatalogue(torch.tensor(codes), [100, 66]))
+    found = model.recommend(**inputs, k=20, num_beams=20)
+    # The 20 likeliest prefixes have the first 30 items.
+    expected, rows = brute_force_scores(model, inputs)[:, :30].topk(20, dim=1)
+    assert torch.equal(found.rows, rows)
+    torch.testing.assert_close(found.scores, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_answers_are_distinct_items_of_the_catalogue():
