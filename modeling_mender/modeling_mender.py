@@ -156,7 +156,7 @@ class MenderForGenerativeRetrieval(CarriesCard, PreTrainedModel, GenerationMixin
     def catalogue(self) -> SemanticIdCatalogue:
         """The items this model retrieves, built from the saved item table when first asked for."""
         table = self.item_codes
-        key = (table.data_ptr(), table._version, table.shape, table.device)
+        key = (table.data_ptr(), _version(table), table.shape, table.device)
         if self._catalogue is None or self._catalogue[0] != key:
             self._catalogue = (key, SemanticIdCatalogue(table, self.config.codebook_sizes))
         return self._catalogue[1]
@@ -173,7 +173,8 @@ class MenderForGenerativeRetrieval(CarriesCard, PreTrainedModel, GenerationMixin
                 f"the catalogue has codebook_sizes={sizes}, the decoder {list(self.config.codebook_sizes)}; "
                 "encode the items with the quantizer the model was trained with"
             )
-        self.item_codes = catalogue.codes.to(self.item_codes.device, torch.int32).clone()
+        with torch.inference_mode(False):
+            self.item_codes = catalogue.codes.to(self.item_codes.device, torch.int32).clone()
         self.config.num_items = catalogue.num_rows
 
     def item_tokens(self, rows: Tensor) -> Tensor:
@@ -384,7 +385,7 @@ class MenderForGenerativeRetrieval(CarriesCard, PreTrainedModel, GenerationMixin
         # peft keeps the parts of all its adapters side by side: which of them counts is part of the key.
         kept = [module for part in parts for module in part.modules() if hasattr(module, "modules_to_save")]
         active = tuple((module.disable_adapters, *module.active_adapters) for module in kept)
-        key = active, tuple((p.data_ptr(), p._version, p.dtype) for part in parts for p in part.parameters())
+        key = active, tuple((p.data_ptr(), _version(p), p.dtype) for part in parts for p in part.parameters())
         # In training, fused optimizers change parameters without telling their version counters.
         if adapted or self.training or self._folded is None or self._folded[0] != key:
             dtype = self.lm_head.weight.dtype
@@ -417,6 +418,11 @@ def _new_encoder(config: Any) -> PreTrainedModel:
     if config.model_type == ItemStatesConfig.model_type:
         return ItemStatesEncoder(config)
     return text_encoder_class(config).from_config(config)
+
+
+def _version(tensor: Tensor) -> int:
+    """How often a tensor was written to in place; tensors made in inference mode do not count that."""
+    return 0 if tensor.is_inference() else tensor._version
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor, num_items_in_batch: int | Tensor | None) -> Tensor:

@@ -159,6 +159,24 @@ def test_recommendations_follow_a_fused_optimizer():
     torch.testing.assert_close(found.scores, expected.values, rtol=1e-4, atol=1e-4)
 
 
+def test_inference_mode_leaves_a_model_that_recommends(model, tmp_path):
+    inputs = random_inputs(2, 5)
+    model.save_pretrained(tmp_path)
+    expected = model.recommend(**inputs, k=6)
+    with torch.inference_mode():
+        loaded = AutoModel.from_pretrained(tmp_path)
+        model.to(torch.float64).to(torch.float32)
+        model.set_catalogue(model.catalogue.remove([int(expected.rows[0, 0])]))
+        inside = model.recommend(**inputs, k=5)
+    assert torch.equal(loaded.recommend(**inputs, k=6).rows, expected.rows)
+    outside = model.recommend(**inputs, k=5)
+    assert torch.equal(outside.rows, inside.rows)
+    assert outside.rows[0].tolist() == expected.rows[0, 1:].tolist()
+    model.set_catalogue(model.catalogue.add(loaded.item_codes[expected.rows[0, :1]]))
+    assert model.recommend(**inputs, k=6).rows[0, 0] == 30
+    assert model.item_rows(model.generate(**inputs)[:, 1:])[0] in (30, *expected.rows[0].tolist())
+
+
 def test_pretrained_encoder_reads_the_padding_mask(encoder_folder):
     model = MenderForGenerativeRetrieval.from_encoder_pretrained(str(encoder_folder), random_catalogue(5, [4, 4]))
     ids = torch.tensor([[7, 8, 9]])

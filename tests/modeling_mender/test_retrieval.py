@@ -214,6 +214,20 @@ def test_scores_follow_the_weights_as_they_change():
     torch.testing.assert_close(found.scores, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("inference", [False, True])
+def test_scores_follow_weights_that_change_unnoticed_after_eval(inference):
+    model = tiny_model(random_catalogue(30, [4, 4, 4]))
+    inputs = random_inputs(2, 5)
+    with torch.inference_mode(inference):
+        model.to(torch.float64).to(torch.float32)
+        model.recommend(**inputs)
+        model.lm_head.weight.data.mul_(1.5)
+        model.eval()
+    found = model.recommend(**inputs, k=30, num_beams="exact")
+    expected = brute_force_scores(model, inputs).sort(dim=1, descending=True).values
+    torch.testing.assert_close(found.scores, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_scores_follow_an_optimizer_that_tells_no_version_counter():
     model = tiny_model(random_catalogue(30, [4, 4, 4]))
     inputs = random_inputs(2, 5)
