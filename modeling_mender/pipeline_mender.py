@@ -68,7 +68,8 @@ class GenerativeRetrievalPipeline(Pipeline):
                 "allowed" and "exclude" (item ids, for this request on top of those for all).
             **kwargs: for all requests of this call: `k`, items to return (10); `num_beams`, prefixes kept per level,
                 or "exact"; `allowed` and `exclude`, item ids or a boolean mask over item rows; `unknown_items`, "skip"
-                to leave out history items that the catalogue lacks; `batch_size`, requests answered at once.
+                to leave out items of histories and filters that the catalogue lacks; `batch_size`, requests answered
+                at once.
 
         Returns:
             For a request, a list of `{"item_id", "title", "score"}`, best first, fewer than k where fewer items are
@@ -106,7 +107,11 @@ class GenerativeRetrievalPipeline(Pipeline):
         unknown_items: str | None = None,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         rendering = {"unknown_items": unknown_items}
-        retrieval = {"k": k, "num_beams": num_beams, "allowed": self._rows(allowed), "exclude": self._rows(exclude)}
+        # Missing while the defaults themselves are read.
+        defaults = getattr(self, "_preprocess_params", {})
+        unknown_items = unknown_items or defaults.get("unknown_items", "error")
+        filters = {"allowed": self._rows(allowed, unknown_items), "exclude": self._rows(exclude, unknown_items)}
+        retrieval = {"k": k, "num_beams": num_beams, **filters}
         given = [{name: value for name, value in part.items() if value is not None} for part in (rendering, retrieval)]
         return given[0], given[1], {}
 
@@ -127,7 +132,8 @@ class GenerativeRetrievalPipeline(Pipeline):
             unknown_items=unknown_items,
             return_tensors=None,
         )
-        allowed, exclude = self._rows(request.get("allowed")), self._rows(request.get("exclude") or [])
+        allowed = self._rows(request.get("allowed"), unknown_items)
+        exclude = self._rows(request.get("exclude") or [], unknown_items)
         return {"requests": [_Request(rendered["input_ids"][0], allowed, exclude)]}
 
     def _forward(
@@ -158,7 +164,7 @@ class GenerativeRetrievalPipeline(Pipeline):
         items = self.processor.decode_items(rows[there])
         return [{**item, "score": score} for item, score in zip(items, scores[there].tolist(), strict=True)]
 
-    def _rows(self, selection: Sequence[str] | Tensor | None) -> Tensor | None:
+    def _rows(self, selection: Sequence[str] | Tensor | None, unknown_items: str) -> Tensor | None:
         """Item rows of ids or of a boolean mask."""
         if selection is None:
             return None
@@ -169,7 +175,7 @@ class GenerativeRetrievalPipeline(Pipeline):
             if len(selection) != count:
                 raise ValueError(f"the boolean mask covers {len(selection)} rows; the catalogue has {count}")
             return torch.as_tensor(selection).nonzero().squeeze(1).cpu()
-        return torch.tensor(self.processor.rows(list(selection)), dtype=torch.int64)
+        return torch.tensor(self.processor.rows(list(selection), unknown_items=unknown_items), dtype=torch.int64)
 
     def _allowed(self, requests: Sequence[_Request], shared: Tensor | None) -> Tensor | None:
         """What each request may receive: rows for all alike, or a mask of shape (B, N)."""

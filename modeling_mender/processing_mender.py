@@ -98,12 +98,20 @@ class MenderProcessor(ProcessorMixin):
         self.item_ids, self.titles, self.codes = ids, titles, codes
         self._item_pieces: list[list[int]] | None = None
 
-    def rows(self, item_ids: Sequence[str]) -> list[int]:
+    def rows(self, item_ids: Sequence[str], *, unknown_items: str = "error") -> list[int]:
         """Item rows of ids.
+
+        Args:
+            item_ids: ids, in any order.
+            unknown_items: "error", or "skip" to leave out ids that the catalogue lacks.
 
         Raises:
             ValueError: if an id is unknown.
         """
+        if unknown_items == "skip":
+            return [self._row_of[item_id] for item_id in item_ids if item_id in self._row_of]
+        if unknown_items != "error":
+            raise ValueError(f'unknown_items={unknown_items!r}; pass "error" or "skip"')
         try:
             return [self._row_of[item_id] for item_id in item_ids]
         except KeyError as missing:
@@ -149,13 +157,9 @@ class MenderProcessor(ProcessorMixin):
         Raises:
             ValueError: if a user has neither preference nor history, or a history item is unknown.
         """
-        if unknown_items not in ("error", "skip"):
-            raise ValueError(f'unknown_items={unknown_items!r}; pass "error" or "skip"')
         preferences, histories = _as_batch(preference, history)
-        if unknown_items == "skip":
-            histories = [[item for item in items if item in self._row_of] for items in histories]
         input_ids = [
-            self.render(text, self.rows(items), user)
+            self.render(text, self.rows(items, unknown_items=unknown_items), user)
             for user, (text, items) in enumerate(zip(preferences, histories, strict=True))
         ]
         if return_tensors is None:

@@ -96,6 +96,27 @@ def test_unknown_items_of_a_history(pipe):
     assert pipe(request, unknown_items="skip") == pipe({"preference": "find tea", "history": ["item-mug"]})
 
 
+def test_unknown_items_of_filters(pipe):
+    request = {"preference": "find tea"}
+    skip = {"unknown_items": "skip"}
+    for name, known in (("exclude", ["item-tea"]), ("allowed", IDS[:9])):
+        expected = pipe({**request, name: known}, k=4)
+        listed = {name: ["item-gone", *known]}
+        assert pipe({**request, **listed}, k=4, **skip) == expected
+        assert pipe(request, k=4, **skip, **listed) == expected
+        parts = {"model": pipe.model, "processor": pipe.processor, "device": "cpu"}
+        assert pipeline(TASK, **parts, **skip)(request, k=4, **listed) == expected
+        assert pipeline(TASK, **parts, **skip, **listed)(request, k=4) == expected
+        for asked, shared in (({**request, **listed}, {}), (request, listed)):
+            with pytest.raises(ValueError, match="item 'item-gone' is not among the 16 items"):
+                pipe(asked, **shared)
+    assert pipe(request, exclude=["item-gone"], **skip) == pipe(request)
+    with pytest.raises(ValueError, match="no item is left"):
+        pipe({**request, "allowed": ["item-gone"]}, **skip)
+    with pytest.raises(ValueError, match="unknown_items='drop'"):
+        pipe(request, exclude=["item-gone"], unknown_items="drop")
+
+
 @pytest.mark.parametrize(
     ("request_", "options", "message"),
     [
