@@ -146,7 +146,8 @@ class MenderProcessor(ProcessorMixin):
             preference: a text for one user; for a batch, one text or list of texts per user. Several texts of a user
                 are joined. Empty or `None`: the history alone speaks.
             history: item ids of one user, oldest first; for a batch, one list per user. Empty or `None`: the
-                preference alone speaks.
+                preference alone speaks. Beside one user's history, even an empty one, a list of texts is that
+                user's; without a history, each text is a user's own.
             unknown_items: "error", or "skip" to leave out history items that the catalogue lacks.
             return_tensors: "pt", "np", or `None` for unpadded lists.
             pad_to_multiple_of: round the padded length up to a multiple.
@@ -342,9 +343,15 @@ def _as_batch(preference: Any, history: Any) -> tuple[list[str], list[Sequence[s
     nested = history is not None and len(history) > 0 and not isinstance(history[0], str)
     if single and not nested:
         return [preference or ""], [list(history or [])]
-    if not single and history is not None and not nested and len(history) > 0:
-        # Several preferences for one history.
-        return [_join(preference)], [list(history)]
+    if history is not None and not nested:
+        if all(isinstance(text, str) for text in preference):
+            # Several preferences for one history, be it empty; a batch of users has a list of them, or None.
+            return [_join(preference)], [list(history)]
+        if len(history):
+            raise ValueError(
+                f"{len(preference)} preferences but one history of {len(history)} items; pass a list of histories, "
+                "one per user"
+            )
     users = len(history) if nested else len(preference)
     preferences = [preference or ""] * users if single else [_join(texts) for texts in preference]
     histories = [list(items) for items in history] if nested else [[] for _ in range(users)]

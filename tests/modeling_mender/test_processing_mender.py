@@ -50,6 +50,22 @@ def test_batches_and_several_preferences(processor):
         processor(["find tea", "find mug"], [["mug-1"]])
 
 
+def test_an_empty_history_is_one_users(processor):
+    wishes = ["find tea", "avoid soap"]
+    for history in ([], ()):
+        one = processor(wishes, history)
+        assert [text(processor, ids) for ids in one["input_ids"]] == ["instructions : find tea . avoid soap ."]
+    # Without a history, or with one each, the texts are those of as many users.
+    for batch in (processor(wishes), processor(wishes, [[], []]), processor([[wish] for wish in wishes], [])):
+        expected = ["instructions : find tea .", "instructions : avoid soap ."]
+        assert [text(processor, ids) for ids in batch["input_ids"]] == expected
+    with pytest.raises(ValueError, match="user 0 has neither a preference nor a history"):
+        processor([], [])
+    for lists in ([["find tea"], ["avoid soap"]], [None, "find tea"]):
+        with pytest.raises(ValueError, match="2 preferences but one history of 1 items; pass a list of histories"):
+            processor(lists, ["mug-1"])
+
+
 def test_long_histories_lose_their_oldest_titles(processor):
     processor.max_length = 16
     inputs = processor("find gentle tea", ["tea-1", "soap-1", "lamp-1", "mug-1"])
