@@ -78,7 +78,6 @@ class MenderProcessor(ProcessorMixin):
         self.history, self.preference = history, preference
         self.max_history, self.title_length = max_history, title_length
         self.codebook_sizes = None if codebook_sizes is None else [int(size) for size in codebook_sizes]
-        self._pieces: dict[str, list[int]] = {}
         self.set_items(items or {"item_id": [], "title": []})
 
     # Items
@@ -97,6 +96,7 @@ class MenderProcessor(ProcessorMixin):
             raise ValueError(f'history="codes" needs the codes of all {len(ids)} items, got {len(codes)}')
         self.item_ids, self.titles, self.codes = ids, titles, codes
         self._item_pieces: list[list[int]] | None = None
+        self._title_tokens: dict[str, list[int]] = {}
 
     def rows(self, item_ids: Sequence[str], *, unknown_items: str = "error") -> list[int]:
         """Item rows of ids.
@@ -219,8 +219,8 @@ class MenderProcessor(ProcessorMixin):
             return self._render_states(preference, rows)
         before, after = self.margins
         room = self.max_length - len(before) - len(after)
-        instruction = self._piece(f"Instructions: {preference}.")[:room] if preference else []
-        heading = self._piece("Items:") if rows and (self.history, self.preference) != ("codes", "none") else []
+        instruction = self._tokens(f"Instructions: {preference}.")[:room] if preference else []
+        heading = self._kept_tokens("Items:") if rows and (self.history, self.preference) != ("codes", "none") else []
         pieces = self.code_pieces(rows) if self.history == "codes" else self._title_pieces(rows)
         left = room - len(instruction) - len(heading)
         while pieces and sum(map(len, pieces)) > left:
@@ -238,7 +238,7 @@ class MenderProcessor(ProcessorMixin):
         before, after = self.margins
         text: list[int] = []
         if preference or not rows:
-            text = [*before, *self._piece(preference)[: self.max_length - len(before) - len(after)], *after]
+            text = [*before, *self._tokens(preference)[: self.max_length - len(before) - len(after)], *after]
         if self._item_pieces is None:
             sizes = [
                 1 if self.history == "vectors" else len(ids) - len(before) - len(after) for ids in self.title_inputs()
@@ -260,7 +260,7 @@ class MenderProcessor(ProcessorMixin):
 
     def _title_pieces(self, rows: Sequence[int]) -> list[list[int]]:
         titles = [f"{self.titles[row]}," for row in rows[:-1]] + [self.titles[row] for row in rows[-1:]]
-        return [self._piece(title) for title in titles]
+        return [self._kept_tokens(title) for title in titles]
 
     def code_pieces(self, rows: Sequence[int]) -> list[list[int]]:
         """Code tokens of items, with `history="codes"`."""
@@ -272,13 +272,16 @@ class MenderProcessor(ProcessorMixin):
             ]
         return [self._item_pieces[row] for row in rows]
 
-    def _piece(self, text: str) -> list[int]:
-        """Token ids of a text without special tokens; titles recur, so each distinct text is tokenised once."""
-        if text not in self._pieces:
-            if len(self._pieces) > 200_000:
-                self._pieces.clear()
-            self._pieces[text] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-        return self._pieces[text]
+    def _tokens(self, text: str) -> list[int]:
+        """Token ids of a text without special tokens."""
+        return self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+
+    def _kept_tokens(self, title: str) -> list[int]:
+        """The same of a title, tokenised once: titles recur, and there are only so many."""
+        kept = self._title_tokens
+        if title not in kept:
+            kept[title] = self._tokens(title)
+        return kept[title]
 
     @cached_property
     def margins(self) -> tuple[list[int], list[int]]:

@@ -152,6 +152,16 @@ def test_items_alone_are_numbers_after_a_start_token():
     assert processor("find soap", [])["input_ids"].tolist() == [[4]]
 
 
+@pytest.mark.parametrize("history", ["titles", "states"])
+def test_what_people_write_is_not_kept(history):
+    processor = in_mode(history)
+    processor([f"find tea {number}" for number in range(50)], [["a", "b", "c"]] * 50)
+    # Per title one entry with a comma behind it and one without, and the heading.
+    assert len(processor._title_tokens) <= 2 * 3 + 1
+    processor.set_items({"item_id": ["d"], "title": ["lamp"]})
+    assert not processor._title_tokens
+
+
 def test_what_a_method_cannot_read_may_be_missing():
     assert words(in_mode("none"), in_mode("none")("", ["a"])) == ["[CLS]", "[SEP]"]
     assert words(in_mode("codes", "none"), in_mode("codes", "none")("find", [])) == ["[CLS]", "[SEP]"]
