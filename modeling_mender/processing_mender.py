@@ -122,12 +122,25 @@ class MenderProcessor(ProcessorMixin):
 
     def ids(self, rows: Tensor | Sequence[int]) -> list[str]:
         """Item ids of rows; padding rows (-1) are left out."""
-        return [self.item_ids[row] for row in _as_list(rows) if row >= 0]
+        return [self.item_ids[row] for row in self._known(rows)]
 
     def decode_items(self, rows: Tensor | Sequence[int]) -> list[dict[str, str]]:
         """Ids and titles of rows, in order; padding rows (-1) are left out."""
+        return [{"item_id": self.item_ids[row], "title": self.titles[row]} for row in self._known(rows)]
+
+    def _known(self, rows: Tensor | Sequence[int]) -> list[int]:
+        """Rows without padding.
+
+        Raises:
+            IndexError: if a row has no item.
+        """
         found = [row for row in _as_list(rows) if row >= 0]
-        return [{"item_id": self.item_ids[row], "title": self.titles[row]} for row in found]
+        if found and max(found) >= len(self.item_ids):
+            raise IndexError(
+                f"item row {max(found)} has no item, this processor knows {len(self.item_ids)}; "
+                "after model.set_catalogue(catalogue.add(...)), call set_items with the items of all rows"
+            )
+        return found
 
     # Inputs
 

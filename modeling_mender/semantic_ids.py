@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .catalogue import REMOVED
+
 __all__ = ["CollapsedCodesError", "SemanticIdReport", "break_ties", "check_not_collapsed", "report"]
 
 # A fit is collapsed when fewer than this share of the first level's codes is in use ...
@@ -88,7 +90,8 @@ def break_ties(codes: Tensor, taken: Tensor | None = None) -> Tensor:
 
     Args:
         codes: codes of the items that need an ID. Shape: (N, L).
-        taken: IDs already given, tie-breaking level included. Shape: (M, L + 1).
+        taken: IDs already given, tie-breaking level included; rows that a catalogue removed (`REMOVED` at every level)
+            take none. Shape: (M, L + 1).
 
     Returns:
         Complete, distinct IDs. Shape: (N, L + 1), int64.
@@ -106,7 +109,7 @@ def break_ties(codes: Tensor, taken: Tensor | None = None) -> Tensor:
     """
     new = _as_codes(codes, "codes")
     levels = new.shape[1]
-    old = np.empty((0, levels + 1), np.int64) if taken is None else _as_codes(taken, "taken")
+    old = np.empty((0, levels + 1), np.int64) if taken is None else _as_codes(taken, "taken", removed=True)
     if old.shape[1] != levels + 1:
         raise ValueError(
             f"taken has {old.shape[1]} levels but codes has {levels}; "
@@ -221,11 +224,16 @@ def check_not_collapsed(codes: Tensor, codebook_sizes: Sequence[int], embeddings
         )
 
 
-def _as_codes(codes: Tensor, name: str) -> np.ndarray:
-    """Check that `codes` is a table of non-negative integers; give it as int64 array of shape (N, L)."""
+def _as_codes(codes: Tensor, name: str, removed: bool = False) -> np.ndarray:
+    """Check that `codes` is a table of non-negative integers; give it as int64 array of shape (N, L).
+
+    With `removed`, rows that a catalogue removed are left out.
+    """
     table = codes.detach().cpu().numpy() if isinstance(codes, Tensor) else np.asarray(codes)
     if table.ndim != 2 or table.shape[1] == 0 or not np.issubdtype(table.dtype, np.integer):
         raise ValueError(f"{name} must be integers of shape (items, levels), got {table.dtype} {tuple(table.shape)}.")
+    if removed:
+        table = table[(table != REMOVED).any(axis=1)]
     if table.size and table.min() < 0:
         raise ValueError(f"{name} holds the negative code {table.min()}; codes count from 0.")
     return table.astype(np.int64)

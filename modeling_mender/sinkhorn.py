@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .catalogue import REMOVED
 from .residual_quantisation import reconstruct
 
 __all__ = ["spread_last_level"]
@@ -36,8 +37,8 @@ def spread_last_level(
         x: vectors that were quantised. Shape: (N, C).
         codes: their codes. Shape: (N, L).
         codebooks: centroids. Shape: (L, K, C).
-        taken: codes of items that stay where they are; further levels are ignored. Shape: (M, L) or (M, L +
-            1).
+        taken: codes of items that stay where they are; further levels, and rows that a catalogue removed, are ignored.
+            Shape: (M, L) or (M, L + 1).
         temperature: of the transport plan, in units of the mean squared distance to the centroids.
         iterations: Sinkhorn iterations.
 
@@ -51,6 +52,7 @@ def spread_last_level(
     fixed = codes[:0] if taken is None else taken.to(codes.device, torch.int64)
     if fixed.ndim != 2 or fixed.shape[1] < levels:
         raise ValueError(f"taken must have the shape (items, {levels}) or more levels, got {tuple(fixed.shape)}.")
+    fixed = fixed[(fixed != REMOVED).any(1)]
     everything = torch.cat([codes, fixed[:, :levels]])
     group, count = _number_rows(everything[:, :-1])
     full, copies = _number_rows(everything)

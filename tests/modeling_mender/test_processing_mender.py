@@ -93,6 +93,14 @@ def test_rows_become_items(processor):
     assert processor.decode_items([1, -1]) == [{"item_id": "soap-1", "title": "rose soap"}]
 
 
+def test_rows_without_an_item_say_what_to_call(processor):
+    for read in (processor.ids, processor.decode_items):
+        with pytest.raises(IndexError, match="item row 4 has no item.*call set_items with the items of all rows"):
+            read(torch.tensor([3, 4, -1]))
+    processor.set_items({"item_id": [*IDS, "rose-1"], "title": [*TITLES, "rose"]})
+    assert processor.ids([4, -1]) == ["rose-1"]
+
+
 def test_items_are_checked(processor):
     with pytest.raises(ValueError, match="2 item ids but 1 titles"):
         processor.set_items({"item_id": ["a", "b"], "title": ["x"]})

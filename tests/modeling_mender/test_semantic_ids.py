@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from modeling_mender import SemanticIdCatalogue
 from modeling_mender.semantic_ids import CollapsedCodesError, break_ties, check_not_collapsed, report
 
 
@@ -47,6 +48,15 @@ def test_new_items_fill_the_smallest_gaps(seed, old, new, kept):
     assert len({tuple(row) for row in torch.cat([taken, full]).tolist()}) == len(taken) + new
 
 
+def test_codes_of_removed_items_are_free_again():
+    catalogue = SemanticIdCatalogue(break_ties(random_codes(0, 20)), [3, 3, 20]).remove([2, 5])
+    arriving = random_codes(1, 6)
+    left = catalogue.codes[[row for row in range(20) if row not in (2, 5)]]
+    full = break_ties(arriving, taken=catalogue.codes)
+    assert torch.equal(full, break_ties(arriving, taken=left))
+    assert len(catalogue.add(full)) == 24
+
+
 def test_one_large_tie_is_vectorised():
     full = break_ties(torch.zeros(300_000, 3, dtype=torch.int64))
     assert torch.equal(full[:, 3], torch.arange(300_000))
@@ -66,6 +76,7 @@ def test_codes_of_huge_codebooks_do_not_overflow():
         (torch.tensor([[0, -2]]), None, "negative code -2"),
         (torch.tensor([[0, 1]]), torch.tensor([[0, 1]]), "taken has 2 levels but codes has 2"),
         (torch.tensor([[0]]), torch.tensor([[4, 1], [2, 0], [4, 1]]), "same ID twice"),
+        (torch.tensor([[0]]), torch.tensor([[4, 1], [-1, 0]]), "taken holds the negative code -1"),
     ],
 )
 def test_malformed_codes_are_refused(codes, taken, message):

@@ -92,6 +92,16 @@ def test_quantizer_spreads_on_request():
     assert report(together, sizes).collision_rate == 0
 
 
+@pytest.mark.parametrize("levels", [1, 2])
+def test_removed_items_take_no_codes(levels):
+    x = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
+    quantizer = ResidualKMeans(levels=levels, codes=6).fit(x)
+    taken = quantizer.encode(x[:10], spread=True)
+    removed = torch.cat([taken, torch.full((50, levels), -1)])
+    expected = quantizer.encode(x[10:], spread=True, taken=taken)
+    assert torch.equal(quantizer.encode(x[10:], spread=True, taken=removed), expected)
+
+
 def test_taken_with_too_few_levels_is_refused():
     x, books = problem(0, 10, 4)
     with pytest.raises(ValueError, match=r"taken must have the shape \(items, 2\)"):
