@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
-__all__ = ["ItemStatesConfig"]
+__all__ = ["ItemStatesConfig", "encoder_config"]
 
 
 class ItemStatesConfig(PreTrainedConfig):
@@ -21,7 +21,8 @@ class ItemStatesConfig(PreTrainedConfig):
             last place. 0 leaves the order out.
 
     Raises:
-        ValueError: if a size is negative, or the text encoder has no padding token to tell text from padding.
+        ValueError: if a size is negative, the text encoder has no padding token to tell text from padding, or
+            transformers itself has no such encoder.
     """
 
     model_type = "mender_item_states"
@@ -36,11 +37,7 @@ class ItemStatesConfig(PreTrainedConfig):
         max_history: int = 20,
         **kwargs: Any,
     ) -> None:
-        if text_encoder is None:
-            text_encoder = CONFIG_MAPPING["bert"]()
-        elif isinstance(text_encoder, dict):
-            text_encoder = dict(text_encoder)
-            text_encoder = CONFIG_MAPPING[text_encoder.pop("model_type", "bert")](**text_encoder)
+        text_encoder = encoder_config({} if text_encoder is None else text_encoder, default="bert")
         if min(text_vocabulary, num_states) < 1 or max_history < 0:
             raise ValueError(
                 f"text_vocabulary={text_vocabulary}, num_states={num_states}, max_history={max_history}; "
@@ -60,3 +57,25 @@ class ItemStatesConfig(PreTrainedConfig):
     def hidden_size(self) -> int:
         """Width of the states."""
         return self.text_encoder.hidden_size
+
+
+def encoder_config(config: PreTrainedConfig | dict[str, Any], default: str) -> PreTrainedConfig:
+    """Configuration of a text encoder, one that can be built again from its fields.
+
+    Args:
+        config: the configuration, or its dictionary.
+        default: `model_type` of a dictionary that has none.
+
+    Raises:
+        ValueError: if transformers does not have the encoder; its code was then loaded from a repository.
+    """
+    fields = dict(config) if isinstance(config, dict) else None
+    kind = config.model_type if fields is None else fields.pop("model_type", default)
+    known = CONFIG_MAPPING[kind] if kind in CONFIG_MAPPING else None
+    if known is None or (fields is None and not isinstance(config, known)):
+        raise ValueError(
+            f"transformers has no such encoder of model_type {kind!r}: its code came with trust_remote_code=True, and "
+            "a model saved with it could not be loaded; take an encoder that transformers has, or register this one "
+            "(AutoConfig.register, AutoModel.register) before models with it are made and loaded"
+        )
+    return config if fields is None else known(**fields)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig, T5Config
+from transformers import AutoConfig, PreTrainedConfig, T5Config
 
-from .configuration_item_states import ItemStatesConfig
+from .configuration_item_states import ItemStatesConfig, encoder_config
 from .remote_code import CarriesCode
 
 __all__ = ["MenderConfig"]
@@ -35,7 +35,8 @@ class MenderConfig(CarriesCode, PreTrainedConfig):
         num_items: rows of the item table, removed items included.
 
     Raises:
-        ValueError: if a codebook size or the number of items is not positive.
+        ValueError: if a codebook size or the number of items is not positive, or transformers itself has no such
+            encoder.
 
     >>> config = MenderConfig(codebook_sizes=[8, 8, 2], num_items=20)
     >>> config.decoder.vocab_size, config.decoder.d_model
@@ -62,12 +63,13 @@ class MenderConfig(CarriesCode, PreTrainedConfig):
             raise ValueError(f"codebook_sizes={codebook_sizes}; every level needs at least one code")
         if num_items < 1:
             raise ValueError(f"num_items={num_items}; the item table needs at least one row")
-        if encoder is None:
-            encoder = T5Config()
+        encoder = {} if encoder is None else encoder
+        kind = encoder.get("model_type") if isinstance(encoder, dict) else encoder.model_type
+        # By name, not by class: code loaded from a folder brings its own copy of the class.
+        if kind != ItemStatesConfig.model_type:
+            encoder = encoder_config(encoder, default="t5")
         elif isinstance(encoder, dict):
-            encoder = dict(encoder)
-            kind = encoder.pop("model_type", "t5")
-            encoder = (ItemStatesConfig if kind == ItemStatesConfig.model_type else CONFIG_MAPPING[kind])(**encoder)
+            encoder = ItemStatesConfig(**{name: value for name, value in encoder.items() if name != "model_type"})
         if isinstance(decoder, PreTrainedConfig):
             decoder = decoder.to_dict()
         decoder = {**DECODER_DEFAULTS, **(decoder or {})}

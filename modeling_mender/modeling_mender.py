@@ -115,7 +115,7 @@ class MenderForGenerativeRetrieval(CarriesCard, PreTrainedModel, GenerationMixin
             **encoder_kwargs: passed on to the encoder's `from_pretrained`.
 
         Raises:
-            ValueError: if `encoder_training` is none of the three.
+            ValueError: if `encoder_training` is none of the three, or transformers itself has no such encoder.
         """
         modes = ("frozen", "full", "lora")
         if encoder_training not in modes:
@@ -139,6 +139,9 @@ class MenderForGenerativeRetrieval(CarriesCard, PreTrainedModel, GenerationMixin
             encoder: a text encoder or an `ItemStatesEncoder`; its weights are kept.
             catalogue: the items to retrieve.
             decoder: fields in which the decoder differs from the paper's.
+
+        Raises:
+            ValueError: if transformers itself has no such encoder: the model could be trained, but not loaded.
         """
         config = cls.config_class(
             encoder=encoder.config,

@@ -8,9 +8,23 @@ import sys
 import pytest
 import torch
 from doubles import brute_force_scores, random_catalogue, random_inputs, tiny_encoder, tiny_model
-from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, BertModel, T5EncoderModel
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForSeq2SeqLM,
+    BertConfig,
+    BertModel,
+    PreTrainedConfig,
+    T5EncoderModel,
+)
 
-from modeling_mender import MenderConfig, MenderForGenerativeRetrieval, SemanticIdLogitsProcessor, add_lora
+from modeling_mender import (
+    ItemStatesConfig,
+    MenderConfig,
+    MenderForGenerativeRetrieval,
+    SemanticIdLogitsProcessor,
+    add_lora,
+)
 
 ENCODERS = {"bert": BertModel, "t5": T5EncoderModel}
 
@@ -108,6 +122,30 @@ def test_pretrained_encoder_keeps_its_weights(encoder_folder, training):
     assert {"frozen": not of_encoder, "full": len(of_encoder) > 10}.get(
         training, of_encoder and all("lora_" in name for name in of_encoder)
     )
+
+
+def test_encoders_that_transformers_lacks_are_refused_before_training():
+    """Their code came with `trust_remote_code=True`; a saved model does not carry it."""
+
+    class OddConfig(BertConfig):
+        model_type = "odd"
+
+    class OtherBertConfig(PreTrainedConfig):
+        model_type = "bert"
+
+    for config, kind in ((OddConfig(hidden_size=24), "odd"), (OtherBertConfig(hidden_size=24), "bert")):
+        message = f"transformers has no such encoder of model_type '{kind}'"
+        encoder = BertModel(tiny_encoder())
+        encoder.config = config
+        with pytest.raises(ValueError, match=message):
+            MenderForGenerativeRetrieval.from_encoder(encoder, random_catalogue(5, [4, 4]))
+        with pytest.raises(ValueError, match=message):
+            ItemStatesConfig(config)
+    # A model that was saved with one nevertheless says the same.
+    for saved in (MenderConfig, ItemStatesConfig):
+        field = "encoder" if saved is MenderConfig else "text_encoder"
+        with pytest.raises(ValueError, match="of model_type 'odd'.*AutoConfig.register, AutoModel.register"):
+            saved.from_dict({field: {"model_type": "odd"}})
 
 
 def test_unknown_ways_to_train_are_refused(encoder_folder):
