@@ -18,14 +18,15 @@ class SemanticIdLogitsProcessor(LogitsProcessor):
     """Allows only tokens that continue a semantic ID of the catalogue.
 
     Works row by row for greedy search, sampling and beam search of any width. Where beams outnumber items, the beams
-    left over end in padding tokens with a score near `DEAD`; drop them.
+    left over end in padding tokens with a score near `DEAD`; drop them. So does a row with a prefix that no item has:
+    beam search by sampling keeps tokens without any probability where too few have one.
 
     Args:
         catalogue: the items that may be generated.
         prefix_length: tokens before the semantic ID; 1 for the start token.
 
     Raises:
-        ValueError: (on call) if a row holds a prefix that no item has.
+        ValueError: (on call) if no row holds a prefix that an item has.
     """
 
     def __init__(self, catalogue: SemanticIdCatalogue, prefix_length: int = 1) -> None:
@@ -45,19 +46,19 @@ class SemanticIdLogitsProcessor(LogitsProcessor):
         written = input_ids[:, self.prefix_length :]
         level = written.shape[1]
         masked = torch.full_like(scores, -torch.inf)
-        dead = (written == 0).any(dim=1)
-        masked[:, 0] = torch.where(dead, 0.0, DEAD)
+        padded = (written == 0).any(dim=1)
+        masked[:, 0] = torch.where(padded, 0.0, DEAD)
         if level >= catalogue.num_levels:
             return masked
         nodes = torch.zeros(len(written), dtype=torch.int64, device=scores.device)
         for depth in range(level):
             nodes = catalogue.descend(depth, nodes, written[:, depth] - self._offsets[depth])
-        wrong = (nodes < 0) & ~dead
-        if bool(wrong.any()):
-            row = int(wrong.nonzero()[0])
+        dead = nodes < 0
+        if bool(dead.all() & ~padded.all()):
+            row = int((~padded).nonzero()[0])
             raise ValueError(
-                f"row {row} holds the tokens {written[row].tolist()}, which begin no semantic ID of the catalogue; "
-                "start from the start token and let this processor choose every token"
+                f"row {row} holds the tokens {written[row].tolist()}, which begin no semantic ID of the catalogue, "
+                "and no other row does; start from the start token and let this processor choose every token"
             )
         first, end = catalogue.children(level, nodes.clamp(min=0))
         children = first[:, None] + torch.arange(catalogue.widest[level], device=scores.device)

@@ -249,6 +249,39 @@ def test_more_beams_than_items_end_in_padding():
         assert sorted(rows[user][real[user]].tolist()) == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 5.0])
+@pytest.mark.parametrize(("items", "sizes"), [(400, [32, 20, 20]), (300, [8, 40])])
+def test_sampling_with_more_beams_than_first_codes_gives_items(items, sizes, temperature):
+    # transformers draws 80 tokens without replacement where 32 or 8 have a probability.
+    model = tiny_model(random_catalogue(items, sizes))
+    inputs = random_inputs(3, 5)
+    for seed in range(5):
+        torch.manual_seed(seed)
+        written = model.generate(
+            **inputs, do_sample=True, num_beams=40, num_return_sequences=40, temperature=temperature
+        )
+        rows = model.item_rows(written[:, 1:]).view(3, 40)
+        assert (rows >= 0).all()
+        assert all(len(set(user)) == 40 for user in rows.tolist())
+
+
+def test_sampling_with_more_beams_than_items_ends_in_padding():
+    model = tiny_model(random_catalogue(5, [2, 2, 2]))
+    torch.manual_seed(0)
+    written = model.generate(
+        **random_inputs(2, 4),
+        do_sample=True,
+        num_beams=8,
+        num_return_sequences=8,
+        return_dict_in_generate=True,
+        output_scores=True,
+    )
+    rows = model.item_rows(written.sequences[:, 1:]).view(2, 8)
+    real = written.sequences_scores.view(2, 8) > -1e6
+    for user in range(2):
+        assert sorted(rows[user][real[user]].tolist()) == [0, 1, 2, 3, 4]
+
+
 def test_wrong_prefixes_raise():
     model = tiny_model(random_catalogue(3, [1, 2, 2]))
     processor = SemanticIdLogitsProcessor(model.catalogue)
@@ -259,6 +292,10 @@ def test_wrong_prefixes_raise():
     assert torch.isinf(processor(later[:, :3], scores)[0, later[0, 3]])
     with pytest.raises(ValueError, match="begin no semantic ID of the catalogue"):
         processor(torch.tensor([[0, 5]]), scores)
+    # Beam search may keep tokens of no probability: beside a row that goes on, such a one is padded.
+    beside = processor(torch.tensor([[0, 5], [0, 1]]), scores.expand(2, -1))
+    assert beside[0].argmax() == 0 and torch.isinf(beside[0, 1:]).all()
+    assert torch.equal(beside[1], processor(torch.tensor([[0, 1]]), scores)[0])
 
 
 def test_a_catalogue_of_other_codebooks_is_refused(model):
