@@ -253,9 +253,10 @@ class MenderProcessor(ProcessorMixin):
         if preference or not rows:
             text = [*before, *self._tokens(preference)[: self.max_length - len(before) - len(after)], *after]
         if self._item_pieces is None:
-            sizes = [
-                1 if self.history == "vectors" else len(ids) - len(before) - len(after) for ids in self.title_inputs()
-            ]
+            if self.history == "vectors":
+                sizes = [1] * len(self.titles)
+            else:
+                sizes = [len(ids) - len(before) - len(after) for ids in self.title_inputs()]
             ends = accumulate(sizes, initial=len(self.tokenizer))
             self._item_pieces = [list(range(start, start + size)) for start, size in zip(ends, sizes, strict=False)]
         return [*text, *chain.from_iterable(self._item_pieces[row] for row in rows)]

@@ -185,6 +185,13 @@ def test_a_vector_stands_for_a_whole_preference():
     assert inputs["attention_mask"].tolist() == [[1, 0, 0, 0, 1, 1], [1, 0, 0, 0, 0, 0]]
 
 
+def test_vectors_need_no_tokens_of_titles(monkeypatch):
+    processor = in_mode("vectors")
+    monkeypatch.setattr(processor, "title_inputs", None)
+    base = len(processor.tokenizer)
+    assert processor("", ["c", "a"])["input_ids"].tolist() == [[base + 2, base]]
+
+
 @pytest.mark.parametrize("history", ["codes", "states", "vectors", "rows"])
 def test_modes_survive_saving(history, tmp_path):
     processor = in_mode(history)
