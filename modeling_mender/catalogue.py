@@ -199,11 +199,18 @@ class SemanticIdCatalogue:
 
     def to(self, device: torch.device | str) -> SemanticIdCatalogue:
         """The same catalogue on another device."""
-        if torch.device(device) == self.device:
-            return self
+        return self if torch.device(device) == self.device else self.around(self.codes.to(device))
+
+    def around(self, codes: Tensor) -> SemanticIdCatalogue:
+        """The same catalogue, with the tree it has, around a copy of its codes and on that copy's device.
+
+        Args:
+            codes: equal to the catalogue's, which is not checked. Shape: (N, L), int32.
+        """
+        device = codes.device
         moved = object.__new__(SemanticIdCatalogue)
         moved.__dict__.update(self.__dict__)
-        moved.codes = self.codes.to(device)
+        moved.codes = codes
         moved._row_of_leaf = None if self._row_of_leaf is None else self._row_of_leaf.to(device)
         moved._child_start = [start.to(device) for start in self._child_start]
         moved._code = [None if code is None else code.to(device) for code in self._code]

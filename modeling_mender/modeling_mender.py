@@ -158,11 +158,15 @@ class MenderForGenerativeRetrieval(CarriesCard, PreTrainedModel, GenerationMixin
     @property
     def catalogue(self) -> SemanticIdCatalogue:
         """The items this model retrieves, built from the saved item table when first asked for."""
-        table = self.item_codes
-        key = (table.data_ptr(), _version(table), table.shape, table.device)
+        key = self._item_table_key()
         if self._catalogue is None or self._catalogue[0] != key:
-            self._catalogue = (key, SemanticIdCatalogue(table, self.config.codebook_sizes))
+            self._catalogue = (key, SemanticIdCatalogue(self.item_codes, self.config.codebook_sizes))
         return self._catalogue[1]
+
+    def _item_table_key(self) -> tuple[Any, ...]:
+        """What tells an item table from another; its address stays taken while a catalogue holds it."""
+        table = self.item_codes
+        return table.data_ptr(), _version(table), table.shape, table.device
 
     def set_catalogue(self, catalogue: SemanticIdCatalogue) -> None:
         """Replace the item table, for instance by `model.catalogue.add(...)` or `.remove(...)`.
@@ -178,6 +182,7 @@ class MenderForGenerativeRetrieval(CarriesCard, PreTrainedModel, GenerationMixin
             )
         with torch.inference_mode(False):
             self.item_codes = catalogue.codes.to(self.item_codes.device, torch.int32).clone()
+        self._catalogue = (self._item_table_key(), catalogue.around(self.item_codes))
         self.config.num_items = catalogue.num_rows
 
     def item_tokens(self, rows: Tensor) -> Tensor:

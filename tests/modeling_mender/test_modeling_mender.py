@@ -22,6 +22,7 @@ from modeling_mender import (
     ItemStatesConfig,
     MenderConfig,
     MenderForGenerativeRetrieval,
+    SemanticIdCatalogue,
     SemanticIdLogitsProcessor,
     add_lora,
 )
@@ -63,6 +64,25 @@ def test_tokens_and_rows_are_inverse(model):
     model.set_catalogue(model.catalogue.remove([4]))
     with pytest.raises(IndexError, match="item row 4"):
         model.item_tokens(torch.tensor([3, 4]))
+
+
+def test_a_new_catalogue_is_searched_with_the_tree_it_brings(model, monkeypatch):
+    catalogue = model.catalogue.remove([4])
+    inputs = random_inputs(2, 5)
+    with monkeypatch.context() as patched:
+        patched.setattr(SemanticIdCatalogue, "_build", None)
+        model.set_catalogue(catalogue)
+        found = model.recommend(**inputs, k=29).rows
+        assert sorted(found[0].tolist()) == [row for row in range(30) if row != 4]
+        assert model.catalogue == catalogue
+        assert model.catalogue.codes.data_ptr() == model.item_codes.data_ptr() != catalogue.codes.data_ptr()
+    # The tree follows the table, and nobody else's catalogue does.
+    codes = catalogue.codes.clone()
+    model.item_codes[7] = -1
+    assert sorted(model.recommend(**inputs, k=28).rows[0].tolist()) == [row for row in range(30) if row not in (4, 7)]
+    assert torch.equal(catalogue.codes, codes)
+    half = model.to(torch.bfloat16)
+    assert half.item_codes.dtype == torch.int32 and len(half.catalogue) == 28
 
 
 @pytest.mark.parametrize("auto", [AutoModel, AutoModelForSeq2SeqLM, MenderForGenerativeRetrieval])
