@@ -24,11 +24,11 @@ REQUEST_KEYS = ("preference", "history", "allowed", "exclude")
 
 @dataclass(frozen=True)
 class _Request:
-    """One rendered request: token ids, and the item rows that it alone allows (`None`: all) and excludes."""
+    """One rendered request: token ids, and what it alone allows (rows or a mask; `None`: all) and excludes (rows)."""
 
     input_ids: list[int]
     allowed: Tensor | None
-    exclude: Tensor
+    exclude: Tensor | None
 
 
 class GenerativeRetrievalPipeline(Pipeline):
@@ -65,7 +65,7 @@ class GenerativeRetrievalPipeline(Pipeline):
         Args:
             inputs: a request, a list of them, or a generator (which streams). A request is a preference text, or a
                 dictionary with some of "preference" (a text, or several), "history" (item ids, oldest first),
-                "allowed" and "exclude" (item ids, for this request on top of those for all).
+                "allowed" and "exclude" (item ids or a mask, for this request on top of those for all).
             **kwargs: for all requests of this call: `k`, items to return (10); `num_beams`, prefixes kept per level,
                 or "exact"; `allowed` and `exclude`, item ids or a boolean mask over item rows; `unknown_items`, "skip"
                 to leave out items of histories and filters that the catalogue lacks; `batch_size`, requests answered
@@ -110,7 +110,8 @@ class GenerativeRetrievalPipeline(Pipeline):
         # Missing while the defaults themselves are read.
         defaults = getattr(self, "_preprocess_params", {})
         unknown_items = unknown_items or defaults.get("unknown_items", "error")
-        filters = {"allowed": self._rows(allowed, unknown_items), "exclude": self._rows(exclude, unknown_items)}
+        filters = {"allowed": allowed, "exclude": exclude}
+        filters = {name: self._selection(value, unknown_items) for name, value in filters.items()}
         retrieval = {"k": k, "num_beams": num_beams, **filters}
         given = [{name: value for name, value in part.items() if value is not None} for part in (rendering, retrieval)]
         return given[0], given[1], {}
@@ -132,9 +133,8 @@ class GenerativeRetrievalPipeline(Pipeline):
             unknown_items=unknown_items,
             return_tensors=None,
         )
-        allowed = self._rows(request.get("allowed"), unknown_items)
-        exclude = self._rows(request.get("exclude") or [], unknown_items)
-        return {"requests": [_Request(rendered["input_ids"][0], allowed, exclude)]}
+        filters = [self._selection(request.get(name), unknown_items) for name in ("allowed", "exclude")]
+        return {"requests": [_Request(rendered["input_ids"][0], *_rows_left_out(*filters))]}
 
     def _forward(
         self,
@@ -147,12 +147,13 @@ class GenerativeRetrievalPipeline(Pipeline):
         # A batch is a list of what `preprocess` returned; alone, a request comes as it was returned.
         requests = [one for part in inputs["requests"] for one in (part if isinstance(part, list) else [part])]
         rendered = [request.input_ids for request in requests]
+        allowed, exclude = _rows_left_out(allowed, exclude)
         found = self.model.recommend(
             input_ids=self.processor.pad(rendered).to(self.device),
             attention_mask=self.processor.memory_mask(rendered).to(self.device),
             k=k,
             num_beams=num_beams,
-            allowed=self._allowed(requests, allowed),
+            allowed=_allowed(requests, allowed, len(self.processor.item_ids)),
             exclude=_excluded(requests, exclude),
         )
         return {"rows": found.rows, "scores": found.scores}
@@ -164,8 +165,8 @@ class GenerativeRetrievalPipeline(Pipeline):
         items = self.processor.decode_items(rows[there])
         return [{**item, "score": score} for item, score in zip(items, scores[there].tolist(), strict=True)]
 
-    def _rows(self, selection: Sequence[str] | Tensor | None, unknown_items: str) -> Tensor | None:
-        """Item rows of ids or of a boolean mask."""
+    def _selection(self, selection: Sequence[str] | Tensor | None, unknown_items: str) -> Tensor | None:
+        """Item rows of ids; a boolean mask over item rows as it is."""
         if selection is None:
             return None
         if isinstance(selection, str):
@@ -174,28 +175,42 @@ class GenerativeRetrievalPipeline(Pipeline):
             count = len(self.processor.item_ids)
             if len(selection) != count:
                 raise ValueError(f"the boolean mask covers {len(selection)} rows; the catalogue has {count}")
-            return torch.as_tensor(selection).nonzero().squeeze(1).cpu()
+            return torch.as_tensor(selection).cpu()
         return torch.tensor(self.processor.rows(list(selection), unknown_items=unknown_items), dtype=torch.int64)
 
-    def _allowed(self, requests: Sequence[_Request], shared: Tensor | None) -> Tensor | None:
-        """What each request may receive: rows for all alike, or a mask of shape (B, N)."""
-        if all(request.allowed is None for request in requests):
-            return shared
-        count = len(self.processor.item_ids)
-        unlimited = torch.tensor([request.allowed is None for request in requests])
-        none = torch.empty(0, dtype=torch.int64)
-        rows = [none if request.allowed is None else request.allowed for request in requests]
-        rows = pad_sequence(rows, batch_first=True, padding_value=count)
-        mask = torch.zeros(len(requests), count + 1, dtype=torch.bool).scatter_(1, rows, True)[:, :count]
-        mask |= unlimited[:, None]
-        if shared is not None:
-            mask &= torch.zeros(count, dtype=torch.bool).index_fill(0, shared, True)
-        return mask
+
+def _rows_left_out(allowed: Tensor | None, exclude: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+    """The same filters, with what is left out as rows: where it is a mask, all others are what is allowed.
+
+    The model looks for each row to leave out in its catalogue; of masks it takes any number at once.
+    """
+    if exclude is None or exclude.dtype != torch.bool:
+        return allowed, exclude
+    return (~exclude if allowed is None else _as_mask(allowed, len(exclude)) & ~exclude), None
+
+
+def _as_mask(selection: Tensor | None, count: int) -> Tensor:
+    """Rows or a mask as a mask over item rows; `None` for all of them. Shape: (N,)."""
+    if selection is None:
+        return torch.ones(count, dtype=torch.bool)
+    if selection.dtype == torch.bool:
+        return selection
+    return torch.zeros(count, dtype=torch.bool).index_fill(0, selection, True)
+
+
+def _allowed(requests: Sequence[_Request], shared: Tensor | None, count: int) -> Tensor | None:
+    """What each request may receive: rows or a mask (N,) for all alike, or a mask of shape (B, N)."""
+    if all(request.allowed is None for request in requests):
+        return shared
+    mask = torch.stack([_as_mask(request.allowed, count) for request in requests])
+    return mask if shared is None else mask & _as_mask(shared, count)
 
 
 def _excluded(requests: Sequence[_Request], shared: Tensor | None) -> Tensor | None:
     """Rows that no request or a single one leaves out; -1 pads. Shape: (E,) or (B, E)."""
-    if not any(len(request.exclude) for request in requests):
+    none = torch.empty(0, dtype=torch.int64)
+    rows = [none if request.exclude is None else request.exclude for request in requests]
+    if not any(map(len, rows)):
         return shared
-    rows = [request.exclude if shared is None else torch.cat([request.exclude, shared]) for request in requests]
+    rows = rows if shared is None else [torch.cat([own, shared]) for own in rows]
     return pad_sequence(rows, batch_first=True, padding_value=-1)

@@ -15,6 +15,7 @@ from modeling_mender import (
     PopularityConfig,
     PopularityRecommender,
 )
+from modeling_mender.catalogue_filter import CatalogueFilter
 
 TASK = "generative-retrieval"
 ITEMS = shop_items()
@@ -81,6 +82,32 @@ def test_filters_for_all_and_for_one(pipe):
     mask = [item in shared for item in IDS]
     for form in (torch.tensor(mask), np.array(mask)):
         assert ids(pipe(REQUESTS[0], allowed=form, k=20)) == ids(pipe(REQUESTS[0], allowed=shared, k=20))
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_masks_are_looked_up_as_masks(pipe, monkeypatch, batch_size):
+    """An item row to leave out is looked for in the catalogue's tree, level by level; a mask is not."""
+    named, own = IDS[3:11], {"preference": "find soap", "exclude": [IDS[1]], "allowed": IDS[:9]}
+    requests = [REQUESTS[0], own, "find mint"]
+    mask = torch.tensor([item in named for item in IDS])
+    looked_up = []
+    dead_nodes = CatalogueFilter._dead_nodes
+    monkeypatch.setattr(
+        CatalogueFilter, "_dead_nodes", lambda self, rows: looked_up.append(rows.tolist()) or dead_nodes(self, rows)
+    )
+    settings = {"k": 6, "num_beams": "exact", "batch_size": batch_size}
+    for others in ({}, {"allowed": IDS[2:]}, {"allowed": torch.tensor([row > 1 for row in range(len(IDS))])}):
+        expected = pipe(requests, exclude=named, **settings, **others)
+        for form in (mask, mask.numpy()):
+            looked_up.clear()
+            assert pipe(requests, exclude=form, **settings, **others) == expected
+            assert {row for user in looked_up for rows in user for row in rows} <= {1, -1}
+    expected = pipe({**own, "exclude": named}, k=6)
+    for form in (mask, mask.numpy()):
+        looked_up.clear()
+        assert pipe({**own, "exclude": form}, k=6) == expected
+        assert not looked_up
+        assert pipe({"preference": "find soap", "exclude": form}, k=6) == pipe("find soap", k=6, exclude=form)
 
 
 def test_defaults_are_set_once_and_overridden_per_call(pipe):
