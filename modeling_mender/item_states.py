@@ -112,15 +112,23 @@ class ItemStatesEncoder(PreTrainedModel):
             Shape: (B, T, D).
 
         Raises:
-            ValueError: if `text_states` are fewer than the tokens of the longest text.
+            ValueError: if an input names a row that the table lacks, or `text_states` are fewer than the tokens of the
+                longest text.
         """
         vocabulary = self.config.text_vocabulary
         text = (input_ids < vocabulary) & (input_ids != self.config.text_encoder.pad_token_id)
-        index = (input_ids - vocabulary).clamp(0, self.config.num_states - 1)
+        # Both at once: every number that is read from an accelerator waits for it.
+        width, last = torch.stack([text.sum(1).max(), input_ids.max().long()]).tolist()
+        if last - vocabulary >= len(self.item_states):
+            raise ValueError(
+                f"input_ids name row {last - vocabulary} of the state table, which has {len(self.item_states)} rows; "
+                "for new items and titles, make the table with encode_titles and pass it to set_item_states of this "
+                "encoder (docs/serving.md)"
+            )
+        index = (input_ids - vocabulary).clamp(min=0)
         items = self.item_states[index].to(self.dtype)
         if self.order is not None:
             items = items + self.order(self._places(index, input_ids >= vocabulary))
-        width = int(text.sum(1).max())
         if width == 0:
             return BaseModelOutput(last_hidden_state=items)
         if text_states is None:

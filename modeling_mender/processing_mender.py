@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from itertools import accumulate, chain
+from itertools import accumulate, chain, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -78,25 +78,79 @@ class MenderProcessor(ProcessorMixin):
         self.history, self.preference = history, preference
         self.max_history, self.title_length = max_history, title_length
         self.codebook_sizes = None if codebook_sizes is None else [int(size) for size in codebook_sizes]
+        self.item_ids: list[str] = []
+        self.titles: list[str] = []
+        self._state_counts: list[int] | None = None
         self.set_items(items or {"item_id": [], "title": []})
 
     # Items
 
-    def set_items(self, items: Mapping[str, Sequence[str]]) -> None:
-        """Replace the items: `{"item_id": [...], "title": [...]}` and perhaps `"codes"`, one entry per item row."""
+    def set_items(self, items: Mapping[str, Sequence[Any]], *, new_states: bool = False) -> None:
+        """Replace the items.
+
+        Args:
+            items: `{"item_id": [...], "title": [...]}`, one entry per item row; perhaps `"codes"`, and with
+                `history="states"` perhaps `"states"`, how many rows of the encoder's table each item has (default: as
+                before, and for new titles as many as they make).
+            new_states: with `history="states"`, whether the encoder gets a table of these titles afterwards.
+
+        Raises:
+            ValueError: if ids and titles differ in number, an id stands twice, codes are missing, or an item would have
+                another number of states than before.
+        """
         ids, titles = list(items["item_id"]), list(items["title"])
         if len(ids) != len(titles):
             raise ValueError(f"{len(ids)} item ids but {len(titles)} titles; every item needs both")
-        self._row_of = {item_id: row for row, item_id in enumerate(ids)}
-        if len(self._row_of) != len(ids):
-            twice = next(item_id for row, item_id in enumerate(ids) if self._row_of[item_id] != row)
+        row_of = {item_id: row for row, item_id in enumerate(ids)}
+        if len(row_of) != len(ids):
+            twice = next(item_id for row, item_id in enumerate(ids) if row_of[item_id] != row)
             raise ValueError(f"item id {twice!r} stands more than once; ids must be unique")
         codes = [list(map(int, code)) for code in items.get("codes") or []]
         if self.history == "codes" and len(codes) != len(ids):
             raise ValueError(f'history="codes" needs the codes of all {len(ids)} items, got {len(codes)}')
-        self.item_ids, self.titles, self.codes = ids, titles, codes
+        if self.history == "states":
+            known = self.state_counts if self.item_ids and not new_states else []
+            self._state_counts = self._counts_beside(known, ids, titles, items.get("states"))
+        self.item_ids, self.titles, self.codes, self._row_of = ids, titles, codes, row_of
         self._item_pieces: list[list[int]] | None = None
         self._title_tokens: dict[str, list[int]] = {}
+
+    @property
+    def state_counts(self) -> list[int]:
+        """How many rows of an `ItemStatesEncoder`'s table each item has."""
+        if self.history == "vectors":
+            return [1] * len(self.item_ids)
+        if self._state_counts is None:
+            self._state_counts = self._count_states(self.item_ids, self.titles)
+        return list(self._state_counts)
+
+    def _counts_beside(
+        self, known: Sequence[int], ids: Sequence[str], titles: Sequence[str], given: Sequence[int] | None
+    ) -> list[int] | None:
+        """States per item, those given or what titles make; `None`, to be counted when needed, where none are known."""
+        if given is not None and len(given) != len(ids):
+            raise ValueError(f'{len(given)} entries of "states" but {len(ids)} items; pass one per item, or none')
+        if given is None and not known:
+            return None
+        if given is None:
+            old = zip(self.item_ids, self.titles, strict=True)
+            same = [now == before for now, before in zip_longest(zip(ids, titles, strict=True), old)][: len(ids)]
+            other = [row for row, kept in enumerate(same) if not kept]
+            made = iter(self._count_states([ids[row] for row in other], [titles[row] for row in other]))
+            given = [known[row] if kept else next(made) for row, kept in enumerate(same)]
+        for row, (before, now) in enumerate(zip(known, given, strict=False)):
+            if before != now:
+                raise ValueError(
+                    f"item {ids[row]!r} (row {row}) has {before} states in the encoder's table but {now} with the "
+                    f"title {titles[row]!r}, and items behind it would be given others' states; pass new_states=True "
+                    "and make the table anew (encode_titles, model.encoder.set_item_states), or keep the states of the "
+                    'old title: "states": processor.state_counts among the items'
+                )
+        return [int(count) for count in given]
+
+    def _count_states(self, ids: Sequence[str], titles: Sequence[str]) -> list[int]:
+        special = sum(map(len, self.margins)) if ids else 0
+        return [len(tokens) - special for tokens in self._tokens_of_titles(ids, titles)]
 
     def rows(self, item_ids: Sequence[str], *, unknown_items: str = "error") -> list[int]:
         """Item rows of ids.
@@ -253,10 +307,7 @@ class MenderProcessor(ProcessorMixin):
         if preference or not rows:
             text = [*before, *self._tokens(preference)[: self.max_length - len(before) - len(after)], *after]
         if self._item_pieces is None:
-            if self.history == "vectors":
-                sizes = [1] * len(self.titles)
-            else:
-                sizes = [len(ids) - len(before) - len(after) for ids in self.title_inputs()]
+            sizes = self.state_counts
             ends = accumulate(sizes, initial=len(self.tokenizer))
             self._item_pieces = [list(range(start, start + size)) for start, size in zip(ends, sizes, strict=False)]
         return [*text, *chain.from_iterable(self._item_pieces[row] for row in rows)]
@@ -267,8 +318,11 @@ class MenderProcessor(ProcessorMixin):
 
     def title_inputs(self) -> list[list[int]]:
         """Token ids of every item's title, special tokens included, as `encode_titles` takes them."""
+        return self._tokens_of_titles(self.item_ids, self.titles)
+
+    def _tokens_of_titles(self, ids: Sequence[str], titles: Sequence[str]) -> list[list[int]]:
         before, after = self.margins
-        titles = [title.strip() or item_id for title, item_id in zip(self.titles, self.item_ids, strict=True)]
+        titles = [title.strip() or item_id for title, item_id in zip(titles, ids, strict=True)]
         tokens = self.tokenizer(titles, add_special_tokens=False, verbose=False)["input_ids"] if titles else []
         return [[*before, *(ids or [self.tokenizer.unk_token_id])[: self.title_length], *after] for ids in tokens]
 
@@ -322,7 +376,9 @@ class MenderProcessor(ProcessorMixin):
         """Write the tokenizer, the settings and the items to a folder; with `push_to_hub`, upload the folder."""
         saved = super().save_pretrained(save_directory, push_to_hub=False, **kwargs)
         target = Path(save_directory) / ITEMS_FILE
-        items = {"item_id": self.item_ids, "title": self.titles} | ({"codes": self.codes} if self.codes else {})
+        items: dict[str, Sequence[Any]] = {"item_id": self.item_ids, "title": self.titles}
+        items |= {"codes": self.codes} if self.codes else {}
+        items |= {"states": self.state_counts} if self.history == "states" else {}
         temporary = target.with_suffix(".tmp")
         temporary.write_text(json.dumps(items, ensure_ascii=False), "utf-8")
         temporary.replace(target)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from doubles import WORDS, encoder_folder, random_catalogue, shop_items, word_tokenizer
@@ -141,6 +143,82 @@ def test_saved_model_answers_the_same(method, tmp_path):
     assert torch.equal(again["attention_mask"], inputs["attention_mask"])
     found = loaded.recommend(**again, k=6)
     assert torch.equal(found.rows, expected.rows)
+
+
+def test_new_items_of_a_history_have_states_or_are_refused(method):
+    model, processor, encoder = method.model, method.processor, method.model.encoder
+    model.set_catalogue(model.catalogue.add(torch.tensor([free_code(model.catalogue)])))
+    titles = [*processor.titles, "blue glass lamp"]
+    processor.set_items({"item_id": [*processor.item_ids, "item-new"], "title": titles})
+    inputs = processor("find soap", ["item-new", "item-tea"])
+    for call in (model.recommend, lambda **inputs: model(**inputs, labels=model.item_tokens(torch.tensor([2])))):
+        last = len(encoder.item_states) + (0 if encoder.config.pooled else 2)
+        with pytest.raises(ValueError, match=f"row {last} of the state table, which has .*set_item_states"):
+            call(**inputs)
+    new = processor.title_inputs()[-1:]
+    states, first = encode_titles(encoder.text_encoder, new, pooled=encoder.config.pooled, inner=(1, 1))
+    encoder.set_item_states(torch.cat([encoder.item_states, states]), torch.cat([encoder.first_state, first]))
+    assert model.recommend(**inputs, k=5).rows.shape == (1, 5)
+    looked_up = encoder(inputs["input_ids"]).last_hidden_state - encoder.order(torch.tensor(1))
+    torch.testing.assert_close(looked_up[0, -len(states) - 1 : -1], states.float())
+
+
+def free_code(catalogue):
+    """A semantic ID that no item has."""
+    codes = torch.cartesian_prod(*map(torch.arange, catalogue.codebook_sizes)).tolist()
+    return next(code for code in codes if code not in catalogue)
+
+
+def test_compiled_forward_equals_eager(method):
+    encoder = method.model.encoder
+    inputs = method.processor("find soap", ["item-tea", "item-mug"])["input_ids"]
+    compiled = torch.compile(encoder, backend="eager")
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(inputs).last_hidden_state, encoder(inputs).last_hidden_state)
+        with pytest.raises(ValueError, match="set_item_states"):
+            compiled(inputs + len(encoder.item_states))
+
+
+def table_rows(processor, history):
+    base = len(processor.tokenizer)
+    ids = processor("", history, return_tensors=None)["input_ids"][0]
+    return [token - base for token in ids if token >= base]
+
+
+def test_titles_do_not_move_the_states_of_others(long_titles):
+    ids = long_titles.item_ids
+    expected = table_rows(long_titles, ["b", "a", "c"])
+    for title, count in (("tea", 1), ("green mint tea", 3)):
+        message = rf"item 'a' \(row 0\) has 2 states .* but {count} with the title '{title}'.*set_item_states"
+        with pytest.raises(ValueError, match=message):
+            long_titles.set_items({"item_id": [*ids, "d"], "title": [title, "mint", "", "lamp"]})
+        assert long_titles.titles == ["green tea", "mint", ""] and long_titles.rows(["d"], unknown_items="skip") == []
+        assert table_rows(long_titles, ["b", "a", "c"]) == expected
+    # As many tokens, and new items behind the others: the same rows.
+    long_titles.set_items({"item_id": [*ids, "d"], "title": ["black tea", "rose", "", "blue mug"]})
+    assert table_rows(long_titles, ["b", "a", "c", "d"]) == [*expected, 4, 5]
+    # States of the old title are kept on request, and a table of the new titles is followed.
+    changed = {"item_id": [*ids, "d"], "title": ["tea", "rose", "", "blue mug"]}
+    with pytest.raises(ValueError, match='3 entries of "states" but 4 items'):
+        long_titles.set_items({**changed, "states": [2, 1, 1]})
+    with pytest.raises(ValueError, match=r"item 'b' \(row 1\) has 1 states in .* but 2"):
+        long_titles.set_items({**changed, "states": [2, 2, 1, 2]})
+    long_titles.set_items({**changed, "states": long_titles.state_counts})
+    assert table_rows(long_titles, ["b", "a", "c", "d"]) == [*expected, 4, 5]
+    long_titles.set_items(changed, new_states=True)
+    assert table_rows(long_titles, ["b", "a", "c", "d"]) == [1, 0, 2, 3, 4]
+
+
+def test_state_counts_are_saved(long_titles, tmp_path):
+    long_titles.save_pretrained(tmp_path)
+    expected = table_rows(long_titles, ["b", "a", "c"])
+    items = json.loads((tmp_path / "items.json").read_text("utf-8"))
+    assert items["states"] == [2, 1, 1]
+    # Titles that somebody corrected in the file move nothing; folders of before know their counts by the titles.
+    (tmp_path / "items.json").write_text(json.dumps({**items, "title": ["tea", "green mint", "x y"]}), "utf-8")
+    assert table_rows(MenderProcessor.from_pretrained(tmp_path), ["b", "a", "c"]) == expected
+    (tmp_path / "items.json").write_text(json.dumps({name: items[name] for name in ("item_id", "title")}), "utf-8")
+    assert table_rows(MenderProcessor.from_pretrained(tmp_path), ["b", "a", "c"]) == expected
 
 
 def test_only_the_order_is_trained_in_a_frozen_encoder(method):

@@ -166,7 +166,7 @@ def test_what_people_write_is_not_kept(history):
     processor([f"find tea {number}" for number in range(50)], [["a", "b", "c"]] * 50)
     # Per title one entry with a comma behind it and one without, and the heading.
     assert len(processor._title_tokens) <= 2 * 3 + 1
-    processor.set_items({"item_id": ["d"], "title": ["lamp"]})
+    processor.set_items({"item_id": ["d"], "title": ["lamp"]}, new_states=True)
     assert not processor._title_tokens
 
 
