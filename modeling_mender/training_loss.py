@@ -60,8 +60,9 @@ def code_loss(
     if label_smoothing:
         wanted = (1 - label_smoothing) * wanted - label_smoothing * log_probs.mean(-1)
     per_label = torch.where(negative[:, None], weight * against, wanted) * real
-    count = real.sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch
-    return per_label.sum() / count
+    count = real.sum() if num_items_in_batch is None else torch.as_tensor(num_items_in_batch)
+    # Of a batch that asks for text alone, the Trainer counts no label at all.
+    return per_label.sum() / count.clamp(min=1)
 
 
 def text_loss(states: Tensor, embeddings: Tensor, labels: Tensor) -> Tensor:

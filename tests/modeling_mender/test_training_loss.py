@@ -63,6 +63,15 @@ def test_accumulated_parts_add_up(batch, smoothing):
     torch.testing.assert_close(sum(parts), code_loss(logits, labels, negative, label_smoothing=smoothing))
 
 
+@pytest.mark.parametrize("count", [None, 0, torch.tensor(0.0)])
+def test_a_batch_without_labels_changes_nothing(batch, count):
+    logits, labels, negative = batch
+    logits.requires_grad_()
+    loss = code_loss(logits, torch.full_like(labels, -100), negative, num_items_in_batch=count)
+    loss.backward()
+    assert loss == 0 and not logits.grad.any()
+
+
 def test_unlikelihood_is_bounded_where_subtraction_is_not():
     labels, negative = torch.zeros(1, 1, dtype=torch.long), torch.tensor([True])
     losses = {form: [] for form in ("unlikelihood", "subtracted")}
