@@ -173,6 +173,7 @@ class MenderTrainer(Trainer):
     write the text tokenizer's special tokens into the generation config, where they are codes of items.
     """
 
+    current_gradient_accumulation_steps = 1  # forward passes of an update; the Trainer sets it before each
     _size: int | None = None
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
@@ -256,7 +257,12 @@ class MenderTrainer(Trainer):
             loss = loss * self.accelerator.num_processes
         if text_labels is not None:
             words = self.accelerator.unwrap_model(model).get_input_embeddings().weight
-            loss = loss + self.args.text_weight * text_loss(outputs.encoder_last_hidden_state, words, text_labels)
+            text = text_loss(outputs.encoder_last_hidden_state, words, text_labels)
+            if num_items_in_batch is not None:
+                # A mean over this forward pass, of which one update adds up several: the Trainer divides by their
+                # number only where labels are not counted. Processes each have a mean, and gradients are averaged.
+                text = text / self.current_gradient_accumulation_steps
+            loss = loss + self.args.text_weight * text
         return (loss, outputs) if return_outputs else loss
 
     def prediction_step(

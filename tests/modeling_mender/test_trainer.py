@@ -93,6 +93,26 @@ def test_labels_are_smoothed_in_training_alone(model, processor, features, tmp_p
     torch.testing.assert_close(subject.prediction_step(model, batch, True)[0], plain.detach())
 
 
+def test_masked_text_weighs_the_same_however_an_update_is_cut(model, processor, features, tmp_path):
+    subject = trainer(model, processor, tmp_path)
+    asks_for_text = {"input_ids": features[0]["input_ids"], "item": -1, "text_labels": features[0]["input_ids"]}
+    batch = subject.data_collator([dict(features[1], text_labels=[]), asks_for_text])
+    labels = (batch["labels"] != -100).sum()
+    whole = subject.compute_loss(model, batch, num_items_in_batch=labels)
+    subject.current_gradient_accumulation_steps = 4
+    parts = [subject.compute_loss(model, batch, num_items_in_batch=4 * labels) for _ in range(4)]
+    torch.testing.assert_close(sum(parts), whole)
+    torch.testing.assert_close(subject.compute_loss(model, batch), whole)  # the Trainer divides this one itself
+
+
+def test_masked_text_alone_is_learnt_from(model, processor, features, tmp_path):
+    subject = trainer(model, processor, tmp_path)
+    asks_for_text = {"input_ids": features[0]["input_ids"], "item": -1, "text_labels": features[0]["input_ids"]}
+    loss = subject.compute_loss(model, subject.data_collator([asks_for_text]), num_items_in_batch=torch.tensor(0.0))
+    loss.backward()
+    assert loss > 0 and all(weight.grad.isfinite().all() for weight in model.parameters() if weight.grad is not None)
+
+
 def test_a_loss_of_ones_own_takes_the_place_of_all(model, processor, features, tmp_path):
     def doubled(outputs, labels, num_items_in_batch=None):
         return 2 * torch.nn.functional.cross_entropy(outputs.logits.flatten(0, 1), labels.flatten())
