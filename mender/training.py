@@ -27,6 +27,7 @@ from modeling_mender import (
     make_trainer,
 )
 from modeling_mender.presets import CONDITIONING
+from modeling_mender.training_run import no_accelerator
 from preference_benchmark.showcase import save_showcase
 
 __all__ = [
@@ -76,7 +77,8 @@ def choose_preset(
         default = next(field.default for field in dataclass_fields(MenderTrainingArguments) if field.name == argument)
         if type(default) in (int, float) and isinstance(value, str):
             raise ValueError(f"{argument}={value!r} is no number")
-    MenderTrainingArguments(output_dir="unused", **preset.training)  # checks the values
+    # Checks the values. As in `make_trainer`, processes on CPUs must be told so, or each would stay alone.
+    MenderTrainingArguments(output_dir="unused", **{"use_cpu": no_accelerator(), **preset.training})
     return preset
 
 
