@@ -198,15 +198,7 @@ class MenderForGenerativeRetrieval(CarriesCard, PreTrainedModel, GenerationMixin
             IndexError: if a row is not in the catalogue.
         """
         rows = torch.as_tensor(rows, device=self.item_codes.device)
-        outside = (rows < 0) | (rows >= len(self.item_codes))
-        if not bool(outside.any()):
-            codes = self.item_codes[rows].long()
-            outside = codes[..., 0] == REMOVED
-        if bool(outside.any()):
-            raise IndexError(
-                f"item row {int(rows[outside].reshape(-1)[0])} is not in the catalogue of {len(self.item_codes)} rows"
-            )
-        return codes + self._token_offsets()
+        return tokens_of_rows(rows, self.item_codes, self.config.codebook_sizes)
 
     def item_rows(self, tokens: Tensor) -> Tensor:
         """Item rows of decoder tokens, the inverse of `item_tokens`; -1 for tokens that are no item's.
@@ -217,12 +209,8 @@ class MenderForGenerativeRetrieval(CarriesCard, PreTrainedModel, GenerationMixin
         Returns:
             Shape: (...), int64.
         """
-        codes = tokens.to(self.item_codes.device) - self._token_offsets()
+        codes = tokens.to(self.item_codes.device) - _token_offsets(self.config.codebook_sizes, self.item_codes.device)
         return self.catalogue.rows(codes.reshape(-1, self.config.num_levels)).view(tokens.shape[:-1])
-
-    def _token_offsets(self) -> Tensor:
-        sizes = torch.tensor([1, *self.config.codebook_sizes[:-1]], device=self.item_codes.device)
-        return sizes.cumsum(0)
 
     # Hugging Face's hooks
 
@@ -419,6 +407,35 @@ class MenderForGenerativeRetrieval(CarriesCard, PreTrainedModel, GenerationMixin
     def _shift_right(self, labels: Tensor) -> Tensor:
         shifted = functional.pad(labels[:, :-1], (1, 0), value=self.config.decoder_start_token_id)
         return shifted.masked_fill(shifted == -100, self.config.pad_token_id)
+
+
+def tokens_of_rows(rows: Tensor, item_codes: Tensor, codebook_sizes: Sequence[int]) -> Tensor:
+    """Decoder tokens of items, see `MenderForGenerativeRetrieval.item_tokens`.
+
+    Args:
+        rows: item rows. Shape: (...).
+        item_codes: codes of all items, on the device of the rows. Shape: (N, L).
+        codebook_sizes: codes of each level. Length L.
+
+    Returns:
+        Shape: (..., L), int64.
+
+    Raises:
+        IndexError: if a row is not in the catalogue.
+    """
+    outside = (rows < 0) | (rows >= len(item_codes))
+    if not bool(outside.any()):
+        codes = item_codes[rows].long()
+        outside = codes[..., 0] == REMOVED
+    if bool(outside.any()):
+        raise IndexError(
+            f"item row {int(rows[outside].reshape(-1)[0])} is not in the catalogue of {len(item_codes)} rows"
+        )
+    return codes + _token_offsets(codebook_sizes, codes.device)
+
+
+def _token_offsets(codebook_sizes: Sequence[int], device: torch.device) -> Tensor:
+    return torch.tensor([1, *codebook_sizes[:-1]], device=device).cumsum(0)
 
 
 def _new_encoder(config: Any) -> PreTrainedModel:

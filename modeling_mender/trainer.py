@@ -28,6 +28,7 @@ from .checkpoints import last_checkpoint
 from .encoder_states import EncoderStates
 from .full_scoring import ItemScoringModel
 from .hub_names import public_name
+from .item_labels import ItemLabels
 from .length_sampler import LengthSampler
 from .model_card import write_card
 from .processing_mender import MenderProcessor
@@ -78,7 +79,7 @@ class MenderCollator:
 
     Args:
         processor: owner of the tokenizer that pads.
-        model: owner of the item table; labels are what its `item_tokens` gives.
+        model: owner of the item table; labels are what its `item_tokens` gives, looked up in a copy on the CPU.
         states: cached encoder states by token ids; where given, batches hold `encoder_outputs` instead of `input_ids`
             (for an `ItemStatesEncoder`, `text_states` beside them).
         exclude_seen: whether batches carry the items of each history, so that evaluation does not return them again.
@@ -88,6 +89,10 @@ class MenderCollator:
     model: PreTrainedModel
     states: EncoderStates | None = None
     exclude_seen: bool = False
+    item_labels: ItemLabels = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self.item_labels = ItemLabels(self.model)
 
     def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """A batch: `input_ids` or `encoder_outputs`, `attention_mask` (B, T), `labels` (B, L), perhaps others.
@@ -96,7 +101,8 @@ class MenderCollator:
         in which case its `item` is -1; `exclude` (B, H) with `exclude_seen`.
         """
         inputs = [feature["input_ids"] for feature in features]
-        batch: dict[str, Any] = {"attention_mask": self.processor.memory_mask(inputs), "labels": self._labels(features)}
+        labels = self.item_labels.of([feature["item"] for feature in features], self.model)
+        batch: dict[str, Any] = {"attention_mask": self.processor.memory_mask(inputs), "labels": labels}
         if self.states is None or self.processor.history in ("states", "vectors"):
             batch["input_ids"] = self.processor.pad(inputs)
         if self.states is not None:
@@ -115,11 +121,6 @@ class MenderCollator:
             seen = [torch.tensor(feature["seen"], dtype=torch.long) for feature in features]
             batch["exclude"] = pad_sequence(seen, batch_first=True, padding_value=-1)
         return batch
-
-    def _labels(self, features: Sequence[Mapping[str, Any]]) -> Tensor:
-        rows = torch.tensor([feature["item"] for feature in features], device=self.model.device)
-        labels = self.model.item_tokens(rows.clamp(min=0)).cpu()
-        return labels.masked_fill((rows < 0).cpu().view(-1, *[1] * (labels.dim() - 1)), -100)
 
 
 @dataclass
@@ -391,6 +392,11 @@ class MenderTrainer(Trainer):
         """The model where it is one of peft's, else `None`."""
         model = self.accelerator.unwrap_model(self.model)
         return model if isinstance(model, PeftModel) else None
+
+    def _get_dataloader(self, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(self.data_collator, MenderCollator):  # its workers cannot ask the model where it is now
+            self.data_collator.item_labels.refresh(self.data_collator.model)
+        return super()._get_dataloader(*args, **kwargs)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         data = self.train_dataset if train_dataset is None else train_dataset
