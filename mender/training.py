@@ -27,7 +27,7 @@ from modeling_mender import (
     make_trainer,
 )
 from modeling_mender.presets import CONDITIONING
-from modeling_mender.training_run import no_accelerator
+from modeling_mender.training_run import training_arguments
 from preference_benchmark.showcase import save_showcase
 
 __all__ = [
@@ -52,7 +52,7 @@ def choose_preset(
         training: `name=value` for training arguments.
 
     Raises:
-        ValueError: if one of them is unknown or no assignment.
+        ValueError: if one of them is unknown or no assignment, or they do not go together.
 
     >>> choose_preset("tiger", changes=["max_history=10"], training=["learning_rate=3e-4"]).training["learning_rate"]
     0.0003
@@ -71,14 +71,14 @@ def choose_preset(
             close = get_close_matches(argument, known, n=3)
             hint = f"did you mean {' or '.join(close)}?" if close else "see MenderTrainingArguments"
             raise ValueError(f"{argument!r} is no training argument; {hint}")
-    if "output_dir" in preset.training:
-        raise ValueError("'output_dir' is no training argument here; pass --output")
+    for argument, option in (("output_dir", "--output"), ("seed", "--seed")):
+        if argument in preset.training:
+            raise ValueError(f"{argument!r} is no training argument here; pass {option}")
     for argument, value in preset.training.items():
         default = next(field.default for field in dataclass_fields(MenderTrainingArguments) if field.name == argument)
         if type(default) in (int, float) and isinstance(value, str):
             raise ValueError(f"{argument}={value!r} is no number")
-    # Checks the values. As in `make_trainer`, processes on CPUs must be told so, or each would stay alone.
-    MenderTrainingArguments(output_dir="unused", **{"use_cpu": no_accelerator(), **preset.training})
+    training_arguments(preset, "unused")  # checks the values
     return preset
 
 
@@ -138,12 +138,14 @@ def fit(
         for checkpoint in folder.glob("checkpoint-*"):
             shutil.rmtree(checkpoint)
     done = trainer.train(resume_from_checkpoint=resume or None)
+    ndcg = f"eval_ndcg@{trainer.args.top_k}"
+    best = trainer.args.metric_for_best_model or ndcg
     return {
         "epochs": trainer.state.epoch,
         "steps": trainer.state.global_step,
-        "best_ndcg@10": trainer.state.best_metric,
+        f"best_{best.removeprefix('eval_')}": trainer.state.best_metric,
         "samples_per_second": done.metrics["train_samples_per_second"],
-        "curve": [entry for entry in trainer.state.log_history if "eval_ndcg@10" in entry or "loss" in entry],
+        "curve": [entry for entry in trainer.state.log_history if ndcg in entry or "loss" in entry],
     }
 
 

@@ -166,6 +166,7 @@ def _training(settings: Mapping[str, Any]) -> str:
     axes = [axis.replace("_", " ") for axis, share in (preset.get("axes") or {}).items() if share]
     modes = [mode for mode, share in (preset.get("matching") or {}).items() if share]
     encoder = preset.get("encoder_training") if preset.get("encoder") != "none" else None
+    best = next((name for name in run if name.startswith("best_")), "best_ndcg@10")
     known = {
         "benchmark": settings.get("source"),
         "preset": preset.get("name"),
@@ -175,7 +176,7 @@ def _training(settings: Mapping[str, Any]) -> str:
         "negative preferences": preset.get("negatives"),
         "epochs": run.get("epochs", settings.get("epochs")),
         "steps": run.get("steps"),
-        "best validation NDCG@10": run.get("best_ndcg@10"),
+        f"best validation {best.removeprefix('best_').replace('ndcg', 'NDCG')}": run.get(best),
         "training samples per second": run.get("samples_per_second"),
         "trained parameters": settings.get("trained"),
         "seconds": settings.get("seconds"),

@@ -1,7 +1,7 @@
 """Train a method on a benchmark's examples: features, cached states, the Trainer, the best checkpoint.
 
-NDCG@10 on validation examples of every axis that is trained decides, items already bought left out. The weights with
-the best value are kept.
+NDCG@10 (`top_k`) on validation examples of every axis that is trained decides, items already bought left out. The
+weights with the best value are kept.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .sequence_collator import SequenceCollator
 from .trainer import MenderCollator, MenderTrainer, MenderTrainingArguments, prepare_examples, ranking_metrics
 from .training_data import item_counts, select_axes, sequence_features
 
-__all__ = ["fit_without_gradient", "make_trainer", "no_accelerator"]
+__all__ = ["fit_without_gradient", "make_trainer", "no_accelerator", "training_arguments"]
 
 
 def make_trainer(
@@ -54,11 +54,12 @@ def make_trainer(
         **arguments: fields of `MenderTrainingArguments`, over those of the preset.
 
     Raises:
-        ValueError: if the method is not trained by gradient, or its axes leave no example.
+        ValueError: if the method is not trained by gradient, its axes leave no example, or see `training_arguments`.
     """
     preset, processor = method.preset, method.processor
     if not preset.trained:
         raise ValueError(f"{preset.name} is not trained by gradient; call fit_without_gradient")
+    args = training_arguments(preset, output_dir, seed=seed, **arguments)
     recommendations = select_axes(examples["train"], {"recommendation": 1.0})
     if preset.model == "sasrec":
         train = sequence_features(recommendations, processor)
@@ -69,12 +70,47 @@ def make_trainer(
             train = _with_text_labels(train)
             tasks = alignment_features(processor, recommendations, preset.alignment, seed)
             train = datasets.concatenate_datasets([train, tasks.cast(train.features)])
+    validation, stopping = None, []
+    if args.eval_strategy != "no":
+        chosen = _validation_examples(examples["validation"], _validation_axes(preset), validation_limit, seed)
+        validation = prepare_examples(chosen, processor)
+        stopping = [EarlyStoppingCallback(preset.patience)] if preset.patience else []
+    return MenderTrainer(
+        model=method.model,
+        args=args,
+        data_collator=_collator(method, [part for part in (train, validation) if part], Path(cache or output_dir)),
+        train_dataset=train,
+        eval_dataset=validation,
+        compute_metrics=ranking_metrics,
+        callbacks=stopping,
+    )
+
+
+def training_arguments(
+    preset: Preset, output_dir: str | Path, *, seed: int = 0, **arguments: Any
+) -> MenderTrainingArguments:
+    """Checked arguments of a run: those given, over those of the preset, over what keeps the best weights.
+
+    Weights are saved whenever they are evaluated, unless `save_strategy` or `save_steps` say otherwise. Without
+    evaluation, or without saving, the last weights stay.
+
+    Args:
+        preset: of the method.
+        output_dir: where checkpoints go.
+        seed: of data order, dropout and draws.
+        **arguments: fields of `MenderTrainingArguments`.
+
+    Raises:
+        ValueError: if a value is none that it can have, or the best weights would not be among those saved.
+    """
+    given = {**preset.training, **arguments}
+    evaluated = given.get("eval_strategy", "epoch")
+    saved = given.get("save_strategy", "epoch" if evaluated == "no" else evaluated)
     settings = {
-        "eval_strategy": "epoch",
-        "save_strategy": "epoch",
-        "load_best_model_at_end": True,
-        "metric_for_best_model": "eval_ndcg@10",
-        "greater_is_better": True,
+        "eval_strategy": evaluated,
+        "save_strategy": saved,
+        "load_best_model_at_end": saved != "no",
+        "metric_for_best_model": f"eval_ndcg@{given.get('top_k', 10)}",
         "save_total_limit": 2,
         "restore_callback_states_from_checkpoint": True,  # else a resumed run waits a whole patience again
         "logging_strategy": "epoch",
@@ -84,25 +120,21 @@ def make_trainer(
         "use_cpu": no_accelerator(),  # unless told so, processes on CPUs would each train alone
         "negative_loss": "unlikelihood" if preset.negatives == "none" else preset.negatives,
         "negative_weight": preset.negative_weight,
-        **preset.training,
-        **arguments,
     }
-    validation, stopping = None, []
-    if settings["eval_strategy"] == "no":  # then there is no best checkpoint either: the last one stays
+    if evaluated == saved == "steps":
+        # Where there are no eval_steps, the Trainer takes logging_steps.
+        steps = given.get("eval_steps") or given.get("logging_steps")
+        settings |= {"save_steps": steps} if steps else {}
+    settings |= given
+    if evaluated == "no":  # then there is no best checkpoint either
         settings |= {"load_best_model_at_end": False, "metric_for_best_model": None}
-    else:
-        chosen = _validation_examples(examples["validation"], _validation_axes(preset), validation_limit, seed)
-        validation = prepare_examples(chosen, processor)
-        stopping = [EarlyStoppingCallback(preset.patience)] if preset.patience else []
-    return MenderTrainer(
-        model=method.model,
-        args=MenderTrainingArguments(output_dir=str(output_dir), seed=seed, **settings),
-        data_collator=_collator(method, [part for part in (train, validation) if part], Path(cache or output_dir)),
-        train_dataset=train,
-        eval_dataset=validation,
-        compute_metrics=ranking_metrics,
-        callbacks=stopping,
-    )
+    times = ("no", "epoch", "steps")
+    if settings["load_best_model_at_end"] and evaluated in times and saved in times and evaluated != saved:
+        raise ValueError(
+            f"save_strategy={saved!r} beside eval_strategy={evaluated!r}, but the weights that were evaluated best are "
+            "kept among those saved; pass the same for both, save_strategy='best', or load_best_model_at_end=False"
+        )
+    return MenderTrainingArguments(output_dir=str(output_dir), seed=seed, **settings)
 
 
 def no_accelerator() -> bool:

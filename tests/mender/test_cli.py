@@ -57,6 +57,18 @@ def test_adapters_count_among_trained_parameters(mender, word_shop, tiny_encoder
     assert code == 0 and f" parameters, {counted:,} trained" in err
 
 
+def test_a_record_names_the_length_of_its_lists(mender, word_shop, tiny_encoder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = ["--source", "words", "--data", word_shop, "--encoder", tiny_encoder, "--validation-limit", "4"]
+    options += ["--train", "num_train_epochs=1", "--train", "top_k=5", "--eval-limit", "4", "--json"]
+    code, out, err = mender("train", "--preset", "sasrec", *options)
+    found = json.loads(out)
+    training = found["settings"]["training"]
+    assert code == 0, err
+    assert training["best_ndcg@5"] == max(entry.get("eval_ndcg@5", 0) for entry in training["curve"]) > 0
+    assert "best validation NDCG@5" in Path(found["output"], "model", "README.md").read_text()
+
+
 def test_evaluation_repeats_what_training_measured(mender, trained, word_shop, tiny_encoder, tmp_path):
     run, output = trained / "mender-tok-seed0", tmp_path / "again"
     arguments = ["--source", "words", "--data", word_shop, "--encoder", tiny_encoder, "--output", output, "--json"]
@@ -159,6 +171,8 @@ def test_recommendations_for_people(mender, trained):
         (["train", "--train", "save_strategy=some"], "some is not a valid SaveStrategy"),
         (["train", "--train", "learning_rate=fast"], "learning_rate='fast' is no number"),
         (["train", "--train", "output_dir=here"], "pass --output"),
+        (["train", "--train", "seed=1"], "pass --seed"),
+        (["train", "--train", "save_strategy=steps"], "save_strategy='steps' beside eval_strategy='epoch'"),
         (["train", "--train", "label_smoothing_factor=10"], "label_smoothing_factor=10; pass a share"),
         (
             ["train", "--preset", "sasrec", "--train", "label_smoothing_factor=0.1"],

@@ -15,6 +15,7 @@ from transformers import TrainerCallback
 
 from modeling_mender import build_method, load_preset, make_trainer
 from modeling_mender.ranking import rank_examples
+from modeling_mender.training_run import training_arguments
 
 DECODER = {"num_layers": 1, "d_model": 32, "d_ff": 64, "d_kv": 8, "num_heads": 4, "dropout_rate": 0.0}
 
@@ -137,6 +138,57 @@ def test_best_weights_are_kept_and_training_stops_early(folder, tmp_path):
     best = trainer.state.best_metric
     assert best == max(entry["eval_ndcg@10"] for entry in trainer.state.log_history if "eval_ndcg@10" in entry)
     assert trainer.evaluate()["eval_ndcg@10"] == pytest.approx(best)
+
+
+def test_lists_of_another_length_choose_the_weights(folder, tmp_path):
+    _, trainer = small_run(folder, tmp_path, num_train_epochs=2, top_k=5, preset={"patience": 1})
+    trainer.train()
+    found = [entry["eval_ndcg@5"] for entry in trainer.state.log_history if "eval_ndcg@5" in entry]
+    assert trainer.state.best_metric == max(found)
+
+
+def test_without_saving_the_last_weights_stay(folder, tmp_path):
+    _, trainer = small_run(folder, tmp_path, num_train_epochs=2, save_strategy="no")
+    trainer.train()
+    assert trainer.state.best_metric is not None and not list(tmp_path.glob("checkpoint-*"))
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, ("epoch", "epoch", True)),
+        ({"save_strategy": "no"}, ("epoch", "no", False)),
+        ({"eval_strategy": "no"}, ("no", "epoch", False)),
+        ({"eval_strategy": "steps", "eval_steps": 4}, ("steps", "steps", True, 4)),
+        ({"eval_strategy": "steps", "eval_steps": 4, "save_steps": 8}, ("steps", "steps", True, 8)),
+        ({"eval_strategy": "steps", "logging_steps": 7}, ("steps", "steps", True, 7)),
+        ({"eval_strategy": "steps", "save_strategy": "best"}, ("steps", "best", True)),
+        (
+            {"save_strategy": "steps", "save_steps": 3, "load_best_model_at_end": False},
+            ("epoch", "steps", False, 3),
+        ),
+    ],
+    ids=str,
+)
+def test_saving_follows_evaluation_unless_told_otherwise(given, expected, tmp_path):
+    preset = load_preset("mender-fid", training=given)
+    for args in (training_arguments(preset, tmp_path), training_arguments(load_preset("tiger"), tmp_path, **given)):
+        found = args.eval_strategy, args.save_strategy, args.load_best_model_at_end, args.save_steps
+        assert found[: len(expected)] == expected
+
+
+def test_settings_that_do_not_go_together_are_refused_before_anything_is_computed(folder, tmp_path):
+    method, _ = small_run(folder, tmp_path)
+    for given in ({"save_strategy": "steps"}, {"save_strategy": "no", "load_best_model_at_end": True}):
+        message = rf"save_strategy='{given['save_strategy']}' beside eval_strategy='epoch'.*; pass the same for both"
+        with pytest.raises(ValueError, match=message):
+            make_trainer(method, {}, tmp_path, **given)
+
+
+def test_the_loss_may_choose_the_weights(tmp_path):
+    args = training_arguments(load_preset("tiger"), tmp_path, metric_for_best_model="eval_loss")
+    assert args.greater_is_better is False
+    assert training_arguments(load_preset("tiger"), tmp_path).greater_is_better is True
 
 
 def test_validation_looks_at_every_trained_axis(folder, tmp_path):
