@@ -93,6 +93,7 @@ def new_method(preset: Preset, data: BenchmarkData, encoder: str, seed: int) -> 
         catalogue=codes.catalogue,
         codebooks=codes.codebooks,
         texts=data.texts,
+        device=training_arguments(preset, "unused").device,
     )
     print(f"{method.parameters['parameters']:,} parameters, {method.parameters['trained']:,} trained")
     return method

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, T5Config, T5EncoderModel
 
@@ -66,6 +67,7 @@ def build_method(
     catalogue: SemanticIdCatalogue | None = None,
     codebooks: Sequence[Tensor] | Tensor | None = None,
     texts: Sequence[str] = (),
+    device: torch.device | str = "cpu",
 ) -> Method:
     """Model and processor of a preset.
 
@@ -76,6 +78,7 @@ def build_method(
         catalogue: semantic IDs of the items; not needed by presets that write no codes.
         codebooks: centroids of the quantizer, for presets with `codebook_embeddings`.
         texts: what a tokenizer of its own is trained on, for presets with a `vocabulary`; titles are added.
+        device: where titles are encoded, for presets that keep item states; the model itself is made on the CPU.
 
     Raises:
         ValueError: if something is missing that the preset needs.
@@ -110,7 +113,7 @@ def build_method(
         return Method(preset, PopularityRecommender(PopularityConfig(len(items["item_id"]))), processor)
     text_encoder.requires_grad_(preset.encoder_training == "full")
     if preset.history in ("states", "vectors"):
-        text_encoder = _with_item_states(preset, text_encoder, processor, items)
+        text_encoder = _with_item_states(preset, text_encoder, processor, items, device)
     if preset.model == "text-retrieval":
         model = TextRetrievalRecommender(TextRetrievalConfig(text_encoder.config), text_encoder)
         return Method(preset, model.eval(), processor)
@@ -149,7 +152,11 @@ def _text_encoder(preset: Preset, encoder: str | None, tokenizer: Any) -> PreTra
 
 
 def _with_item_states(
-    preset: Preset, text_encoder: PreTrainedModel, processor: MenderProcessor, items: Mapping[str, Sequence[str]]
+    preset: Preset,
+    text_encoder: PreTrainedModel,
+    processor: MenderProcessor,
+    items: Mapping[str, Sequence[str]],
+    device: torch.device | str,
 ) -> ItemStatesEncoder:
     """The text encoder with the table of all items' states."""
     before, after = processor.margins
@@ -158,7 +165,9 @@ def _with_item_states(
         if "text" not in items:
             raise ValueError(f'preset {preset.name} needs items["text"]; pass it, or item_text="title"')
         inputs = processor.tokenizer(list(items["text"]), truncation=True, max_length=256, verbose=False)["input_ids"]
+    text_encoder.to(device)
     states, first = encode_titles(text_encoder, inputs, pooled=pooled, inner=(len(before), len(after)))
+    text_encoder.to("cpu")
     config = ItemStatesConfig(
         text_encoder=text_encoder.config,
         text_vocabulary=len(processor.tokenizer),

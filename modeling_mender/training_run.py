@@ -75,10 +75,12 @@ def make_trainer(
         chosen = _validation_examples(examples["validation"], _validation_axes(preset), validation_limit, seed)
         validation = prepare_examples(chosen, processor)
         stopping = [EarlyStoppingCallback(preset.patience)] if preset.patience else []
+    method.model.to(args.device)  # the Trainer would do so later: a frozen encoder's states are to be computed there
+    parts = [part for part in (train, validation) if part]
     return MenderTrainer(
         model=method.model,
         args=args,
-        data_collator=_collator(method, [part for part in (train, validation) if part], Path(cache or output_dir)),
+        data_collator=_collator(method, parts, Path(cache or output_dir), args),
         train_dataset=train,
         eval_dataset=validation,
         compute_metrics=ranking_metrics,
@@ -169,7 +171,9 @@ def _validation_examples(examples: datasets.Dataset, axes: list[str], limit: int
     return examples.select(np.sort(np.concatenate(kept)))
 
 
-def _collator(method: Method, parts: list[datasets.Dataset], cache: Path) -> MenderCollator:
+def _collator(
+    method: Method, parts: list[datasets.Dataset], cache: Path, args: MenderTrainingArguments
+) -> MenderCollator:
     """A collator that reads cached states of all parts' texts where the text encoder is frozen."""
     model, processor = method.model, method.processor
     if method.preset.model == "sasrec":
@@ -179,7 +183,8 @@ def _collator(method: Method, parts: list[datasets.Dataset], cache: Path) -> Men
         texts = [processor.text_part(ids) for part in parts for ids in part["input_ids"]]
         if any(texts):
             cache.mkdir(parents=True, exist_ok=True)
-            states = EncoderStates.build(model, texts, cache)
+            with args.main_process_first(desc="encoding of inputs"):  # the others then find the file
+                states = EncoderStates.build(model, texts, cache)
     return MenderCollator(processor, model, states, exclude_seen=True)
 
 

@@ -6,9 +6,9 @@ import datasets
 import pytest
 import torch
 from doubles import WORDS, encoder_folder, random_catalogue, shop_examples, shop_items
-from transformers import AutoModel, AutoProcessor
+from transformers import AutoModel, AutoProcessor, BertModel
 
-from modeling_mender import build_method, fit_without_gradient, load_preset, make_trainer, preset_names
+from modeling_mender import build_method, fit_without_gradient, load_preset, make_trainer, methods, preset_names
 from modeling_mender.code_tokens import first_code_token
 from modeling_mender.presets import CONDITIONING
 from modeling_mender.ranking import rank_examples, request_speed
@@ -182,6 +182,17 @@ def test_what_is_missing_is_named(name, left_out, folder):
     given = {"encoder": folder, "catalogue": random_catalogue(len(WORDS), [3, 3, 3]), "codebooks": CODEBOOKS}
     with pytest.raises(ValueError, match=f"preset {name} needs {left_out}="):
         build_method(load_preset(name, **SMALL), shop_items(), **{**given, left_out: None})
+
+
+@pytest.mark.parametrize("name", ["mender-fid", "text-retrieval"])
+def test_titles_are_encoded_where_that_is_asked_for(name, folder, monkeypatch):
+    events = []
+    monkeypatch.setattr(BertModel, "to", lambda self, device: events.append(device) or self)
+    monkeypatch.setattr(methods, "encode_titles", lambda *given, **more: events.append("encode") or table)
+    table = torch.zeros(len(WORDS), 24), torch.ones(len(WORDS), dtype=torch.bool)
+    settings = {"encoder": folder, "catalogue": random_catalogue(len(WORDS), [3, 3, 3]), "codebooks": CODEBOOKS}
+    build_method(load_preset(name), shop_items(), **settings, device="cuda:1")
+    assert events == ["cuda:1", "encode", "cpu"]
 
 
 def test_unfit_uses_are_refused(folder, examples, tmp_path):

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,14 @@ import torch
 from doubles import WORDS, encoder_folder, random_catalogue, shop_examples, shop_items
 from transformers import TrainerCallback
 
-from modeling_mender import build_method, load_preset, make_trainer
+from modeling_mender import (
+    EncoderStates,
+    MenderForGenerativeRetrieval,
+    MenderTrainingArguments,
+    build_method,
+    load_preset,
+    make_trainer,
+)
 from modeling_mender.ranking import rank_examples
 from modeling_mender.training_run import training_arguments
 
@@ -130,6 +138,21 @@ def test_states_are_encoded_once_for_all_runs(folder, tmp_path):
     small_run(folder, tmp_path / "d", "mender-tok", cache=tmp_path / "cache")
     assert len(list((tmp_path / "cache").glob("*.states"))) == 2
     assert not list((tmp_path / "cache").glob("*.tmp"))
+
+
+def test_one_process_encodes_where_training_will_be(folder, tmp_path, monkeypatch):
+    events, build = [], EncoderStates.build
+
+    @contextmanager
+    def first(self, local=True, desc=""):
+        yield events.append("first")
+        events.append("then the others")
+
+    monkeypatch.setattr(MenderTrainingArguments, "main_process_first", first)
+    monkeypatch.setattr(MenderForGenerativeRetrieval, "to", lambda self, device: events.append(device) or self)
+    monkeypatch.setattr(EncoderStates, "build", lambda *given: events.append("encode") or build(*given))
+    _, trainer = small_run(folder, tmp_path)
+    assert events[:4] == [trainer.args.device, "first", "encode", "then the others"]
 
 
 def test_best_weights_are_kept_and_training_stops_early(folder, tmp_path):
@@ -267,6 +290,11 @@ def test_two_processes_train_and_measure_like_one(folder, tmp_path):
         "from pathlib import Path\n"
         "from test_training_run import small_run\n"
         "from doubles import shop_examples\n"
+        "from modeling_mender import encoder_states\n"
+        "def encode(*given, plain=encoder_states._encode_to_file):\n"
+        "    Path(sys.argv[1], f\"encoded-{os.environ['RANK']}\").touch()\n"
+        "    plain(*given)\n"
+        "encoder_states._encode_to_file = encode\n"
         f"_, trainer = small_run({folder!r}, {str(tmp_path)!r} + '/out', examples=shop_examples(11),\n"
         "    per_device_eval_batch_size=3, per_device_train_batch_size=32 // int(os.environ['WORLD_SIZE']),\n"
         "    max_steps=2, eval_strategy='epoch', save_strategy='no', load_best_model_at_end=False,\n"
@@ -297,6 +325,7 @@ def test_two_processes_train_and_measure_like_one(folder, tmp_path):
         done = subprocess.run(command, capture_output=True, text=True, env=environment)
         assert done.returncode == 0, done.stderr[-2000:]
         results.append(json.loads((target / "found.json").read_text()))
+        assert [path.name for path in target.glob("encoded-*")] == ["encoded-0"]  # the others read what it wrote
     assert [found["world"] for found in results] == [1, 2]
     for name in ("eval_n", "eval_ndcg@10", "eval_recall@10"):
         assert results[0][name] == results[1][name]
