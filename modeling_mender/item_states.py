@@ -126,7 +126,8 @@ class ItemStatesEncoder(PreTrainedModel):
                 "encoder (docs/serving.md)"
             )
         index = (input_ids - vocabulary).clamp(min=0)
-        items = self.item_states[index].to(self.dtype)
+        # Not `self.dtype`: a copy of the model that `nn.DataParallel` makes has weights, but no parameters.
+        items = self.item_states[index].to(self.get_input_embeddings().weight.dtype)
         if self.order is not None:
             items = items + self.order(self._places(index, input_ids >= vocabulary))
         if width == 0:

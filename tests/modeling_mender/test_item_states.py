@@ -228,6 +228,24 @@ def test_only_the_order_is_trained_in_a_frozen_encoder(method):
     assert method.model.encoder.training and not method.model.encoder.text_encoder.training
 
 
+def test_a_copy_without_parameters_gives_the_same(method):
+    """What `nn.DataParallel` makes of a model on each device: weights are plain tensors there."""
+
+    def replica(module):
+        copy = module._replicate_for_data_parallel()
+        for name, child in module._modules.items():
+            copy._modules[name] = None if child is None else replica(child)
+        for name, weight in module._parameters.items():
+            setattr(copy, name, None if weight is None else weight.detach().clone())
+        return copy
+
+    inputs = method.processor(["find soap", "avoid tea"], [["item-tea"], []])
+    labels = method.model.item_tokens(torch.tensor([3, 4]))
+    model = replica(method.model)
+    assert not list(model.parameters())
+    torch.testing.assert_close(model(**inputs, labels=labels).logits, method.model(**inputs, labels=labels).logits)
+
+
 def test_bad_shapes_are_refused():
     with pytest.raises(ValueError, match="num_states=0"):
         ItemStatesConfig(num_states=0)
