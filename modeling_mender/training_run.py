@@ -12,6 +12,7 @@ from typing import Any
 import datasets
 import numpy as np
 import torch
+from accelerate.utils import broadcast
 from transformers import EarlyStoppingCallback
 from transformers.utils import (
     is_torch_cuda_available,
@@ -76,6 +77,11 @@ def make_trainer(
         validation = prepare_examples(chosen, processor)
         stopping = [EarlyStoppingCallback(preset.patience)] if preset.patience else []
     method.model.to(args.device)  # the Trainer would do so later: a frozen encoder's states are to be computed there
+    if args.world_size > 1:  # see ddp_broadcast_buffers
+        for table in method.model.buffers():
+            first = broadcast(table.clone())
+            if not torch.equal(first, table):
+                table.copy_(first)
     parts = [part for part in (train, validation) if part]
     return MenderTrainer(
         model=method.model,
@@ -120,6 +126,8 @@ def training_arguments(
         "report_to": "none",
         "dataloader_pin_memory": torch.cuda.is_available(),
         "use_cpu": no_accelerator(),  # unless told so, processes on CPUs would each train alone
+        # Tables of items never change in training: make_trainer sends them once, not before every forward pass.
+        "ddp_broadcast_buffers": False,
         "negative_loss": "unlikelihood" if preset.negatives == "none" else preset.negatives,
         "negative_weight": preset.negative_weight,
     }

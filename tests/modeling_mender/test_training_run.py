@@ -208,6 +208,11 @@ def test_settings_that_do_not_go_together_are_refused_before_anything_is_compute
             make_trainer(method, {}, tmp_path, **given)
 
 
+def test_tables_are_not_sent_at_every_step(tmp_path):
+    assert training_arguments(load_preset("mender-fid"), tmp_path).ddp_broadcast_buffers is False
+    assert training_arguments(load_preset("tiger"), tmp_path, ddp_broadcast_buffers=True).ddp_broadcast_buffers is True
+
+
 def test_the_loss_may_choose_the_weights(tmp_path):
     args = training_arguments(load_preset("tiger"), tmp_path, metric_for_best_model="eval_loss")
     assert args.greater_is_better is False
@@ -288,8 +293,10 @@ def test_two_processes_train_and_measure_like_one(folder, tmp_path):
         f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "import json, os\n"
         "from pathlib import Path\n"
-        "from test_training_run import small_run\n"
+        "import test_training_run\n"
+        "from test_training_run import random_catalogue, small_run\n"
         "from doubles import shop_examples\n"
+        "test_training_run.random_catalogue = lambda *given: random_catalogue(*given, seed=int(os.environ['RANK']))\n"
         "from modeling_mender import encoder_states\n"
         "def encode(*given, plain=encoder_states._encode_to_file):\n"
         "    Path(sys.argv[1], f\"encoded-{os.environ['RANK']}\").touch()\n"
