@@ -12,8 +12,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 from torch.utils.data import Sampler
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-__all__ = ["LengthSampler", "length_grouped_order"]
+__all__ = ["EpochSetter", "LengthSampler", "length_grouped_order"]
 
 
 def length_grouped_order(
@@ -67,3 +68,23 @@ class LengthSampler(Sampler[int]):
     def set_epoch(self, epoch: int) -> None:
         """Use the order of this epoch."""
         self.epoch = epoch
+
+
+class EpochSetter(TrainerCallback):
+    """Tells a sampler the epoch before batches are drawn.
+
+    The Trainer does so by way of its data loader. But where several processes go on in the middle of an epoch, the
+    loader skips batches around each process's share of the batches, and the sampler below both is not reached.
+
+    Args:
+        sampler: of the training.
+    """
+
+    def __init__(self, sampler: LengthSampler) -> None:
+        self.sampler = sampler
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        """Set the epoch: the whole part of `state.epoch`, which is fractional in the middle of one."""
+        self.sampler.set_epoch(int(state.epoch))

@@ -29,7 +29,7 @@ from .encoder_states import EncoderStates
 from .full_scoring import ItemScoringModel
 from .hub_names import public_name
 from .item_labels import ItemLabels
-from .length_sampler import LengthSampler
+from .length_sampler import EpochSetter, LengthSampler
 from .model_card import write_card
 from .processing_mender import MenderProcessor
 from .trainer_card import training_section
@@ -405,7 +405,10 @@ class MenderTrainer(Trainer):
             return super()._get_train_sampler(train_dataset)
         size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        return LengthSampler(data[column][:], size, seed)
+        sampler = LengthSampler(data[column][:], size, seed)
+        self.remove_callback(EpochSetter)  # of an earlier training
+        self.add_callback(EpochSetter(sampler))
+        return sampler
 
     def _get_eval_sampler(self, eval_dataset: Any) -> SequentialSampler | None:
         """Examples in order: grouping by length, as in training, would shuffle predictions."""

@@ -6,6 +6,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
+from accelerate.data_loader import BatchSamplerShard, DataLoaderShard
 from doubles import WORDS, random_catalogue, tiny_model, word_tokenizer
 from peft import LoraConfig, get_peft_model
 from transformers import EvalPrediction
@@ -140,6 +141,46 @@ def test_item_scores_have_no_codes_to_smooth(processor, tmp_path):
 def test_no_more_than_everything_is_smoothed(tmp_path, share):
     with pytest.raises(ValueError, match=f"label_smoothing_factor={share}; pass a share of at least 0 and below 1"):
         MenderTrainingArguments(output_dir=str(tmp_path), label_smoothing_factor=share)
+
+
+class Recording(MenderTrainer):
+    """Keeps the labels of every batch; `sharded` nests its data loader as several processes would have it."""
+
+    sharded = False
+
+    def get_train_dataloader(self):
+        self.seen, loader = [], super().get_train_dataloader()
+        if not self.sharded:
+            return loader
+        batches = BatchSamplerShard(loader.batch_sampler, num_processes=1, process_index=0)
+        return DataLoaderShard(loader.dataset, batch_sampler=batches, collate_fn=loader.collate_fn)
+
+    def compute_loss(self, model, inputs, *given, **more):
+        self.seen.append(inputs["labels"].tolist())
+        return super().compute_loss(model, inputs, *given, **more)
+
+
+@pytest.mark.parametrize("sharded", [False, True], ids=["one", "sharded"])
+@pytest.mark.parametrize("done", [2, 4, 6, 11])
+def test_a_resumed_run_sees_the_batches_that_were_left(done, sharded, model, processor, features, tmp_path):
+    arguments = MenderTrainingArguments(
+        output_dir=str(tmp_path),
+        report_to="none",
+        use_cpu=True,
+        disable_tqdm=True,
+        per_device_train_batch_size=4,  # four batches an epoch
+        num_train_epochs=4,
+        save_strategy="steps",
+        save_steps=done,
+    )
+    runs = []
+    for checkpoint in (None, str(tmp_path / f"checkpoint-{done}")):
+        run = Recording(model, arguments, data_collator=MenderCollator(processor, model), train_dataset=features)
+        run.sharded = sharded
+        run.train(checkpoint)
+        runs.append(run.seen)
+    assert len(runs[0]) == 16 and runs[1] == runs[0][done:]
+    assert runs[0][:4] != runs[0][4:8]
 
 
 def test_ranking_keeps_the_order_of_examples(model, processor, features, tmp_path):
