@@ -143,8 +143,14 @@ def main(
 
 
 def with_preset(adapted: PeftModel, processor: MenderProcessor) -> Method:
-    """The adapted model, to be trained on the axes of mender-tok, on what to find and on what to keep out."""
-    return Method(replace(load_preset("mender-tok"), encoder_training="lora"), adapted, processor)
+    """The adapted model, to be trained on the axes of mender-tok, on what to find and on what to keep out.
+
+    A model that reads no preference is trained on recommendation alone: nothing else tells it the target.
+    """
+    preset = replace(load_preset("mender-tok"), encoder_training="lora")
+    if processor.preference == "none":
+        preset = replace(preset, preference="none", axes={"recommendation": 1.0}, negatives="none")
+    return Method(preset, adapted, processor)
 
 
 def ask(model: Any, processor: MenderProcessor, users: Dataset) -> Recommendations:

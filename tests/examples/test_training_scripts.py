@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from huggingface_hub import ModelCard
@@ -40,6 +41,16 @@ def test_mistakes_end_in_one_line(arguments, message, tmp_path, monkeypatch, cap
         runpy.run_path(str(script), run_name="__main__")
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert stopped.value.code == 2 and line.startswith("error: ") and message in line
+
+
+def test_adapters_are_trained_on_what_the_model_can_read():
+    import runpy
+
+    with_preset = runpy.run_path(str(ROOT / "examples" / "03_finetune_lora.py"))["with_preset"]
+    hears, deaf = (with_preset(None, SimpleNamespace(preference=kind)).preset for kind in ("text", "none"))
+    assert hears.axes["fine_grained_steering"] == 1.0 and hears.negatives == "unlikelihood"
+    assert deaf.axes == {"recommendation": 1.0} and deaf.negatives == deaf.preference == "none"
+    assert hears.encoder_training == deaf.encoder_training == "lora"
 
 
 @pytest.mark.slow
