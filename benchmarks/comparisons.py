@@ -45,11 +45,11 @@ from mender.evaluation import read_json
 from mender.terminal import run_script
 from mender.training import choose_preset
 from modeling_mender.checkpoints import last_checkpoint
+from modeling_mender.presets import PROSE
 
 HERE = Path(__file__).parent
 RUNS, WHOLE = HERE / "results" / "runs", "whole"
 RUNNING: set[subprocess.Popen] = set()
-PROSE = ("summary", "cost", "source")  # of a preset; what it says changes nothing
 LAST_WRITTEN = "ranks.parquet"  # of what `mender train` and `mender evaluate` leave
 
 
@@ -139,6 +139,7 @@ def main(
     for folder in (folder for run in wanted if run.method in afresh for folder in (run.kept, output / name / run.name)):
         if folder.exists():  # what was kept is in git
             shutil.rmtree(folder)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     failed = make_all(wanted, output / name, workers)
     if failed:
         print(f"Failed: {', '.join(failed)}; their logs are under {output / name}", file=sys.stderr)
@@ -169,10 +170,9 @@ def planned(name: str, entry: dict[str, Any], data: Path | None) -> list[Run]:
 def make_all(runs: list[Run], output: Path, workers: int) -> list[str]:
     """Make runs, some at a time; returns the names of those that failed."""
     stopping = threading.Event()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with ThreadPoolExecutor(workers) as pool:
-        done = [pool.submit(make, run, output, stopping) for run in runs]
         try:
+            done = [pool.submit(make, run, output, stopping) for run in runs]
             return [run.name for run, fine in zip(runs, done, strict=True) if not fine.result()]
         except KeyboardInterrupt:  # a terminal tells the running ones as well, `kill` does not
             stopping.set()
@@ -212,13 +212,13 @@ def _make(run: Run, folder: Path, stopping: threading.Event) -> bool:
     if not (folder / LAST_WRITTEN).exists():
         words = [*run.words, *run.limits, *run.where, "--seed", str(run.seed), "--output", str(folder)]
         resume = ["--resume"] if _has_checkpoint(folder / "checkpoints") else []
-        if not _call(["train", *words, *resume], log):
+        if not _call(["train", *words, *resume], log, stopping):
             return False
     keep(run, folder, run.kept)
     if run.whole and not stopping.is_set():
         whole = folder / WHOLE
         if not (whole / LAST_WRITTEN).exists() and not _call(
-            ["evaluate", str(folder / "model"), *run.where, "--output", str(whole)], log
+            ["evaluate", str(folder / "model"), *run.where, "--output", str(whole)], log, stopping
         ):
             return False
         keep(run, whole, run.kept / WHOLE)
@@ -234,12 +234,16 @@ def _has_checkpoint(folder: Path) -> bool:
         return False
 
 
-def _call(words: list[str], log: Path) -> bool:
+def _call(words: list[str], log: Path, stopping: threading.Event) -> bool:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with log.open("a", encoding="utf-8") as stream:
         command = [sys.executable, "-m", "mender", *words]
+        if stopping.is_set():
+            return False
         with subprocess.Popen(command, stdout=stream, stderr=stream, env=environment) as process:
             RUNNING.add(process)
+            if stopping.is_set():  # since the line above
+                process.terminate()
             try:
                 return process.wait() == 0
             finally:

@@ -19,6 +19,7 @@ from rich.table import Table
 
 from mender.metric import metric_module
 from mender.report import LABELS
+from modeling_mender.presets import PROSE
 
 __all__ = ["METRICS", "Comparison", "compare", "draw_stars", "print_comparison", "save_comparison"]
 
@@ -150,12 +151,14 @@ def compare(
 def _check_seeds(method: str, runs: Mapping[Path, Mapping[str, Any]]) -> None:
     """Checks that runs of one name differ in their seed, and in nothing else."""
     seen: dict[Any, Path] = {}
-    first, preset = next(((folder, own["preset"]) for folder, own in runs.items() if "preset" in own), (None, {}))
+    presets = {folder: own["preset"] for folder, own in runs.items() if own.get("preset")}
+    first, preset = next(iter(presets.items()), (None, {}))
     for folder, own in runs.items():
-        seed = own.get("seed")
-        other = {name: value for name, value in own.get("preset", preset).items() if value != preset.get(name)}
-        if other:
-            reason = f"with different settings ({', '.join(sorted(other))})"
+        seed, other = own.get("seed"), presets.get(folder, preset)
+        # Fields that one of them lacks are of another version, and say nothing.
+        changed = sorted(name for name in {*preset} & {*other} - {*PROSE} if preset[name] != other[name])
+        if changed:
+            reason = f"with different settings ({', '.join(changed)})"
         elif seed in seen:
             first, reason = seen[seed], f"with seed {seed}"
         else:

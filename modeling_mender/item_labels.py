@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 from transformers import PreTrainedModel
 
-from .modeling_mender import tokens_of_rows
+from .modeling_mender import tokens_of_rows, version_of
 
 __all__ = ["ItemLabels"]
 
@@ -44,7 +44,7 @@ class ItemLabels:
             RuntimeError: in a worker process, if the table is not in main memory.
         """
         table = getattr(model, "item_codes", None)
-        if table is None or (table is self._source and table._version == self._version):
+        if table is None or (table is self._source and version_of(table) == self._version):
             return
         if get_worker_info() is not None and table.device.type != "cpu":
             raise RuntimeError(
@@ -52,7 +52,7 @@ class ItemLabels:
                 "cannot read it; make the collator once the model is on its device and has its catalogue, or set "
                 "num_workers=0"
             )
-        self._source, self._version, self._codes = table, table._version, table.detach().cpu()
+        self._source, self._version, self._codes = table, version_of(table), table.detach().cpu()
 
     def of(self, rows: Sequence[int], model: PreTrainedModel) -> Tensor:
         """Labels of items.
@@ -80,4 +80,4 @@ class ItemLabels:
     def __setstate__(self, state: dict[str, Any]) -> None:
         """A pickled table counts its versions anew."""
         self.__dict__.update(state)
-        self._version = 0 if self._source is None else self._source._version
+        self._version = 0 if self._source is None else version_of(self._source)

@@ -166,7 +166,7 @@ class MenderForGenerativeRetrieval(CarriesCard, PreTrainedModel, GenerationMixin
     def _item_table_key(self) -> tuple[Any, ...]:
         """What tells an item table from another; its address stays taken while a catalogue holds it."""
         table = self.item_codes
-        return table.data_ptr(), _version(table), table.shape, table.device
+        return table.data_ptr(), version_of(table), table.shape, table.device
 
     def set_catalogue(self, catalogue: SemanticIdCatalogue) -> None:
         """Replace the item table, for instance by `model.catalogue.add(...)` or `.remove(...)`.
@@ -381,7 +381,7 @@ class MenderForGenerativeRetrieval(CarriesCard, PreTrainedModel, GenerationMixin
         # peft keeps the parts of all its adapters side by side: which of them counts is part of the key.
         kept = [module for part in parts for module in part.modules() if hasattr(module, "modules_to_save")]
         active = tuple((module.disable_adapters, *module.active_adapters) for module in kept)
-        key = active, tuple((p.data_ptr(), _version(p), p.dtype) for part in parts for p in part.parameters())
+        key = active, tuple((p.data_ptr(), version_of(p), p.dtype) for part in parts for p in part.parameters())
         # In training, fused optimizers change parameters without telling their version counters.
         if adapted or self.training or self._folded is None or self._folded[0] != key:
             dtype = self.lm_head.weight.dtype
@@ -445,7 +445,7 @@ def _new_encoder(config: Any) -> PreTrainedModel:
     return text_encoder_class(config).from_config(config)
 
 
-def _version(tensor: Tensor) -> int:
+def version_of(tensor: Tensor) -> int:
     """How often a tensor was written to in place; tensors made in inference mode do not count that."""
     return 0 if tensor.is_inference() else tensor._version
 

@@ -29,6 +29,7 @@ CHOICES = {
     "negatives": ("none", *NEGATIVE_LOSSES),
 }
 MATCHING = ("oracle", "last")
+PROSE = ("summary", "cost", "source")  # what these fields say changes nothing
 # Without a preference, the targets of the other axes are what the input says nothing about.
 DEAF = {"preference": "none", "axes": {"recommendation": 1.0}, "negatives": "none"}
 CONDITIONING = {

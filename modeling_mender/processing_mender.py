@@ -25,6 +25,7 @@ from .code_tokens import first_code_token
 __all__ = ["MenderProcessor"]
 
 ITEMS_FILE = "items.json"
+KEPT_TITLES = 200_000  # tokens of more are forgotten, some 0.1 GB
 HISTORIES = ("titles", "codes", "states", "vectors", "rows", "none")
 PREFERENCES = ("text", "none")
 
@@ -345,11 +346,14 @@ class MenderProcessor(ProcessorMixin):
         return self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
 
     def _kept_tokens(self, title: str) -> list[int]:
-        """The same of a title, tokenised once: titles recur, and there are only so many."""
+        """The same of a title, tokenised once: titles recur."""
         kept = self._title_tokens
-        if title not in kept:
-            kept[title] = self._tokens(title)
-        return kept[title]
+        tokens = kept.get(title)
+        if tokens is None:
+            if len(kept) >= KEPT_TITLES:
+                kept = self._title_tokens = {}
+            tokens = kept[title] = self._tokens(title)
+        return tokens
 
     @cached_property
     def margins(self) -> tuple[list[int], list[int]]:

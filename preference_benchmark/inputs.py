@@ -19,7 +19,7 @@ _READING_CODE = ("sources", "tables", "columns")
 _ENDINGS = (".gz", ".json", ".jsonl", ".ndjson", ".txt", ".csv", ".parquet", ".dat", ".data", ".item")
 _ENDINGS += (".zip", ".tar", ".tgz")
 _REVIEWS, _METADATA = "raw_review_", "raw_meta_"
-# Where readers look below the folder they are given; one that is not listed may look anywhere.
+# Where readers look below the folder they are given; one that is not listed may look anywhere, at files of any name.
 _BELOW = {
     **dict.fromkeys(("amazon2014", "amazon2018", "corner-shop", "sequences", "steam", "steam-reviews", "table"), ()),
     "amazon2023": (f"{_REVIEWS}*/**/*", f"{_METADATA}*/**/*"),
@@ -53,11 +53,11 @@ def digest_of_contents(source: str, path: str | Path | None, options: Mapping[st
 def input_files(source: str, path: str | Path | None, options: Mapping[str, object]) -> list[Path]:
     """The files that a reader may look at, sorted; see `digest_of_inputs`."""
     found: set[Path] = set()
-    below = _BELOW.get(source, _ANYWHERE)
+    below, endings = _BELOW.get(source, _ANYWHERE), _ENDINGS if source in _BELOW else ""
     if path is not None and Path(path).exists():
         path, folder = Path(path).absolute(), _folder(path)
-        found.update([path] if path.is_file() else data_files(folder, *below))
-        found.update(data_files(folder, "*"))
+        found.update([path] if path.is_file() else data_files(folder, *below, endings=endings))
+        found.update(data_files(folder, "*", endings=endings))
         if source == "amazon2023" and path.is_dir() and path.name.startswith(_REVIEWS):
             metadata = path.name.replace(_REVIEWS, _METADATA, 1)
             found.update(data_files(folder.parent, f"{path.name}/**/*", f"{metadata}/**/*"))
@@ -65,13 +65,13 @@ def input_files(source: str, path: str | Path | None, options: Mapping[str, obje
         if isinstance(value, str | Path) and os.path.exists(value):
             named = Path(value).absolute()
             inside = ("**/*",) if source == "amazon2023" else ("*", *below)
-            found.update(data_files(named, *inside) if named.is_dir() else [named])
+            found.update(data_files(named, *inside, endings=endings) if named.is_dir() else [named])
     return sorted(found)
 
 
-def data_files(folder: Path, *patterns: str) -> list[Path]:
-    """The files of a folder that fit a glob pattern and end as raw data do."""
-    found = {path for pattern in patterns for path in folder.glob(pattern) if path.name.endswith(_ENDINGS)}
+def data_files(folder: Path, *patterns: str, endings: str | tuple[str, ...] = _ENDINGS) -> list[Path]:
+    """The files of a folder that fit a glob pattern and end as raw data do, or as told."""
+    found = {path for pattern in patterns for path in folder.glob(pattern) if path.name.endswith(endings)}
     return sorted(path for path in found if path.is_file())
 
 

@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,7 +51,7 @@ def calls(comparisons, monkeypatch):
     class Calls(list):
         fail = None
 
-        def __call__(self, words, log):
+        def __call__(self, words, log, stopping):
             self.append(words)
             if words[0] == self.fail:
                 return False
@@ -208,30 +207,32 @@ def test_failures_are_named_and_do_not_stop_the_others(comparisons, calls, tmp_p
 
 
 @pytest.mark.skipif(os.name == "nt", reason="sends a signal")
-def test_a_stop_leaves_no_training_behind(comparisons, plan, tmp_path, monkeypatch):
-    def stop_once_it_runs():
-        while not comparisons.RUNNING:
-            time.sleep(0.01)
-        children.update(comparisons.RUNNING)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    children = set()
+def test_a_stop_leaves_no_training_behind_and_begins_none(comparisons, plan, tmp_path, monkeypatch):
     script = tmp_path / "training"
     script.write_text("#!/bin/sh\nexec sleep 60\n")
     script.chmod(0o755)
     monkeypatch.setattr(comparisons.sys, "executable", str(script))
+    children = []
+
+    class Waiting(set):
+        def add(self, process):  # a training has begun: stop as `kill` does
+            super().add(process)
+            children.append(process)
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGTERM)
+
+    monkeypatch.setattr(comparisons, "RUNNING", Waiting())
     runs = comparisons.planned("corner_shop", plan["corner_shop"], None)[:2]
-    before = signal.getsignal(signal.SIGTERM)
-    stopper = threading.Thread(target=stop_once_it_runs)
-    stopper.start()
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as `main` has it
     try:
         with pytest.raises(KeyboardInterrupt):
             comparisons.make_all(runs, tmp_path / "outputs", workers=1)
     finally:
         signal.signal(signal.SIGTERM, before)
-        stopper.join()
     assert [child.poll() for child in children] == [-signal.SIGTERM]
     assert not any(run.is_there for run in runs)
+    stopping = threading.Event()
+    stopping.set()
+    assert not comparisons._call(["train"], tmp_path / "log.txt", stopping) and len(children) == 1
 
 
 def test_the_plan_names_presets_and_real_settings(comparisons, plan):

@@ -113,6 +113,8 @@ def test_runs_of_one_name_are_seeds_of_one_method(tmp_path):
     assert compare(runs).costs["one"]["seeds"] == 2
     runs[tmp_path / "b"]["settings"]["preset"] = {"name": "one", "patience": 5}
     assert compare(runs).costs["one"]["seeds"] == 2  # of the other's settings nothing is known
+    runs[tmp_path / "a"]["settings"]["preset"] = {"name": "one", "patience": 5, "cost": "little", "new": 1}
+    assert compare(runs).costs["one"]["seeds"] == 2
     runs[tmp_path / "a"]["settings"]["preset"] = {"name": "one", "patience": 3}
     with pytest.raises(ValueError, match=r"both called one, with different settings \(patience\)"):
         compare(runs)
