@@ -19,7 +19,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the words after the program's name; default: those of the process.
 
     Returns:
-        The exit status: 0 on success, 1 where a command found something wrong, 2 where it was used wrongly.
+        The exit status: 0 on success, 1 where a command found something wrong, 2 where it was used wrongly or lacks
+        something, 130 where it was interrupted.
     """
     parser = argparse.ArgumentParser(prog="python -m preference_benchmark", description="Build and check benchmarks.")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -39,6 +40,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:  # what came, what was expected, what to do: no traceback needed
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except ImportError as error:
+        if error.name is not None:  # not one of ours, which say what to install
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
 
 
 if __name__ == "__main__":

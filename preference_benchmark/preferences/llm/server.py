@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from preference_benchmark.errors import Unavailable
 from preference_benchmark.preferences.llm.engine import LOST, REFUSED, Completion, Deliver, Request, Sampling
 from preference_benchmark.preferences.llm.prompts import Prompt
 from preference_benchmark.preferences.llm.throttle import Throttle, pause
@@ -98,7 +99,7 @@ class OpenAIServer:
         """Complete all requests, as `Engine.run` says.
 
         Raises:
-            RuntimeError: if the server lets nobody in, wants payment, does not know the model, or refuses the form of
+            Unavailable: if the server lets nobody in, wants payment, does not know the model, or refuses the form of
                 the requests.
         """
         asyncio.run(self._run(batches, deliver, stop))
@@ -199,9 +200,9 @@ class OpenAIServer:
             remedy = "Check the address (it usually ends in /v1), the key and the model's name."
             if status == _NO_CREDIT:
                 remedy = "Add credit and run again; what was answered is kept."
-            raise RuntimeError(f"{where} answered {status} for the model {self.model!r}: {message}. {remedy}")
+            raise Unavailable(f"{where} answered {status} for the model {self.model!r}: {message}. {remedy}")
         if not self._answered and self._refused >= _REFUSALS_AT_START:
-            raise RuntimeError(
+            raise Unavailable(
                 f"the first {self._refused} requests were refused with {status}: {message}. If the server does not "
                 "know response_format, ask with another one (json_object or text)."
             )
