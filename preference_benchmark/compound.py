@@ -86,7 +86,8 @@ def analyzer() -> vader.SentimentIntensityAnalyzer:
 
 def _scored(texts: pl.Series) -> pl.Series:
     words = _words(texts)
-    kind_of = (words.named == _NAMED["kind"]) & np.append(words.named[1:] == _NAMED["of"], False)
+    of_follows = (words.named[1:] == _NAMED["of"]) & (words.text[1:] == words.text[:-1])
+    kind_of = (words.named == _NAMED["kind"]) & np.append(of_follows, False)
     hits = np.flatnonzero(~np.isnan(words.valence) & ~words.booster & ~kind_of)
     valence = _valences(words, hits)
     text = words.text[hits]

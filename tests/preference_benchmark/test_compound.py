@@ -27,6 +27,11 @@ def test_scores_are_vaders_own(texts):
     assert compound(pl.Series(texts, dtype=pl.String)).to_list() == by_vader(texts)
 
 
+def test_texts_know_nothing_of_each_other():
+    texts = list(itertools.chain.from_iterable(itertools.product(WORDS, WORDS)))
+    assert compound(pl.Series(texts)).to_list() == by_vader(texts)
+
+
 def test_all_neighbours_of_a_judging_word():
     before = [
         "",
