@@ -8,7 +8,7 @@ THREADS ?= 1
 
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo web test lint map dist compat-oldest compat-newest clean
+.PHONY: demo web test lint dist compat-oldest compat-newest clean
 
 demo: $(INSTALLED)
 	$(VENV)/bin/python examples/01_quickstart.py $(ARGS)
@@ -28,10 +28,6 @@ test: $(INSTALLED)
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .
-
-# The list of all files in CONTRIBUTING.md.
-map:
-	$(PYTHON) docs/house_map.py
 
 # Wheel and source distribution, under dist/.
 dist: $(INSTALLED)

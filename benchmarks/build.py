@@ -32,19 +32,18 @@ import polars as pl
 from rich.console import Console
 from rich.table import Table
 
-from preference_benchmark.axes import build_axis
+from preference_benchmark.axes.build import build_axis
+from preference_benchmark.axes.examples import targets
+from preference_benchmark.axes.matching import candidates, match
+from preference_benchmark.axes.protocol import AXES, SPLITS, Protocol
+from preference_benchmark.axes.sentiment import sentiment_pairs
+from preference_benchmark.axes.steering import Closest, closest_preferences, nearest, partners
+from preference_benchmark.checks.leakage import check_leakage
 from preference_benchmark.embedding import CachedEmbedder, TextEmbedder
-from preference_benchmark.leakage import check_leakage
-from preference_benchmark.matching import candidates, match
-from preference_benchmark.neighbours import nearest, partners
 from preference_benchmark.preferences import ExtractiveApproximator
-from preference_benchmark.protocol import AXES, SPLITS, Protocol
-from preference_benchmark.sentiment_pairs import sentiment_pairs
 from preference_benchmark.sources import SOURCES, read_source
 from preference_benchmark.sources.corner_shop import corner_shop
-from preference_benchmark.steering import Closest, closest_preferences
 from preference_benchmark.tables import Tables
-from preference_benchmark.targets import targets
 
 WIDTH = 384
 

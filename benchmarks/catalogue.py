@@ -25,8 +25,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from modeling_mender.candidates import CatalogueFilter
 from modeling_mender.catalogue import SemanticIdCatalogue
-from modeling_mender.catalogue_filter import CatalogueFilter
 from modeling_mender.retrieval import expand
 
 USERS, BEAMS, SEEN = 32, 30, 200

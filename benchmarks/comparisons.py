@@ -40,12 +40,11 @@ import yaml
 from filelock import FileLock, Timeout
 
 from mender.comparison import compare, draw_stars, print_comparison, save_comparison
-from mender.errors import UserError, user_errors
 from mender.evaluation import read_json
-from mender.terminal import run_script
+from mender.terminal import UserError, run_script, user_errors
 from mender.training import choose_preset
-from modeling_mender.checkpoints import last_checkpoint
-from modeling_mender.presets import PROSE
+from modeling_mender.training.presets import PROSE
+from modeling_mender.training.trainer import last_checkpoint
 
 HERE = Path(__file__).parent
 RUNS, WHOLE = HERE / "results" / "runs", "whole"

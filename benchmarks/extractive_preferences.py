@@ -17,8 +17,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from preference_benchmark.compound import analyzer, compound
 from preference_benchmark.preferences import ExtractiveApproximator
+from preference_benchmark.preferences.vader import analyzer, compound
 from preference_benchmark.sources import SOURCES, read_source
 
 TEXTS = 4_000

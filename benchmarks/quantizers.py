@@ -23,10 +23,10 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
-from modeling_mender.quantizers import Quantizer, ResidualKMeans, choose_codes, reconstruction_error
-from modeling_mender.residual_quantisation import assign, fit_codebooks
-from modeling_mender.rq_vae import RqVae
-from modeling_mender.semantic_ids import report
+from modeling_mender.semantic_ids.residual_kmeans import Quantizer, ResidualKMeans, choose_codes, reconstruction_error
+from modeling_mender.semantic_ids.residual_quantisation import assign, fit_codebooks
+from modeling_mender.semantic_ids.rq_vae import RqVae
+from modeling_mender.semantic_ids.tie_breaking import report
 from preference_benchmark.embedding import TextEmbedder
 from preference_benchmark.sources import SOURCES, read_source
 

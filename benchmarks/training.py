@@ -7,7 +7,7 @@ Texts have realistic lengths (log-normal, 147 tokens on average); a history of c
 12 tokens, and one of codes is 1 to 20 items, 9 on average, of 4 tokens, behind a preference where the method reads one.
 Alternatives run in turn within one process and medians over the rounds are compared, so that a busy machine slows
 all of them alike. Where little goes through an encoder, a step takes eight times the batch, as presets do, unless
---equal-batches says otherwise. "T5's order" is what `modeling_mender.absorbed_attention` replaces. Memory is the growth
+--equal-batches says otherwise. "T5's order" is what `modeling_mender.decoder` replaces. Memory is the growth
 of a process of its own per alternative. One thread, or --threads.
 """
 
@@ -42,8 +42,8 @@ from rich.console import Console
 from rich.table import Table
 
 from modeling_mender import SasRecConfig, SasRecForSequentialRecommendation
-from modeling_mender.absorbed_attention import AbsorbedCrossAttention
-from modeling_mender.length_sampler import length_grouped_order
+from modeling_mender.decoder import AbsorbedCrossAttention
+from modeling_mender.training.data import length_grouped_order
 
 PADDED = 512
 """Tokens that the reference recipe pads every input to."""

@@ -29,10 +29,9 @@ from rich.table import Table
 
 from mender.cards import encoder_name
 from mender.data import codes_of
-from mender.evaluation import KS, sample
-from mender.metric import metric_folder
-from mender.processes import joined_processes
+from mender.evaluation import KS, metric_folder, sample
 from mender.report import Score, draw, print_table, save_json
+from mender.training import joined_processes
 from modeling_mender import (
     MenderCollator,
     MenderProcessor,
@@ -49,9 +48,9 @@ from modeling_mender import (
     steer,
     write_card,
 )
-from modeling_mender.ranking import request_speed
+from modeling_mender.training.ranking import request_speed
+from preference_benchmark.axes.controls import popularity_ranking, shuffle_preferences
 from preference_benchmark.builder import Benchmark, build_benchmark
-from preference_benchmark.controls import popularity_ranking, shuffle_preferences
 from preference_benchmark.embedding import TextEmbedder, default_encoder
 from preference_benchmark.showcase import save_showcase
 from preference_benchmark.sources import SOURCES, read_source

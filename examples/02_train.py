@@ -21,11 +21,9 @@ import typer
 
 from mender import options
 from mender.data import encoder_path, load_benchmark_data
-from mender.errors import user_errors
 from mender.evaluation import provenance
-from mender.processes import joined_processes
-from mender.terminal import run_script
-from mender.training import choose_preset, fit, new_method, save_and_measure
+from mender.terminal import run_script, user_errors
+from mender.training import choose_preset, fit, joined_processes, new_method, save_and_measure
 
 
 def main(

@@ -27,12 +27,10 @@ from peft import PeftModel
 from mender import options
 from mender.cards import write_run_card
 from mender.data import encoder_path, load_benchmark_data
-from mender.errors import user_errors
 from mender.evaluation import check_items, measure_requests, provenance, score_model, write_results
-from mender.processes import joined_processes
-from mender.saved_models import load_saved
-from mender.terminal import run_script
-from mender.training import fit
+from mender.requests import load_saved
+from mender.terminal import run_script, user_errors
+from mender.training import fit, joined_processes
 from modeling_mender import (
     MenderForGenerativeRetrieval,
     MenderProcessor,

@@ -17,10 +17,9 @@ import torch
 from mender import options
 from mender.cards import write_run_card
 from mender.data import encoder_path, load_benchmark_data
-from mender.errors import user_errors
 from mender.evaluation import check_items, evaluate_saved, run_of
-from mender.saved_models import load_saved
-from mender.terminal import run_script
+from mender.requests import load_saved
+from mender.terminal import run_script, user_errors
 
 
 def main(

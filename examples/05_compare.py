@@ -12,9 +12,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from mender.comparison import compare, draw_stars, print_comparison, save_comparison
-from mender.errors import user_errors
 from mender.evaluation import read_json
-from mender.terminal import run_script
+from mender.terminal import run_script, user_errors
 
 
 def main(

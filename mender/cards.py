@@ -9,7 +9,7 @@ from typing import Any
 from mender.data import BenchmarkData
 from modeling_mender import MenderProcessor, pick_request, steer, write_card
 from modeling_mender.card_facts import encoder_config
-from modeling_mender.hub_names import public_name
+from modeling_mender.configuration_mender import public_name
 from preference_benchmark.embedding import HUB_NAME, default_encoder
 
 __all__ = ["encoder_name", "write_run_card"]

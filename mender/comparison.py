@@ -17,9 +17,9 @@ import polars as pl
 from rich.console import Console
 from rich.table import Table
 
-from mender.metric import metric_module
+from mender.evaluation import metric_module
 from mender.report import LABELS
-from modeling_mender.presets import PROSE
+from modeling_mender.training.presets import PROSE
 
 __all__ = ["METRICS", "Comparison", "compare", "draw_stars", "print_comparison", "save_comparison"]
 

@@ -23,13 +23,12 @@ from huggingface_hub import metadata_load
 from torch import Tensor
 
 from modeling_mender import ResidualKMeans, SemanticIdCatalogue
-from modeling_mender.semantic_ids import break_ties, report
-from modeling_mender.training_data import repeated
+from modeling_mender.semantic_ids.tie_breaking import break_ties, report
+from modeling_mender.training.data import repeated
 from preference_benchmark.builder import Benchmark, build_benchmark, digest_of_builder
 from preference_benchmark.embedding import TextEmbedder, default_encoder
-from preference_benchmark.inputs import data_files, digest_of_inputs, stamps
 from preference_benchmark.sources import read_source
-from preference_benchmark.stages import digest_of, digest_of_code, digest_of_file
+from preference_benchmark.stages import data_files, digest_of, digest_of_code, digest_of_file, digest_of_inputs, stamps
 
 __all__ = [
     "BenchmarkData",

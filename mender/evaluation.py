@@ -2,17 +2,22 @@
 
 Besides the figures, the rank of every single target is kept: two runs on the same examples can then be compared pair by
 pair, which tells far smaller differences from noise than two separate intervals do.
+
+Where the metric lies, for `evaluate.load`: beside the packages in a checkout, inside this one once installed.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shlex
 import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import evaluate
@@ -22,17 +27,18 @@ from datasets import Dataset
 
 from mender import __version__
 from mender.data import BenchmarkData
-from mender.metric import metric_folder
 from mender.report import Score, draw, print_table, save_json
 from modeling_mender import MenderProcessor, select_axes
-from modeling_mender.ranking import rank_examples, request_speed
-from preference_benchmark.controls import shuffle_preferences
+from modeling_mender.training.ranking import rank_examples, request_speed
+from preference_benchmark.axes.controls import shuffle_preferences
 
 __all__ = [
     "KS",
     "check_items",
     "evaluate_saved",
     "measure_requests",
+    "metric_folder",
+    "metric_module",
     "provenance",
     "read_json",
     "run_of",
@@ -40,6 +46,44 @@ __all__ = [
     "score_model",
     "write_results",
 ]
+
+
+INSTALLED = Path(__file__).parent / "metrics" / "preference_discerning"
+IN_CHECKOUT = Path(__file__).parents[1] / "metrics" / "preference_discerning"
+
+
+def metric_folder() -> str:
+    """Folder of the metric `preference_discerning`.
+
+    Raises:
+        FileNotFoundError: if it is in neither place.
+
+    >>> import evaluate
+    >>> evaluate.load(metric_folder(), "ranking").name
+    'preference_discerning'
+    """
+    for folder in (INSTALLED, IN_CHECKOUT):
+        if (folder / "preference_discerning.py").is_file():
+            return str(folder)
+    raise FileNotFoundError(f"the metric is neither in {INSTALLED} nor in {IN_CHECKOUT}; install mender anew")
+
+
+@cache
+def metric_module() -> ModuleType:
+    """The metric's file as a module, for the functions in it; `evaluate.load` gives the metric alone.
+
+    Raises:
+        FileNotFoundError: if it is not there.
+
+    >>> metric_module().target_ranks([["a", "b"]], ["b"]).tolist()
+    [2]
+    """
+    file = Path(metric_folder()) / "preference_discerning.py"
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
 
 KS = (5, 10)
 SHUFFLED = "shuffled preferences"

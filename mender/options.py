@@ -24,7 +24,7 @@ __all__ = [
 
 
 def _presets(incomplete: str) -> list[str]:
-    from modeling_mender.presets import preset_names
+    from modeling_mender.training.presets import preset_names
 
     return [name for name in preset_names() if name.startswith(incomplete)]
 

@@ -2,6 +2,8 @@
 
 0: done. 1: something unexpected, with its traceback. 2: wrong usage or bad input, in one line that names the remedy.
 130: interrupted.
+
+What a person did wrong, told apart from what the program did wrong.
 """
 
 from __future__ import annotations
@@ -15,9 +17,28 @@ from typing import Any
 
 import typer
 
-from mender.errors import UserError
+__all__ = [
+    "UserError",
+    "new_app",
+    "results",
+    "run",
+    "run_script",
+    "user_errors",
+]
 
-__all__ = ["new_app", "results", "run", "run_script"]
+
+class UserError(Exception):
+    """Bad input: the message says what came, what was expected and what to do. The command line shows that one line."""
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """Turns `ValueError` and `OSError` into `UserError`: for steps in which these come from what a person passed."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise UserError(" ".join(str(error).split()) or type(error).__name__) from error
+
 
 # typer carries its own click, or in older releases takes the installed one; this class is what both show of it.
 UsageError = typer.BadParameter.__mro__[1]

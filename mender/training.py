@@ -1,4 +1,7 @@
-"""A training run, from the name of a preset to a saved and measured model."""
+"""A training run, from the name of a preset to a saved and measured model.
+
+The processes of a run: those that torchrun started, or this one alone.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from typing import Any
 
 import transformers
 import yaml
+from accelerate import PartialState
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from mender.cards import write_run_card
@@ -26,8 +30,8 @@ from modeling_mender import (
     load_preset,
     make_trainer,
 )
-from modeling_mender.presets import CONDITIONING
-from modeling_mender.training_run import training_arguments
+from modeling_mender.training.presets import CONDITIONING
+from modeling_mender.training.run import no_accelerator, training_arguments
 from preference_benchmark.showcase import save_showcase
 
 __all__ = [
@@ -35,9 +39,15 @@ __all__ = [
     "check_report_to",
     "choose_preset",
     "fit",
+    "joined_processes",
     "new_method",
     "save_and_measure",
 ]
+
+
+def joined_processes() -> PartialState:
+    """What torchrun started, joined. Without an accelerator they must be told to use the CPU, or each runs alone."""
+    return PartialState(cpu=no_accelerator())
 
 
 def choose_preset(

@@ -10,30 +10,27 @@ from transformers.pipelines import PIPELINE_REGISTRY
 from .adapter_card import save_adapter, write_adapter_card
 from .catalogue import SemanticIdCatalogue
 from .code_tokens import add_code_tokens
-from .codebook_embeddings import init_from_codebooks
-from .configuration_item_states import ItemStatesConfig
-from .configuration_mender import MenderConfig
-from .custom_generation import catalogue_beam_search
-from .encoder_states import EncoderStates
+from .configuration_mender import ItemStatesConfig, MenderConfig
+from .generation_mender import SemanticIdLogitsProcessor, catalogue_beam_search
 from .item_states import ItemStatesEncoder, encode_titles
-from .logits_process import SemanticIdLogitsProcessor
 from .lora import add_lora, lora_config
-from .methods import Method, build_method
 from .model_card import write_card
 from .modeling_baselines import PopularityConfig, PopularityRecommender, TextRetrievalConfig, TextRetrievalRecommender
 from .modeling_mender import MenderForGenerativeRetrieval
 from .modeling_sasrec import SasRecConfig, SasRecForSequentialRecommendation
 from .pipeline_mender import TASK, GenerativeRetrievalPipeline
-from .presets import Preset, load_preset, preset_names
 from .processing_mender import MenderProcessor
-from .quantizers import ResidualKMeans
 from .retrieval import Recommendations
-from .rq_vae import RqVae, RqVaeConfig
-from .semantic_ids import SemanticIdReport, break_ties
+from .semantic_ids.residual_kmeans import ResidualKMeans
+from .semantic_ids.rq_vae import RqVae, RqVaeConfig
+from .semantic_ids.tie_breaking import SemanticIdReport, break_ties
 from .steering_examples import SteeringExample, pick_request, steer
-from .trainer import MenderCollator, MenderTrainer, MenderTrainingArguments, prepare_examples, ranking_metrics
-from .training_data import select_axes
-from .training_run import fit_without_gradient, make_trainer
+from .training.data import select_axes
+from .training.encoder_states import EncoderStates
+from .training.methods import Method, build_method, init_from_codebooks
+from .training.presets import Preset, load_preset, preset_names
+from .training.run import fit_without_gradient, make_trainer
+from .training.trainer import MenderCollator, MenderTrainer, MenderTrainingArguments, prepare_examples, ranking_metrics
 
 for _config, _model in (
     (MenderConfig, MenderForGenerativeRetrieval),

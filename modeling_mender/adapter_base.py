@@ -17,7 +17,7 @@ from peft.utils import CONFIG_NAME
 from .atomic_files import write_text
 from .card_facts import CARD_FILE
 from .card_text import as_list, split_card
-from .hub_names import public_name
+from .configuration_mender import public_name
 
 __all__ = ["base_name", "loaded_by", "record_base", "required_base"]
 

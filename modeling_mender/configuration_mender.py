@@ -1,16 +1,169 @@
-"""Configuration of Mender: an encoder sub-configuration, a T5 decoder sub-configuration and the semantic-ID shape."""
+"""Configuration of Mender: an encoder sub-configuration, a T5 decoder sub-configuration and the semantic-ID shape.
+
+What something that was loaded is called on the Hub, if it has a name there; local paths are nobody's business.
+
+What a saved configuration says about the code that reads it, so that `trust_remote_code=True` needs no installation.
+
+`register_for_auto_class` makes transformers copy the files of a model beside its weights and name them in `auto_map`.
+That knows one auto class per class and no pipelines; the rest is here. Configurations inherit it first, and with the
+import of the pipeline its file belongs to the code of every model.
+
+Configuration of an encoder that reads a preference but looks a history up (see `item_states`).
+"""
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Sequence
 from typing import Any
 
-from transformers import AutoConfig, PreTrainedConfig, T5Config
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig, T5Config
+from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME
 
-from .configuration_item_states import ItemStatesConfig, encoder_config
-from .remote_code import CarriesCode
+from .pipeline_mender import TASK, GenerativeRetrievalPipeline
 
-__all__ = ["MenderConfig"]
+__all__ = [
+    "CarriesCode",
+    "ItemStatesConfig",
+    "MenderConfig",
+    "encoder_config",
+    "public_name",
+]
+
+
+CACHED = re.compile(r"models--(.+?)[/\\]snapshots[/\\]")
+NAME = re.compile(r"\w[\w.-]*(?:/\w[\w.-]*)?")
+
+
+def public_name(name_or_path: str | os.PathLike | None) -> str | None:
+    """The name on the Hub of a model that was loaded by it, also from its folder in a cache; `None` for other folders.
+
+    >>> public_name("org/encoder"), public_name("/home/me/.cache/models--org--encoder/snapshots/0123")
+    ('org/encoder', 'org/encoder')
+    >>> public_name("/home/me/encoder") is None
+    True
+    """
+    text = os.fspath(name_or_path or "")
+    if cached := CACHED.search(text):
+        return cached[1].replace("--", "/", 1)
+    return text if NAME.fullmatch(text) and not os.path.exists(text) else None
+
+
+class CarriesCode:
+    """Mixin of configurations: `auto_map` and `custom_pipelines` of the model, in whatever is written.
+
+    Attributes:
+        model_code: file and class of the model, "modeling_x.ModelX".
+        auto_classes: auto classes that load it.
+    """
+
+    model_code = ""
+    auto_classes = ("AutoModel",)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field, the names of the code that reads them included."""
+        module = type(self).__module__.rpartition(".")[2]
+        code = {"AutoConfig": f"{module}.{type(self).__name__}", **dict.fromkeys(self.auto_classes, self.model_code)}
+        # Loaded from the Hub, names lead back to the repository they came from ("org/name--file.Class"); what is
+        # written brings its own files.
+        set_by_hand = getattr(self, "auto_map", None) or {}
+        code.update({auto: name for auto, name in set_by_hand.items() if "--" not in name})
+        pipeline = {"impl": f"pipeline_mender.{GenerativeRetrievalPipeline.__name__}", "pt": ["AutoModel"]}
+        return {**_without_paths(super().to_dict()), "auto_map": code, "custom_pipelines": {TASK: pipeline}}
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """A configuration from its fields.
+
+        Installed code forgets `custom_pipelines`: its own pipeline is registered, but transformers would ask to trust
+        the repository's.
+        """
+        if not cls.__module__.startswith(f"{TRANSFORMERS_DYNAMIC_MODULE_NAME}."):
+            config_dict = {name: value for name, value in config_dict.items() if name != "custom_pipelines"}
+        return super().from_dict(config_dict, **kwargs)
+
+
+def _without_paths(fields: dict[str, Any]) -> dict[str, Any]:
+    """Fields whose parts name where they came from by its name on the Hub, not by a folder of this machine."""
+    parts = {name: _without_paths(value) for name, value in fields.items() if isinstance(value, dict)}
+    for part in parts.values():
+        if "_name_or_path" in part:
+            part["_name_or_path"] = public_name(part["_name_or_path"]) or ""
+    return {**fields, **parts}
+
+
+class ItemStatesConfig(PreTrainedConfig):
+    """Shape of an `ItemStatesEncoder`.
+
+    Args:
+        text_encoder: configuration of the encoder of preferences and titles, or its dictionary (with `model_type`).
+        text_vocabulary: token ids below this are text; id `text_vocabulary + s` is the s-th row of the state table.
+        num_states: rows M of the state table, over all items.
+        pooled: whether every text is one vector (the mean of its states) or one state per token.
+        max_history: items whose place in the history is told apart, the latest counted first; older ones share the
+            last place. 0 leaves the order out.
+
+    Raises:
+        ValueError: if a size is negative, the text encoder has no padding token to tell text from padding, or
+            transformers itself has no such encoder.
+    """
+
+    model_type = "mender_item_states"
+    sub_configs = {"text_encoder": AutoConfig}
+
+    def __init__(
+        self,
+        text_encoder: PreTrainedConfig | dict[str, Any] | None = None,
+        text_vocabulary: int = 1,
+        num_states: int = 1,
+        pooled: bool = False,
+        max_history: int = 20,
+        **kwargs: Any,
+    ) -> None:
+        text_encoder = encoder_config({} if text_encoder is None else text_encoder, default="bert")
+        if min(text_vocabulary, num_states) < 1 or max_history < 0:
+            raise ValueError(
+                f"text_vocabulary={text_vocabulary}, num_states={num_states}, max_history={max_history}; "
+                "the first two must be positive, the last not negative"
+            )
+        if getattr(text_encoder, "pad_token_id", None) is None:
+            raise ValueError(f"{type(text_encoder).__name__} has no pad_token_id; set it to tell text from padding")
+        # The base class would take the attention implementation from sub-configurations that are there already.
+        super().__init__(**kwargs)
+        self.text_encoder = text_encoder
+        self.text_vocabulary = text_vocabulary
+        self.num_states = num_states
+        self.pooled = pooled
+        self.max_history = max_history
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the states."""
+        return self.text_encoder.hidden_size
+
+
+def encoder_config(config: PreTrainedConfig | dict[str, Any], default: str) -> PreTrainedConfig:
+    """Configuration of a text encoder, one that can be built again from its fields.
+
+    Args:
+        config: the configuration, or its dictionary.
+        default: `model_type` of a dictionary that has none.
+
+    Raises:
+        ValueError: if transformers does not have the encoder; its code was then loaded from a repository.
+    """
+    fields = dict(config) if isinstance(config, dict) else None
+    kind = config.model_type if fields is None else fields.pop("model_type", default)
+    known = CONFIG_MAPPING[kind] if kind in CONFIG_MAPPING else None
+    if known is None or (fields is None and not isinstance(config, known)):
+        raise ValueError(
+            f"transformers has no such encoder of model_type {kind!r}: its code came with trust_remote_code=True, and "
+            "a model saved with it could not be loaded; take an encoder that transformers has, or register this one "
+            "(AutoConfig.register, AutoModel.register) before models with it are made and loaded"
+        )
+    return config if fields is None else known(**fields)
+
 
 DECODER_DEFAULTS = {
     "d_model": 128,

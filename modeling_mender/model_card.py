@@ -18,7 +18,7 @@ from .card_file import CardFile
 from .card_results import Evaluation
 from .card_sections import card_sections
 from .card_text import as_list, is_template, is_untouched, recorded_weights
-from .hub_names import public_name
+from .configuration_mender import public_name
 from .pipeline_mender import TASK
 from .steering_examples import SteeringExample
 

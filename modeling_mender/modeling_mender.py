@@ -24,15 +24,12 @@ from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from transformers.models.t5.modeling_t5 import T5Stack
 
-from .absorbed_attention import absorb_cross_attention
+from .candidates import ItemSelection
 from .catalogue import REMOVED, SemanticIdCatalogue
-from .catalogue_filter import ItemSelection
-from .configuration_item_states import ItemStatesConfig
-from .configuration_mender import MenderConfig
-from .folded_decoder import FoldedDecoder
-from .grouped_encoding import encode_in_groups
-from .item_states import ItemStatesEncoder, text_encoder_class
-from .logits_process import SemanticIdLogitsProcessor
+from .configuration_mender import ItemStatesConfig, MenderConfig
+from .decoder import FoldedDecoder, absorb_cross_attention
+from .generation_mender import SemanticIdLogitsProcessor
+from .item_states import ItemStatesEncoder, encode_in_groups, text_encoder_class
 from .lora import add_lora
 from .model_card import CarriesCard
 from .retrieval import Recommendations, search

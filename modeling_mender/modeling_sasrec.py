@@ -17,8 +17,8 @@ from transformers import PreTrainedConfig
 from transformers import initialization as init
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from .full_scoring import ItemScoringModel
-from .remote_code import CarriesCode
+from .configuration_mender import CarriesCode
+from .modeling_baselines import ItemScoringModel
 
 __all__ = ["SasRecConfig", "SasRecForSequentialRecommendation"]
 

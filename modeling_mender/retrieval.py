@@ -12,10 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .candidates import CatalogueFilter, ItemSelection, list_children
 from .catalogue import SemanticIdCatalogue
-from .catalogue_filter import CatalogueFilter, ItemSelection
-from .child_slots import list_children
-from .folded_decoder import FoldedDecoder
+from .decoder import FoldedDecoder
 
 __all__ = ["Recommendations", "search"]
 

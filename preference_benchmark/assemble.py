@@ -12,31 +12,27 @@ from pathlib import Path
 
 import polars as pl
 
-from preference_benchmark.axes import SENTIMENT_AXES, STEERING_AXES, build_axis
-from preference_benchmark.classifier import SentimentClassifier
-from preference_benchmark.descriptions import describe_items
-from preference_benchmark.embedding import CachedEmbedder, Embedder
-from preference_benchmark.matching import check_preferences, match
-from preference_benchmark.protocol import AXES, Protocol
-from preference_benchmark.sentiment import review_polarity
-from preference_benchmark.sentiment_pairs import sentiment_pairs
+from preference_benchmark.axes.build import SENTIMENT_AXES, STEERING_AXES, build_axis
+from preference_benchmark.axes.matching import check_preferences, match
+from preference_benchmark.axes.protocol import AXES, Protocol
+from preference_benchmark.axes.sentiment import sentiment_pairs
+from preference_benchmark.axes.steering import Closest, closest_preferences
+from preference_benchmark.embedding import CachedEmbedder, Embedder, VectorStore, describe_items
+from preference_benchmark.preferences.polarity import SentimentClassifier, review_polarity
 from preference_benchmark.stages import Stages, digest_of, digest_of_code
-from preference_benchmark.steering import Closest, closest_preferences
 from preference_benchmark.tables import Tables
-from preference_benchmark.vectors import VectorStore
 
 __all__ = ["EXAMPLES_CODE", "Approximator", "Parts", "assemble", "ask_every", "stage_names"]
 
 Approximator = Callable[[Tables], pl.DataFrame]
 
 # Whose source a stage depends on, beyond the stages before it.
-_PREFERENCES_CODE = ("preferences", "sentiment", "compound")
-_VECTORS_CODE = ("embedding", "vectors", "descriptions")
-_MATCHES_CODE = ("matching", "descriptions", "sentiment")
-_AXES_CODE = ("axes", "steering", "sentiment_pairs", "sentiment", "compound", "targets", "neighbours", "matching")
-_AXES_CODE += ("classifier",)
+_PREFERENCES_CODE = ("preferences",)
+_VECTORS_CODE = ("embedding",)
+_MATCHES_CODE = ("axes/matching", "embedding", "preferences/polarity")
+_AXES_CODE = ("axes", "preferences/polarity", "preferences/vader")
 # And whose source the examples depend on, beyond the tables.
-EXAMPLES_CODE = (*_PREFERENCES_CODE, *_VECTORS_CODE, *_MATCHES_CODE, *_AXES_CODE, "assemble", "protocol")
+EXAMPLES_CODE = (*_PREFERENCES_CODE, *_VECTORS_CODE, *_MATCHES_CODE, *_AXES_CODE, "assemble")
 # What of the protocol an axis depends on.
 _CHOICES = {
     "recommendation": (),
@@ -105,7 +101,7 @@ def assemble(
     preferences = stages.frame("preferences", key, lambda: _written(approximate, tables))
     classifier = _classifier(protocol, device, progress)
     if classifier is not None:
-        judged = digest_of(key, protocol.classifier, digest_of_code("classifier"))
+        judged = digest_of(key, protocol.classifier, digest_of_code("preferences/polarity"))
         preferences = stages.frame("polarity", judged, lambda: _judged(preferences, classifier()))
     embedder = _remembering(stages, load_embedder, digest_of(key, embedder_key, protocol.described_by), progress)
     texts = [describe_items(tables.items, protocol.described_by), preferences["text"]]

@@ -14,14 +14,13 @@ from datasets import Dataset, DatasetDict
 from tqdm.auto import tqdm
 
 from preference_benchmark.assemble import EXAMPLES_CODE, Approximator, Parts, assemble, stage_names
-from preference_benchmark.descriptions import describe_items
-from preference_benchmark.embedding import Embedder
-from preference_benchmark.features import EXAMPLE_FEATURES, examples_dataset, items_dataset
-from preference_benchmark.leakage import check_leakage
-from preference_benchmark.matching import cosines
+from preference_benchmark.axes.examples import EXAMPLE_FEATURES, examples_dataset, items_dataset
+from preference_benchmark.axes.matching import cosines
+from preference_benchmark.axes.protocol import AXES, SPLITS, Protocol
+from preference_benchmark.checks.leakage import check_leakage
+from preference_benchmark.embedding import Embedder, describe_items
 from preference_benchmark.preferences import ExtractiveApproximator
-from preference_benchmark.protocol import AXES, SPLITS, Protocol
-from preference_benchmark.sentiment import NEGATIVE
+from preference_benchmark.preferences.polarity import NEGATIVE
 from preference_benchmark.stages import Stages, digest_of_code
 from preference_benchmark.tables import Tables
 
@@ -128,7 +127,7 @@ def build_benchmark(
 
 def digest_of_builder() -> str:
     """A digest of the source code that a benchmark depends on, beyond its tables."""
-    return digest_of_code(*EXAMPLES_CODE, "builder", "features", "leakage")
+    return digest_of_code(*EXAMPLES_CODE, "builder", "checks/leakage")
 
 
 def report_on(parts: Parts, protocol: Protocol) -> BenchmarkReport:

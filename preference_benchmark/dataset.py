@@ -17,12 +17,11 @@ import datasets
 import pyarrow.parquet as pq
 
 from preference_benchmark.assemble import EXAMPLES_CODE
-from preference_benchmark.features import EXAMPLE_FEATURES
-from preference_benchmark.inputs import digest_of_inputs, stamps
+from preference_benchmark.axes.examples import EXAMPLE_FEATURES
+from preference_benchmark.axes.protocol import Protocol
 from preference_benchmark.make import make
-from preference_benchmark.protocol import Protocol
 from preference_benchmark.recipes import RECIPES, Recipe, recipe
-from preference_benchmark.stages import digest_of, digest_of_code
+from preference_benchmark.stages import digest_of, digest_of_code, digest_of_inputs, stamps
 
 __all__ = ["PreferenceDiscerning", "PreferenceDiscerningConfig"]
 
@@ -91,7 +90,7 @@ class PreferenceDiscerning(datasets.GeneratorBasedBuilder):
             source = options.get("source") or RECIPES.get(name, RECIPES["custom"]).source
             inputs = digest_of_inputs(source, options.get("data_dir"), options.get("options") or {})
             preferences = [Path(path) for path in [options.get("preferences")] if path and Path(path).is_file()]
-            hash = digest_of(inputs, stamps(preferences), digest_of_code(*EXAMPLES_CODE, "make", "features"))
+            hash = digest_of(inputs, stamps(preferences), digest_of_code(*EXAMPLES_CODE, "make"))
         # Named after the class: the default, the file's name, would say nothing.
         options.setdefault("dataset_name", "preference_discerning")
         super().__init__(*args, hash=hash, **options)

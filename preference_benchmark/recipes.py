@@ -10,9 +10,9 @@ import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from preference_benchmark.protocol import Protocol
-from preference_benchmark.public_files import PUBLIC_FILES
+from preference_benchmark.axes.protocol import Protocol
 from preference_benchmark.sources import SOURCES
+from preference_benchmark.sources.download import PUBLIC_FILES
 
 __all__ = ["RECIPES", "Recipe", "recipe"]
 

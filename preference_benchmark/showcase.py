@@ -17,7 +17,7 @@ from typing import Any
 import polars as pl
 from datasets import Dataset
 
-from preference_benchmark.sentiment import NEGATIVE, preference_polarity
+from preference_benchmark.preferences.polarity import NEGATIVE, preference_polarity
 
 __all__ = ["SHOWCASE_FILE", "save_showcase", "showcase"]
 

@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from mender import options
-from mender.errors import UserError, user_errors
-from mender.terminal import results
+from mender.terminal import UserError, results, user_errors
 
 __all__ = ["card"]
 
@@ -45,8 +44,7 @@ def card(
     measured elsewhere. What people wrote in a card stays.
     """
     from mender.cards import encoder_name
-    from mender.requests import find_items
-    from mender.saved_models import load_saved
+    from mender.requests import find_items, load_saved
     from modeling_mender import steer, write_card
 
     with results(as_json) as show:

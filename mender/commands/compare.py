@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from mender import options
-from mender.errors import user_errors
-from mender.terminal import results
+from mender.terminal import results, user_errors
 
 __all__ = ["compare"]
 

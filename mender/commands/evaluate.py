@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from mender import options
-from mender.errors import user_errors
-from mender.terminal import results
+from mender.terminal import results, user_errors
 
 __all__ = ["evaluate"]
 
@@ -46,7 +45,7 @@ def evaluate(
     from mender.cards import write_run_card
     from mender.data import encoder_path, load_benchmark_data
     from mender.evaluation import check_items, evaluate_saved, run_of
-    from mender.saved_models import load_saved
+    from mender.requests import load_saved
     from modeling_mender.model_card import card_name
 
     with results(as_json) as show:

@@ -7,8 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from mender import options
-from mender.errors import UserError, user_errors
-from mender.terminal import results
+from mender.terminal import UserError, results, user_errors
 
 __all__ = ["recommend"]
 
@@ -46,8 +45,7 @@ def recommend(
     width = _beams(beams)
     from transformers import pipeline
 
-    from mender.requests import make_request
-    from mender.saved_models import load_saved
+    from mender.requests import load_saved, make_request
 
     with results(as_json) as show:
         recommender, processor = load_saved(model, device)

@@ -9,8 +9,7 @@ from typing import Annotated
 import typer
 
 from mender import options
-from mender.errors import user_errors
-from mender.terminal import results
+from mender.terminal import results, user_errors
 
 __all__ = ["train"]
 
@@ -66,9 +65,8 @@ def train(
 
     from mender.data import benchmark_name, encoder_path, load_benchmark_data
     from mender.evaluation import provenance
-    from mender.processes import joined_processes
-    from mender.training import check_report_to, choose_preset, fit, new_method, save_and_measure
-    from modeling_mender.checkpoints import last_checkpoint
+    from mender.training import check_report_to, choose_preset, fit, joined_processes, new_method, save_and_measure
+    from modeling_mender.training.trainer import last_checkpoint
 
     with results(as_json) as show:
         origin = provenance(seed)

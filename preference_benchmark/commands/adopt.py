@@ -38,8 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Read, check, write."""
-    from preference_benchmark.adopt import write_ready_made
-    from preference_benchmark.ready_made import load_ready_made
+    from preference_benchmark.hub.ready_made import load_ready_made, write_ready_made
 
     wrong = [text for text in arguments.axis if "=" not in text]
     if wrong:

@@ -45,7 +45,7 @@ def recipe_from(arguments: argparse.Namespace):
     """The recipe that the arguments describe."""
     from dataclasses import replace
 
-    from preference_benchmark.protocol import PAPER, Protocol
+    from preference_benchmark.axes.protocol import PAPER, Protocol
     from preference_benchmark.recipes import recipe
 
     found = recipe(
@@ -72,7 +72,7 @@ def recipe_from(arguments: argparse.Namespace):
 
 def run(arguments: argparse.Namespace) -> int:
     """Build."""
-    from preference_benchmark import hub_folder
+    from preference_benchmark.hub import folder as hub_folder
     from preference_benchmark.make import make
 
     started = time.perf_counter()

@@ -94,8 +94,8 @@ def _listed() -> str:
 def _read(arguments: argparse.Namespace) -> tuple[Tables, dict[str, object]]:
     """The tables that `build` makes with the same options, and these options."""
     from preference_benchmark.assemble import ask_every
+    from preference_benchmark.axes.protocol import Protocol
     from preference_benchmark.commands.build import assigned
-    from preference_benchmark.protocol import Protocol
     from preference_benchmark.sources import read_source
 
     protocol = Protocol().parsed(arguments.set)
@@ -154,7 +154,7 @@ def _extractive(arguments: argparse.Namespace, tables: Tables) -> tuple[object, 
 
 
 def _llm(arguments: argparse.Namespace) -> Callable:
-    from preference_benchmark.preferences.llm.accounting import Prices
+    from preference_benchmark.preferences.llm.answers import Prices
     from preference_benchmark.preferences.llm.approximator import LlmApproximator
     from preference_benchmark.preferences.llm.engine import Sampling
     from preference_benchmark.preferences.llm.prompts import prompt_named
@@ -196,7 +196,7 @@ def _llm(arguments: argparse.Namespace) -> Callable:
 
 
 def _polarity(arguments: argparse.Namespace) -> Callable:
-    from preference_benchmark.classifier import SentimentClassifier
+    from preference_benchmark.preferences.polarity import SentimentClassifier
 
     return SentimentClassifier(arguments.polarity, arguments.device).polarity
 

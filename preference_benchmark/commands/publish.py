@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Upload, or list."""
-    from preference_benchmark.publish import plan, publish
+    from preference_benchmark.hub.publish import plan, publish
 
     what = plan(arguments.output, arguments.repo)
     print(what)

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Show."""
-    from preference_benchmark.hub_folder import contents
+    from preference_benchmark.hub.folder import contents
 
     found = contents(arguments.output)
     if not found:
@@ -39,7 +39,7 @@ def show(statistics: dict) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from preference_benchmark.protocol import SPLITS
+    from preference_benchmark.axes.protocol import SPLITS
 
     console = Console(width=120)
     read, written = statistics["read"], statistics["preferences"]

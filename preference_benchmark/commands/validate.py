@@ -26,9 +26,9 @@ def run(arguments: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.markdown import Markdown
 
-    from preference_benchmark.card import validation_section
-    from preference_benchmark.hub_folder import contents, problems
-    from preference_benchmark.recheck import recheck
+    from preference_benchmark.checks.published import recheck
+    from preference_benchmark.hub.card import validation_section
+    from preference_benchmark.hub.folder import contents, problems
 
     found = [data_set for data_set in contents(arguments.output) if arguments.dataset in (None, data_set.name)]
     if not found:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from preference_benchmark.preferences.polarity import POSITIVE, compound_scores, review_polarity
 from preference_benchmark.preferences.vocabulary import Vocabulary
 from preference_benchmark.preferences.words import clauses, plain
-from preference_benchmark.sentiment import POSITIVE, compound_scores, review_polarity
 
 __all__ = ["WINDOW", "Summary", "collect", "summarise"]
 

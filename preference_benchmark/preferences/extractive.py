@@ -3,6 +3,16 @@
 Stands in for the LLM of Preference Discerning (Paischer et al. 2025, arXiv:2412.08604) where there is none to
 ask: deterministic, fast, and every sentence can be traced to items and reviews. Says what can be known from them:
 a user without bad ratings or negative remarks gets no negative preferences.
+
+Which aspects share a sentence: aspects that the same items of the history have, each used once.
+
+All rows at once; the loops run over the five sentences and the words of a sentence.
+
+From groups of aspects to sentences in the paper's style: "Find ...", "Avoid ...".
+
+The wording varies with what is said but is the same whenever the same is said, which keeps the number of distinct
+texts small. Negative sentences are worded so that the rules of inversion (avoid -> Find, exclude and no -> Search
+for) leave good ones.
 """
 
 from __future__ import annotations
@@ -13,14 +23,186 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from preference_benchmark.preferences.evidence import Summary, collect, summarise
-from preference_benchmark.preferences.grouping import group, shared_noun
-from preference_benchmark.preferences.phrasing import sentences
+from preference_benchmark.preferences.evidence import WINDOW, Summary, collect, summarise
+from preference_benchmark.preferences.polarity import NEGATIVE, POSITIVE
 from preference_benchmark.preferences.vocabulary import Vocabulary
-from preference_benchmark.sentiment import NEGATIVE, POSITIVE
 from preference_benchmark.tables import Tables
 
-__all__ = ["ExtractiveApproximator"]
+__all__ = [
+    "ExtractiveApproximator",
+    "MAX_ASPECTS",
+    "group",
+    "sentences",
+    "shared_noun",
+]
+
+
+MAX_ASPECTS = 3
+
+_BITS = np.array([bin(number).count("1") for number in range(1 << 10)], dtype=np.int8)
+# Sentences for users of whom fewer aspects are known than sentences are needed: pairs of them, in this order.
+_PAIRS = np.array([(0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3)])
+
+
+def group(summary: Summary, wanted: np.ndarray, companions: np.ndarray) -> np.ndarray:
+    """Aspects of each sentence, strongest first.
+
+    A sentence opens with the strongest aspect not used yet and takes up to `companions` more that occurred in the
+    same items, most often first, as long as enough remain for the sentences to come. Where there are fewer aspects
+    than sentences, further sentences combine two that already have one of their own; what is left stays empty.
+
+    Args:
+        summary: aspects by strength; R rows, K places.
+        wanted: sentences per row, at most S. Shape: (R,).
+        companions: how many further aspects each sentence may take. Shape: (R, S).
+
+    Returns:
+        Places in the summary, -1 where there is none. Shape: (R, S, MAX_ASPECTS), int64.
+    """
+    rows, sentences = companions.shape
+    available = (summary.index >= 0).sum(axis=1)
+    free = summary.index >= 0
+    everyone = np.arange(rows)
+    chosen = np.full((rows, sentences, MAX_ASPECTS), -1, dtype=np.int64)
+    for sentence in range(sentences):
+        head = free.argmax(axis=1)
+        has_head = free[everyone, head] & (sentence < wanted)
+        chosen[has_head, sentence, 0] = head[has_head]
+        free[everyone[has_head], head[has_head]] = False
+        together = summary.steps[everyone, head]
+        for place in range(1, MAX_ASPECTS):
+            spare = free.sum(axis=1) > wanted - sentence - 1
+            ask = has_head & spare & (companions[:, sentence] >= place)
+            shared = count_bits(summary.steps & together[:, None])
+            # Of aspects that share as many items the stronger one, which stands first, wins the argmax.
+            shared = np.where(free, shared, 0)
+            best = shared.argmax(axis=1)
+            ask &= shared[everyone, best] > 0
+            chosen[ask, sentence, place] = best[ask]
+            free[everyone[ask], best[ask]] = False
+            together = np.where(ask, together & summary.steps[everyone, best], together)
+    for pair, (first, second) in enumerate(_PAIRS):
+        sentence = available + pair
+        ask = (sentence < wanted) & (available > max(first, second))
+        chosen[everyone[ask], sentence[ask], 0] = first
+        chosen[everyone[ask], sentence[ask], 1] = second
+    return chosen
+
+
+def shared_noun(summary: Summary, chosen: np.ndarray, nouns: Summary) -> np.ndarray:
+    """The kind that most of the items behind each sentence share.
+
+    Args:
+        summary: aspects; R rows, K places.
+        chosen: places of the aspects of each sentence. Shape: (R, S, MAX_ASPECTS).
+        nouns: kinds of the items of each row's history; R rows.
+
+    Returns:
+        Positions among the nouns, -1 where no kind holds for two thirds of the items. Shape: (R, S), int64.
+    """
+    rows, sentences, _ = chosen.shape
+    result = np.full((rows, sentences), -1, dtype=np.int64)
+    everyone = np.arange(rows)
+    for sentence in range(sentences):
+        head = chosen[:, sentence, 0]
+        behind = np.where(head >= 0, summary.steps[everyone, head], 0)
+        for place in range(1, chosen.shape[2]):
+            other = chosen[:, sentence, place]
+            behind = np.where(other >= 0, behind & summary.steps[everyone, other], behind)
+        shared = count_bits(nouns.steps & behind[:, None])
+        best = shared.argmax(axis=1)
+        enough = 3 * shared[everyone, best] >= 2 * np.maximum(count_bits(behind), 1)
+        result[enough, sentence] = nouns.index[everyone, best][enough]
+    return result
+
+
+def count_bits(sets: np.ndarray) -> np.ndarray:
+    """Size of each bit set of at most WINDOW = 20 members."""
+    half = WINDOW // 2
+    return _BITS[sets >> half].astype(np.int64) + _BITS[sets & ((1 << half) - 1)]
+
+
+_POSITIVE = (
+    "Find {what}",
+    "Search for {what}",
+    "Look for {what}",
+    "Find more {what}",
+    "Look for other {what}",
+    "Search for more {what}",
+)
+_NEGATIVE = ("Avoid {what}", "Exclude {what}", "No {what}")
+# For users of whom less is known than five sentences can say: the same taste again, less strictly.
+_CLOSE = (
+    "Find something close to {what}",
+    "Look for alternatives to {what}",
+    "Search for anything in the spirit of {what}",
+    "Find what goes well with {what}",
+    "Look for something that resembles {what}",
+)
+# And for those of whom nothing is known: sentences that claim nothing.
+_UNKNOWN = (
+    "Find {what} in keeping with my recent choices",
+    "Search for {what} like the latest one",
+    "Look for {what} that suit my habits",
+    "Find {what} close to what I usually pick",
+    "Search for something new among similar {what}",
+)
+
+
+def sentences(rows: pl.DataFrame, noun: str) -> pl.Series:
+    """One sentence per row, no two alike within a group.
+
+    Args:
+        rows: row (int: the group), before, after (lists of str, may be empty: aspects that stand before and after
+            the noun), noun (str or null: what the items are called), negative (bool), variant (int: chooses the
+            wording), repeat (int: -1, or the place among the group's sentences that have no aspects of their own,
+            0 to 4).
+        noun: what items are called where the row knows nothing better.
+    """
+    repeats = pl.col("repeat") >= 0
+    negative = pl.col("negative") & ~repeats
+    frame = rows.with_columns(what=_noun_phrase(noun, negative))
+    # Different aspects can make the same words ("hair", "dryer" and "hair dryer"): worded differently, they stay apart.
+    same = ["row", "negative", repeats, "what"]
+    variant = pl.col("variant").first().over(same) + pl.int_range(pl.len()).over(same)
+    template = (
+        pl.when(negative)
+        .then(_pick(_NEGATIVE, variant))
+        .when(~repeats)
+        .then(_pick(_POSITIVE, variant))
+        .when(pl.col("before").list.len() + pl.col("after").list.len() > 0)
+        .then(_pick(_CLOSE, pl.col("repeat")))
+        .otherwise(_pick(_UNKNOWN, pl.col("repeat")))
+    )
+    frame = frame.with_columns(template=template)
+    return frame.select(text=pl.col("template").str.replace("{what}", pl.col("what"), literal=True))["text"]
+
+
+def _noun_phrase(noun: str, negative: pl.Expr) -> pl.Expr:
+    """Aspects around a noun: "indie strategy games with open world and great soundtrack"."""
+    joint = pl.when(negative).then(pl.lit(" or ")).otherwise(pl.lit(" and "))
+    before, after = pl.col("before"), pl.col("after")
+    leading = pl.concat_str([before.list.join(" "), pl.lit(" ")])
+    following = pl.concat_str([pl.lit(" with "), _listed(after, joint)])
+    return pl.concat_str(
+        [
+            pl.when(before.list.len() > 0).then(leading).otherwise(pl.lit("")),
+            pl.col("noun").fill_null(noun),
+            pl.when(after.list.len() > 0).then(following).otherwise(pl.lit("")),
+        ]
+    )
+
+
+def _listed(words: pl.Expr, joint: pl.Expr) -> pl.Expr:
+    """A list in words: "a", "a and b", "a, b and c"."""
+    last = words.list.last().fill_null("")
+    first = words.list.head(pl.max_horizontal(words.list.len().cast(pl.Int64) - 1, pl.lit(0))).list.join(", ")
+    return pl.when(words.list.len() > 1).then(pl.concat_str([first, joint, last])).otherwise(last)
+
+
+def _pick(templates: tuple[str, ...], number: pl.Expr) -> pl.Expr:
+    return pl.lit(pl.Series(templates)).gather(number.clip(lower_bound=0) % len(templates))
+
 
 _SENTENCES = 5
 _MAX_NEGATIVE = 3
@@ -110,8 +292,8 @@ def _write(
             "repeat": repeat.ravel(),
             "variant": variant.ravel(),
             "noun": _in_words(vocabulary.nouns, named.ravel()),
-            "before": _listed(vocabulary.aspects, aspects, vocabulary.before_noun),
-            "after": _listed(vocabulary.aspects, aspects, ~vocabulary.before_noun),
+            "before": _aspects_where(vocabulary.aspects, aspects, vocabulary.before_noun),
+            "after": _aspects_where(vocabulary.aspects, aspects, ~vocabulary.before_noun),
         }
     )
     frame = frame.with_columns(text=sentences(frame, vocabulary.noun))
@@ -168,7 +350,7 @@ def _named(vocabulary: Vocabulary, named: np.ndarray, aspects: np.ndarray) -> tu
     return named, np.where(says_kind, -1, aspects)
 
 
-def _listed(words: pl.Series, positions: np.ndarray, wanted: np.ndarray) -> pl.Series:
+def _aspects_where(words: pl.Series, positions: np.ndarray, wanted: np.ndarray) -> pl.Series:
     """Lists of the wanted ones among the words at positions. Length: R x S of positions of shape (R, S, aspects)."""
     flat = positions.reshape(-1, positions.shape[2])
     keep = (flat >= 0) & np.append(wanted, False)[flat]

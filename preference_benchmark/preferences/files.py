@@ -12,7 +12,7 @@ from pathlib import Path
 
 import polars as pl
 
-from preference_benchmark.matching import check_preferences
+from preference_benchmark.axes.matching import check_preferences
 from preference_benchmark.tables import Tables
 
 __all__ = ["belonging", "read_preferences", "write_preferences"]

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from preference_benchmark.axes.matching import candidates
 from preference_benchmark.embedding import Embedder, positions
-from preference_benchmark.matching import candidates
 from preference_benchmark.tables import Tables
 
 __all__ = ["Points", "Ranks", "closest_preference", "last_item", "points", "popularity", "shuffled_users", "uniform"]

@@ -23,14 +23,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from preference_benchmark.sources.amazon2014 import read_amazon2014
-from preference_benchmark.sources.amazon2018 import read_amazon2018
+from preference_benchmark.sources.amazon import read_amazon2014, read_amazon2018
 from preference_benchmark.sources.amazon2023 import read_amazon2023
 from preference_benchmark.sources.corner_shop import corner_shop
 from preference_benchmark.sources.movielens import read_movielens
 from preference_benchmark.sources.sequences import read_sequences
-from preference_benchmark.sources.steam import read_steam
-from preference_benchmark.sources.steam_reviews import read_steam_reviews
+from preference_benchmark.sources.steam import read_steam, read_steam_reviews
 from preference_benchmark.sources.table import read_table
 from preference_benchmark.sources.yelp import read_yelp
 from preference_benchmark.tables import Tables

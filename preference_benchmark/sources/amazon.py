@@ -2,6 +2,16 @@
 
 Metadata is optional. An item without it is titled and described by what its reviewers wrote, and only by
 reviews of the training period, so that nothing of the reviews to be predicted leaks into its text.
+
+The Amazon review release of 2014 (McAuley et al. 2015), per category, 5-core or complete.
+
+`reviews_{category}_5.json.gz` (complete: `reviews_{category}.json.gz`) holds JSON lines, `meta_{category}.json.gz`,
+which is optional, Python literals.
+
+The Amazon review release of 2018 (Ni et al. 2019), per category, 5-core or complete.
+
+`{category}_5.json.gz` (complete: `{category}.json.gz`) and the optional `meta_{category}.json.gz` hold JSON lines;
+what is absent from the metadata is an empty string or list.
 """
 
 from __future__ import annotations
@@ -14,14 +24,27 @@ from pathlib import Path
 
 import polars as pl
 
-from preference_benchmark.columns import require_overlap
-from preference_benchmark.sources.files import find_beside, find_file
-from preference_benchmark.sources.item_terms import item_terms, term_counts
-from preference_benchmark.sources.item_text import clean_text, shared_aspects
+from preference_benchmark.sources.item_text import (
+    as_aspects,
+    clean_text,
+    item_terms,
+    labelled,
+    shared_aspects,
+    term_counts,
+)
+from preference_benchmark.sources.raw_files import find_beside, find_file
 from preference_benchmark.sources.raw_lines import RawLines, read_records
-from preference_benchmark.tables import UNTITLED, ReadReport, Tables, prepare
+from preference_benchmark.tables import UNTITLED, ReadReport, Tables, prepare, require_overlap
 
-__all__ = ["ASIN", "ReadMetadata", "amazon_tables", "read_amazon"]
+__all__ = [
+    "ASIN",
+    "ReadMetadata",
+    "amazon_tables",
+    "read_amazon",
+    "read_amazon2014",
+    "read_amazon2018",
+]
+
 
 ReadMetadata = Callable[..., tuple[RawLines, pl.DataFrame]]
 
@@ -200,3 +223,134 @@ def _described(tables: Tables, reviews: pl.DataFrame | pl.LazyFrame) -> Tables:
     notes["of these without a review in the training period"] = described.filter(pl.col("title") == _UNREVIEWED).height
     notes["items with aspects in their reviewers' words"] = described.filter(pl.col("aspects").list.len() > 0).height
     return replace(tables, items=items, report=replace(tables.report, notes=notes))
+
+
+_REVIEWS_2014 = ("reviews_*_5.json.gz", "reviews_*_5.json", "reviews_*.json.gz", "reviews_*.json")
+_METADATA_FIELDS_2014 = {
+    "asin": pl.String,
+    "title": pl.String,
+    "price": pl.Float64,
+    "brand": pl.String,
+    "categories": pl.List(pl.List(pl.String)),
+    "description": pl.String,
+}
+
+
+def read_amazon2014(
+    path: str | Path, *, metadata: str | Path | None = None, max_malformed: float = 0.01, **options: object
+) -> Tables:
+    """Tables from the files of one category.
+
+    Args:
+        path: the review file, or the folder that holds it as `reviews_{category}_5.json.gz`.
+        metadata: the metadata file; by default `meta_{category}.json.gz` beside the reviews. Without it items
+            are described by what reviewers wrote in the training period.
+        max_malformed: share of malformed lines above which a file is refused.
+        options: passed on to `prepare`.
+    """
+    return read_amazon(
+        "amazon2014",
+        path,
+        reviews=_REVIEWS_2014,
+        category=r"reviews_(.+?)(?:_5)?\.json",
+        home="https://cseweb.ucsd.edu/~jmcauley/datasets/amazon/links.html",
+        metadata=metadata,
+        read_metadata=_read_metadata_2014,
+        max_malformed=max_malformed,
+        **options,
+    )
+
+
+def _read_metadata_2014(file: Path, ids: pl.Series, max_malformed: float) -> tuple[RawLines, pl.DataFrame]:
+    raw = read_records(file, _METADATA_FIELDS_2014, ("asin",), max_malformed=max_malformed, only=(ASIN, ids))
+    frame = raw.frame.drop_nulls("asin").with_columns(
+        clean_text("title"),
+        clean_text("brand"),
+        clean_text("description"),
+        price=pl.format("${}", pl.col("price")),
+        categories=pl.col("categories").fill_null([]).list.eval(clean_text("", pl.element().explode())),
+    )
+    items = frame.select(
+        "title",
+        "brand",
+        "price",
+        "categories",
+        "description",
+        item_id="asin",
+        text=labelled(
+            Title="title",
+            Price="price",
+            Brand="brand",
+            Categories=pl.col("categories").list.unique(maintain_order=True).list.join(", "),
+        ),
+        aspects=as_aspects(frame.select("brand", phrases="categories"), "brand"),
+    )
+    return raw, items
+
+
+# Category names are capitalised, "meta_" is not.
+_REVIEWS_2018 = ("*_5.json.gz", "*_5.json", "[A-Z]*.json.gz", "[A-Z]*.json")
+_METADATA_FIELDS_2018 = {
+    "asin": pl.String,
+    "title": pl.String,
+    "price": pl.String,
+    "brand": pl.String,
+    "category": pl.List(pl.String),
+    "feature": pl.List(pl.String),
+}
+
+
+def read_amazon2018(
+    path: str | Path, *, metadata: str | Path | None = None, max_malformed: float = 0.01, **options: object
+) -> Tables:
+    """Tables from the files of one category.
+
+    Args:
+        path: the review file, or the folder that holds it as `{category}_5.json.gz` or `{category}.json.gz`.
+        metadata: the metadata file; by default `meta_{category}.json.gz` beside the reviews. Without it items
+            are described by what reviewers wrote in the training period.
+        max_malformed: share of malformed lines above which a file is refused.
+        options: passed on to `prepare`.
+    """
+    return read_amazon(
+        "amazon2018",
+        path,
+        reviews=_REVIEWS_2018,
+        category=r"(.+?)(?:_5)?\.json",
+        home="https://nijianmo.github.io/amazon/",
+        metadata=metadata,
+        read_metadata=_read_metadata_2018,
+        max_malformed=max_malformed,
+        **options,
+    )
+
+
+def _read_metadata_2018(file: Path, ids: pl.Series, max_malformed: float) -> tuple[RawLines, pl.DataFrame]:
+    raw = read_records(file, _METADATA_FIELDS_2018, ("asin",), max_malformed=max_malformed, only=(ASIN, ids))
+    frame = raw.frame.drop_nulls("asin").with_columns(
+        clean_text("title"), clean_text("brand"), _cleaned("category"), _cleaned("feature")
+    )
+    # Some pages left their style sheets in the price field.
+    price = pl.col("price").str.extract(r"^(\$[\d.,]+(?: - \$[\d.,]+)?)$")
+    frame = frame.with_columns(price=price)
+    items = frame.select(
+        "title",
+        "brand",
+        "price",
+        item_id="asin",
+        categories="category",
+        text=labelled(
+            Title="title",
+            Price="price",
+            Brand="brand",
+            Categories=pl.col("category").list.join(", "),
+            Features=pl.col("feature").list.head(5).list.join("; "),
+        ),
+        aspects=as_aspects(frame.select("brand", phrases=pl.concat_list("category", "feature")), "brand"),
+    )
+    return raw, items
+
+
+def _cleaned(name: str) -> pl.Expr:
+    """A list column of text, cleaned."""
+    return pl.col(name).fill_null([]).list.eval(clean_text("", pl.element())).alias(name)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import polars as pl
 
-from preference_benchmark.sources.files import find_beside, find_file
-from preference_benchmark.sources.item_terms import uninformative_words
+from preference_benchmark.sources.item_text import uninformative_words
+from preference_benchmark.sources.raw_files import find_beside, find_file
 from preference_benchmark.sources.raw_lines import read_words
 from preference_benchmark.tables import ReadReport, Tables, prepare
 

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import polars as pl
 
-from preference_benchmark.sources.delimited import read_csv
-from preference_benchmark.sources.files import find_file
-from preference_benchmark.sources.parquet import scan_parquet
+from preference_benchmark.sources.delimited import read_csv, scan_parquet
+from preference_benchmark.sources.raw_files import find_file
 from preference_benchmark.sources.raw_lines import RawLines, read_records
 from preference_benchmark.tables import ReadReport, Tables, prepare
 

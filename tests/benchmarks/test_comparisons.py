@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from mender.comparison import compare
-from mender.errors import UserError
+from mender.terminal import UserError
 from modeling_mender import preset_names
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"

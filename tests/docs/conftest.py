@@ -46,7 +46,7 @@ def place(tmp_path, monkeypatch, small_encoder):
     choice = embedding.default_encoder()
     monkeypatch.setattr("mender.data.default_encoder", lambda: type(choice)(small_encoder, "a tiny one"))
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets")
-    monkeypatch.setattr("preference_benchmark.plots.draw", lambda *arguments: None)
+    monkeypatch.setattr("preference_benchmark.hub.plots.draw", lambda *arguments: None)
     monkeypatch.setattr(
         "preference_benchmark.sources.SOURCES", dict(sys.modules["preference_benchmark.sources"].SOURCES)
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from dataclasses import fields
 
@@ -62,7 +61,7 @@ def test_own_data(place, capsys):
 
 
 def test_benchmark_page_names_every_field_and_data_set():
-    from preference_benchmark.protocol import AXES, PAPER, Protocol
+    from preference_benchmark.axes.protocol import AXES, PAPER, Protocol
     from preference_benchmark.recipes import RECIPES
 
     text = (ROOT / "docs" / "benchmark.md").read_text("utf-8")
@@ -128,11 +127,3 @@ def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
         if not target.startswith("http"):
             assert ((ROOT / page).parent / target).exists(), target
-
-
-def test_the_map_of_the_house_is_up_to_date():
-    spec = importlib.util.spec_from_file_location("house_map", ROOT / "docs" / "house_map.py")
-    house_map = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(house_map)
-    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
-    assert house_map.with_map(text) == text, "run `make map`"

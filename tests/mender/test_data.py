@@ -128,7 +128,7 @@ def test_what_was_built_is_built_again_when_files_or_code_change(given, built_he
     assert [built_here(path) for _ in range(2)] == [True, False]
     (tmp_path / "raw" / "meta_Beauty.json.gz").write_bytes(b"other metadata")
     assert [built_here(path) for _ in range(2)] == [True, False]
-    for module in ("preference_benchmark.inputs", "preference_benchmark.builder"):
+    for module in ("preference_benchmark.stages", "preference_benchmark.builder"):
         monkeypatch.setattr(f"{module}.digest_of_code", lambda *modules: "of tomorrow")
         assert [built_here(path) for _ in range(2)] == [True, False]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mender.training import choose_preset
-from modeling_mender.training_run import no_accelerator
+from modeling_mender.training.run import no_accelerator
 
 ON_CPUS = pytest.mark.skipif(not no_accelerator(), reason="there is an accelerator")
 

@@ -15,7 +15,7 @@ from transformers import T5Config
 from transformers.models.t5.modeling_t5 import T5Attention, T5Stack
 
 from modeling_mender import MenderConfig, MenderForGenerativeRetrieval
-from modeling_mender.absorbed_attention import AbsorbedCrossAttention, absorb_cross_attention
+from modeling_mender.decoder import AbsorbedCrossAttention, absorb_cross_attention
 
 IMPLEMENTATIONS = ["eager", "sdpa"] if T5Stack._supports_sdpa else ["eager"]
 

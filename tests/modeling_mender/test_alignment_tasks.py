@@ -6,7 +6,7 @@ import pytest
 from doubles import WORDS, random_catalogue, shop_examples, word_tokenizer
 
 from modeling_mender import MenderProcessor, add_code_tokens, select_axes
-from modeling_mender.alignment_tasks import TASKS, alignment_features
+from modeling_mender.training.alignment_tasks import TASKS, alignment_features
 
 SIZES = [3, 3, 3]
 

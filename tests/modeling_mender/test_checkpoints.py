@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from modeling_mender.checkpoints import last_checkpoint
+from modeling_mender.training.trainer import last_checkpoint
 
 
 def test_a_checkpoint_without_its_end_does_not_count(tmp_path):

@@ -18,8 +18,8 @@ from modeling_mender import (
     SasRecConfig,
     SasRecForSequentialRecommendation,
 )
-from modeling_mender.item_labels import ItemLabels
-from modeling_mender.sequence_collator import SequenceCollator
+from modeling_mender.training.data import ItemLabels
+from modeling_mender.training.run import SequenceCollator
 
 ITEMS = len(WORDS)
 FEATURES = [{"input_ids": [2, 5, 3], "item": row, "seen": []} for row in range(ITEMS)]

@@ -86,7 +86,7 @@ def test_padding_and_company_change_nothing(method):
 
 def test_a_large_batch_is_answered_like_one_user_at_a_time(method, monkeypatch):
     """On a CPU encoders read large batches in groups; states that are looked up must come through that unchanged."""
-    monkeypatch.setattr("modeling_mender.grouped_encoding.TOKENS_AT_ONCE", 12)
+    monkeypatch.setattr("modeling_mender.item_states.TOKENS_AT_ONCE", 12)
     wishes = ["find green tea", "mint", "avoid strong green tea", "find mint tea", "green", "find black tea"]
     histories = [["i0", "i1"], ["i2"], [], ["i1", "i0", "i2"], ["i0"], []]
     histories = [[method.processor.item_ids[int(name[1:])] for name in history] for history in histories]

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modeling_mender.length_sampler import LengthSampler, length_grouped_order
+from modeling_mender.training.data import LengthSampler, length_grouped_order
 
 
 @given(

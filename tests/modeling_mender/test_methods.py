@@ -8,10 +8,11 @@ import torch
 from doubles import WORDS, encoder_folder, random_catalogue, shop_examples, shop_items
 from transformers import AutoModel, AutoProcessor, BertModel
 
-from modeling_mender import build_method, fit_without_gradient, load_preset, make_trainer, methods, preset_names
+from modeling_mender import build_method, fit_without_gradient, load_preset, make_trainer, preset_names
 from modeling_mender.code_tokens import first_code_token
-from modeling_mender.presets import CONDITIONING
-from modeling_mender.ranking import rank_examples, request_speed
+from modeling_mender.training import methods
+from modeling_mender.training.presets import CONDITIONING
+from modeling_mender.training.ranking import rank_examples, request_speed
 
 SMALL = {
     "decoder": {"num_layers": 1, "d_model": 16, "d_ff": 32, "d_kv": 8, "num_heads": 2, "dropout_rate": 0.0},

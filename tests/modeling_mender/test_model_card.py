@@ -31,7 +31,7 @@ from modeling_mender.card_text import (
     recorded_weights,
     split_card,
 )
-from modeling_mender.hub_names import public_name
+from modeling_mender.configuration_mender import public_name
 
 COUNT = len(shop_items()["item_id"])
 

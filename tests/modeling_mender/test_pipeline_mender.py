@@ -15,7 +15,7 @@ from modeling_mender import (
     PopularityConfig,
     PopularityRecommender,
 )
-from modeling_mender.catalogue_filter import CatalogueFilter
+from modeling_mender.candidates import CatalogueFilter
 
 TASK = "generative-retrieval"
 ITEMS = shop_items()

@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from modeling_mender import load_preset, preset_names
-from modeling_mender.presets import CONDITIONING, FOLDER, Preset
-from modeling_mender.trainer import MenderTrainingArguments
+from modeling_mender.training.presets import CONDITIONING, FOLDER, Preset
+from modeling_mender.training.trainer import MenderTrainingArguments
 
 NAMES = [
     "lc-rec",

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from modeling_mender.quantizers import Quantizer, ResidualKMeans, choose_codes, reconstruction_error
-from modeling_mender.semantic_ids import CollapsedCodesError, report
+from modeling_mender.semantic_ids.residual_kmeans import Quantizer, ResidualKMeans, choose_codes, reconstruction_error
+from modeling_mender.semantic_ids.tie_breaking import CollapsedCodesError, report
 
 
 def clustered(items: int = 400, width: int = 12, seed: int = 0) -> torch.Tensor:
@@ -76,7 +76,7 @@ def test_rows_are_encoded_one_by_one_alike(fitted, monkeypatch):
     x = clustered(seed=5)
     together = fitted.encode(x)
     assert torch.equal(together, torch.cat([fitted.encode(row[None]) for row in x]))
-    monkeypatch.setattr("modeling_mender.residual_quantisation.ROWS_PER_CHUNK", 7)
+    monkeypatch.setattr("modeling_mender.semantic_ids.residual_quantisation.ROWS_PER_CHUNK", 7)
     assert torch.equal(together, fitted.encode(x))
     assert torch.equal(together, fitted.encode(x.numpy().astype(np.float64)))
     assert fitted.encode(x[:0]).shape == (0, 3)
@@ -101,7 +101,7 @@ def test_interrupted_save_keeps_the_old_files(fitted, tmp_path, monkeypatch):
     def no_space(*_):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("modeling_mender.quantizers.save_file", no_space)
+    monkeypatch.setattr("modeling_mender.semantic_ids.residual_kmeans.save_file", no_space)
     with pytest.raises(OSError, match="no space"):
         fitted.save_pretrained(tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

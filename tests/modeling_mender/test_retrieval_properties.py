@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from modeling_mender import SemanticIdCatalogue
-from modeling_mender.grouped_encoding import encode_in_groups
+from modeling_mender.item_states import encode_in_groups
 
 many = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -36,7 +36,7 @@ def layout(request, monkeypatch):
     """Both layouts of children, and both ways to find the best of them, must give the same answers."""
     ragged = request.param == "ragged"
     monkeypatch.setattr(SemanticIdCatalogue, "is_ragged", lambda self, level: ragged)
-    monkeypatch.setattr("modeling_mender.child_slots.RAGGED_COST", 0 if ragged else 3)
+    monkeypatch.setattr("modeling_mender.candidates.RAGGED_COST", 0 if ragged else 3)
     monkeypatch.setattr("modeling_mender.retrieval.MANY_CANDIDATES", 0 if ragged else 1024)
     monkeypatch.setattr("modeling_mender.retrieval.BLOCK", 3)
 

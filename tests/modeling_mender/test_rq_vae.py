@@ -3,10 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from modeling_mender.quantizers import Quantizer, ResidualKMeans, reconstruction_error
-from modeling_mender.rq_vae import RqVae, RqVaeConfig
-from modeling_mender.rq_vae_training import RqVaeTraining, _MovingCodebooks
-from modeling_mender.semantic_ids import CollapsedCodesError, report
+from modeling_mender.semantic_ids.residual_kmeans import Quantizer, ResidualKMeans, reconstruction_error
+from modeling_mender.semantic_ids.rq_vae import RqVae, RqVaeConfig, RqVaeTraining, _MovingCodebooks
+from modeling_mender.semantic_ids.tie_breaking import CollapsedCodesError, report
 
 SMALL = {"codes": 16, "latent_width": 4, "hidden_widths": [16]}
 

@@ -6,7 +6,7 @@ import random
 
 from transformers import AutoTokenizer
 
-from modeling_mender.scratch_tokenizer import code_only_tokenizer, word_tokenizer
+from modeling_mender.training.methods import code_only_tokenizer, word_tokenizer
 
 
 def texts(count: int = 400) -> list[str]:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modeling_mender import SemanticIdCatalogue
-from modeling_mender.semantic_ids import CollapsedCodesError, break_ties, check_not_collapsed, report
+from modeling_mender.semantic_ids.tie_breaking import CollapsedCodesError, break_ties, check_not_collapsed, report
 
 
 def random_codes(seed: int, items: int, levels: int = 2, codes: int = 3) -> torch.Tensor:

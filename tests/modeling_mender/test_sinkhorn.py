@@ -6,10 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
-from modeling_mender.quantizers import ResidualKMeans
-from modeling_mender.residual_quantisation import assign, reconstruct
-from modeling_mender.semantic_ids import report
-from modeling_mender.sinkhorn import spread_last_level
+from modeling_mender.semantic_ids.residual_kmeans import ResidualKMeans
+from modeling_mender.semantic_ids.residual_quantisation import assign, reconstruct, spread_last_level
+from modeling_mender.semantic_ids.tie_breaking import report
 
 
 def problem(seed: int, items: int, codes: int, levels: int = 2, width: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
@@ -75,7 +74,7 @@ def test_equal_items_get_different_codes_and_chunks_do_not_matter(monkeypatch):
     x = torch.cat([x, x[:20], x[:20]])
     whole = spread_last_level(x, assign(x, books), books)
     assert most_per_tuple(whole) == 1
-    monkeypatch.setattr("modeling_mender.sinkhorn.ITEMS_PER_CHUNK", 5)
+    monkeypatch.setattr("modeling_mender.semantic_ids.residual_quantisation.ITEMS_PER_CHUNK", 5)
     assert torch.equal(whole, spread_last_level(x, assign(x, books), books))
 
 

@@ -8,8 +8,8 @@ import pytest
 from doubles import shop_examples, shop_items
 
 from modeling_mender import MenderProcessor, select_axes
-from modeling_mender.scratch_tokenizer import code_only_tokenizer
-from modeling_mender.training_data import item_counts, sequence_features, training_histories
+from modeling_mender.training.data import item_counts, sequence_features, training_histories
+from modeling_mender.training.methods import code_only_tokenizer
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from modeling_mender.training_loss import code_loss, text_loss
+from modeling_mender.training.losses import code_loss, text_loss
 
 
 @pytest.fixture

@@ -22,8 +22,8 @@ from modeling_mender import (
     load_preset,
     make_trainer,
 )
-from modeling_mender.ranking import rank_examples
-from modeling_mender.training_run import training_arguments
+from modeling_mender.training.ranking import rank_examples
+from modeling_mender.training.run import training_arguments
 
 DECODER = {"num_layers": 1, "d_model": 32, "d_ff": 64, "d_kv": 8, "num_heads": 4, "dropout_rate": 0.0}
 

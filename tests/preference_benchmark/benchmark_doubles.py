@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 import polars as pl
 
-from preference_benchmark.sentiment import preference_polarity
+from preference_benchmark.preferences.polarity import preference_polarity
 from preference_benchmark.tables import Tables, prepare
 
 OPENINGS = ("Find ", "Avoid ", "no ", "Search for ", "EXCLUDE ", "Look for ")

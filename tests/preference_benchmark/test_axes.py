@@ -15,11 +15,11 @@ from benchmark_doubles import (
 )
 from polars.testing import assert_frame_equal
 
-from preference_benchmark import axes
-from preference_benchmark.axes import COLUMNS, SPLITS
-from preference_benchmark.matching import match
-from preference_benchmark.protocol import Protocol
-from preference_benchmark.sentiment import invert, review_polarity
+from preference_benchmark.axes import build as axes
+from preference_benchmark.axes.build import COLUMNS, SPLITS
+from preference_benchmark.axes.matching import match
+from preference_benchmark.axes.protocol import Protocol
+from preference_benchmark.preferences.polarity import invert, review_polarity
 
 SEEDS = range(3)
 STEERING = {"fine_grained_steering": max, "coarse_grained_steering": min}

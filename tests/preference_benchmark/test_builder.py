@@ -7,9 +7,9 @@ import pytest
 from benchmark_doubles import HashEmbedder, random_preferences, random_tables, shuffled_users
 from datasets import ClassLabel, List, Value, load_dataset
 
-from preference_benchmark.axes import AXES, SPLITS
+from preference_benchmark.axes.build import AXES, SPLITS
+from preference_benchmark.axes.matching import match
 from preference_benchmark.builder import EXAMPLE_FEATURES, build_benchmark
-from preference_benchmark.matching import match
 
 SEED = 2
 

@@ -6,8 +6,8 @@ import pytest
 # Loaded here, since the library loads what it is asked for late, and over what a test has put in its place.
 from transformers import pipeline as loaded  # noqa: F401
 
-from preference_benchmark import classifier
-from preference_benchmark.classifier import SentimentClassifier
+from preference_benchmark.preferences import polarity as classifier
+from preference_benchmark.preferences.polarity import SentimentClassifier
 
 
 class Pipeline:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preference_benchmark.compound import analyzer, compound
+from preference_benchmark.preferences.vader import analyzer, compound
 
 # Every word that some rule of VADER knows, and some that none does.
 WORDS = """

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
+from preference_benchmark.axes.controls import popularity_ranking, shuffle_preferences
 from preference_benchmark.builder import EXAMPLE_FEATURES
-from preference_benchmark.controls import popularity_ranking, shuffle_preferences
 from preference_benchmark.sources.corner_shop import corner_shop
 
 

@@ -4,8 +4,8 @@ import pytest
 from benchmark_doubles import HashEmbedder
 
 from preference_benchmark import make as make_module
+from preference_benchmark.axes.examples import EXAMPLE_FEATURES
 from preference_benchmark.dataset import PreferenceDiscerning
-from preference_benchmark.features import EXAMPLE_FEATURES
 from preference_benchmark.make import make
 from preference_benchmark.recipes import recipe
 

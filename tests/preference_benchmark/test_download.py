@@ -14,10 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from preference_benchmark import download
-from preference_benchmark.download import ChecksumError, fetch
-from preference_benchmark.public_files import PUBLIC_FILES, PublicDataset, PublicFile
-from preference_benchmark.sources import SOURCES
+from preference_benchmark.sources import SOURCES, download
+from preference_benchmark.sources.download import PUBLIC_FILES, ChecksumError, PublicDataset, PublicFile, fetch
 
 CONTENT = hashlib.shake_256(b"a file").digest(300_000)
 

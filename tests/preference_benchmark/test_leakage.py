@@ -9,10 +9,10 @@ import pytest
 from benchmark_doubles import HashEmbedder, random_preferences, random_tables
 
 from preference_benchmark.assemble import assemble
+from preference_benchmark.axes.examples import KEYS
+from preference_benchmark.axes.protocol import AXES, PAPER, Protocol
 from preference_benchmark.builder import build_benchmark
-from preference_benchmark.leakage import LeakageError, check_leakage
-from preference_benchmark.protocol import AXES, PAPER, Protocol
-from preference_benchmark.targets import KEYS
+from preference_benchmark.checks.leakage import LeakageError, check_leakage
 
 STEERING = ("fine_grained_steering", "coarse_grained_steering")
 SENTIMENT = ("sentiment_following", "sentiment_following_with_history")

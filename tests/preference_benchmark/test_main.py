@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from preference_benchmark import __main__ as program
-from preference_benchmark.errors import Unavailable
+from preference_benchmark.embedding import Unavailable
 
 
 @pytest.mark.parametrize("error", [ValueError("x=3"), Unavailable("x=3"), ImportError("x=3"), FileNotFoundError("x=3")])

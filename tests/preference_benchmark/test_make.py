@@ -14,17 +14,19 @@ import yaml
 from benchmark_doubles import HashEmbedder, random_preferences
 from datasets import load_dataset
 
-from preference_benchmark import hub_folder, leakage, plots
 from preference_benchmark import make as make_module
 from preference_benchmark.__main__ import main
 from preference_benchmark.assemble import ask_every, assemble
+from preference_benchmark.axes.protocol import AXES, PAPER, SPLITS
+from preference_benchmark.checks import leakage
+from preference_benchmark.checks.validation import margins
+from preference_benchmark.hub import folder as hub_folder
+from preference_benchmark.hub import plots
 from preference_benchmark.make import make, read_tables
 from preference_benchmark.preferences import ExtractiveApproximator
 from preference_benchmark.preferences.files import write_preferences
-from preference_benchmark.protocol import AXES, PAPER, SPLITS
 from preference_benchmark.recipes import recipe
 from preference_benchmark.stages import Stages
-from preference_benchmark.validation import margins
 
 SHOP = recipe("corner-shop", options={"num_users": 60, "num_items": 40})
 
@@ -158,7 +160,7 @@ def test_a_stopped_build_goes_on_and_ends_with_the_same_bytes(stage, made, tmp_p
 
 
 def test_a_stop_within_the_embedding_costs_one_chunk(made, tmp_path, monkeypatch):
-    from preference_benchmark import vectors
+    from preference_benchmark import embedding as vectors
 
     monkeypatch.setattr(vectors, "_CHUNK", 50)
     monkeypatch.setattr(vectors.VectorStore.__init__, "__kwdefaults__", {"chunk": 50, "progress": False})

@@ -5,9 +5,9 @@ import pytest
 from benchmark_doubles import HashEmbedder, histories, random_preferences, random_tables, shuffled_users
 from polars.testing import assert_frame_equal
 
-from preference_benchmark import matching
-from preference_benchmark.matching import match
-from preference_benchmark.sentiment import invert
+from preference_benchmark.axes import matching
+from preference_benchmark.axes.matching import match
+from preference_benchmark.preferences.polarity import invert
 
 ONLY_NEGATIVE = ("Avoid ", "No ")
 

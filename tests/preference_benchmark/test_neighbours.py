@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from preference_benchmark import neighbours
-from preference_benchmark.neighbours import nearest, partners
+from preference_benchmark.axes import steering as neighbours
+from preference_benchmark.axes.steering import nearest, partners
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from preference_benchmark.protocol import AXES, PAPER, Protocol
+from preference_benchmark.axes.protocol import AXES, PAPER, Protocol
 from preference_benchmark.recipes import RECIPES, recipe
 
 

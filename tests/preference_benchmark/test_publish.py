@@ -10,12 +10,12 @@ import pytest
 from benchmark_doubles import HashEmbedder
 from loopback_hub import LoopbackHub
 
-from preference_benchmark import hub_folder
 from preference_benchmark import make as make_module
 from preference_benchmark.__main__ import main
+from preference_benchmark.axes.protocol import AXES
+from preference_benchmark.hub import folder as hub_folder
+from preference_benchmark.hub.publish import plan
 from preference_benchmark.make import make
-from preference_benchmark.protocol import AXES
-from preference_benchmark.publish import plan
 from preference_benchmark.recipes import recipe
 
 SHOP = {"num_users": 60, "num_items": 40}
@@ -91,7 +91,7 @@ def test_published_by_name_streamed_and_offline(output, tmp_path):
 
 
 def test_a_data_set_of_the_repository_is_not_lost_unasked(output, tmp_path, monkeypatch):
-    from preference_benchmark import publish as module
+    from preference_benchmark.hub import publish as module
 
     monkeypatch.setattr(module, "_files_there", lambda api, repo: {"README.md"})
     monkeypatch.setattr(module, "_data_sets_there", lambda api, repo, files: {"steam"})
@@ -100,7 +100,7 @@ def test_a_data_set_of_the_repository_is_not_lost_unasked(output, tmp_path, monk
 
 
 def test_data_that_must_not_be_passed_on_is_not(tmp_path):
-    from preference_benchmark.publish import publish
+    from preference_benchmark.hub.publish import publish
 
     made = make(
         shop(may_publish=False, notice="Not for others."), tmp_path / "w", embedder=HashEmbedder(), progress=False

@@ -11,10 +11,10 @@ from datasets import get_dataset_config_names, load_dataset
 from huggingface_hub import DatasetCard
 
 from preference_benchmark.__main__ import main
-from preference_benchmark.features import EXAMPLE_FEATURES
-from preference_benchmark.protocol import AXES
-from preference_benchmark.ready_made import load_ready_made
-from preference_benchmark.sentiment import NEGATIVE, POSITIVE
+from preference_benchmark.axes.examples import EXAMPLE_FEATURES
+from preference_benchmark.axes.protocol import AXES
+from preference_benchmark.hub.ready_made import load_ready_made
+from preference_benchmark.preferences.polarity import NEGATIVE, POSITIVE
 
 CODES = {item: [item % 3, item % 2, item, 0] for item in range(1, 13)}
 THEIRS = {
@@ -144,7 +144,7 @@ def test_a_data_set_with_a_card_is_loaded_by_its_configs(tmp_path, monkeypatch):
         + "- config_name: catalog\n  data_files: data/catalog/catalog.parquet\n---\n"
     )
     expected = load_ready_made(folder)
-    import preference_benchmark.ready_made as module
+    import preference_benchmark.hub.ready_made as module
 
     real = module.load_dataset
     monkeypatch.setattr(module, "load_dataset", lambda name, config, revision: real(str(folder), config))

@@ -6,7 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
-from preference_benchmark.sentiment import compound_scores, invert, inverted, preference_polarity, review_polarity
+from preference_benchmark.preferences.polarity import (
+    compound_scores,
+    invert,
+    inverted,
+    preference_polarity,
+    review_polarity,
+)
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import polars as pl
 import pytest
 from benchmark_doubles import HashEmbedder
 
+from preference_benchmark.embedding import VectorStore
 from preference_benchmark.stages import Stages, digest_of_code, write_atomically
-from preference_benchmark.vectors import VectorStore
 
 FRAME = pl.DataFrame({"a": [1, 2]})
 
@@ -64,7 +64,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 
 
 def test_code_digests_tell_modules_apart():
-    assert digest_of_code("axes") != digest_of_code("steering")
+    assert digest_of_code("axes") != digest_of_code("axes/steering")
     assert digest_of_code("sources") == digest_of_code("sources")
 
 

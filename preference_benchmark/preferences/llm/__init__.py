@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from preference_benchmark.preferences.llm.accounting import Estimate, Prices, WritingReport
+from preference_benchmark.preferences.llm.answers import Estimate, Prices, WritingReport
 from preference_benchmark.preferences.llm.approximator import Interrupted, LlmApproximator, first_users
 from preference_benchmark.preferences.llm.engine import Completion, Engine, Key, Request, Sampling
 from preference_benchmark.preferences.llm.local_model import LocalModel

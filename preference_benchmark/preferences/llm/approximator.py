@@ -3,34 +3,70 @@
 As in Preference Discerning (Paischer et al. 2025, arXiv:2412.08604) the model is asked once per user and step, and a
 step counts only with enough usable entries. What is unusable is asked again; what stays unusable is counted and the
 step left out. Answers are kept as they came, so a run that was killed continues where it stood.
+
+A way to stop a run that has paid for answers which are still under way.
 """
 
 from __future__ import annotations
 
 import hashlib
+import signal
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 
 import polars as pl
 from tqdm.auto import tqdm
 
-from preference_benchmark.preferences.llm.accounting import Estimate, Prices, WritingReport, estimate
-from preference_benchmark.preferences.llm.answers import Answer, AnswerCache
+from preference_benchmark.preferences.llm.answers import Answer, AnswerCache, Estimate, Prices, WritingReport, estimate
 from preference_benchmark.preferences.llm.engine import FINISHED, LOST, REFUSED, Completion, Engine, Key, Request
-from preference_benchmark.preferences.llm.interruption import stop_on_signals
-from preference_benchmark.preferences.llm.parsing import entries
-from preference_benchmark.preferences.llm.prompts import Prompt
-from preference_benchmark.preferences.llm.rules import judged
-from preference_benchmark.preferences.llm.windows import Windows, windows
+from preference_benchmark.preferences.llm.parsing import entries, judged
+from preference_benchmark.preferences.llm.prompts import Prompt, Windows, windows
 from preference_benchmark.preferences.names import Names
-from preference_benchmark.sentiment import preference_polarity
+from preference_benchmark.preferences.polarity import preference_polarity
 from preference_benchmark.tables import Tables
 
-__all__ = ["Interrupted", "LlmApproximator", "first_users"]
+__all__ = [
+    "Interrupted",
+    "LlmApproximator",
+    "first_users",
+    "stop_on_signals",
+]
+
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[threading.Event]:
+    """An event that is set by the first interrupt (Ctrl-C) or termination signal; the second one ends the process.
+
+    Outside the main thread, where signals cannot be caught, the event is set by nobody.
+    """
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+
+    def begin_to_stop(number: int, frame: FrameType | None) -> None:
+        stop.set()
+        for known, handler in before.items():
+            signal.signal(known, handler)
+
+    for number in _SIGNALS:
+        signal.signal(number, begin_to_stop)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
 
 PREFERENCES = 5
 _REFRESH_SECONDS = 2.0

@@ -9,8 +9,8 @@ import polars as pl
 import pytest
 from wording import avoid_sentence, telling_words
 
-from preference_benchmark.preferences.phrasing import sentences
-from preference_benchmark.sentiment import NEGATIVE, preference_polarity
+from preference_benchmark.preferences.extractive import sentences
+from preference_benchmark.preferences.polarity import NEGATIVE, preference_polarity
 
 
 @pytest.mark.parametrize("name", ["comparison", "title_search", "wording"])

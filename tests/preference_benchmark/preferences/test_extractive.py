@@ -6,7 +6,7 @@ from benchmark_doubles import random_tables, shuffled_users
 from polars.testing import assert_frame_equal
 
 from preference_benchmark.preferences import ExtractiveApproximator
-from preference_benchmark.sentiment import inverted, preference_polarity
+from preference_benchmark.preferences.polarity import inverted, preference_polarity
 from preference_benchmark.sources import read_source
 from preference_benchmark.sources.corner_shop import corner_shop
 from preference_benchmark.tables import ReadReport, Tables

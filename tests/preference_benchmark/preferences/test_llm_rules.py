@@ -3,7 +3,7 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from preference_benchmark.preferences.llm.rules import RULES, judged
+from preference_benchmark.preferences.llm.parsing import RULES, judged
 from preference_benchmark.preferences.names import Names
 
 NAMES = Names(pl.Series([" acme "]), pl.Series([" deep  red  reading  lamp "]))

@@ -12,7 +12,7 @@ from llm_loopback import LoopbackServer, completion, good_answer
 from polars.testing import assert_frame_equal
 
 from preference_benchmark.preferences.llm import LlmApproximator, OpenAIServer, Prices, prompt_named
-from preference_benchmark.preferences.llm.rules import judged
+from preference_benchmark.preferences.llm.parsing import judged
 from preference_benchmark.preferences.names import Names
 from preference_benchmark.tables import Tables
 

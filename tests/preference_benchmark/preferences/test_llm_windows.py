@@ -8,8 +8,7 @@ import pytest
 from benchmark_doubles import random_tables
 
 from preference_benchmark.preferences.llm.engine import Key, Request, Sampling
-from preference_benchmark.preferences.llm.prompts import PROMPTS, prompt_named
-from preference_benchmark.preferences.llm.windows import windows
+from preference_benchmark.preferences.llm.prompts import PROMPTS, prompt_named, windows
 
 INSTRUCT, FEW_SHOT = PROMPTS["instruct"], PROMPTS["few-shot"]
 

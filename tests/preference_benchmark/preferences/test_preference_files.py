@@ -8,9 +8,9 @@ from benchmark_doubles import HashEmbedder, random_preferences, random_tables
 from polars.testing import assert_frame_equal
 
 from preference_benchmark.__main__ import main
+from preference_benchmark.axes.examples import KEYS
 from preference_benchmark.preferences.files import belonging, read_preferences, write_preferences
 from preference_benchmark.sources import read_source
-from preference_benchmark.targets import KEYS
 
 
 def test_a_table_and_its_report_come_back(tmp_path):

@@ -11,7 +11,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from preference_benchmark.sources import item_terms, read_source
+from preference_benchmark.sources import item_text as item_terms
+from preference_benchmark.sources import read_source
 
 NOUNS = "cable strap pedal tuner stand drum bow reed mute case string pick".split()
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preference_benchmark.sources.python_literals import as_json
+from preference_benchmark.sources.raw_lines import as_json
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.text("'\"\\u\nn/x4Ub {}:,", max_size=12)
 values = st.recursive(

@@ -9,8 +9,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from preference_benchmark.sources import raw_blocks
-from preference_benchmark.sources.raw_blocks import read_bytes
+from preference_benchmark.sources import raw_files as raw_blocks
+from preference_benchmark.sources.raw_files import read_bytes
 from preference_benchmark.sources.raw_lines import read_records, read_words
 
 SCHEMA = {"name": pl.String, "price": pl.Float64, "tags": pl.List(pl.String)}

@@ -1,0 +1,406 @@
+"""Candidates of a beam search: the children of its live nodes, and which of them a request allows.
+
+Per-request filters never rebuild the prefix tree: they mask the children that lead to no allowed item.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from .catalogue import SemanticIdCatalogue
+
+__all__ = [
+    "CatalogueFilter",
+    "ChildSlots",
+    "ItemSelection",
+    "list_children",
+]
+
+
+RAGGED_COST = 3
+"""How many padded slots cost as much as one slot of a ragged layout, which has to find out whose child it is."""
+
+
+@dataclass(frozen=True)
+class ChildSlots(ABC):
+    """M slots for the children of W nodes of each of B users.
+
+    Attributes:
+        nodes: the nodes. Shape: (B, W).
+        first: first child of each node, as a node id of the next level. Shape: (B, W).
+        begin: slot of that child; the node's other children follow. Shape: (B, W).
+    """
+
+    nodes: Tensor
+    first: Tensor
+    begin: Tensor
+
+    @abstractmethod
+    def scores(self, catalogue: SemanticIdCatalogue, level: int, log_probs: Tensor, scores: Tensor) -> Tensor:
+        """Score of every slot: its node's plus the log-probability of its code, -inf where there is no child.
+
+        Args:
+            catalogue: the tree.
+            level: depth of the nodes.
+            log_probs: of the codes of that level. Shape: (B, W, K).
+            scores: of the nodes. Shape: (B, W).
+
+        Returns:
+            Shape: (B, M).
+        """
+
+    @abstractmethod
+    def values(self, table: Tensor) -> Tensor:
+        """Entries of a table over the ids of the next level, with room for the widest node's children behind it.
+
+        Returns:
+            Shape: (B, M); slots without a child hold any entry.
+        """
+
+    @abstractmethod
+    def edges(self, look_up: Callable[[Tensor], Tensor], last: int) -> tuple[Tensor, Tensor]:
+        """What `look_up` says of every slot's child id, and of the id after it.
+
+        Args:
+            look_up: from node ids to values, element by element, in the layout (B, ...).
+            last: the largest id it takes.
+
+        Returns:
+            Shapes: (B, M), (B, M).
+        """
+
+    @abstractmethod
+    def owners(self, slots: Tensor) -> Tensor:
+        """The node, 0..W-1, that slots belong to. Shape: that of `slots`, (B, ...)."""
+
+
+@dataclass(frozen=True)
+class _Padded(ChildSlots):
+    """As many slots for every node as the widest has children; `widths` is None where all nodes are that wide."""
+
+    width: int
+    widths: Tensor | None
+
+    def scores(self, catalogue: SemanticIdCatalogue, level: int, log_probs: Tensor, scores: Tensor) -> Tensor:
+        codes = catalogue.code_table(level + 1)
+        own = log_probs[:, :, : self.width] if codes is None else log_probs.gather(2, self._windows(codes).long())
+        candidate = own + scores[..., None]
+        if self.widths is not None:
+            slot = torch.arange(self.width, device=candidate.device)
+            candidate.masked_fill_(slot >= self.widths[..., None], -torch.inf)
+        return candidate.flatten(1)
+
+    def values(self, table: Tensor) -> Tensor:
+        return self._windows(table).flatten(1)
+
+    def edges(self, look_up: Callable[[Tensor], Tensor], last: int) -> tuple[Tensor, Tensor]:
+        ids = self.first[..., None] + torch.arange(self.width + 1, device=self.first.device)
+        found = look_up(ids.clamp_(max=last))
+        return found[..., :-1].flatten(1), found[..., 1:].flatten(1)
+
+    def owners(self, slots: Tensor) -> Tensor:
+        return slots // self.width
+
+    def _windows(self, table: Tensor) -> Tensor:
+        # Runs of neighbours, copied whole: several times faster than element by element.
+        return table.unfold(0, self.width, 1)[self.first]
+
+
+@dataclass(frozen=True)
+class _Ragged(ChildSlots):
+    """The children of a user one after the other; users with fewer children than the one with most have idle slots."""
+
+    owner: Tensor
+    real: Tensor
+
+    def scores(self, catalogue: SemanticIdCatalogue, level: int, log_probs: Tensor, scores: Tensor) -> Tensor:
+        codes = catalogue.code_table(level + 1)
+        code = self._ids() - self.first.gather(1, self.owner) if codes is None else codes[self._ids()].long()
+        place = (self.owner * log_probs.shape[2] + code).masked_fill_(~self.real, 0)
+        candidate = log_probs.flatten(1).gather(1, place) + scores.gather(1, self.owner)
+        return candidate.masked_fill_(~self.real, -torch.inf)
+
+    def values(self, table: Tensor) -> Tensor:
+        return table[self._ids()]
+
+    def edges(self, look_up: Callable[[Tensor], Tensor], last: int) -> tuple[Tensor, Tensor]:
+        return look_up(self._ids()), look_up((self._ids() + 1).clamp_(max=last))
+
+    def owners(self, slots: Tensor) -> Tensor:
+        return self.owner.gather(1, slots)
+
+    def _ids(self) -> Tensor:
+        slots = torch.arange(self.owner.shape[1], device=self.owner.device)
+        return (slots + (self.first - self.begin).gather(1, self.owner)).masked_fill_(~self.real, 0)
+
+
+def list_children(catalogue: SemanticIdCatalogue, level: int, nodes: Tensor) -> ChildSlots:
+    """The children of nodes.
+
+    Args:
+        catalogue: the tree.
+        level: depth of the nodes, 0 for the root.
+        nodes: node ids of that depth. Shape: (B, W), int64.
+    """
+    first, end = catalogue.children(level, nodes)
+    widths, widest, beams = end - first, catalogue.widest[level], nodes.shape[1]
+    full = catalogue.num_nodes(level) * widest == catalogue.num_nodes(level + 1)
+    if catalogue.is_ragged(level):
+        ends = widths.cumsum(1)
+        most, widest = int(ends[:, -1].max()), int(widths.max())
+        if RAGGED_COST * most < beams * widest:
+            slots = torch.arange(most, device=nodes.device).expand(len(nodes), -1).contiguous()
+            owner = torch.searchsorted(ends, slots, right=True)
+            return _Ragged(nodes, first, ends - widths, owner.clamp(max=beams - 1), owner < beams)
+    begin = (torch.arange(beams, device=nodes.device) * widest).expand_as(first)
+    return _Padded(nodes, first, begin, widest, None if full else widths)
+
+
+WHOLE_LEVEL = 2**17
+"""Up to this many nodes, what a mask allows is worked out for a whole level at once, not for the candidates alone."""
+
+ItemSelection = Tensor | Iterable[int] | Iterable[Iterable[int]]
+"""Item rows or a boolean mask over rows; shared by all users (one dimension) or one per user (two)."""
+
+
+class CatalogueFilter:
+    """Which leaves of a catalogue B users may receive.
+
+    Args:
+        catalogue: the catalogue that is searched.
+        num_users: B.
+        allowed: items that may be returned; `None` allows all. Item rows (a flat list, or one list per user; -1 pads)
+            or a boolean mask of shape (N,) or (B, N).
+        exclude: items that may not be returned, in the same forms. Wins over `allowed`.
+        leaves: a half-open range of leaf positions outside which nothing is returned.
+
+    Raises:
+        ValueError: if a selection has the wrong shape, or leaves some user without any item.
+        IndexError: if a row number lies outside the catalogue.
+    """
+
+    def __init__(
+        self,
+        catalogue: SemanticIdCatalogue,
+        num_users: int,
+        allowed: ItemSelection | None = None,
+        exclude: ItemSelection | None = None,
+        leaves: tuple[int, int] | None = None,
+    ) -> None:
+        self.catalogue = catalogue
+        self.num_users = num_users
+        self.leaves = leaves
+        masks, excluded_rows = [], None
+        if allowed is not None:
+            selection = _as_tensor(allowed, catalogue, num_users, "allowed")
+            masks.append(selection if selection.dtype == torch.bool else _mask_of_rows(selection, catalogue.num_rows))
+        if exclude is not None:
+            selection = _as_tensor(exclude, catalogue, num_users, "exclude")
+            if selection.dtype == torch.bool:
+                masks.append(~selection)
+            else:
+                excluded_rows = selection
+        self._count: Tensor | None = None
+        self._alive: dict[int, Tensor] = {}
+        if masks:
+            mask = masks[0] if len(masks) == 1 else masks[0] & masks[1]
+            self._count = _running_count(catalogue.leaf_order(mask))
+        self._dead: list[tuple[Tensor, Tensor] | None] | None = None
+        if excluded_rows is not None and excluded_rows.numel():
+            self._dead = self._dead_nodes(excluded_rows)
+        self.available = self._available()
+        if bool((self.available == 0).any()):
+            user = int((self.available == 0).nonzero()[0])
+            raise ValueError(
+                f"no item is left for user {user} of the batch after `allowed` and `exclude`; "
+                "allow more items or exclude fewer"
+            )
+
+    def share(self, other: CatalogueFilter) -> None:
+        """Take over what another filter of the same catalogue and users allows and excludes."""
+        self._count, self._alive, self._dead = other._count, other._alive, other._dead
+
+    def mask_(self, level: int, scores: Tensor, children: ChildSlots, parent_scores: Tensor) -> None:
+        """Set the scores of children below which nothing may be returned to -inf, in place.
+
+        Args:
+            level: depth of the children, 1..L.
+            scores: one score per slot. Shape: (B, M).
+            children: whose scores they are.
+            parent_scores: scores of their parents. Shape: (B, W).
+        """
+        if self._count is not None:
+            scores.masked_fill_(~self._allowed_below(level, children), -torch.inf)
+        if self.leaves is not None:
+            low, high = children.edges(lambda nodes: self.catalogue.leaf_starts(level, nodes), self._last(level))
+            scores.masked_fill_((low >= self.leaves[1]) | (high <= self.leaves[0]), -torch.inf)
+        if self._dead is not None and self._dead[level - 1] is not None:
+            dead, parents = (part.expand(len(scores), -1).contiguous() for part in self._dead[level - 1])
+            # A beam without score holds a neighbour's node; the neighbour itself is the one to find.
+            nodes, order = children.nodes.masked_fill(parent_scores == -torch.inf, -2).sort(dim=1)
+            place = torch.searchsorted(nodes, parents).clamp_(max=nodes.shape[1] - 1)
+            hit = (nodes.gather(1, place) == parents) & (dead >= 0)
+            beam = order.gather(1, place)
+            slot = dead + (children.begin - children.first).gather(1, beam)
+            scores.scatter_add_(1, slot.masked_fill_(~hit, 0), torch.where(hit, -torch.inf, 0.0))
+
+    def _allowed_below(self, level: int, children: ChildSlots) -> Tensor:
+        """Whether the mask allows any item below each child. Shape: (B, M)."""
+        shared = self._count.dim() == 1
+        if shared and level not in self._alive and self.catalogue.num_nodes(level) <= WHOLE_LEVEL:
+            self._alive[level] = self._alive_nodes(level)
+        if level in self._alive:
+            return children.values(self._alive[level])
+
+        def count(nodes: Tensor) -> Tensor:
+            leaves = self.catalogue.leaf_starts(level, nodes)
+            return self._count[leaves] if shared else self._count.gather(1, leaves.flatten(1)).view_as(leaves)
+
+        low, high = children.edges(count, self._last(level))
+        return high > low
+
+    def _alive_nodes(self, level: int) -> Tensor:
+        """Whether the shared mask allows any item below each node of a level, padded like `code_table`."""
+        starts = self.catalogue.leaf_starts(
+            level, torch.arange(self.catalogue.num_nodes(level) + 1, device=self.catalogue.device)
+        )
+        count = self._count[starts]
+        return functional.pad(count[1:] > count[:-1], (0, self.catalogue.widest[level - 1]))
+
+    def _last(self, level: int) -> int:
+        return self.catalogue.num_nodes(level)
+
+    def _leaf_range(self, level: int, nodes: Tensor) -> tuple[Tensor, Tensor]:
+        return self.catalogue.leaf_starts(level, nodes), self.catalogue.leaf_starts(level, nodes + 1)
+
+    def _count_between(self, low: Tensor, high: Tensor) -> Tensor:
+        """How many items of a leaf range the mask allows."""
+        count = self._count
+        if count is None:
+            return high - low
+        if count.dim() == 1:
+            return count[high] - count[low]
+        flat = low.shape[0], -1
+        gather = count.gather(1, high.reshape(flat)) - count.gather(1, low.reshape(flat))
+        return gather.view(low.shape)
+
+    def _dead_nodes(self, rows: Tensor) -> list[tuple[Tensor, Tensor] | None]:
+        """Per level 1..L, the nodes below which every otherwise allowed item is excluded, and their parents.
+
+        Returns:
+            L pairs (nodes, parents), each of shape (B or 1, E); -1 pads. None where no node of the level is dead.
+        """
+        catalogue = self.catalogue
+        levels = catalogue.num_levels
+        rows = rows if rows.dim() == 2 else rows[None]
+        if self._count is not None and self._count.dim() == 2:
+            rows = rows.expand(self.num_users, -1)  # what is left below a node differs between users
+        codes = catalogue.codes[rows.clamp(min=0)].long()
+        present = (rows >= 0) & (codes[..., 0] >= 0)
+        paths = [torch.where(present, 0, -1)]
+        for level in range(levels):
+            step = catalogue.descend(level, paths[-1].reshape(-1), codes[..., level].reshape(-1))
+            paths.append(step.view_as(paths[0]))
+        # Count each excluded item once, and only where the mask does not rule it out already.
+        leaves, order = paths[levels].sort(dim=1)
+        fresh = torch.ones_like(leaves, dtype=torch.bool)
+        fresh[:, 1:] = leaves[:, 1:] != leaves[:, :-1]
+        fresh &= leaves >= 0
+        fresh &= self._count_between(leaves.clamp(min=0), leaves.clamp(min=0) + 1) > 0
+        running = _running_count(fresh)
+        dead: list[tuple[Tensor, Tensor] | None] = []
+        for level in range(1, levels + 1):
+            # Leaf order is node order at every level, so the sorted path is sorted as well.
+            path = paths[level].gather(1, order).contiguous()
+            excluded = running.gather(1, torch.searchsorted(path, path, right=True)) - running.gather(
+                1, torch.searchsorted(path, path)
+            )
+            low, high = self._leaf_range(level, path.clamp(min=0))
+            is_dead = (path >= 0) & (excluded > 0) & (excluded == self._count_between(low, high))
+            parents = paths[level - 1].gather(1, order)
+            most = int(is_dead.sum(1).max())
+            if most == 0:
+                dead.append(None)
+                continue
+            first = is_dead.int().argsort(dim=1, descending=True)[:, :most]
+            is_dead = is_dead.gather(1, first)
+            dead.append(tuple(torch.where(is_dead, part.gather(1, first), -1) for part in (path, parents)))
+        self._excluded = running[:, -1]
+        return dead
+
+    def _available(self) -> Tensor:
+        """How many items each user may receive. Shape: (B,), int64."""
+        device = self.catalogue.device
+        low, high = self.leaves or (0, len(self.catalogue))
+        if self._count is None:
+            total = torch.full((self.num_users,), high - low, dtype=torch.int64, device=device)
+        else:
+            total = (self._count[..., high] - self._count[..., low]).long().expand(self.num_users).clone()
+        return total if self._dead is None or self.leaves is not None else total - self._excluded
+
+
+def _as_tensor(selection: ItemSelection, catalogue: SemanticIdCatalogue, num_users: int, name: str) -> Tensor:
+    """A boolean mask (N,) or (B, N), or item rows (E,) or (B, E) padded with -1."""
+    if hasattr(selection, "__array__"):
+        selection = torch.as_tensor(selection)
+    if not isinstance(selection, Tensor):
+        listed = list(selection)
+        if listed and hasattr(listed[0], "__iter__") and getattr(listed[0], "ndim", 1):
+            ragged = [_one_selection(rows) for rows in listed]
+            if any(rows.dtype == torch.bool for rows in ragged):
+                if len({(rows.dtype, len(rows)) for rows in ragged}) > 1:
+                    raise ValueError(
+                        f"`{name}` mixes boolean masks with rows, or masks of several lengths; pass one kind"
+                    )
+                selection = torch.stack(ragged)
+            else:
+                selection = torch.nn.utils.rnn.pad_sequence(ragged, batch_first=True, padding_value=-1)
+        else:
+            selection = _one_selection(listed)
+    selection = selection.to(catalogue.device)
+    if selection.dim() not in (1, 2) or (selection.dim() == 2 and len(selection) != num_users):
+        raise ValueError(
+            f"`{name}` has shape {tuple(selection.shape)}; expected one dimension (shared by all users) "
+            f"or two with one row for each of the {num_users} users"
+        )
+    if selection.dtype == torch.bool:
+        if selection.shape[-1] != catalogue.num_rows:
+            raise ValueError(
+                f"the boolean mask `{name}` covers {selection.shape[-1]} rows; the catalogue has {catalogue.num_rows}"
+            )
+        return selection
+    if selection.is_floating_point():
+        raise ValueError(f"`{name}` has dtype {selection.dtype}; pass item rows (integers) or a boolean mask")
+    selection = selection.long()
+    outside = (selection < -1) | (selection >= catalogue.num_rows)
+    if bool(outside.any()):
+        raise IndexError(
+            f"`{name}` names item row {int(selection[outside][0])}; the catalogue has rows 0..{catalogue.num_rows - 1}"
+        )
+    return selection
+
+
+def _one_selection(rows: Tensor | Iterable[int]) -> Tensor:
+    """Rows or a mask of one user as a tensor; an empty list names no rows."""
+    rows = torch.as_tensor(rows if hasattr(rows, "__array__") else list(rows))
+    return rows if rows.numel() else rows.long()
+
+
+def _mask_of_rows(rows: Tensor, num_rows: int) -> Tensor:
+    """Boolean mask of listed rows; -1 is padding."""
+    mask = torch.zeros(*rows.shape[:-1], num_rows + 1, dtype=torch.bool, device=rows.device)
+    mask.scatter_(-1, torch.where(rows < 0, num_rows, rows), True)
+    return mask[..., :num_rows]
+
+
+def _running_count(flags: Tensor) -> Tensor:
+    """Number of set flags before each position along the last axis, one longer than the input."""
+    count = torch.zeros(*flags.shape[:-1], flags.shape[-1] + 1, dtype=torch.int32, device=flags.device)
+    torch.cumsum(flags, dim=-1, dtype=torch.int32, out=count[..., 1:])
+    return count

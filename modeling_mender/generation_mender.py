@@ -1,0 +1,152 @@
+"""`generate()` inside the catalogue: a logits processor, and the search of `recommend()` as a custom loop."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+from transformers.generation.utils import GenerateBeamEncoderDecoderOutput
+
+from .candidates import ItemSelection
+from .catalogue import SemanticIdCatalogue
+
+__all__ = [
+    "SemanticIdLogitsProcessor",
+    "catalogue_beam_search",
+]
+
+
+DEAD = -1e9
+"""Score of the pad token on live rows: chosen only when valid continuations run out, as when beams outnumber items."""
+
+
+class SemanticIdLogitsProcessor(LogitsProcessor):
+    """Allows only tokens that continue a semantic ID of the catalogue.
+
+    Works row by row for greedy search, sampling and beam search of any width. Where beams outnumber items, the beams
+    left over end in padding tokens with a score near `DEAD`; drop them. So does a row with a prefix that no item has:
+    beam search by sampling keeps tokens without any probability where too few have one.
+
+    Args:
+        catalogue: the items that may be generated.
+        prefix_length: tokens before the semantic ID; 1 for the start token.
+
+    Raises:
+        ValueError: (on call) if no row holds a prefix that an item has.
+    """
+
+    def __init__(self, catalogue: SemanticIdCatalogue, prefix_length: int = 1) -> None:
+        self.catalogue = catalogue
+        self.prefix_length = prefix_length
+        sizes = torch.tensor([1, *catalogue.codebook_sizes])
+        self._offsets = sizes.cumsum(0).tolist()
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Scores with every token that leaves the catalogue at -inf.
+
+        Args:
+            input_ids: tokens so far. Shape: (rows, steps).
+            scores: logits or log-probabilities of the next token. Shape: (rows, V).
+        """
+        catalogue = self.catalogue.to(scores.device)
+        written = input_ids[:, self.prefix_length :]
+        level = written.shape[1]
+        masked = torch.full_like(scores, -torch.inf)
+        padded = (written == 0).any(dim=1)
+        masked[:, 0] = torch.where(padded, 0.0, DEAD)
+        if level >= catalogue.num_levels:
+            return masked
+        nodes = torch.zeros(len(written), dtype=torch.int64, device=scores.device)
+        for depth in range(level):
+            nodes = catalogue.descend(depth, nodes, written[:, depth] - self._offsets[depth])
+        dead = nodes < 0
+        if bool(dead.all() & ~padded.all()):
+            row = int((~padded).nonzero()[0])
+            raise ValueError(
+                f"row {row} holds the tokens {written[row].tolist()}, which begin no semantic ID of the catalogue, "
+                "and no other row does; start from the start token and let this processor choose every token"
+            )
+        first, end = catalogue.children(level, nodes.clamp(min=0))
+        children = first[:, None] + torch.arange(catalogue.widest[level], device=scores.device)
+        real = (children < end[:, None]) & ~dead[:, None]
+        children = torch.where(real, children, first[:, None])
+        parents = nodes.clamp(min=0)[:, None].expand_as(children)
+        tokens = catalogue.codes_of(level + 1, children, parents) + self._offsets[level]
+        allowed = torch.zeros_like(scores, dtype=torch.bool)
+        allowed.scatter_(1, torch.where(real, tokens, torch.zeros_like(tokens)), True)
+        allowed[:, 0] = False
+        return torch.where(allowed, scores, masked)
+
+
+if TYPE_CHECKING:
+    from .modeling_mender import MenderForGenerativeRetrieval
+
+
+def catalogue_beam_search(
+    model: MenderForGenerativeRetrieval,
+    input_ids: Tensor,
+    logits_processor: LogitsProcessorList | None = None,
+    stopping_criteria: Any = None,
+    generation_config: GenerationConfig | None = None,
+    k: int | None = None,
+    beam_width: int | str | None = None,
+    allowed: ItemSelection | None = None,
+    exclude: ItemSelection | None = None,
+    **model_kwargs: Any,
+) -> Tensor | GenerateBeamEncoderDecoderOutput:
+    """A `custom_generate` callable: the best semantic IDs of every user by `recommend()`.
+
+    Args:
+        model: the model whose `generate` calls.
+        input_ids: the start token of every row, as `generate` prepares them. Shape: (B * beams, 1).
+        logits_processor: nothing but `SemanticIdLogitsProcessor`, which is implied.
+        stopping_criteria: not consulted; every semantic ID is as long as the catalogue has levels.
+        generation_config: `num_return_sequences` and `num_beams` stand for `k` and `beam_width` where those are absent.
+        k: items to return. `generate` copies its inputs for every beam it knows of; `k` and `beam_width` pass it by.
+        beam_width: prefixes kept per level, as `num_beams` of `recommend()`.
+        allowed: items that may be returned, as in `recommend()`.
+        exclude: items that may not be returned, as in `recommend()`.
+        **model_kwargs: encoder outputs and attention mask, as `generate` prepares them.
+
+    Returns:
+        Start token and semantic-ID tokens of the best items, best first, of every user in turn; 0 throughout where a
+        user may receive fewer items. Shape: (B * k, 1 + L), with k at most the number of items that may be returned.
+        With `return_dict_in_generate`, an output with `sequences_scores` beside them.
+
+    Raises:
+        ValueError: for what this search cannot do: sampling, other logits processors, a decoder prefix.
+    """
+    config = generation_config or model.generation_config
+    others = [type(item).__name__ for item in logits_processor or [] if not isinstance(item, SemanticIdLogitsProcessor)]
+    if config.do_sample or others:
+        what = "do_sample=True" if config.do_sample else ", ".join(others)
+        raise ValueError(f"catalogue_beam_search cannot apply {what}; leave it out, or leave custom_generate out")
+    for processor in logits_processor or []:
+        if processor.catalogue is not model.catalogue and processor.catalogue != model.catalogue:
+            raise ValueError(
+                f"the logits processor has {processor.catalogue}, the model {model.catalogue}; "
+                "pass allowed= or exclude= instead of a processor of another catalogue"
+            )
+    if input_ids.shape[1] != 1:
+        raise ValueError(f"input_ids hold {input_ids.shape[1]} tokens a row; start from the start token alone")
+    beams, returned = config.num_beams or 1, config.num_return_sequences or 1
+    copies = max(beams, returned)
+    states, mask = model_kwargs["encoder_outputs"][0][::copies], model_kwargs.get("attention_mask")
+    found = model.recommend(
+        encoder_outputs=(states,),
+        attention_mask=None if mask is None else mask[::copies],
+        k=returned if k is None else k,
+        num_beams=beams if beam_width is None and beams > 1 else beam_width,
+        allowed=allowed,
+        exclude=exclude,
+    )
+    rows = found.rows.flatten()
+    start = torch.full_like(rows, config.decoder_start_token_id or 0)[:, None]
+    tokens = rows.new_full((len(rows), model.config.num_levels), config.pad_token_id or 0)
+    tokens[rows >= 0] = model.item_tokens(rows[rows >= 0])
+    sequences = torch.cat([start, tokens], dim=1)
+    if not config.return_dict_in_generate:
+        return sequences
+    return GenerateBeamEncoderDecoderOutput(sequences=sequences, sequences_scores=found.scores.flatten())

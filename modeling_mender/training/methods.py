@@ -1,0 +1,286 @@
+"""From a preset to a model and its processor: every method of the comparison, built from the same parts.
+
+Tokenizers of encoders that start from scratch: words learnt from the texts at hand, or no words at all.
+
+The words are byte-pair merges (Sennrich et al. 2016, arXiv:1508.07909) of lower-cased text. The same texts give the
+same vocabulary; the trainer of WordPiece numbers continuations in hash order and would draw a new one every time.
+
+Embeddings of codes that start from the quantizer's codebooks, as the paper's decoder does (arXiv:2412.08604).
+
+Codes that stand for similar items then start out similar. Centroids are turned to the embedding's width by a rotation
+that keeps their distances, and scaled to the variance T5 starts with or to that of a trained encoder's words; the
+tie-breaking level, which has no centroids, gets sinusoids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast, T5Config, T5EncoderModel
+
+from ..catalogue import SemanticIdCatalogue
+from ..code_tokens import add_code_tokens, first_code_token
+from ..configuration_mender import ItemStatesConfig
+from ..item_states import ItemStatesEncoder, encode_titles, text_encoder_class
+from ..lora import add_lora
+from ..modeling_baselines import PopularityConfig, PopularityRecommender, TextRetrievalConfig, TextRetrievalRecommender
+from ..modeling_mender import MenderForGenerativeRetrieval
+from ..modeling_sasrec import SasRecConfig, SasRecForSequentialRecommendation
+from ..processing_mender import MenderProcessor
+from .presets import Preset
+
+__all__ = [
+    "Method",
+    "build_method",
+    "code_only_tokenizer",
+    "init_from_codebooks",
+    "word_tokenizer",
+]
+
+
+SPECIAL = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+
+
+def word_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
+    """A tokenizer whose words are learnt from texts.
+
+    Args:
+        texts: titles and preferences, say; their order does not matter.
+        vocabulary: tokens at most, special ones included; few texts give fewer.
+
+    >>> word_tokenizer(["green tea", "black tea"], 100).tokenize("Green tea")
+    ['green', 'tea']
+    """
+    tokenizer = Tokenizer(models.BPE(unk_token=SPECIAL["unk_token"]))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.BpeTrainer(vocab_size=vocabulary, special_tokens=[*SPECIAL.values()], show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
+    return _ending_texts(tokenizer)
+
+
+def code_only_tokenizer() -> PreTrainedTokenizerFast:
+    """A tokenizer without words, for encoders that read codes alone."""
+    vocabulary = {token: index for index, token in enumerate(SPECIAL.values())}
+    return _ending_texts(Tokenizer(models.WordLevel(vocabulary, unk_token=SPECIAL["unk_token"])))
+
+
+def _ending_texts(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
+    end = SPECIAL["eos_token"]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"$A {end}", special_tokens=[(end, tokenizer.token_to_id(end))]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **SPECIAL)
+
+
+@torch.no_grad()
+def init_from_codebooks(
+    embedding: nn.Embedding,
+    codebooks: Sequence[Tensor] | Tensor,
+    codebook_sizes: Sequence[int],
+    first: int = 1,
+    like: Tensor | None = None,
+) -> None:
+    """Overwrite the embeddings of codes.
+
+    Args:
+        embedding: the decoder's, or an encoder's with code tokens.
+        codebooks: centroids of the quantizer's levels, each (K, C); further levels of the catalogue get sinusoids.
+        codebook_sizes: codes per level of the catalogue, the tie-breaking level included.
+        first: row of the first level's code 0.
+        like: embeddings for codes to resemble, such as a trained encoder's words: codes start around their mean,
+            with their spread around it. Default: around zero, with spread one. Shape: (words, width).
+
+    Raises:
+        ValueError: if a codebook has more centroids than its level has codes.
+    """
+    width, start = embedding.weight.shape[1], first
+    centre, spread = 0.0, 1.0
+    if like is not None:
+        centre = like.float().mean(0)
+        spread = (like.float() - centre).std()
+    for level, size in enumerate(codebook_sizes):
+        if level < len(codebooks):
+            book = torch.as_tensor(codebooks[level]).float()
+            if len(book) > size:
+                raise ValueError(f"level {level} has {size} codes but the codebook {len(book)} centroids")
+            values = _at_width(book, width)
+        else:
+            values = _sinusoids(size, width)
+        rows = slice(start, start + len(values))
+        embedding.weight[rows] = (centre + spread * values.to(embedding.weight.device)).to(embedding.weight)
+        start += size
+
+
+def _at_width(book: Tensor, width: int) -> Tensor:
+    """Centroids centred, on their principal axes cut or padded to the width, with unit variance. Shape: (K, width)."""
+    centred = book - book.mean(0)
+    left, strength, _ = torch.linalg.svd(centred, full_matrices=False)
+    kept = (left * strength)[:, :width]
+    rotation = torch.linalg.qr(torch.randn(width, width, generator=torch.Generator().manual_seed(0))).Q
+    turned = kept @ rotation[: kept.shape[1]]
+    return turned / turned.std().clamp(min=1e-6)
+
+
+def _sinusoids(count: int, width: int) -> Tensor:
+    """Sinusoidal position encodings. Shape: (count, width)."""
+    position = torch.arange(count)[:, None]
+    rate = torch.exp(-torch.arange(0, width, 2) * (torch.log(torch.tensor(10_000.0)) / width))
+    values = torch.zeros(count, width)
+    values[:, 0::2] = torch.sin(position * rate)
+    values[:, 1::2] = torch.cos(position * rate)[:, : width // 2]
+    return values
+
+
+@dataclass
+class Method:
+    """A method, ready to be trained.
+
+    Attributes:
+        preset: what it is.
+        model: a model with `recommend`; around a Mender with LoRA, a `peft.PeftModel`.
+        processor: renders its inputs.
+    """
+
+    preset: Preset
+    model: Any
+    processor: MenderProcessor
+
+    @property
+    def parameters(self) -> dict[str, int]:
+        """Number of parameters, and of those that are trained."""
+        parameters = list(self.model.parameters())
+        return {
+            "parameters": sum(parameter.numel() for parameter in parameters),
+            "trained": sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
+        }
+
+    def plain_model(self) -> PreTrainedModel:
+        """The model with its adapters merged in: what is saved and served."""
+        return self.model.merge_and_unload() if hasattr(self.model, "merge_and_unload") else self.model
+
+
+def build_method(
+    preset: Preset,
+    items: Mapping[str, Sequence[str]],
+    *,
+    encoder: str | None = None,
+    catalogue: SemanticIdCatalogue | None = None,
+    codebooks: Sequence[Tensor] | Tensor | None = None,
+    texts: Sequence[str] = (),
+    device: torch.device | str = "cpu",
+) -> Method:
+    """Model and processor of a preset.
+
+    Args:
+        preset: see `load_preset`.
+        items: `{"item_id": [...], "title": [...]}` and, for presets with `item_text: text`, `"text"`.
+        encoder: name or folder of a text encoder; not needed by presets whose encoder starts from scratch.
+        catalogue: semantic IDs of the items; not needed by presets that write no codes.
+        codebooks: centroids of the quantizer, for presets with `codebook_embeddings`.
+        texts: what a tokenizer of its own is trained on, for presets with a `vocabulary`; titles are added.
+        device: where titles are encoded, for presets that keep item states; the model itself is made on the CPU.
+
+    Raises:
+        ValueError: if something is missing that the preset needs.
+    """
+    for name, needed, given in (
+        ("encoder", preset.encoder == "pretrained", encoder),
+        ("catalogue", preset.model == "mender", catalogue),
+        ("codebooks", preset.codebook_embeddings, codebooks),
+    ):
+        if needed and given is None:
+            raise ValueError(f"preset {preset.name} needs {name}=; pass it to build_method")
+    tokenizer = _tokenizer(preset, encoder, [*items["title"], *texts])
+    text_encoder = _text_encoder(preset, encoder, tokenizer)
+    codes: dict[str, Any] = {}
+    if preset.history == "codes":
+        add_code_tokens(tokenizer, catalogue.codebook_sizes, text_encoder)
+        codes = {"codes": catalogue.codes.tolist()}
+    processor = MenderProcessor(
+        tokenizer,
+        {"item_id": items["item_id"], "title": items["title"], **codes},
+        max_length=preset.max_length,
+        history=preset.history,
+        preference=preset.preference,
+        max_history=preset.max_history,
+        title_length=preset.title_length,
+        codebook_sizes=catalogue.codebook_sizes if codes else None,
+    )
+    if preset.model == "sasrec":
+        shape = {"num_items": len(items["item_id"]), "max_history": preset.max_history, **preset.encoder_shape}
+        return Method(preset, SasRecForSequentialRecommendation(SasRecConfig(**shape)), processor)
+    if preset.model == "popularity":
+        return Method(preset, PopularityRecommender(PopularityConfig(len(items["item_id"]))), processor)
+    text_encoder.requires_grad_(preset.encoder_training == "full")
+    if preset.history in ("states", "vectors"):
+        text_encoder = _with_item_states(preset, text_encoder, processor, items, device)
+    if preset.model == "text-retrieval":
+        model = TextRetrievalRecommender(TextRetrievalConfig(text_encoder.config), text_encoder)
+        return Method(preset, model.eval(), processor)
+    model = MenderForGenerativeRetrieval.from_encoder(text_encoder, catalogue, decoder=dict(preset.decoder))
+    if preset.codebook_embeddings:
+        init_from_codebooks(model.decoder.embed_tokens, codebooks, catalogue.codebook_sizes)
+    new: list[int] = []
+    if codes:
+        first = first_code_token(tokenizer, catalogue.codebook_sizes)
+        new = list(range(first, first + sum(catalogue.codebook_sizes)))
+        if preset.codebook_embeddings:
+            words = text_encoder.get_input_embeddings()
+            like = words.weight[:first] if preset.encoder == "pretrained" else None
+            init_from_codebooks(words, codebooks, catalogue.codebook_sizes, first, like)
+    if preset.encoder_training == "lora":
+        model = add_lora(model, new_tokens=new, **preset.lora)
+    return Method(preset, model, processor)
+
+
+def _tokenizer(preset: Preset, encoder: str | None, texts: list[str]) -> Any:
+    if preset.encoder == "pretrained":
+        return AutoTokenizer.from_pretrained(encoder)
+    return word_tokenizer(texts, preset.vocabulary) if preset.vocabulary else code_only_tokenizer()
+
+
+def _text_encoder(preset: Preset, encoder: str | None, tokenizer: Any) -> PreTrainedModel | None:
+    if preset.encoder == "pretrained":
+        config = AutoConfig.from_pretrained(encoder)
+        return text_encoder_class(config).from_pretrained(encoder)
+    if preset.encoder == "scratch":
+        shape = {"is_encoder_decoder": False, **preset.encoder_shape}
+        return T5EncoderModel(
+            T5Config(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, eos_token_id=None, **shape)
+        )
+    return None
+
+
+def _with_item_states(
+    preset: Preset,
+    text_encoder: PreTrainedModel,
+    processor: MenderProcessor,
+    items: Mapping[str, Sequence[str]],
+    device: torch.device | str,
+) -> ItemStatesEncoder:
+    """The text encoder with the table of all items' states."""
+    before, after = processor.margins
+    inputs, pooled = processor.title_inputs(), preset.history == "vectors"
+    if pooled and preset.item_text == "text":
+        if "text" not in items:
+            raise ValueError(f'preset {preset.name} needs items["text"]; pass it, or item_text="title"')
+        inputs = processor.tokenizer(list(items["text"]), truncation=True, max_length=256, verbose=False)["input_ids"]
+    text_encoder.to(device)
+    states, first = encode_titles(text_encoder, inputs, pooled=pooled, inner=(len(before), len(after)))
+    text_encoder.to("cpu")
+    config = ItemStatesConfig(
+        text_encoder=text_encoder.config,
+        text_vocabulary=len(processor.tokenizer),
+        num_states=len(states),
+        pooled=pooled,
+        max_history=preset.max_history if preset.model == "mender" else 0,
+    )
+    encoder = ItemStatesEncoder(config, text_encoder)
+    encoder.set_item_states(states, first)
+    return encoder

@@ -1,0 +1,95 @@
+"""Ranked lists for many examples at once, and how fast they come."""
+
+from __future__ import annotations
+
+import time
+
+import datasets
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel
+
+from ..processing_mender import MenderProcessor
+from .trainer import MenderCollator, prepare_examples
+
+__all__ = [
+    "rank_examples",
+    "request_speed",
+]
+
+
+@torch.no_grad()
+def rank_examples(
+    model: PreTrainedModel,
+    processor: MenderProcessor,
+    examples: datasets.Dataset,
+    k: int = 10,
+    *,
+    num_beams: int | None = None,
+    batch_size: int = 128,
+    exclude_seen: bool = True,
+) -> np.ndarray:
+    """The k best items of every example.
+
+    Batches are made of examples of like length, so that little is spent on padding.
+
+    Args:
+        model: any model with `recommend`.
+        processor: renders its inputs.
+        examples: with the columns `preferences`, `history` and `target`.
+        k: items per example.
+        num_beams: prefixes kept per level; `None` keeps max(30, 2 k).
+        batch_size: examples at once.
+        exclude_seen: whether items of the history are left out.
+
+    Returns:
+        Item rows in the order of the examples, -1 where the catalogue holds fewer. Shape: (N, k), int64.
+    """
+    features = prepare_examples(examples, processor)
+    order = np.argsort(features["length"][:], kind="stable")
+    collate = MenderCollator(processor, model, exclude_seen=exclude_seen)
+    ranked = np.full((len(order), k), -1, dtype=np.int64)
+    model.eval()
+    for start in tqdm(range(0, len(order), batch_size), desc="Ranking", unit="batch", disable=None):
+        rows = order[start : start + batch_size]
+        batch = {name: value.to(model.device) for name, value in collate([features[int(row)] for row in rows]).items()}
+        batch.pop("labels")
+        batch.pop("negative", None)
+        found = model.recommend(**batch, k=k, num_beams=num_beams).rows.cpu().numpy()
+        ranked[rows, : found.shape[1]] = found
+    return ranked
+
+
+@torch.no_grad()
+def request_speed(
+    model: PreTrainedModel, processor: MenderProcessor, examples: datasets.Dataset, repeats: int = 5
+) -> dict[str, float | str]:
+    """Wall time of requests from text to ranked items, rendering included.
+
+    Args:
+        model: any model with `recommend`.
+        processor: renders its inputs.
+        examples: at least 32 users; the first ones are asked for.
+        repeats: of which the median counts, after one that warms up.
+
+    Returns:
+        `request_ms`, one user at a time, `users_per_second` in batches of 32, and where: `device` and `threads`.
+    """
+    users = examples.select(range(min(32, len(examples))))
+    preferences, histories = users["preferences"][:], users["history"][:]
+    single, batched = [], []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        for preference, history in zip(preferences[:8], histories[:8], strict=True):
+            model.recommend(**processor([preference], [history]).to(model.device), k=10)
+        single.append((time.perf_counter() - start) / min(8, len(users)))
+        start = time.perf_counter()
+        model.recommend(**processor(preferences, histories).to(model.device), k=10)
+        batched.append(len(users) / (time.perf_counter() - start))
+    return {
+        "request_ms": 1000 * float(np.median(single[1:])),
+        "users_per_second": float(np.median(batched[1:])),
+        "device": torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else model.device.type,
+        "threads": torch.get_num_threads(),
+    }

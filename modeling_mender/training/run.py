@@ -1,0 +1,257 @@
+"""Train a method on a benchmark's examples: features, cached states, the Trainer, the best checkpoint.
+
+NDCG@10 (`top_k`) on validation examples of every axis that is trained decides, items already bought left out. The
+weights with the best value are kept.
+
+Batches of whole sequences for SASRec, and of single targets for its evaluation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+from accelerate.utils import broadcast
+from torch.nn.utils.rnn import pad_sequence
+from transformers import EarlyStoppingCallback
+from transformers.utils import (
+    is_torch_cuda_available,
+    is_torch_mps_available,
+    is_torch_npu_available,
+    is_torch_xpu_available,
+)
+
+from .alignment_tasks import alignment_features
+from .data import item_counts, select_axes, sequence_features
+from .encoder_states import EncoderStates
+from .methods import Method
+from .presets import Preset
+from .trainer import MenderCollator, MenderTrainer, MenderTrainingArguments, prepare_examples, ranking_metrics
+
+__all__ = [
+    "SequenceCollator",
+    "fit_without_gradient",
+    "make_trainer",
+    "no_accelerator",
+    "training_arguments",
+]
+
+
+class SequenceCollator(MenderCollator):
+    """As `MenderCollator`; features with `labels` of their own keep them, one per position."""
+
+    def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """A batch: `input_ids`, `attention_mask` (B, T), and `labels` (B, T), or (B, 1) in evaluation."""
+        if "labels" not in features[0]:
+            return super().__call__(features)
+        inputs = [feature["input_ids"] for feature in features]
+        labels = [torch.tensor(feature["labels"]) for feature in features]
+        return {
+            "input_ids": self.processor.pad(inputs),
+            "attention_mask": self.processor.memory_mask(inputs),
+            "labels": pad_sequence(labels, batch_first=True, padding_value=-100),
+        }
+
+
+def make_trainer(
+    method: Method,
+    examples: datasets.DatasetDict,
+    output_dir: str | Path,
+    *,
+    seed: int = 0,
+    validation_limit: int | None = 400,
+    cache: str | Path | None = None,
+    **arguments: Any,
+) -> MenderTrainer:
+    """A Trainer for a method; call `.train()`, then `method.plain_model()` is the best model found.
+
+    Args:
+        method: what to train, see `build_method`.
+        examples: `train` and `validation` splits of a benchmark.
+        output_dir: where checkpoints go.
+        seed: of data order, dropout and draws.
+        validation_limit: examples of each axis that early stopping looks at, the same random ones every time;
+            `None` takes all.
+        cache: folder for the states of a frozen encoder, to be shared by runs; default: `output_dir`.
+        **arguments: fields of `MenderTrainingArguments`, over those of the preset.
+
+    Raises:
+        ValueError: if the method is not trained by gradient, its axes leave no example, or see `training_arguments`.
+    """
+    preset, processor = method.preset, method.processor
+    if not preset.trained:
+        raise ValueError(f"{preset.name} is not trained by gradient; call fit_without_gradient")
+    args = training_arguments(preset, output_dir, seed=seed, **arguments)
+    recommendations = select_axes(examples["train"], {"recommendation": 1.0})
+    if preset.model == "sasrec":
+        train = sequence_features(recommendations, processor)
+    else:
+        chosen = select_axes(examples["train"], preset.axes, negatives=preset.negatives != "none", seed=seed)
+        train = prepare_examples(chosen, processor)
+        if preset.alignment:
+            train = _with_text_labels(train)
+            tasks = alignment_features(processor, recommendations, preset.alignment, seed)
+            train = datasets.concatenate_datasets([train, tasks.cast(train.features)])
+    validation, stopping = None, []
+    if args.eval_strategy != "no":
+        chosen = _validation_examples(examples["validation"], _validation_axes(preset), validation_limit, seed)
+        validation = prepare_examples(chosen, processor)
+        stopping = [EarlyStoppingCallback(preset.patience)] if preset.patience else []
+    method.model.to(args.device)  # the Trainer would do so later: a frozen encoder's states are to be computed there
+    if args.world_size > 1:  # see ddp_broadcast_buffers
+        for table in method.model.buffers():
+            first = broadcast(table.clone())
+            if not torch.equal(first, table):
+                table.copy_(first)
+    parts = [part for part in (train, validation) if part]
+    return MenderTrainer(
+        model=method.model,
+        args=args,
+        data_collator=_collator(method, parts, Path(cache or output_dir), args),
+        train_dataset=train,
+        eval_dataset=validation,
+        compute_metrics=ranking_metrics,
+        callbacks=stopping,
+    )
+
+
+def training_arguments(
+    preset: Preset, output_dir: str | Path, *, seed: int = 0, **arguments: Any
+) -> MenderTrainingArguments:
+    """Checked arguments of a run: those given, over those of the preset, over what keeps the best weights.
+
+    Weights are saved whenever they are evaluated, unless `save_strategy` or `save_steps` say otherwise. Without
+    evaluation, or without saving, the last weights stay.
+
+    Args:
+        preset: of the method.
+        output_dir: where checkpoints go.
+        seed: of data order, dropout and draws.
+        **arguments: fields of `MenderTrainingArguments`.
+
+    Raises:
+        ValueError: if a value is none that it can have, or the best weights would not be among those saved.
+    """
+    given = {**preset.training, **arguments}
+    evaluated = given.get("eval_strategy", "epoch")
+    saved = given.get("save_strategy", "epoch" if evaluated == "no" else evaluated)
+    settings = {
+        "eval_strategy": evaluated,
+        "save_strategy": saved,
+        "load_best_model_at_end": saved != "no",
+        "metric_for_best_model": f"eval_ndcg@{given.get('top_k', 10)}",
+        "save_total_limit": 2,
+        "restore_callback_states_from_checkpoint": True,  # else a resumed run waits a whole patience again
+        "logging_strategy": "epoch",
+        "per_device_eval_batch_size": 128,
+        "report_to": "none",
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        "use_cpu": no_accelerator(),  # unless told so, processes on CPUs would each train alone
+        # Tables of items never change in training: make_trainer sends them once, not before every forward pass.
+        "ddp_broadcast_buffers": False,
+        "negative_loss": "unlikelihood" if preset.negatives == "none" else preset.negatives,
+        "negative_weight": preset.negative_weight,
+    }
+    if evaluated == saved == "steps":
+        # Where there are no eval_steps, the Trainer takes logging_steps.
+        steps = given.get("eval_steps") or given.get("logging_steps")
+        settings |= {"save_steps": steps} if steps else {}
+    settings |= given
+    if evaluated == "no":  # then there is no best checkpoint either
+        settings |= {"load_best_model_at_end": False, "metric_for_best_model": None}
+    times = ("no", "epoch", "steps")
+    if settings["load_best_model_at_end"] and evaluated in times and saved in times and evaluated != saved:
+        raise ValueError(
+            f"save_strategy={saved!r} beside eval_strategy={evaluated!r}, but the weights that were evaluated best are "
+            "kept among those saved; pass the same for both, save_strategy='best', or load_best_model_at_end=False"
+        )
+    return MenderTrainingArguments(output_dir=str(output_dir), seed=seed, **settings)
+
+
+def no_accelerator() -> bool:
+    """Whether there is nothing but CPUs to train on."""
+    found = (is_torch_cuda_available, is_torch_mps_available, is_torch_npu_available, is_torch_xpu_available)
+    return not any(available() for available in found)
+
+
+def _validation_axes(preset: Preset) -> list[str]:
+    """Axes that choose the weights: all that are trained, of those whose target the input can tell.
+
+    Recommendation alone would stop too early: it is at its best long before steering is.
+    """
+    trained = (
+        ["recommendation"] if preset.model == "sasrec" else [axis for axis, weight in preset.axes.items() if weight]
+    )
+    deaf = preset.preference == "none" and "recommendation" in trained
+    return ["recommendation"] if deaf else trained
+
+
+def _validation_examples(examples: datasets.Dataset, axes: list[str], limit: int | None, seed: int) -> datasets.Dataset:
+    """Positive examples of some axes, at most `limit` of each."""
+    names = examples.features["axis"].names
+    axis, sentiment = np.array(examples["axis"][:]), np.array(examples["sentiment"][:])
+    generator = np.random.default_rng(seed)
+    kept = []
+    for name in axes:
+        rows = np.flatnonzero((axis == names.index(name)) & (sentiment == 0))
+        kept.append(rows if limit is None or len(rows) <= limit else generator.choice(rows, limit, replace=False))
+    if not sum(map(len, kept)):
+        raise ValueError(f"the validation split has no example of the axes {', '.join(axes)}; give some")
+    return examples.select(np.sort(np.concatenate(kept)))
+
+
+def _collator(
+    method: Method, parts: list[datasets.Dataset], cache: Path, args: MenderTrainingArguments
+) -> MenderCollator:
+    """A collator that reads cached states of all parts' texts where the text encoder is frozen."""
+    model, processor = method.model, method.processor
+    if method.preset.model == "sasrec":
+        return SequenceCollator(processor, model, exclude_seen=True)
+    states = None
+    if method.preset.encoder == "pretrained" and method.preset.encoder_training == "frozen":
+        texts = [processor.text_part(ids) for part in parts for ids in part["input_ids"]]
+        if any(texts):
+            cache.mkdir(parents=True, exist_ok=True)
+            with args.main_process_first(desc="encoding of inputs"):  # the others then find the file
+                states = EncoderStates.build(model, texts, cache)
+    return MenderCollator(processor, model, states, exclude_seen=True)
+
+
+def _with_text_labels(features: datasets.Dataset) -> datasets.Dataset:
+    return features.add_column("text_labels", [[]] * len(features), feature=datasets.List(datasets.Value("int64")))
+
+
+@torch.no_grad()
+def fit_without_gradient(method: Method, examples: datasets.DatasetDict) -> dict[str, Any]:
+    """Popularity counts its items; text retrieval chooses the preference's weight by NDCG@10 on validation.
+
+    Args:
+        method: a method whose preset is not trained by gradient.
+        examples: `train` and `validation` splits of a benchmark.
+
+    Returns:
+        What was found, for the record.
+    """
+    model, processor = method.model, method.processor
+    if method.preset.model == "popularity":
+        counts = item_counts(select_axes(examples["train"], {"recommendation": 1.0}), processor)
+        model.counts.copy_(torch.from_numpy(counts))
+        return {"items_bought": int(counts.sum())}
+    features = prepare_examples(select_axes(examples["validation"], {"recommendation": 1.0}), processor)
+    collate = MenderCollator(processor, model, exclude_seen=True)
+    weights = [step / 10 for step in range(11)]
+    gains = np.zeros(len(weights))
+    for start in range(0, len(features), 256):
+        batch = collate([features[row] for row in range(start, min(start + 256, len(features)))])
+        states = model.vectors(batch["input_ids"]).last_hidden_state
+        for index, weight in enumerate(weights):
+            model.config.preference_weight = weight
+            rows = model.recommend(batch["input_ids"], k=10, exclude=batch["exclude"], states=states).rows
+            place = (rows == batch["labels"]).float()
+            gains[index] += float((place / torch.log2(torch.arange(2, rows.shape[1] + 2.0))).sum())
+    model.config.preference_weight = weights[int(gains.argmax())]
+    return {"preference_weight": model.config.preference_weight}

@@ -1,0 +1,475 @@
+"""Training and evaluation through the `Trainer`: predictions are ranked item lists.
+
+`prepare_examples` turns benchmark examples into token ids and item rows, `MenderCollator` pads them (or looks up cached
+encoder states), `MenderTrainer` returns the k best items of every example instead of logits.
+
+Checkpoints of a run that may have been killed while it wrote one.
+
+The Trainer writes a checkpoint file by file and its own state last. A folder without a readable state is therefore
+unfinished, and the one before it is the last good one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+from peft import PeftModel
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import SequentialSampler
+from transformers import EvalPrediction, PreTrainedModel, Trainer, TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, TrainOutput
+
+from ..adapter_base import base_name, required_base
+from ..adapter_card import keeping_card, write_adapter_card
+from ..card_text import as_list
+from ..configuration_mender import public_name
+from ..model_card import write_card
+from ..modeling_baselines import ItemScoringModel
+from ..processing_mender import MenderProcessor
+from ..trainer_card import training_section
+from .data import EpochSetter, ItemLabels, LengthSampler
+from .encoder_states import EncoderStates
+from .losses import NEGATIVE_LOSSES, code_loss, text_loss
+
+__all__ = [
+    "MenderCollator",
+    "MenderTrainer",
+    "MenderTrainingArguments",
+    "last_checkpoint",
+    "prepare_examples",
+    "ranking_metrics",
+]
+
+
+STATE_FILE = "trainer_state.json"
+
+
+def last_checkpoint(folder: str | os.PathLike) -> Path:
+    """The newest finished checkpoint in a folder.
+
+    Args:
+        folder: the run's `output_dir`.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    steps = {}
+    for path in Path(folder).glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
+        step = path.name.removeprefix(f"{PREFIX_CHECKPOINT_DIR}-")
+        if step.isdecimal() and _is_finished(path):
+            steps[int(step)] = path
+    if not steps:
+        raise ValueError(f"there is no finished checkpoint in {folder} to go on from; start afresh, without resuming")
+    return steps[max(steps)]
+
+
+def _is_finished(checkpoint: Path) -> bool:
+    try:
+        json.loads((checkpoint / STATE_FILE).read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def prepare_examples(examples: datasets.Dataset, processor: MenderProcessor) -> datasets.Dataset:
+    """Model features of examples with the columns `preferences`, `history` and `target`.
+
+    Args:
+        examples: one row per example; `preferences` is a list of texts, `history` a list of item ids, `target` an id.
+            Where there is a column `sentiment`, its second class names items that must not come back.
+        processor: renders texts and knows the items.
+
+    Returns:
+        A data set with `input_ids` (list of int), `item` (row of the target), `seen` (rows of the history), `negative`
+        (whether the item must not come back) and `length` (tokens), in the same order.
+
+    Raises:
+        ValueError: if an item is unknown, or an example has neither preference nor history.
+    """
+
+    def render(batch: Mapping[str, list]) -> dict[str, list]:
+        inputs = processor(batch["preferences"], batch["history"], return_tensors=None)["input_ids"]
+        return {
+            "input_ids": inputs,
+            "item": processor.rows(batch["target"]),
+            "seen": [processor.rows(history) for history in batch["history"]],
+            "negative": [sentiment == 1 for sentiment in batch.get("sentiment", [0] * len(inputs))],
+            "length": [len(ids) for ids in inputs],
+        }
+
+    return examples.map(
+        render,
+        batched=True,
+        remove_columns=examples.column_names,
+        desc="Rendering examples",
+        load_from_cache_file=False,
+    )
+
+
+@dataclass
+class MenderCollator:
+    """Pads features to the longest of the batch and looks up the labels of their targets.
+
+    Args:
+        processor: owner of the tokenizer that pads.
+        model: owner of the item table; labels are what its `item_tokens` gives, looked up in a copy on the CPU.
+        states: cached encoder states by token ids; where given, batches hold `encoder_outputs` instead of `input_ids`
+            (for an `ItemStatesEncoder`, `text_states` beside them).
+        exclude_seen: whether batches carry the items of each history, so that evaluation does not return them again.
+    """
+
+    processor: MenderProcessor
+    model: PreTrainedModel
+    states: EncoderStates | None = None
+    exclude_seen: bool = False
+    item_labels: ItemLabels = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self.item_labels = ItemLabels(self.model)
+
+    def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """A batch: `input_ids` or `encoder_outputs`, `attention_mask` (B, T), `labels` (B, L), perhaps others.
+
+        `negative` (B,) where an example says what must not come back; `text_labels` (B, T) where one asks for text,
+        in which case its `item` is -1; `exclude` (B, H) with `exclude_seen`.
+        """
+        inputs = [feature["input_ids"] for feature in features]
+        labels = self.item_labels.of([feature["item"] for feature in features], self.model)
+        batch: dict[str, Any] = {"attention_mask": self.processor.memory_mask(inputs), "labels": labels}
+        if self.states is None or self.processor.history in ("states", "vectors"):
+            batch["input_ids"] = self.processor.pad(inputs)
+        if self.states is not None:
+            texts = [self.processor.text_part(ids) for ids in inputs]
+            nothing = torch.zeros(0, self.states.width)
+            found = pad_sequence([self.states[ids] if ids else nothing for ids in texts], batch_first=True)
+            batch |= {"text_states": found} if "input_ids" in batch else {"encoder_outputs": (found,)}
+        if any(feature.get("negative") for feature in features):
+            batch["negative"] = torch.tensor([bool(feature["negative"]) for feature in features])
+        if any(feature.get("text_labels") for feature in features):
+            texts = [torch.tensor(feature["text_labels"] or [-100], dtype=torch.long) for feature in features]
+            labels = pad_sequence(texts, batch_first=True, padding_value=-100)
+            missing = batch["attention_mask"].shape[1] - labels.shape[1]
+            batch["text_labels"] = torch.nn.functional.pad(labels, (0, missing), value=-100)
+        if self.exclude_seen:
+            seen = [torch.tensor(feature["seen"], dtype=torch.long) for feature in features]
+            batch["exclude"] = pad_sequence(seen, batch_first=True, padding_value=-1)
+        return batch
+
+
+@dataclass
+class MenderTrainingArguments(TrainingArguments):
+    """`TrainingArguments` with the defaults retrieval needs.
+
+    Attributes:
+        top_k: items returned per example in evaluation.
+        num_beams: prefixes kept per level in evaluation; `None` keeps max(30, 2 k).
+        negative_loss: what examples do whose item must not come back: "unlikelihood" or "subtracted" (the paper's).
+        negative_weight: weight of that term.
+        text_weight: weight of the masked-text loss of alignment tasks.
+    """
+
+    top_k: int = field(default=10, metadata={"help": "Items returned per example in evaluation."})
+    num_beams: int | None = field(default=None, metadata={"help": "Prefixes kept per level in evaluation."})
+    negative_loss: str = field(default="unlikelihood", metadata={"help": f"One of {', '.join(NEGATIVE_LOSSES)}."})
+    negative_weight: float = field(default=1.0, metadata={"help": "Weight of what must not come back."})
+    text_weight: float = field(default=1.0, metadata={"help": "Weight of masked text in alignment tasks."})
+    remove_unused_columns: bool = False
+    train_sampling_strategy: str = "group_by_length"
+    length_column_name: str = "length"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.label_smoothing_factor < 1:
+            raise ValueError(
+                f"label_smoothing_factor={self.label_smoothing_factor}; pass a share of at least 0 and below 1"
+            )
+
+
+def ranking_metrics(prediction: EvalPrediction) -> dict[str, float]:
+    """NDCG and recall of ranked rows against one target each, and the number of examples.
+
+    Args:
+        prediction: ranked item rows (N, k) and target rows (N,), as `MenderTrainer` gives them.
+
+    Returns:
+        `ndcg@k`, `recall@k` and `n`, for k the length of the lists.
+    """
+    hits = np.asarray(prediction.predictions) == np.asarray(prediction.label_ids)[:, None]
+    k = hits.shape[1]
+    gain = (hits / np.log2(np.arange(2, k + 2))).sum(1)
+    return {f"ndcg@{k}": float(gain.mean()), f"recall@{k}": float(hits.any(1).mean()), "n": len(hits)}
+
+
+class MenderTrainer(Trainer):
+    """A `Trainer` whose predictions are ranked item rows (N, k) and whose label ids are target rows (N,).
+
+    Works for every model with `recommend`, `item_tokens` and `item_rows`. Pass no `processing_class`: the Trainer would
+    write the text tokenizer's special tokens into the generation config, where they are codes of items.
+    """
+
+    current_gradient_accumulation_steps = 1  # forward passes of an update; the Trainer sets it before each
+    _size: int | None = None
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
+        """Train; with `resume_from_checkpoint=True`, from the newest checkpoint that was written to its end.
+
+        Args:
+            resume_from_checkpoint: as for every Trainer.
+            *args: as for every Trainer.
+            **kwargs: as for every Trainer.
+
+        Raises:
+            ValueError: if there is no finished checkpoint to go on from, or labels to be smoothed are no codes.
+        """
+        smoothing = self.args.label_smoothing_factor
+        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        model = model.get_base_model() if isinstance(model, PeftModel) else model
+        if smoothing and isinstance(model, ItemScoringModel):
+            raise ValueError(
+                f"label_smoothing_factor={smoothing} is for labels that are codes; "
+                f"{type(model).__name__} scores whole items, pass 0"
+            )
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = str(last_checkpoint(self.args.output_dir))
+        return super().train(resume_from_checkpoint, *args, **kwargs)
+
+    def floating_point_ops(self, inputs: Mapping[str, Any]) -> int:
+        """Operations of a step, as every Trainer estimates them; but parameters are counted once.
+
+        The Trainer walks through all modules for it at every step.
+
+        Args:
+            inputs: a batch.
+        """
+        if self._size is None:
+            self._size = self.model.num_parameters(exclude_embeddings=True)
+        return 6 * inputs["input_ids"].numel() * self._size if "input_ids" in inputs else 0
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor | tuple[Tensor, Any]:
+        """The model's own loss; that of `training_loss` for unwanted items, masked text and smoothed labels.
+
+        A `compute_loss_func` takes the place of all, as for every Trainer. The model sees the labels all the same: its
+        decoder reads them.
+
+        Raises:
+            ValueError: if a batch has unwanted items or masked text, of which a `compute_loss_func` is told nothing.
+        """
+        inputs = dict(inputs)
+        negative, text_labels = inputs.pop("negative", None), inputs.pop("text_labels", None)
+        smoothing, own = self.args.label_smoothing_factor, self.compute_loss_func
+        if own is not None and not (negative is None and text_labels is None):
+            raise ValueError(
+                "compute_loss_func is given outputs and labels alone, and this batch has unwanted items or masked text;"
+                " train on examples without them (negatives: none, no alignment), or without compute_loss_func"
+            )
+        if own is None and negative is None and text_labels is None and not smoothing:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        outputs = model(**inputs)
+        labels = inputs["labels"]
+        if own is not None:
+            loss = own(outputs, labels, num_items_in_batch=num_items_in_batch)
+        else:
+            if negative is None:
+                negative = torch.zeros(len(labels), dtype=torch.bool, device=labels.device)
+            loss = code_loss(
+                outputs.logits,
+                labels,
+                negative,
+                form=self.args.negative_loss,
+                weight=self.args.negative_weight,
+                label_smoothing=smoothing,
+                num_items_in_batch=num_items_in_batch,
+            )
+        if num_items_in_batch is not None and self.args.average_tokens_across_devices:
+            # Divided by the labels of all processes, and gradients are averaged over the processes once more.
+            loss = loss * self.accelerator.num_processes
+        if text_labels is not None:
+            words = self.accelerator.unwrap_model(model).get_input_embeddings().weight
+            text = text_loss(outputs.encoder_last_hidden_state, words, text_labels)
+            if num_items_in_batch is not None:
+                # A mean over this forward pass, of which one update adds up several: the Trainer divides by their
+                # number only where labels are not counted. Processes each have a mean, and gradients are averaged.
+                text = text / self.current_gradient_accumulation_steps
+            loss = loss + self.args.text_weight * text
+        return (loss, outputs) if return_outputs else loss
+
+    def prediction_step(
+        self, model: Any, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: list[str] | None = None
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Loss, the k best items (B, k) and the targets (B,) of a batch."""
+        inputs = self._prepare_inputs(inputs)
+        exclude = inputs.pop("exclude", None)
+        inputs.pop("negative", None)
+        recommender = self.accelerator.unwrap_model(model)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            if "encoder_outputs" not in inputs and hasattr(recommender, "encoder"):
+                # The encoder is the cost of a batch; run it once for both the loss and the search.
+                names = ("input_ids", "attention_mask", "text_states")
+                text = {name: inputs[name] for name in names if name in inputs}
+                inputs = {name: value for name, value in inputs.items() if name not in ("input_ids", "text_states")}
+                inputs["encoder_outputs"] = (recommender.encoder(**text).last_hidden_state,)
+            loss = model(**inputs).loss.detach()
+            if prediction_loss_only:
+                return loss, None, None
+            labels = inputs.pop("labels")
+            k = self.args.top_k
+            found = recommender.recommend(**inputs, k=k, num_beams=self.args.num_beams, exclude=exclude).rows
+        if found.shape[1] < k:
+            found = torch.nn.functional.pad(found, (0, k - found.shape[1]), value=-1)
+        return loss, found, recommender.item_rows(labels)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the model with its card and, where the collator has one, the processor: a folder that can be served.
+
+        Args:
+            output_dir: default: that of the arguments.
+            _internal_call: as for every Trainer.
+        """
+        folder, adapted = output_dir or self.args.output_dir, self._adapted()
+        with keeping_card(folder) if adapted is not None and self.args.should_save else nullcontext():
+            super().save_model(output_dir, _internal_call)
+        if not self.args.should_save:
+            return
+        processor = getattr(self.data_collator, "processor", None)
+        if adapted is not None:  # its processor is the base model's
+            # A checkpoint belongs to what the card of the run says, which people may have corrected.
+            write_adapter_card(folder, adapted, base_model=base_name(adapted, folder, self.args.output_dir))
+        elif processor is not None:
+            processor.save_pretrained(folder)
+
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """Make the repository on the Hub, unless checkpoints would go there of an adapter whose base nobody finds.
+
+        Args:
+            token: as for every Trainer.
+            private: as for every Trainer.
+
+        Raises:
+            ValueError: before the training, if nothing says what the base model is called on the Hub.
+        """
+        adapted = self._adapted()
+        if adapted is not None and self.args.push_to_hub and self.args.hub_strategy != HubStrategy.END:
+            required_base(adapted, None, self.args.output_dir)
+        super().init_hf_repo(token, private)
+
+    def push_to_hub(self, *args: Any, **kwargs: Any) -> Any:
+        """Upload the model, or the adapter, with its card.
+
+        Args:
+            *args: as for every Trainer.
+            **kwargs: as for every Trainer, those of `create_model_card` included; `finetuned_from` names the base model
+                of an adapter that was loaded from a folder.
+
+        Raises:
+            ValueError: if nothing says what the base model of an adapter is called on the Hub.
+        """
+        adapted = self._adapted()
+        if adapted is not None:
+            required_base(adapted, kwargs.get("finetuned_from"), self.args.output_dir)
+        return super().push_to_hub(*args, **kwargs)
+
+    def create_model_card(
+        self,
+        language: str | None = None,
+        license: str | None = None,
+        tags: str | list[str] | None = None,
+        model_name: str | None = None,
+        finetuned_from: str | None = None,
+        tasks: str | list[str] | None = None,
+        dataset_tags: str | list[str] | None = None,
+        dataset: str | list[str] | None = None,
+        dataset_args: str | list[str] | None = None,
+    ) -> None:
+        """Write the model's card, or the adapter's, to the output folder: how it was trained, settings and losses.
+
+        What the card says already stays, see `write_card`.
+
+        Args:
+            language: of texts and titles.
+            license: of the model; default: the base encoder's.
+            tags: added to those of every model here.
+            model_name: of the model; default: the repository's or the folder's.
+            finetuned_from: base model; default: what the card says, else what the model was loaded by, or its encoder.
+            tasks: not used; every model here has the one task.
+            dataset_tags: names of data sets on the Hub.
+            dataset: the same, where there are no `dataset_tags`.
+            dataset_args: not used.
+        """
+        if not self.is_world_process_zero():
+            return
+        adapted, repo_id = self._adapted(), self.hub_model_id or self.args.hub_model_id
+        metadata = {
+            "language": as_list(language),
+            "license": license,
+            "tags": [*as_list(tags), "generated_from_trainer"],
+            "datasets": as_list(dataset_tags or dataset),
+            "base_model": finetuned_from,
+            "model_name": model_name,
+        }
+        metadata = {name: value for name, value in metadata.items() if value}
+        metadata |= {"training": training_section(self), "repo_id": repo_id}
+        if adapted is not None:
+            write_adapter_card(self.args.output_dir, adapted, **metadata)
+            return
+        model = self.accelerator.unwrap_model(self.model)
+        defaults = {"base_model": public_name(model.config._name_or_path)}
+        write_card(self.args.output_dir, model, defaults=defaults, **metadata)
+
+    def _adapted(self) -> Any | None:
+        """The model where it is one of peft's, else `None`."""
+        model = self.accelerator.unwrap_model(self.model)
+        return model if isinstance(model, PeftModel) else None
+
+    def _get_dataloader(self, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(self.data_collator, MenderCollator):  # its workers cannot ask the model where it is now
+            self.data_collator.item_labels.refresh(self.data_collator.model)
+        return super()._get_dataloader(*args, **kwargs)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        data = self.train_dataset if train_dataset is None else train_dataset
+        column = self.args.length_column_name
+        if self.args.train_sampling_strategy != "group_by_length" or column not in getattr(data, "column_names", ()):
+            return super()._get_train_sampler(train_dataset)
+        size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        sampler = LengthSampler(data[column][:], size, seed)
+        self.remove_callback(EpochSetter)  # of an earlier training
+        self.add_callback(EpochSetter(sampler))
+        return sampler
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> SequentialSampler | None:
+        """Examples in order: grouping by length, as in training, would shuffle predictions."""
+        return SequentialSampler(eval_dataset) if self.args.world_size <= 1 else None
+
+    def rank(self, features: datasets.Dataset) -> np.ndarray:
+        """The `top_k` best item rows of every example, in the order of the examples.
+
+        Batches are made of examples of equal length, so that little is spent on padding.
+
+        Args:
+            features: as `prepare_examples` makes them.
+
+        Returns:
+            Shape: (N, k), int64; -1 where the catalogue holds fewer items.
+        """
+        order = np.argsort(features["length"], kind="stable")
+        predicted = self.predict(features.select(order), metric_key_prefix="rank").predictions
+        ranked = np.empty_like(predicted)
+        ranked[order] = predicted
+        return ranked

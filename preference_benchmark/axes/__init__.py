@@ -1,0 +1,1 @@
+"""From tables and preferences to examples: targets, matching, steering, sentiment."""

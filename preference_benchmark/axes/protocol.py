@@ -1,0 +1,202 @@
+"""Every choice that makes a benchmark, each with the paper's value.
+
+A `Protocol` says how preferences meet steps and how examples are drawn, as in Preference Discerning (Paischer et al.
+2025, arXiv:2412.08604, and its published scripts). Its defaults are the paper's, except where the paper's value lets
+an example know what it asks for, or needs a model of more than a gigabyte; `PAPER` takes the paper's values there
+too, and therefore has to be built with leaks flagged instead of refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass
+
+from preference_benchmark.preferences.polarity import RULES
+
+__all__ = [
+    "AXES",
+    "MODES",
+    "PAPER",
+    "PROTOCOLS",
+    "Protocol",
+    "SPLITS",
+]
+
+
+# The five axes of the paper, then the one that its derivatives add. Their order is the class label's.
+AXES = (
+    "recommendation",
+    "fine_grained_steering",
+    "coarse_grained_steering",
+    "sentiment_following",
+    "history_consolidation",
+    "sentiment_following_with_history",
+)
+SPLITS = ("train", "validation", "test")
+MODES = ("oracle", "last")
+
+_CHOICES = {
+    "candidates": ("previous_step", "earlier_steps"),
+    "pool": ("training", "all"),
+    "draw": ("unknowing", "any"),
+    "sentiment_window": ("split", "later"),
+    "distinct_pairs": ("overall", "per_split"),
+    "inversion": RULES,
+    "leaks": ("error", "flag"),
+}
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a benchmark is made from tables and preferences.
+
+    Attributes:
+        axes: which axes are built.
+        matching: which modes of the recommendation axis. "oracle": the preference closest to the target itself, the
+            paper's choice. "last": the one closest to the last item of the history; never looks at the target.
+        seed: of every draw. The paper's scripts use 101.
+        min_user: fewest interactions of a user (k-core). Paper: 5.
+        min_item: fewest interactions of an item (k-core). Paper: 5.
+        max_history: latest interactions kept of each user. Paper: 20.
+        user_stride: only every n-th user is asked, in the order of user ids; the catalogue keeps the items of all.
+            Paper: 1, on Steam 7, to save calls of the language model.
+        candidates: whose preferences may condition a step: those written at the "previous_step" (paper), or at all
+            "earlier_steps" (paper, on Steam).
+        described_by: columns of the items table that stand for an item when it is compared with a preference.
+            ("text",): all that is known. Paper: the title on Amazon; title, tags and genres on Steam; name,
+            categories and attributes on Yelp.
+        train_ranks: for steering examples of the training split, which of the preferences nearest to an item speaks
+            for the item asked for, s, and which for its partner, t. Where both are the same text, t takes the next.
+            Paper: (1, 1).
+        evaluation_ranks: the same for validation and test. Paper: (2, 3), so that training pairs do not reappear.
+        pool: where steering preferences come from: the distinct positive ones written in the "training" period, or
+            "all" distinct ones, which include those written about the very items asked for. Paper: "all".
+        draw: who stands for a steering target among the users that share it: any (paper), or only "unknowing" ones:
+            the item asked for is neither in the history nor among the items held out of this user, and the user
+            did not first write the preference at or after this step.
+        sentiment_window: which negative preferences may speak of a disliked item: those from its step to the end of
+            its "split", or all "later" ones (paper), among them those written about items to be predicted.
+        distinct_pairs: whether a negative text makes one pair "overall", so that no evaluated text was trained on,
+            or one "per_split" (paper).
+        inversion: how a negative preference is turned into its opposite: by the "paper" rules, which know avoid,
+            exclude and no as a first word, or the "extended" ones, which know other ways to say no.
+        classifier: a text classification model of the Hub with the labels POSITIVE and NEGATIVE, which judges
+            reviews and preferences. None: ratings and VADER judge reviews, the first word judges preferences.
+            Paper: "siebert/sentiment-roberta-large-english" (1.4 GB).
+        leaks: what happens when `leakage.check` finds a leak: "error" refuses to finish the build; "flag" finishes
+            it, and statistics and card say what was found.
+    """
+
+    axes: tuple[str, ...] = AXES
+    matching: tuple[str, ...] = MODES
+    seed: int = 101
+    min_user: int = 5
+    min_item: int = 5
+    max_history: int = 20
+    user_stride: int = 1
+    candidates: str = "previous_step"
+    described_by: tuple[str, ...] = ("text",)
+    train_ranks: tuple[int, int] = (1, 1)
+    evaluation_ranks: tuple[int, int] = (2, 3)
+    pool: str = "training"
+    draw: str = "unknowing"
+    sentiment_window: str = "split"
+    distinct_pairs: str = "overall"
+    inversion: str = "paper"
+    classifier: str | None = None
+    leaks: str = "error"
+
+    def __post_init__(self) -> None:
+        for name, known in (("axes", AXES), ("matching", MODES)):
+            given = getattr(self, name)
+            unknown = [value for value in given if value not in known]
+            if unknown or not given or isinstance(given, str):
+                shown = unknown[0] if unknown and not isinstance(given, str) else given
+                raise ValueError(f"{name}: {shown!r} is not known; pass some of {list(known)}.")
+            # In the order of the class labels, each once.
+            object.__setattr__(self, name, tuple(value for value in known if value in given))
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name}={getattr(self, name)!r} is not known; choose one of {list(choices)}.")
+        for name in ("min_user", "min_item", "user_stride"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} is not positive; pass at least 1.")
+        for name in ("train_ranks", "evaluation_ranks"):
+            ranks = tuple(getattr(self, name))
+            if len(ranks) != 2 or min(ranks) < 1:
+                raise ValueError(f"{name}={ranks} must be two ranks of 1 (the nearest) or more, such as (2, 3).")
+            object.__setattr__(self, name, ranks)
+        if not self.described_by or isinstance(self.described_by, str):
+            raise ValueError(f"described_by={self.described_by!r} must name columns of the items, such as ('text',).")
+        object.__setattr__(self, "described_by", tuple(self.described_by))
+
+    @property
+    def reading(self) -> dict[str, int]:
+        """What of it the reader of raw files is told."""
+        return {name: getattr(self, name) for name in ("min_user", "min_item", "max_history")}
+
+    @property
+    def deepest_rank(self) -> int:
+        """How many of the preferences nearest to an item may be needed."""
+        return max(*self.train_ranks, self.train_ranks[1] + 1, *self.evaluation_ranks)
+
+    def replace(self, **changes: object) -> Protocol:
+        """This protocol with other values of some fields.
+
+        Raises:
+            ValueError: if there is no such field, or a value does not fit.
+        """
+        self._known(changes)
+        return dataclasses.replace(self, **changes)
+
+    def parsed(self, assignments: typing.Sequence[str]) -> Protocol:
+        """This protocol with fields set as on a command line; lists are parted by commas.
+
+        >>> Protocol().parsed(["seed=3", "axes=recommendation,sentiment_following"]).axes
+        ('recommendation', 'sentiment_following')
+        """
+        changes = {}
+        hints = typing.get_type_hints(Protocol)
+        for assignment in assignments:
+            name, equals, text = assignment.partition("=")
+            if not equals:
+                raise ValueError(f"{assignment!r} sets nothing; write FIELD=VALUE, such as seed=3.")
+            self._known({name: text})
+            changes[name] = _value(name, text, hints[name])
+        return self.replace(**changes)
+
+    @staticmethod
+    def _known(changes: typing.Iterable[str]) -> None:
+        names = [field.name for field in dataclasses.fields(Protocol)]
+        for name in changes:
+            if name not in names:
+                raise ValueError(f"a protocol has no field {name!r}; its fields are {names}.")
+
+
+def _value(name: str, text: str, kind: object) -> object:
+    """A field's value from its text."""
+    if isinstance(kind, types.UnionType):
+        return None if text in ("", "none", "None") else text
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    inner = arguments[0] if origin is tuple else kind
+    parts = [part.strip() for part in text.split(",")] if origin is tuple else [text]
+    try:
+        values = tuple(inner(part) for part in parts)
+    except ValueError as error:
+        raise ValueError(f"{name}={text!r} is not made of whole numbers.") from error
+    return values if origin is tuple else values[0]
+
+
+# What the published scripts do, leaks and all.
+PAPER = Protocol(
+    matching=("oracle",),
+    pool="all",
+    draw="any",
+    sentiment_window="later",
+    distinct_pairs="per_split",
+    classifier="siebert/sentiment-roberta-large-english",
+    leaks="flag",
+)
+PROTOCOLS = {"default": Protocol(), "paper": PAPER}

@@ -1,0 +1,1 @@
+"""Checks of a benchmark: leakage, validation, and what was published."""

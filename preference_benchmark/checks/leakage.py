@@ -1,0 +1,289 @@
+"""Does an example know what it asks for? Every finished benchmark is searched for the ways in which it could.
+
+The search starts from the finished examples and the tables, not from the code that made them. What it finds fails
+the build (`LeakageError`), unless the protocol says that leaks are to be flagged: the paper's own protocol has some
+(Paischer et al. 2025, arXiv:2412.08604). Knowledge that belongs to an axis, such as the negative preference that was
+written about the item it speaks of, is counted as "by design".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+
+import polars as pl
+
+from preference_benchmark.axes.examples import KEYS, split
+from preference_benchmark.axes.protocol import Protocol
+from preference_benchmark.axes.steering import steering_pool
+from preference_benchmark.preferences.polarity import NEGATIVE, inverted
+from preference_benchmark.tables import Tables
+
+__all__ = [
+    "Finding",
+    "LeakageError",
+    "LeakageReport",
+    "check_leakage",
+]
+
+
+_STEERING = ("fine_grained_steering", "coarse_grained_steering")
+_SENTIMENT = ("sentiment_following", "sentiment_following_with_history")
+_NEXT_ITEM = ("recommendation", "history_consolidation")
+# Sentences shorter than this are said by everybody; and so many held-out reviews may share one with a product
+# description by chance, because one quotes the other. Item text made from them shares one with nearly all.
+_TELLING_WORDS, _TOLERATED = 6, 0.02
+
+
+class LeakageError(ValueError):
+    """Examples give away what they ask for."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The outcome of one search.
+
+    Attributes:
+        rule: what must not be.
+        axis: where was searched; "items" for the items' text.
+        found: number of examples that break the rule.
+        searched: number of examples.
+        by_design: whether the axis is made that way, so that what was found is no leak.
+        first: the first example that breaks the rule, for people.
+    """
+
+    rule: str
+    axis: str
+    found: int
+    searched: int
+    by_design: bool = False
+    first: str = ""
+
+    @property
+    def is_leak(self) -> bool:
+        """Whether this fails a build."""
+        return self.found > 0 and not self.by_design
+
+    def __str__(self) -> str:
+        state = "ok" if not self.found else "by design" if self.by_design else "LEAK"
+        shown = f", such as {self.first}" if self.is_leak else ""
+        return f"{state:<9} {self.axis}: {self.rule}: {self.found:,} of {self.searched:,}{shown}"
+
+
+@dataclass(frozen=True)
+class LeakageReport:
+    """All findings; `print` it."""
+
+    findings: tuple[Finding, ...]
+
+    @property
+    def leaks(self) -> list[Finding]:
+        """What fails a build."""
+        return [finding for finding in self.findings if finding.is_leak]
+
+    def enforce(self, leaks: str = "error") -> None:
+        """Raise a LeakageError if there are leaks and `leaks` is "error"."""
+        if self.leaks and leaks == "error":
+            raise LeakageError(
+                "\n".join(["examples give away what they ask for:", *map(str, self.leaks)])
+                + '\nRepair the tables or preferences, or build with leaks="flag" to have them counted on the card.'
+            )
+
+    def records(self) -> list[dict]:
+        """The findings as plain dicts."""
+        return [asdict(finding) for finding in self.findings]
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.findings))
+
+
+def check_leakage(
+    tables: Tables,
+    preferences: pl.DataFrame,
+    axes: Mapping[str, Mapping[str, pl.DataFrame]],
+    protocol: Protocol | None = None,
+) -> LeakageReport:
+    """Search finished examples.
+
+    Args:
+        tables: the data set.
+        preferences: what the approximator wrote.
+        axes: by matching mode, by axis, the examples.
+        protocol: the choices they were made by.
+    """
+    protocol = protocol or Protocol()
+    steps = tables.interactions.sort(KEYS).select(*KEYS, "item_id", split=split())
+    written = preferences.group_by("user_id", "text").agg(written=pl.min("step"))
+    said = _with_inversions(written, protocol.inversion)
+    frames: dict[str, pl.DataFrame] = {}
+    for found in axes.values():
+        for axis, frame in found.items():
+            frames[axis] = frame if axis not in frames or frames[axis] is frame else pl.concat([frames[axis], frame])
+    findings = []
+    for axis, frame in frames.items():
+        rows = frame.with_row_index("example").with_columns(step=pl.col("history").list.len().cast(pl.Int64))
+        findings += [
+            _finding("the target is in its own history", axis, rows, pl.col("history").list.contains(pl.col("target"))),
+            *_histories(axis, rows, steps),
+            *_targets(axis, rows, steps),
+        ]
+        if axis in _NEXT_ITEM:
+            findings += _written_before(axis, rows, said)
+        elif axis in _STEERING:
+            findings += _steering(axis, rows, written, steering_pool(tables, preferences, Protocol()))
+        else:
+            findings += _sentiment(axis, rows, preferences, steps)
+    findings.append(_item_text(tables, steps))
+    return LeakageReport(tuple(findings))
+
+
+def _finding(rule: str, axis: str, rows: pl.DataFrame, broken: pl.Expr, *, by_design: bool = False) -> Finding:
+    wrong = rows.filter(broken.fill_null(False))
+    return Finding(rule, axis, wrong.height, rows.height, by_design, _shown(wrong))
+
+
+def _shown(wrong: pl.DataFrame) -> str:
+    if wrong.is_empty():
+        return ""
+    row = wrong.row(0, named=True)
+    known = ("split", "user_id", "target", "item_id", "preferences", "text")
+    return ", ".join(f"{name}={row[name]!r}" for name in known if name in row)
+
+
+def _histories(axis: str, rows: pl.DataFrame, steps: pl.DataFrame) -> Iterator[Finding]:
+    """A history is the beginning of what its user met, and no longer than its split allows."""
+    if axis == "sentiment_following":
+        yield _finding("there is a history", axis, rows, pl.col("step") > 0)
+        return
+    met = steps.group_by("user_id", maintain_order=True).agg(met="item_id", length=pl.len().cast(pl.Int64))
+    known = rows.join(met, on="user_id", how="left", maintain_order="left")
+    prefix = pl.col("met").list.head(pl.col("step"))
+    yield _finding(
+        "the history is not the beginning of what its user met", axis, known, prefix.ne_missing(pl.col("history"))
+    )
+    last = pl.col("length") - pl.col("split").replace_strict({"train": 3, "validation": 2, "test": 1})
+    yield _finding("the history reaches beyond its split", axis, known, pl.col("step") > last)
+
+
+def _targets(axis: str, rows: pl.DataFrame, steps: pl.DataFrame) -> Iterator[Finding]:
+    """What is trained on is not held out, and what is evaluated is."""
+    own = steps.select("user_id", target="item_id", own="split", at="step")
+    known = rows.join(own, on=["user_id", "target"], how="left", maintain_order="left")
+    trained = pl.col("split") == "train"
+    yield _finding(
+        "a training target is held out of the same user",
+        axis,
+        known,
+        trained & pl.col("own").is_in(["validation", "test"]),
+    )
+    if axis in _STEERING:
+        wanted = steps.select(split="split", target="item_id").unique()
+        strangers = known.join(wanted, on=["split", "target"], how="anti", maintain_order="left")
+        strange = known.with_columns(strange=pl.col("example").is_in(strangers["example"].implode()))
+        yield _finding("the target is nobody's target in its split", axis, strange, pl.col("strange"))
+        yield _finding(
+            "an evaluated target is held out of the same user",
+            axis,
+            known,
+            ~trained & pl.col("own").is_in(["validation", "test"]),
+        )
+    else:
+        yield _finding("the target belongs to another split", axis, known, pl.col("own") != pl.col("split"))
+
+
+def _with_inversions(written: pl.DataFrame, inversion: str) -> pl.DataFrame:
+    """The same table, in which whoever wrote a negative text has written its inversion too."""
+    distinct = written["text"].unique()
+    opposites = pl.DataFrame({"text": distinct, "inverse": inverted(distinct, inversion)}).drop_nulls()
+    turned = written.join(opposites, on="text").select("user_id", "written", text="inverse")
+    both = pl.concat([written, turned.select(written.columns)])
+    return both.group_by("user_id", "text").agg(pl.min("written"))
+
+
+def _said(rows: pl.DataFrame, written: pl.DataFrame) -> pl.DataFrame:
+    """One row per example and preference, with when its user first wrote it."""
+    said = rows.select("example", "split", "user_id", "step", "target", text="preferences").explode("text")
+    return said.join(written, on=["user_id", "text"], how="left", maintain_order="left")
+
+
+def _written_before(axis: str, rows: pl.DataFrame, written: pl.DataFrame) -> Iterator[Finding]:
+    said = _said(rows, written)
+    future = pl.col("written").is_null() | (pl.col("written") >= pl.col("step"))
+    yield _finding("the preference was not written before its step", axis, said, future)
+
+
+def _steering(axis: str, rows: pl.DataFrame, written: pl.DataFrame, pool: pl.Series) -> Iterator[Finding]:
+    said = _said(rows, written).with_columns(known=pl.col("text").is_in(pool.implode()))
+    yield _finding(
+        "the preference was first written by this user at or after this step",
+        axis,
+        said,
+        pl.col("written") >= pl.col("step"),
+    )
+    yield _finding("the preference is none of the training period", axis, said, ~pl.col("known"))
+    pair = pl.struct("target", "text")
+    evaluated = said.filter(pl.col("split") != "train")
+    seen = evaluated.with_columns(
+        seen=pair.is_in(said.filter(pl.col("split") == "train").select(pair.alias("pair"))["pair"].unique().implode())
+    )
+    # An item's second-nearest preference speaks for it in training where the first is taken by its partner.
+    yield _finding("the pair of preference and target was trained on", axis, seen, pl.col("seen"), by_design=True)
+
+
+def _sentiment(axis: str, rows: pl.DataFrame, preferences: pl.DataFrame, steps: pl.DataFrame) -> Iterator[Finding]:
+    negative = rows.filter(pl.col("sentiment") == NEGATIVE).with_columns(text=pl.col("preferences").list.first())
+    at = steps.select("user_id", target="item_id", at="step", until=_end_of_split())
+    said = negative.join(at, on=["user_id", "target"], how="left", maintain_order="left")
+    times = preferences.select("user_id", "text", written="step")
+    later = (
+        said.join(times, on=["user_id", "text"])
+        .filter(pl.col("written") >= pl.col("at"))
+        .group_by("example")
+        .agg(pl.min("written"))
+    )
+    said = said.join(later, on="example", how="left", maintain_order="left")
+    yield _finding(
+        "the negative preference was written by somebody else or before its item was met",
+        axis,
+        said,
+        pl.col("written").is_null(),
+    )
+    yield _finding(
+        "the negative preference knows its item", axis, said, pl.col("written") >= pl.col("at"), by_design=True
+    )
+    yield _finding(
+        "the negative preference knows items of a later split", axis, said, pl.col("written") > pl.col("until")
+    )
+    trained = said.filter(pl.col("split") == "train")["text"].unique()
+    evaluated = said.filter(pl.col("split") != "train")
+    yield _finding("an evaluated text was trained on", axis, evaluated, pl.col("text").is_in(trained.implode()))
+
+
+def _end_of_split() -> pl.Expr:
+    length = pl.len().over("user_id").cast(pl.Int64)
+    return pl.max_horizontal(length - 3, pl.col("step"))
+
+
+def _item_text(tables: Tables, steps: pl.DataFrame) -> Finding:
+    """Item text may quote reviews of the training period only."""
+    reviews = tables.interactions.join(steps.select(*KEYS, "split"), on=KEYS)
+    said = _sentences(reviews.select("item_id", "split", *KEYS, words="review"))
+    described = _sentences(tables.items.select("item_id", words="text")).select("item_id", "sentence").unique()
+    held_out = said.filter(pl.col("split") != "train")
+    known = said.filter(pl.col("split") == "train").select("item_id", "sentence").unique()
+    quoted = held_out.join(described, on=["item_id", "sentence"], how="semi").join(
+        known, on=["item_id", "sentence"], how="anti"
+    )
+    searched = held_out.select(KEYS).unique().height
+    found = quoted.select(KEYS).unique().height
+    first = _shown(quoted.sort(KEYS).with_columns(text="sentence"))
+    by_chance = found <= _TOLERATED * searched
+    return Finding("the item's text quotes a held-out review", "items", found, searched, by_chance, first)
+
+
+def _sentences(frame: pl.DataFrame) -> pl.DataFrame:
+    """Telling sentences of a column `words`, one a row, lower case."""
+    parts = pl.col("words").str.to_lowercase().str.replace_all(r"[.!?]+(\s|$)", "\n").str.split("\n")
+    rows = frame.with_columns(sentence=parts).drop("words").explode("sentence")
+    rows = rows.with_columns(pl.col("sentence").str.strip_chars())
+    return rows.filter(pl.col("sentence").str.count_matches(r"\S+") >= _TELLING_WORDS)

@@ -1,0 +1,259 @@
+"""Is the benchmark itself any good? Measured, not assumed.
+
+On any data: does a preference fit its target better than another item, and how much of the text is repeated? On the
+corner shop, whose customers' tastes are known: does a matched preference state a true like, does a steering target
+carry the stated attribute, does an inversion flip the polarity and nothing else? Every share stands beside the
+share that chance would reach.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+
+from preference_benchmark.assemble import Parts
+from preference_benchmark.axes.build import STEERING_AXES
+from preference_benchmark.axes.matching import cosines
+from preference_benchmark.axes.protocol import Protocol
+from preference_benchmark.embedding import describe_items
+from preference_benchmark.preferences.polarity import NEGATIVE, POSITIVE, preference_polarity
+from preference_benchmark.preferences.words import plain
+
+__all__ = [
+    "duplicates",
+    "margins",
+    "truth_rates",
+    "validate",
+]
+
+
+_QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+
+def validate(parts: Parts, protocol: Protocol, truth: pl.DataFrame | None = None) -> dict:
+    """All measurements, as JSON can say them.
+
+    Args:
+        parts: the benchmark.
+        protocol: the choices it was made by.
+        truth: user_id, step, likes, dislikes, where they are known (`CornerShop.truth`).
+
+    Returns:
+        "margins" (without the single values), "duplicates", and "truth" (empty where nothing is known).
+    """
+    return {
+        "margins": {
+            name: {key: value for key, value in found.items() if key != "values"}
+            for name, found in margins(parts, protocol).items()
+        },
+        "duplicates": duplicates(parts),
+        "truth": {} if truth is None else truth_rates(parts, truth, protocol.seed, protocol.inversion),
+    }
+
+
+def margins(parts: Parts, protocol: Protocol) -> dict[str, dict]:
+    """How much closer a preference is to its target than to another item, on the evaluated examples.
+
+    The other item is, on the steering axes, the one that the history itself would go on with; elsewhere, an item of
+    the catalogue drawn at random. On the sentiment axis the text is the positive one.
+
+    Returns:
+        By axis (the recommendation axis once per matching mode): n, target and other (mean cosines), margin (their
+        difference), closer (share of examples whose target is closer), quantiles of the margin, and its values.
+    """
+    items = parts.tables.items.select("item_id").with_columns(
+        describe_items(parts.tables.items, protocol.described_by).alias("about")
+    )
+    rng = np.random.default_rng(protocol.seed)
+    found = {}
+    for name, frame in _named_axes(parts):
+        rows = frame.filter((pl.col("split") != "train") & (pl.col("sentiment") == POSITIVE))
+        if rows.is_empty():
+            continue
+        if name in STEERING_AXES:
+            rows = _with_next_item(rows, parts)
+        else:
+            rows = rows.with_columns(other=items["item_id"].gather(rng.integers(items.height, size=rows.height)))
+        text = rows["preferences"].list.first()
+        near, far = (
+            cosines(text, _look_up(rows[column], items), parts.embedder).to_numpy() for column in ("target", "other")
+        )
+        found[name] = {
+            "n": rows.height,
+            "target": _rounded(near.mean()),
+            "other": _rounded(far.mean()),
+            "margin": _rounded((near - far).mean()),
+            "closer": _rounded((near > far).mean()),
+            "quantiles": [_rounded(value) for value in np.quantile(near - far, _QUANTILES)],
+            "values": near - far,
+        }
+    return found
+
+
+def duplicates(parts: Parts) -> dict:
+    """How much is repeated: among preferences, items, and examples.
+
+    Returns:
+        preferences (written, distinct, most_common: its text and share), items (with the title, and with the text,
+        of another), and by axis: repeated (examples equal to an earlier one in all but the user) and trained_on
+        (evaluated examples whose preferences and target are those of a training example).
+    """
+    texts = parts.preferences["text"]
+    common = texts.value_counts(sort=True).sort("count", "text", descending=[True, False]).row(0)
+    items = parts.tables.items
+    asked = ["history", "preferences", "sentiment", "target"]
+    axes = {}
+    for name, frame in _named_axes(parts):
+        keys = frame.select(
+            "split", pair=pl.struct("preferences", "target", "sentiment").hash(), whole=pl.struct(asked).hash()
+        )
+        evaluated = keys.filter(pl.col("split") != "train")
+        trained = keys.filter(pl.col("split") == "train").select("pair").unique()
+        axes[name] = {
+            "n": frame.height,
+            "repeated": frame.height - keys["whole"].n_unique(),
+            "evaluated": evaluated.height,
+            "trained_on": evaluated.join(trained, on="pair", how="semi").height,
+        }
+    return {
+        "preferences": {
+            "written": len(texts),
+            "distinct": texts.n_unique(),
+            "most_common": {"text": common[0], "share": _rounded(common[1] / len(texts))},
+        },
+        "items": {
+            "n": items.height,
+            "with the title of another": items.filter(pl.len().over("title") > 1).height,
+            "with the text of another": items.filter(pl.len().over("text") > 1).height,
+        },
+        "axes": axes,
+    }
+
+
+def truth_rates(parts: Parts, truth: pl.DataFrame, seed: int = 0, inversion: str = "paper") -> dict[str, dict]:
+    """How often the benchmark tells the truth, where it is known.
+
+    An aspect is one of the items' own; a text names an aspect if its words stand in it. Texts that name none are
+    left out, and counted in "named" as what they lack of all.
+
+    Args:
+        parts: the benchmark.
+        truth: user_id, step, likes, dislikes (lists of aspects).
+        seed: of the examples that stand for chance.
+        inversion: the rules by which negative preferences were turned round.
+
+    Returns:
+        By question: rate, chance (the same question about another example's preference), n, named.
+    """
+    steps = parts.tables.interactions.select("user_id", "step", "item_id").join(truth, on=["user_id", "step"])
+    aspects = parts.tables.items.select(target="item_id", carried="aspects")
+    rng = np.random.default_rng(seed)
+    rates = {}
+
+    def ask(question: str, rows: pl.DataFrame, text: str, of: str) -> None:
+        """Share of rows whose text names an aspect of the list column `of`."""
+        named = _aspects_named(rows[text], aspects)
+        other = named.gather(rng.permutation(len(named)))
+        table = rows.select(of=pl.col(of).fill_null([])).with_columns(named=named, other=other)
+        table = table.with_columns(
+            hit=pl.col("named").list.set_intersection("of").list.len() > 0,
+            chance=pl.col("other").list.set_intersection("of").list.len() > 0,
+        )
+        spoken, drawn = (table.filter(pl.col(name).list.len() > 0) for name in ("named", "other"))
+        if spoken.is_empty():
+            return
+        rates[question] = {
+            "rate": _rounded(spoken["hit"].mean()),
+            "chance": _rounded(drawn["chance"].mean()),
+            "n": spoken.height,
+            "named": _rounded(spoken.height / table.height),
+        }
+
+    for mode in parts.matches:
+        if "recommendation" not in parts.axes[mode]:
+            continue
+        rows = _first_text(parts.axes[mode]["recommendation"]).with_columns(step=pl.col("history").list.len())
+        rows = rows.with_columns(pl.col("step").cast(pl.Int64)).join(steps, on=["user_id", "step"])
+        ask(f"matched preference ({mode}) states a true like", rows, "text", "likes")
+        rows = rows.join(aspects, on="target", how="left", maintain_order="left")
+        ask(f"target carries what the matched preference ({mode}) states", rows, "text", "carried")
+    for axis in STEERING_AXES:
+        if axis in parts.axes[_first_mode(parts)]:
+            rows = _first_text(parts.axes[_first_mode(parts)][axis])
+            rows = rows.join(aspects, on="target", how="left", maintain_order="left")
+            ask(f"target of {axis.replace('_', ' ')} carries what is stated", rows, "text", "carried")
+    if "sentiment_following" in parts.axes[_first_mode(parts)]:
+        _ask_pairs(parts, steps, aspects, inversion, ask, rates)
+    return rates
+
+
+def _first_mode(parts: Parts) -> str:
+    """The matching mode that comes first; axes other than recommendation are the same in all."""
+    return next(iter(parts.axes))
+
+
+def _ask_pairs(parts: Parts, steps: pl.DataFrame, aspects: pl.DataFrame, inversion: str, ask, rates: dict) -> None:
+    """What can be asked of the sentiment pairs."""
+    rows = _first_text(parts.axes[_first_mode(parts)]["sentiment_following"])
+    negative, positive = (rows.filter(pl.col("sentiment") == value) for value in (NEGATIVE, POSITIVE))
+    if negative.is_empty():
+        return
+    own = steps.select("user_id", "dislikes", target="item_id")
+    told = negative.join(own, on=["user_id", "target"], how="left", maintain_order="left")
+    ask("negative preference states a true dislike", told, "text", "dislikes")
+    told = negative.join(aspects, on="target", how="left", maintain_order="left")
+    ask("disliked item carries what the negative preference states", told, "text", "carried")
+    pairs = negative.select("pair_id", negative="text").join(positive.select("pair_id", positive="text"), on="pair_id")
+    polarities = [preference_polarity(pairs[name], inversion) for name in ("negative", "positive")]
+    named = [_aspects_named(pairs[name], aspects).list.sort() for name in ("negative", "positive")]
+    flipped = (polarities[0] == NEGATIVE) & (polarities[1] == POSITIVE)
+    same = pl.select(same=pl.lit(named[0]).eq_missing(pl.lit(named[1]))).to_series()
+    rates["inversion flips the polarity and keeps the aspects"] = {
+        "rate": _rounded((flipped & same).mean()),
+        "chance": 0.0,
+        "n": pairs.height,
+        "named": _rounded((named[0].list.len() > 0).mean()),
+    }
+
+
+def _aspects_named(texts: pl.Series, aspects: pl.DataFrame) -> pl.Series:
+    """The aspects that each text names, as lists; each distinct text is searched once."""
+    phrases = aspects["carried"].explode().drop_nulls().unique()
+    known = phrases.to_frame("aspect").with_columns(pattern=plain(pl.col("aspect")))
+    # Of phrases that begin at the same place the longest is meant.
+    known = known.sort(pl.col("pattern").str.len_chars(), "aspect", descending=[True, False]).unique(
+        "pattern", keep="first", maintain_order=True
+    )
+    distinct = texts.rename("text").to_frame().unique()
+    found = distinct.with_columns(
+        pattern=plain(pl.col("text")).str.extract_many(known["pattern"].implode(), leftmost=True)
+    )
+    lists = found.explode("pattern").join(known, on="pattern").group_by("text").agg(named=pl.col("aspect").unique())
+    joined = texts.rename("text").to_frame().join(lists, on="text", how="left", maintain_order="left")
+    return joined["named"].fill_null([])
+
+
+def _named_axes(parts: Parts) -> list[tuple[str, pl.DataFrame]]:
+    """Every distinct axis: recommendation once per mode, the others once."""
+    modes = [(f"recommendation ({mode})", frames) for mode, frames in parts.axes.items()]
+    named = [(name, frames["recommendation"]) for name, frames in modes if "recommendation" in frames]
+    return named + [found for found in parts.axes[_first_mode(parts)].items() if found[0] != "recommendation"]
+
+
+def _first_text(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame.with_columns(text=pl.col("preferences").list.first())
+
+
+def _with_next_item(rows: pl.DataFrame, parts: Parts) -> pl.DataFrame:
+    """Examples with the item that really came next in their history, as `other`."""
+    step = pl.col("history").list.len().cast(pl.Int64)
+    met = parts.tables.interactions.select("user_id", "step", other="item_id")
+    return rows.with_columns(step=step).join(met, on=["user_id", "step"], how="left", maintain_order="left")
+
+
+def _look_up(ids: pl.Series, items: pl.DataFrame) -> pl.Series:
+    return ids.to_frame("item_id").join(items, on="item_id", how="left", maintain_order="left")["about"]
+
+
+def _rounded(value: float) -> float:
+    return round(float(value), 4)

@@ -1,0 +1,328 @@
+"""Benchmarks that others have published, as examples and items of ours.
+
+The preferences of Preference Discerning (Paischer et al. 2025, arXiv:2412.08604) were written by a large language
+model. They are public, also as a Parquet data set on the Hub (`xiaoleichu/amazon-beauty-steerable-gr`, MIT) with two
+configs: `benchmark`, one row per example with its axis, history, text and target, and `catalog`, the items with their
+semantic IDs. Reading it here lets anyone evaluate on these preferences without any language model.
+
+A ready-made benchmark as a folder of ours, which `load_dataset`, training and evaluation read like a built one.
+
+Nothing is written anew: the preferences, examples and items are those of the published data set, in our columns. The
+folder has no statistics of a build and no validation, since nothing was built; its card says where all of it is from.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+from datasets import Dataset, DatasetDict, load_dataset
+from huggingface_hub import DatasetCardData
+
+from preference_benchmark.axes.examples import EXAMPLE_FEATURES, examples_dataset, items_dataset, write_shards
+from preference_benchmark.axes.protocol import AXES, SPLITS
+from preference_benchmark.hub.card import table
+from preference_benchmark.preferences.polarity import NEGATIVE, POSITIVE
+
+__all__ = [
+    "ReadyMade",
+    "load_ready_made",
+    "write_ready_made",
+]
+
+
+_EXAMPLE_COLUMNS = (
+    "dimension",
+    "expected_behavior",
+    "user_id",
+    "history_item_ids",
+    "prompt_text",
+    "target_item_id",
+    "target_semantic_id",
+)
+_ITEM_COLUMNS = ("item_id", "semantic_id", "title")
+_FILES = {split: f"data/benchmark/{split}.parquet" for split in SPLITS}
+_CATALOG = "data/catalog/catalog.parquet"
+_BEHAVIOURS = {"retrieve_target": POSITIVE, "avoid_target": NEGATIVE}
+_PAIRED = ("sentiment_following", "sentiment_following_with_history")
+# An axis is recognised by the words in its name, whatever stands around and between them; the first that fits.
+_WORDS = {
+    "sentiment_following_with_history": r"sentiment.*hist|hist.*sentiment",
+    "sentiment_following": r"sentiment",
+    "history_consolidation": r"consolidat",
+    "fine_grained_steering": r"fine",
+    "coarse_grained_steering": r"coarse",
+    "recommendation": r"recommend",
+}
+
+
+@dataclass(frozen=True)
+class ReadyMade:
+    """A published benchmark in our terms.
+
+    Attributes:
+        examples: train, validation and test with `features.EXAMPLE_FEATURES`.
+        items: item_id, title, text, aspects (empty: none are published), semantic_id (list of int).
+        axes: what each of its axes is called here.
+        unpaired: examples of the sentiment axes that were left out because the text of opposite sentiment about the
+            same target is missing, by split.
+    """
+
+    examples: DatasetDict
+    items: Dataset
+    axes: dict[str, str]
+    unpaired: dict[str, int]
+
+
+def load_ready_made(
+    path: str | Path, *, revision: str | None = None, axes: Mapping[str, str] | None = None
+) -> ReadyMade:
+    """A benchmark of this schema, from the Hub or from a folder.
+
+    A prompt of the axis of consolidation is cut at ". " into its preferences; joined by ". " they are the prompt.
+
+    Args:
+        path: the name of a data set on the Hub, or a folder that holds `data/benchmark/{split}.parquet` and
+            `data/catalog/catalog.parquet`.
+        revision: branch, tag or commit on the Hub.
+        axes: what axes are called there and here (one of `protocol.AXES`); by default they are told by their words.
+
+    Raises:
+        FileNotFoundError: if a folder lacks a file; lists what belongs there.
+        ValueError: if columns are missing, an axis or behaviour is unknown, or an example names an item that the
+            catalogue lacks or gives another semantic ID.
+
+    >>> from preference_benchmark.hub.ready_made import load_ready_made
+    >>> beauty = load_ready_made("xiaoleichu/amazon-beauty-steerable-gr")  # doctest: +SKIP
+    >>> beauty.examples["test"][0]["preferences"]  # doctest: +SKIP
+    """
+    splits, catalog = _load(path, revision)
+    items = _items(_frame(catalog, _ITEM_COLUMNS, f"{path} (catalog)"))
+    frames = {
+        split: _frame(data, _EXAMPLE_COLUMNS, f"{path} ({split})").with_columns(split=pl.lit(split))
+        for split, data in splits.items()
+    }
+    rows = pl.concat([frames[split] for split in SPLITS if split in frames], how="vertical_relaxed")
+    named = _axes(rows["dimension"].unique().sort().to_list(), dict(axes or {}))
+    rows = rows.with_columns(
+        axis=pl.col("dimension").replace_strict(named, return_dtype=pl.String),
+        sentiment=_sentiment(rows["expected_behavior"]),
+    )
+    _check_items(rows, items)
+    examples = _paired(_examples(rows))
+    kept = examples.filter(pl.col("pair_id").is_not_null())
+    lost = examples.filter(pl.col("pair_id").is_null())["split"].value_counts()
+    return ReadyMade(
+        examples=examples_dataset(kept),
+        items=items_dataset(items),
+        axes=named,
+        unpaired=dict(sorted(lost.iter_rows())),
+    )
+
+
+def _load(path: str | Path, revision: str | None) -> tuple[Mapping[str, Dataset], Dataset]:
+    folder = Path(path)
+    if not folder.is_dir():
+        if isinstance(path, Path):
+            raise FileNotFoundError(f"{path} does not exist; pass a folder, or the name of a Hub data set as text.")
+        benchmark = load_dataset(path, "benchmark", revision=revision)
+        catalog = load_dataset(path, "catalog", revision=revision)
+        return benchmark, next(iter(catalog.values()))
+    missing = [name for name in (*_FILES.values(), _CATALOG) if not (folder / name).is_file()]
+    if missing:
+        raise FileNotFoundError(f"{folder} lacks {missing}; copy the data set's `data` folder there as it is.")
+    files = {split: str(folder / name) for split, name in _FILES.items()}
+    catalog = load_dataset("parquet", data_files=str(folder / _CATALOG), split="train")
+    return load_dataset("parquet", data_files=files), catalog
+
+
+def _frame(data: Dataset, columns: tuple[str, ...], what: str) -> pl.DataFrame:
+    missing = [name for name in columns if name not in data.column_names]
+    if missing:
+        raise ValueError(f"{what} lacks the columns {missing}; found {data.column_names}. It is of another schema.")
+    return data.select_columns(list(columns)).to_polars()
+
+
+def _items(frame: pl.DataFrame) -> pl.DataFrame:
+    repeated = frame.filter(pl.col("item_id").is_duplicated())["item_id"]
+    if len(repeated):
+        raise ValueError(f"the catalogue lists {repeated.n_unique():,} items more than once, such as {repeated[0]}.")
+    return frame.sort("item_id").select(
+        pl.col("item_id").cast(pl.String),
+        "title",
+        text="title",
+        aspects=pl.lit([], dtype=pl.List(pl.String)),
+        semantic_id=pl.col("semantic_id").cast(pl.List(pl.Int64)),
+    )
+
+
+def _axes(found: list[str], given: dict[str, str]) -> dict[str, str]:
+    """Our name of each of their axes."""
+    wrong = [name for name in given.values() if name not in AXES]
+    if wrong or not set(given) <= set(found):
+        raise ValueError(f"axes={given} does not fit: the data set has {found}, and axes here are {list(AXES)}.")
+    names = pl.Series("theirs", found, dtype=pl.String)
+    lower = names.str.to_lowercase()
+    guess = pl.coalesce(pl.when(lower.str.contains(words)).then(pl.lit(ours)) for ours, words in _WORDS.items())
+    guessed = dict(zip(found, pl.select(guess).to_series().to_list(), strict=True)) if found else {}
+    named = guessed | given
+    unknown = [theirs for theirs, ours in named.items() if ours is None]
+    if unknown:
+        example = {unknown[0]: AXES[0]}
+        raise ValueError(f"axes {unknown} are not known; pass what they are, such as axes={example}.")
+    if len(set(named.values())) < len(named):
+        raise ValueError(f"two axes would have the same name here: {named}; pass axes= to tell them apart.")
+    return named
+
+
+def _sentiment(behaviour: pl.Series) -> pl.Series:
+    unknown = behaviour.filter(~behaviour.is_in(list(_BEHAVIOURS)) | behaviour.is_null()).unique()
+    if len(unknown):
+        raise ValueError(f"expected_behavior holds {unknown.to_list()[:5]}; known are {list(_BEHAVIOURS)}.")
+    return behaviour.replace_strict(_BEHAVIOURS, return_dtype=pl.String)
+
+
+def _check_items(rows: pl.DataFrame, items: pl.DataFrame) -> None:
+    """Every item that an example names is in the catalogue, and its semantic ID is the catalogue's."""
+    known = items["item_id"].cast(rows.schema["target_item_id"])
+    met = pl.concat([rows["target_item_id"], rows["history_item_ids"].explode().drop_nulls()]).unique()
+    unknown = met.filter(~met.is_in(known.implode()))
+    if len(unknown):
+        raise ValueError(
+            f"{len(unknown):,} items of the examples are not in the catalogue, such as {unknown.sort()[0]}; the two "
+            "files are not of the same data set."
+        )
+    codes = pl.DataFrame({"target_item_id": known, "code": items["semantic_id"]})
+    theirs = rows.select("target_item_id", pl.col("target_semantic_id").cast(pl.List(pl.Int64))).drop_nulls()
+    other = theirs.join(codes, on="target_item_id").filter(pl.col("target_semantic_id") != pl.col("code"))
+    if other.height:
+        raise ValueError(
+            f"{other.height:,} examples give their target another semantic ID than the catalogue, such as item "
+            f"{other['target_item_id'][0]}: {other['target_semantic_id'][0].to_list()} and "
+            f"{other['code'][0].to_list()}; the two files are not of the same data set."
+        )
+
+
+def _examples(rows: pl.DataFrame) -> pl.DataFrame:
+    stray = rows.filter((pl.col("sentiment") == NEGATIVE) & ~pl.col("axis").is_in(_PAIRED))
+    if stray.height:
+        raise ValueError(
+            f"{stray.height:,} examples of {stray['dimension'].unique().to_list()} ask to avoid their target; only "
+            f"{list(_PAIRED)} have such. Pass axes= if these axes are among them."
+        )
+    prompt = pl.col("prompt_text").str.strip_chars()
+    several = prompt.str.strip_chars_end(". ").str.split(". ")
+    return rows.select(
+        "axis",
+        "split",
+        "sentiment",
+        pl.col("user_id").cast(pl.String).fill_null(""),
+        history=pl.col("history_item_ids").fill_null([]).cast(pl.List(pl.String)),
+        preferences=pl.when(pl.col("axis") == "history_consolidation").then(several).otherwise(pl.concat_list(prompt)),
+        target=pl.col("target_item_id").cast(pl.String),
+    )
+
+
+def _paired(examples: pl.DataFrame) -> pl.DataFrame:
+    """The examples with pair_id: -1 outside the sentiment axes, null where the other half of a pair is missing.
+
+    A pair is the n-th positive and the n-th negative example, in file order, of the same user, history and target;
+    then, of what is left where there is no history, of the same target.
+    """
+    rows = examples.with_row_index("row")
+    left = rows.filter(pl.col("axis").is_in(_PAIRED)).with_columns(pl.col("history").list.join(" "))
+    found = [pl.DataFrame(schema={"row": pl.UInt32, "first": pl.UInt32})]
+    for same in (["user_id", "history", "target"], ["history", "target"]):
+        group = ["split", "axis", *same]
+        nth = left.with_columns(nth=pl.int_range(pl.len()).over([*group, "sentiment"]))
+        pairs = nth.with_columns(size=pl.len().over([*group, "nth"]), first=pl.col("row").min().over([*group, "nth"]))
+        found.append(pairs.filter(pl.col("size") == 2).select("row", "first"))
+        left = left.join(found[-1], on="row", how="anti", maintain_order="left").filter(pl.col("history") == "")
+    ids = pl.concat(found).select("row", pair_id=pl.col("first").rank("dense").cast(pl.Int64) - 1)
+    rows = rows.join(ids, on="row", how="left", maintain_order="left")
+    outside = ~pl.col("axis").is_in(_PAIRED)
+    return rows.with_columns(pair_id=pl.when(outside).then(-1).otherwise("pair_id")).drop("row")
+
+
+def write_ready_made(found: ReadyMade, output: Path, *, name: str, origin: str, licence: str) -> Path:
+    """Write the configs `name` and `name-items` as Parquet, and their card.
+
+    The folder appears as a whole, or not at all.
+
+    Args:
+        found: of `load_ready_made`.
+        output: a folder that does not exist yet.
+        name: what its configs are called.
+        origin: where it is from: name on the Hub, or a folder.
+        licence: its licence, as the Hub names it, such as "mit".
+
+    Returns:
+        The folder.
+
+    Raises:
+        FileExistsError: if there is something already.
+    """
+    output = Path(output)
+    if output.exists():
+        raise FileExistsError(f"{output} exists; pass another folder as --output, or remove it.")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}-"))
+    try:
+        for config in (name, f"{name}-items"):
+            (scratch / config).mkdir()
+        for split in SPLITS:
+            write_shards(found.examples[split].to_polars(), EXAMPLE_FEATURES, scratch / name, split)
+        write_shards(found.items.to_polars(), found.items.features, scratch / f"{name}-items", "items")
+        (scratch / "README.md").write_text(_card(found, name, origin, licence), encoding="utf-8")
+        scratch.chmod(0o755)
+        os.rename(scratch, output)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return output
+
+
+def _card(found: ReadyMade, name: str, origin: str, licence: str) -> str:
+    splits = {name: SPLITS, f"{name}-items": ("items",)}
+    data = DatasetCardData(
+        pretty_name=f"Preference discerning, after {origin}",
+        license=licence,
+        annotations_creators="machine-generated",
+        tags=["recommendation", "sequential-recommendation", "generative-retrieval", "preferences"],
+        configs=[
+            {
+                "config_name": config,
+                "data_files": [{"split": split, "path": f"{config}/{split}-*.parquet"} for split in of],
+            }
+            for config, of in splits.items()
+        ],
+    )
+    names = EXAMPLE_FEATURES["axis"].names
+    counts = {split: Counter(found.examples[split]["axis"]) for split in SPLITS}
+    rows = [[f"`{ours}`", f"`{theirs}`", *(counts[split][names.index(ours)] for split in SPLITS)] for theirs, ours in
+            sorted(found.axes.items(), key=lambda pair: names.index(pair[1]))]  # fmt: skip
+    lost = ", ".join(f"{count:,} of {split}" for split, count in found.unpaired.items()) or "none"
+    return f"""---
+{data.to_yaml()}
+---
+
+# {name}
+
+The examples, preferences and {len(found.items):,} items of `{origin}` in the columns of this benchmark. Nothing was
+written or matched anew. Items carry the semantic IDs that were published with them.
+
+{table(["axis", "there", *SPLITS], rows)}
+Examples of sentiment axes left out because the text of opposite sentiment about their target is missing: {lost}.
+
+```python
+from datasets import load_dataset
+
+examples = load_dataset("path/to/this/folder", "{name}")
+items = load_dataset("path/to/this/folder", "{name}-items", split="items")
+```
+"""

@@ -1,0 +1,246 @@
+"""Finding the files of a data set by the names they are published under.
+
+Raw files as blocks of whole lines: plain, gzip-compressed, or inside a zip or tar archive.
+
+Every source reads through here, so that a truncated download, a wrong kind of file or an empty one is refused in the
+same words whatever the source.
+"""
+
+from __future__ import annotations
+
+import gzip
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+__all__ = [
+    "ArchiveMember",
+    "RawFile",
+    "blocks",
+    "find_beside",
+    "find_file",
+    "find_holdings",
+    "holdings",
+    "read_bytes",
+]
+
+
+_BLOCK = 1 << 26  # bytes read at a time
+_BINARY = {
+    b"PAR1": "a Parquet file",
+    b"PK\x03\x04": "a zip archive",
+    b"ARROW1": "an Arrow file",
+    b"\x28\xb5\x2f\xfd": "a zstandard file",
+    b"BZh": "a bzip2 file",
+    b"\xfd7zXZ": "an xz file",
+}
+_GZIP = b"\x1f\x8b"
+_ZIP, _TAR = (".zip",), (".tar", ".tar.gz", ".tgz")
+
+
+@dataclass(frozen=True)
+class ArchiveMember:
+    """A file inside an archive; stands wherever the path of a raw file does.
+
+    Attributes:
+        archive: the zip or tar file.
+        member: the full name in it.
+    """
+
+    archive: Path
+    member: str
+
+    @property
+    def name(self) -> str:
+        """The last part of the member's name."""
+        return PurePosixPath(self.member).name
+
+    def __str__(self) -> str:
+        return f"{self.archive}:{self.member}"
+
+
+RawFile = Path | ArchiveMember
+
+
+def holdings(path: Path) -> dict[str, RawFile]:
+    """The files of a folder, or of a zip or tar archive, by the last part of their names.
+
+    Raises:
+        ValueError: if the archive is damaged.
+    """
+    if path.is_dir():
+        return {entry.name: entry for entry in sorted(path.iterdir()) if entry.is_file()}
+    try:
+        if path.name.endswith(_ZIP):
+            with zipfile.ZipFile(path) as archive:
+                names = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
+        elif path.name.endswith(_TAR):
+            with tarfile.open(path) as archive:
+                names = [entry.name for entry in archive if entry.isfile()]
+        else:
+            return {}
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{path} is a damaged archive ({reason}); download it again.") from error
+    members = (ArchiveMember(path, name) for name in names)
+    return {member.name: member for member in members if not member.name.startswith(".")}
+
+
+def read_bytes(path: RawFile) -> bytes:
+    """The whole file, decompressed if it is gzip; refuses empty, truncated and other binary files."""
+    data = b"".join(block for _, block in blocks(path))
+    if not data.strip():
+        raise ValueError(f"{path} is empty; download it again or name another file.")
+    return data
+
+
+def blocks(path: RawFile) -> Iterator[tuple[int, bytes]]:
+    """Blocks of whole lines, each with the number of its first line, counted from 1.
+
+    Raises:
+        ValueError: if the file is truncated, damaged or of a binary format.
+    """
+    number, rest = 1, b""
+    try:
+        with _opened(path) as stream:
+            while chunk := stream.read(_BLOCK):
+                if number == 1 and not rest:
+                    _refuse_binary(path, chunk)
+                end = chunk.rfind(b"\n") + 1
+                if not end:
+                    rest += chunk
+                    continue
+                block, rest = rest + chunk[:end], chunk[end:]
+                yield number, block
+                number += block.count(b"\n")
+    except EOFError as error:
+        raise ValueError(
+            f"{path} is a truncated gzip file: it ends in the middle of the data; download it again."
+        ) from error
+    except (zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(f"{path} is a damaged gzip file ({error}); download it again.") from error
+    except (zipfile.BadZipFile, tarfile.TarError) as error:
+        raise ValueError(f"{path} lies in a damaged archive ({error}); download it again.") from error
+    if rest:
+        yield number, rest
+
+
+@contextmanager
+def _opened(path: RawFile) -> Iterator[BinaryIO]:
+    """The file's content; gzip is recognised by its first bytes."""
+    with _stored(path) as stream:
+        if stream.peek(2).startswith(_GZIP):
+            with gzip.GzipFile(fileobj=stream) as content:
+                yield content
+        else:
+            yield stream
+
+
+@contextmanager
+def _stored(path: RawFile) -> Iterator[BinaryIO]:
+    if isinstance(path, Path):
+        with path.open("rb") as stream:
+            yield stream
+    elif path.archive.name.endswith(_ZIP):
+        with zipfile.ZipFile(path.archive) as archive, archive.open(path.member) as stream:
+            yield stream
+    else:
+        with tarfile.open(path.archive) as archive, archive.extractfile(path.member) as stream:
+            yield stream
+
+
+def _refuse_binary(path: RawFile, start: bytes) -> None:
+    for magic, kind in _BINARY.items():
+        if start.startswith(magic):
+            raise ValueError(f"{path} is {kind}; expected plain text or gzip with one record a line.")
+    if b"\x00" in start[:1024]:
+        raise ValueError(f"{path} is a binary file; expected plain text or gzip with one record a line.")
+
+
+def find_file(path: str | Path, patterns: tuple[str, ...], what: str, home: str = "") -> Path:
+    """The one file that is meant.
+
+    Args:
+        path: the file itself, or the folder that holds it.
+        patterns: names it may have in the folder, as glob patterns, the most specific first.
+        what: what the file holds, for the error.
+        home: address of the page that leads to the public file, for the error.
+
+    Raises:
+        FileNotFoundError: if there is no such file; lists the names that would have been taken.
+        ValueError: if several files fit the same pattern.
+    """
+    path = Path(path)
+    if path.is_file():
+        return path
+    published = f" The public files are described at {home}." if home else ""
+    if not path.is_dir():
+        raise FileNotFoundError(
+            f"{path} does not exist; expected {what}: a file, or a folder with {' or '.join(patterns)}.{published}"
+        )
+    found = find_beside(path, patterns, what)
+    if found is None:
+        names = sorted(entry.name for entry in path.iterdir())
+        raise FileNotFoundError(
+            f"no {what} in {path}: expected a file named {' or '.join(patterns)}; found {names[:10]}.{published}"
+        )
+    return found
+
+
+def find_beside(folder: Path, patterns: tuple[str, ...], what: str) -> Path | None:
+    """Like `find_file` in a folder, but None where there is no such file."""
+    for pattern in patterns:
+        found = sorted(entry for entry in folder.glob(pattern) if entry.is_file())
+        if len(found) > 1:
+            names = [entry.name for entry in found]
+            raise ValueError(f"{folder} has several files of {what}: {names}; pass the path of the one that is meant.")
+        if found:
+            return found[0]
+    return None
+
+
+def find_holdings(
+    path: str | Path, markers: tuple[str, ...], nested: tuple[str, ...], what: str, home: str
+) -> dict[str, RawFile]:
+    """The files of a data set that is published as one archive, packed or unpacked.
+
+    Args:
+        path: the archive, the folder it unpacks to, one of its files, or a folder that holds exactly one of the
+            archives or unpacked folders.
+        markers: names of files by which the data set is known; it has at least one of them.
+        nested: names of the archive and of the folder it unpacks to, as glob patterns.
+        what: what the data set is, for the error.
+        home: address of the page that leads to the public file, for the error.
+
+    Returns:
+        Files by name, in the folder or in the archive.
+
+    Raises:
+        FileNotFoundError: if there is no such data set; lists what would have been taken.
+        ValueError: if there are several, or the archive is damaged.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path} does not exist; expected {what}: {' or '.join(nested)}, or a folder with {' or '.join(markers)}. "
+            f"The public files are described at {home}."
+        )
+    files = holdings(path.parent if path.name in markers else path)
+    if not files.keys().isdisjoint(markers):
+        return files
+    inner = [entry for pattern in nested for entry in sorted(path.glob(pattern))] if path.is_dir() else []
+    found = {entry: files for entry in inner if not (files := holdings(entry)).keys().isdisjoint(markers)}
+    if len({entry.name.split(".")[0] for entry in found}) > 1:  # packed beside unpacked is the same twice
+        names = [entry.name for entry in found]
+        raise ValueError(f"{path} holds {what} more than once: {names}; pass the path of the one that is meant.")
+    if not found:
+        raise FileNotFoundError(
+            f"no {what} in {path}: expected a file named {' or '.join((*markers, *nested))}; found "
+            f"{sorted(files)[:10]}. The public files are described at {home}."
+        )
+    return next(iter(found.values()))
