@@ -103,8 +103,8 @@ def test_a_wheel_from_the_source_distribution_works_without_the_checkout(tmp_pat
     environment = {**os.environ, "PYTHONPATH": str(site), "HF_HUB_OFFLINE": "1"}
     code = (
         "import evaluate, mender, modeling_mender, preference_benchmark\n"
-        "from mender.metric import metric_folder\n"
-        "from modeling_mender import preset_names\n"
+        "from mender.evaluation import metric_folder\n"
+        "from modeling_mender.training.presets import preset_names\n"
         "metric = evaluate.load(metric_folder(), 'ranking')\n"
         "figures = metric.compute(predictions=[['a']], references=['a'], ks=[1], n_resamples=0)\n"
         "print(mender.__file__, len(preset_names()), figures['recall@1'])"
@@ -114,6 +114,6 @@ def test_a_wheel_from_the_source_distribution_works_without_the_checkout(tmp_pat
     assert Path(where).is_relative_to(site) and int(presets) > 5 and float(recall) == 1
     command = [site / "bin" / "mender", "--help"]
     assert "recommend" in subprocess.run(command, env=environment, **run).stdout
-    metadata = next(site.glob("mender-*.dist-info/METADATA")).read_text("utf-8")
+    metadata = next(site.glob("mender_recsys-*.dist-info/METADATA")).read_text("utf-8")
     for field in ("License: Apache-2.0", "Project-URL: Paper", "Typing :: Typed", "# Mender"):
         assert field in metadata
