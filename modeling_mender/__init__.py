@@ -13,7 +13,6 @@ from .code_tokens import add_code_tokens
 from .configuration_mender import ItemStatesConfig, MenderConfig
 from .generation_mender import SemanticIdLogitsProcessor, catalogue_beam_search
 from .item_states import ItemStatesEncoder, encode_titles
-from .lora import add_lora, lora_config
 from .model_card import write_card
 from .modeling_baselines import PopularityConfig, PopularityRecommender, TextRetrievalConfig, TextRetrievalRecommender
 from .modeling_mender import MenderForGenerativeRetrieval
@@ -27,6 +26,7 @@ from .semantic_ids.tie_breaking import SemanticIdReport, break_ties
 from .steering_examples import SteeringExample, pick_request, steer
 from .training.data import select_axes
 from .training.encoder_states import EncoderStates
+from .training.lora import add_lora, lora_config
 from .training.methods import Method, build_method, init_from_codebooks
 from .training.presets import Preset, load_preset, preset_names
 from .training.run import fit_without_gradient, make_trainer

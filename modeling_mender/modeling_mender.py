@@ -30,7 +30,6 @@ from .configuration_mender import ItemStatesConfig, MenderConfig
 from .decoder import FoldedDecoder, absorb_cross_attention
 from .generation_mender import SemanticIdLogitsProcessor
 from .item_states import ItemStatesEncoder, encode_in_groups, text_encoder_class
-from .lora import add_lora
 from .model_card import CarriesCard
 from .retrieval import Recommendations, search
 
@@ -107,23 +106,19 @@ class MenderForGenerativeRetrieval(CarriesCard, PreTrainedModel, GenerationMixin
             name_or_path: any text encoder on the Hub or on disk.
             catalogue: the items to retrieve.
             decoder: fields in which the decoder differs from the paper's (6 layers of width 128).
-            encoder_training: "frozen" keeps the encoder as it is; "full" trains it; "lora" trains adapters on its
-                attention (see `add_lora` for ranks), and the result is a `peft.PeftModel` around the model.
+            encoder_training: "frozen" keeps the encoder as it is, "full" trains it.
             **encoder_kwargs: passed on to the encoder's `from_pretrained`.
 
         Raises:
-            ValueError: if `encoder_training` is none of the three, or transformers itself has no such encoder.
+            ValueError: if `encoder_training` is unknown, or transformers itself has no such encoder.
         """
-        modes = ("frozen", "full", "lora")
-        if encoder_training not in modes:
-            raise ValueError(f"encoder_training={encoder_training!r}; pass one of {', '.join(modes)}")
+        if encoder_training not in ("frozen", "full"):
+            raise ValueError(f"encoder_training={encoder_training!r}; pass 'frozen' or 'full'")
         encoder_config = AutoConfig.from_pretrained(name_or_path, **encoder_kwargs)
         encoder = text_encoder_class(encoder_config).from_pretrained(name_or_path, **encoder_kwargs)
         model = cls.from_encoder(encoder, catalogue, decoder=decoder)
         if encoder_training == "frozen":
             model.encoder.requires_grad_(False)
-        elif encoder_training == "lora":
-            return add_lora(model)
         return model.eval()
 
     @classmethod

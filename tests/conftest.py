@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+TESTS = Path(__file__).parent
+# Tests import doubles and loopback servers by name, from whatever folder they are in.
+sys.path += sorted({str(path.parent) for path in TESTS.rglob("*.py")})
 
 # How long an example takes says nothing where other work shares the machine.
 settings.register_profile("untimed", deadline=None)
@@ -21,7 +26,7 @@ os.environ.setdefault("POLARS_MAX_THREADS", "1")
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """Folder of public data files; tests that need it are skipped where it is absent."""
-    folder = Path(os.environ.get("MENDER_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    folder = Path(os.environ.get("MENDER_TEST_DATA", TESTS.parents[1] / "shared" / "data"))
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}; set MENDER_TEST_DATA to a folder that holds it")
     return folder

@@ -27,11 +27,11 @@ from ..catalogue import SemanticIdCatalogue
 from ..code_tokens import add_code_tokens, first_code_token
 from ..configuration_mender import ItemStatesConfig
 from ..item_states import ItemStatesEncoder, encode_titles, text_encoder_class
-from ..lora import add_lora
 from ..modeling_baselines import PopularityConfig, PopularityRecommender, TextRetrievalConfig, TextRetrievalRecommender
 from ..modeling_mender import MenderForGenerativeRetrieval
 from ..modeling_sasrec import SasRecConfig, SasRecForSequentialRecommendation
 from ..processing_mender import MenderProcessor
+from .lora import add_lora
 from .presets import Preset
 
 __all__ = [

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 from datasets import Dataset
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "modeling_mender"))
-
 from doubles import encoder_folder, shop_examples, shop_items
 
 CONFIG = "- config_name: {name}\n  data_files:\n"

@@ -1,7 +1,7 @@
-"""LoRA on the encoder, with everything that is new trained in full.
+"""LoRA on the encoder's attention (Hu et al. 2021, arXiv:2106.09685), with all new modules trained in full.
 
-Adapters alone would leave decoder, projection and head at their random start, a known trap of this field; they are
-listed in `modules_to_save` (Hu et al. 2021, arXiv:2106.09685; the peft library does the work).
+Adapters alone would leave decoder, projection and head at their random initialisation, so these are listed in
+`modules_to_save`. The peft library does the work.
 """
 
 from __future__ import annotations
@@ -9,13 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from torch import nn
 from transformers import PreTrainedModel
-
-try:  # a saved model carries this file, and loading it must not demand peft
-    from peft import LoraConfig, PeftModel, TaskType, get_peft_model
-except ImportError:
-    LoraConfig = PeftModel = TaskType = get_peft_model = None
 
 __all__ = ["add_lora", "lora_config"]
 
@@ -26,7 +22,7 @@ ATTENTION_NAMES = (
     ("q_lin", "k_lin", "v_lin", "out_lin"),
     ("Wqkv", "Wo"),
 )
-"""Names of attention projections, one group per family: BERT, T5, LLaMA / BART, DistilBERT, ModernBERT."""
+"""Attention projections of BERT, T5, LLaMA and BART, DistilBERT, ModernBERT."""
 
 
 def lora_config(
@@ -37,44 +33,41 @@ def lora_config(
     new_tokens: Sequence[int] = (),
     **kwargs: Any,
 ) -> LoraConfig:
-    """A `LoraConfig` for a Mender: adapters on the encoder's attention, all new parts trained in full.
+    """A `LoraConfig` for a Mender: adapters on the encoder's attention, all new modules trained in full.
 
     Args:
         model: a `MenderForGenerativeRetrieval`.
         rank: rank of the adapters.
-        alpha: scale of the adapters; they act with alpha / rank.
-        dropout: dropout before the adapters.
-        new_tokens: token ids whose embeddings are new and are trained in full (`add_code_tokens`).
+        alpha: the adapters are scaled by alpha / rank.
+        dropout: dropout on the input of the adapters.
+        new_tokens: ids of tokens added by `add_code_tokens`; their embeddings are trained in full.
         **kwargs: other fields of `peft.LoraConfig`.
 
     Raises:
         ValueError: if no known attention projection is found in the encoder.
-        ImportError: if peft is not installed.
     """
-    if LoraConfig is None:
-        raise ImportError("LoRA needs the peft library; install it with `pip install peft`")
-    targets = attention_modules(model.encoder)
-    new_parts = ["decoder", "lm_head"]
+    new_modules = ["decoder", "lm_head"]
     if isinstance(model.encoder_proj, nn.Linear):
-        new_parts.append("encoder_proj")
+        new_modules.append("encoder_proj")
     if getattr(model.encoder, "order", None) is not None:
-        new_parts.append("encoder.order")
-    pattern = r"encoder\..*\.(" + "|".join(name.replace(".", r"\.") for name in targets) + ")"
+        new_modules.append("encoder.order")
     settings: dict[str, Any] = {
         "r": rank,
         "lora_alpha": alpha,
         "lora_dropout": dropout,
-        "target_modules": pattern,
-        "modules_to_save": new_parts,
+        "modules_to_save": new_modules,
         "task_type": TaskType.SEQ_2_SEQ_LM,
     }
+    if "target_modules" not in kwargs:
+        names = "|".join(name.replace(".", r"\.") for name in attention_modules(model.encoder))
+        settings["target_modules"] = rf"encoder\..*\.({names})"
     if len(new_tokens):
         settings["trainable_token_indices"] = {_embedding_name(model): list(new_tokens)}
     return LoraConfig(**{**settings, **kwargs})
 
 
 def add_lora(model: PreTrainedModel, **kwargs: Any) -> PeftModel:
-    """The model wrapped by peft, ready to train; `merge_and_unload()` gives a plain model back.
+    """Wrap a model with LoRA adapters, ready to train; `merge_and_unload()` returns a plain model.
 
     Args:
         model: a `MenderForGenerativeRetrieval`.
@@ -84,9 +77,9 @@ def add_lora(model: PreTrainedModel, **kwargs: Any) -> PeftModel:
 
 
 def _embedding_name(model: PreTrainedModel) -> str:
-    """Full name of the module through which the encoder looks its tokens up.
+    """Full name of the encoder's token embedding.
 
-    T5 holds one embedding under two names and reads the inner one, which comes last.
+    T5 registers one embedding under two names and uses the inner one, which comes last.
     """
     embedding = model.encoder.get_input_embeddings()
     modules = model.encoder.named_modules(prefix="encoder", remove_duplicate=False)
@@ -94,7 +87,7 @@ def _embedding_name(model: PreTrainedModel) -> str:
 
 
 def attention_modules(encoder: nn.Module) -> list[str]:
-    """Names under which the encoder's layers hold their attention projections."""
+    """Names of the attention projections in the encoder's layers."""
     linear = [name for name, module in encoder.named_modules() if isinstance(module, nn.Linear)]
     for names in ATTENTION_NAMES:
         found = [name for name in names if any(module.endswith("." + name) for module in linear)]
