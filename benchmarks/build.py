@@ -34,13 +34,14 @@ from rich.table import Table
 
 from preference_benchmark.axes.build import build_axis
 from preference_benchmark.axes.examples import targets
-from preference_benchmark.axes.matching import candidates, match
+from preference_benchmark.axes.matching import match
 from preference_benchmark.axes.protocol import AXES, SPLITS, Protocol
 from preference_benchmark.axes.sentiment import sentiment_pairs
 from preference_benchmark.axes.steering import Closest, closest_preferences, nearest, partners
 from preference_benchmark.checks.leakage import check_leakage
 from preference_benchmark.embedding import CachedEmbedder, TextEmbedder
 from preference_benchmark.preferences import ExtractiveApproximator
+from preference_benchmark.preferences.candidates import Candidates
 from preference_benchmark.sources import SOURCES, read_source
 from preference_benchmark.sources.corner_shop import corner_shop
 from preference_benchmark.tables import Tables
@@ -201,7 +202,7 @@ def compare_matching(
     Ours is timed on `--texts` of the distinct texts a round, drawn at random; its time for all rows is that of all
     distinct texts, and `choose`, the seconds that choosing among known vectors took.
     """
-    options = candidates(preferences, tables)
+    options = Candidates.of(preferences, tables).distinct()
     steps = tables.interactions.filter(pl.col("step") >= 1).select("user_id", "step", "item_id")
     steps = steps.join(tables.items.select("item_id", about="text"), on="item_id")
     rows = steps.sample(min(arguments.rows, steps.height), seed=arguments.seed)

@@ -13,11 +13,12 @@ from pathlib import Path
 import polars as pl
 
 from preference_benchmark.axes.build import SENTIMENT_AXES, STEERING_AXES, build_axis
-from preference_benchmark.axes.matching import check_preferences, match
+from preference_benchmark.axes.matching import match
 from preference_benchmark.axes.protocol import AXES, Protocol
 from preference_benchmark.axes.sentiment import sentiment_pairs
 from preference_benchmark.axes.steering import Closest, closest_preferences
 from preference_benchmark.embedding import CachedEmbedder, Embedder, VectorStore, describe_items
+from preference_benchmark.preferences.files import check_preferences
 from preference_benchmark.preferences.polarity import SentimentClassifier, review_polarity
 from preference_benchmark.stages import Stages, digest_of, digest_of_code
 from preference_benchmark.tables import Tables
@@ -29,7 +30,7 @@ Approximator = Callable[[Tables], pl.DataFrame]
 # Whose source a stage depends on, beyond the stages before it.
 _PREFERENCES_CODE = ("preferences",)
 _VECTORS_CODE = ("embedding",)
-_MATCHES_CODE = ("axes/matching", "embedding", "preferences/polarity")
+_MATCHES_CODE = ("axes/matching", "embedding", "preferences/candidates", "preferences/polarity")
 _AXES_CODE = ("axes", "preferences/polarity", "preferences/vader")
 # And whose source the examples depend on, beyond the tables.
 EXAMPLES_CODE = (*_PREFERENCES_CODE, *_VECTORS_CODE, *_MATCHES_CODE, *_AXES_CODE, "assemble")

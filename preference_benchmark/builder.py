@@ -15,10 +15,9 @@ from tqdm.auto import tqdm
 
 from preference_benchmark.assemble import EXAMPLES_CODE, Approximator, Parts, assemble, stage_names
 from preference_benchmark.axes.examples import EXAMPLE_FEATURES, examples_dataset, items_dataset
-from preference_benchmark.axes.matching import cosines
 from preference_benchmark.axes.protocol import AXES, SPLITS, Protocol
 from preference_benchmark.checks.leakage import check_leakage
-from preference_benchmark.embedding import Embedder, describe_items
+from preference_benchmark.embedding import Embedder, cosines, describe_items
 from preference_benchmark.preferences import ExtractiveApproximator
 from preference_benchmark.preferences.polarity import NEGATIVE
 from preference_benchmark.stages import Stages, digest_of_code

@@ -30,7 +30,7 @@ import numpy as np
 import polars as pl
 from tqdm.auto import tqdm
 
-from preference_benchmark.sources.item_text import labelled
+from preference_benchmark.tables import labelled
 
 __all__ = [
     "CachedEmbedder",
@@ -39,8 +39,10 @@ __all__ = [
     "TextEmbedder",
     "Unavailable",
     "VectorStore",
+    "cosines",
     "default_encoder",
     "describe_items",
+    "dot_products",
     "encoder_identity",
     "positions",
 ]
@@ -321,6 +323,50 @@ def positions(values: pl.Series, distinct: pl.Series) -> np.ndarray:
     places = pl.DataFrame({"value": distinct}).with_row_index("place")
     joined = values.to_frame("value").join(places, on="value", how="left", maintain_order="left")
     return joined["place"].to_numpy()
+
+
+def cosines(left: pl.Series, right: pl.Series, embedder: Embedder) -> pl.Series:
+    """Cosine of each pair of texts; every distinct text is embedded once.
+
+    Args:
+        left: N texts.
+        right: N texts.
+        embedder: gives unit vectors.
+
+    Returns:
+        N numbers in [-1, 1], float32.
+    """
+    left_texts, right_texts = left.unique().sort(), right.unique().sort()
+    dots = dot_products(
+        embedder.encode(left_texts),
+        positions(left, left_texts),
+        embedder.encode(right_texts),
+        positions(right, right_texts),
+    )
+    return pl.Series("similarity", dots)
+
+
+# Both operands of a chunk: 2 x 65,536 x 768 floats are 400 MB.
+_PAIRS_AT_ONCE = 65_536
+
+
+def dot_products(left: np.ndarray, left_rows: np.ndarray, right: np.ndarray, right_rows: np.ndarray) -> np.ndarray:
+    """Dot products of pairs of vectors, a chunk of pairs at a time.
+
+    Args:
+        left: vectors. Shape: (L, D).
+        left_rows: which of them is the left one of each pair. Shape: (N,).
+        right: vectors. Shape: (R, D).
+        right_rows: which of them is the right one of each pair. Shape: (N,).
+
+    Returns:
+        Shape: (N,), float32.
+    """
+    result = np.empty(len(left_rows), dtype=np.float32)
+    for start in range(0, len(result), _PAIRS_AT_ONCE):
+        rows = slice(start, start + _PAIRS_AT_ONCE)
+        result[rows] = np.einsum("nd,nd->n", left[left_rows[rows]], right[right_rows[rows]])
+    return result
 
 
 def _normalised(vectors: np.ndarray) -> np.ndarray:

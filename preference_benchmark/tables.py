@@ -24,6 +24,7 @@ __all__ = [
     "UNTITLED",
     "identifier",
     "k_core",
+    "labelled",
     "milliseconds",
     "prepare",
     "rating",
@@ -471,3 +472,20 @@ def _known_items(
     require_overlap(is_listed, item_ids, listed)
     dropped["interactions with items that the items table lacks"] = unknown
     return known
+
+
+def labelled(**fields: str | pl.Expr) -> pl.Expr:
+    """The fields as one text, "Label: value. Label: value", without those that are null or empty.
+
+    Args:
+        fields: column names or string expressions by label, in order.
+
+    >>> frame = pl.DataFrame({"name": ["Mug", "Tea"], "maker": ["Dovetail", ""]})
+    >>> frame.select(text=labelled(Title="name", Brand="maker"))["text"].to_list()
+    ['Title: Mug. Brand: Dovetail', 'Title: Tea']
+    """
+    parts = []
+    for label, given in fields.items():
+        value = pl.col(given) if isinstance(given, str) else given
+        parts.append(pl.when(value != "").then(pl.concat_str(pl.lit(f"{label}: "), value)))
+    return pl.concat_str(parts, separator=". ", ignore_nulls=True)

@@ -12,9 +12,8 @@ from collections.abc import Callable
 import polars as pl
 
 from preference_benchmark.axes.examples import KEYS, as_examples, last_step_of_split, split, targets
-from preference_benchmark.axes.matching import cosines
 from preference_benchmark.axes.protocol import Protocol
-from preference_benchmark.embedding import Embedder
+from preference_benchmark.embedding import Embedder, cosines
 from preference_benchmark.preferences.polarity import NEGATIVE, POSITIVE, inverted, review_polarity
 from preference_benchmark.tables import Tables
 

@@ -13,9 +13,8 @@ import polars as pl
 
 from preference_benchmark.assemble import Parts
 from preference_benchmark.axes.build import STEERING_AXES
-from preference_benchmark.axes.matching import cosines
 from preference_benchmark.axes.protocol import Protocol
-from preference_benchmark.embedding import describe_items
+from preference_benchmark.embedding import cosines, describe_items
 from preference_benchmark.preferences.polarity import NEGATIVE, POSITIVE, preference_polarity
 from preference_benchmark.preferences.words import plain
 

@@ -12,12 +12,25 @@ from pathlib import Path
 
 import polars as pl
 
-from preference_benchmark.axes.matching import check_preferences
+from preference_benchmark.preferences.polarity import NEGATIVE, POSITIVE
 from preference_benchmark.tables import Tables
 
-__all__ = ["belonging", "read_preferences", "write_preferences"]
+__all__ = ["belonging", "check_preferences", "read_preferences", "write_preferences"]
 
+_COLUMNS = ("user_id", "step", "rank", "text", "sentiment")
 _KEYS = ["user_id", "step"]
+
+
+def check_preferences(preferences: pl.DataFrame) -> None:
+    """Raise a ValueError unless the table has the columns of an approximator's result and known sentiments."""
+    missing = [name for name in _COLUMNS if name not in preferences.columns]
+    if missing:
+        raise ValueError(
+            f"the preferences lack the columns {missing}; found {preferences.columns}. Required are {list(_COLUMNS)}."
+        )
+    unknown = preferences.filter(~pl.col("sentiment").is_in([POSITIVE, NEGATIVE]))["sentiment"]
+    if len(unknown):
+        raise ValueError(f'preferences hold the sentiment {unknown[0]!r}; use "{POSITIVE}" or "{NEGATIVE}".')
 
 
 def write_preferences(preferences: pl.DataFrame, path: str | Path, report: dict[str, object], tables: Tables) -> Path:

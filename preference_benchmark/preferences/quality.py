@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from preference_benchmark.axes.matching import check_preferences, cosines
-from preference_benchmark.embedding import CachedEmbedder, Embedder
+from preference_benchmark.embedding import CachedEmbedder, Embedder, cosines
+from preference_benchmark.preferences.files import check_preferences
 from preference_benchmark.preferences.names import Names
 from preference_benchmark.preferences.polarity import POSITIVE
 from preference_benchmark.preferences.retrieval import (

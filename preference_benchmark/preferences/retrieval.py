@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from preference_benchmark.axes.matching import candidates
 from preference_benchmark.embedding import Embedder, positions
+from preference_benchmark.preferences.candidates import Candidates
 from preference_benchmark.tables import Tables
 
 __all__ = ["Points", "Ranks", "closest_preference", "last_item", "points", "popularity", "shuffled_users", "uniform"]
@@ -107,7 +107,7 @@ def points(tables: Tables, steps: pl.DataFrame) -> Points:
 def closest_preference(
     at: Points, preferences: pl.DataFrame, tables: Tables, embedder: Embedder, source: np.ndarray | None = None
 ) -> Ranks:
-    """Items by the cosine with the closest of the preferences that may condition the point (see `candidates`).
+    """Items by the cosine with the closest of the preferences that may condition the point (see `Candidates`).
 
     Args:
         at: the points.
@@ -116,8 +116,10 @@ def closest_preference(
         embedder: embeds preferences and item texts.
         source: whose preferences each point takes; default: its own. Shape: (P,).
     """
-    options = candidates(preferences, tables).join(
-        at.frame.with_row_index("point"), on=["user_id", "step"], how="inner", maintain_order="left"
+    options = (
+        Candidates.of(preferences, tables)
+        .distinct()
+        .join(at.frame.with_row_index("point"), on=["user_id", "step"], how="inner", maintain_order="left")
     )
     options = options.sort("point", "text")
     texts = options["text"].unique().sort()

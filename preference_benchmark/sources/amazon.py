@@ -28,13 +28,12 @@ from preference_benchmark.sources.item_text import (
     as_aspects,
     clean_text,
     item_terms,
-    labelled,
     shared_aspects,
     term_counts,
 )
 from preference_benchmark.sources.raw_files import find_beside, find_file
 from preference_benchmark.sources.raw_lines import RawLines, read_records
-from preference_benchmark.tables import UNTITLED, ReadReport, Tables, prepare, require_overlap
+from preference_benchmark.tables import UNTITLED, ReadReport, Tables, labelled, prepare, require_overlap
 
 __all__ = [
     "ASIN",

@@ -15,10 +15,10 @@ import polars as pl
 
 from preference_benchmark.sources.amazon import amazon_tables
 from preference_benchmark.sources.delimited import scan_parquet
-from preference_benchmark.sources.item_text import as_aspects, clean_text, labelled
+from preference_benchmark.sources.item_text import as_aspects, clean_text
 from preference_benchmark.sources.raw_files import find_beside, find_file
 from preference_benchmark.sources.raw_lines import RawLines, read_records
-from preference_benchmark.tables import Tables, milliseconds
+from preference_benchmark.tables import Tables, labelled, milliseconds
 
 __all__ = ["read_amazon2023"]
 

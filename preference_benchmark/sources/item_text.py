@@ -23,7 +23,6 @@ __all__ = [
     "as_aspects",
     "clean_text",
     "item_terms",
-    "labelled",
     "shared_aspects",
     "term_counts",
     "uninformative_words",
@@ -48,23 +47,6 @@ def clean_text(name: str, text: pl.Expr | None = None) -> pl.Expr:
         text = text.str.replace_many(_ENTITIES, leftmost=True)
     text = text.str.replace_all(r"<[^<>]{1,100}>", " ").str.replace_all(r"\s+", " ").str.strip_chars()
     return text.alias(name) if name else text
-
-
-def labelled(**fields: str | pl.Expr) -> pl.Expr:
-    """The fields as one text, "Label: value. Label: value", without those that are null or empty.
-
-    Args:
-        fields: column names or string expressions by label, in order.
-
-    >>> frame = pl.DataFrame({"name": ["Mug", "Tea"], "maker": ["Dovetail", ""]})
-    >>> frame.select(text=labelled(Title="name", Brand="maker"))["text"].to_list()
-    ['Title: Mug. Brand: Dovetail', 'Title: Tea']
-    """
-    parts = []
-    for label, field in fields.items():
-        value = pl.col(field) if isinstance(field, str) else field
-        parts.append(pl.when(value != "").then(pl.concat_str(pl.lit(f"{label}: "), value)))
-    return pl.concat_str(parts, separator=". ", ignore_nulls=True)
 
 
 def as_aspects(phrases: pl.DataFrame, brand: str | None = None) -> pl.Series:

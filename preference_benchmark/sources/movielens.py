@@ -14,10 +14,10 @@ from pathlib import Path
 import polars as pl
 
 from preference_benchmark.sources.delimited import read_csv, read_delimited
-from preference_benchmark.sources.item_text import as_aspects, clean_text, labelled, shared_aspects
+from preference_benchmark.sources.item_text import as_aspects, clean_text, shared_aspects
 from preference_benchmark.sources.raw_files import RawFile, find_holdings
 from preference_benchmark.sources.raw_lines import RawLines
-from preference_benchmark.tables import ReadReport, Tables, prepare
+from preference_benchmark.tables import ReadReport, Tables, labelled, prepare
 
 __all__ = ["read_movielens"]
 

