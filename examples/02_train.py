@@ -19,7 +19,7 @@ from typing import Annotated
 import torch
 import typer
 
-from mender import options
+from mender.cli import options
 from mender.data import encoder_path, load_benchmark_data
 from mender.evaluation import provenance
 from mender.terminal import run_script, user_errors

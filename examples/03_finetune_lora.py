@@ -24,8 +24,8 @@ import typer
 from datasets import Dataset
 from peft import PeftModel
 
-from mender import options
 from mender.cards import write_run_card
+from mender.cli import options
 from mender.data import encoder_path, load_benchmark_data
 from mender.evaluation import check_items, measure_requests, provenance, score_model, write_results
 from mender.requests import load_saved

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import torch
 
-from mender import options
 from mender.cards import write_run_card
+from mender.cli import options
 from mender.data import encoder_path, load_benchmark_data
 from mender.evaluation import check_items, evaluate_saved, run_of
 from mender.requests import load_saved

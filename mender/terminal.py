@@ -1,9 +1,7 @@
-"""How a program of this project meets the terminal: exit codes, errors in one line, results for people or machines.
+"""What every program of this project does at the terminal: exit codes, one-line errors, results as text or JSON.
 
-0: done. 1: something unexpected, with its traceback. 2: wrong usage or bad input, in one line that names the remedy.
-130: interrupted.
-
-What a person did wrong, told apart from what the program did wrong.
+Exit codes: 0 success; 1 unexpected error, with its traceback, or a failed check; 2 wrong usage or bad input, with one
+line that names the remedy; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -13,6 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
+from itertools import pairwise
 from typing import Any
 
 import typer
@@ -23,20 +22,26 @@ __all__ = [
     "results",
     "run",
     "run_script",
+    "show_help",
     "user_errors",
 ]
 
 
 class UserError(Exception):
-    """Bad input: the message says what came, what was expected and what to do. The command line shows that one line."""
+    """Bad input: the message says what came, what was expected and what to do. The command line prints that line."""
 
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """Turns `ValueError` and `OSError` into `UserError`: for steps in which these come from what a person passed."""
+    """Turns errors that the user can mend into `UserError`: for steps where they come from what was passed.
+
+    These are `ValueError`, `OSError`, and an `ImportError` without a module's name: ours, which says what to install.
+    """
     try:
         yield
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
+        if isinstance(error, ImportError) and error.name is not None:
+            raise
         raise UserError(" ".join(str(error).split()) or type(error).__name__) from error
 
 
@@ -45,8 +50,15 @@ UsageError = typer.BadParameter.__mro__[1]
 
 
 def new_app(**settings: Any) -> typer.Typer:
-    """A typer application whose tracebacks and help are plain: they stay readable in logs and narrow windows."""
+    """A typer application with plain tracebacks and help, which stay readable in logs and narrow windows."""
     return typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None, **settings)
+
+
+def show_help(context: typer.Context) -> None:
+    """For a group of commands: prints its help and ends with wrong usage where no command was named."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+        raise typer.Exit(2)
 
 
 def run(app: typer.Typer, arguments: Sequence[str] | None = None, name: str | None = None) -> int:
@@ -60,16 +72,17 @@ def run(app: typer.Typer, arguments: Sequence[str] | None = None, name: str | No
     Returns:
         The exit code.
     """
+    words = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        code = app(args=None if arguments is None else list(arguments), prog_name=name, standalone_mode=False)
+        code = app(args=words, prog_name=name, standalone_mode=False)
     except UsageError as error:
         command = "" if error.ctx is None else f"; see `{error.ctx.command_path} --help`"
-        return _refuse(error.format_message().rstrip(".") + command)
+        return _refuse(error.format_message().rstrip(".") + _value_given(error, words) + command)
     except UserError as error:
         return _refuse(str(error))
     except (KeyboardInterrupt, typer.Abort):
         return 130
-    except BrokenPipeError:  # whoever read the output, such as `head`, has seen enough
+    except BrokenPipeError:  # the reader of the output, such as `head`, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return code if isinstance(code, int) else 0
@@ -89,13 +102,13 @@ def run_script(function: Callable[..., Any], description: str | None) -> None:
 
 @contextmanager
 def results(as_json: bool) -> Iterator[Callable[[Any], None]]:
-    """Keeps standard output for the results where they are for machines: all else goes to standard error.
+    """Keeps standard output for one JSON document where results are for machines; all else goes to standard error.
 
     Args:
         as_json: whether results are for machines.
 
     Yields:
-        What writes a result, as one JSON document; it does nothing where results are for people.
+        A function that prints a result as JSON; it does nothing where results are for people.
     """
     if not as_json:
         yield lambda result: None
@@ -103,6 +116,14 @@ def results(as_json: bool) -> Iterator[Callable[[Any], None]]:
     output = sys.stdout
     with redirect_stdout(sys.stderr):
         yield lambda result: print(json.dumps(result, ensure_ascii=False, indent=2), file=output)
+
+
+def _value_given(error: Any, words: Sequence[str]) -> str:
+    """The refused value of an option, where the message does not show it (that of a number out of range does not)."""
+    names = getattr(getattr(error, "param", None), "opts", [])
+    pairs = [*pairwise(words), *(word.split("=", 1) for word in words if "=" in word)]
+    values = [repr(value) for name, value in pairs if name in names]
+    return f", not {values[-1]}" if values and values[-1] not in error.format_message() else ""
 
 
 def _refuse(message: str) -> int:

@@ -49,6 +49,8 @@ _EXAMPLE_COLUMNS = (
 _ITEM_COLUMNS = ("item_id", "semantic_id", "title")
 _FILES = {split: f"data/benchmark/{split}.parquet" for split in SPLITS}
 _CATALOG = "data/catalog/catalog.parquet"
+# Of data sets whose licence is known; of others it is what their owner says.
+_LICENCES = {"xiaoleichu/amazon-beauty-steerable-gr": "mit"}
 _BEHAVIOURS = {"retrieve_target": POSITIVE, "avoid_target": NEGATIVE}
 _PAIRED = ("sentiment_following", "sentiment_following_with_history")
 # An axis is recognised by the words in its name, whatever stands around and between them; the first that fits.
@@ -250,7 +252,7 @@ def _paired(examples: pl.DataFrame) -> pl.DataFrame:
     return rows.with_columns(pair_id=pl.when(outside).then(-1).otherwise("pair_id")).drop("row")
 
 
-def write_ready_made(found: ReadyMade, output: Path, *, name: str, origin: str, licence: str) -> Path:
+def write_ready_made(found: ReadyMade, output: Path, *, name: str, origin: str, licence: str | None = None) -> Path:
     """Write the configs `name` and `name-items` as Parquet, and their card.
 
     The folder appears as a whole, or not at all.
@@ -260,7 +262,7 @@ def write_ready_made(found: ReadyMade, output: Path, *, name: str, origin: str, 
         output: a folder that does not exist yet.
         name: what its configs are called.
         origin: where it is from: name on the Hub, or a folder.
-        licence: its licence, as the Hub names it, such as "mit".
+        licence: its licence, as the Hub names it; default: "mit" for the paper's own data set, else "unknown".
 
     Returns:
         The folder.
@@ -271,6 +273,7 @@ def write_ready_made(found: ReadyMade, output: Path, *, name: str, origin: str, 
     output = Path(output)
     if output.exists():
         raise FileExistsError(f"{output} exists; pass another folder as --output, or remove it.")
+    licence = licence or _LICENCES.get(origin, "unknown")
     output.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}-"))
     try:

@@ -9,7 +9,6 @@ What a comparison of preferences found: a table to read, numbers to keep, a pict
 
 from __future__ import annotations
 
-import json
 import math
 import uuid
 from collections.abc import Mapping
@@ -110,10 +109,9 @@ class Comparison:
         ]
         return "\n\n".join([head, _table(rows), _table(lifts), _table(others)])
 
-    def write_json(self, path: str | Path) -> None:
-        """All numbers; those that are not defined are null."""
-        content = json.dumps(_plain(asdict(self)), indent=1, allow_nan=False)
-        _replace(Path(path), lambda temporary: temporary.write_text(content + "\n", encoding="utf-8"))
+    def record(self) -> dict[str, object]:
+        """All numbers as plain values; those that are not defined are None."""
+        return _plain(asdict(self))
 
     def draw(self, path: str | Path) -> None:
         """Recall against k for every method, as a picture (the suffix says in which format)."""

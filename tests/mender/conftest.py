@@ -8,8 +8,23 @@ import pytest
 from datasets import Dataset
 from doubles import encoder_folder, shop_examples, shop_items
 
+from mender.cli import main
+
 CONFIG = "- config_name: {name}\n  data_files:\n"
 SPLIT = "  - {{split: {split}, path: {name}/{split}.parquet}}\n"
+
+
+@pytest.fixture
+def mender(capsys, monkeypatch):
+    """Runs the command line in this process: exit code, standard output, standard error."""
+    monkeypatch.setattr("sys.argv", ["/usr/bin/mender"])
+
+    def run(*arguments):
+        capsys.readouterr()
+        code = main([str(argument) for argument in arguments])
+        return code, *capsys.readouterr()
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -10,12 +10,10 @@ from pathlib import Path
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
-import yaml
 from benchmark_doubles import HashEmbedder, random_preferences
 from datasets import load_dataset
 
 from preference_benchmark import make as make_module
-from preference_benchmark.__main__ import main
 from preference_benchmark.assemble import ask_every, assemble
 from preference_benchmark.axes.protocol import AXES, PAPER, SPLITS
 from preference_benchmark.checks import leakage
@@ -233,16 +231,6 @@ def test_only_builds_are_removed_from_the_folder_of_a_data_set(made, tmp_path):
     assert all((folder / "ratings.dat").is_file() for folder in (own, elsewhere))
 
 
-@pytest.mark.parametrize("place", ["movielens", "movielens/ml-1m.zip", "link"])
-def test_raw_files_in_the_folder_of_the_data_set_are_refused_at_once(place, tmp_path, capsys):
-    (tmp_path / "movielens").mkdir()
-    (tmp_path / "movielens" / "ml-1m.zip").write_bytes(b"")
-    (tmp_path / "link").symlink_to(tmp_path / "movielens")
-    assert main(["build", "movielens", "--data-dir", str(tmp_path / place), "--output", str(tmp_path)]) == 2
-    assert "the folder that builds of 'movielens' are put into; pass another" in capsys.readouterr().err
-    assert {entry.name for entry in tmp_path.iterdir()} == {"movielens", "link"}
-
-
 @pytest.mark.parametrize("moment", ["copytree", "write_atomically"])
 def test_a_stop_while_it_is_put_in_place_leaves_the_old_state(made, moment, tmp_path, monkeypatch):
     hub_folder.add(made, tmp_path)
@@ -272,28 +260,6 @@ def test_preferences_from_a_file(made, tmp_path):
     for name, error in (("wrong.parquet", ValueError), ("absent.parquet", FileNotFoundError)):
         with pytest.raises(error, match="lack the columns|does not exist"):
             build(tmp_path, replace(SHOP, preferences=tmp_path / name))
-
-
-def test_preferences_written_with_other_settings_are_refused(made, tmp_path):
-    def written(name, *options):
-        words = ["--source", "corner-shop", "--option", "num_users=60", "--option", "num_items=40", *options]
-        assert main(["preferences", "write", *words, "--output", str(tmp_path / name)]) == 0
-        return replace(SHOP, preferences=tmp_path / name)
-
-    # The same settings: what the rules wrote into the file is what they write in the build.
-    same = build(tmp_path / "work", written("same.parquet"))
-    assert same.statistics["preferences"] == made.statistics["preferences"]
-    assert same.statistics["examples"] == made.statistics["examples"]
-    shorter = written("shorter.parquet", "--set", "max_history=8")
-    match = r"shorter.parquet: what user '\S+' wants after step 0 was written when that step was item '\S+'; here it is"
-    with pytest.raises(ValueError, match=match):
-        build(tmp_path / "work", shorter)
-    protocol = SHOP.protocol.replace(max_history=8)
-    fits = build(tmp_path / "work", replace(shorter, protocol=protocol))
-    assert fits.statistics["preferences"] == build(tmp_path, replace(SHOP, protocol=protocol)).statistics["preferences"]
-    pl.read_parquet(tmp_path / "same.parquet").drop("item_id").write_parquet(tmp_path / "old.parquet")
-    with pytest.raises(ValueError, match="has no column item_id.*Write it anew"):
-        build(tmp_path / "work", replace(SHOP, preferences=tmp_path / "old.parquet"))
 
 
 def test_changed_raw_files_are_noticed(tmp_path):
@@ -361,34 +327,6 @@ def test_a_full_disk_leaves_nothing_half_written(made, tmp_path, monkeypatch):
         build(tmp_path / ".stages" / "a", newer)
     assert not list((tmp_path / ".stages" / "a").glob("finished-*"))
     assert {name: data for name, data in bytes_of(tmp_path).items() if not name.startswith(".stages")} == before
-
-
-def test_the_command_line_builds_shows_and_validates(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(make_module, "TextEmbedder", lambda *arguments, **options: HashEmbedder())
-    monkeypatch.setattr(make_module, "encoder_identity", lambda name: ("hash", "hash"))
-    options = ["--option", "num_users=60", "--option", "num_items=40", "--seed", "4", "--quiet"]
-    command = ["build", "corner-shop", "--output", str(tmp_path), *options]
-    assert main(command) == 0
-    assert "corner-shop-items" in capsys.readouterr().out
-    assert main(command) == 0
-    assert "finished (finished before)" in capsys.readouterr().out
-    assert main(["stats", str(tmp_path), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["corner-shop"]["protocol"]["seed"] == 4
-    assert main(["validate", str(tmp_path)]) == 0
-    assert "states a true like" in capsys.readouterr().out
-    assert main(["build", "corner-shop", "--output", str(tmp_path), "--set", "sed=4"]) == 2
-    assert "no field 'sed'" in capsys.readouterr().err
-    assert main(["build", "steam", "--data-dir", str(tmp_path / "nowhere"), "--output", str(tmp_path)]) == 2
-    assert "does not exist" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("files", ["data/*.parquet", [{"split": "train", "path": "train.parquet"}], None])
-def test_foreign_readmes_are_refused_before_anything_is_computed(tmp_path, files, capsys):
-    configs = yaml.safe_dump({"configs": [{"config_name": "default", "data_files": files}]})
-    (tmp_path / "README.md").write_text(f"---\n{configs}---\n# Somebody's data\n")
-    assert main(["build", "corner-shop", "--output", str(tmp_path)]) == 2
-    assert "was not written by this program; pass another folder as output" in capsys.readouterr().err
-    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
 
 
 def test_a_damaged_build_can_be_built_again(made, tmp_path):

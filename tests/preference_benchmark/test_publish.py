@@ -11,7 +11,6 @@ from benchmark_doubles import HashEmbedder
 from loopback_hub import LoopbackHub
 
 from preference_benchmark import make as make_module
-from preference_benchmark.__main__ import main
 from preference_benchmark.axes.protocol import AXES
 from preference_benchmark.hub import folder as hub_folder
 from preference_benchmark.hub.publish import plan
@@ -37,8 +36,8 @@ print(json.dumps(found))
 """
 PUBLISH = """
 import sys
-from preference_benchmark.__main__ import main
-sys.exit(main(["publish", *sys.argv[1:]]))
+from preference_benchmark.hub.publish import publish
+publish(*sys.argv[1:])
 """
 
 
@@ -108,29 +107,3 @@ def test_data_that_must_not_be_passed_on_is_not(tmp_path):
     hub_folder.add(made, tmp_path / "out")
     with pytest.raises(ValueError, match=r"\['corner-shop'\].*Not for others.*--permitted"):
         publish(tmp_path / "out", REPO)
-
-
-def test_dry_run_lists_files_sizes_and_terms(output, capsys):
-    assert main(["publish", str(output), REPO, "--dry-run"]) == 0
-    said = capsys.readouterr().out
-    for name, size in plan(output, REPO).files.items():
-        assert f"{size:,}  {name}" in said
-    assert "no person's data" in said and ".stages" not in said
-
-
-def test_a_changed_file_is_not_published(output, tmp_path, capsys):
-    import shutil
-
-    copy = tmp_path / "copy"
-    shutil.copytree(output, copy, ignore=shutil.ignore_patterns(".stages"))
-    file = next(copy.rglob("train-*.parquet"))
-    file.write_bytes(file.read_bytes()[:-1] + b"x")
-    assert main(["publish", str(copy), REPO, "--dry-run"]) == 2
-    assert "is not the file that was built" in capsys.readouterr().err
-    assert main(["validate", str(copy)]) == 1
-
-
-def test_an_empty_folder_is_refused(tmp_path, capsys):
-    for command in (["publish", str(tmp_path), REPO], ["stats", str(tmp_path)], ["validate", str(tmp_path)]):
-        assert main(command) == 2
-        assert "holds no data set" in capsys.readouterr().err

@@ -10,10 +10,9 @@ import pytest
 from datasets import get_dataset_config_names, load_dataset
 from huggingface_hub import DatasetCard
 
-from preference_benchmark.__main__ import main
 from preference_benchmark.axes.examples import EXAMPLE_FEATURES
 from preference_benchmark.axes.protocol import AXES
-from preference_benchmark.hub.ready_made import load_ready_made
+from preference_benchmark.hub.ready_made import load_ready_made, write_ready_made
 from preference_benchmark.preferences.polarity import NEGATIVE, POSITIVE
 
 CODES = {item: [item % 3, item % 2, item, 0] for item in range(1, 13)}
@@ -200,24 +199,15 @@ def test_missing_files_and_columns_are_named(tmp_path):
         load_ready_made(write(other, catalog=twice))
 
 
-def test_adopted_it_is_read_like_a_benchmark_that_was_built(tmp_path, capsys):
-    output = tmp_path / "beauty-llm"
-    words = ["adopt", str(write(tmp_path / "there")), "--name", "beauty-llm", "--output", str(output)]
-    assert main(words) == 0
-    assert "12 items" in capsys.readouterr().out
+def test_written_it_is_read_like_a_benchmark_that_was_built(tmp_path):
+    made = load_ready_made(write(tmp_path / "there"))
+    output = write_ready_made(made, tmp_path / "beauty-llm", name="beauty-llm", origin="there")
     assert get_dataset_config_names(str(output)) == ["beauty-llm", "beauty-llm-items"]
-    made = load_ready_made(tmp_path / "there")
     read = load_dataset(str(output), "beauty-llm")
     for split, data in made.examples.items():
         assert read[split].features == EXAMPLE_FEATURES and read[split].to_list() == data.to_list()
     assert load_dataset(str(output), "beauty-llm-items", split="items").to_list() == made.items.to_list()
     assert DatasetCard.load(output / "README.md").data.license == "unknown"
-
-
-def test_adopting_overwrites_nothing_and_leaves_nothing_half_done(tmp_path, capsys):
-    (tmp_path / "full").mkdir()
-    words = ["adopt", str(write(tmp_path / "there")), "--name", "x", "--output"]
-    assert main([*words, str(tmp_path / "full")]) == 2
-    assert "exists" in capsys.readouterr().err
-    assert main([*words[:1], str(tmp_path / "nowhere"), *words[2:], str(tmp_path / "new")]) == 2
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["full", "there"]
+    with pytest.raises(FileExistsError, match="exists; pass another folder"):
+        write_ready_made(made, output, name="beauty-llm", origin="there")
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["beauty-llm", "there"]

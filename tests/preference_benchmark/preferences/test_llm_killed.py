@@ -22,7 +22,7 @@ INTERRUPTED = 130
 
 def command(server: LoopbackServer, folder: Path) -> list[str]:
     return [
-        *(sys.executable, "-m", "preference_benchmark", "preferences", "write", "--source", "corner-shop"),
+        *(sys.executable, "-m", "mender", "preferences", "write", "--source", "corner-shop"),
         *("--approximator", "openai", "--model", "tiny", "--base-url", server.url, "--limit", "8", "--retries", "1"),
         *("--concurrency", str(CONCURRENCY), "--cache", str(folder / "answers")),
         *("--output", str(folder / "preferences.parquet")),

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mender import options
+from mender.cli import options
 from mender.terminal import results, user_errors
 
 __all__ = ["compare"]
@@ -16,18 +16,17 @@ __all__ = ["compare"]
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="Folders that train or evaluate wrote.")],
     reference: Annotated[
-        str | None, typer.Option(help="Method that others are compared with.", show_default="that of the first run")
+        str | None, typer.Option(help="Method that the others are compared with.", show_default="that of the first run")
     ] = None,
-    output: Annotated[Path, typer.Option(help="Folder for the table and the plot.")] = Path("outputs/comparison"),
+    output: options.Output = Path("outputs/comparison"),
     metric: Annotated[str, typer.Option(help="recall@5, recall@10, ndcg@5 or ndcg@10.")] = "recall@10",
-    resamples: Annotated[int, typer.Option(min=1, help="Of the bootstrap.")] = 2000,
+    resamples: Annotated[int, typer.Option(min=1, help="Resamples of the bootstrap.")] = 2000,
     as_json: options.Json = False,
 ) -> None:
     """Compare runs example by example.
 
-    One table, the paper's star plot, and which differences are more than noise. Runs of one method with several
-    seeds become one column. A difference to the reference is marked where its 95% interval, resampled pair by pair,
-    leaves out zero.
+    Writes one table and the paper's star plot. Runs of one method with several seeds become one column. A difference
+    to the reference is marked + or - where its 95% interval, resampled pair by pair, excludes zero.
     """
     from mender.comparison import compare as compare_runs
     from mender.comparison import draw_stars, print_comparison, save_comparison

@@ -1,4 +1,4 @@
-"""`mender evaluate`: a saved model on all axes."""
+"""`mender evaluate`: a saved model, measured on all axes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mender import options
+from mender.cli import options
 from mender.terminal import results, user_errors
 
 __all__ = ["evaluate"]
@@ -21,24 +21,21 @@ def evaluate(
     items: options.Items = 240,
     encoder: options.Encoder = None,
     output: options.Output = None,
-    name: Annotated[
-        str | None,
-        typer.Option(help="Of the method, in tables.", show_default="that of its training run, else of its folder"),
-    ] = None,
+    name: options.Name = None,
     eval_limit: options.EvalLimit = None,
     keep_seen: Annotated[
-        bool, typer.Option("--keep-seen", help="Rank items of the history as well, as some papers do.")
+        bool, typer.Option("--keep-seen", help="Also rank items of the history, as some papers do.")
     ] = False,
     validation: Annotated[
-        bool, typer.Option("--validation", help="Ask the validation split, to choose between models.")
+        bool, typer.Option("--validation", help="Use the validation split, to choose between models.")
     ] = False,
     device: options.Device = None,
     as_json: options.Json = False,
 ) -> None:
     """Measure a saved model on all axes.
 
-    Once as it is, and once with the preferences of other users. Leaves five_axes.png, five_axes.json and, for
-    `mender compare`, ranks.parquet.
+    Once with each user's own preferences, and once with those of other users. Writes five_axes.png, five_axes.json
+    and, for `mender compare`, ranks.parquet.
     """
     import torch
 

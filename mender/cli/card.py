@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mender import options
+from mender.cli import options
 from mender.terminal import UserError, results, user_errors
 
 __all__ = ["card"]
@@ -17,31 +17,22 @@ def card(
     model: Annotated[Path, typer.Argument(help="Folder of a saved model.", show_default=False)],
     figures: Annotated[
         Path | None,
-        typer.Option("--results", help="What was measured with it.", show_default="five_axes.json in the folder above"),
+        typer.Option("--results", help="Figures for the card.", show_default="five_axes.json in the folder above"),
     ] = None,
-    history: Annotated[
-        list[str] | None,
-        typer.Option(metavar="ITEM", help="For lists to show: id or title of an item; may be given several times."),
-    ] = None,
-    preference: Annotated[
-        list[str] | None, typer.Option(metavar="TEXT", help="One list to show for each; may be given several times.")
-    ] = None,
-    name: Annotated[str | None, typer.Option(help="For the heading.", show_default="the folder's")] = None,
-    repo_id: Annotated[
-        str | None, typer.Option(metavar="ORG/NAME", help="Where the model will lie on the Hub.")
-    ] = None,
-    dataset: Annotated[str | None, typer.Option(metavar="ORG/NAME", help="Of the benchmark on the Hub.")] = None,
-    license_: Annotated[
-        str | None, typer.Option("--license", help="As the Hub names it.", show_default="the encoder's")
-    ] = None,
-    language: Annotated[list[str] | None, typer.Option(help="Of the texts, as en; may be given several times.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what somebody wrote by hand.")] = False,
+    history: options.History = None,
+    preference: options.Preferences = None,
+    name: options.Name = None,
+    repo_id: Annotated[str | None, typer.Option(metavar="ORG/NAME", help="Name of the model on the Hub.")] = None,
+    dataset: Annotated[str | None, typer.Option(metavar="ORG/NAME", help="Name of the benchmark on the Hub.")] = None,
+    license_: options.License = None,
+    language: Annotated[list[str] | None, typer.Option(help="Language of the texts, as en; repeatable.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what was written by hand.")] = False,
     as_json: options.Json = False,
 ) -> None:
     """Write or update the card of a saved model, README.md.
 
-    `mender train` and `mender evaluate` write cards themselves; this adds what they cannot know, and figures that were
-    measured elsewhere. What people wrote in a card stays.
+    `mender train` and `mender evaluate` write cards themselves; this adds what they cannot know, figures that were
+    measured elsewhere, and one list of recommendations for each --preference. Text that people wrote in a card stays.
     """
     from mender.cards import encoder_name
     from mender.requests import find_items, load_saved

@@ -1,4 +1,4 @@
-"""`mender train`: any method of the comparison on any benchmark."""
+"""`mender train`: any method on any benchmark."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mender import options
+from mender.cli import options
 from mender.terminal import results, user_errors
 
 __all__ = ["train"]
@@ -22,38 +22,31 @@ def train(
     items: options.Items = 240,
     encoder: options.Encoder = None,
     seed: options.Seed = 0,
-    output: Annotated[
-        Path | None, typer.Option(help="Folder of the run.", show_default="outputs/SOURCE/NAME-seedSEED")
-    ] = None,
-    name: Annotated[
-        str | None, typer.Option(help="Of the method, in tables.", show_default="that of the preset")
-    ] = None,
+    output: options.Output = None,
+    name: options.Name = None,
     conditioning: Annotated[
         str, typer.Option(help="What the model may read: none, preference, history, both or all.")
     ] = "both",
-    changes: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="FIELD=VALUE", help="Change a field of the preset; may be given several times."),
-    ] = None,
+    changes: options.Set = None,
     arguments: Annotated[
         list[str] | None,
-        typer.Option("--train", metavar="NAME=VALUE", help="Change a training argument, as the Trainer names it."),
+        typer.Option("--train", metavar="NAME=VALUE", help="Change an argument of the Trainer; repeatable."),
     ] = None,
     report_to: Annotated[
         list[str] | None,
-        typer.Option(help="Where to log: tensorboard, trackio, wandb, ...; may be given several times."),
+        typer.Option(help="Where to log: tensorboard, trackio, wandb, ...; repeatable."),
     ] = None,
     eval_limit: options.EvalLimit = None,
     validation_limit: Annotated[
-        int, typer.Option(min=1, help="Examples of each axis that early stopping looks at.")
+        int, typer.Option(min=1, help="Validation examples per axis that early stopping uses.")
     ] = 400,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint.")] = False,
     as_json: options.Json = False,
 ) -> None:
     """Train a method and measure it on all axes.
 
-    The weights with the best NDCG@10 on validation examples of all trained axes are kept. Leaves model/, five_axes.png,
-    five_axes.json and ranks.parquet.
+    Keeps the weights with the best NDCG@10 on validation examples of all trained axes. Writes model/, five_axes.png,
+    five_axes.json and ranks.parquet to --output, by default outputs/SOURCE/NAME-seedSEED.
 
     Values of --set and --train are YAML:
 

@@ -1,4 +1,4 @@
-"""`mender recommend`: what a saved model proposes to a person."""
+"""`mender recommend`: the best items of a saved model for one request."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mender import options
+from mender.cli import options
 from mender.terminal import UserError, results, user_errors
 
 __all__ = ["recommend"]
@@ -14,23 +14,16 @@ __all__ = ["recommend"]
 
 def recommend(
     model: options.Model,
-    history: Annotated[
-        list[str] | None,
-        typer.Option(metavar="ITEM", help="Id or title of an item, oldest first; may be given several times."),
-    ] = None,
-    preference: Annotated[
-        list[str] | None, typer.Option(metavar="TEXT", help="What is wanted; may be given several times.")
-    ] = None,
-    avoid: Annotated[
-        list[str] | None, typer.Option(metavar="TEXT", help="What is to be kept out; may be given several times.")
-    ] = None,
-    k: Annotated[int, typer.Option("-k", min=1, help="Items to return.")] = 10,
+    history: options.History = None,
+    preference: options.Preferences = None,
+    avoid: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="What to leave out; repeatable.")] = None,
+    top_k: Annotated[int, typer.Option("--top-k", "-k", min=1, help="Items to return.")] = 10,
     beams: Annotated[
         str | None,
         typer.Option(
             metavar="N|exact",
             help="Prefixes kept per level, or exact to score every item.",
-            show_default="30, or 2 k where that is more",
+            show_default="30, or 2 k if more",
         ),
     ] = None,
     device: options.Device = None,
@@ -52,7 +45,7 @@ def recommend(
         request = make_request(processor, history or [], preference or [], avoid or [])
         serve = pipeline("generative-retrieval", model=recommender, processor=processor, device=recommender.device)
         with user_errors():
-            items = serve(request, k=k, num_beams=width)
+            items = serve(request, k=top_k, num_beams=width)
         bought = processor.decode_items(processor.rows(request["history"]))
         show({"model": model, "preference": request["preference"], "history": bought, "items": items})
         if not as_json:
@@ -81,6 +74,6 @@ def _print(preferences: list[str], history: list[dict[str, str]], items: list[di
     for name, justify in (("", "right"), ("item", "left"), ("title", "left"), ("score", "right")):
         table.add_column(name, justify=justify, overflow="fold")
     for rank, item in enumerate(items, 1):
-        # What is in brackets in a title is no markup.
+        # A title's brackets are not markup.
         table.add_row(str(rank), Text(item["item_id"]), Text(item["title"]), f"{item['score']:.2f}")
     console.print(table)

@@ -1,0 +1,259 @@
+"""`mender benchmark`: build a benchmark, look at it, check it, publish it, or adopt one that others have made."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from mender.cli import options
+from mender.terminal import UserError, new_app, results, show_help, user_errors
+
+__all__ = ["app"]
+
+app = new_app()
+
+
+@app.callback(invoke_without_command=True)
+def about(context: typer.Context) -> None:
+    """Build, inspect, check and publish benchmarks."""
+    show_help(context)
+
+
+@app.command()
+@options.grouped
+def build(
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="beauty, sports, toys, steam, yelp, movielens, corner-shop, or a name of your own.", show_default=False
+        ),
+    ],
+    tables: options.TableOptions,
+    output: options.Output,
+    source: options.Source = None,
+    title: Annotated[str | None, typer.Option(help="Title of the data set.", show_default="of the recipe")] = None,
+    preferences: Annotated[
+        Path | None,
+        typer.Option(help="Parquet file of preferences.", show_default="written by rules from reviews and items"),
+    ] = None,
+    encoder: options.Encoder = None,
+    device: options.Device = None,
+    batch_size: options.BatchSize = 64,
+    dtype: options.Dtype = "float32",
+    seed: options.Seed = None,
+    protocol: Annotated[
+        Literal["default", "paper"],
+        typer.Option(help="paper: as its published scripts do it, with their leaks, which the card counts."),
+    ] = "default",
+    changes: options.Set = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Build a data set into a folder that is ready for the Hub.
+
+    Public files are downloaded where --data is left out. A build that was stopped continues when the same command is
+    given again; its stages are kept in OUTPUT/.stages and may be deleted. Several data sets may share a folder.
+
+    mender benchmark build steam --data raw/steam --output benchmark
+
+    mender benchmark build corner-shop --option num_users=300 --output benchmark
+
+    mender benchmark build my-shop --source table --data mine --output benchmark
+    """
+    from preference_benchmark.axes.protocol import PAPER, Protocol
+    from preference_benchmark.hub import folder as hub_folder
+    from preference_benchmark.make import make
+    from preference_benchmark.recipes import recipe
+
+    started = time.perf_counter()
+
+    def announce(stage: str, finished: bool) -> None:
+        note = " (finished before)" if finished else ""
+        print(f"[{time.perf_counter() - started:7.1f} s] {stage}{note}", flush=True)
+
+    with results(as_json) as show, user_errors():
+        chosen = recipe(
+            name,
+            source=source,
+            title=title,
+            data_dir=tables.data,
+            options=tables.reader or None,
+            preferences=preferences,
+            embedder=encoder,
+            device=device,
+            batch_size=batch_size,
+            dtype=dtype,
+        )
+        fields = chosen.protocol
+        if protocol == "paper":
+            plain = Protocol()
+            fields = PAPER.replace(**{key: value for key, value in vars(fields).items() if value != vars(plain)[key]})
+        given = tables.protocol | ({} if seed is None else {"seed": seed})
+        chosen = replace(chosen, protocol=fields.replace(**given).parsed(changes or []))
+        hub_folder.refuse_raw_files_inside(output, chosen.name, chosen.data_dir)
+        hub_folder.contents(output, without=chosen.name)  # another project's folder is refused now, not at the end
+        work = output / hub_folder.STAGES / chosen.name
+        made = make(chosen, work, announce=announce, progress=not quiet)
+        folder = hub_folder.add(made, output)
+        _print_statistics(made.statistics)
+        print(f"\nBuilt {', '.join(made.statistics['configs'])} in {time.perf_counter() - started:.0f} s: {folder}")
+        show(made.statistics)
+
+
+@app.command()
+def stats(folder: options.Folder, as_json: options.Json = False) -> None:
+    """Show what a built folder holds: counts, examples per axis, preferences, files."""
+    from preference_benchmark.hub.folder import contents
+
+    with results(as_json) as show:
+        with user_errors():
+            found = contents(folder)
+        if not found:
+            raise UserError(f"{folder} holds no data set; build one into it with `mender benchmark build`")
+        for data_set in found:
+            _print_statistics(data_set.statistics)
+        show({data_set.name: data_set.statistics for data_set in found})
+
+
+@app.command()
+def validate(
+    folder: options.Folder,
+    name: Annotated[str | None, typer.Argument(help="Only this data set.", show_default="all")] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Check a built folder and show how good the benchmark in it is.
+
+    Checks every file (is it the one that was built?) and every example (does it give its target away?), and shows what
+    was measured when it was built: similarity margins, repetitions, and the truth where it is known. The exit code is 1
+    if anything is wrong.
+    """
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    from preference_benchmark.checks.published import recheck
+    from preference_benchmark.hub.card import validation_section
+    from preference_benchmark.hub.folder import contents, problems
+
+    with results(as_json) as show, user_errors():
+        found = contents(folder)
+        chosen = [data_set for data_set in found if name in (None, data_set.name)]
+        if not chosen:
+            there = ", ".join(data_set.name for data_set in found) or "nothing"
+            raise UserError(f"{folder} has no data set {name or ''}: it holds {there}".replace(" :", ":"))
+        console = Console(width=120)
+        wrong = problems(folder)
+        if not wrong:
+            for data_set in chosen:
+                console.rule(data_set.statistics["title"], align="left")
+                console.print(Markdown(validation_section(data_set.statistics)))
+                wrong += recheck(folder, data_set)
+        for problem in wrong:
+            console.print(f"WRONG: {problem}", style="bold red", highlight=False, soft_wrap=True)
+        if not wrong:
+            console.print("Every file is the one that was built, and every example was checked.")
+        show({"problems": wrong, "data_sets": [data_set.name for data_set in chosen]})
+    if wrong:
+        raise typer.Exit(1)
+
+
+@app.command()
+def publish(
+    folder: options.Folder,
+    repository: Annotated[str, typer.Argument(help="organisation/name on the Hub.", show_default=False)],
+    dry_run: options.DryRun = False,
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Remove data sets that the folder lacks.")] = False,
+    permitted: Annotated[
+        bool, typer.Option("--permitted", help="The owners of restricted data have given permission.")
+    ] = False,
+    message: Annotated[str, typer.Option(help="Message of the commit.")] = "Publish the benchmark",
+    as_json: options.Json = False,
+) -> None:
+    """Upload a built folder to the Hub, in one commit.
+
+    Afterwards `load_dataset("org/preference-discerning", "steam")` works everywhere. The terms of the data are shown;
+    data whose terms forbid it is not uploaded.
+    """
+    from preference_benchmark.hub import publish as hub
+
+    with results(as_json) as show, user_errors():
+        planned = hub.plan(folder, repository)
+        print(planned)
+        record: dict[str, Any] = {"repository": repository, "files": planned.files, "forbidden": planned.forbidden}
+        if dry_run:
+            if planned.forbidden:
+                print(f"Would be refused without --permitted: {', '.join(planned.forbidden)}")
+        else:
+            record["address"] = hub.publish(
+                folder, repository, private=private, replace=replace, permitted=permitted, message=message
+            )
+            print(f"Published: {record['address']}")
+        show(record)
+
+
+@app.command()
+def adopt(
+    path: Annotated[str, typer.Argument(help="A data set on the Hub, or a folder with a copy.", show_default=False)],
+    name: Annotated[str, typer.Argument(help="Name of its configs here.", show_default=False)],
+    output: options.Output,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None,
+    license_: options.License = None,
+    axis: Annotated[
+        list[str] | None,
+        typer.Option(metavar="THEIRS=OURS", help="Name here of one of its axes; repeatable."),
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Convert a ready-made benchmark, such as the paper's own LLM-written preferences, to the columns used here.
+
+    `load_dataset(OUTPUT, NAME)`, training and evaluation read the result like a benchmark built here.
+
+    mender benchmark adopt xiaoleichu/amazon-beauty-steerable-gr beauty-llm --output beauty-llm
+    """
+    from preference_benchmark.hub.ready_made import load_ready_made, write_ready_made
+
+    if not re.fullmatch(r"[\w.-]+", name):
+        raise UserError(f"{name!r} cannot name a config; use letters, digits, '-', '_' and '.'")
+    with results(as_json) as show, user_errors():
+        if output.exists():
+            raise UserError(f"{output} exists; pass another folder as --output, or remove it")
+        found = load_ready_made(path, revision=revision, axes=options.assignments(axis or [], "--axis"))
+        origin = Path(path).resolve().name if Path(path).is_dir() else path
+        folder = write_ready_made(found, output, name=name, origin=origin, licence=license_)
+        counts = {split: len(data) for split, data in found.examples.items()}
+        print(f"{len(found.items):,} items; examples: {', '.join(f'{n:,} {split}' for split, n in counts.items())}")
+        for split, count in found.unpaired.items():
+            print(f"left out of {split}: {count:,} halves of sentiment pairs without the other half")
+        print(f"Written: {folder} (configs {name}, {name}-items)")
+        show({"output": str(folder), "items": len(found.items), "examples": counts, "unpaired": found.unpaired})
+
+
+def _print_statistics(statistics: dict[str, Any]) -> None:
+    """One data set's statistics as tables."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from preference_benchmark.axes.protocol import SPLITS
+
+    console = Console(width=120, highlight=False)
+    read, written = statistics["read"], statistics["preferences"]
+    console.rule(f"{statistics['title']} ({statistics['name']})", align="left")
+    counted = {"before k-core": read["before"], "after k-core": read["after"], "kept": statistics}
+    for when, counts in counted.items():
+        users, items, interactions = (f"{counts[name]:,} {name}" for name in ("users", "items", "interactions"))
+        console.print(f"{when:<14} {users}, {items}, {interactions}")
+    kinds = ", ".join(f"{written[kind]:,} {kind}" for kind in ("written", "distinct", "negative"))
+    console.print(f"{'preferences':<14} {kinds}; by {statistics['preferences_by']}")
+    means = ", ".join(f"{name} {value:.3f}" for name, value in statistics["similarity"].items())
+    console.print(f"{'cosines':<14} {means} ({statistics['embedder']})")
+    table = Table("axis", *SPLITS)
+    for axis, counts in statistics["examples"].items():
+        table.add_row(axis, *(f"{counts[split]:,}" for split in SPLITS))
+    console.print(table)
+    size = sum(split["bytes"] for config in statistics["configs"].values() for split in config["splits"].values())
+    console.print(f"{'configs':<14} {', '.join(statistics['configs'])}: {size / 1e6:,.1f} MB")

@@ -1,0 +1,205 @@
+"""Options that several commands and examples share: one name, one type and one help text for each.
+
+`TableOptions` groups what every command that reads tables takes; `grouped` turns such a group, a dataclass in a
+command's signature, into its options.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_type_hints
+
+import typer
+import yaml
+
+__all__ = [
+    "BatchSize",
+    "Data",
+    "Device",
+    "DryRun",
+    "Dtype",
+    "Encoder",
+    "EvalLimit",
+    "Folder",
+    "History",
+    "Items",
+    "Json",
+    "License",
+    "Model",
+    "Name",
+    "Output",
+    "Preferences",
+    "Preset",
+    "Seed",
+    "Set",
+    "Source",
+    "TableOptions",
+    "Users",
+    "assignments",
+    "grouped",
+]
+
+
+def _presets(incomplete: str) -> list[str]:
+    from modeling_mender.training.presets import preset_names
+
+    return [name for name in preset_names() if name.startswith(incomplete)]
+
+
+def _sources(incomplete: str) -> list[str]:
+    from preference_benchmark.recipes import RECIPES
+    from preference_benchmark.sources import SOURCES
+
+    return [name for name in sorted({*RECIPES, *SOURCES}) if name.startswith(incomplete)]
+
+
+Preset = Annotated[
+    str,
+    typer.Option(
+        autocompletion=_presets, help="The method: mender-fid, mender-tok, tiger, sasrec, ... or your own YAML file."
+    ),
+]
+Source = Annotated[
+    str | None,
+    typer.Option(autocompletion=_sources, help="What to read: corner-shop, table (your own), steam, amazon2018, ..."),
+]
+Data = Annotated[
+    Path | None,
+    typer.Option(help="Raw files of the source, or a folder with a built benchmark; not needed for the corner shop."),
+]
+Model = Annotated[str, typer.Argument(help="Folder or Hub name of a saved model.", show_default=False)]
+Folder = Annotated[Path, typer.Argument(help="Folder with built data sets.", show_default=False)]
+Name = Annotated[str | None, typer.Option(help="Name in tables and on the card.", show_default="chosen by the run")]
+Users = Annotated[int, typer.Option(min=1, help="Users of the corner shop.")]
+Items = Annotated[int, typer.Option(min=1, help="Items of the corner shop.")]
+Device = Annotated[
+    str | None, typer.Option(help="Where models run: cpu, cuda, ...", show_default="the accelerator if any")
+]
+Dtype = Annotated[
+    Literal["float32", "bfloat16", "auto"], typer.Option(help="Precision of the weights; auto: as they were saved.")
+]
+BatchSize = Annotated[int, typer.Option(min=1, help="Texts per forward pass.")]
+Encoder = Annotated[str | None, typer.Option(help="Name or folder of a text encoder.", show_default="all-MiniLM-L6-v2")]
+Seed = Annotated[int | None, typer.Option(help="Seed of everything random.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="FIELD=VALUE",
+        help="Change a field of the preset (train) or of the protocol (benchmark, preferences); repeatable.",
+    ),
+]
+EvalLimit = Annotated[
+    int | None, typer.Option(min=1, help="Evaluate at most this many examples (or pairs) per axis.", show_default="all")
+]
+Output = Annotated[
+    Path | None, typer.Option(help="Where to write: a folder, or the .parquet file of written preferences.")
+]
+License = Annotated[
+    str | None, typer.Option("--license", help="Licence, as the Hub names it.", show_default="that of what it is from")
+]
+History = Annotated[
+    list[str] | None, typer.Option(metavar="ITEM", help="Id or title of an item, oldest first; repeatable.")
+]
+Preferences = Annotated[
+    list[str] | None, typer.Option("--preference", metavar="TEXT", help="What is wanted; repeatable.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be sent, and send nothing.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the results as JSON, and everything else on standard error.")]
+
+
+@dataclass(frozen=True)
+class TableOptions:
+    """Where tables are and how they are read; an option that is left out keeps what the source's recipe says."""
+
+    data: Data = None
+    option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Option of the source's reader, as num_users=300; repeatable."),
+    ] = None
+    min_user: Annotated[
+        int | None, typer.Option(min=1, help="Drop users with fewer interactions.", show_default="of the source")
+    ] = None
+    min_item: Annotated[
+        int | None, typer.Option(min=1, help="Drop items with fewer interactions.", show_default="of the source")
+    ] = None
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """Fields of the protocol that were given."""
+        given = {name: getattr(self, name) for name in ("min_user", "min_item")}
+        return {name: value for name, value in given.items() if value is not None}
+
+    @property
+    def reader(self) -> dict[str, Any]:
+        """Options of the reader that were given."""
+        return assignments(self.option or [], "--option")
+
+
+def grouped(command: Callable[..., Any]) -> Callable[..., Any]:
+    """A command whose parameters of a dataclass type become the options that the dataclass names."""
+    hints = get_type_hints(command, include_extras=True)
+    groups = {name: kind for name, kind in hints.items() if is_dataclass(kind)}
+    parameters = []
+    for name, parameter in inspect.signature(command).parameters.items():
+        if name not in groups:
+            parameters.append(parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY))
+            continue
+        types = get_type_hints(groups[name], include_extras=True)
+        for field in fields(groups[name]):
+            default = inspect.Parameter.empty if field.default is MISSING else field.default
+            kind = inspect.Parameter.KEYWORD_ONLY
+            parameters.append(inspect.Parameter(field.name, kind, default=default, annotation=types[field.name]))
+
+    @wraps(command)
+    def run(**values: Any) -> Any:
+        for name, kind in groups.items():
+            values[name] = kind(**{field.name: values.pop(field.name) for field in fields(kind)})
+        return command(**values)
+
+    run.__signature__ = inspect.Signature(parameters)
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    del run.__wrapped__  # its annotations are not those of the options
+    return run
+
+
+def assignments(pairs: Sequence[str], option: str) -> dict[str, Any]:
+    """Names and values of `NAME=VALUE` words; values are YAML.
+
+    Args:
+        pairs: the words.
+        option: the option that they belong to, for errors.
+
+    Raises:
+        ValueError: if a word has no "=", or its value is not plain YAML.
+
+    >>> assignments(["num_users=300", "axes={recommendation: 1.0}", "learning_rate=3e-4"], "--set")
+    {'num_users': 300, 'axes': {'recommendation': 1.0}, 'learning_rate': 0.0003}
+    """
+    found = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or not name.strip():
+            raise ValueError(f"{option} {pair!r} is not an assignment; write NAME=VALUE")
+        try:
+            found[name.strip()] = _value_of(text)
+        except yaml.YAMLError as error:
+            raise ValueError(
+                f"{option} {pair!r}: the value is not plain YAML; write a number, a word, [a, b] or {{name: value}}"
+            ) from error
+    return found
+
+
+def _value_of(text: str) -> Any:
+    """A value as YAML writes it, except that 3e-4 is a number (YAML reads a word) and "no" a word (YAML: false)."""
+    if text.lower() in ("no", "yes", "off", "on"):  # save_strategy=no
+        return text
+    value = yaml.safe_load(text)
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value

@@ -1,1 +1,0 @@
-"""The commands of `mender`, one module each; what is slow to import is imported where it is used."""

@@ -1,0 +1,171 @@
+"""`mender benchmark`: from a recipe to a checked folder, for people and for machines."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from types import SimpleNamespace
+
+import polars as pl
+import pytest
+import yaml
+from datasets import get_dataset_config_names, load_dataset
+from huggingface_hub import DatasetCard
+
+from mender.cli import main
+
+SHOP = ["--option", "num_users=60", "--option", "num_items=40", "--quiet"]
+REPOSITORY = "org/preference-discerning"
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory, tiny_encoder):
+    """A small corner shop, built by the command; its folder, and what was printed as JSON."""
+    folder = tmp_path_factory.mktemp("built")
+    command = ["benchmark", "build", "corner-shop", "--output", str(folder), *SHOP, "--encoder", tiny_encoder]
+    assert main([*command, "--seed", "4"]) == 0
+    return SimpleNamespace(folder=folder, command=command)
+
+
+def test_a_finished_build_is_found_again(built, mender):
+    code, out, _ = mender(*built.command, "--seed", "4")
+    assert code == 0 and "finished (finished before)" in out and "corner-shop-items" in out
+
+
+def test_stats_are_printed_for_people_and_machines(built, mender):
+    code, out, _ = mender("benchmark", "stats", built.folder)
+    assert code == 0 and "The corner shop" in out and "fine_grained_steering" in out
+    code, out, err = mender("benchmark", "stats", built.folder, "--json")
+    assert code == 0 and json.loads(out)["corner-shop"]["protocol"]["seed"] == 4 and "The corner shop" in err
+
+
+def test_validate_shows_what_is_known_of_the_truth(built, mender):
+    code, out, _ = mender("benchmark", "validate", built.folder)
+    assert code == 0 and "states a true like" in out and "every example was checked" in out
+    code, out, _ = mender("benchmark", "validate", built.folder, "corner-shop", "--json")
+    assert code == 0 and json.loads(out) == {"problems": [], "data_sets": ["corner-shop"]}
+    code, _, err = mender("benchmark", "validate", built.folder, "steam")
+    assert code == 2 and "has no data set steam: it holds corner-shop" in err
+
+
+def test_a_changed_file_is_found_and_not_published(built, mender, tmp_path):
+    copy = shutil.copytree(built.folder, tmp_path / "copy", ignore=shutil.ignore_patterns(".stages"))
+    file = next(copy.rglob("train-*.parquet"))
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    code, _, err = mender("benchmark", "publish", copy, REPOSITORY, "--dry-run")
+    assert code == 2 and "is not the file that was built" in err
+    code, out, _ = mender("benchmark", "validate", copy)
+    assert code == 1 and "WRONG: " in out
+
+
+def test_a_dry_run_lists_files_sizes_and_terms(built, mender):
+    code, out, _ = mender("benchmark", "publish", built.folder, REPOSITORY, "--dry-run")
+    assert code == 0 and "no person's data" in out and ".stages" not in out
+    found = json.loads(mender("benchmark", "publish", built.folder, REPOSITORY, "--dry-run", "--json")[1])
+    assert found["repository"] == REPOSITORY and "address" not in found
+    for name, size in found["files"].items():
+        assert f"{size:,}  {name}" in out and (built.folder / name).stat().st_size == size
+
+
+@pytest.mark.parametrize("command", [["publish", ".", REPOSITORY], ["stats", "."], ["validate", "."]])
+def test_an_empty_folder_is_refused(command, mender, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = mender("benchmark", *command)
+    assert code == 2 and err.count("\n") == 1 and ("holds no data set" in err or "it holds nothing" in err)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["corner-shop", "--set", "sed=4"], "no field 'sed'"),
+        (["corner-shop", "--set", "seed"], "'seed' sets nothing"),
+        (["corner-shop", "--option", "num_users"], "--option 'num_users' is not an assignment"),
+        (["corner-shop", "--option", "num_users=!!python/name:os.system"], "is not plain YAML"),
+        (["steam", "--data", "nowhere"], "nowhere does not exist"),
+        (["bookshop"], "'bookshop' is not known"),
+        (["bookshop", "--source", "book"], "'book' is not known"),
+        (["a b", "--source", "table", "--data", "."], "'a b' cannot name a config"),
+        (["corner-shop", "--preferences", "none.parquet"], "none.parquet does not exist"),
+        (["corner-shop", "--encoder", "no/such/encoder"], "no/such/encoder"),
+    ],
+)
+def test_bad_input_ends_in_one_line(words, message, mender, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = mender("benchmark", "build", *words, "--output", "built", "--quiet")
+    assert code == 2 and message in err.splitlines()[-1] and err.splitlines()[-1].startswith("error: ")
+    assert not list((tmp_path / "built").glob("[!.]*"))
+
+
+@pytest.mark.parametrize("place", ["movielens", "movielens/ml-1m.zip", "link"])
+def test_raw_files_in_the_folder_of_the_data_set_are_refused_at_once(place, tmp_path, mender):
+    (tmp_path / "movielens").mkdir()
+    (tmp_path / "movielens" / "ml-1m.zip").write_bytes(b"")
+    (tmp_path / "link").symlink_to(tmp_path / "movielens")
+    code, _, err = mender("benchmark", "build", "movielens", "--data", tmp_path / place, "--output", tmp_path)
+    assert code == 2 and "the folder that builds of 'movielens' are put into; pass another" in err
+    assert {entry.name for entry in tmp_path.iterdir()} == {"movielens", "link"}
+
+
+@pytest.mark.parametrize("files", ["data/*.parquet", [{"split": "train", "path": "train.parquet"}], None])
+def test_foreign_readmes_are_refused_before_anything_is_computed(tmp_path, files, mender):
+    configs = yaml.safe_dump({"configs": [{"config_name": "default", "data_files": files}]})
+    (tmp_path / "README.md").write_text(f"---\n{configs}---\n# Somebody's data\n")
+    code, _, err = mender("benchmark", "build", "corner-shop", "--output", tmp_path)
+    assert code == 2 and "was not written by this program; pass another folder as output" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+
+
+@pytest.fixture
+def ready_made(tmp_path):
+    """A tiny data set of the schema in which the paper's own preferences are published."""
+    row = {
+        "dimension": "preference_recommendation",
+        "expected_behavior": "retrieve_target",
+        "user_id": "u7",
+        "history_item_ids": [1, 2],
+        "prompt_text": "Find soap",
+        "target_item_id": 3,
+        "target_semantic_id": [0, 3],
+    }
+    folder = tmp_path / "there"
+    (folder / "data" / "benchmark").mkdir(parents=True)
+    (folder / "data" / "catalog").mkdir()
+    for split in ("train", "validation", "test"):
+        pl.DataFrame([row]).write_parquet(folder / "data" / "benchmark" / f"{split}.parquet")
+    items = {"item_id": [1, 2, 3], "semantic_id": [[0, 1], [0, 2], [0, 3]], "title": ["a", "b", "c"]}
+    pl.DataFrame(items).write_parquet(folder / "data" / "catalog" / "catalog.parquet")
+    return folder
+
+
+def test_a_ready_made_benchmark_is_adopted(ready_made, mender, tmp_path):
+    output = tmp_path / "theirs"
+    code, out, _ = mender("benchmark", "adopt", ready_made, "theirs", "--output", output, "--license", "mit", "--json")
+    assert code == 0
+    assert json.loads(out) | {"unpaired": {}} == {
+        "output": str(output),
+        "items": 3,
+        "examples": {"train": 1, "validation": 1, "test": 1},
+        "unpaired": {},
+    }
+    assert get_dataset_config_names(str(output)) == ["theirs", "theirs-items"]
+    assert load_dataset(str(output), "theirs", split="test")["preferences"][0] == ["Find soap"]
+    assert DatasetCard.load(output / "README.md").data.license == "mit"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["there", "theirs", "--output", "there"], "there exists"),
+        (["nowhere", "theirs", "--output", "new"], "nowhere"),
+        (["there", "a/b", "--output", "new"], "'a/b' cannot name a config"),
+        (
+            ["there", "theirs", "--output", "new", "--axis", "recommendation"],
+            "--axis 'recommendation' is not an assign",
+        ),
+    ],
+)
+def test_what_cannot_be_adopted_is_refused(words, message, ready_made, mender, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = mender("benchmark", "adopt", *words)
+    assert code == 2 and err.count("\n") == 1 and message in err
+    assert [entry.name for entry in tmp_path.iterdir()] == ["there"]

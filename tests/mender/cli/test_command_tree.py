@@ -1,0 +1,121 @@
+"""Every command of the tree: one name, one type and one help text per option; bad input ends in one line."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Annotated, Literal, NamedTuple, get_args, get_origin
+
+import pytest
+import typer
+
+from mender.cli import app
+
+# Every option there is. An option with a new name has to be added here: is there none that says the same?
+AGREED = set(
+    """--approximator --avoid --axis --base-url --batch-size --beams --cache --completion-price --concurrency
+    --conditioning --data --dataset --device --dry-run --dtype --encoder --eval-limit --figure --history --items
+    --json --keep-seen --key-variable --language --license --limit --max-tokens --message --metric --min-item --min-user
+    --model --name --option --output --overwrite --permitted --polarity --preference --preferences --preset --private
+    --prompt --prompt-price --protocol --quiet --reference --replace --repo-id --report-to
+    --requests-per-minute --resamples --response-format --results --resume --retries --revision --seed --set --source
+    --targets --temperature --timeout --title --tokens-per-minute --top-k --top-p --train --tries --users --validation
+    --validation-limit --version""".split()
+)
+
+
+class Parameter(NamedTuple):
+    """An option or argument of a command, as its signature declares it."""
+
+    name: str
+    kind: object
+    info: typer.models.ParameterInfo
+    required: bool
+
+    @property
+    def meaning(self):
+        return self.kind, self.info.min, self.info.max, self.info.metavar, self.info.help
+
+
+def parameters(callback):
+    for name, parameter in inspect.signature(callback, eval_str=True).parameters.items():
+        if get_origin(parameter.annotation) is Annotated:
+            kind, info = get_args(parameter.annotation)
+            if type(None) in get_args(kind):  # whether an option may be left out is not part of its meaning
+                kind = next(part for part in get_args(kind) if part is not type(None))
+            declared = (info.default if isinstance(info.default, str) else None, *(info.param_decls or ()))
+            shown = next((text for text in declared if text and text.startswith("--")), f"--{name.replace('_', '-')}")
+            yield Parameter(shown, kind, info, parameter.default is parameter.empty)
+
+
+def walk(group, path=()):
+    """The function of every command and group below an application, by its path."""
+    yield path, group.registered_callback.callback
+    for command in group.registered_commands:
+        yield (*path, command.name or command.callback.__name__), command.callback
+    for child in group.registered_groups:
+        yield from walk(child.typer_instance, (*path, child.name))
+
+
+TREE = dict(walk(app))
+GROUPS = [path for path, callback in TREE.items() if callback.__name__ == "about"]
+OPTIONS = [
+    (path, parameter)
+    for path, callback in TREE.items()
+    for parameter in parameters(callback)
+    if isinstance(parameter.info, typer.models.OptionInfo)
+]
+
+
+def test_every_option_is_on_the_agreed_list():
+    assert {option.name for _, option in OPTIONS} == AGREED
+
+
+def test_an_option_means_the_same_everywhere():
+    seen = {}
+    for path, option in OPTIONS:
+        assert seen.setdefault(option.name, option.meaning) == option.meaning, path
+
+
+def test_every_command_and_option_has_a_help_text():
+    for path, callback in TREE.items():
+        assert callback.__doc__, path
+        for parameter in parameters(callback):
+            assert parameter.info.help.endswith((".", "...")), (path, parameter.name)
+
+
+@pytest.mark.parametrize("path", TREE, ids=" ".join)
+def test_help_is_printed(path, mender):
+    code, out, err = mender(*path, "--help")
+    assert code == 0 and not err
+    assert all(option.name in out for where, option in OPTIONS if where == path)
+
+
+@pytest.mark.parametrize("path", TREE, ids=" ".join)
+def test_unknown_options_end_in_one_line(path, mender):
+    code, out, err = mender(*path, "--no-such-option")
+    assert code == 2 and not out and err.count("\n") == 1
+    assert err.startswith("error: ") and "--no-such-option" in err and "--help`" in err
+
+
+@pytest.mark.parametrize("path", TREE, ids=" ".join)
+def test_a_command_without_what_it_needs_says_so(path, mender):
+    if path in GROUPS:
+        code, out, _ = mender(*path)
+        assert code == 2 and "Commands:" in out
+    elif any(parameter.required for parameter in parameters(TREE[path])):
+        code, _, err = mender(*path)
+        assert code == 2 and err.startswith("error: Missing ") and err.count("\n") == 1
+
+
+LIMITED = [
+    (path, option) for path, option in OPTIONS if option.info.min is not None or get_origin(option.kind) is Literal
+]
+
+
+@pytest.mark.parametrize(("path", "option"), LIMITED, ids=[f"{' '.join(path)} {one.name}" for path, one in LIMITED])
+def test_values_outside_the_range_are_refused(path, option, mender):
+    needed = [
+        parameter for parameter in parameters(TREE[path]) if isinstance(parameter.info, typer.models.ArgumentInfo)
+    ]
+    code, _, err = mender(*path, *["x"] * len(needed), option.name, "-7")
+    assert code == 2 and err.count("\n") == 1 and option.name in err and "-7" in err
