@@ -109,7 +109,7 @@ class _Tree:
         self.allowed = torch.rand(items, generator=generator) < 0.5
         self.seen = torch.randint(0, items, (USERS, SEEN), generator=generator)
         likely = self.walk(None)[1]
-        self.seen[:, : likely.shape[1]] = self.catalogue.rows_of_leaves(likely)
+        self.seen[:, : likely.shape[1]] = self.catalogue.items_of_leaves(likely)
 
     def time(self, name: str, run: Callable[[], Any], repeats: int = 1) -> Any:
         for _ in range(repeats):

@@ -109,7 +109,7 @@ def measure(
     inputs = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
     methods: dict[str, Callable[[], Any]] = {
         "encoder": lambda: model.encoder(**inputs).last_hidden_state,
-        "recommend": lambda: model.recommend(**inputs, k=10, num_beams=BEAMS),
+        "recommend": lambda: model.recommend(**inputs, top_k=10, num_beams=BEAMS),
     }
     beams = {"num_beams": BEAMS, "num_return_sequences": 10}
     if batch * length <= MOST_TOKENS:
@@ -148,7 +148,7 @@ def measure_presets(batches: list[int], rounds: int, device: str) -> list[dict[s
                 else:
                     inputs = item_state_inputs(model, batch, cached=False)
                 inputs = {key: value.to(device) for key, value in inputs.items()}
-                methods[name] = partial(model.recommend, **inputs, k=10, num_beams=BEAMS)
+                methods[name] = partial(model.recommend, **inputs, top_k=10, num_beams=BEAMS)
             place = {"decoder": decoder, "batch": batch, "length": length, "beams": BEAMS}
             found = timed(methods, rounds, device)
             rows += [{"method": name, **place, **figures} for name, figures in found.items()]
@@ -194,8 +194,8 @@ def prefix_function(model: MenderForGenerativeRetrieval) -> Callable[[int, torch
 
 
 def drop_invalid(model: MenderForGenerativeRetrieval, sequences: torch.Tensor) -> torch.Tensor:
-    """Item rows of generated sequences; -1 for those that are no item."""
-    return model.item_rows(sequences[:, 1:].clamp(min=1))
+    """Item indices of generated sequences; -1 for those that are no item."""
+    return model.item_indices(sequences[:, 1:].clamp(min=1))
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:

@@ -153,14 +153,14 @@ def with_preset(adapted: PeftModel, processor: MenderProcessor) -> Method:
 
 def ask(model: Any, processor: MenderProcessor, users: Dataset) -> Recommendations:
     """What a model recommends to some users."""
-    return model.eval().recommend(**processor(users["preferences"], users["history"]).to(model.device), k=10)
+    return model.eval().recommend(**processor(users["preferences"], users["history"]).to(model.device), top_k=10)
 
 
 def compare(what: str, expected: Recommendations, found: Recommendations) -> None:
     """Say how far two models agree."""
-    same = (expected.rows == found.rows).float().mean()
+    same = (expected.item_indices == found.item_indices).float().mean()
     gap = (expected.scores - found.scores).abs().max()
-    print(f"{what}: {same:.1%} of {found.rows.numel()} recommendations the same, scores within {gap:.1e}")
+    print(f"{what}: {same:.1%} of {found.item_indices.numel()} recommendations the same, scores within {gap:.1e}")
 
 
 if __name__ == "__main__":

@@ -137,7 +137,7 @@ def score_model(
             for axis in dict.fromkeys(columns["axes"]):
                 own = {key.split("/", 1)[1]: value for key, value in figures.items() if key.startswith(f"{axis}/")}
                 scores.append(Score(axis, matching if axis == "recommendation" else "", label, own))
-            hits = ranked == np.array(processor.rows(test["target"][:]))[:, None]
+            hits = ranked == np.array(processor.item_indices(test["target"][:]))[:, None]
             tables.append(
                 pl.DataFrame(
                     {

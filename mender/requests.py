@@ -83,7 +83,7 @@ def make_request(
     preferences = [text.strip() for text in wishes if text.strip()]
     preferences += [refusal(text) for text in avoid if text.strip()]
     reads_history = processor.history != "none"
-    reads_preference = processor.preference == "text" and processor.history != "rows"
+    reads_preference = processor.preference == "text" and processor.history != "indices"
     if preferences and not reads_preference:
         raise UserError("this model reads no preferences; leave --preference and --avoid out, or take another model")
     if history and not reads_history:

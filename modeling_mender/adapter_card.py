@@ -184,8 +184,8 @@ from transformers import AutoModel, AutoProcessor
 base = AutoModel.from_pretrained("{base}")
 processor = AutoProcessor.from_pretrained("{base}")
 model = PeftModel.from_pretrained(base, "{place}").eval()
-found = model.recommend(**processor("{EXAMPLE}"), k=5)
-print(processor.decode_items(found.rows[0]))
+found = model.recommend(**processor("{EXAMPLE}"), top_k=5)
+print(processor.decode_items(found.item_indices[0]))
 ```
 
 - In one step: `peft.AutoPeftModelForSeq2SeqLM.from_pretrained("{place}")` loads the base model as well, by the name

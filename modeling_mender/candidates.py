@@ -166,7 +166,7 @@ WHOLE_LEVEL = 2**17
 """Up to this many nodes, what a mask allows is worked out for a whole level at once, not for the candidates alone."""
 
 ItemSelection = Tensor | Iterable[int] | Iterable[Iterable[int]]
-"""Item rows or a boolean mask over rows; shared by all users (one dimension) or one per user (two)."""
+"""Item indices or a boolean mask over rows; shared by all users (one dimension) or one per user (two)."""
 
 
 class CatalogueFilter:
@@ -175,8 +175,8 @@ class CatalogueFilter:
     Args:
         catalogue: the catalogue that is searched.
         num_users: B.
-        allowed: items that may be returned; `None` allows all. Item rows (a flat list, or one list per user; -1 pads)
-            or a boolean mask of shape (N,) or (B, N).
+        allowed: items that may be returned; `None` allows all. Item indices (a flat list, or one list per user;
+            -1 pads) or a boolean mask of shape (N,) or (B, N).
         exclude: items that may not be returned, in the same forms. Wins over `allowed`.
         leaves: a half-open range of leaf positions outside which nothing is returned.
 
@@ -199,7 +199,7 @@ class CatalogueFilter:
         masks, excluded_rows = [], None
         if allowed is not None:
             selection = _as_tensor(allowed, catalogue, num_users, "allowed")
-            masks.append(selection if selection.dtype == torch.bool else _mask_of_rows(selection, catalogue.num_rows))
+            masks.append(selection if selection.dtype == torch.bool else _mask_of_rows(selection, catalogue.num_items))
         if exclude is not None:
             selection = _as_tensor(exclude, catalogue, num_users, "exclude")
             if selection.dtype == torch.bool:
@@ -346,7 +346,7 @@ class CatalogueFilter:
 
 
 def _as_tensor(selection: ItemSelection, catalogue: SemanticIdCatalogue, num_users: int, name: str) -> Tensor:
-    """A boolean mask (N,) or (B, N), or item rows (E,) or (B, E) padded with -1."""
+    """A boolean mask (N,) or (B, N), or item indices (E,) or (B, E) padded with -1."""
     if hasattr(selection, "__array__"):
         selection = torch.as_tensor(selection)
     if not isinstance(selection, Tensor):
@@ -356,7 +356,7 @@ def _as_tensor(selection: ItemSelection, catalogue: SemanticIdCatalogue, num_use
             if any(rows.dtype == torch.bool for rows in ragged):
                 if len({(rows.dtype, len(rows)) for rows in ragged}) > 1:
                     raise ValueError(
-                        f"`{name}` mixes boolean masks with rows, or masks of several lengths; pass one kind"
+                        f"`{name}` mixes boolean masks with indices, or masks of several lengths; pass one kind"
                     )
                 selection = torch.stack(ragged)
             else:
@@ -370,18 +370,19 @@ def _as_tensor(selection: ItemSelection, catalogue: SemanticIdCatalogue, num_use
             f"or two with one row for each of the {num_users} users"
         )
     if selection.dtype == torch.bool:
-        if selection.shape[-1] != catalogue.num_rows:
+        if selection.shape[-1] != catalogue.num_items:
             raise ValueError(
-                f"the boolean mask `{name}` covers {selection.shape[-1]} rows; the catalogue has {catalogue.num_rows}"
+                f"the boolean mask `{name}` covers {selection.shape[-1]} items; the catalogue has {catalogue.num_items}"
             )
         return selection
     if selection.is_floating_point():
-        raise ValueError(f"`{name}` has dtype {selection.dtype}; pass item rows (integers) or a boolean mask")
+        raise ValueError(f"`{name}` has dtype {selection.dtype}; pass item indices (integers) or a boolean mask")
     selection = selection.long()
-    outside = (selection < -1) | (selection >= catalogue.num_rows)
+    outside = (selection < -1) | (selection >= catalogue.num_items)
     if bool(outside.any()):
         raise IndexError(
-            f"`{name}` names item row {int(selection[outside][0])}; the catalogue has rows 0..{catalogue.num_rows - 1}"
+            f"`{name}` names item index {int(selection[outside][0])}; "
+            f"the catalogue has items 0..{catalogue.num_items - 1}"
         )
     return selection
 
@@ -392,11 +393,11 @@ def _one_selection(rows: Tensor | Iterable[int]) -> Tensor:
     return rows if rows.numel() else rows.long()
 
 
-def _mask_of_rows(rows: Tensor, num_rows: int) -> Tensor:
+def _mask_of_rows(rows: Tensor, num_items: int) -> Tensor:
     """Boolean mask of listed rows; -1 is padding."""
-    mask = torch.zeros(*rows.shape[:-1], num_rows + 1, dtype=torch.bool, device=rows.device)
-    mask.scatter_(-1, torch.where(rows < 0, num_rows, rows), True)
-    return mask[..., :num_rows]
+    mask = torch.zeros(*rows.shape[:-1], num_items + 1, dtype=torch.bool, device=rows.device)
+    mask.scatter_(-1, torch.where(rows < 0, num_items, rows), True)
+    return mask[..., :num_items]
 
 
 def _running_count(flags: Tensor) -> Tensor:

@@ -127,7 +127,7 @@ recommend = pipeline("{TASK}", model="{place}", trust_remote_code=True)
 Then, for any text and the item ids that a person met, oldest first:
 
 ```python
-for item in recommend({request}, k=5):
+for item in recommend({request}, top_k=5):
     print(item["score"], item["title"])
 ```
 

@@ -1,6 +1,6 @@
 """The catalogue as a prefix tree of semantic IDs.
 
-Every item row owns one code tuple; constrained decoding walks the tuples level by level. The tree is stored as
+Every item owns one code tuple; constrained decoding walks the tuples level by level. The tree is stored as
 level-wise compressed sparse rows over lexicographically sorted codes: the children of a node are a contiguous range,
 so child ids cost nothing and a leaf's position stands for its item (the layout of STATIC, arXiv:2602.22647, without
 its dense levels).
@@ -81,7 +81,7 @@ REMOVED = -1
 
 
 class SemanticIdCatalogue:
-    """Item rows and their semantic IDs, with the prefix tree that constrains decoding.
+    """Item indices and their semantic IDs, with the prefix tree that constrains decoding.
 
     Immutable: `add` and `remove` return a new catalogue. Row numbers never change, so titles, histories and saved
     results stay valid when items come and go.
@@ -91,12 +91,12 @@ class SemanticIdCatalogue:
         codebook_sizes: how many codes each level has. Length L.
 
     Raises:
-        ValueError: if a code lies outside its codebook, two rows share a code tuple, or no row is left.
+        ValueError: if a code lies outside its codebook, two items share a code tuple, or no item is left.
 
     >>> catalogue = SemanticIdCatalogue(torch.tensor([[0, 1], [2, 0], [0, 0]]), codebook_sizes=[3, 2])
     >>> len(catalogue), (2, 0) in catalogue, (2, 1) in catalogue
     (3, True, False)
-    >>> catalogue.rows(torch.tensor([[0, 0], [1, 1]]))
+    >>> catalogue.item_indices(torch.tensor([[0, 0], [1, 1]]))
     tensor([ 2, -1])
     """
 
@@ -107,7 +107,7 @@ class SemanticIdCatalogue:
         live = _live_rows(codes, self.codebook_sizes)
         self.num_live = len(codes) if live is None else len(live)
         if self.num_live == 0:
-            raise ValueError(f"the catalogue has no item left ({len(codes)} rows, all removed); add items before use")
+            raise ValueError(f"the catalogue has no item left ({len(codes)} items, all removed); add items before use")
         self.codes = codes.to(torch.int32)
         self._build(live)
 
@@ -118,10 +118,10 @@ class SemanticIdCatalogue:
         already_sorted = order is None
         if not already_sorted:
             codes = codes[order]
-        self._row_of_leaf: Tensor | None = None
+        self._item_of_leaf: Tensor | None = None
         if rows is not None or not already_sorted:
-            row_of_leaf = order if rows is None else rows if already_sorted else rows[order]
-            self._row_of_leaf = row_of_leaf.to(torch.int32)
+            item_of_leaf = order if rows is None else rows if already_sorted else rows[order]
+            self._item_of_leaf = item_of_leaf.to(torch.int32)
 
         levels, count = len(self.codebook_sizes), len(codes)
         starts = torch.zeros(count, dtype=torch.bool, device=codes.device)
@@ -152,10 +152,10 @@ class SemanticIdCatalogue:
     def _raise_duplicates(self, starts: Tensor) -> None:
         leaf = int((~starts).nonzero()[0])
         leaves = torch.tensor([leaf - 1, leaf], device=starts.device)
-        first, second = self.rows_of_leaves(leaves).tolist()
+        first, second = self.items_of_leaves(leaves).tolist()
         code = tuple(self.codes[first].tolist())
         raise ValueError(
-            f"item rows {first} and {second} share the semantic ID {code}; "
+            f"item indices {first} and {second} share the semantic ID {code}; "
             "separate them with a tie-breaking level (break_ties) before building the catalogue"
         )
 
@@ -165,14 +165,14 @@ class SemanticIdCatalogue:
         return self.num_live
 
     def __iter__(self) -> Iterator[tuple[int, ...]]:
-        """Code tuples of the live rows, in row order."""
+        """Code tuples of the items that were not removed, by item index."""
         live = self.codes[:, 0] != REMOVED
         return (tuple(code) for code in self.codes[live].tolist())
 
     def __contains__(self, code: object) -> bool:
         if isinstance(code, str) or not isinstance(code, Sequence | Tensor) or len(code) != self.num_levels:
             return False
-        return bool(self.rows(torch.as_tensor(code, device=self.device)[None])[0] >= 0)
+        return bool(self.item_indices(torch.as_tensor(code, device=self.device)[None])[0] >= 0)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, SemanticIdCatalogue):
@@ -182,7 +182,7 @@ class SemanticIdCatalogue:
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        removed = self.num_rows - len(self)
+        removed = self.num_items - len(self)
         gone = f", {removed} removed" if removed else ""
         return f"SemanticIdCatalogue({len(self)} items{gone}, codebook_sizes={list(self.codebook_sizes)})"
 
@@ -192,8 +192,8 @@ class SemanticIdCatalogue:
         return len(self.codebook_sizes)
 
     @property
-    def num_rows(self) -> int:
-        """N, the item rows including removed ones."""
+    def num_items(self) -> int:
+        """N, the items including removed ones."""
         return len(self.codes)
 
     @property
@@ -205,7 +205,7 @@ class SemanticIdCatalogue:
     def index_bytes(self) -> int:
         """Bytes of the tree: child ranges and codes.
 
-        Left out are the row table, which the model stores anyway, and the order of the rows: 4 bytes an item where they
+        Left out are the item table, which the model stores anyway, and the order of the items: 4 bytes each where they
         are not sorted by code.
         """
         parts = [*self._child_start, *(code for code in self._code if code is not None), *self._leaf_starts.values()]
@@ -218,7 +218,7 @@ class SemanticIdCatalogue:
     # Items come and go
 
     def add(self, codes: Tensor) -> SemanticIdCatalogue:
-        """A catalogue with new items appended as rows N, N+1, ...; existing rows keep number and codes.
+        """A catalogue with new items at the indices N, N+1, ...; existing items keep index and codes.
 
         Args:
             codes: codes of the new items. Shape: (M, L).
@@ -228,31 +228,32 @@ class SemanticIdCatalogue:
             raise ValueError(f"new codes have shape {tuple(codes.shape)}; expected (M, {self.num_levels})")
         return SemanticIdCatalogue(torch.cat([self.codes, codes]), self.codebook_sizes)
 
-    def remove(self, rows: Iterable[int] | Tensor) -> SemanticIdCatalogue:
-        """A catalogue in which `rows` can no longer be retrieved; all other rows keep number and codes.
+    def remove(self, item_indices: Iterable[int] | Tensor) -> SemanticIdCatalogue:
+        """A catalogue in which some items can no longer be retrieved; all others keep their index and codes.
 
         Args:
-            rows: item rows, or a boolean mask over all rows.
+            item_indices: of the items to remove, or a boolean mask over all items.
 
         Raises:
-            IndexError: if a row is not a live row of this catalogue.
-            ValueError: if a mask does not cover the rows of the catalogue.
+            IndexError: if an item is not in this catalogue, or was removed before.
+            ValueError: if a mask does not cover the items of the catalogue.
         """
-        rows = torch.as_tensor(rows if isinstance(rows, Tensor) else list(rows), device=self.device)
-        if rows.dtype == torch.bool:
-            if rows.shape != (self.num_rows,):
-                raise ValueError(f"the mask has shape {tuple(rows.shape)}; expected ({self.num_rows},)")
-            rows = rows.nonzero().squeeze(1)
-        rows = rows.long()
-        outside = (rows < 0) | (rows >= self.num_rows)
-        gone = outside | (self.codes[rows.clamp(0, self.num_rows - 1), 0] == REMOVED)
+        listed = item_indices if isinstance(item_indices, Tensor) else list(item_indices)
+        items = torch.as_tensor(listed, device=self.device)
+        if items.dtype == torch.bool:
+            if items.shape != (self.num_items,):
+                raise ValueError(f"the mask has shape {tuple(items.shape)}; expected ({self.num_items},)")
+            items = items.nonzero().squeeze(1)
+        items = items.long()
+        outside = (items < 0) | (items >= self.num_items)
+        gone = outside | (self.codes[items.clamp(0, self.num_items - 1), 0] == REMOVED)
         if bool(gone.any()):
             raise IndexError(
-                f"item rows {rows[gone][:5].tolist()} are not in this catalogue of {self.num_rows} rows "
-                "(or were removed before); pass live rows only"
+                f"item indices {items[gone][:5].tolist()} are not in this catalogue of {self.num_items} items "
+                "(or were removed before); pass only items that are in it"
             )
         codes = self.codes.clone()
-        codes[rows] = REMOVED
+        codes[items] = REMOVED
         return SemanticIdCatalogue(codes, self.codebook_sizes)
 
     def to(self, device: torch.device | str) -> SemanticIdCatalogue:
@@ -269,7 +270,7 @@ class SemanticIdCatalogue:
         moved = object.__new__(SemanticIdCatalogue)
         moved.__dict__.update(self.__dict__)
         moved.codes = codes
-        moved._row_of_leaf = None if self._row_of_leaf is None else self._row_of_leaf.to(device)
+        moved._item_of_leaf = None if self._item_of_leaf is None else self._item_of_leaf.to(device)
         moved._child_start = [start.to(device) for start in self._child_start]
         moved._code = [None if code is None else code.to(device) for code in self._code]
         moved._leaf_starts = {level: starts.to(device) for level, starts in self._leaf_starts.items()}
@@ -352,8 +353,8 @@ class SemanticIdCatalogue:
         found = (low < end) & (self.codes_of(level + 1, low.clamp(max=last), parents) == codes) & (nodes >= 0)
         return torch.where(found, low, torch.full_like(low, -1))
 
-    def rows(self, codes: Tensor) -> Tensor:
-        """Item rows of full code tuples, -1 for tuples that no item has.
+    def item_indices(self, codes: Tensor) -> Tensor:
+        """Item indices of full code tuples, -1 for tuples that no item has.
 
         Args:
             codes: Shape: (M, L).
@@ -365,16 +366,16 @@ class SemanticIdCatalogue:
         nodes = torch.zeros(len(codes), dtype=torch.int64, device=self.device)
         for level in range(self.num_levels):
             nodes = self.descend(level, nodes, codes[:, level])
-        found = self.rows_of_leaves(nodes.clamp(min=0))
+        found = self.items_of_leaves(nodes.clamp(min=0))
         return torch.where(nodes >= 0, found, nodes)
 
-    def rows_of_leaves(self, leaves: Tensor) -> Tensor:
-        """Item rows of leaves (node ids at level L), int64."""
-        return leaves.long() if self._row_of_leaf is None else self._row_of_leaf[leaves].long()
+    def items_of_leaves(self, leaves: Tensor) -> Tensor:
+        """Item indices of leaves (node ids at level L), int64."""
+        return leaves.long() if self._item_of_leaf is None else self._item_of_leaf[leaves].long()
 
     def leaf_order(self, per_row: Tensor) -> Tensor:
         """Reorder a per-row table (..., N) into leaf order (..., live items)."""
-        return per_row if self._row_of_leaf is None else per_row.index_select(-1, self._row_of_leaf)
+        return per_row if self._item_of_leaf is None else per_row.index_select(-1, self._item_of_leaf)
 
 
 def _check_shape(codes: Tensor, codebook_sizes: tuple[int, ...]) -> None:
@@ -404,7 +405,7 @@ def _live_rows(codes: Tensor, codebook_sizes: tuple[int, ...]) -> Tensor | None:
     if bool(wrong.any()):
         row, level = wrong.nonzero()[0].tolist()
         raise ValueError(
-            f"item row {row} has code {int(codes[row, level])} at level {level}, outside its codebook of "
+            f"item index {row} has code {int(codes[row, level])} at level {level}, outside its codebook of "
             f"{codebook_sizes[level]} codes; re-encode the item or enlarge codebook_sizes[{level}]"
         )
     return live.nonzero().squeeze(1)

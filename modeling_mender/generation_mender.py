@@ -90,8 +90,8 @@ def catalogue_beam_search(
     logits_processor: LogitsProcessorList | None = None,
     stopping_criteria: Any = None,
     generation_config: GenerationConfig | None = None,
-    k: int | None = None,
-    beam_width: int | str | None = None,
+    num_return_sequences: int | None = None,
+    num_beams: int | str | None = None,
     allowed: ItemSelection | None = None,
     exclude: ItemSelection | None = None,
     **model_kwargs: Any,
@@ -103,16 +103,17 @@ def catalogue_beam_search(
         input_ids: the start token of every row, as `generate` prepares them. Shape: (B * beams, 1).
         logits_processor: nothing but `SemanticIdLogitsProcessor`, which is implied.
         stopping_criteria: not consulted; every semantic ID is as long as the catalogue has levels.
-        generation_config: `num_return_sequences` and `num_beams` stand for `k` and `beam_width` where those are absent.
-        k: items to return. `generate` copies its inputs for every beam it knows of; `k` and `beam_width` pass it by.
-        beam_width: prefixes kept per level, as `num_beams` of `recommend()`.
+        generation_config: its `num_return_sequences` and `num_beams` hold where the arguments of `generate` name none.
+            For these, `generate` copies its inputs once per beam; for its arguments it does not.
+        num_return_sequences: items to return; default 1.
+        num_beams: prefixes kept per level, as in `recommend()`.
         allowed: items that may be returned, as in `recommend()`.
         exclude: items that may not be returned, as in `recommend()`.
         **model_kwargs: encoder outputs and attention mask, as `generate` prepares them.
 
     Returns:
         Start token and semantic-ID tokens of the best items, best first, of every user in turn; 0 throughout where a
-        user may receive fewer items. Shape: (B * k, 1 + L), with k at most the number of items that may be returned.
+        user may receive fewer items. Shape: (B * num_return_sequences, 1 + L), or fewer where fewer items are allowed.
         With `return_dict_in_generate`, an output with `sequences_scores` beside them.
 
     Raises:
@@ -137,15 +138,15 @@ def catalogue_beam_search(
     found = model.recommend(
         encoder_outputs=(states,),
         attention_mask=None if mask is None else mask[::copies],
-        k=returned if k is None else k,
-        num_beams=beams if beam_width is None and beams > 1 else beam_width,
+        top_k=num_return_sequences or returned,
+        num_beams=beams if num_beams is None and beams > 1 else num_beams,
         allowed=allowed,
         exclude=exclude,
     )
-    rows = found.rows.flatten()
-    start = torch.full_like(rows, config.decoder_start_token_id or 0)[:, None]
-    tokens = rows.new_full((len(rows), model.config.num_levels), config.pad_token_id or 0)
-    tokens[rows >= 0] = model.item_tokens(rows[rows >= 0])
+    items = found.item_indices.flatten()
+    start = torch.full_like(items, config.decoder_start_token_id or 0)[:, None]
+    tokens = items.new_full((len(items), model.config.num_levels), config.pad_token_id or 0)
+    tokens[items >= 0] = model.item_tokens(items[items >= 0])
     sequences = torch.cat([start, tokens], dim=1)
     if not config.return_dict_in_generate:
         return sequences

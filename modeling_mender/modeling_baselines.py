@@ -29,17 +29,17 @@ __all__ = [
 
 
 class ItemScoringModel(CarriesCard, PreTrainedModel, ABC):
-    """A model that scores every item at once: `recommend`, and labels that are item rows. Subclasses give `scores`."""
+    """A model that scores every item at once; its labels are item indices. Subclasses give `scores`."""
 
     base_model_prefix = ""
     main_input_name = "input_ids"
 
-    def item_tokens(self, rows: Tensor) -> Tensor:
-        """Labels of one target per user: the item row itself. Shape: (B, 1)."""
-        return torch.as_tensor(rows)[:, None]
+    def item_tokens(self, item_indices: Tensor) -> Tensor:
+        """Labels of one target per user: the item index itself. Shape: (B, 1)."""
+        return torch.as_tensor(item_indices)[:, None]
 
-    def item_rows(self, labels: Tensor) -> Tensor:
-        """Target rows of labels. Shape: (B,)."""
+    def item_indices(self, labels: Tensor) -> Tensor:
+        """Items of labels. Shape: (B,)."""
         return labels[:, 0]
 
     def forward(
@@ -56,24 +56,24 @@ class ItemScoringModel(CarriesCard, PreTrainedModel, ABC):
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         *,
-        k: int = 10,
+        top_k: int = 10,
         num_beams: int | str | None = None,
         allowed: ItemSelection | None = None,
         exclude: ItemSelection | None = None,
         **cached: Tensor,
     ) -> Recommendations:
-        """The k best items of every user, with their scores.
+        """The `top_k` best items of every user, with their scores.
 
         Args:
             input_ids: as the processor makes them. Shape: (B, T).
             attention_mask: not needed.
-            k: items to return.
+            top_k: items to return.
             num_beams: not needed: every item is scored.
             allowed: items that may be returned (rows or a boolean mask; shared or per user).
             exclude: items that may not be returned, in the same forms.
             **cached: passed on to `scores`.
         """
-        return top_items(self.scores(input_ids, **cached), k, allowed, exclude)
+        return top_items(self.scores(input_ids, **cached), top_k, allowed, exclude)
 
     @abstractmethod
     def scores(self, input_ids: Tensor) -> Tensor:
@@ -81,24 +81,24 @@ class ItemScoringModel(CarriesCard, PreTrainedModel, ABC):
 
 
 def top_items(
-    scores: Tensor, k: int, allowed: ItemSelection | None = None, exclude: ItemSelection | None = None
+    scores: Tensor, top_k: int, allowed: ItemSelection | None = None, exclude: ItemSelection | None = None
 ) -> Recommendations:
-    """The k best items of every user, ties by item row.
+    """The `top_k` best items of every user, ties by item index.
 
     Args:
         scores: one score per user and item. Shape: (B, N).
-        k: items to return; fewer come back where fewer are left.
+        top_k: items to return; fewer come back where fewer are left.
         allowed: items that may be returned: rows or a boolean mask, shared or per user; -1 pads rows.
         exclude: items that may not be returned, in the same forms. Wins over `allowed`.
 
     Raises:
-        ValueError: for k < 1, or if some user is left without any item.
+        ValueError: for top_k < 1, or if some user is left without any item.
 
-    >>> top_items(torch.tensor([[0.1, 0.9, 0.5]]), k=2, exclude=[1]).rows
+    >>> top_items(torch.tensor([[0.1, 0.9, 0.5]]), top_k=2, exclude=[1]).item_indices
     tensor([[2, 0]])
     """
-    if k < 1:
-        raise ValueError(f"k={k} asks for no items; pass k >= 1")
+    if top_k < 1:
+        raise ValueError(f"top_k={top_k} asks for no items; pass top_k >= 1")
     live = torch.ones_like(scores, dtype=torch.bool)
     if allowed is not None:
         live &= _mask(allowed, scores)
@@ -113,8 +113,8 @@ def top_items(
         )
     scores = scores.float().masked_fill(~live, -torch.inf)
     best, rows = scores.sort(dim=1, descending=True, stable=True)
-    k = min(k, int(available.max()))
-    best, rows = best[:, :k], rows[:, :k]
+    top_k = min(top_k, int(available.max()))
+    best, rows = best[:, :top_k], rows[:, :top_k]
     return Recommendations(rows.masked_fill(best == -torch.inf, -1), best)
 
 
@@ -134,7 +134,7 @@ def _mask(selection: ItemSelection, scores: Tensor) -> Tensor:
     if selection.shape[0] not in (1, users):
         raise ValueError(f"a selection for {selection.shape[0]} users beside scores for {users}; pass one row per user")
     if selection.numel() and int(selection.max()) >= items:
-        raise IndexError(f"item row {int(selection.max())} lies outside the {items} items")
+        raise IndexError(f"item index {int(selection.max())} lies outside the {items} items")
     mask = torch.zeros(selection.shape[0], items + 1, dtype=torch.bool, device=scores.device)
     return mask.scatter_(1, torch.where(selection < 0, items, selection).long(), True)[:, :items]
 

@@ -139,7 +139,7 @@ class MenderForGenerativeRetrieval(CarriesCard, PreTrainedModel, GenerationMixin
             encoder=encoder.config,
             decoder=decoder,
             codebook_sizes=catalogue.codebook_sizes,
-            num_items=catalogue.num_rows,
+            num_items=catalogue.num_items,
         )
         model = cls(config, encoder=encoder)
         model.set_catalogue(catalogue)
@@ -175,25 +175,25 @@ class MenderForGenerativeRetrieval(CarriesCard, PreTrainedModel, GenerationMixin
         with torch.inference_mode(False):
             self.item_codes = catalogue.codes.to(self.item_codes.device, torch.int32).clone()
         self._catalogue = (self._item_table_key(), catalogue.around(self.item_codes))
-        self.config.num_items = catalogue.num_rows
+        self.config.num_items = catalogue.num_items
 
-    def item_tokens(self, rows: Tensor) -> Tensor:
+    def item_tokens(self, item_indices: Tensor) -> Tensor:
         """Decoder tokens of items, as `labels` expects them.
 
         Args:
-            rows: item rows. Shape: (...).
+            item_indices: Shape: (...).
 
         Returns:
             Shape: (..., L), int64.
 
         Raises:
-            IndexError: if a row is not in the catalogue.
+            IndexError: if an item is not in the catalogue.
         """
-        rows = torch.as_tensor(rows, device=self.item_codes.device)
-        return tokens_of_rows(rows, self.item_codes, self.config.codebook_sizes)
+        item_indices = torch.as_tensor(item_indices, device=self.item_codes.device)
+        return tokens_of_items(item_indices, self.item_codes, self.config.codebook_sizes)
 
-    def item_rows(self, tokens: Tensor) -> Tensor:
-        """Item rows of decoder tokens, the inverse of `item_tokens`; -1 for tokens that are no item's.
+    def item_indices(self, tokens: Tensor) -> Tensor:
+        """Item indices of decoder tokens, the inverse of `item_tokens`; -1 for tokens that are no item's.
 
         Args:
             tokens: Shape: (..., L).
@@ -202,7 +202,7 @@ class MenderForGenerativeRetrieval(CarriesCard, PreTrainedModel, GenerationMixin
             Shape: (...), int64.
         """
         codes = tokens.to(self.item_codes.device) - _token_offsets(self.config.codebook_sizes, self.item_codes.device)
-        return self.catalogue.rows(codes.reshape(-1, self.config.num_levels)).view(tokens.shape[:-1])
+        return self.catalogue.item_indices(codes.reshape(-1, self.config.num_levels)).view(tokens.shape[:-1])
 
     # Hugging Face's hooks
 
@@ -317,13 +317,13 @@ class MenderForGenerativeRetrieval(CarriesCard, PreTrainedModel, GenerationMixin
         attention_mask: Tensor | None = None,
         *,
         encoder_outputs: BaseModelOutput | Sequence[Tensor] | None = None,
-        k: int = 10,
+        top_k: int = 10,
         num_beams: int | str | None = None,
         allowed: ItemSelection | None = None,
         exclude: ItemSelection | None = None,
         **ignored: Any,
     ) -> Recommendations:
-        """The k best items of every user, with the log-probabilities of their semantic IDs.
+        """The `top_k` best items of every user, with the log-probabilities of their semantic IDs.
 
         Always deterministic: no sampling, no penalties, whatever the generation config says.
 
@@ -331,17 +331,17 @@ class MenderForGenerativeRetrieval(CarriesCard, PreTrainedModel, GenerationMixin
             input_ids: text tokens. Shape: (B, T).
             attention_mask: 1 for tokens, 0 for padding. Shape: (B, T).
             encoder_outputs: states of the encoder, instead of `input_ids`.
-            k: items to return; fewer come back where the catalogue holds fewer.
-            num_beams: prefixes kept per level; `None` keeps max(30, 2 k), "exact" scores every item.
-            allowed: items that may be returned (rows or a boolean mask; shared or per user).
+            top_k: items to return; fewer come back where the catalogue holds fewer.
+            num_beams: prefixes kept per level; `None` keeps max(30, 2 * top_k), "exact" scores every item.
+            allowed: items that may be returned (indices or a boolean mask; shared or per user).
             exclude: items that may not be returned, in the same forms.
             **ignored: other outputs of a tokenizer, such as `token_type_ids`.
 
         Returns:
-            Rows and scores of shape (B, k), best first.
+            Item indices and scores of shape (B, top_k), best first.
 
         Raises:
-            ValueError: for k < 1, num_beams < k, or a filter that leaves a user without items.
+            ValueError: for top_k < 1, num_beams < top_k, or a filter that leaves a user without items.
         """
         if set(ignored) - {"token_type_ids", "labels", "position_ids"}:
             raise TypeError(f"recommend() got unexpected arguments {sorted(ignored)}")
@@ -360,7 +360,7 @@ class MenderForGenerativeRetrieval(CarriesCard, PreTrainedModel, GenerationMixin
                 self.catalogue,
                 self.encoder_proj(states),
                 attention_mask,
-                k=k,
+                top_k=top_k,
                 num_beams=num_beams,
                 allowed=allowed,
                 exclude=exclude,
@@ -401,27 +401,27 @@ class MenderForGenerativeRetrieval(CarriesCard, PreTrainedModel, GenerationMixin
         return shifted.masked_fill(shifted == -100, self.config.pad_token_id)
 
 
-def tokens_of_rows(rows: Tensor, item_codes: Tensor, codebook_sizes: Sequence[int]) -> Tensor:
+def tokens_of_items(item_indices: Tensor, item_codes: Tensor, codebook_sizes: Sequence[int]) -> Tensor:
     """Decoder tokens of items, see `MenderForGenerativeRetrieval.item_tokens`.
 
     Args:
-        rows: item rows. Shape: (...).
-        item_codes: codes of all items, on the device of the rows. Shape: (N, L).
+        item_indices: Shape: (...).
+        item_codes: codes of all items, on the device of the indices. Shape: (N, L).
         codebook_sizes: codes of each level. Length L.
 
     Returns:
         Shape: (..., L), int64.
 
     Raises:
-        IndexError: if a row is not in the catalogue.
+        IndexError: if an item is not in the catalogue.
     """
-    outside = (rows < 0) | (rows >= len(item_codes))
+    outside = (item_indices < 0) | (item_indices >= len(item_codes))
     if not bool(outside.any()):
-        codes = item_codes[rows].long()
+        codes = item_codes[item_indices].long()
         outside = codes[..., 0] == REMOVED
     if bool(outside.any()):
         raise IndexError(
-            f"item row {int(rows[outside].reshape(-1)[0])} is not in the catalogue of {len(item_codes)} rows"
+            f"item index {int(item_indices[outside].reshape(-1)[0])} is not in the catalogue of {len(item_codes)} items"
         )
     return codes + _token_offsets(codebook_sizes, codes.device)
 

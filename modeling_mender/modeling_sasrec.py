@@ -64,7 +64,7 @@ class SasRecConfig(CarriesCode, PreTrainedConfig):
 class SasRecForSequentialRecommendation(ItemScoringModel):
     """Item embeddings, causal self-attention blocks, and scores by the same item embeddings.
 
-    Inputs are those of `MenderProcessor(history="rows")`: a start token, then item row + 1; 0 pads on the right.
+    Inputs are those of `MenderProcessor(history="indices")`: a start token, then item index + 1; 0 pads on the right.
     """
 
     config_class = SasRecConfig
@@ -93,8 +93,8 @@ class SasRecForSequentialRecommendation(ItemScoringModel):
         """Item embeddings."""
         return self.items
 
-    def item_rows(self, labels: Tensor) -> Tensor:
-        """Target rows of labels, the last of each sequence. Shape: (B,)."""
+    def item_indices(self, labels: Tensor) -> Tensor:
+        """Items of labels, the last of each sequence. Shape: (B,)."""
         position = torch.arange(labels.shape[1], device=labels.device)
         last = torch.where(labels != -100, position, -1).max(dim=1).values
         return labels.gather(1, last.clamp(min=0)[:, None]).squeeze(1)
@@ -110,9 +110,9 @@ class SasRecForSequentialRecommendation(ItemScoringModel):
         """Scores of all items, and the cross-entropy of `labels`.
 
         Args:
-            input_ids: start token and item rows + 1, padded with 0 on the right. Shape: (B, T).
+            input_ids: start token and item indices + 1, padded with 0 on the right. Shape: (B, T).
             attention_mask: not needed: padding is 0.
-            labels: the next item's row at every position, -100 where none is asked for, (B, T); or that of the last
+            labels: the next item's index at every position, -100 where none is asked for, (B, T); or that of the last
                 position alone, (B, 1).
             num_items_in_batch: labels in the whole batch, where it is accumulated over several forward passes.
 

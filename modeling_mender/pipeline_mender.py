@@ -35,8 +35,8 @@ class GenerativeRetrievalPipeline(Pipeline):
     """Ranked items for a preference and a history.
 
     Args:
-        **kwargs: as for every pipeline. `k`, `num_beams`, `allowed`, `exclude` and `unknown_items` become defaults of
-            the calls.
+        **kwargs: as for every pipeline. `top_k`, `num_beams`, `allowed`, `exclude` and `unknown_items` become
+            defaults of the calls.
 
     Raises:
         TypeError: if the model cannot `recommend`, or there is no processor that knows the items.
@@ -66,15 +66,15 @@ class GenerativeRetrievalPipeline(Pipeline):
             inputs: a request, a list of them, or a generator (which streams). A request is a preference text, or a
                 dictionary with some of "preference" (a text, or several), "history" (item ids, oldest first),
                 "allowed" and "exclude" (item ids or a mask, for this request on top of those for all).
-            **kwargs: for all requests of this call: `k`, items to return (10); `num_beams`, prefixes kept per level,
-                or "exact"; `allowed` and `exclude`, item ids or a boolean mask over item rows; `unknown_items`, "skip"
-                to leave out items of histories and filters that the catalogue lacks; `batch_size`, requests answered
-                at once.
+            **kwargs: for all requests of this call: `top_k`, items to return (10); `num_beams`, prefixes kept per
+                level, or "exact"; `allowed` and `exclude`, item ids or a boolean mask over all items;
+                `unknown_items`, "skip" to leave out items of histories and filters that the catalogue lacks;
+                `batch_size`, requests answered at once.
 
         Returns:
-            For a request, a list of `{"item_id", "title", "score"}`, best first, fewer than k where fewer items are
-            left; for several requests, a list of such lists. The score is the log-probability of the item's semantic
-            ID for models that generate one.
+            For a request, a list of `{"item_id", "title", "score"}`, best first, fewer than `top_k` where fewer items
+            are left; for several requests, a list of such lists. The score is the log-probability of the item's
+            semantic ID for models that generate one.
 
         Raises:
             TypeError: if a request is neither text nor dictionary.
@@ -100,7 +100,7 @@ class GenerativeRetrievalPipeline(Pipeline):
 
     def _sanitize_parameters(
         self,
-        k: int | None = None,
+        top_k: int | None = None,
         num_beams: int | str | None = None,
         allowed: Sequence[str] | Tensor | None = None,
         exclude: Sequence[str] | Tensor | None = None,
@@ -112,7 +112,7 @@ class GenerativeRetrievalPipeline(Pipeline):
         unknown_items = unknown_items or defaults.get("unknown_items", "error")
         filters = {"allowed": allowed, "exclude": exclude}
         filters = {name: self._selection(value, unknown_items) for name, value in filters.items()}
-        retrieval = {"k": k, "num_beams": num_beams, **filters}
+        retrieval = {"top_k": top_k, "num_beams": num_beams, **filters}
         given = [{name: value for name, value in part.items() if value is not None} for part in (rendering, retrieval)]
         return given[0], given[1], {}
 
@@ -139,7 +139,7 @@ class GenerativeRetrievalPipeline(Pipeline):
     def _forward(
         self,
         inputs: dict[str, list[Any]],
-        k: int = 10,
+        top_k: int = 10,
         num_beams: int | str | None = None,
         allowed: Tensor | None = None,
         exclude: Tensor | None = None,
@@ -151,22 +151,22 @@ class GenerativeRetrievalPipeline(Pipeline):
         found = self.model.recommend(
             input_ids=self.processor.pad(rendered).to(self.device),
             attention_mask=self.processor.memory_mask(rendered).to(self.device),
-            k=k,
+            top_k=top_k,
             num_beams=num_beams,
             allowed=_allowed(requests, allowed, len(self.processor.item_ids)),
             exclude=_excluded(requests, exclude),
         )
-        return {"rows": found.rows, "scores": found.scores}
+        return {"item_indices": found.item_indices, "scores": found.scores}
 
     def postprocess(self, found: dict[str, Tensor]) -> list[dict[str, Any]]:
-        """Ids, titles and scores of one request's rows."""
-        rows, scores = found["rows"][0], found["scores"][0]
-        there = rows >= 0
-        items = self.processor.decode_items(rows[there])
+        """Ids, titles and scores of one request's items."""
+        indices, scores = found["item_indices"][0], found["scores"][0]
+        there = indices >= 0
+        items = self.processor.decode_items(indices[there])
         return [{**item, "score": score} for item, score in zip(items, scores[there].tolist(), strict=True)]
 
     def _selection(self, selection: Sequence[str] | Tensor | None, unknown_items: str) -> Tensor | None:
-        """Item rows of ids; a boolean mask over item rows as it is."""
+        """Item indices of ids; a boolean mask over item indices as it is."""
         if selection is None:
             return None
         if isinstance(selection, str):
@@ -176,7 +176,9 @@ class GenerativeRetrievalPipeline(Pipeline):
             if len(selection) != count:
                 raise ValueError(f"the boolean mask covers {len(selection)} rows; the catalogue has {count}")
             return torch.as_tensor(selection).cpu()
-        return torch.tensor(self.processor.rows(list(selection), unknown_items=unknown_items), dtype=torch.int64)
+        return torch.tensor(
+            self.processor.item_indices(list(selection), unknown_items=unknown_items), dtype=torch.int64
+        )
 
 
 def _rows_left_out(allowed: Tensor | None, exclude: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
@@ -190,7 +192,7 @@ def _rows_left_out(allowed: Tensor | None, exclude: Tensor | None) -> tuple[Tens
 
 
 def _as_mask(selection: Tensor | None, count: int) -> Tensor:
-    """Rows or a mask as a mask over item rows; `None` for all of them. Shape: (N,)."""
+    """Rows or a mask as a mask over item indices; `None` for all of them. Shape: (N,)."""
     if selection is None:
         return torch.ones(count, dtype=torch.bool)
     if selection.dtype == torch.bool:

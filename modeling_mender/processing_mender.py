@@ -1,4 +1,4 @@
-"""Renders a preference and a history as input ids, and item rows back into ids and titles.
+"""Renders a preference and a history as input ids, and item indices back into ids and titles.
 
 The processor owns what people read (item ids, titles) as the model owns the codes: one JSON file beside the tokenizer.
 The methods of the paper (arXiv:2412.08604) differ here in how a history is written: as titles, as codes, as rows of a
@@ -26,22 +26,23 @@ __all__ = ["MenderProcessor"]
 
 ITEMS_FILE = "items.json"
 KEPT_TITLES = 200_000  # tokens of more are forgotten, some 0.1 GB
-HISTORIES = ("titles", "codes", "states", "vectors", "rows", "none")
+HISTORIES = ("titles", "codes", "states", "vectors", "indices", "none")
 PREFERENCES = ("text", "none")
 
 
 class MenderProcessor(ProcessorMixin):
-    """Turns (preference, history) into model inputs, and item rows into items.
+    """Turns (preference, history) into model inputs, and item indices into items.
 
     Args:
         tokenizer: tokenizer of the model's encoder.
-        items: what people call the items: `{"item_id": [...], "title": [...]}`; the position is the model's item row.
+        items: what people call the items: `{"item_id": [...], "title": [...]}`; the position is the model's item index.
             With `history="codes"` also `"codes"`, one list of codes per item.
         max_length: tokens of an input. Where a history is longer, its oldest items are left out; a preference longer
             than the input is cut at its end.
         history: how items of the history are written. "titles": their text; "codes": their semantic IDs, as tokens
             that `add_code_tokens` gave the tokenizer; "states" and "vectors": rows of an `ItemStatesEncoder`'s table,
-            several or one per item; "rows": item numbers alone, for models without a text encoder; "none": not at all.
+            several or one per item; "indices": item indices alone, for models without a text encoder; "none": not at
+            all.
         preference: "text", or "none" for methods that do not read it.
         max_history: items of the history that are written, the latest of them.
         title_length: tokens of a title at most, for "states" and "vectors".
@@ -90,7 +91,7 @@ class MenderProcessor(ProcessorMixin):
         """Replace the items.
 
         Args:
-            items: `{"item_id": [...], "title": [...]}`, one entry per item row; perhaps `"codes"`, and with
+            items: `{"item_id": [...], "title": [...]}`, one entry per item index; perhaps `"codes"`, and with
                 `history="states"` perhaps `"states"`, how many rows of the encoder's table each item has (default: as
                 before, and for new titles as many as they make).
             new_states: with `history="states"`, whether the encoder gets a table of these titles afterwards.
@@ -112,7 +113,7 @@ class MenderProcessor(ProcessorMixin):
         if self.history == "states":
             known = self.state_counts if self.item_ids and not new_states else []
             self._state_counts = self._counts_beside(known, ids, titles, items.get("states"))
-        self.item_ids, self.titles, self.codes, self._row_of = ids, titles, codes, row_of
+        self.item_ids, self.titles, self.codes, self._index_of = ids, titles, codes, row_of
         self._item_pieces: list[list[int]] | None = None
         self._title_tokens: dict[str, list[int]] = {}
 
@@ -153,8 +154,8 @@ class MenderProcessor(ProcessorMixin):
         special = sum(map(len, self.margins)) if ids else 0
         return [len(tokens) - special for tokens in self._tokens_of_titles(ids, titles)]
 
-    def rows(self, item_ids: Sequence[str], *, unknown_items: str = "error") -> list[int]:
-        """Item rows of ids.
+    def item_indices(self, item_ids: Sequence[str], *, unknown_items: str = "error") -> list[int]:
+        """Item indices of ids.
 
         Args:
             item_ids: ids, in any order.
@@ -164,36 +165,36 @@ class MenderProcessor(ProcessorMixin):
             ValueError: if an id is unknown.
         """
         if unknown_items == "skip":
-            return [self._row_of[item_id] for item_id in item_ids if item_id in self._row_of]
+            return [self._index_of[item_id] for item_id in item_ids if item_id in self._index_of]
         if unknown_items != "error":
             raise ValueError(f'unknown_items={unknown_items!r}; pass "error" or "skip"')
         try:
-            return [self._row_of[item_id] for item_id in item_ids]
+            return [self._index_of[item_id] for item_id in item_ids]
         except KeyError as missing:
             raise ValueError(
                 f"item {missing.args[0]!r} is not among the {len(self.item_ids)} items of this processor; "
                 'leave it out, pass unknown_items="skip", or add it with set_items and model.set_catalogue'
             ) from None
 
-    def ids(self, rows: Tensor | Sequence[int]) -> list[str]:
-        """Item ids of rows; padding rows (-1) are left out."""
-        return [self.item_ids[row] for row in self._known(rows)]
+    def ids(self, item_indices: Tensor | Sequence[int]) -> list[str]:
+        """Ids of items, in order; padding (-1) is left out."""
+        return [self.item_ids[index] for index in self._known(item_indices)]
 
-    def decode_items(self, rows: Tensor | Sequence[int]) -> list[dict[str, str]]:
-        """Ids and titles of rows, in order; padding rows (-1) are left out."""
-        return [{"item_id": self.item_ids[row], "title": self.titles[row]} for row in self._known(rows)]
+    def decode_items(self, item_indices: Tensor | Sequence[int]) -> list[dict[str, str]]:
+        """Ids and titles of items, in order; padding (-1) is left out."""
+        return [{"item_id": self.item_ids[index], "title": self.titles[index]} for index in self._known(item_indices)]
 
-    def _known(self, rows: Tensor | Sequence[int]) -> list[int]:
-        """Rows without padding.
+    def _known(self, item_indices: Tensor | Sequence[int]) -> list[int]:
+        """Item indices without padding.
 
         Raises:
-            IndexError: if a row has no item.
+            IndexError: if an index has no item.
         """
-        found = [row for row in _as_list(rows) if row >= 0]
+        found = [index for index in _as_list(item_indices) if index >= 0]
         if found and max(found) >= len(self.item_ids):
             raise IndexError(
-                f"item row {max(found)} has no item, this processor knows {len(self.item_ids)}; "
-                "after model.set_catalogue(catalogue.add(...)), call set_items with the items of all rows"
+                f"item index {max(found)} has no item, this processor knows {len(self.item_ids)}; "
+                "after model.set_catalogue(catalogue.add(...)), call set_items with all items"
             )
         return found
 
@@ -228,7 +229,7 @@ class MenderProcessor(ProcessorMixin):
         """
         preferences, histories = _as_batch(preference, history)
         input_ids = [
-            self.render(text, self.rows(items, unknown_items=unknown_items), user)
+            self.render(text, self.item_indices(items, unknown_items=unknown_items), user)
             for user, (text, items) in enumerate(zip(preferences, histories, strict=True))
         ]
         if return_tensors is None:
@@ -267,7 +268,7 @@ class MenderProcessor(ProcessorMixin):
 
         Args:
             preference: a text, perhaps empty.
-            rows: item rows, oldest first.
+            rows: item indices, oldest first.
             user: position in the batch, for the error message.
 
         Raises:
@@ -280,7 +281,7 @@ class MenderProcessor(ProcessorMixin):
             )
         preference = preference if self.preference == "text" else ""
         rows = [] if self.history == "none" else list(rows)[-self.max_history :]
-        if self.history == "rows":
+        if self.history == "indices":
             # 0 is padding; a start token, numbered after the last item, stands first, so that no input is empty.
             return [len(self.item_ids) + 1, *(row + 1 for row in rows)]
         if self.history in ("states", "vectors"):
@@ -448,5 +449,5 @@ def _padded_width(input_ids: Sequence[Sequence[int]], multiple_of: int | None) -
     return longest if multiple_of is None else -(-longest // multiple_of) * multiple_of
 
 
-def _as_list(rows: Tensor | Sequence[int]) -> list[int]:
-    return rows.tolist() if isinstance(rows, torch.Tensor) else [int(row) for row in rows]
+def _as_list(indices: Tensor | Sequence[int]) -> list[int]:
+    return indices.tolist() if isinstance(indices, torch.Tensor) else [int(index) for index in indices]

@@ -28,15 +28,15 @@ class Recommendations:
     """Ranked items of B users, best first.
 
     Attributes:
-        rows: item rows; -1 pads users that may receive fewer items than others. Shape: (B, k), int64.
-        scores: log-probability of each item's semantic ID; -inf where padded. Shape: (B, k), float32.
+        item_indices: item indices; -1 pads users that may receive fewer items than others. Shape: (B, top_k), int64.
+        scores: log-probability of each item's semantic ID; -inf where padded. Shape: (B, top_k), float32.
     """
 
-    rows: Tensor
+    item_indices: Tensor
     scores: Tensor
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.item_indices)
 
 
 def search(
@@ -45,36 +45,36 @@ def search(
     memory: Tensor,
     attention_mask: Tensor | None,
     *,
-    k: int = 10,
+    top_k: int = 10,
     num_beams: int | str | None = None,
     allowed: ItemSelection | None = None,
     exclude: ItemSelection | None = None,
 ) -> Recommendations:
-    """The k best items of every user.
+    """The `top_k` best items of every user.
 
     Args:
         decoder: the decoder's arithmetic.
         catalogue: what may be returned.
         memory: encoder states at decoder width. Shape: (B, T, D).
         attention_mask: 1 for real states. Shape: (B, T).
-        k: how many items to return; fewer come back where fewer may be returned.
-        num_beams: prefixes kept per level. `None` keeps max(30, 2 k); "exact" scores every item.
+        top_k: how many items to return; fewer come back where fewer may be returned.
+        num_beams: prefixes kept per level. `None` keeps max(30, 2 * top_k); "exact" scores every item.
         allowed: items that may be returned, see `CatalogueFilter`.
         exclude: items that may not be returned, see `CatalogueFilter`.
 
     Raises:
-        ValueError: if k < 1, num_beams < k, or a filter leaves some user nothing.
+        ValueError: if top_k < 1, num_beams < top_k, or a filter leaves some user nothing.
     """
-    if k < 1:
-        raise ValueError(f"k={k} asks for no items; pass k >= 1")
+    if top_k < 1:
+        raise ValueError(f"top_k={top_k} asks for no items; pass top_k >= 1")
     count = len(catalogue)
     if num_beams == "exact":
         width = count
     elif num_beams is None:
-        width = max(DEFAULT_BEAMS, 2 * k)
+        width = max(DEFAULT_BEAMS, 2 * top_k)
     elif isinstance(num_beams, int) and not isinstance(num_beams, bool):
-        if num_beams < min(k, count):
-            raise ValueError(f"num_beams={num_beams} cannot return k={k} items; pass num_beams >= k")
+        if num_beams < min(top_k, count):
+            raise ValueError(f"num_beams={num_beams} cannot return top_k={top_k} items; pass num_beams >= top_k")
         width = num_beams
     else:
         raise ValueError(f'num_beams={num_beams!r}; pass a whole number, None or "exact"')
@@ -84,13 +84,13 @@ def search(
     if allowed is not None or exclude is not None:
         view = CatalogueFilter(catalogue, len(memory), **filters)
     if num_beams == "exact" and count > EXACT_CHUNK:
-        leaves, scores = _search_in_chunks(decoder, catalogue, memory, attention_mask, min(k, count), view)
+        leaves, scores = _search_in_chunks(decoder, catalogue, memory, attention_mask, min(top_k, count), view)
     else:
         leaves, scores = _beam_search(decoder, catalogue, memory, attention_mask, min(width, count), view)
-    k = min(k, count if view is None else int(view.available.max()))
-    leaves, scores = leaves[:, :k], scores[:, :k]
-    rows = catalogue.rows_of_leaves(leaves).masked_fill(scores == -torch.inf, -1)
-    return Recommendations(rows, scores)
+    top_k = min(top_k, count if view is None else int(view.available.max()))
+    leaves, scores = leaves[:, :top_k], scores[:, :top_k]
+    item_indices = catalogue.items_of_leaves(leaves).masked_fill(scores == -torch.inf, -1)
+    return Recommendations(item_indices, scores)
 
 
 def _beam_search(
@@ -169,10 +169,10 @@ def _search_in_chunks(
     catalogue: SemanticIdCatalogue,
     memory: Tensor,
     attention_mask: Tensor | None,
-    k: int,
+    top_k: int,
     view: CatalogueFilter | None,
 ) -> tuple[Tensor, Tensor]:
-    """Every item scored, a range of leaves at a time, keeping the best k. Both results of shape (B, k)."""
+    """Every item scored, a range of leaves at a time, keeping the best `top_k`. Both results of shape (B, top_k)."""
     best_leaves = torch.empty(len(memory), 0, dtype=torch.int64, device=memory.device)
     best_scores = torch.empty(len(memory), 0, device=memory.device)
     for low in range(0, len(catalogue), EXACT_CHUNK):
@@ -182,6 +182,6 @@ def _search_in_chunks(
             window.share(view)
         leaves, scores = _beam_search(decoder, catalogue, memory, attention_mask, high - low, window)
         best_leaves, best_scores = torch.cat([best_leaves, leaves], 1), torch.cat([best_scores, scores], 1)
-        best_scores, index = best_scores.topk(min(k, best_scores.shape[1]), dim=1)
+        best_scores, index = best_scores.topk(min(top_k, best_scores.shape[1]), dim=1)
         best_leaves = best_leaves.gather(1, index)
     return best_leaves, best_scores

@@ -72,7 +72,7 @@ def pick_request(examples: Any, preferences: int = 2) -> tuple[list[str], list[s
 
 @torch.no_grad()
 def steer(
-    model: Any, processor: Any, history: Sequence[str], preferences: Sequence[str], k: int = 5
+    model: Any, processor: Any, history: Sequence[str], preferences: Sequence[str], top_k: int = 5
 ) -> SteeringExample:
     """Ask a model for the same user once per preference.
 
@@ -81,17 +81,17 @@ def steer(
         processor: its processor.
         history: item ids, oldest first; they are not recommended again.
         preferences: at least one text.
-        k: items per list.
+        top_k: items per list.
 
     Raises:
         ValueError: if there is no preference, or an item is unknown.
     """
     if not preferences:
         raise ValueError("no preference to steer by; pass at least one text")
-    seen = processor.rows(history)
+    seen = processor.item_indices(history)
     inputs = processor(list(preferences), [list(history)] * len(preferences)).to(model.device)
-    found = model.recommend(**inputs, k=k, exclude=seen or None)
-    lists = [[item["title"] for item in processor.decode_items(rows)] for rows in found.rows]
+    found = model.recommend(**inputs, top_k=top_k, exclude=seen or None)
+    lists = [[item["title"] for item in processor.decode_items(rows)] for rows in found.item_indices]
     titles = [item["title"] for item in processor.decode_items(seen)]
     return SteeringExample(titles, dict(zip(preferences, lists, strict=True)))
 

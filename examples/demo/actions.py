@@ -76,7 +76,9 @@ class Actions:
 
     def find(self, query: str, known: Sequence[str]) -> list[Any]:
         """Ids of titles that match, and the buttons that add them."""
-        rows = self.recommender.titles.find(query, SEARCH_RESULTS, exclude=self.recommender.processor.rows(known))
+        rows = self.recommender.titles.find(
+            query, SEARCH_RESULTS, exclude=self.recommender.processor.item_indices(known)
+        )
         processor = self.recommender.processor
         buttons = [gr.Button(f"+ {processor.titles[row]}", visible=True) for row in rows]
         hidden = [gr.Button(visible=False)] * (SEARCH_RESULTS - len(rows))

@@ -104,7 +104,7 @@ class Recommender:
     @property
     def reads_preference(self) -> bool:
         """Whether what people write reaches the model."""
-        return self.processor.preference == "text" and self.processor.history != "rows"
+        return self.processor.preference == "text" and self.processor.history != "indices"
 
     @property
     def reads_history(self) -> bool:
@@ -127,7 +127,7 @@ class Recommender:
 
     def title(self, item_id: str) -> str:
         """Title of an item id."""
-        return self.processor.titles[self.processor.rows([item_id])[0]]
+        return self.processor.titles[self.processor.item_indices([item_id])[0]]
 
     def answer(
         self, history: Sequence[str], wish: str = "", avoid: str = "", *, k: int = 10, num_beams: int = 30
@@ -180,11 +180,11 @@ class Recommender:
     ) -> list[tuple[list[int], list[float]]]:
         """Rows and scores for one history and several texts."""
         inputs = self.processor(list(texts), [list(history)] * len(texts)).to(self.model.device)
-        found = self.model.recommend(**inputs, k=k, num_beams=beams, exclude=self.processor.rows(history))
-        kept = found.rows >= 0
+        found = self.model.recommend(**inputs, top_k=k, num_beams=beams, exclude=self.processor.item_indices(history))
+        kept = found.item_indices >= 0
         return [
             (rows[there].tolist(), scores[there].tolist())
-            for rows, scores, there in zip(found.rows, found.scores, kept, strict=True)
+            for rows, scores, there in zip(found.item_indices, found.scores, kept, strict=True)
         ]
 
     def _items(self, rows: Sequence[int], scores: Sequence[float], words: Sequence[str]) -> list[RankedItem]:
@@ -203,22 +203,22 @@ class Recommender:
     def _next_items(self, histories: list[list[str]]) -> list[list[str]]:
         texts = [[] for _ in histories]
         inputs = self.processor(texts, histories).to(self.model.device)
-        seen = [self.processor.rows(history) for history in histories]
+        seen = [self.processor.item_indices(history) for history in histories]
         if len(seen[0]) >= self.num_items:
             return [[] for _ in histories]
-        found = self.model.recommend(**inputs, k=min(3, self.num_items - len(seen[0])), exclude=seen)
-        return [self.processor.ids(rows) for rows in found.rows]
+        found = self.model.recommend(**inputs, top_k=min(3, self.num_items - len(seen[0])), exclude=seen)
+        return [self.processor.ids(rows) for rows in found.item_indices]
 
     def _read(self, sentences: Sequence[str], history: Sequence[str]) -> str:
         """What reached the model: the sentences, and as much of the history as fits."""
         parts = [f"“{sentence}”" for sentence in sentences]
         if self.reads_history and history:
-            rows = self.processor.rows(history)
+            rows = self.processor.item_indices(history)
             preference = ". ".join(sentence.rstrip(".") for sentence in sentences)
             whole = self.processor.render(preference, rows)
             # The oldest items are left out where the input is full: the fewest latest ones that give the same input.
             count = next(n for n in range(len(rows) + 1) if self._renders(preference, rows[len(rows) - n :], whole))
-            form = {"titles": "titles", "codes": "semantic IDs", "rows": "item numbers"}
+            form = {"titles": "titles", "codes": "semantic IDs", "indices": "item numbers"}
             form = form.get(self.processor.history, "cached vectors of their titles")
             latest = "all" if count == len(rows) else f"the latest {count} of"
             parts.append(f"{latest} {len(rows)} items of the history, as {form}")

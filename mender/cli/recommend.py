@@ -45,8 +45,8 @@ def recommend(
         request = make_request(processor, history or [], preference or [], avoid or [])
         serve = pipeline("generative-retrieval", model=recommender, processor=processor, device=recommender.device)
         with user_errors():
-            items = serve(request, k=top_k, num_beams=width)
-        bought = processor.decode_items(processor.rows(request["history"]))
+            items = serve(request, top_k=top_k, num_beams=width)
+        bought = processor.decode_items(processor.item_indices(request["history"]))
         show({"model": model, "preference": request["preference"], "history": bought, "items": items})
         if not as_json:
             _print(request["preference"], bought, items)

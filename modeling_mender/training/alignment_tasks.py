@@ -57,15 +57,15 @@ def codes_to_title(processor: MenderProcessor, examples: datasets.Dataset) -> Fe
 def preference_to_codes(processor: MenderProcessor, examples: datasets.Dataset) -> Features:
     """A preference alone, to the codes of the item it was matched to."""
     texts = ["Instructions: " + ". ".join(preferences) + "." for preferences in examples["preferences"]]
-    rows = processor.rows(examples["target"])
+    rows = processor.item_indices(examples["target"])
     return [{"input_ids": ids, "item": row} for row, ids in zip(rows, _encode(processor, texts), strict=True)]
 
 
 def titles_to_codes(processor: MenderProcessor, examples: datasets.Dataset) -> Features:
     """The history as titles instead of codes, to the next item's codes."""
-    histories = [processor.rows(history) for history in examples["history"]]
+    histories = [processor.item_indices(history) for history in examples["history"]]
     texts = ["Items: " + ", ".join(processor.titles[row] for row in rows[-5:]) for rows in histories]
-    rows = processor.rows(examples["target"])
+    rows = processor.item_indices(examples["target"])
     return [{"input_ids": ids, "item": row} for row, ids in zip(rows, _encode(processor, texts), strict=True)]
 
 

@@ -2,7 +2,7 @@
 
 The benchmark's train split holds all axes; the paper's data augmentation (arXiv:2412.08604) is the choice among them.
 
-Labels of item rows, from a copy of the model's item table in main memory.
+Labels of item indices, from a copy of the model's item table in main memory.
 
 A collator may run in worker processes, which cannot read from a GPU, and in the main process every question to a GPU
 waits for the work before it. So the table is copied once, and again when the model has another one.
@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.utils.data import Sampler, get_worker_info
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ..modeling_mender import tokens_of_rows, version_of
+from ..modeling_mender import tokens_of_items, version_of
 from ..processing_mender import MenderProcessor
 
 __all__ = [
@@ -82,7 +82,7 @@ class ItemLabels:
         """Labels of items.
 
         Args:
-            rows: item rows, below 0 where there is no item. Length B.
+            rows: item indices, below 0 where there is no item. Length B.
             model: owner of the item table.
 
         Returns:
@@ -98,7 +98,7 @@ class ItemLabels:
         if self._codes is None:
             labels = model.item_tokens(chosen).cpu()
         else:
-            labels = tokens_of_rows(chosen, self._codes, model.config.codebook_sizes)
+            labels = tokens_of_items(chosen, self._codes, model.config.codebook_sizes)
         return labels.masked_fill((items < 0).view(-1, *[1] * (labels.dim() - 1)), -100)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -236,7 +236,7 @@ def training_histories(examples: datasets.Dataset) -> list[list[str]]:
 
 def item_counts(examples: datasets.Dataset, processor: MenderProcessor) -> np.ndarray:
     """How often each item was bought in the training period. Shape: (N,), int64."""
-    bought = [row for history in training_histories(examples) for row in processor.rows(history)]
+    bought = [row for history in training_histories(examples) for row in processor.item_indices(history)]
     return np.bincount(bought, minlength=len(processor.item_ids))
 
 
@@ -245,13 +245,13 @@ def sequence_features(examples: datasets.Dataset, processor: MenderProcessor) ->
 
     Args:
         examples: of the train split, axis `recommendation`.
-        processor: with `history="rows"`.
+        processor: with `history="indices"`.
 
     Returns:
-        `input_ids`, `labels` (item rows, one per position) and `length`.
+        `input_ids`, `labels` (item indices, one per position) and `length`.
     """
     longest = processor.max_history + 1
-    histories = [processor.rows(history) for history in training_histories(examples)]
+    histories = [processor.item_indices(history) for history in training_histories(examples)]
     inputs = [processor.render("", rows[-longest:-1]) for rows in histories]
     # The start token predicts the very first item; where earlier ones are cut off there is nothing to predict it from.
     labels = [rows if len(rows) <= longest else [-100, *rows[-longest + 1 :]] for rows in histories]

@@ -24,13 +24,13 @@ def rank_examples(
     model: PreTrainedModel,
     processor: MenderProcessor,
     examples: datasets.Dataset,
-    k: int = 10,
+    top_k: int = 10,
     *,
     num_beams: int | None = None,
     batch_size: int = 128,
     exclude_seen: bool = True,
 ) -> np.ndarray:
-    """The k best items of every example.
+    """The `top_k` best items of every example.
 
     Batches are made of examples of like length, so that little is spent on padding.
 
@@ -38,25 +38,25 @@ def rank_examples(
         model: any model with `recommend`.
         processor: renders its inputs.
         examples: with the columns `preferences`, `history` and `target`.
-        k: items per example.
-        num_beams: prefixes kept per level; `None` keeps max(30, 2 k).
+        top_k: items per example.
+        num_beams: prefixes kept per level; `None` keeps max(30, 2 * top_k).
         batch_size: examples at once.
         exclude_seen: whether items of the history are left out.
 
     Returns:
-        Item rows in the order of the examples, -1 where the catalogue holds fewer. Shape: (N, k), int64.
+        Item indices in the order of the examples, -1 where the catalogue holds fewer. Shape: (N, top_k), int64.
     """
     features = prepare_examples(examples, processor)
     order = np.argsort(features["length"][:], kind="stable")
     collate = MenderCollator(processor, model, exclude_seen=exclude_seen)
-    ranked = np.full((len(order), k), -1, dtype=np.int64)
+    ranked = np.full((len(order), top_k), -1, dtype=np.int64)
     model.eval()
     for start in tqdm(range(0, len(order), batch_size), desc="Ranking", unit="batch", disable=None):
         rows = order[start : start + batch_size]
         batch = {name: value.to(model.device) for name, value in collate([features[int(row)] for row in rows]).items()}
         batch.pop("labels")
         batch.pop("negative", None)
-        found = model.recommend(**batch, k=k, num_beams=num_beams).rows.cpu().numpy()
+        found = model.recommend(**batch, top_k=top_k, num_beams=num_beams).item_indices.cpu().numpy()
         ranked[rows, : found.shape[1]] = found
     return ranked
 
@@ -82,10 +82,10 @@ def request_speed(
     for _ in range(repeats + 1):
         start = time.perf_counter()
         for preference, history in zip(preferences[:8], histories[:8], strict=True):
-            model.recommend(**processor([preference], [history]).to(model.device), k=10)
+            model.recommend(**processor([preference], [history]).to(model.device), top_k=10)
         single.append((time.perf_counter() - start) / min(8, len(users)))
         start = time.perf_counter()
-        model.recommend(**processor(preferences, histories).to(model.device), k=10)
+        model.recommend(**processor(preferences, histories).to(model.device), top_k=10)
         batched.append(len(users) / (time.perf_counter() - start))
     return {
         "request_ms": 1000 * float(np.median(single[1:])),

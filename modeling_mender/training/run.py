@@ -250,7 +250,7 @@ def fit_without_gradient(method: Method, examples: datasets.DatasetDict) -> dict
         states = model.vectors(batch["input_ids"]).last_hidden_state
         for index, weight in enumerate(weights):
             model.config.preference_weight = weight
-            rows = model.recommend(batch["input_ids"], k=10, exclude=batch["exclude"], states=states).rows
+            rows = model.recommend(batch["input_ids"], top_k=10, exclude=batch["exclude"], states=states).item_indices
             place = (rows == batch["labels"]).float()
             gains[index] += float((place / torch.log2(torch.arange(2, rows.shape[1] + 2.0))).sum())
     model.config.preference_weight = weights[int(gains.argmax())]

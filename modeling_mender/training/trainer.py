@@ -1,7 +1,7 @@
 """Training and evaluation through the `Trainer`: predictions are ranked item lists.
 
-`prepare_examples` turns benchmark examples into token ids and item rows, `MenderCollator` pads them (or looks up cached
-encoder states), `MenderTrainer` returns the k best items of every example instead of logits.
+`prepare_examples` turns benchmark examples into token ids and item indices, `MenderCollator` pads them (or looks up
+cached encoder states), `MenderTrainer` returns the best items of every example instead of logits.
 
 Checkpoints of a run that may have been killed while it wrote one.
 
@@ -101,8 +101,8 @@ def prepare_examples(examples: datasets.Dataset, processor: MenderProcessor) -> 
         inputs = processor(batch["preferences"], batch["history"], return_tensors=None)["input_ids"]
         return {
             "input_ids": inputs,
-            "item": processor.rows(batch["target"]),
-            "seen": [processor.rows(history) for history in batch["history"]],
+            "item": processor.item_indices(batch["target"]),
+            "seen": [processor.item_indices(history) for history in batch["history"]],
             "negative": [sentiment == 1 for sentiment in batch.get("sentiment", [0] * len(inputs))],
             "length": [len(ids) for ids in inputs],
         }
@@ -172,7 +172,7 @@ class MenderTrainingArguments(TrainingArguments):
 
     Attributes:
         top_k: items returned per example in evaluation.
-        num_beams: prefixes kept per level in evaluation; `None` keeps max(30, 2 k).
+        num_beams: prefixes kept per level in evaluation; `None` keeps max(30, 2 * top_k).
         negative_loss: what examples do whose item must not come back: "unlikelihood" or "subtracted" (the paper's).
         negative_weight: weight of that term.
         text_weight: weight of the masked-text loss of alignment tasks.
@@ -199,7 +199,7 @@ def ranking_metrics(prediction: EvalPrediction) -> dict[str, float]:
     """NDCG and recall of ranked rows against one target each, and the number of examples.
 
     Args:
-        prediction: ranked item rows (N, k) and target rows (N,), as `MenderTrainer` gives them.
+        prediction: ranked item indices (N, k) and target indices (N,), as `MenderTrainer` gives them.
 
     Returns:
         `ndcg@k`, `recall@k` and `n`, for k the length of the lists.
@@ -211,10 +211,10 @@ def ranking_metrics(prediction: EvalPrediction) -> dict[str, float]:
 
 
 class MenderTrainer(Trainer):
-    """A `Trainer` whose predictions are ranked item rows (N, k) and whose label ids are target rows (N,).
+    """A `Trainer` whose predictions are ranked item indices (N, top_k) and whose label ids are targets (N,).
 
-    Works for every model with `recommend`, `item_tokens` and `item_rows`. Pass no `processing_class`: the Trainer would
-    write the text tokenizer's special tokens into the generation config, where they are codes of items.
+    Works for every model with `recommend`, `item_tokens` and `item_indices`. Pass no `processing_class`: the Trainer
+    would write the text tokenizer's special tokens into the generation config, where they are codes of items.
     """
 
     current_gradient_accumulation_steps = 1  # forward passes of an update; the Trainer sets it before each
@@ -312,7 +312,7 @@ class MenderTrainer(Trainer):
     def prediction_step(
         self, model: Any, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: list[str] | None = None
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Loss, the k best items (B, k) and the targets (B,) of a batch."""
+        """Loss, the `top_k` best items (B, top_k) and the targets (B,) of a batch."""
         inputs = self._prepare_inputs(inputs)
         exclude = inputs.pop("exclude", None)
         inputs.pop("negative", None)
@@ -328,11 +328,11 @@ class MenderTrainer(Trainer):
             if prediction_loss_only:
                 return loss, None, None
             labels = inputs.pop("labels")
-            k = self.args.top_k
-            found = recommender.recommend(**inputs, k=k, num_beams=self.args.num_beams, exclude=exclude).rows
-        if found.shape[1] < k:
-            found = torch.nn.functional.pad(found, (0, k - found.shape[1]), value=-1)
-        return loss, found, recommender.item_rows(labels)
+            top_k, num_beams = self.args.top_k, self.args.num_beams
+            found = recommender.recommend(**inputs, top_k=top_k, num_beams=num_beams, exclude=exclude).item_indices
+        if found.shape[1] < top_k:
+            found = torch.nn.functional.pad(found, (0, top_k - found.shape[1]), value=-1)
+        return loss, found, recommender.item_indices(labels)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the model with its card and, where the collator has one, the processor: a folder that can be served.
@@ -458,7 +458,7 @@ class MenderTrainer(Trainer):
         return SequentialSampler(eval_dataset) if self.args.world_size <= 1 else None
 
     def rank(self, features: datasets.Dataset) -> np.ndarray:
-        """The `top_k` best item rows of every example, in the order of the examples.
+        """The `top_k` best item indices of every example, in the order of the examples.
 
         Batches are made of examples of equal length, so that little is spent on padding.
 

@@ -75,7 +75,7 @@ def test_a_small_run_ends_in_a_model_that_another_process_steers(tmp_path):
         "import modeling_mender; from transformers import AutoModel, AutoProcessor;"
         f"path = {str(tmp_path / 'model')!r};"
         "model, processor = AutoModel.from_pretrained(path), AutoProcessor.from_pretrained(path);"
-        "print(model.recommend(**processor('Find a gentle soap'), k=3).rows.tolist())"
+        "print(model.recommend(**processor('Find a gentle soap'), top_k=3).item_indices.tolist())"
     )
     printed = [subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout for _ in range(2)]
     assert printed[0] == printed[1] and len(json.loads(printed[0])[0]) == 3

@@ -59,7 +59,7 @@ adapted = add_lora(AutoModel.from_pretrained(folder), rank=2)
 adapted.get_base_model().lm_head.modules_to_save["default"].weight.data.neg_()
 save_adapter(adapted, work / "adapter", push_to_hub=True, repo_id="org/shop-lora", base_model="org/shop")
 inputs = processor("find tea", ["item-mug"])
-answer = adapted.eval().recommend(**inputs, k=5).rows.tolist()
+answer = adapted.eval().recommend(**inputs, top_k=5).item_indices.tolist()
 
 # A training that ends on the Hub.
 features = prepare_examples(shop_examples(2)["train"].select(range(4)), processor)
@@ -99,8 +99,8 @@ inputs = processor("find tea", ["item-mug"])
 base = AutoModel.from_pretrained("org/shop")
 one = PeftModel.from_pretrained(base, "org/shop-lora").eval()
 two = AutoPeftModelForSeq2SeqLM.from_pretrained("org/shop-lora").eval()
-answers = [model.recommend(**inputs, k=5).rows.tolist() for model in (one, two)]
-trained = pipeline("generative-retrieval", model="org/trained", device="cpu")("find tea", k=2)
+answers = [model.recommend(**inputs, top_k=5).item_indices.tolist() for model in (one, two)]
+trained = pipeline("generative-retrieval", model="org/trained", device="cpu")("find tea", top_k=2)
 print(json.dumps([*answers, len(trained)]))
 """
 )

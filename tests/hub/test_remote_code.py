@@ -67,7 +67,7 @@ def recommenders() -> dict:
     count = len(items["item_id"])
     catalogue = random_catalogue(count, [5, 5])
     titles = MenderProcessor(word_tokenizer(), items)
-    rows = MenderProcessor(word_tokenizer(), items, history="rows", preference="none")
+    rows = MenderProcessor(word_tokenizer(), items, history="indices", preference="none")
     encoder, states = item_states(pooled=False, order=4)
     vectors, pooled = item_states(pooled=True, order=0)
     torch.manual_seed(2)
@@ -90,7 +90,7 @@ def saved(tmp_path_factory):
         model.eval().save_pretrained(root / name)
         processor.save_pretrained(root / name)
         # Without flags, since the package is imported here.
-        answers[name] = pipeline("generative-retrieval", model=str(root / name), device="cpu")(REQUESTS, k=4)
+        answers[name] = pipeline("generative-retrieval", model=str(root / name), device="cpu")(REQUESTS, top_k=4)
     return root, answers
 
 
@@ -176,7 +176,7 @@ assert type(model) is modeling_mender.MenderForGenerativeRetrieval
 assert type(processor) is modeling_mender.MenderProcessor
 pipe = pipeline("generative-retrieval", model=repo, device="cpu")
 pipe.save_pretrained(sys.argv[4], push_to_hub=True, repo_id=f"{repo}-saved")
-print(json.dumps(pipe(requests, k=4)))
+print(json.dumps(pipe(requests, top_k=4)))
 """
 # A stranger: trust_remote_code, no package. What was loaded is published again, whole.
 ONLINE = """
@@ -192,7 +192,7 @@ model = AutoModelForSeq2SeqLM.from_pretrained(f"{repo}-again", trust_remote_code
 HfApi().create_repo("org/preference_discerning", repo_type="space", space_sdk="gradio")
 HfApi().upload_folder(repo_id="org/preference_discerning", folder_path=folder, repo_type="space")
 figures = evaluate.load("org/preference_discerning", "ranking").compute(**metric)
-print(json.dumps([pipe(requests, k=4), again(requests, k=4), figures]))
+print(json.dumps([pipe(requests, top_k=4), again(requests, top_k=4), figures]))
 """
 # The same stranger without a network: a populated cache, and folders.
 OFFLINE = """
@@ -214,12 +214,12 @@ places = {"cache": repo, **{name: f"{folder}/{name}" for name in sys.argv[4:]}}
 answers = {}
 for name, place in places.items():
     pipe = pipeline("generative-retrieval", model=place, trust_remote_code=True, device="cpu")
-    answers[name] = pipe(requests, k=4, batch_size=2)
+    answers[name] = pipe(requests, top_k=4, batch_size=2)
 model = AutoModelForSeq2SeqLM.from_pretrained(repo, trust_remote_code=True)
 processor = AutoProcessor.from_pretrained(repo, trust_remote_code=True)
 inputs = processor(requests[0]["preference"], requests[0]["history"])
-answers["by hand"] = processor.decode_items(model.recommend(**inputs, k=4).rows[0])
-answers["generated"] = model.item_rows(model.generate(**inputs, num_beams=4)[:, 1:]).tolist()
+answers["by hand"] = processor.decode_items(model.recommend(**inputs, top_k=4).item_indices[0])
+answers["generated"] = model.item_indices(model.generate(**inputs, num_beams=4)[:, 1:]).tolist()
 print(json.dumps(answers))
 """
 

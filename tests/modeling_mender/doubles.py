@@ -53,7 +53,7 @@ def tiny_model(
         encoder=tiny_encoder(encoder),
         decoder=shape,
         codebook_sizes=catalogue.codebook_sizes,
-        num_items=catalogue.num_rows,
+        num_items=catalogue.num_items,
     )
     model = MenderForGenerativeRetrieval(config)
     model.set_catalogue(catalogue)

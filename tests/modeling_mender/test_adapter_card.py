@@ -37,13 +37,13 @@ def shop(request, tmp_path_factory):
     train(adapted, processor, steps=3)
     save_adapter(adapted, root / "adapter")
     inputs = processor(["find tea", "avoid lamp"], [["item-mug"], []])
-    return root, inputs, adapted.eval().recommend(**inputs, k=COUNT, num_beams="exact")
+    return root, inputs, adapted.eval().recommend(**inputs, top_k=COUNT, num_beams="exact")
 
 
 def train(adapted, processor, steps: int) -> None:
     model = adapted.get_base_model()
     batch = processor(["find tea", "find lamp"], [[], ["item-rose"]])
-    labels = model.item_tokens(torch.tensor(processor.rows(["item-tea", "item-lamp"])))
+    labels = model.item_tokens(torch.tensor(processor.item_indices(["item-tea", "item-lamp"])))
     optimizer = torch.optim.SGD([weight for weight in adapted.parameters() if weight.requires_grad], lr=0.3)
     for _ in range(steps):
         adapted.train()(**batch, labels=labels).loss.backward()
@@ -53,7 +53,7 @@ def train(adapted, processor, steps: int) -> None:
 
 def same(found, expected, tolerance: float = 1e-4) -> bool:
     # Exhaustive lists, so that near ties that trade places cannot drop an item.
-    a, b = (answer.scores.gather(1, answer.rows.argsort(1)) for answer in (found, expected))
+    a, b = (answer.scores.gather(1, answer.item_indices.argsort(1)) for answer in (found, expected))
     return torch.allclose(a, b, atol=tolerance)
 
 
@@ -78,7 +78,7 @@ def loaders():
 )
 def test_every_way_of_loading_gives_the_same_answers(load, shop):
     root, inputs, expected = shop
-    assert same(load(root).eval().recommend(**inputs, k=COUNT, num_beams="exact"), expected)
+    assert same(load(root).eval().recommend(**inputs, top_k=COUNT, num_beams="exact"), expected)
 
 
 def test_the_way_that_peft_refuses_is_refused_with_the_reason(shop):
@@ -89,17 +89,17 @@ def test_the_way_that_peft_refuses_is_refused_with_the_reason(shop):
 def test_adapters_switch_off_and_on(shop):
     root, inputs, expected = shop
     base = AutoModel.from_pretrained(root / "base")
-    before = base.recommend(**inputs, k=COUNT, num_beams="exact")
+    before = base.recommend(**inputs, top_k=COUNT, num_beams="exact")
     adapted = PeftModel.from_pretrained(base, root / "adapter").eval()
-    assert same(adapted.recommend(**inputs, k=COUNT, num_beams="exact"), expected)
+    assert same(adapted.recommend(**inputs, top_k=COUNT, num_beams="exact"), expected)
     with adapted.disable_adapter():
-        assert same(adapted.recommend(**inputs, k=COUNT, num_beams="exact"), before)
-    assert same(adapted.recommend(**inputs, k=COUNT, num_beams="exact"), expected)
+        assert same(adapted.recommend(**inputs, top_k=COUNT, num_beams="exact"), before)
+    assert same(adapted.recommend(**inputs, top_k=COUNT, num_beams="exact"), expected)
     assert not same(before, expected)
     adapted.load_adapter(str(root / "adapter"), "second")
     adapted.get_base_model().lm_head.modules_to_save["second"].weight.data.neg_()
     adapted.set_adapter("second")
-    assert not same(adapted.recommend(**inputs, k=COUNT, num_beams="exact"), expected)
+    assert not same(adapted.recommend(**inputs, top_k=COUNT, num_beams="exact"), expected)
 
 
 def test_merged_it_is_a_plain_model_with_the_same_answers(shop, tmp_path):
@@ -108,8 +108,8 @@ def test_merged_it_is_a_plain_model_with_the_same_answers(shop, tmp_path):
     merged = adapted.merge_and_unload().eval()
     merged.save_pretrained(tmp_path)
     MenderProcessor(word_tokenizer(), shop_items()).save_pretrained(tmp_path)
-    assert same(AutoModel.from_pretrained(tmp_path).recommend(**inputs, k=COUNT, num_beams="exact"), expected)
-    assert len(pipeline("generative-retrieval", model=str(tmp_path), device="cpu")("find tea", k=3)) == 3
+    assert same(AutoModel.from_pretrained(tmp_path).recommend(**inputs, top_k=COUNT, num_beams="exact"), expected)
+    assert len(pipeline("generative-retrieval", model=str(tmp_path), device="cpu")("find tea", top_k=3)) == 3
 
 
 def test_training_goes_on_where_it_stopped(shop, tmp_path):
@@ -118,13 +118,13 @@ def test_training_goes_on_where_it_stopped(shop, tmp_path):
     kept = add_lora(AutoModel.from_pretrained(root / "base"), rank=2)
     train(kept, processor, steps=1)
     save_adapter(kept, tmp_path)
-    before = kept.eval().recommend(**inputs, k=COUNT, num_beams="exact")
+    before = kept.eval().recommend(**inputs, top_k=COUNT, num_beams="exact")
     loaded = PeftModel.from_pretrained(AutoModel.from_pretrained(root / "base"), tmp_path, is_trainable=True)
     answers = []
     for adapted in (kept, loaded):
         torch.manual_seed(0)
         train(adapted, processor, steps=2)
-        answers.append(adapted.eval().recommend(**inputs, k=COUNT, num_beams="exact"))
+        answers.append(adapted.eval().recommend(**inputs, top_k=COUNT, num_beams="exact"))
     assert same(*answers) and not same(answers[0], before)
 
 

@@ -34,7 +34,7 @@ def test_children_are_those_of_the_code_tuples(shape):
         prefixes = below
         assert catalogue.num_nodes(level + 1) == len(below)
     leaves = torch.tensor([prefixes[code] for code in codes])
-    assert catalogue.rows_of_leaves(leaves).tolist() == list(range(len(codes)))
+    assert catalogue.items_of_leaves(leaves).tolist() == list(range(len(codes)))
 
 
 @settings(deadline=None, max_examples=60)
@@ -42,11 +42,11 @@ def test_children_are_those_of_the_code_tuples(shape):
 def test_lookup_finds_every_item_and_nothing_else(shape):
     sizes, codes = shape
     catalogue = SemanticIdCatalogue(torch.tensor(codes), sizes)
-    assert catalogue.rows(torch.tensor(codes)).tolist() == list(range(len(codes)))
+    assert catalogue.item_indices(torch.tensor(codes)).tolist() == list(range(len(codes)))
     generator = torch.Generator().manual_seed(0)
     tries = torch.stack([torch.randint(-1, size + 1, (50,), generator=generator) for size in sizes], dim=1)
     expected = [codes.index(tuple(code)) if tuple(code) in codes else -1 for code in tries.tolist()]
-    assert catalogue.rows(tries).tolist() == expected
+    assert catalogue.item_indices(tries).tolist() == expected
     assert [tuple(code) in catalogue for code in tries.tolist()] == [row >= 0 for row in expected]
 
 
@@ -65,14 +65,14 @@ def test_items_come_and_go_without_moving_rows():
     catalogue = random_catalogue(40, [5, 5, 5])
     codes = [tuple(code) for code in catalogue.codes.tolist()]
     fewer = catalogue.remove([0, 39, 7])
-    assert len(fewer) == 37 and fewer.num_rows == 40
+    assert len(fewer) == 37 and fewer.num_items == 40
     assert codes[7] not in fewer and codes[8] in fewer
-    assert fewer.rows(torch.tensor([codes[8], codes[7]])).tolist() == [8, -1]
+    assert fewer.item_indices(torch.tensor([codes[8], codes[7]])).tolist() == [8, -1]
     mask = torch.zeros(40, dtype=torch.bool)
     mask[[0, 39, 7]] = True
     assert catalogue.remove(mask) == fewer
     again = fewer.add(torch.tensor([codes[7]]))
-    assert again.rows(torch.tensor([codes[7]])).tolist() == [40]
+    assert again.item_indices(torch.tensor([codes[7]])).tolist() == [40]
     assert len(again) == 38
     assert len(catalogue) == 40
 
@@ -83,7 +83,7 @@ def test_keys_too_long_for_one_integer():
     codes = torch.randint(0, 2**15, (300, 6), generator=generator)
     codes[150:, :5] = codes[:150, :5]
     catalogue = SemanticIdCatalogue(codes, sizes)
-    assert catalogue.rows(codes).tolist() == list(range(300))
+    assert catalogue.item_indices(codes).tolist() == list(range(300))
     assert [catalogue.num_nodes(level) for level in (0, 5, 6)] == [1, 150, 300]
 
 
@@ -91,7 +91,7 @@ def test_codes_implied_by_position_cost_nothing():
     ties = torch.tensor([[a, b, t] for a in range(4) for b in range(4) for t in range((a + b) % 3 + 1)])
     catalogue = SemanticIdCatalogue(ties, [4, 4, 3])
     assert catalogue._code == [None, None, None]
-    assert catalogue.rows(ties).tolist() == list(range(len(ties)))
+    assert catalogue.item_indices(ties).tolist() == list(range(len(ties)))
 
 
 @pytest.mark.parametrize(
@@ -99,10 +99,10 @@ def test_codes_implied_by_position_cost_nothing():
     [
         (torch.empty(0, 2, dtype=torch.long), "the catalogue is empty"),
         (torch.tensor([[0, 0, 0]]), r"expected \(items, 2\)"),
-        (torch.tensor([[0, 4]]), "item row 0 has code 4 at level 1, outside its codebook of 4 codes"),
-        (torch.tensor([[0, 0], [-2, 1]]), "item row 1 has code -2 at level 0"),
-        (torch.tensor([[0, 0], [-1, 1]]), "item row 1 has code -1 at level 0"),
-        (torch.tensor([[1, 1], [0, 2], [1, 1]]), r"item rows 0 and 2 share the semantic ID \(1, 1\)"),
+        (torch.tensor([[0, 4]]), "item index 0 has code 4 at level 1, outside its codebook of 4 codes"),
+        (torch.tensor([[0, 0], [-2, 1]]), "item index 1 has code -2 at level 0"),
+        (torch.tensor([[0, 0], [-1, 1]]), "item index 1 has code -1 at level 0"),
+        (torch.tensor([[1, 1], [0, 2], [1, 1]]), r"item indices 0 and 2 share the semantic ID \(1, 1\)"),
         (torch.tensor([[0.0, 1.0]]), "expected an integer type"),
         (torch.tensor([[-1, -1]]), "no item left"),
         (torch.tensor([[255, 255]], dtype=torch.uint8), "code 255 at level 0, outside its codebook"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from doubles import random_catalogue, random_inputs, tiny_model
+from transformers import GenerationConfig
 
 from modeling_mender import SemanticIdLogitsProcessor, catalogue_beam_search
 
@@ -15,7 +16,9 @@ def test_equals_plain_beam_search(copied):
     inputs = random_inputs(4, 7)
     settings = {"return_dict_in_generate": True, "output_scores": True}
     plain = model.generate(**inputs, num_beams=12, num_return_sequences=5, **settings)
-    width = {"num_beams": 12, "num_return_sequences": 5} if copied else {"beam_width": 12, "k": 5}
+    width = {"num_beams": 12, "num_return_sequences": 5}
+    if copied:  # beams of a generation config make `generate` copy the inputs
+        width = {"generation_config": GenerationConfig(**{**model.generation_config.to_diff_dict(), **width})}
     fast = model.generate(**inputs, custom_generate=catalogue_beam_search, do_sample=False, **width, **settings)
     assert torch.equal(plain.sequences, fast.sequences)
     torch.testing.assert_close(plain.sequences_scores, fast.sequences_scores, rtol=1e-4, atol=1e-4)
@@ -28,11 +31,11 @@ def test_filters_reach_the_search():
     sequences = model.generate(
         **inputs,
         custom_generate=catalogue_beam_search,
-        k=10,
+        num_return_sequences=10,
         allowed=[3, 5, 8],
         exclude=[[3], [5, 8]],
     )
-    rows = model.item_rows(sequences[:, 1:]).view(2, -1)
+    rows = model.item_indices(sequences[:, 1:]).view(2, -1)
     assert rows.shape == (2, 2)
     assert set(rows[0].tolist()) == {5, 8} and rows[1].tolist() == [3, -1]
     assert sequences[-1].tolist() == [0, 0, 0]

@@ -37,8 +37,8 @@ def test_filters_agree_with_brute_force(scores, as_mask, shared):
 
     found = top_items(scores, 4, given(allowed), given(exclude))
     expected = brute_force(scores, 4, allowed, exclude)
-    assert [[row for row in rows if row >= 0] for rows in found.rows.tolist()] == expected
-    for rows, values, own in zip(found.rows, found.scores, scores, strict=True):
+    assert [[row for row in rows if row >= 0] for rows in found.item_indices.tolist()] == expected
+    for rows, values, own in zip(found.item_indices, found.scores, scores, strict=True):
         torch.testing.assert_close(values[rows >= 0], own[rows[rows >= 0]])
         assert (values[rows < 0] == -torch.inf).all()
 
@@ -46,16 +46,16 @@ def test_filters_agree_with_brute_force(scores, as_mask, shared):
 def test_padding_rows_exclude_nothing_and_k_may_exceed_the_items(scores):
     padded = torch.tensor([[0, -1], [-1, -1], [2, 3]])
     found = top_items(scores, 20, exclude=padded)
-    assert found.rows.shape == (3, 9)
-    assert (found.rows[0] == 0).sum() == 0 and sorted(found.rows[1].tolist()) == list(range(9))
+    assert found.item_indices.shape == (3, 9)
+    assert (found.item_indices[0] == 0).sum() == 0 and sorted(found.item_indices[1].tolist()) == list(range(9))
 
 
 def test_bad_requests_are_refused(scores):
-    with pytest.raises(ValueError, match="k=0"):
+    with pytest.raises(ValueError, match="top_k=0"):
         top_items(scores, 0)
     with pytest.raises(ValueError, match="no item is left for user 1"):
         top_items(scores, 2, allowed=[[0], [], [1]])
-    with pytest.raises(IndexError, match="item row 9 lies outside the 9 items"):
+    with pytest.raises(IndexError, match="item index 9 lies outside the 9 items"):
         top_items(scores, 2, exclude=[9])
     with pytest.raises(ValueError, match="2 users beside scores for 3"):
         top_items(scores, 2, exclude=[[1], [2]])

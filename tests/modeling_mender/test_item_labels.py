@@ -89,9 +89,9 @@ def test_rows_that_are_not_there_are_named_as_the_model_does(model):
     model.set_catalogue(model.catalogue.remove([3]))
     labels = ItemLabels(model)
     for row in (3, ITEMS):
-        with pytest.raises(IndexError, match=f"item row {row} is not in the catalogue of {ITEMS} rows"):
+        with pytest.raises(IndexError, match=f"item index {row} is not in the catalogue of {ITEMS} items"):
             labels.of([0, row], model)
-        with pytest.raises(IndexError, match=f"item row {row} is not in the catalogue of {ITEMS} rows"):
+        with pytest.raises(IndexError, match=f"item index {row} is not in the catalogue of {ITEMS} items"):
             model.item_tokens(torch.tensor([0, row]))
 
 
@@ -120,5 +120,5 @@ def test_models_that_score_items_have_their_rows_for_labels(monkeypatch):
     scorer = SasRecForSequentialRecommendation(SasRecConfig(num_items=ITEMS, hidden_size=16))
     monkeypatch.setattr(SasRecForSequentialRecommendation, "device", torch.device("meta"))
     items = {"item_id": WORDS, "title": WORDS}
-    collator = SequenceCollator(MenderProcessor(word_tokenizer(), items, history="rows", preference="none"), scorer)
+    collator = SequenceCollator(MenderProcessor(word_tokenizer(), items, history="indices", preference="none"), scorer)
     assert collator(FEATURES)["labels"].tolist() == [[row] for row in range(ITEMS)]

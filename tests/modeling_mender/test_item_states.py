@@ -77,10 +77,10 @@ def test_places_count_from_the_latest_item(long_titles, tmp_path):
 def test_padding_and_company_change_nothing(method):
     users = [("find soap", ["item-tea", "item-mug"]), ("", ["item-rose"]), ("avoid strong tea", [])]
     together = method.processor([text for text, _ in users], [history for _, history in users], pad_to_multiple_of=16)
-    both = method.model.recommend(**together, k=5)
+    both = method.model.recommend(**together, top_k=5)
     for user, (text, history) in enumerate(users):
-        alone = method.model.recommend(**method.processor(text, history), k=5)
-        assert torch.equal(alone.rows[0], both.rows[user])
+        alone = method.model.recommend(**method.processor(text, history), top_k=5)
+        assert torch.equal(alone.item_indices[0], both.item_indices[user])
         torch.testing.assert_close(alone.scores[0], both.scores[user], atol=1e-5, rtol=1e-5)
 
 
@@ -90,10 +90,10 @@ def test_a_large_batch_is_answered_like_one_user_at_a_time(method, monkeypatch):
     wishes = ["find green tea", "mint", "avoid strong green tea", "find mint tea", "green", "find black tea"]
     histories = [["i0", "i1"], ["i2"], [], ["i1", "i0", "i2"], ["i0"], []]
     histories = [[method.processor.item_ids[int(name[1:])] for name in history] for history in histories]
-    together = method.model.recommend(**method.processor(wishes, histories), k=5)
+    together = method.model.recommend(**method.processor(wishes, histories), top_k=5)
     for row, (wish, history) in enumerate(zip(wishes, histories, strict=True)):
-        alone = method.model.recommend(**method.processor(wish, history), k=5)
-        assert torch.equal(together.rows[row : row + 1], alone.rows)
+        alone = method.model.recommend(**method.processor(wish, history), top_k=5)
+        assert torch.equal(together.item_indices[row : row + 1], alone.item_indices)
         torch.testing.assert_close(together.scores[row : row + 1], alone.scores, rtol=1e-4, atol=1e-4)
 
 
@@ -103,19 +103,21 @@ def test_a_wish_of_many_users_is_encoded_once(method):
         lambda module, args, kwargs: encoded.append(len(kwargs["input_ids"])), with_kwargs=True
     )
     histories = [["item-tea"], ["item-mug", "item-rose"], [], ["item-rose"]]
-    found = method.model.recommend(**method.processor(["find soap", "find soap", "mint", "find soap"], histories), k=5)
+    found = method.model.recommend(
+        **method.processor(["find soap", "find soap", "mint", "find soap"], histories), top_k=5
+    )
     assert sum(encoded) == 2
-    alone = method.model.recommend(**method.processor("find soap", histories[3]), k=5)
-    assert torch.equal(found.rows[3:], alone.rows)
+    alone = method.model.recommend(**method.processor("find soap", histories[3]), top_k=5)
+    assert torch.equal(found.item_indices[3:], alone.item_indices)
 
 
 def test_order_matters_and_generate_agrees(method):
     one, other = ["item-tea", "item-mug"], ["item-mug", "item-tea"]
-    found = [method.model.recommend(**method.processor("find soap", history), k=8) for history in (one, other)]
+    found = [method.model.recommend(**method.processor("find soap", history), top_k=8) for history in (one, other)]
     assert not torch.allclose(found[0].scores, found[1].scores)
     inputs = method.processor("find soap", one)
     written = method.model.generate(**inputs, num_beams=15, num_return_sequences=5)
-    assert method.model.item_rows(written[:, 1:]).tolist() == found[0].rows[0, :5].tolist()
+    assert method.model.item_indices(written[:, 1:]).tolist() == found[0].item_indices[0, :5].tolist()
 
 
 def test_cached_text_states_give_the_same_logits(method):
@@ -131,7 +133,7 @@ def test_cached_text_states_give_the_same_logits(method):
 
 def test_saved_model_answers_the_same(method, tmp_path):
     inputs = method.processor("find soap", ["item-tea", "item-mug"])
-    expected = method.model.recommend(**inputs, k=6)
+    expected = method.model.recommend(**inputs, top_k=6)
     method.model.save_pretrained(tmp_path / "model")
     method.processor.save_pretrained(tmp_path / "model")
     loaded = AutoModel.from_pretrained(tmp_path / "model")
@@ -141,8 +143,8 @@ def test_saved_model_answers_the_same(method, tmp_path):
     again = processor("find soap", ["item-tea", "item-mug"])
     assert torch.equal(again["input_ids"], inputs["input_ids"])
     assert torch.equal(again["attention_mask"], inputs["attention_mask"])
-    found = loaded.recommend(**again, k=6)
-    assert torch.equal(found.rows, expected.rows)
+    found = loaded.recommend(**again, top_k=6)
+    assert torch.equal(found.item_indices, expected.item_indices)
 
 
 def test_new_items_of_a_history_have_states_or_are_refused(method):
@@ -158,7 +160,7 @@ def test_new_items_of_a_history_have_states_or_are_refused(method):
     new = processor.title_inputs()[-1:]
     states, first = encode_titles(encoder.text_encoder, new, pooled=encoder.config.pooled, inner=(1, 1))
     encoder.set_item_states(torch.cat([encoder.item_states, states]), torch.cat([encoder.first_state, first]))
-    assert model.recommend(**inputs, k=5).rows.shape == (1, 5)
+    assert model.recommend(**inputs, top_k=5).item_indices.shape == (1, 5)
     looked_up = encoder(inputs["input_ids"]).last_hidden_state - encoder.order(torch.tensor(1))
     torch.testing.assert_close(looked_up[0, -len(states) - 1 : -1], states.float())
 
@@ -192,7 +194,10 @@ def test_titles_do_not_move_the_states_of_others(long_titles):
         message = rf"item 'a' \(row 0\) has 2 states .* but {count} with the title '{title}'.*set_item_states"
         with pytest.raises(ValueError, match=message):
             long_titles.set_items({"item_id": [*ids, "d"], "title": [title, "mint", "", "lamp"]})
-        assert long_titles.titles == ["green tea", "mint", ""] and long_titles.rows(["d"], unknown_items="skip") == []
+        assert (
+            long_titles.titles == ["green tea", "mint", ""]
+            and long_titles.item_indices(["d"], unknown_items="skip") == []
+        )
         assert table_rows(long_titles, ["b", "a", "c"]) == expected
     # As many tokens, and new items behind the others: the same rows.
     long_titles.set_items({"item_id": [*ids, "d"], "title": ["black tea", "rose", "", "blue mug"]})

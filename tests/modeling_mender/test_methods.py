@@ -64,7 +64,7 @@ def test_method_trains_and_answers_the_same_after_loading(name, folder, examples
     model = method.plain_model().eval()
     ranked = rank_examples(model, method.processor, examples["test"])
     assert ranked.shape == (len(examples["test"]), 10)
-    history = method.processor.rows(examples["test"][0]["history"])
+    history = method.processor.item_indices(examples["test"][0]["history"])
     assert not set(ranked[0].tolist()) & set(history)
     model.save_pretrained(tmp_path / "model")
     method.processor.save_pretrained(tmp_path / "model")
@@ -98,7 +98,7 @@ def test_codes_of_the_history_reach_the_encoder(folder):
     method = build("tiger", folder)
     inputs = method.processor("", ["item-tea", "item-mug"])["input_ids"][0].tolist()
     tokens = method.processor.tokenizer.convert_ids_to_tokens(inputs)
-    codes = [method.processor.codes[row] for row in method.processor.rows(["item-tea", "item-mug"])]
+    codes = [method.processor.codes[row] for row in method.processor.item_indices(["item-tea", "item-mug"])]
     expected = [f"<{level}_{code}>" for item in codes for level, code in zip("abc", item, strict=True)]
     assert tokens == [*expected, "</s>"]
     assert method.processor("find soap", ["item-tea", "item-mug"])["input_ids"][0].tolist() == inputs
@@ -108,7 +108,9 @@ def test_methods_blind_to_preferences_do_not_change_with_them(folder, examples):
     for name in ("tiger", "sasrec", "popularity"):
         method = build(name, folder)
         history = examples["test"][0]["history"]
-        found = [method.model.eval().recommend(**method.processor(text, history), k=5) for text in ("find soap", "")]
+        found = [
+            method.model.eval().recommend(**method.processor(text, history), top_k=5) for text in ("find soap", "")
+        ]
         assert torch.equal(found[0].scores, found[1].scores)
 
 
@@ -118,7 +120,7 @@ def test_conditioning_decides_what_is_read(name, mode, folder):
     method = build(name, folder, **CONDITIONING[mode])
 
     def answer(text, history):
-        return method.model.eval().recommend(**method.processor([text], [history]), k=5).scores
+        return method.model.eval().recommend(**method.processor([text], [history]), top_k=5).scores
 
     base = answer("find soap", ["item-tea"])
     reads_preference = not torch.equal(base, answer("avoid rose", ["item-tea"]))
@@ -132,11 +134,13 @@ def test_text_retrieval_listens_and_weighs(folder, examples):
     chosen = fit_without_gradient(method, examples)["preference_weight"]
     assert method.model.config.preference_weight == chosen
     method.model.config.preference_weight = 1.0
-    found = method.model.recommend(**method.processor("soap lamp", []), k=1)
-    own = method.processor.decode_items(found.rows[0])[0]["title"]
+    found = method.model.recommend(**method.processor("soap lamp", []), top_k=1)
+    own = method.processor.decode_items(found.item_indices[0])[0]["title"]
     assert own == "soap"  # its text is "soap lamp"
     method.model.config.preference_weight = 0.0
-    scores = [method.model.recommend(**method.processor(text, ["item-tea"]), k=3).scores for text in ("a", "find rose")]
+    scores = [
+        method.model.recommend(**method.processor(text, ["item-tea"]), top_k=3).scores for text in ("a", "find rose")
+    ]
     torch.testing.assert_close(*scores)
 
 

@@ -225,10 +225,10 @@ def test_lists_shown_are_what_the_model_recommends(folder, model):
     examples = shop_examples(6)["test"]
     history, preferences = pick_request(examples, preferences=3)
     assert len(history) == 5 and len(set(preferences)) == 3
-    shown = steer(model, processor, history, preferences, k=4)
+    shown = steer(model, processor, history, preferences, top_k=4)
     for preference, titles in shown.lists.items():
-        found = model.recommend(**processor(preference, history), k=4, exclude=processor.rows(history))
-        assert titles == [item["title"] for item in processor.decode_items(found.rows[0])]
+        found = model.recommend(**processor(preference, history), top_k=4, exclude=processor.item_indices(history))
+        assert titles == [item["title"] for item in processor.decode_items(found.item_indices[0])]
     write_card(folder, model, steering=[shown])
     assert f'"{preferences[1]}"' in text_of(folder) and "## Steering" in text_of(folder)
     # One after the other, figures and lists of the same weights stand side by side.

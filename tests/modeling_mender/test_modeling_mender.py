@@ -56,12 +56,12 @@ def test_loss_is_the_mean_over_labels(model):
 
 def test_tokens_and_rows_are_inverse(model):
     rows = torch.arange(30).view(5, 6)
-    assert torch.equal(model.item_rows(model.item_tokens(rows)), rows)
-    assert model.item_rows(torch.zeros(1, 3, dtype=torch.long)).tolist() == [-1]
-    with pytest.raises(IndexError, match="item row 30 is not in the catalogue of 30 rows"):
+    assert torch.equal(model.item_indices(model.item_tokens(rows)), rows)
+    assert model.item_indices(torch.zeros(1, 3, dtype=torch.long)).tolist() == [-1]
+    with pytest.raises(IndexError, match="item index 30 is not in the catalogue of 30 items"):
         model.item_tokens(torch.tensor([30]))
     model.set_catalogue(model.catalogue.remove([4]))
-    with pytest.raises(IndexError, match="item row 4"):
+    with pytest.raises(IndexError, match="item index 4"):
         model.item_tokens(torch.tensor([3, 4]))
 
 
@@ -71,14 +71,16 @@ def test_a_new_catalogue_is_searched_with_the_tree_it_brings(model, monkeypatch)
     with monkeypatch.context() as patched:
         patched.setattr(SemanticIdCatalogue, "_build", None)
         model.set_catalogue(catalogue)
-        found = model.recommend(**inputs, k=29).rows
+        found = model.recommend(**inputs, top_k=29).item_indices
         assert sorted(found[0].tolist()) == [row for row in range(30) if row != 4]
         assert model.catalogue == catalogue
         assert model.catalogue.codes.data_ptr() == model.item_codes.data_ptr() != catalogue.codes.data_ptr()
     # The tree follows the table, and nobody else's catalogue does.
     codes = catalogue.codes.clone()
     model.item_codes[7] = -1
-    assert sorted(model.recommend(**inputs, k=28).rows[0].tolist()) == [row for row in range(30) if row not in (4, 7)]
+    assert sorted(model.recommend(**inputs, top_k=28).item_indices[0].tolist()) == [
+        row for row in range(30) if row not in (4, 7)
+    ]
     assert torch.equal(catalogue.codes, codes)
     half = model.to(torch.bfloat16)
     assert half.item_codes.dtype == torch.int32 and len(half.catalogue) == 28
@@ -89,14 +91,14 @@ def test_a_new_catalogue_is_searched_with_the_tree_it_brings(model, monkeypatch)
 def test_saved_model_recommends_the_same(model, tmp_path, auto, dtype):
     inputs = random_inputs(3, 6)
     model = model.to(dtype)
-    expected = model.recommend(**inputs, k=7)
+    expected = model.recommend(**inputs, top_k=7)
     model.save_pretrained(tmp_path)
     assert not list(tmp_path.glob("*.bin"))
     loaded = auto.from_pretrained(tmp_path, dtype=dtype).eval()
     assert loaded.item_codes.dtype == torch.int32
     assert loaded.catalogue == model.catalogue
-    found = loaded.recommend(**inputs, k=7)
-    assert torch.equal(found.rows, expected.rows)
+    found = loaded.recommend(**inputs, top_k=7)
+    assert torch.equal(found.item_indices, expected.item_indices)
     assert torch.equal(found.scores, expected.scores)
     assert loaded.generation_config.eos_token_id is None
 
@@ -119,10 +121,10 @@ def test_another_process_loads_it_through_auto_model(model, tmp_path):
         "import sys, torch, modeling_mender; from transformers import AutoModel;"
         f"model = AutoModel.from_pretrained({str(tmp_path)!r});"
         f"ids = torch.tensor({inputs['input_ids'].tolist()});"
-        "print(model.recommend(ids, k=5).rows[0].tolist())"
+        "print(model.recommend(ids, top_k=5).item_indices[0].tolist())"
     )
     printed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
-    assert printed.strip() == str(model.recommend(inputs["input_ids"], k=5).rows[0].tolist())
+    assert printed.strip() == str(model.recommend(inputs["input_ids"], top_k=5).item_indices[0].tolist())
 
 
 @pytest.mark.parametrize("training", ["frozen", "full"])
@@ -179,13 +181,13 @@ def test_frozen_encoder_stays_in_evaluation_mode(encoder_folder):
 def test_recommendations_follow_a_fused_optimizer():
     model = tiny_model(random_catalogue(20, [4, 6]))
     inputs = random_inputs(2, 5)
-    model.recommend(**inputs, k=5)
+    model.recommend(**inputs, top_k=5)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, fused=True)
     model.train()
     model(**inputs, labels=model.item_tokens(torch.tensor([3, 7]))).loss.backward()
     optimizer.step()
     model.eval()
-    found = model.recommend(**inputs, k=20, num_beams="exact")
+    found = model.recommend(**inputs, top_k=20, num_beams="exact")
     expected = brute_force_scores(model, inputs).sort(dim=1, descending=True)
     torch.testing.assert_close(found.scores, expected.values, rtol=1e-4, atol=1e-4)
 
@@ -193,19 +195,19 @@ def test_recommendations_follow_a_fused_optimizer():
 def test_inference_mode_leaves_a_model_that_recommends(model, tmp_path):
     inputs = random_inputs(2, 5)
     model.save_pretrained(tmp_path)
-    expected = model.recommend(**inputs, k=6)
+    expected = model.recommend(**inputs, top_k=6)
     with torch.inference_mode():
         loaded = AutoModel.from_pretrained(tmp_path)
         model.to(torch.float64).to(torch.float32)
-        model.set_catalogue(model.catalogue.remove([int(expected.rows[0, 0])]))
-        inside = model.recommend(**inputs, k=5)
-    assert torch.equal(loaded.recommend(**inputs, k=6).rows, expected.rows)
-    outside = model.recommend(**inputs, k=5)
-    assert torch.equal(outside.rows, inside.rows)
-    assert outside.rows[0].tolist() == expected.rows[0, 1:].tolist()
-    model.set_catalogue(model.catalogue.add(loaded.item_codes[expected.rows[0, :1]]))
-    assert model.recommend(**inputs, k=6).rows[0, 0] == 30
-    assert model.item_rows(model.generate(**inputs)[:, 1:])[0] in (30, *expected.rows[0].tolist())
+        model.set_catalogue(model.catalogue.remove([int(expected.item_indices[0, 0])]))
+        inside = model.recommend(**inputs, top_k=5)
+    assert torch.equal(loaded.recommend(**inputs, top_k=6).item_indices, expected.item_indices)
+    outside = model.recommend(**inputs, top_k=5)
+    assert torch.equal(outside.item_indices, inside.item_indices)
+    assert outside.item_indices[0].tolist() == expected.item_indices[0, 1:].tolist()
+    model.set_catalogue(model.catalogue.add(loaded.item_codes[expected.item_indices[0, :1]]))
+    assert model.recommend(**inputs, top_k=6).item_indices[0, 0] == 30
+    assert model.item_indices(model.generate(**inputs)[:, 1:])[0] in (30, *expected.item_indices[0].tolist())
 
 
 def test_pretrained_encoder_reads_the_padding_mask(encoder_folder):
@@ -227,7 +229,7 @@ def test_generation_never_leaves_the_catalogue(model):
     ):
         torch.manual_seed(0)
         written = model.generate(**inputs, **settings)[:, 1:]
-        assert (model.item_rows(written) >= 0).all()
+        assert (model.item_indices(written) >= 0).all()
 
 
 def test_more_beams_than_items_end_in_padding():
@@ -236,7 +238,7 @@ def test_more_beams_than_items_end_in_padding():
     written = model.generate(
         **inputs, num_beams=8, num_return_sequences=8, return_dict_in_generate=True, output_scores=True
     )
-    rows = model.item_rows(written.sequences[:, 1:]).view(2, 8)
+    rows = model.item_indices(written.sequences[:, 1:]).view(2, 8)
     real = written.sequences_scores.view(2, 8) > -1e6
     for user in range(2):
         assert sorted(rows[user][real[user]].tolist()) == [0, 1, 2, 3, 4]
@@ -253,7 +255,7 @@ def test_sampling_with_more_beams_than_first_codes_gives_items(items, sizes, tem
         written = model.generate(
             **inputs, do_sample=True, num_beams=40, num_return_sequences=40, temperature=temperature
         )
-        rows = model.item_rows(written[:, 1:]).view(3, 40)
+        rows = model.item_indices(written[:, 1:]).view(3, 40)
         assert (rows >= 0).all()
         assert all(len(set(user)) == 40 for user in rows.tolist())
 
@@ -269,7 +271,7 @@ def test_sampling_with_more_beams_than_items_ends_in_padding():
         return_dict_in_generate=True,
         output_scores=True,
     )
-    rows = model.item_rows(written.sequences[:, 1:]).view(2, 8)
+    rows = model.item_indices(written.sequences[:, 1:]).view(2, 8)
     real = written.sequences_scores.view(2, 8) > -1e6
     for user in range(2):
         assert sorted(rows[user][real[user]].tolist()) == [0, 1, 2, 3, 4]

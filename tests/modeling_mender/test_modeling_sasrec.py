@@ -37,7 +37,7 @@ def test_loss_is_the_cross_entropy_at_labelled_positions(model):
     torch.testing.assert_close(model(inputs, labels=labels).loss, expected)
     parts = [model(inputs[i : i + 1], labels=labels[i : i + 1], num_items_in_batch=4).loss for i in range(2)]
     torch.testing.assert_close(sum(parts), expected)
-    assert model.item_rows(labels).tolist() == [5, 0]
+    assert model.item_indices(labels).tolist() == [5, 0]
 
 
 def test_last_label_alone_reads_the_last_item(model):
@@ -49,9 +49,11 @@ def test_last_label_alone_reads_the_last_item(model):
 
 def test_recommend_excludes_and_ranks(model):
     inputs = torch.tensor([[13, 4, 7]])
-    found = model.recommend(inputs, k=12, exclude=[[3, 6]])
+    found = model.recommend(inputs, top_k=12, exclude=[[3, 6]])
     scores = model(inputs).logits[0]
-    assert found.rows[0].tolist() == [row for row in scores.argsort(descending=True).tolist() if row not in (3, 6)]
+    assert found.item_indices[0].tolist() == [
+        row for row in scores.argsort(descending=True).tolist() if row not in (3, 6)
+    ]
 
 
 @pytest.mark.parametrize("negatives", [0, 4])
@@ -67,7 +69,7 @@ def test_a_cycle_is_learnt(negatives):
         model(inputs, labels=labels).loss.backward()
         optimizer.step()
     model.eval()
-    assert model.recommend(inputs, k=1).rows.squeeze(1).tolist() == rows[:, -1].tolist()
+    assert model.recommend(inputs, top_k=1).item_indices.squeeze(1).tolist() == rows[:, -1].tolist()
 
 
 def test_bad_shapes_are_refused(model):

@@ -42,9 +42,9 @@ def ids(answer) -> list:
 
 def test_equals_processor_and_recommend(pipe):
     inputs = pipe.processor("find tea", ["item-tea", "item-mug"])
-    found = pipe.model.recommend(**inputs, k=5)
-    answer = pipe(REQUESTS[0], k=5)
-    assert ids(answer) == pipe.processor.ids(found.rows[0])
+    found = pipe.model.recommend(**inputs, top_k=5)
+    answer = pipe(REQUESTS[0], top_k=5)
+    assert ids(answer) == pipe.processor.ids(found.item_indices[0])
     assert [item["title"] for item in answer] == [item.removeprefix("item-") for item in ids(answer)]
     assert [item["score"] for item in answer] == pytest.approx(found.scores[0].tolist())
     assert len(pipe(REQUESTS[0])) == 10
@@ -52,9 +52,9 @@ def test_equals_processor_and_recommend(pipe):
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 7])
 def test_batches_answer_as_single_requests_do(pipe, batch_size):
-    alone = [pipe(request, k=4) for request in REQUESTS]
-    together = pipe(REQUESTS, k=4, batch_size=batch_size)
-    streamed = list(pipe((request for request in REQUESTS), k=4, batch_size=batch_size))
+    alone = [pipe(request, top_k=4) for request in REQUESTS]
+    together = pipe(REQUESTS, top_k=4, batch_size=batch_size)
+    streamed = list(pipe((request for request in REQUESTS), top_k=4, batch_size=batch_size))
     for answers in (together, streamed):
         assert [ids(answer) for answer in answers] == [ids(answer) for answer in alone]
         scores = [[item["score"] for item in answer] for answer in answers]
@@ -63,30 +63,30 @@ def test_batches_answer_as_single_requests_do(pipe, batch_size):
 
 
 def test_padding_side_of_the_tokenizer_does_not_matter(pipe):
-    expected = pipe(REQUESTS, k=4, batch_size=5)
+    expected = pipe(REQUESTS, top_k=4, batch_size=5)
     pipe.tokenizer.padding_side = "left"
     try:
-        assert pipe(REQUESTS, k=4, batch_size=5) == expected
+        assert pipe(REQUESTS, top_k=4, batch_size=5) == expected
     finally:
         pipe.tokenizer.padding_side = "right"
 
 
 def test_filters_for_all_and_for_one(pipe):
-    everything = pipe(REQUESTS[0], k=len(IDS), num_beams="exact")
+    everything = pipe(REQUESTS[0], top_k=len(IDS), num_beams="exact")
     shared = IDS[2:12]
     own = {**REQUESTS[0], "allowed": IDS[8:], "exclude": [IDS[9]]}
-    answers = pipe([own, REQUESTS[0]], allowed=shared, exclude=[IDS[11]], k=20, num_beams="exact", batch_size=2)
+    answers = pipe([own, REQUESTS[0]], allowed=shared, exclude=[IDS[11]], top_k=20, num_beams="exact", batch_size=2)
     left = [set(IDS[8:12]) - {IDS[9], IDS[11]}, set(shared) - {IDS[11]}]
     for answer, items in zip(answers, left, strict=True):
         assert ids(answer) == [item for item in ids(everything) if item in items]
     mask = [item in shared for item in IDS]
     for form in (torch.tensor(mask), np.array(mask)):
-        assert ids(pipe(REQUESTS[0], allowed=form, k=20)) == ids(pipe(REQUESTS[0], allowed=shared, k=20))
+        assert ids(pipe(REQUESTS[0], allowed=form, top_k=20)) == ids(pipe(REQUESTS[0], allowed=shared, top_k=20))
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_masks_are_looked_up_as_masks(pipe, monkeypatch, batch_size):
-    """An item row to leave out is looked for in the catalogue's tree, level by level; a mask is not."""
+    """An item index to leave out is looked for in the catalogue's tree, level by level; a mask is not."""
     named, own = IDS[3:11], {"preference": "find soap", "exclude": [IDS[1]], "allowed": IDS[:9]}
     requests = [REQUESTS[0], own, "find mint"]
     mask = torch.tensor([item in named for item in IDS])
@@ -95,25 +95,25 @@ def test_masks_are_looked_up_as_masks(pipe, monkeypatch, batch_size):
     monkeypatch.setattr(
         CatalogueFilter, "_dead_nodes", lambda self, rows: looked_up.append(rows.tolist()) or dead_nodes(self, rows)
     )
-    settings = {"k": 6, "num_beams": "exact", "batch_size": batch_size}
+    settings = {"top_k": 6, "num_beams": "exact", "batch_size": batch_size}
     for others in ({}, {"allowed": IDS[2:]}, {"allowed": torch.tensor([row > 1 for row in range(len(IDS))])}):
         expected = pipe(requests, exclude=named, **settings, **others)
         for form in (mask, mask.numpy()):
             looked_up.clear()
             assert pipe(requests, exclude=form, **settings, **others) == expected
             assert {row for user in looked_up for rows in user for row in rows} <= {1, -1}
-    expected = pipe({**own, "exclude": named}, k=6)
+    expected = pipe({**own, "exclude": named}, top_k=6)
     for form in (mask, mask.numpy()):
         looked_up.clear()
-        assert pipe({**own, "exclude": form}, k=6) == expected
+        assert pipe({**own, "exclude": form}, top_k=6) == expected
         assert not looked_up
-        assert pipe({"preference": "find soap", "exclude": form}, k=6) == pipe("find soap", k=6, exclude=form)
+        assert pipe({"preference": "find soap", "exclude": form}, top_k=6) == pipe("find soap", top_k=6, exclude=form)
 
 
 def test_defaults_are_set_once_and_overridden_per_call(pipe):
-    own = pipeline(TASK, model=pipe.model, processor=pipe.processor, device="cpu", k=2, exclude=["item-tea"])
-    assert ids(own(REQUESTS[0])) == ids(pipe(REQUESTS[0], k=2, exclude=["item-tea"]))
-    assert len(own(REQUESTS[0], k=3)) == 3
+    own = pipeline(TASK, model=pipe.model, processor=pipe.processor, device="cpu", top_k=2, exclude=["item-tea"])
+    assert ids(own(REQUESTS[0])) == ids(pipe(REQUESTS[0], top_k=2, exclude=["item-tea"]))
+    assert len(own(REQUESTS[0], top_k=3)) == 3
 
 
 def test_unknown_items_of_a_history(pipe):
@@ -127,13 +127,13 @@ def test_unknown_items_of_filters(pipe):
     request = {"preference": "find tea"}
     skip = {"unknown_items": "skip"}
     for name, known in (("exclude", ["item-tea"]), ("allowed", IDS[:9])):
-        expected = pipe({**request, name: known}, k=4)
+        expected = pipe({**request, name: known}, top_k=4)
         listed = {name: ["item-gone", *known]}
-        assert pipe({**request, **listed}, k=4, **skip) == expected
-        assert pipe(request, k=4, **skip, **listed) == expected
+        assert pipe({**request, **listed}, top_k=4, **skip) == expected
+        assert pipe(request, top_k=4, **skip, **listed) == expected
         parts = {"model": pipe.model, "processor": pipe.processor, "device": "cpu"}
-        assert pipeline(TASK, **parts, **skip)(request, k=4, **listed) == expected
-        assert pipeline(TASK, **parts, **skip, **listed)(request, k=4) == expected
+        assert pipeline(TASK, **parts, **skip)(request, top_k=4, **listed) == expected
+        assert pipeline(TASK, **parts, **skip, **listed)(request, top_k=4) == expected
         for asked, shared in (({**request, **listed}, {}), (request, listed)):
             with pytest.raises(ValueError, match="item 'item-gone' is not among the 16 items"):
                 pipe(asked, **shared)
@@ -153,8 +153,8 @@ def test_unknown_items_of_filters(pipe):
         ("find tea", {"exclude": "item-tea"}, "'item-tea' is one text; pass a list"),
         ("find tea", {"allowed": torch.ones(3, dtype=torch.bool)}, "covers 3 rows; the catalogue has 16"),
         ("find tea", {"allowed": IDS[:2], "exclude": IDS[:2]}, "no item is left"),
-        ("find tea", {"k": 0}, "k=0 asks for no items"),
-        ("find tea", {"k": 8, "num_beams": 4}, "num_beams=4"),
+        ("find tea", {"top_k": 0}, "top_k=0 asks for no items"),
+        ("find tea", {"top_k": 8, "num_beams": 4}, "num_beams=4"),
     ],
 )
 def test_bad_requests_are_refused(pipe, request_, options, message):
@@ -165,8 +165,8 @@ def test_bad_requests_are_refused(pipe, request_, options, message):
 def test_bad_parts_are_refused(pipe):
     with pytest.raises(TypeError, match="a request is a text or a dictionary"):
         pipe(3)
-    with pytest.raises(TypeError, match="unexpected keyword argument 'top_k'"):
-        pipe("find tea", top_k=3)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'k'"):
+        pipe("find tea", k=3)
     with pytest.raises(TypeError, match=r"needs a processor with decode_items\(\), got NoneType"):
         GenerativeRetrievalPipeline(pipe.model, device="cpu")
     with pytest.raises(TypeError, match=r"needs a model with recommend\(\), got BertModel"):
@@ -175,11 +175,11 @@ def test_bad_parts_are_refused(pipe):
 
 def test_saved_whole_and_loaded_without_flags(pipe, tmp_path):
     pipe.save_pretrained(tmp_path)
-    expected = pipe(REQUESTS, k=4)
+    expected = pipe(REQUESTS, top_k=4)
     for options in ({}, {"trust_remote_code": True}):
         loaded = pipeline(TASK, model=str(tmp_path), device="cpu", **options)
         assert type(loaded) is GenerativeRetrievalPipeline
-        assert loaded(REQUESTS, k=4) == expected
+        assert loaded(REQUESTS, top_k=4) == expected
     for auto in (AutoModel, AutoModelForSeq2SeqLM):
         assert type(auto.from_pretrained(tmp_path)) is MenderForGenerativeRetrieval
     assert type(AutoProcessor.from_pretrained(tmp_path)) is MenderProcessor
@@ -188,9 +188,9 @@ def test_saved_whole_and_loaded_without_flags(pipe, tmp_path):
 def test_models_that_score_every_item_serve_too(tmp_path):
     model = PopularityRecommender(PopularityConfig(len(IDS)))
     model.counts = torch.arange(len(IDS)).float()
-    processor = MenderProcessor(word_tokenizer(), ITEMS, history="rows", preference="none")
+    processor = MenderProcessor(word_tokenizer(), ITEMS, history="indices", preference="none")
     pipe = pipeline(TASK, model=model, processor=processor, device="cpu")
-    answers = pipe([{"history": ["item-tea"]}, {"exclude": [IDS[-1]], "history": []}], k=2, batch_size=2)
+    answers = pipe([{"history": ["item-tea"]}, {"exclude": [IDS[-1]], "history": []}], top_k=2, batch_size=2)
     assert [ids(answer) for answer in answers] == [IDS[:-3:-1], IDS[-2:-4:-1]]
     pipe.save_pretrained(tmp_path)
-    assert pipeline(TASK, model=str(tmp_path), device="cpu")({"history": []}, k=1)[0]["title"] == WORDS[-1]
+    assert pipeline(TASK, model=str(tmp_path), device="cpu")({"history": []}, top_k=1)[0]["title"] == WORDS[-1]

@@ -88,14 +88,14 @@ def test_unknown_items(processor):
 
 
 def test_rows_become_items(processor):
-    assert processor.rows(["mug-1", "tea-1"]) == [3, 0]
+    assert processor.item_indices(["mug-1", "tea-1"]) == [3, 0]
     assert processor.ids(torch.tensor([3, 0, -1])) == ["mug-1", "tea-1"]
     assert processor.decode_items([1, -1]) == [{"item_id": "soap-1", "title": "rose soap"}]
 
 
 def test_rows_without_an_item_say_what_to_call(processor):
     for read in (processor.ids, processor.decode_items):
-        with pytest.raises(IndexError, match="item row 4 has no item.*call set_items with the items of all rows"):
+        with pytest.raises(IndexError, match="item index 4 has no item.*call set_items with all items"):
             read(torch.tensor([3, 4, -1]))
     processor.set_items({"item_id": [*IDS, "rose-1"], "title": [*TITLES, "rose"]})
     assert processor.ids([4, -1]) == ["rose-1"]
@@ -155,7 +155,7 @@ def test_histories_are_written_as_codes():
 
 
 def test_items_alone_are_numbers_after_a_start_token():
-    processor = in_mode("rows", "none")
+    processor = in_mode("indices", "none")
     assert processor("find soap", ["b", "a"])["input_ids"].tolist() == [[4, 2, 1]]
     assert processor("find soap", [])["input_ids"].tolist() == [[4]]
 
@@ -192,7 +192,7 @@ def test_vectors_need_no_tokens_of_titles(monkeypatch):
     assert processor("", ["c", "a"])["input_ids"].tolist() == [[base + 2, base]]
 
 
-@pytest.mark.parametrize("history", ["codes", "states", "vectors", "rows"])
+@pytest.mark.parametrize("history", ["codes", "states", "vectors", "indices"])
 def test_modes_survive_saving(history, tmp_path):
     processor = in_mode(history)
     processor.save_pretrained(tmp_path)

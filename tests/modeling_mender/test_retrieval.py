@@ -25,19 +25,19 @@ def test_exact_equals_brute_force(items, sizes, encoder, gated, d_kv):
     catalogue = random_catalogue(items, sizes, seed=items)
     model = tiny_model(catalogue, encoder, feed_forward_proj="gated-gelu" if gated else "relu", d_kv=d_kv)
     inputs = random_inputs(3, 9, seed=items)
-    found = model.recommend(**inputs, k=items, num_beams="exact")
+    found = model.recommend(**inputs, top_k=items, num_beams="exact")
     expected, rows = brute_force_scores(model, inputs).sort(dim=1, descending=True)
     torch.testing.assert_close(found.scores, expected, rtol=1e-4, atol=1e-4)
-    assert torch.equal(found.rows.sort(1).values, rows.sort(1).values)
+    assert torch.equal(found.item_indices.sort(1).values, rows.sort(1).values)
 
 
 def test_exact_in_chunks_equals_one_chunk(monkeypatch):
     model = tiny_model(random_catalogue(120, [8, 5, 4]))
     inputs = random_inputs(3, 6)
-    whole = model.recommend(**inputs, k=25, num_beams="exact")
+    whole = model.recommend(**inputs, top_k=25, num_beams="exact")
     monkeypatch.setattr("modeling_mender.retrieval.EXACT_CHUNK", 17)
-    chunked = model.recommend(**inputs, k=25, num_beams="exact")
-    assert torch.equal(whole.rows, chunked.rows)
+    chunked = model.recommend(**inputs, top_k=25, num_beams="exact")
+    assert torch.equal(whole.item_indices, chunked.item_indices)
     torch.testing.assert_close(whole.scores, chunked.scores)
 
 
@@ -45,9 +45,9 @@ def test_exact_in_chunks_equals_one_chunk(monkeypatch):
 def test_wide_beam_equals_exact(items, sizes):
     model = tiny_model(random_catalogue(items, sizes))
     inputs = random_inputs(2, 5)
-    exact = model.recommend(**inputs, k=10, num_beams="exact")
-    beam = model.recommend(**inputs, k=10, num_beams=items)
-    assert torch.equal(exact.rows, beam.rows)
+    exact = model.recommend(**inputs, top_k=10, num_beams="exact")
+    beam = model.recommend(**inputs, top_k=10, num_beams=items)
+    assert torch.equal(exact.item_indices, beam.item_indices)
     torch.testing.assert_close(exact.scores, beam.scores)
 
 
@@ -56,7 +56,7 @@ def test_beams_equal_generate_with_the_processor(skewed, d_kv):
     width = 12
     model = tiny_model(random_catalogue(150, [6, 6, 6, 3], skewed=skewed), d_kv=d_kv)
     inputs = random_inputs(4, 7)
-    found = model.recommend(**inputs, k=width, num_beams=width)
+    found = model.recommend(**inputs, top_k=width, num_beams=width)
     generated = model.generate(
         **inputs,
         num_beams=width,
@@ -65,8 +65,8 @@ def test_beams_equal_generate_with_the_processor(skewed, d_kv):
         output_scores=True,
     )
     offsets = torch.tensor([1, *model.config.codebook_sizes[:-1]]).cumsum(0)
-    rows = model.catalogue.rows(generated.sequences[:, 1:] - offsets).view(4, width)
-    assert torch.equal(found.rows, rows)
+    rows = model.catalogue.item_indices(generated.sequences[:, 1:] - offsets).view(4, width)
+    assert torch.equal(found.item_indices, rows)
     torch.testing.assert_close(found.scores, generated.sequences_scores.view(4, width), rtol=1e-4, atol=1e-4)
 
 
@@ -79,37 +79,37 @@ def test_a_wide_prefix_that_no_beam_holds_leaves_no_stray_items():
     likely = model(**inputs, decoder_input_ids=start).logits[0, -1, 1:101].argsort(descending=True).tolist()
     codes = [(code, child) for code, width in zip(likely, widths, strict=True) for child in range(width)]
     model.set_catalogue(SemanticIdCatalogue(torch.tensor(codes), [100, 66]))
-    found = model.recommend(**inputs, k=20, num_beams=20)
+    found = model.recommend(**inputs, top_k=20, num_beams=20)
     # The 20 likeliest prefixes have the first 30 items.
     expected, rows = brute_force_scores(model, inputs)[:, :30].topk(20, dim=1)
-    assert torch.equal(found.rows, rows)
+    assert torch.equal(found.item_indices, rows)
     torch.testing.assert_close(found.scores, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_answers_are_distinct_items_of_the_catalogue():
     catalogue = random_catalogue(80, [4, 5, 6]).remove([3, 7, 11])
     model = tiny_model(catalogue)
-    rows = model.recommend(**random_inputs(5, 8), k=30).rows
+    rows = model.recommend(**random_inputs(5, 8), top_k=30).item_indices
     assert all(len(set(user)) == 30 for user in rows.tolist())
     assert not set(rows.flatten().tolist()) & {3, 7, 11, -1}
 
 
 def test_k_beyond_the_catalogue_gives_all_of_it():
     model = tiny_model(random_catalogue(6, [2, 2, 2]))
-    found = model.recommend(**random_inputs(2, 4), k=50)
-    assert found.rows.shape == (2, 6)
-    assert found.rows.sort(1).values.tolist() == [list(range(6))] * 2
+    found = model.recommend(**random_inputs(2, 4), top_k=50)
+    assert found.item_indices.shape == (2, 6)
+    assert found.item_indices.sort(1).values.tolist() == [list(range(6))] * 2
     assert torch.isfinite(found.scores).all()
 
 
 def test_padding_and_batch_composition_do_not_matter():
     model = tiny_model(random_catalogue(60, [5, 5, 5]))
     inputs = random_inputs(6, 9)
-    together = model.recommend(**inputs, k=10)
+    together = model.recommend(**inputs, top_k=10)
     for user in [5, 2, 0]:
         length = int(inputs["attention_mask"][user].sum())
-        alone = model.recommend(**{name: value[user : user + 1, :length] for name, value in inputs.items()}, k=10)
-        assert torch.equal(alone.rows[0], together.rows[user])
+        alone = model.recommend(**{name: value[user : user + 1, :length] for name, value in inputs.items()}, top_k=10)
+        assert torch.equal(alone.item_indices[0], together.item_indices[user])
         torch.testing.assert_close(alone.scores[0], together.scores[user], rtol=1e-4, atol=1e-4)
 
 
@@ -133,13 +133,13 @@ def test_filters_equal_brute_force_over_what_is_left(per_user):
     ]:
         expected = scores.masked_fill(~keep, -torch.inf).sort(dim=1, descending=True)
         for beams in (items, "exact"):
-            found = model.recommend(**inputs, k=items, num_beams=beams, **settings)
+            found = model.recommend(**inputs, top_k=items, num_beams=beams, **settings)
             width = int(keep.expand(users, -1).sum(1).max())
-            assert found.rows.shape == (users, width)
+            assert found.item_indices.shape == (users, width)
             torch.testing.assert_close(found.scores, expected.values[:, :width], rtol=1e-4, atol=1e-4)
             real = torch.isfinite(found.scores)
-            assert torch.equal(found.rows[real], expected.indices[:, :width][real])
-            assert (found.rows[~real] == -1).all()
+            assert torch.equal(found.item_indices[real], expected.indices[:, :width][real])
+            assert (found.item_indices[~real] == -1).all()
 
 
 def test_selections_come_as_lists_arrays_and_tensors():
@@ -147,23 +147,25 @@ def test_selections_come_as_lists_arrays_and_tensors():
     model = tiny_model(random_catalogue(items, [4, 4, 4]))
     inputs = random_inputs(users, 5)
     mask = torch.rand(users, items, generator=torch.Generator().manual_seed(0)) < 0.4
-    expected = model.recommend(**inputs, k=items, allowed=mask)
+    expected = model.recommend(**inputs, top_k=items, allowed=mask)
     rows = [user.nonzero().squeeze(1) for user in mask]
     for same in (mask.tolist(), mask.numpy(), list(mask), rows, [user.numpy() for user in rows]):
-        found = model.recommend(**inputs, k=items, allowed=same)
-        assert torch.equal(found.rows, expected.rows)
+        found = model.recommend(**inputs, top_k=items, allowed=same)
+        assert torch.equal(found.item_indices, expected.item_indices)
     for same in (mask[0].tolist(), mask[0].numpy(), rows[0].numpy(), [int(row) for row in rows[0]]):
-        assert set(model.recommend(**inputs, k=items, allowed=same).rows[1].tolist()) == set(rows[0].tolist())
-    with pytest.raises(ValueError, match="mixes boolean masks with rows"):
+        assert set(model.recommend(**inputs, top_k=items, allowed=same).item_indices[1].tolist()) == set(
+            rows[0].tolist()
+        )
+    with pytest.raises(ValueError, match="mixes boolean masks with indices"):
         model.recommend(**inputs, allowed=[mask[0].tolist(), [1, 2]])
 
 
 def test_autocast_leaves_the_search_alone():
     model = tiny_model(random_catalogue(30, [4, 4, 4]))
     inputs = random_inputs(2, 5)
-    full = model.recommend(**inputs, k=30, num_beams="exact")
+    full = model.recommend(**inputs, top_k=30, num_beams="exact")
     with torch.autocast("cpu", torch.bfloat16):
-        half = model.recommend(**inputs, k=30, num_beams="exact")
+        half = model.recommend(**inputs, top_k=30, num_beams="exact")
     assert half.scores.dtype == torch.float32
     torch.testing.assert_close(full.scores, half.scores, rtol=0.1, atol=0.1)
 
@@ -173,28 +175,28 @@ def test_filters_need_no_wider_beam_than_k():
     model = tiny_model(random_catalogue(items, [6, 6, 8]))
     inputs = random_inputs(3, 6)
     allowed = torch.arange(items) % 9 == 0
-    found = model.recommend(**inputs, k=10, num_beams=10, allowed=allowed, exclude=[0, 9])
-    assert found.rows.shape == (3, 10)
-    assert bool(allowed[found.rows].all())
-    assert not {0, 9} & set(found.rows.flatten().tolist())
+    found = model.recommend(**inputs, top_k=10, num_beams=10, allowed=allowed, exclude=[0, 9])
+    assert found.item_indices.shape == (3, 10)
+    assert bool(allowed[found.item_indices].all())
+    assert not {0, 9} & set(found.item_indices.flatten().tolist())
 
 
 def test_bad_requests_say_what_to_do():
     model = tiny_model(random_catalogue(20, [4, 6]))
     inputs = random_inputs(2, 4)
-    with pytest.raises(ValueError, match="num_beams=5 cannot return k=10 items; pass num_beams >= k"):
-        model.recommend(**inputs, k=10, num_beams=5)
-    with pytest.raises(ValueError, match="k=0 asks for no items"):
-        model.recommend(**inputs, k=0)
+    with pytest.raises(ValueError, match="num_beams=5 cannot return top_k=10 items; pass num_beams >= top_k"):
+        model.recommend(**inputs, top_k=10, num_beams=5)
+    with pytest.raises(ValueError, match="top_k=0 asks for no items"):
+        model.recommend(**inputs, top_k=0)
     with pytest.raises(ValueError, match="num_beams='wide'"):
         model.recommend(**inputs, num_beams="wide")
     with pytest.raises(ValueError, match="no item is left for user 1"):
         model.recommend(**inputs, exclude=[[], list(range(20))])
     with pytest.raises(ValueError, match="no item is left for user 0"):
         model.recommend(**inputs, allowed=torch.zeros(20, dtype=torch.bool))
-    with pytest.raises(IndexError, match="item row 20; the catalogue has rows 0..19"):
+    with pytest.raises(IndexError, match="item index 20; the catalogue has items 0..19"):
         model.recommend(**inputs, exclude=[20])
-    with pytest.raises(ValueError, match="covers 19 rows; the catalogue has 20"):
+    with pytest.raises(ValueError, match="covers 19 items; the catalogue has 20"):
         model.recommend(**inputs, allowed=torch.ones(19, dtype=torch.bool))
     with pytest.raises(ValueError, match="pass input_ids"):
         model.recommend()
@@ -209,7 +211,7 @@ def test_scores_follow_the_weights_as_they_change():
     with torch.no_grad():
         model.decoder.block[0].layer[1].EncDecAttention.v.weight.mul_(1.5)
         model.lm_head.weight.add_(0.1 * torch.randn_like(model.lm_head.weight))
-    found = model.recommend(**inputs, k=30, num_beams="exact")
+    found = model.recommend(**inputs, top_k=30, num_beams="exact")
     expected = brute_force_scores(model, inputs).sort(dim=1, descending=True).values
     torch.testing.assert_close(found.scores, expected, rtol=1e-4, atol=1e-4)
 
@@ -223,7 +225,7 @@ def test_scores_follow_weights_that_change_unnoticed_after_eval(inference):
         model.recommend(**inputs)
         model.lm_head.weight.data.mul_(1.5)
         model.eval()
-    found = model.recommend(**inputs, k=30, num_beams="exact")
+    found = model.recommend(**inputs, top_k=30, num_beams="exact")
     expected = brute_force_scores(model, inputs).sort(dim=1, descending=True).values
     torch.testing.assert_close(found.scores, expected, rtol=1e-4, atol=1e-4)
 
@@ -237,7 +239,7 @@ def test_scores_follow_an_optimizer_that_tells_no_version_counter():
     for _ in range(2):
         model(**inputs, labels=model.item_tokens(torch.tensor([3, 8]))).loss.backward()
         optimizer.step()
-        found = model.recommend(**inputs, k=30, num_beams="exact")
+        found = model.recommend(**inputs, top_k=30, num_beams="exact")
         model.eval()
         expected = brute_force_scores(model, inputs).sort(dim=1, descending=True).values
         model.train()
@@ -247,8 +249,8 @@ def test_scores_follow_an_optimizer_that_tells_no_version_counter():
 def test_bfloat16_agrees_within_its_precision():
     model = tiny_model(random_catalogue(30, [4, 4, 4]))
     inputs = random_inputs(3, 5)
-    full = model.recommend(**inputs, k=30, num_beams="exact")
-    half = model.to(torch.bfloat16).recommend(**inputs, k=30, num_beams="exact")
-    by_row = torch.argsort(full.rows, 1), torch.argsort(half.rows, 1)
+    full = model.recommend(**inputs, top_k=30, num_beams="exact")
+    half = model.to(torch.bfloat16).recommend(**inputs, top_k=30, num_beams="exact")
+    by_row = torch.argsort(full.item_indices, 1), torch.argsort(half.item_indices, 1)
     difference = full.scores.gather(1, by_row[0]) - half.scores.gather(1, by_row[1])
     assert difference.abs().max() < 0.15 * full.scores.abs().max()

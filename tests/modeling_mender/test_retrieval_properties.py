@@ -45,20 +45,20 @@ def layout(request, monkeypatch):
 @given(cases())
 def test_exact_equals_brute_force(layout, case):
     model, inputs, items, k, _ = make(case)
-    found = model.recommend(**inputs, k=k, num_beams="exact")
+    found = model.recommend(**inputs, top_k=k, num_beams="exact")
     expected = brute_force_scores(model, inputs)
     best = expected.sort(dim=1, descending=True).values[:, :k]
-    assert found.rows.shape == best.shape == (len(expected), min(k, items))
+    assert found.item_indices.shape == best.shape == (len(expected), min(k, items))
     torch.testing.assert_close(found.scores, best, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(expected.gather(1, found.rows), best, rtol=1e-4, atol=1e-4)
-    assert all(len(set(user)) == len(user) for user in found.rows.tolist())
+    torch.testing.assert_close(expected.gather(1, found.item_indices), best, rtol=1e-4, atol=1e-4)
+    assert all(len(set(user)) == len(user) for user in found.item_indices.tolist())
 
 
 @many
 @given(cases())
 def test_beams_equal_generate_and_a_covering_beam_is_exact(layout, case):
     model, inputs, items, k, width = make(case)
-    found = model.recommend(**inputs, k=k, num_beams=width)
+    found = model.recommend(**inputs, top_k=k, num_beams=width)
     # Plain beam search needs as many beams as items, or it fills up with padding.
     beams, wanted = min(width, items), min(k, items)
     generated = model.generate(
@@ -71,11 +71,11 @@ def test_beams_equal_generate_and_a_covering_beam_is_exact(layout, case):
     )
     if beams > 1:
         torch.testing.assert_close(found.scores.flatten(), generated.sequences_scores, rtol=1e-4, atol=1e-4)
-    rows = model.item_rows(generated.sequences[:, 1:]).view(found.rows.shape)
+    rows = model.item_indices(generated.sequences[:, 1:]).view(found.item_indices.shape)
     distinct = (found.scores.diff(dim=1).abs() > 1e-4).all(dim=1)
-    assert torch.equal(rows[distinct], found.rows[distinct])
-    covering = model.recommend(**inputs, k=k, num_beams=items)
-    exact = model.recommend(**inputs, k=k, num_beams="exact")
+    assert torch.equal(rows[distinct], found.item_indices[distinct])
+    covering = model.recommend(**inputs, top_k=k, num_beams=items)
+    exact = model.recommend(**inputs, top_k=k, num_beams="exact")
     torch.testing.assert_close(covering.scores, exact.scores, rtol=1e-4, atol=1e-4)
 
 
@@ -95,31 +95,31 @@ def test_filters_equal_brute_force_over_what_is_left(layout, case, data):
         keep[user, [row for row in rows if row >= 0]] = False
     if not bool(keep.any(dim=1).all()):
         with pytest.raises(ValueError, match="no item is left"):
-            model.recommend(**inputs, k=k, allowed=allowed, exclude=exclude)
+            model.recommend(**inputs, top_k=k, allowed=allowed, exclude=exclude)
         return
     expected = brute_force_scores(model, inputs).masked_fill(~keep, -torch.inf).sort(dim=1, descending=True).values
     expected = expected[:, : min(k, int(keep.sum(1).max()))]
-    found = model.recommend(**inputs, k=k, num_beams="exact", allowed=allowed, exclude=exclude)
+    found = model.recommend(**inputs, top_k=k, num_beams="exact", allowed=allowed, exclude=exclude)
     torch.testing.assert_close(found.scores, expected, rtol=1e-4, atol=1e-4)
-    narrow = model.recommend(**inputs, k=k, num_beams=width, allowed=allowed, exclude=exclude)
-    assert narrow.rows.shape == found.rows.shape
-    real = narrow.rows >= 0
-    assert bool(keep.gather(1, narrow.rows.clamp(min=0))[real].all())
+    narrow = model.recommend(**inputs, top_k=k, num_beams=width, allowed=allowed, exclude=exclude)
+    assert narrow.item_indices.shape == found.item_indices.shape
+    real = narrow.item_indices >= 0
+    assert bool(keep.gather(1, narrow.item_indices.clamp(min=0))[real].all())
     # Filtered beams never die: as many items come back as may be returned.
-    assert torch.equal(real.sum(1), keep.sum(1).clamp(max=found.rows.shape[1]))
+    assert torch.equal(real.sum(1), keep.sum(1).clamp(max=found.item_indices.shape[1]))
 
 
 @many
 @given(cases(), st.booleans())
 def test_neither_padding_nor_the_batch_matters(case, left):
     model, inputs, _, k, width = make(case)
-    together = model.recommend(**inputs, k=k, num_beams=width)
+    together = model.recommend(**inputs, top_k=k, num_beams=width)
     order = torch.randperm(len(inputs["input_ids"]))
     padded = {name: torch.nn.functional.pad(value, (0, 3))[order] for name, value in inputs.items()}
-    found = model.recommend(**padded, k=k, num_beams=width)
+    found = model.recommend(**padded, top_k=k, num_beams=width)
     torch.testing.assert_close(found.scores, together.scores[order], rtol=1e-4, atol=1e-4)
     alone = {name: value[:1, : int(inputs["attention_mask"][0].sum())] for name, value in inputs.items()}
-    found = model.recommend(**alone, k=k, num_beams=width)
+    found = model.recommend(**alone, top_k=k, num_beams=width)
     torch.testing.assert_close(found.scores[0], together.scores[0], rtol=1e-4, atol=1e-4)
 
 
@@ -127,23 +127,23 @@ def test_neither_padding_nor_the_batch_matters(case, left):
 @given(cases(), st.integers(0, 99))
 def test_items_come_and_go(case, seed):
     model, inputs, items, k, _ = make(case)
-    before = model.recommend(**inputs, k=items, num_beams="exact")
+    before = model.recommend(**inputs, top_k=items, num_beams="exact")
     generator = torch.Generator().manual_seed(seed)
     gone = torch.randperm(items, generator=generator)[: items // 2]
     codes = model.catalogue.codes[gone]
     catalogue = model.catalogue
     if len(gone):
         model.set_catalogue(catalogue.remove(gone))
-        fewer = model.recommend(**inputs, k=items, num_beams="exact")
-        assert not set(fewer.rows.flatten().tolist()) & set(gone.tolist())
+        fewer = model.recommend(**inputs, top_k=items, num_beams="exact")
+        assert not set(fewer.item_indices.flatten().tolist()) & set(gone.tolist())
         model.set_catalogue(model.catalogue.add(codes))
-    after = model.recommend(**inputs, k=items, num_beams="exact")
+    after = model.recommend(**inputs, top_k=items, num_beams="exact")
     torch.testing.assert_close(after.scores, before.scores)
     # The items that came back are new rows.
     back = torch.arange(items)
     back[gone] = torch.arange(items, items + len(gone))
     distinct = (before.scores.diff(dim=1).abs() > 1e-4).all(dim=1)
-    assert torch.equal(after.rows[distinct], back[before.rows][distinct])
+    assert torch.equal(after.item_indices[distinct], back[before.item_indices][distinct])
 
 
 @many

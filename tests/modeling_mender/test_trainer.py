@@ -189,7 +189,7 @@ def test_ranking_keeps_the_order_of_examples(model, processor, features, tmp_pat
     for row in (0, 3, ITEMS - 1):
         batch = collate([features[row]])
         batch.pop("labels")
-        assert ranked[row].tolist() == model.recommend(**batch, k=5).rows[0].tolist()
+        assert ranked[row].tolist() == model.recommend(**batch, top_k=5).item_indices[0].tolist()
 
 
 def test_seen_items_are_not_returned_again(model, processor, features, tmp_path):
@@ -200,7 +200,7 @@ def test_seen_items_are_not_returned_again(model, processor, features, tmp_path)
         assert set(ranked[row][ranked[row] >= 0].tolist()) == set(range(ITEMS)) - set(example["seen"])
 
 
-def test_metrics_see_item_rows(model, processor, features, tmp_path):
+def test_metrics_see_item_indices(model, processor, features, tmp_path):
     seen = {}
 
     def compute_metrics(prediction):

@@ -82,7 +82,7 @@ def test_the_card_tells_of_the_training_and_keeps_what_people_add(adapted, base,
     else:
         (checkpoint,) = (tmp_path / "run").glob("checkpoint-*")
         answers = [
-            pipeline("generative-retrieval", model=str(folder), device="cpu")("find tea", k=3)
+            pipeline("generative-retrieval", model=str(folder), device="cpu")("find tea", top_k=3)
             for folder in (tmp_path / "run", checkpoint)
         ]
         assert answers[0] == answers[1] and len(answers[0]) == 3

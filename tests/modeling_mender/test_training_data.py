@@ -19,7 +19,7 @@ def train():
 
 @pytest.fixture
 def processor():
-    return MenderProcessor(code_only_tokenizer(), shop_items(), history="rows", preference="none", max_history=2)
+    return MenderProcessor(code_only_tokenizer(), shop_items(), history="indices", preference="none", max_history=2)
 
 
 def count(examples):

@@ -71,7 +71,7 @@ def test_a_tiny_set_is_learnt_by_heart(folder, tmp_path):
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     assert losses[0] > 1.0 and min(losses[-5:]) < 0.1
     ranked = rank_examples(method.model, method.processor, trainer_axis(examples["train"], "recommendation"))
-    targets = method.processor.rows(trainer_axis(examples["train"], "recommendation")["target"][:])
+    targets = method.processor.item_indices(trainer_axis(examples["train"], "recommendation")["target"][:])
     assert (ranked[:, 0] == torch.tensor(targets).numpy()).mean() > 0.9
 
 

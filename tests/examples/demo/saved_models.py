@@ -35,5 +35,5 @@ def save_popularity(folder: Path) -> Path:
     model = PopularityRecommender(PopularityConfig(16))
     model.counts += 16 - model.counts.new_tensor(range(16))
     model.save_pretrained(folder)
-    MenderProcessor(word_tokenizer(), shop_items(), history="rows", preference="none").save_pretrained(folder)
+    MenderProcessor(word_tokenizer(), shop_items(), history="indices", preference="none").save_pretrained(folder)
     return folder

@@ -20,8 +20,10 @@ HISTORY = ["item-tea", "item-mug"]
 def own_answer(recommender, texts, k=5):
     """Ids as the model alone ranks them."""
     inputs = recommender.processor([texts], [HISTORY])
-    found = recommender.model.recommend(**inputs, k=k, num_beams=30, exclude=recommender.processor.rows(HISTORY))
-    return recommender.processor.ids(found.rows[0]), found.scores[0].tolist()
+    found = recommender.model.recommend(
+        **inputs, top_k=k, num_beams=30, exclude=recommender.processor.item_indices(HISTORY)
+    )
+    return recommender.processor.ids(found.item_indices[0]), found.scores[0].tolist()
 
 
 def ids(items):
@@ -75,7 +77,7 @@ def test_the_oldest_items_that_do_not_fit_are_said_to_be_left_out(recommender):
 
 def test_items_that_the_model_lacks_fall_out_of_the_showcase(recommender):
     assert recommender.shoppers[0].history == ("item-tea", "item-mug", "item-soap")
-    assert recommender.attributes(recommender.processor.rows(["item-tea"])[0]) == ("green leaf", "loose")
+    assert recommender.attributes(recommender.processor.item_indices(["item-tea"])[0]) == ("green leaf", "loose")
 
 
 def test_a_model_that_reads_no_history(tmp_path):

@@ -190,7 +190,7 @@ def test_mistakes_end_in_one_line(mender, arguments, message, tmp_path, monkeypa
         ("mender-tok", ["--history", "teal"], "no item has the id or title 'teal'; did you mean 'tea' (item-tea)"),
         ("mender-tok", ["--history", "xyz"], "no item has the id or title 'xyz'; pass ids or titles"),
         ("mender-tok", [], "nothing to go by"),
-        ("mender-tok", ["--preference", "tea", "-k", "5", "--beams", "2"], "num_beams=2 cannot return k=5"),
+        ("mender-tok", ["--preference", "tea", "-k", "5", "--beams", "2"], "num_beams=2 cannot return top_k=5"),
         ("popularity", ["--preference", "tea"], "this model reads no preferences"),
     ],
 )

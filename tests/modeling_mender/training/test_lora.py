@@ -38,14 +38,14 @@ def test_lora_trains_merges_and_saves(encoder, tmp_path):
         optimizer.step()
         optimizer.zero_grad()
     adapted.eval()
-    found = adapted.get_base_model().recommend(**inputs, k=20, num_beams="exact")
+    found = adapted.get_base_model().recommend(**inputs, top_k=20, num_beams="exact")
     expected = brute_force_scores(adapted.get_base_model(), inputs).sort(dim=1, descending=True)
     torch.testing.assert_close(found.scores, expected.values, rtol=1e-4, atol=1e-4)
     merged = adapted.merge_and_unload()
     assert isinstance(merged, MenderForGenerativeRetrieval)
     merged.save_pretrained(tmp_path)
     loaded = AutoModel.from_pretrained(tmp_path)
-    torch.testing.assert_close(loaded.recommend(**inputs, k=20, num_beams="exact").scores, found.scores)
+    torch.testing.assert_close(loaded.recommend(**inputs, top_k=20, num_beams="exact").scores, found.scores)
 
 
 def test_an_encoder_without_known_attention_needs_names():
