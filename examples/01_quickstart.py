@@ -30,7 +30,7 @@ from rich.table import Table
 from mender.cards import encoder_name
 from mender.data import codes_of
 from mender.evaluation import KS, metric_folder, sample
-from mender.report import Score, draw, print_table, save_json
+from mender.report import Score, draw, in_order, print_table, save_json
 from mender.training import joined_processes
 from modeling_mender import (
     MenderCollator,
@@ -184,9 +184,9 @@ def measure(
             "popularity": popularity_ranking(tables, test["history"][:], max(KS)),
         }
         columns = {
-            "references": test["target"][:],
-            "axes": [test.features["axis"].int2str(axis) for axis in test["axis"]],
-            "sentiments": [test.features["sentiment"].int2str(sentiment) for sentiment in test["sentiment"]],
+            "references": [targets[0] for targets in test["targets"]],
+            "axes": test["axis"][:],
+            "sentiments": test["sentiment"][:],
             "pair_ids": test["pair_id"][:],
         }
         for method, ranking in rankings.items():
@@ -194,7 +194,7 @@ def measure(
             for axis in dict.fromkeys(columns["axes"]):
                 own = {name.split("/", 1)[1]: value for name, value in figures.items() if name.startswith(f"{axis}/")}
                 scores.append(Score(axis, matching if axis == "recommendation" else "", method, own))
-    return sorted(scores, key=lambda score: test.features["axis"].str2int(score.axis))
+    return in_order(scores)
 
 
 def item_ids(trainer: MenderTrainer, processor: MenderProcessor, examples: Dataset) -> list[list[str]]:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import yaml
-from datasets import Dataset, DatasetDict, concatenate_datasets, get_dataset_config_names, load_dataset, load_from_disk
+from datasets import Dataset, DatasetDict, concatenate_datasets, get_dataset_config_names, load_from_disk
 from filelock import FileLock
 from huggingface_hub import metadata_load
 from torch import Tensor
@@ -27,6 +27,7 @@ from modeling_mender.semantic_ids.tie_breaking import break_ties, report
 from modeling_mender.training.data import repeated
 from preference_benchmark.builder import Benchmark, build_benchmark, digest_of_builder
 from preference_benchmark.embedding import TextEmbedder, default_encoder
+from preference_benchmark.hub.folder import load_folder
 from preference_benchmark.sources import read_source
 from preference_benchmark.stages import data_files, digest_of, digest_of_code, digest_of_file, digest_of_inputs, stamps
 
@@ -103,7 +104,7 @@ class BenchmarkData:
         parts = []
         for mode, weight in weights.items():
             examples = self.examples[mode][split]
-            recommended = np.array(examples["axis"][:]) == examples.features["axis"].str2int("recommendation")
+            recommended = np.array(examples["axis"][:]) == "recommendation"
             if not parts:
                 parts.append(examples.select(np.flatnonzero(~recommended)))
             parts.append(examples.select(repeated(np.flatnonzero(recommended), weight, generator)))
@@ -234,9 +235,6 @@ def _read_built(source: str, folder: Path, cache: Path) -> BenchmarkData:
     missing = [name for name in (source, f"{source}-items") if name not in configs]
     if missing:
         raise ValueError(f"{folder} has no configuration {missing[0]!r}; found {', '.join(configs)}. Pass --source")
-    examples = {"oracle": load_dataset(str(folder), source)}
-    if f"{source}-last" in configs:
-        examples["last"] = load_dataset(str(folder), f"{source}-last")
-    (items,) = load_dataset(str(folder), f"{source}-items").values()
     cache.mkdir(parents=True, exist_ok=True)
+    items, examples = load_folder(folder, source)
     return BenchmarkData(source, items, examples, cache)

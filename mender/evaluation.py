@@ -27,8 +27,9 @@ from datasets import Dataset
 
 from mender import __version__
 from mender.data import BenchmarkData
-from mender.report import Score, draw, print_table, save_json
+from mender.report import Score, draw, in_order, print_table, save_json
 from modeling_mender import MenderProcessor, select_axes
+from modeling_mender.training.data import first_targets
 from modeling_mender.training.ranking import rank_examples, request_speed
 from preference_benchmark.axes.controls import shuffle_preferences
 
@@ -125,19 +126,16 @@ def score_model(
         for condition in ("", SHUFFLED):
             asked = test if not condition else shuffle_preferences(test, seed)
             ranked = rank_examples(model, processor, asked, max(KS), exclude_seen=exclude_seen)
-            columns = {
-                "axes": [test.features["axis"].int2str(axis) for axis in test["axis"]],
-                "sentiments": [test.features["sentiment"].int2str(value) for value in test["sentiment"]],
-                "pair_ids": test["pair_id"][:],
-            }
+            targets = first_targets(test)
+            columns = {"axes": test["axis"][:], "sentiments": test["sentiment"][:], "pair_ids": test["pair_id"][:]}
             figures = metric.compute(
-                predictions=[processor.ids(rows) for rows in ranked], references=test["target"][:], **columns, ks=KS
+                predictions=[processor.ids(rows) for rows in ranked], references=targets, **columns, ks=KS
             )
             label = f"{name}, {condition}" if condition else name
             for axis in dict.fromkeys(columns["axes"]):
                 own = {key.split("/", 1)[1]: value for key, value in figures.items() if key.startswith(f"{axis}/")}
                 scores.append(Score(axis, matching if axis == "recommendation" else "", label, own))
-            hits = ranked == np.array(processor.item_indices(test["target"][:]))[:, None]
+            hits = ranked == np.array(processor.item_indices(targets))[:, None]
             tables.append(
                 pl.DataFrame(
                     {
@@ -145,15 +143,14 @@ def score_model(
                         "condition": [condition] * len(test),
                         "axis": columns["axes"],
                         "user_id": test["user_id"][:],
-                        "target": test["target"][:],
+                        "target": targets,
                         "pair_id": columns["pair_ids"],
                         "sentiment": columns["sentiments"],
                         "rank": np.where(hits.any(1), hits.argmax(1) + 1, 0),
                     }
                 )
             )
-    order = test.features["axis"].names
-    return sorted(scores, key=lambda score: order.index(score.axis)), pl.concat(tables)
+    return in_order(scores), pl.concat(tables)
 
 
 def sample(examples: Dataset, limit: int | None, seed: int) -> Dataset:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import matplotlib.pyplot as plt
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["Score", "draw", "print_table", "save_json"]
+__all__ = ["LABELS", "Score", "draw", "in_order", "print_table", "save_json"]
 
 LABELS = {
     "recommendation": "recommendation",
@@ -53,6 +54,12 @@ class Score:
         name = f"m@{k}" if f"m@{k}" in self.results else f"recall@{k}"
         value = self.results[name]
         return name, value, self.results[f"{name}/low"], self.results[f"{name}/high"]
+
+
+def in_order(scores: Iterable[Score]) -> list[Score]:
+    """Scores in the order of `LABELS`; axes that it does not name come last."""
+    order = list(LABELS)
+    return sorted(scores, key=lambda score: order.index(score.axis) if score.axis in order else len(order))
 
 
 def columns(score: Score, ks: tuple[int, ...]) -> list[str]:

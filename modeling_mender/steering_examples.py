@@ -56,8 +56,7 @@ def pick_request(examples: Any, preferences: int = 2) -> tuple[list[str], list[s
     Raises:
         ValueError: if there is no recommendation example.
     """
-    names = examples.features["axis"].names
-    axis = [names[value] for value in examples["axis"]]
+    axis = examples["axis"][:]
     histories, texts = examples["history"][:], examples["preferences"][:]
     users = [row for row, name in enumerate(axis) if name == "recommendation"]
     if not users:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import polars as pl
 
-from preference_benchmark.axes.build import SENTIMENT_AXES, STEERING_AXES, build_axis
+from preference_benchmark.axes.build import build_axis
 from preference_benchmark.axes.matching import match
-from preference_benchmark.axes.protocol import AXES, Protocol
+from preference_benchmark.axes.protocol import AXES, SENTIMENT_AXES, STEERING_AXES, Protocol
 from preference_benchmark.axes.sentiment import sentiment_pairs
 from preference_benchmark.axes.steering import Closest, closest_preferences
 from preference_benchmark.embedding import CachedEmbedder, Embedder, VectorStore, describe_items
@@ -144,6 +144,7 @@ def assemble(
             preferences,
             embedder,
             protocol,
+            mode=mode,
             matches=matches[mode],
             closest=closest() if axis in STEERING_AXES else None,
             pairs=pairs() if axis in SENTIMENT_AXES else None,

@@ -119,7 +119,10 @@ def build_benchmark(
     check_leakage(parts.tables, parts.preferences, parts.axes, protocol).enforce(protocol.leaks)
     return Benchmark(
         items=items_dataset(parts.tables.items),
-        examples={mode: examples_dataset(pl.concat(frames.values())) for mode, frames in parts.axes.items()},
+        examples={
+            mode: examples_dataset(pl.concat(frames.values()), parts.tables.items["item_id"])
+            for mode, frames in parts.axes.items()
+        },
         report=report_on(parts, protocol),
     )
 

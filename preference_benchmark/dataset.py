@@ -17,7 +17,7 @@ import datasets
 import pyarrow.parquet as pq
 
 from preference_benchmark.assemble import EXAMPLES_CODE
-from preference_benchmark.axes.examples import EXAMPLE_FEATURES
+from preference_benchmark.axes.examples import STORED_FEATURES
 from preference_benchmark.axes.protocol import Protocol
 from preference_benchmark.make import make
 from preference_benchmark.recipes import RECIPES, Recipe, recipe
@@ -100,7 +100,7 @@ class PreferenceDiscerning(datasets.GeneratorBasedBuilder):
         return datasets.DatasetInfo(
             description=self.config.description,
             # What columns items have the source knows, once it has been read.
-            features=None if part == "items" else EXAMPLE_FEATURES,
+            features=None if part == "items" else STORED_FEATURES,
             homepage="https://arxiv.org/abs/2412.08604",
             license=self.config.recipe().notice,
         )

@@ -14,7 +14,7 @@ from pathlib import Path
 import polars as pl
 
 from preference_benchmark.assemble import Parts, assemble
-from preference_benchmark.axes.examples import EXAMPLE_FEATURES, coded, item_features, write_shards
+from preference_benchmark.axes.examples import STORED_FEATURES, item_features, of_split, write_shards
 from preference_benchmark.axes.protocol import SPLITS
 from preference_benchmark.builder import report_on
 from preference_benchmark.checks.leakage import LeakageReport, check_leakage
@@ -207,7 +207,9 @@ def _write_configs(folder: Path, recipe: Recipe, parts: Parts) -> dict[str, dict
             splits = {"items": write_shards(parts.tables.items, item_features(parts.tables.items), target, "items")}
         else:
             examples = pl.concat(parts.axes[part].values())
-            splits = {split: write_shards(coded(examples, split), EXAMPLE_FEATURES, target, split) for split in SPLITS}
+            splits = {
+                split: write_shards(of_split(examples, split), STORED_FEATURES, target, split) for split in SPLITS
+            }
         configs[name] = {"part": part, "splits": {split: found for split, found in splits.items() if found["rows"]}}
     return configs
 

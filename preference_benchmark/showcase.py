@@ -103,9 +103,7 @@ def _wishes_with_refusals(written: pl.Series) -> pl.DataFrame:
 
 
 def _axis(examples: Dataset, name: str) -> pl.DataFrame:
-    axes = examples.features["axis"]
-    place = axes.str2int(name) if name in axes.names else -1
-    return examples.to_polars().filter(pl.col("axis") == place)
+    return examples.to_polars().filter(pl.col("axis") == name)
 
 
 def _spread(rows: pl.DataFrame, limit: int) -> pl.DataFrame:

@@ -225,7 +225,7 @@ def adopt(
         found = load_ready_made(path, revision=revision, axes=options.assignments(axis or [], "--axis"))
         origin = Path(path).resolve().name if Path(path).is_dir() else path
         folder = write_ready_made(found, output, name=name, origin=origin, licence=license_)
-        counts = {split: len(data) for split, data in found.examples.items()}
+        counts = dict(found.examples["split"].value_counts().sort("split").iter_rows())
         print(f"{len(found.items):,} items; examples: {', '.join(f'{n:,} {split}' for split, n in counts.items())}")
         for split, count in found.unpaired.items():
             print(f"left out of {split}: {count:,} halves of sentiment pairs without the other half")

@@ -13,7 +13,7 @@ import datasets
 import numpy as np
 
 from ..processing_mender import MenderProcessor
-from .data import repeated
+from .data import first_targets, repeated
 
 __all__ = [
     "TASKS",
@@ -57,7 +57,7 @@ def codes_to_title(processor: MenderProcessor, examples: datasets.Dataset) -> Fe
 def preference_to_codes(processor: MenderProcessor, examples: datasets.Dataset) -> Features:
     """A preference alone, to the codes of the item it was matched to."""
     texts = ["Instructions: " + ". ".join(preferences) + "." for preferences in examples["preferences"]]
-    rows = processor.item_indices(examples["target"])
+    rows = processor.item_indices(first_targets(examples))
     return [{"input_ids": ids, "item": row} for row, ids in zip(rows, _encode(processor, texts), strict=True)]
 
 
@@ -65,7 +65,7 @@ def titles_to_codes(processor: MenderProcessor, examples: datasets.Dataset) -> F
     """The history as titles instead of codes, to the next item's codes."""
     histories = [processor.item_indices(history) for history in examples["history"]]
     texts = ["Items: " + ", ".join(processor.titles[row] for row in rows[-5:]) for rows in histories]
-    rows = processor.item_indices(examples["target"])
+    rows = processor.item_indices(first_targets(examples))
     return [{"input_ids": ids, "item": row} for row, ids in zip(rows, _encode(processor, texts), strict=True)]
 
 

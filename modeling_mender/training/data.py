@@ -1,6 +1,7 @@
 """What a method trains on: axes by name and weight, negatives or not, one sequence per user for SASRec.
 
 The benchmark's train split holds all axes; the paper's data augmentation (arXiv:2412.08604) is the choice among them.
+Examples of your own need the columns `preferences`, `history` and `target` (or `targets`) alone.
 
 Labels of item indices, from a copy of the model's item table in main memory.
 
@@ -22,6 +23,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import polars as pl
 import torch
 from torch import Tensor
 from torch.utils.data import Sampler, get_worker_info
@@ -31,9 +33,12 @@ from ..modeling_mender import tokens_of_items, version_of
 from ..processing_mender import MenderProcessor
 
 __all__ = [
+    "AXES",
     "EpochSetter",
     "ItemLabels",
     "LengthSampler",
+    "example_column",
+    "first_targets",
     "item_counts",
     "length_grouped_order",
     "repeated",
@@ -41,6 +46,67 @@ __all__ = [
     "sequence_features",
     "training_histories",
 ]
+
+
+AXES = (
+    "recommendation",
+    "fine_grained_steering",
+    "coarse_grained_steering",
+    "sentiment_following",
+    "history_consolidation",
+    "sentiment_following_with_history",
+)
+"""Axes of the benchmark."""
+
+DEFAULTS = {
+    "axis": "recommendation",
+    "kind": "stated",
+    "user_id": "",
+    "avoid": (),
+    "sentiment": "positive",
+    "pair_id": -1,
+}
+"""What an example says in the columns that a data set lacks."""
+
+
+def example_column(examples: datasets.Dataset | Mapping[str, list], name: str) -> list[Any]:
+    """A column of examples, or its default value for every example.
+
+    Args:
+        examples: a data set, or a batch of one.
+        name: `targets` is made of `target` where examples have one each.
+
+    Raises:
+        ValueError: if the column is missing and has no default.
+
+    >>> example_column({"history": [["tea"]], "target": ["mug"]}, "targets")
+    [['mug']]
+    >>> example_column({"history": [["tea"], []]}, "axis")
+    ['recommendation', 'recommendation']
+    """
+    names = examples.column_names if isinstance(examples, datasets.Dataset) else list(examples)
+    if name in names:
+        return list(examples[name][:])
+    if name == "targets" and "target" in names:
+        return [[target] for target in examples["target"][:]]
+    if name not in DEFAULTS:
+        raise ValueError(
+            f"the examples lack the column {name!r}, they have {', '.join(names)}; required are preferences, history "
+            "and target (or targets)"
+        )
+    return [DEFAULTS[name]] * (len(examples[names[0]]) if names else 0)
+
+
+def first_targets(examples: datasets.Dataset | Mapping[str, list]) -> list[str]:
+    """The first target of every example: the item it is trained on.
+
+    Raises:
+        ValueError: if an example has no target.
+    """
+    targets = example_column(examples, "targets")
+    if not all(targets):
+        raise ValueError(f"example {[bool(found) for found in targets].index(False)} has no target; leave it out")
+    return [found[0] for found in targets]
 
 
 class ItemLabels:
@@ -186,7 +252,7 @@ def select_axes(
     """Examples of some axes, each as often as its weight says.
 
     Args:
-        examples: with the columns `axis` and `sentiment` (class labels).
+        examples: a split of the benchmark, or examples of your own; see `example_column`.
         axes: weights by name: 2 shows every example twice, 0.5 a random half, 1.5 all and a random half again.
         negatives: whether examples that say what must not come back are among them.
         seed: of the random part.
@@ -194,14 +260,15 @@ def select_axes(
     Raises:
         ValueError: if an axis is unknown, or nothing is left.
     """
-    names = examples.features["axis"].names
-    unknown = [axis for axis in axes if axis not in names]
+    axis, sentiment = (np.array(example_column(examples, name)) for name in ("axis", "sentiment"))
+    # A benchmark may lack an axis, such as the sentiment axes where nobody rated anything.
+    known = {*AXES, *axis.tolist()}
+    unknown = [name for name in axes if name not in known]
     if unknown:
-        raise ValueError(f"axis {unknown[0]!r} is not among the examples' axes {', '.join(names)}")
-    axis, sentiment = np.array(examples["axis"][:]), np.array(examples["sentiment"][:])
+        raise ValueError(f"axis {unknown[0]!r} is not known; pass some of {', '.join(sorted(known))}")
     generator = np.random.default_rng(seed)
     rows = [
-        repeated(np.flatnonzero((axis == names.index(name)) & (negatives | (sentiment == 0))), weight, generator)
+        repeated(np.flatnonzero((axis == name) & (negatives | (sentiment == "positive"))), weight, generator)
         for name, weight in axes.items()
     ]
     chosen = np.sort(np.concatenate(rows)) if rows else np.zeros(0, np.int64)
@@ -224,14 +291,17 @@ def repeated(rows: np.ndarray, weight: float, generator: np.random.Generator) ->
 def training_histories(examples: datasets.Dataset) -> list[list[str]]:
     """Items of every user in the training period, oldest first: the longest history of each, and its target.
 
+    Without user ids every example counts as a user of its own.
+
     Args:
         examples: of the train split, axis `recommendation`.
     """
-    table = examples.select_columns(["user_id", "history", "target"]).to_polars()
-    longest = table.sort(table["history"].list.len(), descending=True, maintain_order=True).unique(
-        "user_id", keep="first", maintain_order=True
-    )
-    return [[*row["history"], row["target"]] for row in longest.sort("user_id").iter_rows(named=True)]
+    names = [name for name in ("user_id", "history", "target", "targets") if name in examples.column_names]
+    table = examples.select_columns(names).to_polars().with_columns(target=pl.Series(first_targets(examples)))
+    if "user_id" in names:
+        table = table.sort(pl.col("history").list.len(), descending=True, maintain_order=True)
+        table = table.unique("user_id", keep="first", maintain_order=True).sort("user_id")
+    return table.select(pl.concat_list("history", "target")).to_series().to_list()
 
 
 def item_counts(examples: datasets.Dataset, processor: MenderProcessor) -> np.ndarray:

@@ -37,7 +37,7 @@ def rank_examples(
     Args:
         model: any model with `recommend`.
         processor: renders its inputs.
-        examples: with the columns `preferences`, `history` and `target`.
+        examples: with the columns `preferences`, `history` and `target` (or `targets`).
         top_k: items per example.
         num_beams: prefixes kept per level; `None` keeps max(30, 2 * top_k).
         batch_size: examples at once.

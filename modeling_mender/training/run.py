@@ -26,7 +26,7 @@ from transformers.utils import (
 )
 
 from .alignment_tasks import alignment_features
-from .data import item_counts, select_axes, sequence_features
+from .data import example_column, item_counts, select_axes, sequence_features
 from .encoder_states import EncoderStates
 from .methods import Method
 from .presets import Preset
@@ -192,12 +192,11 @@ def _validation_axes(preset: Preset) -> list[str]:
 
 def _validation_examples(examples: datasets.Dataset, axes: list[str], limit: int | None, seed: int) -> datasets.Dataset:
     """Positive examples of some axes, at most `limit` of each."""
-    names = examples.features["axis"].names
-    axis, sentiment = np.array(examples["axis"][:]), np.array(examples["sentiment"][:])
+    axis, sentiment = (np.array(example_column(examples, name)) for name in ("axis", "sentiment"))
     generator = np.random.default_rng(seed)
     kept = []
     for name in axes:
-        rows = np.flatnonzero((axis == names.index(name)) & (sentiment == 0))
+        rows = np.flatnonzero((axis == name) & (sentiment == "positive"))
         kept.append(rows if limit is None or len(rows) <= limit else generator.choice(rows, limit, replace=False))
     if not sum(map(len, kept)):
         raise ValueError(f"the validation split has no example of the axes {', '.join(axes)}; give some")

@@ -37,7 +37,7 @@ from ..model_card import write_card
 from ..modeling_baselines import ItemScoringModel
 from ..processing_mender import MenderProcessor
 from ..trainer_card import training_section
-from .data import EpochSetter, ItemLabels, LengthSampler
+from .data import EpochSetter, ItemLabels, LengthSampler, example_column, first_targets
 from .encoder_states import EncoderStates
 from .losses import NEGATIVE_LOSSES, code_loss, text_loss
 
@@ -82,11 +82,12 @@ def _is_finished(checkpoint: Path) -> bool:
 
 
 def prepare_examples(examples: datasets.Dataset, processor: MenderProcessor) -> datasets.Dataset:
-    """Model features of examples with the columns `preferences`, `history` and `target`.
+    """Model features of examples with the columns `preferences`, `history` and `target` (or `targets`).
 
     Args:
         examples: one row per example; `preferences` is a list of texts, `history` a list of item ids, `target` an id.
-            Where there is a column `sentiment`, its second class names items that must not come back.
+            Of several `targets` the first counts. Where a column `sentiment` says "negative", the target must not be
+            recommended.
         processor: renders texts and knows the items.
 
     Returns:
@@ -101,9 +102,9 @@ def prepare_examples(examples: datasets.Dataset, processor: MenderProcessor) -> 
         inputs = processor(batch["preferences"], batch["history"], return_tensors=None)["input_ids"]
         return {
             "input_ids": inputs,
-            "item": processor.item_indices(batch["target"]),
+            "item": processor.item_indices(first_targets(batch)),
             "seen": [processor.item_indices(history) for history in batch["history"]],
-            "negative": [sentiment == 1 for sentiment in batch.get("sentiment", [0] * len(inputs))],
+            "negative": [sentiment == "negative" for sentiment in example_column(batch, "sentiment")],
             "length": [len(ids) for ids in inputs],
         }
 

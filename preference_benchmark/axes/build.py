@@ -9,7 +9,7 @@ from __future__ import annotations
 import polars as pl
 
 from preference_benchmark.axes.examples import COLUMNS, KEYS, as_examples, targets
-from preference_benchmark.axes.protocol import AXES, SPLITS, Protocol
+from preference_benchmark.axes.protocol import AXES, SENTIMENT_AXES, SPLITS, STEERING_AXES, Protocol
 from preference_benchmark.axes.sentiment import sentiment_following, sentiment_following_with_history
 from preference_benchmark.axes.steering import Closest, coarse_grained_steering, fine_grained_steering
 from preference_benchmark.embedding import Embedder
@@ -40,18 +40,20 @@ _SENTIMENT = {
     "sentiment_following": sentiment_following,
     "sentiment_following_with_history": sentiment_following_with_history,
 }
-STEERING_AXES, SENTIMENT_AXES = tuple(_STEERING), tuple(_SENTIMENT)
 
 
-def recommendation(tables: Tables, matches: pl.DataFrame) -> pl.DataFrame:
+def recommendation(tables: Tables, matches: pl.DataFrame, mode: str = "oracle") -> pl.DataFrame:
     """History and the one matched preference, to the next item.
 
     Args:
         tables: the data set.
         matches: user_id, step (of the target), text; targets without a match are left out.
+        mode: how they were matched. A preference chosen by its target, mode "oracle", stands for one that was stated;
+            one that never looked at the target is inferred.
     """
     rows = targets(tables).join(matches.select(*KEYS, "text"), on=KEYS, how="inner", maintain_order="left")
-    return as_examples("recommendation", rows, preferences=pl.concat_list("text"))
+    kind = "stated" if mode == "oracle" else "inferred"
+    return as_examples("recommendation", rows, preferences=pl.concat_list("text"), kind=kind)
 
 
 def history_consolidation(tables: Tables, preferences: pl.DataFrame) -> pl.DataFrame:
@@ -63,7 +65,7 @@ def history_consolidation(tables: Tables, preferences: pl.DataFrame) -> pl.DataF
         .with_columns(pl.col("step") + 1)
     )
     rows = targets(tables).join(written, on=KEYS, how="inner", maintain_order="left")
-    return as_examples("history_consolidation", rows, preferences=pl.col("texts"))
+    return as_examples("history_consolidation", rows, preferences=pl.col("texts"), kind="inferred")
 
 
 def build_axis(
@@ -73,6 +75,7 @@ def build_axis(
     embedder: Embedder,
     protocol: Protocol,
     *,
+    mode: str = "oracle",
     matches: pl.DataFrame | None = None,
     closest: Closest | None = None,
     pairs: pl.DataFrame | None = None,
@@ -85,12 +88,13 @@ def build_axis(
         preferences: as an approximator gives them.
         embedder: embeds preferences, items and reviews.
         protocol: the choices.
-        matches: what the recommendation axis needs.
+        mode: how preferences were matched, for the recommendation axis.
+        matches: the matched preferences, for the recommendation axis.
         closest: what the steering axes share, where it is known already.
         pairs: what the sentiment axes share, where it is known already.
     """
     if axis == "recommendation":
-        return recommendation(tables, matches)
+        return recommendation(tables, matches, mode)
     if axis == "history_consolidation":
         return history_consolidation(tables, preferences)
     if axis in _STEERING:

@@ -1,8 +1,12 @@
-"""Examples: what can be asked for at every step of a history, the schema, and the axes by name.
+"""Examples: the schema, the steps that can be targets, and their splits.
 
 Splits are leave-last-two-out: of a user's n items the last is the test target, the one before it the validation
 target, those at steps 1 to n-3 are training targets. The axes follow Preference Discerning (Paischer et al. 2025,
 arXiv:2412.08604); every choice is a field of `Protocol`.
+
+Histories and targets are item indices (rows of the items table) in every frame and file: a history of 20 items costs
+80 bytes, whatever the item ids are. `with_item_ids` gives examples with the ids themselves, as training and evaluation
+take them.
 """
 
 from __future__ import annotations
@@ -12,11 +16,12 @@ from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pa_compute
 import pyarrow.parquet as pq
-from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
+from datasets import Dataset, DatasetDict, Features, List, Value
 
-from preference_benchmark.axes.protocol import AXES, SPLITS
-from preference_benchmark.preferences.polarity import NEGATIVE, POSITIVE
+from preference_benchmark.axes.protocol import SPLITS
+from preference_benchmark.preferences.polarity import POSITIVE
 from preference_benchmark.stages import digest_of_file
 from preference_benchmark.tables import Tables
 
@@ -24,38 +29,72 @@ __all__ = [
     "COLUMNS",
     "EXAMPLE_FEATURES",
     "KEYS",
+    "STORED_FEATURES",
     "as_examples",
-    "coded",
     "examples_dataset",
     "item_features",
     "items_dataset",
     "last_step_of_split",
+    "of_split",
     "split",
     "targets",
+    "with_item_ids",
+    "with_item_index",
     "write_shards",
 ]
 
+_TEXTS = List(Value("string"))
+EXAMPLE_FEATURES = Features(
+    {
+        "axis": Value("string"),
+        "kind": Value("string"),
+        "user_id": Value("string"),
+        "history": _TEXTS,
+        "preferences": _TEXTS,
+        "avoid": _TEXTS,
+        "sentiment": Value("string"),
+        "targets": _TEXTS,
+        "pair_id": Value("int64"),
+    }
+)
+"""Columns of examples in memory."""
 
-COLUMNS = ("axis", "split", "user_id", "history", "preferences", "sentiment", "target", "pair_id")
+ITEM_COLUMNS = ("history", "targets")
+STORED_FEATURES = Features(
+    {name: List(Value("int32")) if name in ITEM_COLUMNS else feature for name, feature in EXAMPLE_FEATURES.items()}
+)
+"""Columns of examples in files: item indices in place of item ids."""
+
+COLUMNS = (*EXAMPLE_FEATURES, "split")
+"""Columns of the frames that the axes give; types as in `STORED_FEATURES`."""
+
 KEYS = ("user_id", "step")
+
+_BATCH = 65_536
 
 
 def targets(tables: Tables) -> pl.DataFrame:
-    """Every step that can be asked for: a target and the items before it.
+    """Every step that can be a target, and the items before it.
 
     Returns:
-        user_id, step, split, target (item id), history (item ids, oldest first, never empty); sorted by user_id
-        and step.
+        user_id, step, split, target (item index, int32), history (item indices, oldest first, never empty); sorted by
+        user_id and step.
     """
-    rows = tables.interactions.sort(KEYS)
-    bought = rows.group_by("user_id", maintain_order=True).agg(bought="item_id")
+    rows = with_item_index(tables).sort(KEYS)
+    bought = rows.group_by("user_id", maintain_order=True).agg(bought="item")
     return (
-        rows.select(*KEYS, split=split(), target="item_id")
+        rows.select(*KEYS, split=split(), target="item")
         .filter(pl.col("step") >= 1)
         .join(bought, on="user_id", how="left", maintain_order="left")
         .with_columns(history=pl.col("bought").list.head(pl.col("step")))
         .drop("bought")
     )
+
+
+def with_item_index(tables: Tables) -> pl.DataFrame:
+    """The interactions, with `item`: the index of their item."""
+    index = tables.items.select("item_id", item=pl.int_range(pl.len(), dtype=pl.Int32))
+    return tables.interactions.join(index, on="item_id", how="left", maintain_order="left")
 
 
 def split() -> pl.Expr:
@@ -65,7 +104,7 @@ def split() -> pl.Expr:
 
 
 def last_step_of_split() -> pl.Expr:
-    """The last step of the split that each step belongs to."""
+    """The last step in the same split as each step."""
     length = pl.len().over("user_id").cast(pl.Int64)
     return pl.max_horizontal(length - 3, pl.col("step"))
 
@@ -75,33 +114,74 @@ def as_examples(
     rows: pl.DataFrame,
     *,
     preferences: pl.Expr,
+    kind: str = "stated",
     sentiment: pl.Expr | None = None,
     pair_id: pl.Expr | None = None,
 ) -> pl.DataFrame:
-    """Rows with user_id, split, history and target as examples of an axis."""
+    """Rows with user_id, split, history and target as examples of an axis, in the columns of `COLUMNS`."""
     return rows.select(
         axis=pl.lit(axis),
-        split="split",
+        kind=pl.lit(kind),
         user_id="user_id",
         history="history",
         preferences=preferences,
+        avoid=pl.lit([], dtype=pl.List(pl.String)),
         sentiment=pl.lit(POSITIVE) if sentiment is None else sentiment,
-        target="target",
+        targets=pl.concat_list("target"),
         pair_id=pl.lit(-1, dtype=pl.Int64) if pair_id is None else pair_id,
+        split="split",
     )
 
 
-EXAMPLE_FEATURES = Features(
-    {
-        "axis": ClassLabel(names=list(AXES)),
-        "user_id": Value("string"),
-        "history": List(Value("string")),
-        "preferences": List(Value("string")),
-        "sentiment": ClassLabel(names=[POSITIVE, NEGATIVE]),
-        "target": Value("string"),
-        "pair_id": Value("int64"),
-    }
-)
+def of_split(examples: pl.DataFrame, split: str) -> pl.DataFrame:
+    """The examples of a split, in the columns of `STORED_FEATURES`."""
+    return examples.filter(pl.col("split") == split).select(list(STORED_FEATURES))
+
+
+def examples_dataset(examples: pl.DataFrame, item_ids: pl.Series) -> DatasetDict:
+    """Example frames as the splits of a data set with `EXAMPLE_FEATURES`."""
+    splits = {split: of_split(examples, split) for split in SPLITS}
+    return DatasetDict(
+        {
+            split: with_item_ids(frame.to_arrow().cast(STORED_FEATURES.arrow_schema), item_ids)
+            for split, frame in splits.items()
+        }
+    )
+
+
+def with_item_ids(examples: pa.Table, item_ids: pl.Series) -> Dataset:
+    """Stored examples with item ids in place of item indices.
+
+    Args:
+        examples: with the columns of `STORED_FEATURES`.
+        item_ids: the id of each item, in the order of the items table.
+
+    Raises:
+        ValueError: if an example refers to an item that is not there.
+    """
+    ids = pa.array(item_ids.to_list(), pa.string())
+
+    def named(lists: pa.ListArray) -> pa.ListArray:
+        indices = lists.flatten()
+        ends = pa_compute.cumulative_sum(pa_compute.list_value_length(lists))
+        offsets = pa.concat_arrays([pa.array([0], pa.int32()), ends])
+        return pa.ListArray.from_arrays(offsets, ids.take(indices))
+
+    # One batch of rows at a time: an Arrow array of strings holds two gigabytes at most.
+    batches = examples.to_batches(max_chunksize=_BATCH)
+    try:
+        columns = [
+            [named(batch[name]) if name in ITEM_COLUMNS else batch[name] for name in EXAMPLE_FEATURES]
+            for batch in batches
+        ]
+    except pa.ArrowIndexError as error:
+        raise ValueError(
+            f"an example refers to an item beyond the {len(ids):,} items of the items table; the two are of different "
+            "builds."
+        ) from error
+    schema = EXAMPLE_FEATURES.arrow_schema
+    tables = [pa.table(batch, names=schema.names).cast(schema) for batch in columns]
+    return Dataset(pa.concat_tables(tables) if tables else schema.empty_table())
 
 
 def items_dataset(items: pl.DataFrame) -> Dataset:
@@ -112,27 +192,7 @@ def items_dataset(items: pl.DataFrame) -> Dataset:
 def item_features(items: pl.DataFrame) -> Features:
     """The schema of an items table."""
     found = Dataset.from_polars(items.head(0)).features
-    return Features({name: _plain(kind) for name, kind in found.items()})
-
-
-def coded(examples: pl.DataFrame, split: str) -> pl.DataFrame:
-    """Examples of a split in the columns of `EXAMPLE_FEATURES`, class labels as numbers."""
-    axis, sentiment = EXAMPLE_FEATURES["axis"].names, EXAMPLE_FEATURES["sentiment"].names
-    return (
-        examples.filter(pl.col("split") == split)
-        .with_columns(
-            pl.col("axis").replace_strict(axis, range(len(axis)), return_dtype=pl.Int64),
-            pl.col("sentiment").replace_strict(sentiment, range(len(sentiment)), return_dtype=pl.Int64),
-        )
-        .select(list(EXAMPLE_FEATURES))
-    )
-
-
-def examples_dataset(examples: pl.DataFrame) -> DatasetDict:
-    """Example frames as the splits of a data set with `EXAMPLE_FEATURES`."""
-    return DatasetDict(
-        {split: Dataset.from_polars(coded(examples, split), features=EXAMPLE_FEATURES) for split in SPLITS}
-    )
+    return Features({name: _plain(feature) for name, feature in found.items()})
 
 
 def _plain(feature: object) -> object:
@@ -152,9 +212,9 @@ def write_shards(frame: pl.DataFrame, features: Features, folder: Path, split: s
 
     Args:
         frame: the rows, with the columns of the features.
-        features: what `datasets` shall make of them.
+        features: the schema that `datasets` will read.
         folder: where the files go.
-        split: their name.
+        split: the beginning of their names.
 
     Returns:
         rows, bytes (of the files), and files: name and SHA-256 of each.

@@ -17,15 +17,18 @@ from preference_benchmark.preferences.polarity import RULES
 
 __all__ = [
     "AXES",
+    "KINDS",
     "MODES",
     "PAPER",
     "PROTOCOLS",
     "Protocol",
+    "SENTIMENT_AXES",
     "SPLITS",
+    "STEERING_AXES",
 ]
 
 
-# The five axes of the paper, then the one that its derivatives add. Their order is the class label's.
+# The five axes of the paper, then the one that its derivatives add.
 AXES = (
     "recommendation",
     "fine_grained_steering",
@@ -34,8 +37,12 @@ AXES = (
     "history_consolidation",
     "sentiment_following_with_history",
 )
+STEERING_AXES = ("fine_grained_steering", "coarse_grained_steering")
+SENTIMENT_AXES = ("sentiment_following", "sentiment_following_with_history")
 SPLITS = ("train", "validation", "test")
 MODES = ("oracle", "last")
+# Where a preference comes from: somebody typed it, it was approximated from earlier reviews, or there is none.
+KINDS = ("stated", "inferred", "silent")
 
 _CHOICES = {
     "candidates": ("previous_step", "earlier_steps"),
@@ -115,7 +122,7 @@ class Protocol:
             if unknown or not given or isinstance(given, str):
                 shown = unknown[0] if unknown and not isinstance(given, str) else given
                 raise ValueError(f"{name}: {shown!r} is not known; pass some of {list(known)}.")
-            # In the order of the class labels, each once.
+            # In the order above, each once.
             object.__setattr__(self, name, tuple(value for value in known if value in given))
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:

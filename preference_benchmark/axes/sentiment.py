@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import polars as pl
 
-from preference_benchmark.axes.examples import KEYS, as_examples, last_step_of_split, split, targets
+from preference_benchmark.axes.examples import KEYS, as_examples, last_step_of_split, split, targets, with_item_index
 from preference_benchmark.axes.protocol import Protocol
 from preference_benchmark.embedding import Embedder, cosines
 from preference_benchmark.preferences.polarity import NEGATIVE, POSITIVE, inverted, review_polarity
@@ -55,7 +55,7 @@ def sentiment_pairs(
         sorted by user_id and step.
     """
     protocol = protocol or Protocol()
-    rows = tables.interactions.sort(KEYS)
+    rows = with_item_index(tables).sort(KEYS)
     until = last_step_of_split() if protocol.sentiment_window == "split" else pl.col("step").max().over("user_id")
     rows = rows.with_columns(polarity=judge(rows), split=split(), until=until, position=pl.int_range(pl.len()))
     disliked = (
@@ -84,7 +84,7 @@ def sentiment_pairs(
         .select(
             pl.col("pair_id").cast(pl.Int64),
             *("user_id", "step", "split", "text", "inverse", "written", "similarity"),
-            target="item_id",
+            target="item",
         )
     )
 
@@ -108,7 +108,7 @@ def sentiment_following(
     """
     if pairs is None:
         pairs = sentiment_pairs(tables, preferences, embedder, protocol)
-    return _rows("sentiment_following", pairs.with_columns(history=pl.lit([], dtype=pl.List(pl.String))))
+    return _rows("sentiment_following", pairs.with_columns(history=pl.lit([], dtype=pl.List(pl.Int32))))
 
 
 def sentiment_following_with_history(

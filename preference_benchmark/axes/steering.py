@@ -20,7 +20,7 @@ import numpy as np
 import polars as pl
 from tqdm.auto import tqdm
 
-from preference_benchmark.axes.examples import KEYS, as_examples, targets
+from preference_benchmark.axes.examples import KEYS, as_examples, targets, with_item_index
 from preference_benchmark.axes.protocol import AXES, SPLITS, Protocol
 from preference_benchmark.embedding import Embedder, describe_items
 from preference_benchmark.preferences.polarity import POSITIVE
@@ -209,8 +209,8 @@ def closest_preferences(
             f"least {protocol.deepest_rank}. Pass more users, or leave the steering axes out."
         )
     vectors = embedder.encode(describe_items(tables.items, protocol.described_by))
-    rows = _positions(tables)
-    asked = {split: np.sort(rows.filter(pl.col("split") == split)["item"].unique().to_numpy()) for split in SPLITS}
+    rows = targets(tables)
+    asked = {split: rows.filter(pl.col("split") == split)["target"].unique().sort().to_numpy() for split in SPLITS}
     asked = {split: items for split, items in asked.items() if len(items) >= 2}
     return Closest(
         pool,
@@ -268,8 +268,7 @@ def _steering(
 ) -> pl.DataFrame:
     protocol = protocol or Protocol()
     closest = closest or closest_preferences(tables, preferences, embedder, protocol)
-    ids = tables.items["item_id"]
-    rows = _positions(tables)
+    rows = targets(tables)
     knowledge = _knowledge(tables, preferences, closest.pool) if protocol.draw == "unknowing" else None
     parts = []
     for number, split in enumerate(SPLITS):
@@ -280,29 +279,19 @@ def _steering(
         t = s[others.farthest if axis == "coarse_grained_steering" else others.nearest]
         of_s, of_t = _speaking(closest.rows, s, t, protocol, training=split == "train")
         rng = np.random.default_rng([protocol.seed, AXES.index(axis), number])
-        people = frame.select("user_id", "step", "item").with_row_index("row")
+        people = frame.select("user_id", "step", item="target").with_row_index("row")
         for place, (history_of, asked, text) in enumerate(((t, s, of_s), (s, t, of_t))):
             slots = pl.DataFrame({"item": history_of, "asked": asked, "text": text.astype(np.int64)})
             user = _one_user_each(people, slots.with_row_index("slot"), knowledge, rng)
             found = user >= 0
             part = frame[user[found]].with_columns(
-                target=ids.gather(asked[found]),
+                target=pl.Series(asked[found]),
                 text=closest.pool.gather(text[found]),
                 order=pl.Series(2 * np.flatnonzero(found) + place),
             )
             parts.append(part.with_columns(number=pl.lit(number)))
     rows = pl.concat(parts) if parts else rows.head(0).with_columns(text=pl.lit(""), number=0, order=0)
     return as_examples(axis, rows.sort("number", "order"), preferences=pl.concat_list("text"))
-
-
-def _index(tables: Tables) -> pl.DataFrame:
-    """Columns target (item id), item (its position among the items)."""
-    return pl.DataFrame({"target": tables.items["item_id"], "item": np.arange(tables.items.height)})
-
-
-def _positions(tables: Tables) -> pl.DataFrame:
-    """`targets`, with item: the target's position among the items."""
-    return targets(tables).join(_index(tables), on="target", how="left", maintain_order="left")
 
 
 def _speaking(
@@ -324,10 +313,9 @@ def _knowledge(tables: Tables, preferences: pl.DataFrame, pool: pl.Series) -> tu
         that nothing teaches a model to answer this user with it); and user_id, text (in the pool), written.
     """
     held_out = pl.col("step") + 2 >= pl.len().over("user_id")
-    items = tables.interactions.select(
-        "user_id", target="item_id", from_step=pl.when(held_out).then(0).otherwise(pl.col("step") + 1)
-    )
-    items = items.join(_index(tables), on="target").select("user_id", "from_step", asked="item")
+    from_step = pl.when(held_out).then(0).otherwise(pl.col("step") + 1)
+    items = with_item_index(tables).select("user_id", asked="item", from_step=from_step)
+    items = items.group_by("user_id", "asked").agg(pl.min("from_step"))  # an item may have been bought again
     texts = pl.DataFrame({"text": pool, "place": np.arange(len(pool))}).lazy()
     written = preferences.lazy().join(texts, on="text").group_by("user_id", text="place").agg(written=pl.min("step"))
     return items, written.collect()

@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass
 
 import polars as pl
 
-from preference_benchmark.axes.examples import KEYS, split
-from preference_benchmark.axes.protocol import Protocol
+from preference_benchmark.axes.examples import KEYS, last_step_of_split, split, with_item_index
+from preference_benchmark.axes.protocol import SENTIMENT_AXES, STEERING_AXES, Protocol
 from preference_benchmark.axes.steering import steering_pool
 from preference_benchmark.preferences.polarity import NEGATIVE, inverted
 from preference_benchmark.tables import Tables
@@ -27,9 +27,6 @@ __all__ = [
 ]
 
 
-_STEERING = ("fine_grained_steering", "coarse_grained_steering")
-_SENTIMENT = ("sentiment_following", "sentiment_following_with_history")
-_NEXT_ITEM = ("recommendation", "history_consolidation")
 # Sentences shorter than this are said by everybody; and so many held-out reviews may share one with a product
 # description by chance, because one quotes the other. Item text made from them shares one with nearly all.
 _TELLING_WORDS, _TOLERATED = 6, 0.02
@@ -112,7 +109,7 @@ def check_leakage(
         protocol: the choices they were made by.
     """
     protocol = protocol or Protocol()
-    steps = tables.interactions.sort(KEYS).select(*KEYS, "item_id", split=split())
+    steps = with_item_index(tables).sort(KEYS).select(*KEYS, "item", split=split())
     written = preferences.group_by("user_id", "text").agg(written=pl.min("step"))
     said = _with_inversions(written, protocol.inversion)
     frames: dict[str, pl.DataFrame] = {}
@@ -122,18 +119,19 @@ def check_leakage(
     findings = []
     for axis, frame in frames.items():
         rows = frame.with_row_index("example").with_columns(step=pl.col("history").list.len().cast(pl.Int64))
+        shown = pl.col("history").list.set_intersection("targets").list.len() > 0
         findings += [
-            _finding("the target is in its own history", axis, rows, pl.col("history").list.contains(pl.col("target"))),
+            _finding("a target is in its own history", axis, rows, shown),
             *_histories(axis, rows, steps),
             *_targets(axis, rows, steps),
         ]
-        if axis in _NEXT_ITEM:
-            findings += _written_before(axis, rows, said)
-        elif axis in _STEERING:
+        if axis in STEERING_AXES:
             findings += _steering(axis, rows, written, steering_pool(tables, preferences, Protocol()))
-        else:
+        elif axis in SENTIMENT_AXES:
             findings += _sentiment(axis, rows, preferences, steps)
-    findings.append(_item_text(tables, steps))
+        else:
+            findings += _written_before(axis, rows, said)
+    findings.append(_item_text(tables))
     return LeakageReport(tuple(findings))
 
 
@@ -146,7 +144,7 @@ def _shown(wrong: pl.DataFrame) -> str:
     if wrong.is_empty():
         return ""
     row = wrong.row(0, named=True)
-    known = ("split", "user_id", "target", "item_id", "preferences", "text")
+    known = ("split", "user_id", "targets", "target", "item_id", "preferences", "text")
     return ", ".join(f"{name}={row[name]!r}" for name in known if name in row)
 
 
@@ -155,7 +153,7 @@ def _histories(axis: str, rows: pl.DataFrame, steps: pl.DataFrame) -> Iterator[F
     if axis == "sentiment_following":
         yield _finding("there is a history", axis, rows, pl.col("step") > 0)
         return
-    met = steps.group_by("user_id", maintain_order=True).agg(met="item_id", length=pl.len().cast(pl.Int64))
+    met = steps.group_by("user_id", maintain_order=True).agg(met="item", length=pl.len().cast(pl.Int64))
     known = rows.join(met, on="user_id", how="left", maintain_order="left")
     prefix = pl.col("met").list.head(pl.col("step"))
     yield _finding(
@@ -166,33 +164,28 @@ def _histories(axis: str, rows: pl.DataFrame, steps: pl.DataFrame) -> Iterator[F
 
 
 def _targets(axis: str, rows: pl.DataFrame, steps: pl.DataFrame) -> Iterator[Finding]:
-    """What is trained on is not held out, and what is evaluated is."""
-    own = steps.select("user_id", target="item_id", own="split", at="step")
-    known = rows.join(own, on=["user_id", "target"], how="left", maintain_order="left")
+    """No target that is trained on is held out of the same user, and evaluated ones are."""
+    asked = rows.select("example", "split", "user_id", target="targets").explode("target")
+    own = steps.select("user_id", target="item", own="split").unique()
+    known = asked.join(own, on=["user_id", "target"], how="left").group_by("example").agg("own")
+    known = rows.join(known, on="example", how="left", maintain_order="left")
+    held_out = pl.col("own").list.set_intersection(["validation", "test"]).list.len() > 0
     trained = pl.col("split") == "train"
-    yield _finding(
-        "a training target is held out of the same user",
-        axis,
-        known,
-        trained & pl.col("own").is_in(["validation", "test"]),
-    )
-    if axis in _STEERING:
-        wanted = steps.select(split="split", target="item_id").unique()
-        strangers = known.join(wanted, on=["split", "target"], how="anti", maintain_order="left")
-        strange = known.with_columns(strange=pl.col("example").is_in(strangers["example"].implode()))
-        yield _finding("the target is nobody's target in its split", axis, strange, pl.col("strange"))
-        yield _finding(
-            "an evaluated target is held out of the same user",
-            axis,
-            known,
-            ~trained & pl.col("own").is_in(["validation", "test"]),
-        )
+    yield _finding("a training target is held out of the same user", axis, known, trained & held_out)
+    if axis in STEERING_AXES:
+        of_others = steps.select("split", target="item").unique()
+        strange = asked.join(of_others, on=["split", "target"], how="anti")["example"]
+        strange = known.with_columns(strange=pl.col("example").is_in(strange.implode()))
+        yield _finding("a target is not a target of any user in its split", axis, strange, pl.col("strange"))
+        yield _finding("an evaluated target is held out of the same user", axis, known, ~trained & held_out)
     else:
-        yield _finding("the target belongs to another split", axis, known, pl.col("own") != pl.col("split"))
+        elsewhere = pl.col("own").list.drop_nulls()
+        other = (elsewhere.list.len() > 0) & ~elsewhere.list.contains(pl.col("split"))
+        yield _finding("a target is the user's in another split", axis, known, other)
 
 
 def _with_inversions(written: pl.DataFrame, inversion: str) -> pl.DataFrame:
-    """The same table, in which whoever wrote a negative text has written its inversion too."""
+    """The same table, in which every author of a negative text has written its inversion too."""
     distinct = written["text"].unique()
     opposites = pl.DataFrame({"text": distinct, "inverse": inverted(distinct, inversion)}).drop_nulls()
     turned = written.join(opposites, on="text").select("user_id", "written", text="inverse")
@@ -202,7 +195,7 @@ def _with_inversions(written: pl.DataFrame, inversion: str) -> pl.DataFrame:
 
 def _said(rows: pl.DataFrame, written: pl.DataFrame) -> pl.DataFrame:
     """One row per example and preference, with when its user first wrote it."""
-    said = rows.select("example", "split", "user_id", "step", "target", text="preferences").explode("text")
+    said = rows.select("example", "split", "user_id", "step", "targets", text="preferences").explode("text")
     return said.join(written, on=["user_id", "text"], how="left", maintain_order="left")
 
 
@@ -221,7 +214,7 @@ def _steering(axis: str, rows: pl.DataFrame, written: pl.DataFrame, pool: pl.Ser
         pl.col("written") >= pl.col("step"),
     )
     yield _finding("the preference is none of the training period", axis, said, ~pl.col("known"))
-    pair = pl.struct("target", "text")
+    pair = pl.struct("targets", "text")
     evaluated = said.filter(pl.col("split") != "train")
     seen = evaluated.with_columns(
         seen=pair.is_in(said.filter(pl.col("split") == "train").select(pair.alias("pair"))["pair"].unique().implode())
@@ -231,8 +224,10 @@ def _steering(axis: str, rows: pl.DataFrame, written: pl.DataFrame, pool: pl.Ser
 
 
 def _sentiment(axis: str, rows: pl.DataFrame, preferences: pl.DataFrame, steps: pl.DataFrame) -> Iterator[Finding]:
-    negative = rows.filter(pl.col("sentiment") == NEGATIVE).with_columns(text=pl.col("preferences").list.first())
-    at = steps.select("user_id", target="item_id", at="step", until=_end_of_split())
+    negative = rows.filter(pl.col("sentiment") == NEGATIVE).with_columns(
+        text=pl.col("preferences").list.first(), target=pl.col("targets").list.first()
+    )
+    at = steps.select("user_id", target="item", at="step", until=last_step_of_split())
     said = negative.join(at, on=["user_id", "target"], how="left", maintain_order="left")
     times = preferences.select("user_id", "text", written="step")
     later = (
@@ -243,7 +238,7 @@ def _sentiment(axis: str, rows: pl.DataFrame, preferences: pl.DataFrame, steps: 
     )
     said = said.join(later, on="example", how="left", maintain_order="left")
     yield _finding(
-        "the negative preference was written by somebody else or before its item was met",
+        "the negative preference was written by another user or before its item was met",
         axis,
         said,
         pl.col("written").is_null(),
@@ -259,14 +254,9 @@ def _sentiment(axis: str, rows: pl.DataFrame, preferences: pl.DataFrame, steps: 
     yield _finding("an evaluated text was trained on", axis, evaluated, pl.col("text").is_in(trained.implode()))
 
 
-def _end_of_split() -> pl.Expr:
-    length = pl.len().over("user_id").cast(pl.Int64)
-    return pl.max_horizontal(length - 3, pl.col("step"))
-
-
-def _item_text(tables: Tables, steps: pl.DataFrame) -> Finding:
+def _item_text(tables: Tables) -> Finding:
     """Item text may quote reviews of the training period only."""
-    reviews = tables.interactions.join(steps.select(*KEYS, "split"), on=KEYS)
+    reviews = tables.interactions.with_columns(split=split())
     said = _sentences(reviews.select("item_id", "split", *KEYS, words="review"))
     described = _sentences(tables.items.select("item_id", words="text")).select("item_id", "sentence").unique()
     held_out = said.filter(pl.col("split") != "train")

@@ -12,8 +12,8 @@ from typing import Protocol as Shape
 
 import polars as pl
 
-from preference_benchmark.axes.examples import EXAMPLE_FEATURES
-from preference_benchmark.axes.protocol import AXES, SPLITS
+from preference_benchmark.axes.protocol import AXES, KINDS, SENTIMENT_AXES, SPLITS
+from preference_benchmark.preferences.polarity import NEGATIVE, POSITIVE
 
 __all__ = [
     "recheck",
@@ -33,7 +33,7 @@ def recheck(output: Path, data_set: DataSet) -> list[str]:
     configs = data_set.statistics["configs"]
     folder = Path(output) / data_set.place
     items_config = next(name for name, config in configs.items() if config["part"] == "items")
-    items = pl.read_parquet(folder / items_config / "*.parquet")["item_id"]
+    items = pl.read_parquet(folder / items_config / "*.parquet", columns=["item_id"]).height
     wrong = []
     for name, config in configs.items():
         if config["part"] == "items":
@@ -44,41 +44,38 @@ def recheck(output: Path, data_set: DataSet) -> list[str]:
         wrong += [f"{name}: {problem}" for problem in _problems(rows, items)]
         counted = rows.group_by("axis", "split").len()
         for axis, split, count in counted.iter_rows():
-            expected = data_set.statistics["examples"].get(AXES[axis], {}).get(split)
+            expected = data_set.statistics["examples"].get(axis, {}).get(split)
             if count != expected:
-                wrong.append(f"{name}: {count:,} examples of {AXES[axis]} in {split}; {expected} were built.")
+                wrong.append(f"{name}: {count:,} examples of {axis} in {split}; {expected} were built.")
     return wrong
 
 
-def _problems(rows: pl.DataFrame, items: pl.Series) -> list[str]:
-    known = items.implode()
-    negative = EXAMPLE_FEATURES["sentiment"].names.index("negative")
-    paired = [axis for axis, name in enumerate(AXES) if name.startswith("sentiment")]
-    pairs = (
-        rows.filter(pl.col("axis").is_in(paired))
-        .group_by("axis", "pair_id")
-        .agg(examples=pl.len(), negative=(pl.col("sentiment") == negative).sum())
-    )
-    found = {
-        "examples show their own target": rows.filter(pl.col("history").list.contains(pl.col("target"))).height,
-        "targets are not in the catalogue": rows.filter(~pl.col("target").is_in(known)).height,
-        "histories name items that are not in the catalogue": rows.select(
-            (~pl.col("history").explode().is_in(known)).sum()
-        ).item(),
-        "examples have no preference": rows.filter(pl.col("preferences").list.len() == 0).height,
+def _problems(rows: pl.DataFrame, items: int) -> list[str]:
+    indices = pl.concat([rows[name].explode(empty_as_null=False) for name in ("history", "targets")])
+    paired = pl.col("axis").is_in(SENTIMENT_AXES)
+    negative = pl.col("sentiment") == NEGATIVE
+    pairs = rows.filter(paired).group_by("axis", "pair_id").agg(examples=pl.len(), negative=negative.sum())
+    columns = {"axis": AXES, "kind": KINDS, "sentiment": (POSITIVE, NEGATIVE)}
+    found = {f"examples have an unknown {name}": ~pl.col(name).is_in(known) for name, known in columns.items()}
+    found |= {
+        "examples show a target in their history": pl.col("history").list.set_intersection("targets").list.len() > 0,
+        "examples have no target": pl.col("targets").list.len() == 0,
+        "examples have no preference": pl.col("preferences").list.len() == 0,
+        "examples of unpaired axes have a pair or a negative sentiment": ~paired
+        & ((pl.col("pair_id") != -1) | negative),
+    }
+    counts = {what: rows.filter(wrong).height for what, wrong in found.items()} | {
+        "items of the examples are not in the catalogue": indices.filter(~indices.is_between(0, items - 1)).len(),
         "pairs are not one positive and one negative example": pairs.filter(
             (pl.col("examples") != 2) | (pl.col("negative") != 1)
         ).height,
-        "examples of unpaired axes have a pair or a negative sentiment": rows.filter(
-            ~pl.col("axis").is_in(paired) & ((pl.col("pair_id") != -1) | (pl.col("sentiment") == negative))
-        ).height,
         "evaluated next items are targets of the same user in training": _trained_on(rows),
     }
-    return [f"{count:,} {what}." for what, count in found.items() if count]
+    return [f"{count:,} {what}." for what, count in counts.items() if count]
 
 
 def _trained_on(rows: pl.DataFrame) -> int:
-    next_item = rows.filter(pl.col("axis") == AXES.index("recommendation"))
-    evaluated = next_item.filter(pl.col("split") != "train").select("user_id", "target").unique()
-    trained = rows.filter(pl.col("split") == "train").select("user_id", "target").unique()
-    return evaluated.join(trained, on=["user_id", "target"], how="semi").height
+    targets = rows.select("axis", "split", "user_id", target="targets").explode("target")
+    next_item = targets.filter((pl.col("axis") == "recommendation") & (pl.col("split") != "train"))
+    trained = targets.filter(pl.col("split") == "train").select("user_id", "target").unique()
+    return next_item.unique(["user_id", "target"]).join(trained, on=["user_id", "target"], how="semi").height

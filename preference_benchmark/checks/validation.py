@@ -12,8 +12,8 @@ import numpy as np
 import polars as pl
 
 from preference_benchmark.assemble import Parts
-from preference_benchmark.axes.build import STEERING_AXES
-from preference_benchmark.axes.protocol import Protocol
+from preference_benchmark.axes.examples import KEYS, with_item_index
+from preference_benchmark.axes.protocol import STEERING_AXES, Protocol
 from preference_benchmark.embedding import cosines, describe_items
 from preference_benchmark.preferences.polarity import NEGATIVE, POSITIVE, preference_polarity
 from preference_benchmark.preferences.words import plain
@@ -60,9 +60,7 @@ def margins(parts: Parts, protocol: Protocol) -> dict[str, dict]:
         By axis (the recommendation axis once per matching mode): n, target and other (mean cosines), margin (their
         difference), closer (share of examples whose target is closer), quantiles of the margin, and its values.
     """
-    items = parts.tables.items.select("item_id").with_columns(
-        describe_items(parts.tables.items, protocol.described_by).alias("about")
-    )
+    about = describe_items(parts.tables.items, protocol.described_by)
     rng = np.random.default_rng(protocol.seed)
     found = {}
     for name, frame in _named_axes(parts):
@@ -72,10 +70,11 @@ def margins(parts: Parts, protocol: Protocol) -> dict[str, dict]:
         if name in STEERING_AXES:
             rows = _with_next_item(rows, parts)
         else:
-            rows = rows.with_columns(other=items["item_id"].gather(rng.integers(items.height, size=rows.height)))
+            rows = rows.with_columns(other=pl.Series(rng.integers(len(about), size=rows.height)))
         text = rows["preferences"].list.first()
         near, far = (
-            cosines(text, _look_up(rows[column], items), parts.embedder).to_numpy() for column in ("target", "other")
+            cosines(text, about.gather(items), parts.embedder).to_numpy()
+            for items in (rows["targets"].list.first(), rows["other"])
         )
         found[name] = {
             "n": rows.height,
@@ -95,16 +94,18 @@ def duplicates(parts: Parts) -> dict:
     Returns:
         preferences (written, distinct, most_common: its text and share), items (with the title, and with the text,
         of another), and by axis: repeated (examples equal to an earlier one in all but the user) and trained_on
-        (evaluated examples whose preferences and target are those of a training example).
+        (evaluated examples whose preferences and targets are those of a training example).
     """
     texts = parts.preferences["text"]
     common = texts.value_counts(sort=True).sort("count", "text", descending=[True, False]).row(0)
     items = parts.tables.items
-    asked = ["history", "preferences", "sentiment", "target"]
+    asked = ["history", "preferences", "avoid", "sentiment", "targets"]
     axes = {}
     for name, frame in _named_axes(parts):
         keys = frame.select(
-            "split", pair=pl.struct("preferences", "target", "sentiment").hash(), whole=pl.struct(asked).hash()
+            "split",
+            pair=pl.struct("preferences", "avoid", "targets", "sentiment").hash(),
+            whole=pl.struct(asked).hash(),
         )
         evaluated = keys.filter(pl.col("split") != "train")
         trained = keys.filter(pl.col("split") == "train").select("pair").unique()
@@ -144,8 +145,8 @@ def truth_rates(parts: Parts, truth: pl.DataFrame, seed: int = 0, inversion: str
     Returns:
         By question: rate, chance (the same question about another example's preference), n, named.
     """
-    steps = parts.tables.interactions.select("user_id", "step", "item_id").join(truth, on=["user_id", "step"])
-    aspects = parts.tables.items.select(target="item_id", carried="aspects")
+    steps = with_item_index(parts.tables).select(*KEYS, "item").join(truth, on=KEYS)
+    aspects = parts.tables.items.select(target=pl.int_range(pl.len(), dtype=pl.Int32), carried="aspects")
     rng = np.random.default_rng(seed)
     rates = {}
 
@@ -197,7 +198,7 @@ def _ask_pairs(parts: Parts, steps: pl.DataFrame, aspects: pl.DataFrame, inversi
     negative, positive = (rows.filter(pl.col("sentiment") == value) for value in (NEGATIVE, POSITIVE))
     if negative.is_empty():
         return
-    own = steps.select("user_id", "dislikes", target="item_id")
+    own = steps.select("user_id", "dislikes", target="item")
     told = negative.join(own, on=["user_id", "target"], how="left", maintain_order="left")
     ask("negative preference states a true dislike", told, "text", "dislikes")
     told = negative.join(aspects, on="target", how="left", maintain_order="left")
@@ -240,18 +241,15 @@ def _named_axes(parts: Parts) -> list[tuple[str, pl.DataFrame]]:
 
 
 def _first_text(frame: pl.DataFrame) -> pl.DataFrame:
-    return frame.with_columns(text=pl.col("preferences").list.first())
+    """Examples with their first preference as `text` and their first target as `target`."""
+    return frame.with_columns(text=pl.col("preferences").list.first(), target=pl.col("targets").list.first())
 
 
 def _with_next_item(rows: pl.DataFrame, parts: Parts) -> pl.DataFrame:
     """Examples with the item that really came next in their history, as `other`."""
     step = pl.col("history").list.len().cast(pl.Int64)
-    met = parts.tables.interactions.select("user_id", "step", other="item_id")
-    return rows.with_columns(step=step).join(met, on=["user_id", "step"], how="left", maintain_order="left")
-
-
-def _look_up(ids: pl.Series, items: pl.DataFrame) -> pl.Series:
-    return ids.to_frame("item_id").join(items, on="item_id", how="left", maintain_order="left")["about"]
+    met = with_item_index(parts.tables).select(*KEYS, other="item")
+    return rows.with_columns(step=step).join(met, on=KEYS, how="left", maintain_order="left")
 
 
 def _rounded(value: float) -> float:

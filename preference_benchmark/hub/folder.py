@@ -15,9 +15,15 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import Dataset, DatasetDict
 from filelock import FileLock
 from huggingface_hub import metadata_load
 
+from preference_benchmark.axes.examples import STORED_FEATURES, with_item_ids
+from preference_benchmark.axes.protocol import MODES
 from preference_benchmark.hub.card import render
 from preference_benchmark.make import Made
 from preference_benchmark.stages import digest_of_file, write_atomically
@@ -26,6 +32,7 @@ __all__ = [
     "Published",
     "add",
     "contents",
+    "load_folder",
     "problems",
     "published_files",
     "refuse_raw_files_inside",
@@ -127,6 +134,37 @@ def contents(output: Path, without: str | None = None) -> list[Published]:
             raise ValueError(f"{path}, which {readme} names, is missing; build {name} again.")
         found.append(Published(name, place, json.loads(path.read_text("utf-8"))))
     return found
+
+
+def load_folder(folder: Path, name: str) -> tuple[Dataset, dict[str, DatasetDict]]:
+    """Items of a data set in a folder, and by matching mode its examples, with item ids in place of item indices.
+
+    The files are read themselves: for a folder on the disk, `load_dataset` keys its cache by the card alone, and gives
+    the rows of another folder that has the same card.
+    """
+    folder = Path(folder)
+    configs = {config["config_name"]: config for config in metadata_load(folder / "README.md")["configs"]}
+    items = _read_config(folder, configs[f"{name}-items"])["items"]
+    item_ids = pl.Series(items["item_id"])
+    modes = {"oracle": name} | {mode: f"{name}-{mode}" for mode in MODES if mode != "oracle"}
+    examples = {
+        mode: DatasetDict(
+            {
+                split: with_item_ids(rows.cast(STORED_FEATURES.arrow_schema), item_ids)
+                for split, rows in _read_config(folder, configs[config]).items()
+            }
+        )
+        for mode, config in modes.items()
+        if config in configs
+    }
+    return Dataset(items), examples
+
+
+def _read_config(folder: Path, config: dict) -> dict[str, pa.Table]:
+    return {
+        files["split"]: pa.concat_tables(pq.read_table(path) for path in sorted(folder.glob(files["path"])))
+        for files in config["data_files"]
+    }
 
 
 def published_files(output: Path) -> list[Path]:

@@ -22,11 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
-from datasets import Dataset, DatasetDict, load_dataset
+from datasets import Dataset, load_dataset
 from huggingface_hub import DatasetCardData
 
-from preference_benchmark.axes.examples import EXAMPLE_FEATURES, examples_dataset, items_dataset, write_shards
-from preference_benchmark.axes.protocol import AXES, SPLITS
+from preference_benchmark.axes.examples import COLUMNS, STORED_FEATURES, item_features, of_split, write_shards
+from preference_benchmark.axes.protocol import AXES, SENTIMENT_AXES, SPLITS
 from preference_benchmark.hub.card import table
 from preference_benchmark.preferences.polarity import NEGATIVE, POSITIVE
 
@@ -52,7 +52,6 @@ _CATALOG = "data/catalog/catalog.parquet"
 # Of data sets whose licence is known; of others it is what their owner says.
 _LICENCES = {"xiaoleichu/amazon-beauty-steerable-gr": "mit"}
 _BEHAVIOURS = {"retrieve_target": POSITIVE, "avoid_target": NEGATIVE}
-_PAIRED = ("sentiment_following", "sentiment_following_with_history")
 # An axis is recognised by the words in its name, whatever stands around and between them; the first that fits.
 _WORDS = {
     "sentiment_following_with_history": r"sentiment.*hist|hist.*sentiment",
@@ -69,15 +68,15 @@ class ReadyMade:
     """A published benchmark in our terms.
 
     Attributes:
-        examples: train, validation and test with `features.EXAMPLE_FEATURES`.
+        examples: of all splits, with the columns of `axes.examples.COLUMNS`.
         items: item_id, title, text, aspects (empty: none are published), semantic_id (list of int).
         axes: what each of its axes is called here.
         unpaired: examples of the sentiment axes that were left out because the text of opposite sentiment about the
             same target is missing, by split.
     """
 
-    examples: DatasetDict
-    items: Dataset
+    examples: pl.DataFrame
+    items: pl.DataFrame
     axes: dict[str, str]
     unpaired: dict[str, int]
 
@@ -102,7 +101,7 @@ def load_ready_made(
 
     >>> from preference_benchmark.hub.ready_made import load_ready_made
     >>> beauty = load_ready_made("xiaoleichu/amazon-beauty-steerable-gr")  # doctest: +SKIP
-    >>> beauty.examples["test"][0]["preferences"]  # doctest: +SKIP
+    >>> beauty.examples["preferences"][0]  # doctest: +SKIP
     """
     splits, catalog = _load(path, revision)
     items = _items(_frame(catalog, _ITEM_COLUMNS, f"{path} (catalog)"))
@@ -117,15 +116,10 @@ def load_ready_made(
         sentiment=_sentiment(rows["expected_behavior"]),
     )
     _check_items(rows, items)
-    examples = _paired(_examples(rows))
-    kept = examples.filter(pl.col("pair_id").is_not_null())
+    examples = _paired(_examples(rows, items["item_id"]))
+    kept = examples.filter(pl.col("pair_id").is_not_null()).select(COLUMNS)
     lost = examples.filter(pl.col("pair_id").is_null())["split"].value_counts()
-    return ReadyMade(
-        examples=examples_dataset(kept),
-        items=items_dataset(items),
-        axes=named,
-        unpaired=dict(sorted(lost.iter_rows())),
-    )
+    return ReadyMade(kept, items, named, dict(sorted(lost.iter_rows())))
 
 
 def _load(path: str | Path, revision: str | None) -> tuple[Mapping[str, Dataset], Dataset]:
@@ -211,23 +205,28 @@ def _check_items(rows: pl.DataFrame, items: pl.DataFrame) -> None:
         )
 
 
-def _examples(rows: pl.DataFrame) -> pl.DataFrame:
-    stray = rows.filter((pl.col("sentiment") == NEGATIVE) & ~pl.col("axis").is_in(_PAIRED))
+def _examples(rows: pl.DataFrame, item_ids: pl.Series) -> pl.DataFrame:
+    stray = rows.filter((pl.col("sentiment") == NEGATIVE) & ~pl.col("axis").is_in(SENTIMENT_AXES))
     if stray.height:
         raise ValueError(
             f"{stray.height:,} examples of {stray['dimension'].unique().to_list()} ask to avoid their target; only "
-            f"{list(_PAIRED)} have such. Pass axes= if these axes are among them."
+            f"{list(SENTIMENT_AXES)} have such. Pass axes= if these axes are among them."
         )
     prompt = pl.col("prompt_text").str.strip_chars()
     several = prompt.str.strip_chars_end(". ").str.split(". ")
+    consolidated = pl.col("axis") == "history_consolidation"
+    index = {"old": item_ids, "new": pl.int_range(len(item_ids), eager=True), "return_dtype": pl.Int32}
+    history = pl.col("history_item_ids").fill_null([]).cast(pl.List(pl.String))
     return rows.select(
         "axis",
         "split",
         "sentiment",
         pl.col("user_id").cast(pl.String).fill_null(""),
-        history=pl.col("history_item_ids").fill_null([]).cast(pl.List(pl.String)),
-        preferences=pl.when(pl.col("axis") == "history_consolidation").then(several).otherwise(pl.concat_list(prompt)),
-        target=pl.col("target_item_id").cast(pl.String),
+        kind=pl.when(consolidated).then(pl.lit("inferred")).otherwise(pl.lit("stated")),
+        history=history.list.eval(pl.element().replace_strict(**index)),
+        preferences=pl.when(consolidated).then(several).otherwise(pl.concat_list(prompt)),
+        avoid=pl.lit([], dtype=pl.List(pl.String)),
+        targets=pl.concat_list(pl.col("target_item_id").cast(pl.String).replace_strict(**index)),
     )
 
 
@@ -235,10 +234,12 @@ def _paired(examples: pl.DataFrame) -> pl.DataFrame:
     """The examples with pair_id: -1 outside the sentiment axes, null where the other half of a pair is missing.
 
     A pair is the n-th positive and the n-th negative example, in file order, of the same user, history and target;
-    then, of what is left where there is no history, of the same target.
+    then, of those without a history that are left, of the same target.
     """
     rows = examples.with_row_index("row")
-    left = rows.filter(pl.col("axis").is_in(_PAIRED)).with_columns(pl.col("history").list.join(" "))
+    left = rows.filter(pl.col("axis").is_in(SENTIMENT_AXES)).with_columns(
+        pl.col("history").cast(pl.List(pl.String)).list.join(" "), target=pl.col("targets").list.first()
+    )
     found = [pl.DataFrame(schema={"row": pl.UInt32, "first": pl.UInt32})]
     for same in (["user_id", "history", "target"], ["history", "target"]):
         group = ["split", "axis", *same]
@@ -248,7 +249,7 @@ def _paired(examples: pl.DataFrame) -> pl.DataFrame:
         left = left.join(found[-1], on="row", how="anti", maintain_order="left").filter(pl.col("history") == "")
     ids = pl.concat(found).select("row", pair_id=pl.col("first").rank("dense").cast(pl.Int64) - 1)
     rows = rows.join(ids, on="row", how="left", maintain_order="left")
-    outside = ~pl.col("axis").is_in(_PAIRED)
+    outside = ~pl.col("axis").is_in(SENTIMENT_AXES)
     return rows.with_columns(pair_id=pl.when(outside).then(-1).otherwise("pair_id")).drop("row")
 
 
@@ -280,8 +281,8 @@ def write_ready_made(found: ReadyMade, output: Path, *, name: str, origin: str, 
         for config in (name, f"{name}-items"):
             (scratch / config).mkdir()
         for split in SPLITS:
-            write_shards(found.examples[split].to_polars(), EXAMPLE_FEATURES, scratch / name, split)
-        write_shards(found.items.to_polars(), found.items.features, scratch / f"{name}-items", "items")
+            write_shards(of_split(found.examples, split), STORED_FEATURES, scratch / name, split)
+        write_shards(found.items, item_features(found.items), scratch / f"{name}-items", "items")
         (scratch / "README.md").write_text(_card(found, name, origin, licence), encoding="utf-8")
         scratch.chmod(0o755)
         os.rename(scratch, output)
@@ -305,10 +306,11 @@ def _card(found: ReadyMade, name: str, origin: str, licence: str) -> str:
             for config, of in splits.items()
         ],
     )
-    names = EXAMPLE_FEATURES["axis"].names
-    counts = {split: Counter(found.examples[split]["axis"]) for split in SPLITS}
-    rows = [[f"`{ours}`", f"`{theirs}`", *(counts[split][names.index(ours)] for split in SPLITS)] for theirs, ours in
-            sorted(found.axes.items(), key=lambda pair: names.index(pair[1]))]  # fmt: skip
+    counts = Counter(found.examples.select("axis", "split").rows())
+    rows = [
+        [f"`{ours}`", f"`{theirs}`", *(counts[ours, split] for split in SPLITS)]
+        for theirs, ours in sorted(found.axes.items(), key=lambda pair: AXES.index(pair[1]))
+    ]
     lost = ", ".join(f"{count:,} of {split}" for split, count in found.unpaired.items()) or "none"
     return f"""---
 {data.to_yaml()}

@@ -9,6 +9,7 @@ from datasets import Dataset
 from doubles import encoder_folder, shop_examples, shop_items
 
 from mender.cli import main
+from preference_benchmark.axes.examples import STORED_FEATURES
 
 CONFIG = "- config_name: {name}\n  data_files:\n"
 SPLIT = "  - {{split: {split}, path: {name}/{split}.parquet}}\n"
@@ -33,12 +34,22 @@ def tiny_encoder(tmp_path_factory) -> str:
     return encoder_folder(tmp_path_factory.mktemp("encoder"))
 
 
+def with_item_indices(examples: Dataset) -> Dataset:
+    """Examples as a built folder holds them."""
+    index = {item_id: place for place, item_id in enumerate(shop_items()["item_id"])}
+    rows = examples.to_list()
+    for row in rows:
+        row |= {name: [index[item] for item in row[name]] for name in ("history", "targets")}
+    return Dataset.from_list(rows, features=STORED_FEATURES)
+
+
 @pytest.fixture(scope="session")
 def word_shop(tmp_path_factory) -> Path:
     """Folder of the benchmark "words", as `load_dataset` reads it."""
     folder = tmp_path_factory.mktemp("words")
     examples = shop_examples(users=12)
-    parts = {"words": examples, "words-last": examples, "words-items": {"items": Dataset.from_dict(shop_items())}}
+    stored = {split: with_item_indices(rows) for split, rows in examples.items()}
+    parts = {"words": stored, "words-last": stored, "words-items": {"items": Dataset.from_dict(shop_items())}}
     readme = "---\nconfigs:\n"
     for name, splits in parts.items():
         readme += CONFIG.format(name=name)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
-from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
+from datasets import Dataset, DatasetDict
 
 from mender import data as data_module
 from mender.data import BenchmarkData, load_benchmark_data
+from preference_benchmark.axes.examples import STORED_FEATURES
 from preference_benchmark.builder import Benchmark
 
 README = """---
@@ -30,8 +31,9 @@ def built(tmp_path, monkeypatch):
     for config in ("shop", "last"):
         (folder / config).mkdir(parents=True)
         for split in ("train", "test"):
-            rows = Dataset.from_dict({"preferences": [[f"{config} {split}"]], "target": ["a"]})
-            rows.to_parquet(folder / config / f"{split}.parquet")
+            row = {name: "" for name in STORED_FEATURES} | {"preferences": [f"{config} {split}"], "avoid": []}
+            row |= {"history": [1], "targets": [0], "pair_id": -1}
+            Dataset.from_list([row], features=STORED_FEATURES).to_parquet(folder / config / f"{split}.parquet")
     (folder / "items").mkdir()
     items = {"item_id": ["a", "b"], "title": ["A", "B"], "text": ["a a", "b b"]}
     Dataset.from_dict(items).to_parquet(folder / "items" / "items.parquet")
@@ -44,6 +46,7 @@ def test_built_folder_is_read(built):
     assert data.item_columns == {"item_id": ["a", "b"], "title": ["A", "B"], "text": ["a a", "b b"]}
     assert data.examples["oracle"]["test"]["preferences"][:] == [["shop test"]]
     assert data.examples["last"]["train"]["preferences"][:] == [["last train"]]
+    assert data.examples["last"]["test"][0]["history"] == ["b"] and data.examples["last"]["test"][0]["targets"] == ["a"]
     assert data.texts == ["shop train"] and data.cache.is_dir()
 
 
@@ -62,13 +65,10 @@ def test_a_benchmark_of_another_name_is_told_from_raw_files(built):
 
 
 def matched_data(tmp_path):
-    features = Features(
-        {"axis": ClassLabel(names=["recommendation", "steering"]), "preferences": List(Value("string"))}
-    )
     examples = {}
     for mode in ("oracle", "last"):
-        rows = {"axis": [0, 1, 0, 1], "preferences": [[f"{mode} {row}"] for row in range(4)]}
-        split = Dataset.from_dict(rows, features=features)
+        axes = ["recommendation", "fine_grained_steering"] * 2
+        split = Dataset.from_dict({"axis": axes, "preferences": [[f"{mode} {row}"] for row in range(4)]})
         examples[mode] = DatasetDict(train=split, validation=split, test=split)
     return BenchmarkData("shop", Dataset.from_dict({"item_id": ["a"]}), examples, tmp_path)
 

@@ -11,13 +11,6 @@ from modeling_mender import MenderConfig, MenderForGenerativeRetrieval, Semantic
 
 WORDS = "instructions items find avoid gentle strong tea soap lamp mug rose mint green blue cotton glass".split()
 VOCABULARY = 64
-AXES = [
-    "recommendation",
-    "fine_grained_steering",
-    "coarse_grained_steering",
-    "sentiment_following",
-    "history_consolidation",
-]
 
 
 def random_catalogue(items: int, sizes: list[int], seed: int = 0, skewed: bool = False) -> SemanticIdCatalogue:
@@ -122,27 +115,32 @@ def shop_items() -> dict[str, list[str]]:
 
 def shop_examples(users: int = 30) -> datasets.DatasetDict:
     """Users who walk through the items in order; the preference names the target. All axes, pairs included."""
+    texts = datasets.List(datasets.Value("string"))
     features = datasets.Features(
         {
-            "axis": datasets.ClassLabel(names=AXES),
+            "axis": datasets.Value("string"),
+            "kind": datasets.Value("string"),
             "user_id": datasets.Value("string"),
-            "history": datasets.List(datasets.Value("string")),
-            "preferences": datasets.List(datasets.Value("string")),
-            "sentiment": datasets.ClassLabel(names=["positive", "negative"]),
-            "target": datasets.Value("string"),
+            "history": texts,
+            "preferences": texts,
+            "avoid": texts,
+            "sentiment": datasets.Value("string"),
+            "targets": texts,
             "pair_id": datasets.Value("int64"),
         }
     )
 
-    def example(axis, user, history, target, sentiment=0, pair=-1, texts=1):
+    def example(axis, user, history, target, sentiment="positive", pair=-1, preferences=1):
         word = WORDS[target % len(WORDS)]
         return {
-            "axis": AXES.index(axis),
+            "axis": axis,
+            "kind": "inferred" if axis == "history_consolidation" else "stated",
             "user_id": f"user-{user}",
             "history": [f"item-{WORDS[row % len(WORDS)]}" for row in history],
-            "preferences": [f"{'avoid' if sentiment else 'find'} {word}"] * texts,
+            "preferences": [f"{'avoid' if sentiment == 'negative' else 'find'} {word}"] * preferences,
+            "avoid": [],
             "sentiment": sentiment,
-            "target": f"item-{word}",
+            "targets": [f"item-{word}"],
             "pair_id": pair,
         }
 
@@ -152,11 +150,13 @@ def shop_examples(users: int = 30) -> datasets.DatasetDict:
             for step in steps:
                 history = range(user, user + step)
                 rows.append(example("recommendation", user, history, user + step))
-                rows.append(example("history_consolidation", user, history, user + step, texts=5))
+                rows.append(example("history_consolidation", user, history, user + step, preferences=5))
                 rows.append(example("fine_grained_steering", user, history, user + step + 1))
                 rows.append(example("coarse_grained_steering", user, history, user + step + 7))
         for pair in pairs:
-            rows += [example("sentiment_following", 0, (), pair, sentiment, pair) for sentiment in (0, 1)]
+            rows += [
+                example("sentiment_following", 0, (), pair, sentiment, pair) for sentiment in ("positive", "negative")
+            ]
         return datasets.Dataset.from_list(rows, features=features)
 
     return datasets.DatasetDict(

@@ -44,7 +44,9 @@ def test_questions_and_answers_belong_together(processor, examples):
         assert WORDS[row] in processor.tokenizer.decode(feature["input_ids"]) and feature["item"] == row
     for name in ("preference_to_codes", "titles_to_codes"):
         features = TASKS[name](processor, examples)
-        assert [processor.item_ids[feature["item"]] for feature in features] == examples["target"][:]
+        assert [processor.item_ids[feature["item"]] for feature in features] == [
+            target for (target,) in examples["targets"]
+        ]
     first = processor.tokenizer.decode(TASKS["preference_to_codes"](processor, examples)[0]["input_ids"])
     assert examples[0]["preferences"][0] in first
 

@@ -238,7 +238,7 @@ def test_lists_shown_are_what_the_model_recommends(folder, model):
     with pytest.raises(ValueError, match="no preference to steer by"):
         steer(model, processor, history, [])
     with pytest.raises(ValueError, match="no recommendation example"):
-        pick_request(examples.filter(lambda axis: axis == 3, input_columns="axis"))
+        pick_request(examples.filter(lambda axis: axis == "sentiment_following", input_columns="axis"))
 
 
 def test_bars_and_line_breaks_in_titles_do_not_break_the_table():

@@ -8,7 +8,7 @@ import pytest
 from doubles import shop_examples, shop_items
 
 from modeling_mender import MenderProcessor, select_axes
-from modeling_mender.training.data import item_counts, sequence_features, training_histories
+from modeling_mender.training.data import first_targets, item_counts, sequence_features, training_histories
 from modeling_mender.training.methods import code_only_tokenizer
 
 
@@ -23,15 +23,15 @@ def processor():
 
 
 def count(examples):
-    return Counter(examples.features["axis"].int2str(axis) for axis in examples["axis"])
+    return Counter(examples["axis"])
 
 
 def test_weights_repeat_and_subsample(train):
     chosen = select_axes(train, {"recommendation": 2.0, "fine_grained_steering": 0.4, "sentiment_following": 1.5})
     assert count(chosen) == {"recommendation": 30, "fine_grained_steering": 6, "sentiment_following": 15}
-    assert set(chosen["sentiment"]) == {0}
+    assert set(chosen["sentiment"]) == {"positive"}
     with_negatives = select_axes(train, {"sentiment_following": 1.0}, negatives=True)
-    assert sorted(with_negatives["sentiment"]) == [0] * 10 + [1] * 10
+    assert sorted(with_negatives["sentiment"]) == ["negative"] * 10 + ["positive"] * 10
 
 
 def test_the_draw_is_repeatable(train):
@@ -40,10 +40,35 @@ def test_the_draw_is_repeatable(train):
 
 
 def test_bad_choices_are_refused(train):
-    with pytest.raises(ValueError, match="axis 'taste' is not among"):
+    with pytest.raises(ValueError, match="axis 'taste' is not known; pass some of coarse"):
         select_axes(train, {"taste": 1.0})
     with pytest.raises(ValueError, match="leave no example"):
         select_axes(train, {"recommendation": 0.0})
+
+
+def test_an_axis_that_the_examples_lack_adds_none(train):
+    without = train.filter(lambda axis: axis == "recommendation", input_columns="axis")
+    chosen = select_axes(without, {"recommendation": 1.0, "sentiment_following_with_history": 1.0})
+    assert len(chosen) == len(without)
+
+
+def test_preferences_history_and_target_are_enough(train):
+    recommendation = select_axes(train, {"recommendation": 1.0})
+    plain = recommendation.select_columns(["preferences", "history"])
+    plain = plain.add_column("target", first_targets(recommendation))
+    assert first_targets(plain) == first_targets(recommendation)
+    assert len(select_axes(plain, {"recommendation": 1.0})) == len(plain)
+    # Without user ids nobody knows which histories are the same user's.
+    assert training_histories(plain) == [[*row["history"], row["target"]] for row in plain]
+    with pytest.raises(ValueError, match="lack the column 'targets', they have preferences, history; required"):
+        first_targets(plain.remove_columns("target"))
+
+
+def test_examples_without_a_target_are_refused(train):
+    empty = train.select(range(3)).map(lambda targets, row: {"targets": targets[: 1 - row]}, input_columns="targets",
+                                       with_indices=True)  # fmt: skip
+    with pytest.raises(ValueError, match="example 1 has no target"):
+        first_targets(empty)
 
 
 def test_histories_are_the_longest_with_their_target(train):
@@ -51,7 +76,7 @@ def test_histories_are_the_longest_with_their_target(train):
     histories = training_histories(recommendation)
     assert len(histories) == 5 and all(len(history) == 4 for history in histories)
     longest = max(recommendation, key=lambda row: (row["user_id"] == "user-2", len(row["history"])))
-    assert [*longest["history"], longest["target"]] in histories
+    assert [*longest["history"], *longest["targets"]] in histories
 
 
 def test_counts_are_those_of_the_training_period(train, processor):

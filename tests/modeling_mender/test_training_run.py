@@ -22,6 +22,7 @@ from modeling_mender import (
     load_preset,
     make_trainer,
 )
+from modeling_mender.training.data import first_targets
 from modeling_mender.training.ranking import rank_examples
 from modeling_mender.training.run import training_arguments
 
@@ -71,13 +72,12 @@ def test_a_tiny_set_is_learnt_by_heart(folder, tmp_path):
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     assert losses[0] > 1.0 and min(losses[-5:]) < 0.1
     ranked = rank_examples(method.model, method.processor, trainer_axis(examples["train"], "recommendation"))
-    targets = method.processor.item_indices(trainer_axis(examples["train"], "recommendation")["target"][:])
+    targets = method.processor.item_indices(first_targets(trainer_axis(examples["train"], "recommendation")))
     assert (ranked[:, 0] == torch.tensor(targets).numpy()).mean() > 0.9
 
 
 def trainer_axis(examples, axis):
-    wanted = examples.features["axis"].str2int(axis)
-    return examples.filter(lambda row: row["axis"] == wanted)
+    return examples.filter(lambda row: row["axis"] == axis)
 
 
 class StopAt(TrainerCallback):
@@ -221,18 +221,17 @@ def test_the_loss_may_choose_the_weights(tmp_path):
 
 def test_validation_looks_at_every_trained_axis(folder, tmp_path):
     examples = shop_examples(8)
-    feature = examples["train"].features["axis"]
-    axes = [feature.str2int(("recommendation", "fine_grained_steering")[row % 2]) for row in range(36)]
-    validation = examples["validation"].remove_columns("axis").add_column("axis", axes, feature=feature)
+    axes = [("recommendation", "fine_grained_steering")[row % 2] for row in range(36)]
+    validation = examples["validation"].remove_columns("axis").add_column("axis", axes)
     examples["validation"] = validation
-    wanted = [axis for axis, sentiment in zip(axes, validation["sentiment"], strict=True) if sentiment == 0]
+    wanted = [axis for axis, sentiment in zip(axes, validation["sentiment"], strict=True) if sentiment == "positive"]
     both = {"axes": {"recommendation": 1.0, "fine_grained_steering": 0.5, "coarse_grained_steering": 0.0}}
     _, trainer = small_run(folder, tmp_path, examples=examples, preset=both)
     assert len(trainer.eval_dataset) == len(wanted) < 36
     _, trainer = small_run(folder, tmp_path, examples=examples, preset=both, validation_limit=1)
     assert len(trainer.eval_dataset) == 2
     _, trainer = small_run(folder, tmp_path, examples=examples, preset={"axes": {"recommendation": 1.0}})
-    recommendations = wanted.count(feature.str2int("recommendation"))
+    recommendations = wanted.count("recommendation")
     assert len(trainer.eval_dataset) == recommendations < len(wanted)
     _, trainer = small_run(
         folder, tmp_path, examples=examples, preset={"axes": both["axes"] | {"fine_grained_steering": 0.0}}

@@ -16,13 +16,21 @@ from benchmark_doubles import (
 from polars.testing import assert_frame_equal
 
 from preference_benchmark.axes import build as axes
-from preference_benchmark.axes.build import COLUMNS, SPLITS
+from preference_benchmark.axes.examples import COLUMNS
 from preference_benchmark.axes.matching import match
-from preference_benchmark.axes.protocol import Protocol
+from preference_benchmark.axes.protocol import AXES, SPLITS, Protocol
 from preference_benchmark.preferences.polarity import invert, review_polarity
 
 SEEDS = range(3)
+SHOWN = ("split", "user_id", "history", "preferences", "sentiment", "target", "pair_id")
 STEERING = {"fine_grained_steering": max, "coarse_grained_steering": min}
+
+
+def named(rows, tables):
+    """Item ids in place of item indices, and the one target as `target`."""
+    ids = tables.items["item_id"]
+    history = pl.col("history").list.eval(pl.lit(ids).gather(pl.element()))
+    return rows.with_columns(history, target=pl.Series(ids.gather(rows["targets"].list.first())))
 
 
 def build(axis, tables, preferences):
@@ -52,8 +60,10 @@ def test_recommendation_agrees_with_one_target_at_a_time(seed):
         (split, user, history, [text[user, len(history)]], "positive", target, -1)
         for split, user, history, target in all_targets(tables)
     ]
-    got = axes.recommendation(tables, matches)
-    assert got.drop("axis").rows() == expected
+    got = named(axes.recommendation(tables, matches), tables)
+    assert got.select(SHOWN).rows() == expected
+    assert set(got["kind"]) == {"stated"} and got["avoid"].list.len().sum() == 0
+    assert set(axes.recommendation(tables, matches, "last")["kind"]) == {"inferred"}
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -67,7 +77,8 @@ def test_consolidation_has_all_five_preferences_of_the_step_before(seed):
         (split, user, history, [written[user, len(history) - 1][rank] for rank in range(5)], "positive", target, -1)
         for split, user, history, target in all_targets(tables)
     ]
-    assert axes.history_consolidation(tables, preferences).drop("axis").rows() == expected
+    got = named(axes.history_consolidation(tables, preferences), tables)
+    assert got.select(SHOWN).rows() == expected and set(got["kind"]) == {"inferred"}
 
 
 def steering_by_hand(axis, tables, preferences):
@@ -125,7 +136,7 @@ def test_steering_agrees_with_one_item_at_a_time(axis, seed, draw):
     def unknowing(user, history, text, asked):
         return asked not in history and asked not in held_out[user] and written.get((user, text), -1) < len(history)
 
-    got = getattr(axes, axis)(tables, preferences, HashEmbedder(), Protocol(draw=draw))
+    got = named(getattr(axes, axis)(tables, preferences, HashEmbedder(), Protocol(draw=draw)), tables)
     rows = iter(got.iter_rows(named=True))
     left_out = 0
     for split, text, asked, shown in steering_by_hand(axis, tables, preferences):
@@ -138,7 +149,7 @@ def test_steering_agrees_with_one_item_at_a_time(axis, seed, draw):
         row = next(rows)
         assert (row["split"], row["preferences"], row["target"]) == (split, [text], asked)
         assert (row["user_id"], row["history"]) in allowed
-        assert (row["sentiment"], row["pair_id"]) == ("positive", -1)
+        assert (row["sentiment"], row["pair_id"], row["kind"]) == ("positive", -1, "stated")
     assert next(rows, None) is None
     assert left_out < got.height
 
@@ -151,7 +162,7 @@ def test_steering_draws_users_by_seed(axis):
         getattr(axes, axis)(tables, preferences, HashEmbedder(), Protocol(seed=seed, draw="any")) for seed in (0, 0, 1)
     )
     assert_frame_equal(first, again)
-    assert first.select("preferences", "target").equals(other.select("preferences", "target"))
+    assert first.select("preferences", "targets").equals(other.select("preferences", "targets"))
     assert not first["user_id"].equals(other["user_id"])
 
 
@@ -188,7 +199,7 @@ def test_sentiment_pairs_agree_with_one_item_at_a_time(seed):
             if text not in best or score > best[text][0]:
                 best[text] = (score, user, step, split_of(step, length), row["item_id"])
     expected = sorted((user, step, split, item, text) for text, (_, user, step, split, item) in best.items())
-    got = axes.sentiment_following(tables, preferences, HashEmbedder())
+    got = named(axes.sentiment_following(tables, preferences, HashEmbedder()), tables)
     negative, positive = got.filter(pl.col("sentiment") == "negative"), got.filter(pl.col("sentiment") == "positive")
     assert len(expected) > 3
     assert negative.select("user_id", "split", "target", pl.col("preferences").list.first()).rows() == [
@@ -201,18 +212,18 @@ def test_sentiment_pairs_agree_with_one_item_at_a_time(seed):
     assert (got["history"].list.len() == 0).all()
 
 
-@pytest.mark.parametrize("axis", axes.AXES)
+@pytest.mark.parametrize("axis", AXES)
 def test_every_axis_has_the_same_columns_and_does_not_show_its_target(axis):
     tables = random_tables(4)
     rows = build(axis, tables, random_preferences(tables, 4))
     assert tuple(rows.columns) == COLUMNS and rows["axis"].unique().to_list() == [axis]
     assert rows.schema == build("recommendation", tables, random_preferences(tables, 4)).schema
     assert set(rows["split"]) == set(SPLITS)
-    assert not rows.select(pl.col("history").list.contains(pl.col("target")).any()).item()
+    assert not rows.select(pl.col("history").list.contains(pl.col("targets").list.first()).any()).item()
     assert rows["history"].list.len().max() < 20
 
 
-@pytest.mark.parametrize("axis", axes.AXES)
+@pytest.mark.parametrize("axis", AXES)
 def test_the_order_of_rows_changes_nothing(axis):
     tables = random_tables(5)
     preferences = random_preferences(tables, 5)
@@ -223,7 +234,7 @@ def test_the_order_of_rows_changes_nothing(axis):
 
 def test_each_target_opens_one_steering_pair_per_split():
     tables = random_tables(6, users=60, rows=700)
-    got = axes.fine_grained_steering(tables, random_preferences(tables, 6), HashEmbedder())
+    got = named(axes.fine_grained_steering(tables, random_preferences(tables, 6), HashEmbedder()), tables)
     for split in SPLITS:
         wanted = {target for where, _, _, target in all_targets(tables) if where == split}
         assert got.filter(pl.col("split") == split).height <= 2 * len(wanted)
@@ -236,7 +247,7 @@ def test_evaluated_preferences_do_not_reach_the_training_examples():
     length = pl.col("step").max().over("user_id") + 1
     late = pl.col("step") > length - 3
     marked = preferences.with_columns(text=pl.when(late).then(pl.format("{} (late)", "text")).otherwise("text"))
-    for axis in axes.AXES:
+    for axis in AXES:
         rows = build(axis, tables, marked)
         train = rows.filter(pl.col("split") == "train").explode("preferences")
         assert not train["preferences"].str.contains("late", literal=True).any()

@@ -9,8 +9,10 @@ import pytest
 from datasets import Dataset
 
 from preference_benchmark.axes.controls import popularity_ranking, shuffle_preferences
-from preference_benchmark.builder import EXAMPLE_FEATURES
+from preference_benchmark.axes.examples import EXAMPLE_FEATURES
 from preference_benchmark.sources.corner_shop import corner_shop
+
+AXES = ("recommendation", "fine_grained_steering", "sentiment_following")
 
 
 @pytest.fixture(scope="module")
@@ -32,16 +34,24 @@ def test_popularity_equals_counting_by_hand(tables):
 def examples(rows: int) -> Dataset:
     """Three axes; on sentiment following, row 2 i and 2 i + 1 are a pair."""
     generator = np.random.default_rng(0)
-    axis = generator.choice([0, 1, 3], rows)
-    table = {name: [] for name in EXAMPLE_FEATURES}
-    for row in range(rows):
-        for sentiment in (0, 1) if axis[row] == 3 else (0,):
-            values = (axis[row], f"u{row}", [f"i{row}"], [f"p{row}-{sentiment}"], sentiment, f"t{row}", -1)
-            for name, value in zip(table, values, strict=True):
-                table[name].append(value)
-            if axis[row] == 3:
-                table["pair_id"][-1] = row
-    return Dataset.from_dict(table, features=EXAMPLE_FEATURES)
+    found = []
+    for row, axis in enumerate(generator.choice(AXES, rows).tolist()):
+        paired = axis == "sentiment_following"
+        for sentiment in ("positive", "negative") if paired else ("positive",):
+            found.append(
+                {
+                    "axis": axis,
+                    "kind": "stated",
+                    "user_id": f"u{row}",
+                    "history": [f"i{row}"],
+                    "preferences": [f"p{row}-{sentiment}"],
+                    "avoid": [],
+                    "sentiment": sentiment,
+                    "targets": [f"t{row}"],
+                    "pair_id": row if paired else -1,
+                }
+            )
+    return Dataset.from_list(found, features=EXAMPLE_FEATURES)
 
 
 def test_everybody_gets_the_preferences_of_another():
@@ -52,7 +62,7 @@ def test_everybody_gets_the_preferences_of_another():
         assert after[name][:] == before[name][:]
     given, own = after["preferences"][:], before["preferences"][:]
     assert all(new != old for new, old in zip(given, own, strict=True))
-    for axis in (0, 1, 3):
+    for axis in AXES:
         rows = [row for row, value in enumerate(before["axis"]) if value == axis]
         assert sorted(given[row] for row in rows) == sorted(own[row] for row in rows)
 
@@ -64,6 +74,6 @@ def test_both_halves_of_a_pair_come_from_the_same_pair():
     for pair, sentiment, texts in zip(after["pair_id"], after["sentiment"], after["preferences"], strict=True):
         if pair >= 0:
             source, own_sentiment = texts[0].removeprefix("p").split("-")
-            assert int(own_sentiment) == sentiment
+            assert own_sentiment == sentiment
             received.setdefault(pair, set()).add(source)
     assert received and all(len(sources) == 1 for sources in received.values())

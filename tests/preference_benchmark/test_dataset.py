@@ -4,7 +4,7 @@ import pytest
 from benchmark_doubles import HashEmbedder
 
 from preference_benchmark import make as make_module
-from preference_benchmark.axes.examples import EXAMPLE_FEATURES
+from preference_benchmark.axes.examples import STORED_FEATURES
 from preference_benchmark.dataset import PreferenceDiscerning
 from preference_benchmark.make import make
 from preference_benchmark.recipes import recipe
@@ -31,12 +31,12 @@ def test_every_part_of_a_data_set(tmp_path):
     items = prepared(tmp_path, "corner-shop-items").as_dataset("items")
     made = make(recipe("corner-shop", options=SHOP), tmp_path / "work", progress=False)
     for name, found in (("corner-shop", examples), ("corner-shop-last", blind)):
-        assert found["test"].features == EXAMPLE_FEATURES
+        assert found["test"].features == STORED_FEATURES
         for split, content in made.statistics["configs"][name]["splits"].items():
             assert len(found[split]) == content["rows"]
     assert examples["test"][:]["preferences"] != blind["test"][:]["preferences"]
-    assert examples["test"][:]["target"] == blind["test"][:]["target"]
-    assert set(examples["test"]["target"]) <= set(items["item_id"])
+    assert examples["test"][:]["targets"] == blind["test"][:]["targets"]
+    assert max(max(targets) for targets in examples["test"]["targets"]) < len(items)
 
 
 def test_the_cache_is_keyed_by_settings_and_raw_files(tmp_path):

@@ -71,7 +71,7 @@ def test_another_seed_differs_only_where_a_seed_matters(made, tmp_path):
         ours["corner-shop-items/items-00000-of-00001.parquet"]
         == theirs["corner-shop-items/items-00000-of-00001.parquet"]
     )
-    steering = [AXES.index("fine_grained_steering"), AXES.index("coarse_grained_steering")]
+    steering = ["fine_grained_steering", "coarse_grained_steering"]
     for split in SPLITS:
         name = f"corner-shop/{split}-00000-of-00001.parquet"
         one, two = pl.read_parquet(made.folder / name), pl.read_parquet(other.folder / name)
@@ -79,7 +79,7 @@ def test_another_seed_differs_only_where_a_seed_matters(made, tmp_path):
         assert one.filter(fixed).equals(two.filter(fixed))
         assert not one.filter(~fixed).equals(two.filter(~fixed))
         # The seed says whose history is shown, not what is asked.
-        asked = ["axis", "preferences", "target"]
+        asked = ["axis", "preferences", "targets"]
         assert one.select(asked).equals(two.select(asked))
 
 
@@ -213,7 +213,7 @@ def test_a_folder_holds_several_data_sets_and_the_newest_of_each(made, tmp_path)
     card = (tmp_path / "README.md").read_text("utf-8")
     assert card.count("default: true") == 1 and "A second shop" in card
     again = load_dataset(str(tmp_path), "second-last", cache_dir=tmp_path / "cache")
-    assert again["test"].features["axis"].names == list(AXES)
+    assert set(again["test"]["axis"]) == set(AXES)
 
 
 def test_only_builds_are_removed_from_the_folder_of_a_data_set(made, tmp_path):

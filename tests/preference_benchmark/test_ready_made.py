@@ -10,7 +10,13 @@ import pytest
 from datasets import get_dataset_config_names, load_dataset
 from huggingface_hub import DatasetCard
 
-from preference_benchmark.axes.examples import EXAMPLE_FEATURES
+from preference_benchmark.axes.examples import (
+    EXAMPLE_FEATURES,
+    STORED_FEATURES,
+    examples_dataset,
+    items_dataset,
+    of_split,
+)
 from preference_benchmark.axes.protocol import AXES
 from preference_benchmark.hub.ready_made import load_ready_made, write_ready_made
 from preference_benchmark.preferences.polarity import NEGATIVE, POSITIVE
@@ -99,36 +105,35 @@ def cache(monkeypatch, tmp_path_factory):
 def test_every_axis_has_its_counterpart_and_every_column_its_meaning(tmp_path):
     made = load_ready_made(write(tmp_path))
     assert made.axes == THEIRS and set(made.axes.values()) == set(AXES)
-    assert list(made.examples) == ["train", "validation", "test"]
-    for data in made.examples.values():
+    examples = examples_dataset(made.examples, made.items["item_id"])
+    assert list(examples) == ["train", "validation", "test"]
+    for data in examples.values():
         assert data.features == EXAMPLE_FEATURES and data.num_rows == 10
-    found = made.examples["test"].to_list()
-    axis, sentiment = EXAMPLE_FEATURES["axis"].names, EXAMPLE_FEATURES["sentiment"].names
+    found = examples["test"].to_list()
     first = found[0]
-    assert (axis[first["axis"]], sentiment[first["sentiment"]]) == ("recommendation", POSITIVE)
-    assert (first["user_id"], first["history"], first["target"]) == ("u7", ["1", "2", "3"], "4")
-    assert (first["preferences"], first["pair_id"]) == (["Find soap like 4"], -1)
-    consolidated = next(row for row in found if axis[row["axis"]] == "history_consolidation")
-    assert len(consolidated["preferences"]) == 5
+    assert (first["axis"], first["sentiment"], first["kind"]) == ("recommendation", POSITIVE, "stated")
+    assert (first["user_id"], first["history"], first["targets"]) == ("u7", ["1", "2", "3"], ["4"])
+    assert (first["preferences"], first["avoid"], first["pair_id"]) == (["Find soap like 4"], [], -1)
+    consolidated = next(row for row in found if row["axis"] == "history_consolidation")
+    assert len(consolidated["preferences"]) == 5 and consolidated["kind"] == "inferred"
     assert ". ".join(consolidated["preferences"]) == rows()[3]["prompt_text"]
 
 
 def test_pairs_are_the_two_texts_about_one_target_and_halves_are_left_out(tmp_path):
     made = load_ready_made(write(tmp_path))
     assert made.unpaired == {"test": 1, "train": 1, "validation": 1}
-    sentiment = EXAMPLE_FEATURES["sentiment"].names
-    every = pl.concat([data.to_polars() for data in made.examples.values()])
-    pairs = every.filter(pl.col("pair_id") >= 0).group_by("pair_id").agg("sentiment", "target", "preferences")
+    paired = made.examples.filter(pl.col("pair_id") >= 0)
+    pairs = paired.group_by("pair_id").agg("sentiment", pl.col("targets").list.first(), "preferences")
     assert pairs.height == 9  # three in every split, none shared by two splits
     for row in pairs.iter_rows(named=True):
-        assert len(set(row["target"])) == 1
-        assert {sentiment[code] for code in row["sentiment"]} == {POSITIVE, NEGATIVE}
+        assert len(set(row["targets"])) == 1
+        assert set(row["sentiment"]) == {POSITIVE, NEGATIVE}
         said = {text.split(" ", 1)[1] for (text,) in row["preferences"]}
         assert len(said) == 1  # "Find x" and "Avoid x"
 
 
 def test_items_carry_titles_and_semantic_ids_in_the_order_of_their_numbers(tmp_path):
-    items = load_ready_made(write(tmp_path)).items
+    items = items_dataset(load_ready_made(write(tmp_path)).items)
     assert items["item_id"][:] == [str(item) for item in CODES]
     assert items["semantic_id"][:] == list(CODES.values())
     assert items[0] == {"item_id": "1", "title": "Soap 1", "text": "Soap 1", "aspects": [], "semantic_id": CODES[1]}
@@ -148,8 +153,7 @@ def test_a_data_set_with_a_card_is_loaded_by_its_configs(tmp_path, monkeypatch):
     real = module.load_dataset
     monkeypatch.setattr(module, "load_dataset", lambda name, config, revision: real(str(folder), config))
     found = load_ready_made("somebody/steerable", revision="main")
-    assert found.items.to_list() == expected.items.to_list()
-    assert {s: d.to_list() for s, d in found.examples.items()} == {s: d.to_list() for s, d in expected.examples.items()}
+    assert found.items.equals(expected.items) and found.examples.equals(expected.examples)
 
 
 def test_other_names_of_axes_are_asked_for_and_taken(tmp_path):
@@ -204,9 +208,10 @@ def test_written_it_is_read_like_a_benchmark_that_was_built(tmp_path):
     output = write_ready_made(made, tmp_path / "beauty-llm", name="beauty-llm", origin="there")
     assert get_dataset_config_names(str(output)) == ["beauty-llm", "beauty-llm-items"]
     read = load_dataset(str(output), "beauty-llm")
-    for split, data in made.examples.items():
-        assert read[split].features == EXAMPLE_FEATURES and read[split].to_list() == data.to_list()
-    assert load_dataset(str(output), "beauty-llm-items", split="items").to_list() == made.items.to_list()
+    for split, data in read.items():
+        assert data.features == STORED_FEATURES
+        assert data.to_list() == of_split(made.examples, split).to_dicts()
+    assert load_dataset(str(output), "beauty-llm-items", split="items").to_list() == made.items.to_dicts()
     assert DatasetCard.load(output / "README.md").data.license == "unknown"
     with pytest.raises(FileExistsError, match="exists; pass another folder"):
         write_ready_made(made, output, name="beauty-llm", origin="there")

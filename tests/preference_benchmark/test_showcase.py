@@ -27,11 +27,13 @@ def examples(users=40):
     def row(axis, user, texts, history):
         return {
             "axis": axis,
+            "kind": "stated",
             "user_id": f"secret-{user}",
             "history": history,
             "preferences": texts,
+            "avoid": [],
             "sentiment": POSITIVE,
-            "target": ITEMS[0],
+            "targets": ITEMS[:1],
             "pair_id": -1,
         }
 

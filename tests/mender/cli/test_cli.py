@@ -108,7 +108,9 @@ def test_validation_examples_are_asked_to_choose_between_models(
     found = json.loads(mender("evaluate", run / "model", *arguments)[1])
     assert found["settings"]["split"] == "validation"
     asked = pl.read_parquet(f"{found['output']}/ranks.parquet").filter(condition="", matching="oracle")
-    expected = pl.read_parquet(word_shop / "words" / "validation.parquet").filter(axis=0)
+    expected = pl.read_parquet(word_shop / "words" / "validation.parquet").filter(axis="recommendation")
+    item_ids = pl.read_parquet(word_shop / "words-items" / "items.parquet")["item_id"]
+    expected = expected.with_columns(target=item_ids.gather(expected["targets"].list.first()))
     columns = ["user_id", "target"]
     assert found["output"] == "outputs/evaluation/popularity-seed0-validation"
     assert asked.select(columns).sort(columns).equals(expected.select(columns).sort(columns))
