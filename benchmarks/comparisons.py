@@ -39,8 +39,9 @@ import typer
 import yaml
 from filelock import FileLock, Timeout
 
+from mender.cli.options import assignments
 from mender.comparison import compare, draw_stars, print_comparison, save_comparison
-from mender.evaluation import read_json
+from mender.runs import read_run
 from mender.terminal import UserError, run_script, user_errors
 from mender.training import choose_preset
 from modeling_mender.training.presets import PROSE
@@ -98,7 +99,12 @@ class Run:
         options = dict(pairs)
         changes = [value for option, value in pairs if option == "--set"]
         training = [value for option, value in pairs if option == "--train"]
-        preset = choose_preset(options["--preset"], options.get("--conditioning", "both"), changes, training)
+        preset = choose_preset(
+            options["--preset"],
+            options.get("--conditioning", "both"),
+            assignments(changes, "--set"),
+            assignments(training, "--train"),
+        )
         words = [*self.words, *self.limits, *self.source, "--seed", str(self.seed)]
         return _without_prose(json.loads(json.dumps({"words": words, "preset": asdict(preset)})))
 
@@ -257,7 +263,7 @@ def keep(run: Run, folder: Path, kept: Path) -> None:
         folder: what `mender train` or `mender evaluate` left.
         kept: emptied first, so that nothing of an earlier run stays beside it.
     """
-    record = read_json(folder / "five_axes.json")
+    record = read_run(folder)
     settings = record["settings"]
     own, settings["method"] = settings["method"], run.method
     for name in ("command", "trained_by_command"):
@@ -303,7 +309,7 @@ def _without_prose(plan: dict[str, Any]) -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any]:
     """A JSON file; empty where there is none."""
-    return read_json(path) if path.exists() else {}
+    return json.loads(path.read_text("utf-8")) if path.exists() else {}
 
 
 def _replace(path: Path, write: Callable[[Path], Any]) -> None:
@@ -340,7 +346,7 @@ def write_table(name: str, settings: dict[str, Any], entry: dict[str, Any], runs
     folders = [run.kept / WHOLE if whole else run.kept for run in there]
     with user_errors():
         comparison = compare(
-            {folder: read_json(folder / "five_axes.json") for folder in folders},
+            {folder: read_run(folder) for folder in folders},
             metric=settings.get("metric", "recall@10"),
         )
     print_comparison(comparison)

@@ -30,7 +30,8 @@ from rich.table import Table
 from mender.cards import encoder_name
 from mender.data import codes_of
 from mender.evaluation import KS, metric_folder, sample
-from mender.report import Score, draw, in_order, print_table, save_json
+from mender.report import Score, in_order
+from mender.runs import provenance, write_run
 from mender.training import joined_processes
 from modeling_mender import (
     MenderCollator,
@@ -123,18 +124,20 @@ def main() -> None:
     announce("5. Evaluation", started)
     scores = measure(trainer, processor, tables, benchmark, arguments)
     title = f"{arguments.source}: {len(tables.items):,} items, {tables.interactions['user_id'].n_unique():,} users"
-    print_table(scores, KS, title)
+    settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(arguments).items()}
+    settings |= {
+        **provenance(arguments.seed),
+        "preset": asdict(preset),
+        "seconds": round(time.perf_counter() - started),
+    }
+    test = benchmark.examples["last"]["test"]
+    settings |= request_speed(model, processor, select_axes(test, {"recommendation": 1.0}))
+    record = write_run(arguments.output, scores, settings, title)
 
     announce("6. Saving and steering", started)
     model.save_pretrained(arguments.output / "model")
     processor.save_pretrained(arguments.output / "model")
     save_showcase(arguments.output / "model", benchmark.items, benchmark.examples["last"]["test"])
-    draw(scores, arguments.output / "five_axes.png", title=title)
-    settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(arguments).items()}
-    settings |= {"preset": asdict(preset), "seconds": round(time.perf_counter() - started)}
-    test = benchmark.examples["last"]["test"]
-    settings |= request_speed(model, processor, select_axes(test, {"recommendation": 1.0}))
-    record = save_json(scores, settings, arguments.output / "five_axes.json")
     example = steer(model, processor, *pick_request(test, preferences=3))
     base = {"base_model": encoder_name(model)}
     write_card(arguments.output / "model", model, results=record, steering=[example], defaults=base)

@@ -12,16 +12,14 @@ Training arguments are changed by --train name=value. `mender train` does the sa
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 
 from mender.cli import options
 from mender.data import encoder_path, load_benchmark_data
-from mender.evaluation import provenance
+from mender.runs import provenance
 from mender.terminal import run_script, user_errors
 from mender.training import choose_preset, fit, joined_processes, new_method, save_and_measure
 
@@ -39,7 +37,7 @@ def main(
     """The five steps."""
     origin = provenance(seed)
     with user_errors():
-        chosen = choose_preset(preset, training=train or [])
+        chosen = choose_preset(preset, training=options.assignments(train or [], "--train"))
         encoder = encoder_path(None)
         with joined_processes().main_process_first():  # under torchrun, one process builds and the others read
             benchmark = load_benchmark_data(source, data, encoder, users=users, items=items)
@@ -47,8 +45,6 @@ def main(
     method = new_method(chosen, benchmark, encoder, seed)
 
     output = Path("outputs") / benchmark.source / f"{chosen.name}-seed{seed}"
-    torch.set_num_threads(1)  # for matrices this small, two threads wait for each other on a busy machine
-    started = time.perf_counter()
     training = fit(method, benchmark, output / "checkpoints", seed=seed)
     if not joined_processes().is_main_process:
         return
@@ -58,7 +54,6 @@ def main(
         output,
         chosen.name,
         training=training,
-        seconds=time.perf_counter() - started,
         origin=origin,
         limit=eval_limit,
     )

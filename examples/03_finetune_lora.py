@@ -18,7 +18,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import transformers
 import typer
 from datasets import Dataset
@@ -27,8 +26,9 @@ from peft import PeftModel
 from mender.cards import write_run_card
 from mender.cli import options
 from mender.data import encoder_path, load_benchmark_data
-from mender.evaluation import check_items, measure_requests, provenance, score_model, write_results
-from mender.requests import load_saved
+from mender.evaluation import check_items, measure_requests, score_model
+from mender.runs import provenance, write_run
+from mender.saved_models import load_saved
 from mender.terminal import run_script, user_errors
 from mender.training import fit, joined_processes
 from modeling_mender import (
@@ -67,7 +67,6 @@ def main(
     """The six steps."""
     origin = provenance(seed)
     transformers.set_seed(seed)
-    torch.set_num_threads(1)
     base, processor = load_saved(model)
     with user_errors():
         if joined_processes().num_processes > 1:
@@ -133,7 +132,7 @@ def main(
     }
     rows = [(score.axis, score.matching) for score in before]
     both = sorted([*after, *before], key=lambda score: rows.index((score.axis, score.matching)))
-    record = write_results(output, both, ranks, run, f"LoRA on {run_before.name}, {benchmark.source}")
+    record = write_run(output, both, run, f"LoRA on {run_before.name}, {benchmark.source}", ranks)
     write_run_card(output / "model", merged, processor, benchmark, record)
     adapted = PeftModel.from_pretrained(load_saved(model)[0], output / "adapter")
     write_adapter_card(output / "adapter", adapted, results=record)

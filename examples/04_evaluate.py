@@ -12,13 +12,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from mender.cards import write_run_card
 from mender.cli import options
 from mender.data import encoder_path, load_benchmark_data
-from mender.evaluation import check_items, evaluate_saved, run_of
-from mender.requests import load_saved
+from mender.evaluation import check_items, evaluate_saved
+from mender.runs import training_of
+from mender.saved_models import load_saved
 from mender.terminal import run_script, user_errors
 
 
@@ -32,12 +31,11 @@ def main(
     eval_limit: options.EvalLimit = None,
 ) -> None:
     """The three steps."""
-    torch.set_num_threads(1)  # as in training, so that request times compare
     recommender, processor = load_saved(model)
     with user_errors():
         benchmark = load_benchmark_data(source, data, encoder_path(None), users=users, items=items)
         check_items(processor, benchmark, model)
-    run = run_of(model)
+        run = training_of(model)
     record = evaluate_saved(
         recommender, processor, benchmark, output, run.get("method", output.name), eval_limit, run=run
     )

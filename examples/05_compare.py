@@ -12,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mender.comparison import compare, draw_stars, print_comparison, save_comparison
-from mender.evaluation import read_json
+from mender.runs import read_run
 from mender.terminal import run_script, user_errors
 
 
@@ -21,9 +21,7 @@ def main(
 ) -> None:
     """Read, compare, print, draw."""
     with user_errors():
-        comparison = compare(
-            {folder: read_json(folder / "five_axes.json") for folder in runs}, reference, metric=metric
-        )
+        comparison = compare({folder: read_run(folder) for folder in runs}, reference, metric=metric)
     print_comparison(comparison)
     output.mkdir(parents=True, exist_ok=True)
     draw_stars(comparison, output / "stars.png")

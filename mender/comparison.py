@@ -8,9 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import polars as pl
@@ -18,13 +15,15 @@ from rich.console import Console
 from rich.table import Table
 
 from mender.evaluation import metric_module
-from mender.report import LABELS
+from mender.report import AXIS_NAMES, interval, number, row_name, save_figure
 from modeling_mender.training.presets import PROSE
+from preference_benchmark.hub.card import table as markdown_table
+from preference_benchmark.stages import write_atomically
 
 __all__ = ["METRICS", "Comparison", "compare", "draw_stars", "print_comparison", "save_comparison"]
 
 METRICS = ("recall@5", "recall@10", "ndcg@5", "ndcg@10")
-"""What examples can be compared by; sentiment pairs are compared by m@k with the same k."""
+"""Metrics that runs can be compared by; sentiment pairs are compared by m@k with the same k."""
 
 KEYS = ["matching", "condition", "axis", "user_id", "target", "pair_id", "occurrence"]
 RUN_NAMES = ("method", "seed", "commit", "command", "trained_by_commit", "trained_by_command", "seconds")
@@ -100,11 +99,40 @@ def compare(
 
     Raises:
         ValueError: if the metric is unknown, runs are of different benchmarks or examples, the reference is not among
-            them, or runs of one name are no seeds of one method.
+            them, or runs of one name differ in more than their seed.
     """
     if metric not in METRICS:
-        raise ValueError(f"--metric {metric!r} is none of {', '.join(METRICS)}")
+        raise ValueError(f"--metric {metric!r} is unknown; pass one of {', '.join(METRICS)}")
     settings = {folder: run["settings"] for folder, run in runs.items()}
+    source = _common_source(settings)
+    methods: dict[str, dict[Path, Mapping[str, Any]]] = {}
+    for folder, own in settings.items():
+        methods.setdefault(own["method"], {})[folder] = own
+    reference = next(iter(methods)) if reference is None else reference
+    if reference not in methods:
+        raise ValueError(f"--reference {reference!r} is not among the methods; pass one of {', '.join(methods)}")
+    for method, own in methods.items():
+        _check_seeds(method, own)
+    gains = {method: _mean_over_seeds([_gains(folder, metric) for folder in own]) for method, own in methods.items()}
+    comparison = Comparison(source, reference, metric)
+    comparison.costs = {method: _costs(list(own.values())) for method, own in methods.items()}
+    comparison.runs = [{name: run[name] for name in RUN_NAMES if name in run} for run in settings.values()]
+    groups = gains[reference].group_by("matching", "condition", "axis", maintain_order=True)
+    order = {axis: place for place, axis in enumerate(AXIS_NAMES)}
+    # The users' own preferences first, then shuffled ones; within each, the axes in their own order.
+    for (matching, condition, axis), rows in sorted(
+        groups, key=lambda group: (group[0][1], order.get(group[0][2], len(order)))
+    ):
+        row = row_name(axis, matching, condition)
+        comparison.cells[row] = _cells(rows.select(KEYS), gains, reference, resamples)
+    return comparison
+
+
+def _common_source(settings: Mapping[Path, Mapping[str, Any]]) -> str:
+    """The benchmark that all runs were measured on, and the split where that is not the test split."""
+    for folder, own in settings.items():
+        if not {"source", "method"} <= own.keys():
+            raise ValueError(f"{folder} does not say which method was measured on what; evaluate its model again")
     sources = sorted({str(own["source"]) for own in settings.values()})
     if len(sources) > 1:
         raise ValueError(f"the runs are of different benchmarks: {', '.join(sources)}; compare one at a time")
@@ -113,49 +141,24 @@ def compare(
     splits = {own.get("split", "test") for own in settings.values()}
     if len(splits) > 1:
         raise ValueError("some runs were evaluated with --validation and others without; evaluate all in one way")
-    methods = list(dict.fromkeys(own["method"] for own in settings.values()))
-    reference = methods[0] if reference is None else reference
-    if reference not in methods:
-        raise ValueError(f"--reference {reference!r} is none of the methods {', '.join(methods)}")
-    for method in methods:
-        _check_seeds(method, {folder: own for folder, own in settings.items() if own["method"] == method})
-    hits = {
-        method: _mean_over_seeds(
-            [_gains(folder, metric) for folder, own in settings.items() if own["method"] == method]
-        )
-        for method in methods
-    }
-    source = sources[0] if splits == {"test"} else f"{sources[0]}, {splits.pop()} split"
-    comparison = Comparison(source, reference, metric)
-    for method in methods:
-        own = [run for run in settings.values() if run["method"] == method]
-        flat = [{**run, **run.get("training", {})} for run in own]
-        comparison.costs[method] = {
-            name: float(np.median([run[name] for run in flat]))
-            for name in COST_NAMES
-            if all(name in run for run in flat)
-        } | {"seeds": len(own)}
-    comparison.runs = [{name: run[name] for name in RUN_NAMES if name in run} for run in settings.values()]
-    groups = hits[reference].group_by("matching", "condition", "axis", maintain_order=True)
-    order = list(LABELS)
-    # As asked first, then with shuffled preferences; within each, the axes in their own order.
-    for (matching, condition, axis), rows in sorted(
-        groups, key=lambda group: (group[0][1], order.index(group[0][2]) if group[0][2] in order else len(order))
-    ):
-        label = LABELS.get(axis, axis.replace("_", " ")) + (f" ({matching})" if matching else "")
-        label += f", {condition}" if condition else ""
-        comparison.cells[label] = _cells(rows.select(KEYS), hits, reference, resamples)
-    return comparison
+    return sources[0] if splits == {"test"} else f"{sources[0]}, {splits.pop()} split"
+
+
+def _costs(runs: list[Mapping[str, Any]]) -> dict[str, float]:
+    """What a method costs: medians over its seeds of what all of them measured, and their number."""
+    flat = [{**run, **run.get("training", {})} for run in runs]
+    measured = [name for name in COST_NAMES if all(name in run for run in flat)]
+    return {name: float(np.median([run[name] for run in flat])) for name in measured} | {"seeds": len(runs)}
 
 
 def _check_seeds(method: str, runs: Mapping[Path, Mapping[str, Any]]) -> None:
-    """Checks that runs of one name differ in their seed, and in nothing else."""
+    """Check that runs of one name differ in their seed, and in nothing else."""
     seen: dict[Any, Path] = {}
     presets = {folder: own["preset"] for folder, own in runs.items() if own.get("preset")}
     first, preset = next(iter(presets.items()), (None, {}))
     for folder, own in runs.items():
         seed, other = own.get("seed"), presets.get(folder, preset)
-        # Fields that one of them lacks are of another version, and say nothing.
+        # A field that one of them lacks comes from another version: it is not compared.
         changed = sorted(name for name in {*preset} & {*other} - {*PROSE} if preset[name] != other[name])
         if changed:
             reason = f"with different settings ({', '.join(changed)})"
@@ -171,26 +174,24 @@ def _check_seeds(method: str, runs: Mapping[Path, Mapping[str, Any]]) -> None:
 
 
 def _gains(folder: Path, metric: str) -> pl.DataFrame:
-    """What each example of a run adds to the metric; a sentiment pair: found when wanted, kept out when not."""
+    """What each example of a run adds to the metric; a sentiment pair counts if found when wanted and only then."""
     ranks = pl.read_parquet(folder / "ranks.parquet")
     name, k = metric.split("@")
     hit = pl.col("rank").is_between(1, int(k))
     gain = (
         hit.cast(pl.Float64) if name == "recall" else pl.when(hit).then(1 / (pl.col("rank") + 1).log(2)).otherwise(0.0)
     )
+    wanted, unwanted = hit & (pl.col("sentiment") == "positive"), hit & (pl.col("sentiment") == "negative")
     paired = pl.col("pair_id") >= 0
-    single = ranks.filter(~paired).with_columns(hit=gain)
+    single = ranks.filter(~paired).with_columns(gain=gain)
     pairs = (
         ranks.filter(paired)
         .group_by("matching", "condition", "axis", "target", "pair_id", maintain_order=True)
-        .agg(
-            user_id=pl.col("user_id").first(),
-            hit=(hit & (pl.col("sentiment") == "positive")).any() & ~(hit & (pl.col("sentiment") == "negative")).any(),
-        )
-        .with_columns(pl.col("hit").cast(pl.Float64))
+        .agg(user_id=pl.col("user_id").first(), gain=wanted.any() & ~unwanted.any())
+        .with_columns(pl.col("gain").cast(pl.Float64))
     )
-    both = pl.concat([frame.select(*KEYS[:-1], "hit") for frame in (single, pairs)])
-    # The same user and target may stand twice on a steering axis; number them so that they join one to one.
+    both = pl.concat([frame.select(*KEYS[:-1], "gain") for frame in (single, pairs)])
+    # The same user and target may appear twice on a steering axis; number them so that they join one to one.
     return both.with_columns(occurrence=pl.int_range(pl.len()).over(KEYS[:-1]))
 
 
@@ -199,14 +200,14 @@ def _mean_over_seeds(runs: list[pl.DataFrame]) -> pl.DataFrame:
     for other in runs[1:]:
         if not other.select(KEYS).sort(KEYS).equals(first.select(KEYS).sort(KEYS)):
             raise ValueError("two seeds of one method were measured on different examples; use the same --eval-limit")
-    return pl.concat(runs).group_by(KEYS, maintain_order=True).agg(pl.col("hit").mean())
+    return pl.concat(runs).group_by(KEYS, maintain_order=True).agg(pl.col("gain").mean())
 
 
-def _cells(keys: pl.DataFrame, hits: dict[str, pl.DataFrame], reference: str, resamples: int) -> dict[str, Cell]:
+def _cells(keys: pl.DataFrame, gains: dict[str, pl.DataFrame], reference: str, resamples: int) -> dict[str, Cell]:
     """Values, intervals and paired differences of all methods on the examples of one row."""
     values = {}
-    for method, table in hits.items():
-        joined = keys.join(table, on=KEYS, how="left", maintain_order="left")["hit"]
+    for method, table in gains.items():
+        joined = keys.join(table, on=KEYS, how="left", maintain_order="left")["gain"]
         if joined.null_count():
             missing = joined.null_count()
             raise ValueError(f"{method} lacks {missing} of {reference}'s examples; use the same --eval-limit for both")
@@ -242,10 +243,8 @@ def _rows(comparison: Comparison) -> list[list[str]]:
         texts = []
         for method in comparison.methods:
             cell = cells[method]
-            value = f"{cell.value:.3f}".lstrip("0") if cell.value < 1 else "1.000"
-            value = f"**{value}**" if cell.value == best and best > 0 else value
-            interval = f"({cell.low:.3f}-{cell.high:.3f})".replace("0.", ".")
-            texts.append(f"{value}{cell.mark} {interval}")
+            value = f"**{number(cell.value)}**" if cell.value == best and best > 0 else number(cell.value)
+            texts.append(f"{value}{cell.mark} ({interval(cell.low, cell.high)})")
         rows.append([label, f"{next(iter(cells.values())).n:,}", *texts])
     titles = {
         "trained": "trained parameters",
@@ -297,7 +296,7 @@ def draw_stars(comparison: Comparison, path: Path) -> None:
         )
         if ours:
             axes.fill(np.append(angles, angles[0]), closed, color=colours(position % 10), alpha=0.06)
-    names = [f"{label}\nbest {value:.3f}" for label, value in zip(labels, best, strict=True)]
+    names = [f"{label}\nbest {number(value)}" for label, value in zip(labels, best, strict=True)]
     axes.set_xticks(angles, names, fontsize=9)
     for name, angle in zip(axes.get_xticklabels(), angles, strict=True):  # beside the circle, not across it
         name.set_horizontalalignment("center" if abs(np.sin(angle)) < 0.1 else "left" if np.sin(angle) > 0 else "right")
@@ -309,16 +308,12 @@ def draw_stars(comparison: Comparison, path: Path) -> None:
         f"{comparison.source}: share of the best method's {comparison.metric} (m@{k} on sentiment pairs)", pad=34
     )
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=5, frameon=False)
-    unfinished = path.with_name(path.name + ".tmp")
-    figure.savefig(unfinished, format="png", dpi=130, bbox_inches="tight")
-    unfinished.replace(path)
-    plt.close(figure)
+    save_figure(figure, path, bbox_inches="tight")
 
 
 def save_comparison(comparison: Comparison, folder: Path) -> dict[str, Any]:
     """Write the table as Markdown and everything as JSON; returns what the JSON holds."""
     header, *rows = _rows(comparison)
-    lines = ["| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows)]
     cells = {label: {method: vars(cell) for method, cell in cells.items()} for label, cells in comparison.cells.items()}
     record = {
         "source": comparison.source,
@@ -328,8 +323,6 @@ def save_comparison(comparison: Comparison, folder: Path) -> dict[str, Any]:
         "costs": comparison.costs,
         "runs": comparison.runs,
     }
-    for name, text in (("comparison.md", "\n".join(lines) + "\n"), ("comparison.json", json.dumps(record, indent=1))):
-        unfinished = folder / f"{name}.tmp"
-        unfinished.write_text(text, "utf-8")
-        unfinished.replace(folder / name)
+    write_atomically(folder / "comparison.md", markdown_table(header, rows).encode())
+    write_atomically(folder / "comparison.json", json.dumps(record, indent=1).encode())
     return record

@@ -1,20 +1,14 @@
-"""A saved or freshly trained model on all axes, both matching modes, and itself with other people's preferences.
+"""A model measured on all axes and in both matching modes, with its own users' preferences and with other users'.
 
-Besides the figures, the rank of every single target is kept: two runs on the same examples can then be compared pair by
-pair, which tells far smaller differences from noise than two separate intervals do.
-
-Where the metric lies, for `evaluate.load`: beside the packages in a checkout, inside this one once installed.
+The rank of every target is kept beside the figures: two runs on the same examples can then be compared pair by pair,
+which tells far smaller differences from noise than two separate intervals do.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import json
-import shlex
-import shutil
-import subprocess
-import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -23,11 +17,12 @@ from typing import Any
 import evaluate
 import numpy as np
 import polars as pl
+import torch
 from datasets import Dataset
 
-from mender import __version__
 from mender.data import BenchmarkData
-from mender.report import Score, draw, in_order, print_table, save_json
+from mender.report import Score, in_order
+from mender.runs import provenance, write_run
 from modeling_mender import MenderProcessor, select_axes
 from modeling_mender.training.data import first_targets
 from modeling_mender.training.ranking import rank_examples, request_speed
@@ -40,12 +35,9 @@ __all__ = [
     "measure_requests",
     "metric_folder",
     "metric_module",
-    "provenance",
-    "read_json",
-    "run_of",
+    "one_thread",
     "sample",
     "score_model",
-    "write_results",
 ]
 
 
@@ -54,7 +46,9 @@ IN_CHECKOUT = Path(__file__).parents[1] / "metrics" / "preference_discerning"
 
 
 def metric_folder() -> str:
-    """Folder of the metric `preference_discerning`.
+    """Folder of the metric `preference_discerning`, for `evaluate.load`.
+
+    It lies beside the packages in a checkout, and inside this one once installed.
 
     Raises:
         FileNotFoundError: if it is in neither place.
@@ -66,7 +60,7 @@ def metric_folder() -> str:
     for folder in (INSTALLED, IN_CHECKOUT):
         if (folder / "preference_discerning.py").is_file():
             return str(folder)
-    raise FileNotFoundError(f"the metric is neither in {INSTALLED} nor in {IN_CHECKOUT}; install mender anew")
+    raise FileNotFoundError(f"the metric is neither in {INSTALLED} nor in {IN_CHECKOUT}; install mender again")
 
 
 @cache
@@ -189,7 +183,7 @@ def evaluate_saved(
         output: folder for the results.
         name: of the method, in tables.
         limit: examples (or pairs) per axis at most; `None` takes all.
-        run: what is known of the model's training, see `run_of`; it goes into the record.
+        run: what is known of the model's training, see `mender.runs.training_of`; it goes into the record.
         exclude_seen: whether items of the history are left out of what is ranked.
         split: whose examples are asked: "test", or "validation" to choose between models.
 
@@ -208,27 +202,13 @@ def evaluate_saved(
         "split": split,
         **measure_requests(model, processor, data),
     }
-    title = f"{name} on {data.source}: {len(data.items):,} items{'' if exclude_seen else ', seen ones among them'}"
+    title = f"{name} on {data.source}: {len(data.items):,} items{'' if exclude_seen else ', including seen ones'}"
     title += "" if split == "test" else f", {split} split"
-    return write_results(output, scores, ranks, run, title)
-
-
-def run_of(model: str | Path) -> dict[str, Any]:
-    """What the record beside a saved model says of its training: command, preset, curve ...; empty where none is."""
-    folder = Path(model)
-    record = folder.resolve().parent / "five_axes.json"
-    if folder.name != "model" or not record.is_file():
-        return {}
-    settings = read_json(record).get("settings", {})
-    kept = ("method", "seed", "preset", "training", "trained", "seconds")
-    if "training" not in settings:
-        return {}
-    made = {f"trained_by_{name}": settings[name] for name in ("command", "commit") if name in settings}
-    return {name: settings[name] for name in kept if name in settings} | made
+    return write_run(output, scores, run, title, ranks)
 
 
 def check_items(processor: MenderProcessor, data: BenchmarkData, name: str) -> None:
-    """Checks that a model's items are those of a benchmark.
+    """Check that a model's items are those of a benchmark.
 
     Raises:
         ValueError: if they are not.
@@ -240,59 +220,19 @@ def check_items(processor: MenderProcessor, data: BenchmarkData, name: str) -> N
         )
 
 
-def write_results(
-    output: Path, scores: list[Score], ranks: pl.DataFrame, run: dict[str, Any], title: str
-) -> dict[str, Any]:
-    """Table on the screen; five_axes.png, five_axes.json and ranks.parquet in the folder.
-
-    Returns:
-        What five_axes.json holds.
-    """
-    print_table(scores, KS, title)
-    output.mkdir(parents=True, exist_ok=True)
-    draw(scores, output / "five_axes.png", title=title)
-    record = save_json(scores, run, output / "five_axes.json")
-    unfinished = output / "ranks.parquet.tmp"
-    ranks.write_parquet(unfinished)
-    unfinished.replace(output / "ranks.parquet")
-    return record
-
-
 def measure_requests(model: Any, processor: MenderProcessor, data: BenchmarkData) -> dict[str, float]:
     """Milliseconds of one request and users per second, on recommendation examples of the test split."""
     test = select_axes(data.examples["oracle"]["test"], {"recommendation": 1.0})
-    return request_speed(model, processor, test)
+    with one_thread():  # so that times of several runs can be compared
+        return request_speed(model, processor, test)
 
 
-def provenance(seed: int) -> dict[str, Any]:
-    """What a result needs to be found again: command, seed, and the commit of a checkout or the installed version."""
-    checkout = Path(__file__).parents[1]
-    commit = f"mender {__version__}"
-    if (checkout / ".git").exists() and shutil.which("git"):
-        commit = _git(checkout, "describe", "--always") or commit
-        # Results say nothing about the code that made them.
-        changed = _git(checkout, "status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results")
-        commit += "-dirty" if changed else ""
-    script = Path(sys.argv[0])
-    # The command `mender` is a file of that name; `python -m mender` runs the package's __main__.py.
-    is_command = script.stem == "mender" or script.parent.name == "mender"
-    program = ["mender"] if is_command else ["python", f"{script.parent.name}/{script.name}"]
-    return {"command": shlex.join([*program, *sys.argv[1:]]), "commit": commit, "seed": seed}
-
-
-def _git(checkout: Path, *words: str) -> str:
-    return subprocess.run(["git", *words], capture_output=True, text=True, cwd=checkout).stdout.strip()
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file as a dictionary.
-
-    Raises:
-        ValueError: if it is not there, or holds something else.
-    """
-    if not path.is_file():
-        raise ValueError(f"{path} is missing; pass a folder that `mender train` or `mender evaluate` wrote")
-    record = json.loads(path.read_text("utf-8"))
-    if not isinstance(record, dict):
-        raise ValueError(f"{path} holds a {type(record).__name__}, no run; write it anew with `mender evaluate`")
-    return record
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Runs torch in one thread: the decoder's matrices are so small that two threads mostly wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -1,23 +1,28 @@
-"""The five-axis table: methods side by side on every axis, as text, as a picture, and as JSON."""
+"""The five-axis table: methods side by side on every axis, printed and as a bar chart.
+
+Names of axes, numbers and intervals are written here for every table and plot of this package.
+"""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["LABELS", "Score", "draw", "in_order", "print_table", "save_json"]
+from preference_benchmark.stages import write_atomically
 
-LABELS = {
+__all__ = ["AXIS_NAMES", "Score", "draw", "in_order", "interval", "number", "print_table", "row_name", "save_figure"]
+
+AXIS_NAMES = {
     "recommendation": "recommendation",
     "fine_grained_steering": "fine steering",
     "coarse_grained_steering": "coarse steering",
@@ -28,13 +33,41 @@ LABELS = {
 COLOURS = ("#1f4e79", "#9db8d2", "#d0d0d0", "#e0a458", "#7a9e7e")
 
 
+def row_name(axis: str, matching: str = "", condition: str = "") -> str:
+    """What a row of a table is called.
+
+    >>> row_name("recommendation", "last"), row_name("fine_grained_steering", condition="shuffled preferences")
+    ('recommendation (last)', 'fine steering, shuffled preferences')
+    """
+    name = AXIS_NAMES.get(axis, axis.replace("_", " "))
+    return name + (f" ({matching})" if matching else "") + (f", {condition}" if condition else "")
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A share of one, without the zero before the point.
+
+    >>> number(0.4852), number(1), number(0.00071, 4)
+    ('.485', '1.000', '.0007')
+    """
+    return f"{value:.{digits}f}".removeprefix("0") if value < 1 else f"{value:.{digits}f}"
+
+
+def interval(low: float, high: float) -> str:
+    """The ends of an interval.
+
+    >>> interval(0.415, 0.55)
+    '.415-.550'
+    """
+    return f"{number(low)}-{number(high)}"
+
+
 @dataclass(frozen=True)
 class Score:
     """What one method reached on one axis.
 
     Attributes:
         axis: name of the axis.
-        matching: how the preference of the recommendation axis was chosen; empty on axes it does not touch.
+        matching: how the preference of the recommendation axis was chosen; empty on other axes.
         method: name of the method.
         results: figures of the metric for this axis, without the axis in their names.
     """
@@ -47,32 +80,34 @@ class Score:
     @property
     def row(self) -> str:
         """Name of the axis for people."""
-        return LABELS.get(self.axis, self.axis.replace("_", " ")) + (f" ({self.matching})" if self.matching else "")
+        return row_name(self.axis, self.matching)
 
-    def headline(self, k: int) -> tuple[str, float, float, float]:
+    @property
+    def is_paired(self) -> bool:
+        """Whether the axis has sentiment pairs, which m@k counts in place of recall and NDCG."""
+        return any(name.startswith("m@") for name in self.results)
+
+    def headline(self, k: int) -> tuple[float, float, float]:
         """The axis's main figure with its interval: m@k for sentiment pairs, recall@k elsewhere."""
-        name = f"m@{k}" if f"m@{k}" in self.results else f"recall@{k}"
-        value = self.results[name]
-        return name, value, self.results[f"{name}/low"], self.results[f"{name}/high"]
+        name = f"m@{k}" if self.is_paired else f"recall@{k}"
+        return self.results[name], self.results[f"{name}/low"], self.results[f"{name}/high"]
+
+    def cells(self, ks: tuple[int, ...]) -> list[str]:
+        """Recall and NDCG (or m@k) at every k, the headline's interval, and the number of examples."""
+        cells = []
+        for k in ks:
+            if self.is_paired:
+                cells += [f"m {number(self.results[f'm@{k}'], 4)}", ""]
+            else:
+                cells += [number(self.results[f"{name}@{k}"], 4) for name in ("recall", "ndcg")]
+        _, low, high = self.headline(ks[-1])
+        return [*cells, interval(low, high), f"{self.results['n']:,}"]
 
 
 def in_order(scores: Iterable[Score]) -> list[Score]:
-    """Scores in the order of `LABELS`; axes that it does not name come last."""
-    order = list(LABELS)
+    """Scores in the order of `AXIS_NAMES`; other axes come last."""
+    order = list(AXIS_NAMES)
     return sorted(scores, key=lambda score: order.index(score.axis) if score.axis in order else len(order))
-
-
-def columns(score: Score, ks: tuple[int, ...]) -> list[str]:
-    """Cells of one row: recall and NDCG at every k, and the headline's interval."""
-    sentiment = f"m@{ks[0]}" in score.results
-    cells = []
-    for k in ks:
-        if sentiment:
-            cells += [f"m {score.results[f'm@{k}']:.4f}", ""]
-        else:
-            cells += [f"{score.results[f'recall@{k}']:.4f}", f"{score.results[f'ndcg@{k}']:.4f}"]
-    _, _, low, high = score.headline(ks[-1])
-    return [*cells, f"{low:.3f}-{high:.3f}", str(score.results["n"])]
 
 
 def print_table(scores: list[Score], ks: tuple[int, ...] = (5, 10), title: str = "") -> None:
@@ -89,7 +124,7 @@ def print_table(scores: list[Score], ks: tuple[int, ...] = (5, 10), title: str =
     for score in scores:
         if previous not in (None, score.row):
             table.add_section()
-        table.add_row(score.row if score.row != previous else "", score.method, *columns(score, ks))
+        table.add_row(score.row if score.row != previous else "", score.method, *score.cells(ks))
         previous = score.row
     Console(width=120).print(table)
 
@@ -102,14 +137,15 @@ def draw(scores: list[Score], path: Path, k: int = 10, title: str = "") -> None:
     height = 0.8 / len(methods)
     for position, method in enumerate(methods):
         for score in (score for score in scores if score.method == method):
-            _, value, low, high = score.headline(k)
+            value, low, high = score.headline(k)
             y = rows.index(score.row) + (position - (len(methods) - 1) / 2) * height
             colour = COLOURS[position % len(COLOURS)]
             label = method if score.row == rows[0] else None
             axes.barh(y, value, height * 0.92, color=colour, label=label)
             axes.plot([low, high], [y, y], color="black", linewidth=1)
-            axes.text(high, y, f" {value:.3f}", va="center", fontsize=9)
-    names = [row + ("\nm@" if row.startswith("sentiment") else "\nrecall@") + str(k) for row in rows]
+            axes.text(high, y, f" {number(value)}", va="center", fontsize=9)
+    paired = {score.row for score in scores if score.is_paired}
+    names = [f"{row}\n{'m' if row in paired else 'recall'}@{k}" for row in rows]
     axes.set_yticks(range(len(rows)), names)
     axes.invert_yaxis()
     axes.spines[["top", "right"]].set_visible(False)
@@ -119,17 +155,12 @@ def draw(scores: list[Score], path: Path, k: int = 10, title: str = "") -> None:
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(methods), frameon=False)
     axes.set_xlabel("share of examples; lines are bootstrap 95% intervals")
     figure.tight_layout()
-    temporary = path.with_name(path.name + ".tmp")
-    figure.savefig(temporary, format="png", dpi=130)
-    temporary.replace(path)
+    save_figure(figure, path)
+
+
+def save_figure(figure: Figure, path: Path, **settings: object) -> None:
+    """Write a figure as PNG, whole or not at all, and close it."""
+    image = BytesIO()
+    figure.savefig(image, format="png", dpi=130, **settings)
+    write_atomically(path, image.getvalue())
     plt.close(figure)
-
-
-def save_json(scores: list[Score], settings: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Write settings and all figures; returns what was written."""
-    rows = [{"axis": s.axis, "matching": s.matching, "method": s.method, **s.results} for s in scores]
-    record = {"settings": settings, "scores": rows}
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(record, indent=2), "utf-8")
-    temporary.replace(path)
-    return record

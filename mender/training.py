@@ -1,11 +1,9 @@
-"""A training run, from the name of a preset to a saved and measured model.
-
-The processes of a run: those that torchrun started, or this one alone.
-"""
+"""A training run: from a preset with changes to a saved and measured model."""
 
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from dataclasses import fields as dataclass_fields
@@ -14,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import transformers
-import yaml
 from accelerate import PartialState
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from mender.cards import write_run_card
 from mender.data import BenchmarkData, item_codes
-from mender.evaluation import measure_requests, score_model, write_results
+from mender.evaluation import measure_requests, one_thread, score_model
+from mender.runs import write_run
 from modeling_mender import (
     MenderTrainingArguments,
     Method,
@@ -35,7 +33,6 @@ from modeling_mender.training.run import no_accelerator, training_arguments
 from preference_benchmark.showcase import save_showcase
 
 __all__ = [
-    "assignments",
     "check_report_to",
     "choose_preset",
     "fit",
@@ -45,51 +42,66 @@ __all__ = [
 ]
 
 
+# Fields of a preset that hold names and values.
+MAPPINGS = ("axes", "matching", "alignment", "training", "decoder", "encoder_shape", "lora")
+# Training arguments that have an option of their own.
+OPTIONS = {"output_dir": "--output", "seed": "--seed"}
+
+
 def joined_processes() -> PartialState:
-    """What torchrun started, joined. Without an accelerator they must be told to use the CPU, or each runs alone."""
+    """The processes that torchrun started, or this one alone.
+
+    Without an accelerator accelerate has to be told to use the CPU, or each process trains by itself.
+    """
     return PartialState(cpu=no_accelerator())
 
 
 def choose_preset(
-    name: str, conditioning: str = "both", changes: Sequence[str] = (), training: Sequence[str] = ()
+    name: str,
+    conditioning: str = "both",
+    changes: Mapping[str, Any] | None = None,
+    training: Mapping[str, Any] | None = None,
 ) -> Preset:
-    """A preset with changes as they are written on a command line.
+    """A preset with changes, checked before anything is computed.
 
     Args:
         name: of a preset, or a YAML file.
         conditioning: what the model may read, one of `CONDITIONING`.
-        changes: `field=value` for fields of the preset.
-        training: `name=value` for training arguments.
+        changes: fields of the preset.
+        training: training arguments.
 
     Raises:
-        ValueError: if one of them is unknown or no assignment, or they do not go together.
+        ValueError: if one of them is unknown, has a wrong value, or they do not fit together.
 
-    >>> choose_preset("tiger", changes=["max_history=10"], training=["learning_rate=3e-4"]).training["learning_rate"]
-    0.0003
+    >>> choose_preset("tiger", changes={"max_history": 10}, training={"learning_rate": 3e-4}).max_history
+    10
     """
     if conditioning not in CONDITIONING:
-        raise ValueError(f"conditioning={conditioning!r}; pass one of {', '.join(CONDITIONING)}")
-    fields = {**CONDITIONING[conditioning], **assignments(changes)}
-    arguments = assignments(training)
-    for key in ("axes", "matching", "alignment", "training", "decoder", "encoder_shape", "lora"):
+        raise ValueError(f"conditioning={conditioning!r} is unknown; pass one of {', '.join(CONDITIONING)}")
+    fields = {**CONDITIONING[conditioning], **(changes or {})}
+    for key in MAPPINGS:
         if key in fields and not isinstance(fields[key], Mapping):
-            raise ValueError(f"{key}={fields[key]!r} has no names; write {key}={{name: value, ...}}")
-    preset = load_preset(name, **fields, **({"training": arguments} if arguments else {}))
-    known = [field.name for field in dataclass_fields(MenderTrainingArguments)]
-    for argument in preset.training:
-        if argument not in known:
-            close = get_close_matches(argument, known, n=3)
-            hint = f"did you mean {' or '.join(close)}?" if close else "see MenderTrainingArguments"
-            raise ValueError(f"{argument!r} is no training argument; {hint}")
-    for argument, option in (("output_dir", "--output"), ("seed", "--seed")):
-        if argument in preset.training:
-            raise ValueError(f"{argument!r} is no training argument here; pass {option}")
-    for argument, value in preset.training.items():
-        default = next(field.default for field in dataclass_fields(MenderTrainingArguments) if field.name == argument)
-        if type(default) in (int, float) and isinstance(value, str):
-            raise ValueError(f"{argument}={value!r} is no number")
+            raise ValueError(f"{key}={fields[key]!r} is not a mapping; write {key}={{name: value, ...}}")
+    if training:
+        fields["training"] = {**fields.get("training", {}), **training}
+    preset = load_preset(name, **fields)
+    _check_training(preset.training)
     training_arguments(preset, "unused")  # checks the values
     return preset
+
+
+def _check_training(arguments: Mapping[str, Any]) -> None:
+    """Check names and kinds of training arguments, which `TrainingArguments` takes without a word."""
+    defaults = {field.name: field.default for field in dataclass_fields(MenderTrainingArguments)}
+    for name, value in arguments.items():
+        if name not in defaults:
+            close = get_close_matches(name, defaults, n=3)
+            hint = f"did you mean {' or '.join(close)}?" if close else "see MenderTrainingArguments"
+            raise ValueError(f"unknown training argument {name!r}; {hint}")
+        if name in OPTIONS:
+            raise ValueError(f"{name!r} cannot be a training argument here; pass {OPTIONS[name]}")
+        if type(defaults[name]) in (int, float) and isinstance(value, str):
+            raise ValueError(f"{name}={value!r} is not a number")
 
 
 def new_method(preset: Preset, data: BenchmarkData, encoder: str, seed: int) -> Method:
@@ -119,20 +131,35 @@ def fit(
     resume: bool = False,
     **arguments: Any,
 ) -> dict[str, Any]:
-    """Train a method, keep the best weights by validation NDCG@10.
+    """Train a method and keep the best weights by validation NDCG@10.
 
     Args:
         method: see `new_method`.
         data: its train and validation splits are used.
         folder: for checkpoints; those of an earlier run are removed unless this one resumes.
-        seed: of data order, dropout and draws.
-        validation_limit: examples of each axis that early stopping looks at; `None` takes all.
-        resume: whether to go on from the last checkpoint in the folder.
-        **arguments: fields of `MenderTrainingArguments`, over those of the preset.
+        seed: of data order, dropout and sampling.
+        validation_limit: examples per axis that early stopping uses; `None` takes all.
+        resume: whether to continue from the last checkpoint in the folder.
+        **arguments: fields of `MenderTrainingArguments` that replace those of the preset.
 
     Returns:
-        What happened, for the record.
+        What the record of a run says of its training, `seconds` included.
     """
+    started = time.perf_counter()
+    with one_thread():
+        record = _fit(method, data, folder, seed, validation_limit, resume, arguments)
+    return {**record, "seconds": round(time.perf_counter() - started, 1)}
+
+
+def _fit(
+    method: Method,
+    data: BenchmarkData,
+    folder: Path,
+    seed: int,
+    validation_limit: int | None,
+    resume: bool,
+    arguments: dict[str, Any],
+) -> dict[str, Any]:
     if not method.preset.trained:
         return fit_without_gradient(method, data.matched(method.preset.matching, seed))
     trainer = make_trainer(
@@ -145,7 +172,7 @@ def fit(
         **arguments,
     )
     if not resume and trainer.is_world_process_zero():
-        # A later --resume must not go on from checkpoints of an earlier run.
+        # A later --resume must not continue from checkpoints of an earlier run.
         for checkpoint in folder.glob("checkpoint-*"):
             shutil.rmtree(checkpoint)
     done = trainer.train(resume_from_checkpoint=resume or None)
@@ -166,8 +193,7 @@ def save_and_measure(
     output: Path,
     name: str,
     *,
-    training: dict[str, Any],
-    seconds: float,
+    training: Mapping[str, Any],
     origin: Mapping[str, Any],
     limit: int | None = None,
 ) -> dict[str, Any]:
@@ -179,8 +205,7 @@ def save_and_measure(
         output: folder of the run.
         name: of the method, in tables.
         training: what `fit` returned.
-        seconds: that training took.
-        origin: of the run, see `provenance`: asked for before training, since a checkout may change meanwhile.
+        origin: what `provenance` returned before training; a checkout may change meanwhile.
         limit: test examples (or pairs) per axis at most; `None` takes all.
 
     Returns:
@@ -197,19 +222,19 @@ def save_and_measure(
         "source": data.source,
         "method": name,
         **parameters,
-        "training": training,
-        "seconds": round(seconds, 1),
+        "training": {key: value for key, value in training.items() if key != "seconds"},
+        "seconds": training["seconds"],
         **measure_requests(model, method.processor, data),
         "preset": asdict(method.preset),
     }
     title = f"{name} on {data.source}: {len(data.items):,} items, seed {origin['seed']}"
-    record = write_results(output, scores, ranks, run, title)
+    record = write_run(output, scores, run, title, ranks)
     write_run_card(output / "model", model, method.processor, data, record)
     return record
 
 
 def check_report_to(names: Sequence[str]) -> None:
-    """Checks that the Trainer can log to these trackers.
+    """Check that the Trainer can log to these trackers.
 
     Args:
         names: as `TrainingArguments.report_to` takes them: "tensorboard", "trackio", "wandb", "all", "none", ...
@@ -221,31 +246,10 @@ def check_report_to(names: Sequence[str]) -> None:
         if name in ("all", "none"):
             continue
         if name not in INTEGRATION_TO_CALLBACK:
-            raise ValueError(f"report_to={name!r}; pass one of {', '.join(sorted(INTEGRATION_TO_CALLBACK))}, all, none")
+            raise ValueError(
+                f"report_to={name!r} is unknown; pass one of {', '.join(sorted(INTEGRATION_TO_CALLBACK))}, all, none"
+            )
         try:
             INTEGRATION_TO_CALLBACK[name]()
         except (ImportError, RuntimeError) as error:  # it says what to install
             raise ValueError(f"report_to={name!r} cannot be used: {error}") from error
-
-
-def assignments(pairs: Sequence[str]) -> dict[str, Any]:
-    """`name=value` pairs, values read as YAML.
-
-    Raises:
-        ValueError: if one has no "=".
-    """
-    wrong = [pair for pair in pairs if "=" not in pair]
-    if wrong:
-        raise ValueError(f"{wrong[0]!r} is no assignment; pass name=value")
-    return {name: _value_of(text) for name, text in (pair.split("=", 1) for pair in pairs)}
-
-
-def _value_of(text: str) -> Any:
-    """A value as YAML writes it; but 3e-4, which YAML takes for a word, is a number, and "no" is a word."""
-    if text.lower() in ("no", "yes", "off", "on"):  # save_strategy=no
-        return text
-    value = yaml.safe_load(text)
-    try:
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
-        return value

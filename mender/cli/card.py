@@ -35,7 +35,8 @@ def card(
     measured elsewhere, and one list of recommendations for each --preference. Text that people wrote in a card stays.
     """
     from mender.cards import encoder_name
-    from mender.requests import find_items, load_saved
+    from mender.requests import find_items
+    from mender.saved_models import load_saved
     from modeling_mender import steer, write_card
 
     with results(as_json) as show:

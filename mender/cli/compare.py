@@ -30,13 +30,11 @@ def compare(
     """
     from mender.comparison import compare as compare_runs
     from mender.comparison import draw_stars, print_comparison, save_comparison
-    from mender.evaluation import read_json
+    from mender.runs import read_run
 
     with results(as_json) as show:
         with user_errors():
-            comparison = compare_runs(
-                {run: read_json(run / "five_axes.json") for run in runs}, reference, resamples, metric
-            )
+            comparison = compare_runs({run: read_run(run) for run in runs}, reference, resamples, metric)
         print_comparison(comparison)
         output.mkdir(parents=True, exist_ok=True)
         draw_stars(comparison, output / "stars.png")

@@ -37,12 +37,11 @@ def evaluate(
     Once with each user's own preferences, and once with those of other users. Writes five_axes.png, five_axes.json
     and, for `mender compare`, ranks.parquet.
     """
-    import torch
-
     from mender.cards import write_run_card
     from mender.data import encoder_path, load_benchmark_data
-    from mender.evaluation import check_items, evaluate_saved, run_of
-    from mender.requests import load_saved
+    from mender.evaluation import check_items, evaluate_saved
+    from mender.runs import training_of
+    from mender.saved_models import load_saved
     from modeling_mender.model_card import card_name
 
     with results(as_json) as show:
@@ -50,9 +49,8 @@ def evaluate(
         with user_errors():
             benchmark = load_benchmark_data(source, data, encoder_path(encoder), users=users, items=items)
             check_items(processor, benchmark, model)
-        torch.set_num_threads(1)  # as in training, so that request times compare
-        run = run_of(model)
-        # Never into the folder of a run: what training measured there stays.
+            run = training_of(model)
+        # Never into the folder of the run: its figures stay those that training measured.
         called = card_name(model) if Path(model).is_dir() else Path(model).name
         kind = f"{'-keep-seen' if keep_seen else ''}{'-validation' if validation else ''}"
         output = output or Path("outputs/evaluation") / f"{called}{kind}"

@@ -38,7 +38,8 @@ def recommend(
     width = _beams(beams)
     from transformers import pipeline
 
-    from mender.requests import load_saved, make_request
+    from mender.requests import make_request
+    from mender.saved_models import load_saved
 
     with results(as_json) as show:
         recommender, processor = load_saved(model, device)

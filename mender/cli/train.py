@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Annotated
 
@@ -54,17 +53,20 @@ def train(
 
     Several processes: torchrun --nproc_per_node 2 -m mender train ...
     """
-    import torch
-
     from mender.data import benchmark_name, encoder_path, load_benchmark_data
-    from mender.evaluation import provenance
+    from mender.runs import provenance
     from mender.training import check_report_to, choose_preset, fit, joined_processes, new_method, save_and_measure
     from modeling_mender.training.trainer import last_checkpoint
 
     with results(as_json) as show:
         origin = provenance(seed)
         with user_errors():
-            chosen = choose_preset(preset, conditioning, changes or [], arguments or [])
+            chosen = choose_preset(
+                preset,
+                conditioning,
+                options.assignments(changes or [], "--set"),
+                options.assignments(arguments or [], "--train"),
+            )
             check_report_to(report_to or [])
             name = name or (chosen.name if conditioning == "both" else f"{chosen.name}-{conditioning}")
             output = output or Path("outputs") / benchmark_name(source, data) / f"{name.replace('/', '-')}-seed{seed}"
@@ -73,12 +75,10 @@ def train(
             encoder = encoder_path(encoder)
             with joined_processes().main_process_first():  # under torchrun, one process builds and the others read
                 benchmark = load_benchmark_data(source, data, encoder, users=users, items=items)
-            benchmark.matched(chosen.matching)  # a mode that is not there is refused before anything is computed
+            benchmark.matched(chosen.matching)  # a missing matching mode is refused before anything is computed
         print(f"{chosen.name}: {chosen.summary}\n{' ' * len(chosen.name)}  {chosen.cost}")
         method = new_method(chosen, benchmark, encoder, seed)
         logging = {"report_to": report_to, "run_name": f"{benchmark.source}/{output.name}"} if report_to else {}
-        torch.set_num_threads(1)  # for matrices this small, two threads wait for each other on a busy machine
-        started = time.perf_counter()
         training = fit(
             method,
             benchmark,
@@ -88,11 +88,9 @@ def train(
             resume=resume,
             **logging,
         )
-        if not joined_processes().is_main_process:
-            return
-        seconds = time.perf_counter() - started
-        record = save_and_measure(
-            method, benchmark, output, name, training=training, seconds=seconds, origin=origin, limit=eval_limit
-        )
-        show({"output": str(output), **record})
-        print(f"Saved under {output}/: model/, five_axes.png, five_axes.json, ranks.parquet")
+        if joined_processes().is_main_process:
+            record = save_and_measure(
+                method, benchmark, output, name, training=training, origin=origin, limit=eval_limit
+            )
+            show({"output": str(output), **record})
+            print(f"Saved under {output}/: model/, five_axes.png, five_axes.json, ranks.parquet")

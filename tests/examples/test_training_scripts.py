@@ -26,7 +26,7 @@ def run(script, *arguments, folder):
     ("arguments", "message"),
     [
         (["--preset", "mender-tick"], "no preset 'mender-tick'; pass one of lc-rec"),
-        (["--train", "learning_rate"], "'learning_rate' is no assignment"),
+        (["--train", "learning_rate"], "--train 'learning_rate' is not an assignment"),
         (["--source", "steam", "--data", "no/such/folder"], "no/such/folder"),
     ],
 )

@@ -98,7 +98,7 @@ def test_what_cannot_be_compared_is_refused(tmp_path):
         compare(runs)
     del runs[tmp_path / "a"]
     assert compare(runs).source == f"{runs[tmp_path / 'd']['settings']['source']}, validation split"
-    with pytest.raises(ValueError, match="--reference 'three' is none of the methods one"):
+    with pytest.raises(ValueError, match="--reference 'three' is not among the methods; pass one of one"):
         compare(read(one), "three")
     other = write_run(tmp_path / "c", "two", 0.3, pairs=((True, False),))
     with pytest.raises(ValueError, match="two lacks 2 of one's examples"):

@@ -17,7 +17,7 @@ ON_CPUS = pytest.mark.skipif(not no_accelerator(), reason="there is an accelerat
 
 @ON_CPUS
 def test_mixed_precision_needs_no_accelerator():
-    assert choose_preset("mender-tok", training=["bf16=true"]).training["bf16"] is True
+    assert choose_preset("mender-tok", training={"bf16": True}).training["bf16"] is True
 
 
 @ON_CPUS
@@ -25,8 +25,7 @@ def test_mixed_precision_needs_no_accelerator():
 def test_checked_settings_leave_processes_joined(tmp_path):
     script = tmp_path / "run.py"
     script.write_text(
-        "from mender.processes import joined_processes\n"
-        "from mender.training import choose_preset\n"
+        "from mender.training import choose_preset, joined_processes\n"
         "choose_preset('mender-tok')\n"
         "assert joined_processes().num_processes == 2, joined_processes()\n"
     )

@@ -155,10 +155,18 @@ def test_recommendations_for_people(mender, trained):
         (["train", "--users", "some"], "see `mender train --help`"),
         (["train", "--preset", "mender-tick"], "no preset 'mender-tick'; pass one of lc-rec"),
         (["train", "--set", "histroy=codes"], "'histroy' is no field of a preset"),
-        (["train", "--train", "learning_rate"], "'learning_rate' is no assignment"),
-        (["train", "--train", "learning_rat=1"], "'learning_rat' is no training argument; did you mean learning_rate"),
+        (
+            ["train", "--set", "axes=!!python/name:os.system"],
+            "--set 'axes=!!python/name:os.system': the value is not plain",
+        ),
+        (["train", "--set", "axes={a: 1"], "--set 'axes={a: 1': the value is not plain YAML; write a number, a word"),
+        (["train", "--train", "learning_rate"], "--train 'learning_rate' is not an assignment"),
+        (
+            ["train", "--train", "learning_rat=1"],
+            "unknown training argument 'learning_rat'; did you mean learning_rate",
+        ),
         (["train", "--train", "save_strategy=some"], "some is not a valid SaveStrategy"),
-        (["train", "--train", "learning_rate=fast"], "learning_rate='fast' is no number"),
+        (["train", "--train", "learning_rate=fast"], "learning_rate='fast' is not a number"),
         (["train", "--train", "output_dir=here"], "pass --output"),
         (["train", "--train", "seed=1"], "pass --seed"),
         (["train", "--train", "save_strategy=steps"], "save_strategy='steps' beside eval_strategy='epoch'"),
@@ -167,9 +175,9 @@ def test_recommendations_for_people(mender, trained):
             ["train", "--preset", "sasrec", "--train", "label_smoothing_factor=0.1"],
             "whose labels are no codes; leave it out",
         ),
-        (["train", "--set", "axes=recommendation"], "axes='recommendation' has no names"),
-        (["train", "--conditioning", "some"], "conditioning='some'; pass one of none, preference"),
-        (["train", "--report-to", "paper"], "report_to='paper'; pass one of azure_ml"),
+        (["train", "--set", "axes=recommendation"], "axes='recommendation' is not a mapping"),
+        (["train", "--conditioning", "some"], "conditioning='some' is unknown; pass one of none, preference"),
+        (["train", "--report-to", "paper"], "report_to='paper' is unknown; pass one of azure_ml"),
         (["train", "--source", "steam", "--data", "no/such/folder"], "no/such/folder"),
         (["evaluate", "no/such/model"], "no folder 'no/such/model'"),
         (["recommend", "."], "holds no saved model"),
@@ -191,7 +199,7 @@ def test_mistakes_end_in_one_line(mender, arguments, message, tmp_path, monkeypa
     [
         ("mender-tok", ["--history", "teal"], "no item has the id or title 'teal'; did you mean 'tea' (item-tea)"),
         ("mender-tok", ["--history", "xyz"], "no item has the id or title 'xyz'; pass ids or titles"),
-        ("mender-tok", [], "nothing to go by"),
+        ("mender-tok", [], "the request is empty"),
         ("mender-tok", ["--preference", "tea", "-k", "5", "--beams", "2"], "num_beams=2 cannot return top_k=5"),
         ("popularity", ["--preference", "tea"], "this model reads no preferences"),
     ],
@@ -232,7 +240,7 @@ def test_the_base_model_written_by_hand_stays(mender, trained, word_shop, tiny_e
 def test_a_run_is_told_from_its_model(mender, trained, word_shop, tiny_encoder):
     run = trained / "mender-tok-seed0"
     code, _, err = mender("recommend", run, "--preference", "tea")
-    assert code == 2 and f"its model is {run / 'model'}" in err
+    assert code == 2 and f"is a run; pass its model, {run / 'model'}" in err
     code, _, err = mender("evaluate", run / "model", "--encoder", tiny_encoder, "--users", "60", "--items", "40")
     assert code == 2 and "other items" in err
 

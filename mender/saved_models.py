@@ -1,0 +1,73 @@
+"""Saved models from a folder or the Hub, with the processors that were saved beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModel, AutoProcessor, PreTrainedConfig
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.utils import logging
+
+import modeling_mender  # noqa: F401 - registers the classes
+from mender.terminal import UserError
+
+__all__ = ["load_saved"]
+
+
+def load_saved(name: str | Path, device: str | None = None) -> tuple[Any, Any]:
+    """A model with `recommend`, and its processor. Code that a repository carries is never run.
+
+    Args:
+        name: folder that `save_pretrained` wrote, or name on the Hub.
+        device: as torch names it; default: the accelerator if there is one.
+
+    Raises:
+        UserError: if there is no such model, or it is no recommender of this library.
+    """
+    _check_place(name)
+    with _quiet_loading():
+        try:
+            config = PreTrainedConfig.get_config_dict(name)[0]
+            model_type = config.get("model_type") if isinstance(config, dict) else None
+            if model_type not in CONFIG_MAPPING:
+                raise UserError(
+                    f"{name} cannot be loaded: its config.json has model_type={model_type!r}, which is unknown here; "
+                    "pass a model that `mender train` wrote"
+                )
+            model = AutoModel.from_pretrained(name, trust_remote_code=False)
+            processor = AutoProcessor.from_pretrained(name, trust_remote_code=False)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise UserError(f"{name} cannot be loaded: {' '.join(str(error).split())}") from error
+    if not hasattr(model, "recommend") or not hasattr(processor, "decode_items"):
+        raise UserError(f"{name} holds a {type(model).__name__}, which cannot recommend; train one with `mender train`")
+    return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval(), processor
+
+
+def _check_place(name: str | Path) -> None:
+    folder = Path(name)
+    if folder.is_dir():
+        if (folder / "config.json").is_file():
+            return
+        if (folder / "model" / "config.json").is_file():
+            raise UserError(f"{name} is a run; pass its model, {folder / 'model'}")
+        if (folder / "adapter_config.json").is_file():
+            raise UserError(f"{name} holds an adapter alone; merge it with merge_and_unload() and save the model")
+        raise UserError(f"{name} holds no saved model (config.json is missing); train one with `mender train`")
+    if str(name).count("/") != 1 or str(name).startswith((".", "/", "~")):
+        raise UserError(f"there is no folder {str(name)!r}; pass a folder that `mender train` wrote or a Hub name")
+
+
+@contextmanager
+def _quiet_loading() -> Iterator[None]:
+    """No progress bars for weights that are read from a disk; downloads show their own."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
