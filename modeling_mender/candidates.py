@@ -6,7 +6,7 @@ Per-request filters never rebuild the prefix tree: they mask the children that l
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -14,17 +14,19 @@ from torch import Tensor
 from torch.nn import functional
 
 from .catalogue import SemanticIdCatalogue
+from .item_filter import ItemSelection, allowed_mask, as_selection, check_items_left
 
 __all__ = [
     "CatalogueFilter",
     "ChildSlots",
-    "ItemSelection",
     "list_children",
 ]
 
 
 RAGGED_COST = 3
 """How many padded slots cost as much as one slot of a ragged layout, which has to find out whose child it is."""
+WHOLE_LEVEL = 2**17
+"""Up to this many nodes, what a mask allows is worked out for a whole level at once, not for the candidates alone."""
 
 
 @dataclass(frozen=True)
@@ -162,27 +164,19 @@ def list_children(catalogue: SemanticIdCatalogue, level: int, nodes: Tensor) -> 
     return _Padded(nodes, first, begin, widest, None if full else widths)
 
 
-WHOLE_LEVEL = 2**17
-"""Up to this many nodes, what a mask allows is worked out for a whole level at once, not for the candidates alone."""
-
-ItemSelection = Tensor | Iterable[int] | Iterable[Iterable[int]]
-"""Item indices or a boolean mask over rows; shared by all users (one dimension) or one per user (two)."""
-
-
 class CatalogueFilter:
     """Which leaves of a catalogue B users may receive.
 
     Args:
         catalogue: the catalogue that is searched.
         num_users: B.
-        allowed: items that may be returned; `None` allows all. Item indices (a flat list, or one list per user;
-            -1 pads) or a boolean mask of shape (N,) or (B, N).
+        allowed: items that may be returned, see `as_selection`; `None` allows all.
         exclude: items that may not be returned, in the same forms. Wins over `allowed`.
         leaves: a half-open range of leaf positions outside which nothing is returned.
 
     Raises:
         ValueError: if a selection has the wrong shape, or leaves some user without any item.
-        IndexError: if a row number lies outside the catalogue.
+        IndexError: if an item index lies outside the catalogue.
     """
 
     def __init__(
@@ -196,31 +190,20 @@ class CatalogueFilter:
         self.catalogue = catalogue
         self.num_users = num_users
         self.leaves = leaves
-        masks, excluded_rows = [], None
-        if allowed is not None:
-            selection = _as_tensor(allowed, catalogue, num_users, "allowed")
-            masks.append(selection if selection.dtype == torch.bool else _mask_of_rows(selection, catalogue.num_items))
+        # Items that are excluded by index are few: only the nodes above them are looked at, never a mask of all items.
+        few: Tensor | None = None
         if exclude is not None:
-            selection = _as_tensor(exclude, catalogue, num_users, "exclude")
-            if selection.dtype == torch.bool:
-                masks.append(~selection)
-            else:
-                excluded_rows = selection
-        self._count: Tensor | None = None
+            exclude = as_selection(exclude, "exclude", catalogue.num_items, num_users, catalogue.device)
+            if exclude.dtype != torch.bool:
+                few, exclude = exclude, None
+        mask = allowed_mask(allowed, exclude, catalogue.num_items, num_users, catalogue.device)
+        self._count = None if mask is None else _running_count(catalogue.leaf_order(mask))
         self._alive: dict[int, Tensor] = {}
-        if masks:
-            mask = masks[0] if len(masks) == 1 else masks[0] & masks[1]
-            self._count = _running_count(catalogue.leaf_order(mask))
         self._dead: list[tuple[Tensor, Tensor] | None] | None = None
-        if excluded_rows is not None and excluded_rows.numel():
-            self._dead = self._dead_nodes(excluded_rows)
+        if few is not None and few.numel():
+            self._dead = self._dead_nodes(few)
         self.available = self._available()
-        if bool((self.available == 0).any()):
-            user = int((self.available == 0).nonzero()[0])
-            raise ValueError(
-                f"no item is left for user {user} of the batch after `allowed` and `exclude`; "
-                "allow more items or exclude fewer"
-            )
+        check_items_left(self.available)
 
     def share(self, other: CatalogueFilter) -> None:
         """Take over what another filter of the same catalogue and users allows and excludes."""
@@ -249,6 +232,19 @@ class CatalogueFilter:
             beam = order.gather(1, place)
             slot = dead + (children.begin - children.first).gather(1, beam)
             scores.scatter_add_(1, slot.masked_fill_(~hit, 0), torch.where(hit, -torch.inf, 0.0))
+
+    def allows_below(self, level: int, nodes: Tensor) -> Tensor:
+        """Whether anything may be returned below nodes, where nothing is excluded by index.
+
+        Args:
+            level: depth of the nodes, 1..L.
+            nodes: node ids; users stand one after the other, each with as many rows. Shape: (rows, M).
+
+        Returns:
+            Shape: (rows, M), bool.
+        """
+        per_user = nodes.reshape(self.num_users, -1)
+        return (self._count_between(*self._leaf_range(level, per_user)) > 0).view(nodes.shape)
 
     def _allowed_below(self, level: int, children: ChildSlots) -> Tensor:
         """Whether the mask allows any item below each child. Shape: (B, M)."""
@@ -290,7 +286,7 @@ class CatalogueFilter:
         gather = count.gather(1, high.reshape(flat)) - count.gather(1, low.reshape(flat))
         return gather.view(low.shape)
 
-    def _dead_nodes(self, rows: Tensor) -> list[tuple[Tensor, Tensor] | None]:
+    def _dead_nodes(self, excluded: Tensor) -> list[tuple[Tensor, Tensor] | None]:
         """Per level 1..L, the nodes below which every otherwise allowed item is excluded, and their parents.
 
         Returns:
@@ -298,11 +294,11 @@ class CatalogueFilter:
         """
         catalogue = self.catalogue
         levels = catalogue.num_levels
-        rows = rows if rows.dim() == 2 else rows[None]
+        items = excluded if excluded.dim() == 2 else excluded[None]
         if self._count is not None and self._count.dim() == 2:
-            rows = rows.expand(self.num_users, -1)  # what is left below a node differs between users
-        codes = catalogue.codes[rows.clamp(min=0)].long()
-        present = (rows >= 0) & (codes[..., 0] >= 0)
+            items = items.expand(self.num_users, -1)  # what is left below a node differs between users
+        codes = catalogue.codes[items.clamp(min=0)].long()
+        present = (items >= 0) & (codes[..., 0] >= 0)
         paths = [torch.where(present, 0, -1)]
         for level in range(levels):
             step = catalogue.descend(level, paths[-1].reshape(-1), codes[..., level].reshape(-1))
@@ -318,11 +314,11 @@ class CatalogueFilter:
         for level in range(1, levels + 1):
             # Leaf order is node order at every level, so the sorted path is sorted as well.
             path = paths[level].gather(1, order).contiguous()
-            excluded = running.gather(1, torch.searchsorted(path, path, right=True)) - running.gather(
+            below = running.gather(1, torch.searchsorted(path, path, right=True)) - running.gather(
                 1, torch.searchsorted(path, path)
             )
             low, high = self._leaf_range(level, path.clamp(min=0))
-            is_dead = (path >= 0) & (excluded > 0) & (excluded == self._count_between(low, high))
+            is_dead = (path >= 0) & (below > 0) & (below == self._count_between(low, high))
             parents = paths[level - 1].gather(1, order)
             most = int(is_dead.sum(1).max())
             if most == 0:
@@ -343,61 +339,6 @@ class CatalogueFilter:
         else:
             total = (self._count[..., high] - self._count[..., low]).long().expand(self.num_users).clone()
         return total if self._dead is None or self.leaves is not None else total - self._excluded
-
-
-def _as_tensor(selection: ItemSelection, catalogue: SemanticIdCatalogue, num_users: int, name: str) -> Tensor:
-    """A boolean mask (N,) or (B, N), or item indices (E,) or (B, E) padded with -1."""
-    if hasattr(selection, "__array__"):
-        selection = torch.as_tensor(selection)
-    if not isinstance(selection, Tensor):
-        listed = list(selection)
-        if listed and hasattr(listed[0], "__iter__") and getattr(listed[0], "ndim", 1):
-            ragged = [_one_selection(rows) for rows in listed]
-            if any(rows.dtype == torch.bool for rows in ragged):
-                if len({(rows.dtype, len(rows)) for rows in ragged}) > 1:
-                    raise ValueError(
-                        f"`{name}` mixes boolean masks with indices, or masks of several lengths; pass one kind"
-                    )
-                selection = torch.stack(ragged)
-            else:
-                selection = torch.nn.utils.rnn.pad_sequence(ragged, batch_first=True, padding_value=-1)
-        else:
-            selection = _one_selection(listed)
-    selection = selection.to(catalogue.device)
-    if selection.dim() not in (1, 2) or (selection.dim() == 2 and len(selection) != num_users):
-        raise ValueError(
-            f"`{name}` has shape {tuple(selection.shape)}; expected one dimension (shared by all users) "
-            f"or two with one row for each of the {num_users} users"
-        )
-    if selection.dtype == torch.bool:
-        if selection.shape[-1] != catalogue.num_items:
-            raise ValueError(
-                f"the boolean mask `{name}` covers {selection.shape[-1]} items; the catalogue has {catalogue.num_items}"
-            )
-        return selection
-    if selection.is_floating_point():
-        raise ValueError(f"`{name}` has dtype {selection.dtype}; pass item indices (integers) or a boolean mask")
-    selection = selection.long()
-    outside = (selection < -1) | (selection >= catalogue.num_items)
-    if bool(outside.any()):
-        raise IndexError(
-            f"`{name}` names item index {int(selection[outside][0])}; "
-            f"the catalogue has items 0..{catalogue.num_items - 1}"
-        )
-    return selection
-
-
-def _one_selection(rows: Tensor | Iterable[int]) -> Tensor:
-    """Rows or a mask of one user as a tensor; an empty list names no rows."""
-    rows = torch.as_tensor(rows if hasattr(rows, "__array__") else list(rows))
-    return rows if rows.numel() else rows.long()
-
-
-def _mask_of_rows(rows: Tensor, num_items: int) -> Tensor:
-    """Boolean mask of listed rows; -1 is padding."""
-    mask = torch.zeros(*rows.shape[:-1], num_items + 1, dtype=torch.bool, device=rows.device)
-    mask.scatter_(-1, torch.where(rows < 0, num_items, rows), True)
-    return mask[..., :num_items]
 
 
 def _running_count(flags: Tensor) -> Tensor:

@@ -9,8 +9,9 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from transformers.generation.utils import GenerateBeamEncoderDecoderOutput
 
-from .candidates import ItemSelection
+from .candidates import CatalogueFilter
 from .catalogue import SemanticIdCatalogue
+from .item_filter import ItemSelection, allowed_mask
 
 __all__ = [
     "SemanticIdLogitsProcessor",
@@ -31,27 +32,39 @@ class SemanticIdLogitsProcessor(LogitsProcessor):
 
     Args:
         catalogue: the items that may be generated.
-        prefix_length: tokens before the semantic ID; 1 for the start token.
+        allowed: items that may be generated, as in `recommend()`.
+        exclude: items that may not be generated, as in `recommend()`.
+        num_users: users that `generate` is called for, B; needed for filters of one row per user.
 
     Raises:
-        ValueError: (on call) if no row holds a prefix that an item has.
+        ValueError: if a filter has the wrong shape or leaves a user without items; on call, if no row holds a prefix
+            that an item has.
+        IndexError: if a filter names an item that is not in the catalogue.
     """
 
-    def __init__(self, catalogue: SemanticIdCatalogue, prefix_length: int = 1) -> None:
+    def __init__(
+        self,
+        catalogue: SemanticIdCatalogue,
+        *,
+        allowed: ItemSelection | None = None,
+        exclude: ItemSelection | None = None,
+        num_users: int = 1,
+    ) -> None:
         self.catalogue = catalogue
-        self.prefix_length = prefix_length
         sizes = torch.tensor([1, *catalogue.codebook_sizes])
         self._offsets = sizes.cumsum(0).tolist()
+        mask = allowed_mask(allowed, exclude, catalogue.num_items, num_users, catalogue.device)
+        self._filter = None if mask is None else CatalogueFilter(catalogue, num_users, mask)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Scores with every token that leaves the catalogue at -inf.
 
         Args:
-            input_ids: tokens so far. Shape: (rows, steps).
+            input_ids: tokens so far; the rows of a user stand together. Shape: (rows, steps).
             scores: logits or log-probabilities of the next token. Shape: (rows, V).
         """
         catalogue = self.catalogue.to(scores.device)
-        written = input_ids[:, self.prefix_length :]
+        written = input_ids[:, 1:]  # the start token stands first
         level = written.shape[1]
         masked = torch.full_like(scores, -torch.inf)
         padded = (written == 0).any(dim=1)
@@ -72,6 +85,12 @@ class SemanticIdLogitsProcessor(LogitsProcessor):
         children = first[:, None] + torch.arange(catalogue.widest[level], device=scores.device)
         real = (children < end[:, None]) & ~dead[:, None]
         children = torch.where(real, children, first[:, None])
+        if self._filter is not None:
+            if len(written) % self._filter.num_users:
+                raise ValueError(
+                    f"{len(written)} rows for num_users={self._filter.num_users}; every user has as many rows"
+                )
+            real &= self._filter.allows_below(level + 1, children.to(self.catalogue.device)).to(real.device)
         parents = nodes.clamp(min=0)[:, None].expand_as(children)
         tokens = catalogue.codes_of(level + 1, children, parents) + self._offsets[level]
         allowed = torch.zeros_like(scores, dtype=torch.bool)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -12,11 +11,11 @@ from torch.nn import functional
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from .candidates import ItemSelection
 from .configuration_mender import CarriesCode, ItemStatesConfig
+from .item_filter import ItemSelection, allowed_mask, check_items_left
 from .item_states import ItemStatesEncoder
 from .model_card import CarriesCard
-from .retrieval import Recommendations
+from .retrieval import Recommendations, checked_top_k
 
 __all__ = [
     "ItemScoringModel",
@@ -26,6 +25,9 @@ __all__ = [
     "TextRetrievalRecommender",
     "top_items",
 ]
+
+TEMPERATURE = 0.05
+"""Turns cosines into scores of about the scale of log-probabilities; the ranking does not depend on it."""
 
 
 class ItemScoringModel(CarriesCard, PreTrainedModel, ABC):
@@ -69,9 +71,13 @@ class ItemScoringModel(CarriesCard, PreTrainedModel, ABC):
             attention_mask: not needed.
             top_k: items to return.
             num_beams: not needed: every item is scored.
-            allowed: items that may be returned (rows or a boolean mask; shared or per user).
+            allowed: items that may be returned (indices or a boolean mask; shared or per user).
             exclude: items that may not be returned, in the same forms.
             **cached: passed on to `scores`.
+
+        Raises:
+            ValueError: for top_k < 1, or a filter that has the wrong shape or leaves a user without items.
+            IndexError: if a filter names an item that is not in the catalogue.
         """
         return top_items(self.scores(input_ids, **cached), top_k, allowed, exclude)
 
@@ -88,59 +94,26 @@ def top_items(
     Args:
         scores: one score per user and item. Shape: (B, N).
         top_k: items to return; fewer come back where fewer are left.
-        allowed: items that may be returned: rows or a boolean mask, shared or per user; -1 pads rows.
+        allowed: items that may be returned, see `as_selection`.
         exclude: items that may not be returned, in the same forms. Wins over `allowed`.
 
     Raises:
-        ValueError: for top_k < 1, or if some user is left without any item.
+        ValueError: for top_k < 1, or a filter that has the wrong shape or leaves some user nothing.
+        IndexError: if a filter names an item beyond the N scored.
 
     >>> top_items(torch.tensor([[0.1, 0.9, 0.5]]), top_k=2, exclude=[1]).item_indices
     tensor([[2, 0]])
     """
-    if top_k < 1:
-        raise ValueError(f"top_k={top_k} asks for no items; pass top_k >= 1")
-    live = torch.ones_like(scores, dtype=torch.bool)
-    if allowed is not None:
-        live &= _mask(allowed, scores)
-    if exclude is not None:
-        live &= ~_mask(exclude, scores)
-    available = live.sum(1)
-    if bool((available == 0).any()):
-        user = int((available == 0).nonzero()[0])
-        raise ValueError(
-            f"no item is left for user {user} of the batch after `allowed` and `exclude`; "
-            "allow more items or exclude fewer"
-        )
-    scores = scores.float().masked_fill(~live, -torch.inf)
-    best, rows = scores.sort(dim=1, descending=True, stable=True)
-    top_k = min(top_k, int(available.max()))
-    best, rows = best[:, :top_k], rows[:, :top_k]
-    return Recommendations(rows.masked_fill(best == -torch.inf, -1), best)
-
-
-def _mask(selection: ItemSelection, scores: Tensor) -> Tensor:
-    """A selection as a boolean mask. Shape: (B, N) or (1, N)."""
-    users, items = scores.shape
-    if not isinstance(selection, Tensor):
-        rows = [list(part) if isinstance(part, Iterable) else part for part in selection]
-        if rows and isinstance(rows[0], list):
-            longest = max(map(len, rows))
-            rows = [[*part, *[-1] * (longest - len(part))] for part in rows]
-        selection = torch.tensor(rows) if rows else torch.zeros(0, dtype=torch.long)
-    selection = selection.to(scores.device)
-    selection = selection[None] if selection.dim() == 1 else selection
-    if selection.dtype == torch.bool:
-        return selection
-    if selection.shape[0] not in (1, users):
-        raise ValueError(f"a selection for {selection.shape[0]} users beside scores for {users}; pass one row per user")
-    if selection.numel() and int(selection.max()) >= items:
-        raise IndexError(f"item index {int(selection.max())} lies outside the {items} items")
-    mask = torch.zeros(selection.shape[0], items + 1, dtype=torch.bool, device=scores.device)
-    return mask.scatter_(1, torch.where(selection < 0, items, selection).long(), True)[:, :items]
-
-
-TEMPERATURE = 0.05
-"""Turns cosines into scores of about the scale of log-probabilities; the ranking does not depend on it."""
+    (users, items), top_k, scores = scores.shape, checked_top_k(top_k), scores.float()
+    mask = allowed_mask(allowed, exclude, items, users, scores.device)
+    available = items
+    if mask is not None:
+        left = mask.sum(-1).expand(users)
+        check_items_left(left)
+        scores, available = scores.masked_fill(~mask, -torch.inf), int(left.max())
+    best, ranked = scores.sort(dim=1, descending=True, stable=True)
+    best, ranked = best[:, : min(top_k, available)], ranked[:, : min(top_k, available)]
+    return Recommendations(ranked.masked_fill(best == -torch.inf, -1), best)
 
 
 class PopularityConfig(CarriesCode, PreTrainedConfig):

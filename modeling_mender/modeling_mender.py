@@ -7,7 +7,7 @@ weights, so a saved model retrieves from the same catalogue wherever it is loade
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -24,11 +24,11 @@ from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from transformers.models.t5.modeling_t5 import T5Stack
 
-from .candidates import ItemSelection
 from .catalogue import REMOVED, SemanticIdCatalogue
 from .configuration_mender import ItemStatesConfig, MenderConfig
 from .decoder import FoldedDecoder, absorb_cross_attention
 from .generation_mender import SemanticIdLogitsProcessor
+from .item_filter import ItemSelection
 from .item_states import ItemStatesEncoder, encode_in_groups, text_encoder_class
 from .model_card import CarriesCard
 from .retrieval import Recommendations, search
@@ -291,17 +291,42 @@ class MenderForGenerativeRetrieval(CarriesCard, PreTrainedModel, GenerationMixin
         )
         return output.to_tuple() if return_dict is False else output
 
-    def generate(self, *args: Any, constrained: bool = True, **kwargs: Any) -> Any:
+    def generate(
+        self,
+        *args: Any,
+        constrained: bool = True,
+        allowed: ItemSelection | None = None,
+        exclude: ItemSelection | None = None,
+        **kwargs: Any,
+    ) -> Any:
         """`GenerationMixin.generate`, over semantic IDs of the catalogue only.
 
         Args:
             *args: as for `generate`.
             constrained: whether to add a `SemanticIdLogitsProcessor` where none is given.
+            allowed: items that may be generated, as in `recommend()`.
+            exclude: items that may not be generated, as in `recommend()`.
             **kwargs: as for `generate`. `recommend()` gives the same answers several times faster.
+
+        Raises:
+            ValueError: if filters come with `constrained=False` or a `SemanticIdLogitsProcessor`, or see `recommend()`.
+            IndexError: if a filter names an item that is not in the catalogue.
         """
         processors = LogitsProcessorList(kwargs.pop("logits_processor", None) or [])
-        if constrained and not any(isinstance(item, SemanticIdLogitsProcessor) for item in processors):
-            processors.append(SemanticIdLogitsProcessor(self.catalogue))
+        given = any(isinstance(item, SemanticIdLogitsProcessor) for item in processors)
+        filters = {"allowed": allowed, "exclude": exclude}
+        filters = {name: selection for name, selection in filters.items() if selection is not None}
+        if kwargs.get("custom_generate") is not None:
+            kwargs |= filters  # such a callable decodes by itself
+        elif filters and (given or not constrained):
+            raise ValueError(
+                f"{' and '.join(filters)} would not be applied: pass them to the SemanticIdLogitsProcessor, or leave "
+                "the processor and constrained=False out"
+            )
+        if constrained and not given:
+            users = 1 if not filters else _num_users(args, kwargs)
+            own = {} if kwargs.get("custom_generate") is not None else filters
+            processors.append(SemanticIdLogitsProcessor(self.catalogue, num_users=users, **own))
         settings = kwargs.get("generation_config") or self.generation_config
         if (kwargs.get("num_beams") or settings.num_beams or 1) > 1:
             # All semantic IDs are equally long: scores are log-probabilities, not divided by a length.
@@ -341,7 +366,9 @@ class MenderForGenerativeRetrieval(CarriesCard, PreTrainedModel, GenerationMixin
             Item indices and scores of shape (B, top_k), best first.
 
         Raises:
-            ValueError: for top_k < 1, num_beams < top_k, or a filter that leaves a user without items.
+            ValueError: for top_k < 1, num_beams < top_k, or a filter that has the wrong shape or leaves a user without
+                items.
+            IndexError: if a filter names an item that is not in the catalogue.
         """
         if set(ignored) - {"token_type_ids", "labels", "position_ids"}:
             raise TypeError(f"recommend() got unexpected arguments {sorted(ignored)}")
@@ -424,6 +451,16 @@ def tokens_of_items(item_indices: Tensor, item_codes: Tensor, codebook_sizes: Se
             f"item index {int(item_indices[outside].reshape(-1)[0])} is not in the catalogue of {len(item_codes)} items"
         )
     return codes + _token_offsets(codebook_sizes, codes.device)
+
+
+def _num_users(args: Sequence[Any], inputs: Mapping[str, Any]) -> int:
+    """How many users `generate` is called for."""
+    given = [
+        *args[:1],
+        *(inputs.get(name) for name in ("inputs", "input_ids")),
+        inputs.get("encoder_outputs", [None])[0],
+    ]
+    return next(len(tensor) for tensor in given if tensor is not None)
 
 
 def _token_offsets(codebook_sizes: Sequence[int], device: torch.device) -> Tensor:

@@ -1,20 +1,23 @@
 """`pipeline("generative-retrieval")`: requests as people write them in, ranked items with titles out.
 
 A request names a preference, a history of item ids, or both; the processor renders it, the model's `recommend()`
-retrieves. The file imports nothing of this package, so that it travels with every saved model (see `remote_code`).
+retrieves.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import Pipeline
+
+from .item_filter import ItemSelection, allowed_mask, as_selection
 
 __all__ = ["GenerativeRetrievalPipeline"]
 
@@ -24,7 +27,7 @@ REQUEST_KEYS = ("preference", "history", "allowed", "exclude")
 
 @dataclass(frozen=True)
 class _Request:
-    """One rendered request: token ids, and what it alone allows (rows or a mask; `None`: all) and excludes (rows)."""
+    """One rendered request: token ids, and what it alone allows and excludes, as indices or masks."""
 
     input_ids: list[int]
     allowed: Tensor | None
@@ -65,9 +68,9 @@ class GenerativeRetrievalPipeline(Pipeline):
         Args:
             inputs: a request, a list of them, or a generator (which streams). A request is a preference text, or a
                 dictionary with some of "preference" (a text, or several), "history" (item ids, oldest first),
-                "allowed" and "exclude" (item ids or a mask, for this request on top of those for all).
+                "allowed" and "exclude" (item ids, item indices or a mask, for this request on top of those for all).
             **kwargs: for all requests of this call: `top_k`, items to return (10); `num_beams`, prefixes kept per
-                level, or "exact"; `allowed` and `exclude`, item ids or a boolean mask over all items;
+                level, or "exact"; `allowed` and `exclude`, item ids, item indices or a boolean mask over all items;
                 `unknown_items`, "skip" to leave out items of histories and filters that the catalogue lacks;
                 `batch_size`, requests answered at once.
 
@@ -102,8 +105,8 @@ class GenerativeRetrievalPipeline(Pipeline):
         self,
         top_k: int | None = None,
         num_beams: int | str | None = None,
-        allowed: Sequence[str] | Tensor | None = None,
-        exclude: Sequence[str] | Tensor | None = None,
+        allowed: Sequence[str] | ItemSelection | None = None,
+        exclude: Sequence[str] | ItemSelection | None = None,
         unknown_items: str | None = None,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         rendering = {"unknown_items": unknown_items}
@@ -111,7 +114,7 @@ class GenerativeRetrievalPipeline(Pipeline):
         defaults = getattr(self, "_preprocess_params", {})
         unknown_items = unknown_items or defaults.get("unknown_items", "error")
         filters = {"allowed": allowed, "exclude": exclude}
-        filters = {name: self._selection(value, unknown_items) for name, value in filters.items()}
+        filters = {name: self._selection(value, name, unknown_items) for name, value in filters.items()}
         retrieval = {"top_k": top_k, "num_beams": num_beams, **filters}
         given = [{name: value for name, value in part.items() if value is not None} for part in (rendering, retrieval)]
         return given[0], given[1], {}
@@ -133,8 +136,8 @@ class GenerativeRetrievalPipeline(Pipeline):
             unknown_items=unknown_items,
             return_tensors=None,
         )
-        filters = [self._selection(request.get(name), unknown_items) for name in ("allowed", "exclude")]
-        return {"requests": [_Request(rendered["input_ids"][0], *_rows_left_out(*filters))]}
+        filters = [self._selection(request.get(name), name, unknown_items) for name in ("allowed", "exclude")]
+        return {"requests": [_Request(rendered["input_ids"][0], *filters)]}
 
     def _forward(
         self,
@@ -147,14 +150,14 @@ class GenerativeRetrievalPipeline(Pipeline):
         # A batch is a list of what `preprocess` returned; alone, a request comes as it was returned.
         requests = [one for part in inputs["requests"] for one in (part if isinstance(part, list) else [part])]
         rendered = [request.input_ids for request in requests]
-        allowed, exclude = _rows_left_out(allowed, exclude)
+        allowed, exclude = _batch_filters(requests, allowed, exclude, len(self.processor.item_ids))
         found = self.model.recommend(
             input_ids=self.processor.pad(rendered).to(self.device),
             attention_mask=self.processor.memory_mask(rendered).to(self.device),
             top_k=top_k,
             num_beams=num_beams,
-            allowed=_allowed(requests, allowed, len(self.processor.item_ids)),
-            exclude=_excluded(requests, exclude),
+            allowed=allowed,
+            exclude=exclude,
         )
         return {"item_indices": found.item_indices, "scores": found.scores}
 
@@ -165,54 +168,54 @@ class GenerativeRetrievalPipeline(Pipeline):
         items = self.processor.decode_items(indices[there])
         return [{**item, "score": score} for item, score in zip(items, scores[there].tolist(), strict=True)]
 
-    def _selection(self, selection: Sequence[str] | Tensor | None, unknown_items: str) -> Tensor | None:
-        """Item indices of ids; a boolean mask over item indices as it is."""
+    def _selection(
+        self, selection: Sequence[str] | ItemSelection | None, name: str, unknown_items: str
+    ) -> Tensor | None:
+        """Item indices of ids or indices, or a boolean mask over all items. Shape: (E,) or (N,)."""
         if selection is None:
             return None
         if isinstance(selection, str):
-            raise ValueError(f"{selection!r} is one text; pass a list of item ids")
-        if getattr(selection, "ndim", 0) == 1 and str(selection.dtype) in ("bool", "torch.bool"):
-            count = len(self.processor.item_ids)
-            if len(selection) != count:
-                raise ValueError(f"the boolean mask covers {len(selection)} rows; the catalogue has {count}")
-            return torch.as_tensor(selection).cpu()
-        return torch.tensor(
-            self.processor.item_indices(list(selection), unknown_items=unknown_items), dtype=torch.int64
-        )
+            raise ValueError(f"{name}={selection!r} is one text; pass a list of item ids")
+        if isinstance(selection, Iterable) and not isinstance(selection, Tensor):
+            selection = selection if isinstance(selection, np.ndarray) else list(selection)
+            if len(selection) and all(isinstance(item, str) for item in selection):
+                selection = self.processor.item_indices(selection, unknown_items=unknown_items)
+        selected = as_selection(selection, name, len(self.processor.item_ids), num_users=1)
+        if selected.dim() > 1:
+            raise ValueError(f"`{name}` has one row per user; put filters of one user into that user's request")
+        return selected
 
 
-def _rows_left_out(allowed: Tensor | None, exclude: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-    """The same filters, with what is left out as rows: where it is a mask, all others are what is allowed.
+def _batch_filters(
+    requests: Sequence[_Request], allowed: Tensor | None, exclude: Tensor | None, num_items: int
+) -> tuple[Tensor | None, Tensor | None]:
+    """What a batch may receive, and which items it may not.
 
-    The model looks for each row to leave out in its catalogue; of masks it takes any number at once.
+    What is excluded by a mask becomes part of what is allowed: the model looks up every excluded index in its tree, but
+    masks cost the same however many items they exclude.
+
+    Returns:
+        A mask of shape (N,) or (B, N), and item indices of shape (E,) or (B, E), padded with -1; `None` for all items,
+        and for none.
     """
-    if exclude is None or exclude.dtype != torch.bool:
-        return allowed, exclude
-    return (~exclude if allowed is None else _as_mask(allowed, len(exclude)) & ~exclude), None
+    shared, few = _masked(allowed, exclude, num_items)
+    own = [_masked(request.allowed, request.exclude, num_items) for request in requests]
+    if any(mask is not None for mask, _ in own):
+        everything = torch.ones(num_items, dtype=torch.bool)
+        masks = torch.stack([everything if mask is None else mask for mask, _ in own])
+        shared = masks if shared is None else masks & shared
+    if any(indices is not None for _, indices in own):
+        none = torch.empty(0, dtype=torch.int64)
+        common = none if few is None else few
+        few = pad_sequence(
+            [common if indices is None else torch.cat([indices, common]) for _, indices in own],
+            batch_first=True,
+            padding_value=-1,
+        )
+    return shared, few
 
 
-def _as_mask(selection: Tensor | None, count: int) -> Tensor:
-    """Rows or a mask as a mask over item indices; `None` for all of them. Shape: (N,)."""
-    if selection is None:
-        return torch.ones(count, dtype=torch.bool)
-    if selection.dtype == torch.bool:
-        return selection
-    return torch.zeros(count, dtype=torch.bool).index_fill(0, selection, True)
-
-
-def _allowed(requests: Sequence[_Request], shared: Tensor | None, count: int) -> Tensor | None:
-    """What each request may receive: rows or a mask (N,) for all alike, or a mask of shape (B, N)."""
-    if all(request.allowed is None for request in requests):
-        return shared
-    mask = torch.stack([_as_mask(request.allowed, count) for request in requests])
-    return mask if shared is None else mask & _as_mask(shared, count)
-
-
-def _excluded(requests: Sequence[_Request], shared: Tensor | None) -> Tensor | None:
-    """Rows that no request or a single one leaves out; -1 pads. Shape: (E,) or (B, E)."""
-    none = torch.empty(0, dtype=torch.int64)
-    rows = [none if request.exclude is None else request.exclude for request in requests]
-    if not any(map(len, rows)):
-        return shared
-    rows = rows if shared is None else [torch.cat([own, shared]) for own in rows]
-    return pad_sequence(rows, batch_first=True, padding_value=-1)
+def _masked(allowed: Tensor | None, exclude: Tensor | None, num_items: int) -> tuple[Tensor | None, Tensor | None]:
+    """A mask of what is allowed and not excluded by a mask, and the indices of what is excluded by index."""
+    by_mask = exclude is not None and exclude.dtype == torch.bool
+    return allowed_mask(allowed, exclude if by_mask else None, num_items, 1), None if by_mask else exclude

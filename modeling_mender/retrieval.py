@@ -8,15 +8,17 @@ scores equal those of `generate()` with `SemanticIdLogitsProcessor`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
 
 import torch
 from torch import Tensor
 
-from .candidates import CatalogueFilter, ItemSelection, list_children
+from .candidates import CatalogueFilter, list_children
 from .catalogue import SemanticIdCatalogue
 from .decoder import FoldedDecoder
+from .item_filter import ItemSelection
 
-__all__ = ["Recommendations", "search"]
+__all__ = ["Recommendations", "checked_top_k", "search"]
 
 DEFAULT_BEAMS = 30
 EXACT_CHUNK = 256
@@ -39,6 +41,19 @@ class Recommendations:
         return len(self.item_indices)
 
 
+def checked_top_k(top_k: int) -> int:
+    """The number of items asked for.
+
+    Raises:
+        ValueError: if it is not a whole number above 0.
+    """
+    if not isinstance(top_k, Integral) or isinstance(top_k, bool):
+        raise ValueError(f"top_k={top_k!r}; pass a whole number")
+    if top_k < 1:
+        raise ValueError(f"top_k={top_k} asks for no items; pass top_k >= 1")
+    return int(top_k)
+
+
 def search(
     decoder: FoldedDecoder,
     catalogue: SemanticIdCatalogue,
@@ -59,30 +74,28 @@ def search(
         attention_mask: 1 for real states. Shape: (B, T).
         top_k: how many items to return; fewer come back where fewer may be returned.
         num_beams: prefixes kept per level. `None` keeps max(30, 2 * top_k); "exact" scores every item.
-        allowed: items that may be returned, see `CatalogueFilter`.
-        exclude: items that may not be returned, see `CatalogueFilter`.
+        allowed: items that may be returned, see `as_selection`.
+        exclude: items that may not be returned, in the same forms. Wins over `allowed`.
 
     Raises:
-        ValueError: if top_k < 1, num_beams < top_k, or a filter leaves some user nothing.
+        ValueError: if top_k < 1, num_beams < top_k, or a filter has the wrong shape or leaves some user nothing.
+        IndexError: if a filter names an item that is not in the catalogue.
     """
-    if top_k < 1:
-        raise ValueError(f"top_k={top_k} asks for no items; pass top_k >= 1")
-    count = len(catalogue)
+    top_k, count = checked_top_k(top_k), len(catalogue)
     if num_beams == "exact":
         width = count
     elif num_beams is None:
         width = max(DEFAULT_BEAMS, 2 * top_k)
-    elif isinstance(num_beams, int) and not isinstance(num_beams, bool):
+    elif isinstance(num_beams, Integral) and not isinstance(num_beams, bool):
         if num_beams < min(top_k, count):
             raise ValueError(f"num_beams={num_beams} cannot return top_k={top_k} items; pass num_beams >= top_k")
-        width = num_beams
+        width = int(num_beams)
     else:
         raise ValueError(f'num_beams={num_beams!r}; pass a whole number, None or "exact"')
 
-    filters = {"allowed": allowed, "exclude": exclude}
     view = None
     if allowed is not None or exclude is not None:
-        view = CatalogueFilter(catalogue, len(memory), **filters)
+        view = CatalogueFilter(catalogue, len(memory), allowed, exclude)
     if num_beams == "exact" and count > EXACT_CHUNK:
         leaves, scores = _search_in_chunks(decoder, catalogue, memory, attention_mask, min(top_k, count), view)
     else:

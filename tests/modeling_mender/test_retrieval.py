@@ -142,24 +142,6 @@ def test_filters_equal_brute_force_over_what_is_left(per_user):
             assert (found.item_indices[~real] == -1).all()
 
 
-def test_selections_come_as_lists_arrays_and_tensors():
-    items, users = 30, 2
-    model = tiny_model(random_catalogue(items, [4, 4, 4]))
-    inputs = random_inputs(users, 5)
-    mask = torch.rand(users, items, generator=torch.Generator().manual_seed(0)) < 0.4
-    expected = model.recommend(**inputs, top_k=items, allowed=mask)
-    rows = [user.nonzero().squeeze(1) for user in mask]
-    for same in (mask.tolist(), mask.numpy(), list(mask), rows, [user.numpy() for user in rows]):
-        found = model.recommend(**inputs, top_k=items, allowed=same)
-        assert torch.equal(found.item_indices, expected.item_indices)
-    for same in (mask[0].tolist(), mask[0].numpy(), rows[0].numpy(), [int(row) for row in rows[0]]):
-        assert set(model.recommend(**inputs, top_k=items, allowed=same).item_indices[1].tolist()) == set(
-            rows[0].tolist()
-        )
-    with pytest.raises(ValueError, match="mixes boolean masks with indices"):
-        model.recommend(**inputs, allowed=[mask[0].tolist(), [1, 2]])
-
-
 def test_autocast_leaves_the_search_alone():
     model = tiny_model(random_catalogue(30, [4, 4, 4]))
     inputs = random_inputs(2, 5)

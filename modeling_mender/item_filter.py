@@ -1,0 +1,160 @@
+"""`allowed=` and `exclude=`: which items a request may return, by one contract for every model.
+
+A selection names items by index or by a boolean mask, for all users or one per user. Item ids are the processor's:
+`processor.item_indices(ids)` turns them into indices, and the pipeline does so itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+__all__ = ["ItemSelection", "allowed_mask", "as_mask", "as_selection", "check_items_left"]
+
+ItemSelection = Tensor | np.ndarray | Iterable[int] | Iterable[Iterable[int]]
+"""Item indices or a boolean mask over all items; shared by all users (one dimension) or one per user (two)."""
+
+
+def as_selection(
+    selection: ItemSelection, name: str, num_items: int, num_users: int, device: torch.device | str = "cpu"
+) -> Tensor:
+    """A checked selection as a tensor.
+
+    Args:
+        selection: item indices or a boolean mask, shared or per user; -1 pads indices.
+        name: of the argument, for messages.
+        num_items: N, removed items included.
+        num_users: B.
+        device: where the result goes.
+
+    Returns:
+        A boolean mask of shape (N,) or (B, N), or item indices of shape (E,) or (B, E), padded with -1.
+
+    Raises:
+        ValueError: if it is neither, a mask does not cover N items, or there is not one entry for each user.
+        IndexError: if an index is below -1 or not below N.
+
+    >>> as_selection([[3, 1], [2]], "exclude", num_items=4, num_users=2)
+    tensor([[ 3,  1],
+            [ 2, -1]])
+    """
+    selected = _as_tensor(selection, name).to(device)
+    if selected.dim() not in (1, 2) or (selected.dim() == 2 and len(selected) != num_users):
+        raise ValueError(
+            f"`{name}` has shape {tuple(selected.shape)}; expected one dimension (shared by all users) "
+            f"or two with one row for each of the {num_users} users"
+        )
+    if selected.dtype == torch.bool:
+        if selected.shape[-1] != num_items:
+            raise ValueError(f"the mask `{name}` covers {selected.shape[-1]} items; the catalogue has {num_items}")
+        return selected
+    selected = selected.long()
+    outside = (selected < -1) | (selected >= num_items)
+    if bool(outside.any()):
+        raise IndexError(
+            f"`{name}` names item index {int(selected[outside][0])}; the catalogue has items 0..{num_items - 1}, "
+            "and -1 is padding"
+        )
+    return selected
+
+
+def as_mask(selected: Tensor, num_items: int) -> Tensor:
+    """A checked selection as a boolean mask. Shape: (..., N)."""
+    if selected.dtype == torch.bool:
+        return selected
+    mask = torch.zeros(*selected.shape[:-1], num_items + 1, dtype=torch.bool, device=selected.device)
+    # Padding goes to one place more, which is cut off.
+    return mask.scatter_(-1, torch.where(selected < 0, num_items, selected), True)[..., :num_items]
+
+
+def allowed_mask(
+    allowed: ItemSelection | None,
+    exclude: ItemSelection | None,
+    num_items: int,
+    num_users: int,
+    device: torch.device | str = "cpu",
+) -> Tensor | None:
+    """What is allowed and not excluded; `None` where everything is.
+
+    Args:
+        allowed: items that may be returned; `None` allows all.
+        exclude: items that may not be returned; wins over `allowed`.
+        num_items: N.
+        num_users: B.
+        device: where the result goes.
+
+    Returns:
+        Shape: (N,) or (B, N), bool.
+
+    Raises:
+        ValueError: see `as_selection`.
+        IndexError: see `as_selection`.
+    """
+    parts = []
+    if allowed is not None:
+        parts.append(as_mask(as_selection(allowed, "allowed", num_items, num_users, device), num_items))
+    if exclude is not None:
+        parts.append(~as_mask(as_selection(exclude, "exclude", num_items, num_users, device), num_items))
+    return None if not parts else parts[0] if len(parts) == 1 else parts[0] & parts[1]
+
+
+def check_items_left(available: Tensor) -> None:
+    """Refuse filters that leave some user nothing.
+
+    Args:
+        available: items that each user may receive. Shape: (B,).
+
+    Raises:
+        ValueError: if there are none.
+    """
+    if bool((available == 0).any()):
+        user = int((available == 0).nonzero()[0])
+        raise ValueError(
+            f"no item is left for user {user} of the batch after `allowed` and `exclude`; "
+            "allow more items or exclude fewer"
+        )
+
+
+def _as_tensor(selection: ItemSelection, name: str) -> Tensor:
+    if isinstance(selection, str) or not (hasattr(selection, "__array__") or isinstance(selection, Iterable)):
+        raise ValueError(f"{name}={selection!r}; pass a list of item indices or a boolean mask")
+    if hasattr(selection, "__array__"):
+        return _whole_numbers(selection, name)
+    listed = list(selection)
+    if not any(map(_is_list, listed)):
+        return _whole_numbers(listed, name)
+    if not all(map(_is_list, listed)):
+        raise ValueError(f"`{name}` mixes lists with single items; pass one list for all users, or one per user")
+    parts = [_whole_numbers(part if hasattr(part, "__array__") else list(part), name) for part in listed]
+    if any(part.dtype == torch.bool for part in parts):
+        if len({(part.dtype, len(part)) for part in parts}) > 1:
+            raise ValueError(f"`{name}` mixes masks with indices, or masks of several lengths; pass one kind")
+        return torch.stack(parts)
+    return pad_sequence(parts, batch_first=True, padding_value=-1)
+
+
+def _is_list(value: Any) -> bool:
+    """Whether an entry of a selection is a user's own selection rather than an item."""
+    return not isinstance(value, str) and isinstance(value, Iterable) and getattr(value, "ndim", 1) > 0
+
+
+def _whole_numbers(values: Tensor | np.ndarray | Sequence[Any], name: str) -> Tensor:
+    """Booleans or whole numbers as a tensor; an empty list names no items."""
+    if not isinstance(values, Tensor):
+        array = np.asarray(values)
+        if array.dtype.kind in "OSU" and array.size:
+            raise ValueError(
+                f"`{name}` names {array.flatten().tolist()[0]!r}; pass item indices, "
+                "which processor.item_indices(ids) gives for ids"
+            )
+        if not array.size and array.dtype != bool:
+            array = array.astype(np.int64)
+        values = torch.from_numpy(array.astype(np.int64) if array.dtype.kind in "iu" else np.array(array))
+    if values.is_floating_point() or values.is_complex():
+        raise ValueError(f"`{name}` has dtype {values.dtype}; pass item indices (whole numbers) or a boolean mask")
+    return values
