@@ -15,6 +15,7 @@ from .generation_mender import SemanticIdLogitsProcessor, catalogue_beam_search
 from .item_states import ItemStatesEncoder, encode_titles
 from .model_card import write_card
 from .modeling_baselines import PopularityConfig, PopularityRecommender, TextRetrievalConfig, TextRetrievalRecommender
+from .modeling_experts import ExpertsConfig, ExpertsRecommender
 from .modeling_mender import MenderForGenerativeRetrieval
 from .modeling_sasrec import SasRecConfig, SasRecForSequentialRecommendation
 from .pipeline_mender import TASK, GenerativeRetrievalPipeline
@@ -38,6 +39,7 @@ for _config, _model in (
     (SasRecConfig, SasRecForSequentialRecommendation),
     (PopularityConfig, PopularityRecommender),
     (TextRetrievalConfig, TextRetrievalRecommender),
+    (ExpertsConfig, ExpertsRecommender),
 ):
     AutoConfig.register(_config.model_type, _config, exist_ok=True)
     AutoModel.register(_config, _model, exist_ok=True)
@@ -50,6 +52,8 @@ PIPELINE_REGISTRY.register_pipeline(TASK, GenerativeRetrievalPipeline, pt_model=
 
 __all__ = [
     "EncoderStates",
+    "ExpertsConfig",
+    "ExpertsRecommender",
     "GenerativeRetrievalPipeline",
     "ItemStatesConfig",
     "ItemStatesEncoder",

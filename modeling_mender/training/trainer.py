@@ -37,7 +37,7 @@ from ..model_card import write_card
 from ..modeling_baselines import ItemScoringModel
 from ..processing_mender import MenderProcessor
 from ..trainer_card import training_section
-from .data import EpochSetter, ItemLabels, LengthSampler, example_column, first_targets
+from .data import EpochSetter, ItemLabels, LengthSampler, example_column, first_targets, kinds_of
 from .encoder_states import EncoderStates
 from .losses import NEGATIVE_LOSSES, code_loss, text_loss
 
@@ -91,8 +91,9 @@ def prepare_examples(examples: datasets.Dataset, processor: MenderProcessor) -> 
         processor: renders texts and knows the items.
 
     Returns:
-        A data set with `input_ids` (list of int), `item` (row of the target), `seen` (rows of the history), `negative`
-        (whether the item must not come back) and `length` (tokens), in the same order.
+        A data set with `input_ids` (list of int), `item` (index of the target), `seen` (indices of the history),
+        `negative` (whether the item must not come back), `kind` (index in `KINDS`) and `length` (tokens), in the same
+        order.
 
     Raises:
         ValueError: if an item is unknown, or an example has neither preference nor history.
@@ -105,6 +106,7 @@ def prepare_examples(examples: datasets.Dataset, processor: MenderProcessor) -> 
             "item": processor.item_indices(first_targets(batch)),
             "seen": [processor.item_indices(history) for history in batch["history"]],
             "negative": [sentiment == "negative" for sentiment in example_column(batch, "sentiment")],
+            "kind": kinds_of(batch),
             "length": [len(ids) for ids in inputs],
         }
 
@@ -154,6 +156,8 @@ class MenderCollator:
             nothing = torch.zeros(0, self.states.width)
             found = pad_sequence([self.states[ids] if ids else nothing for ids in texts], batch_first=True)
             batch |= {"text_states": found} if "input_ids" in batch else {"encoder_outputs": (found,)}
+        if getattr(self.model, "reads_kind", False):
+            batch["kind"] = torch.tensor([feature["kind"] for feature in features])
         if any(feature.get("negative") for feature in features):
             batch["negative"] = torch.tensor([bool(feature["negative"]) for feature in features])
         if any(feature.get("text_labels") for feature in features):
