@@ -1,10 +1,15 @@
-"""Runs compared example by example: means over seeds, intervals, paired differences, costs; as table and star plot."""
+"""Runs compared example by example: means over seeds, intervals, paired tests, costs; as table and star plot.
+
+A difference to the reference is marked where it survives a paired randomisation test (Fisher 1935; Smucker et al.
+2007, doi:10.1145/1321440.1321528) with Holm's correction (Holm 1979) over all rows and methods of the table. A method
+that is not marked may still be *not inferior*: its lower 95% bound lies above a share of the reference.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +25,22 @@ from modeling_mender.training.presets import PROSE
 from preference_benchmark.hub.card import table as markdown_table
 from preference_benchmark.stages import write_atomically
 
-__all__ = ["METRICS", "Comparison", "compare", "draw_stars", "print_comparison", "save_comparison"]
+__all__ = [
+    "METRICS",
+    "Comparison",
+    "compare",
+    "draw_stars",
+    "print_comparison",
+    "randomisation_test",
+    "save_comparison",
+]
 
 METRICS = ("recall@5", "recall@10", "ndcg@5", "ndcg@10")
 """Metrics that runs can be compared by; sentiment pairs are compared by m@k with the same k."""
 
+SIGNIFICANT = 0.05
+FLIPS = 9_999
+"""Random assignments of a randomisation test; the smallest p-value is 1 / (FLIPS + 1)."""
 KEYS = ["matching", "condition", "axis", "user_id", "target", "pair_id", "occurrence"]
 RUN_NAMES = ("method", "seed", "commit", "command", "trained_by_commit", "trained_by_command", "seconds")
 COST_NAMES = ("trained", "parameters", "samples_per_second", "request_ms", "users_per_second")
@@ -39,22 +55,31 @@ class Cell:
         low: lower end of its bootstrap 95% interval.
         high: upper end.
         n: examples, or pairs.
+        seed_spread: standard deviation of the value over seeds; `None` with one seed.
         difference: to the reference, with the ends of its interval; `None` for the reference itself.
+        p_value: of that difference, by a paired randomisation test; `None` for the reference.
+        p_holm: the same after Holm's correction over all rows and methods of the table.
+        not_inferior: whether the value reaches (1 - margin) of the reference with 97.5% confidence.
     """
 
     value: float
     low: float
     high: float
     n: int
+    seed_spread: float | None = None
     difference: tuple[float, float, float] | None = None
+    p_value: float | None = None
+    p_holm: float | None = None
+    not_inferior: bool | None = None
 
     @property
     def mark(self) -> str:
-        """+ or - where the difference to the reference is more than noise."""
+        """+ or - where the difference to the reference survives the correction, ~ where it is small for certain."""
         if self.difference is None:
             return ""
-        _, low, high = self.difference
-        return "+" if low > 0 else "-" if high < 0 else ""
+        if self.p_holm is not None and self.p_holm < SIGNIFICANT:
+            return "+" if self.difference[0] > 0 else "-"
+        return "~" if self.not_inferior else ""
 
 
 @dataclass
@@ -65,6 +90,7 @@ class Comparison:
         source: the benchmark, and the split where that is not the test split.
         reference: the method others are compared with.
         metric: one of `METRICS`.
+        margin: what a method may lack of the reference, as a share, and still count as not inferior.
         cells: by row label, then by method.
         costs: by method: parameters, training samples/s, request time; medians over seeds.
         runs: seed, commit and command of every run.
@@ -73,6 +99,7 @@ class Comparison:
     source: str
     reference: str
     metric: str = "recall@10"
+    margin: float = 0.05
     cells: dict[str, dict[str, Cell]] = field(default_factory=dict)
     costs: dict[str, dict[str, float]] = field(default_factory=dict)
     runs: list[dict[str, Any]] = field(default_factory=list)
@@ -88,6 +115,7 @@ def compare(
     reference: str | None = None,
     resamples: int = 2000,
     metric: str = "recall@10",
+    margin: float = 0.05,
 ) -> Comparison:
     """Compare runs on the examples that all of them were measured on.
 
@@ -96,13 +124,16 @@ def compare(
         reference: a method's name; default: the first run's.
         resamples: of the bootstrap.
         metric: one of `METRICS`.
+        margin: of non-inferiority, a share of the reference's value.
 
     Raises:
-        ValueError: if the metric is unknown, runs are of different benchmarks or examples, the reference is not among
-            them, or runs of one name differ in more than their seed.
+        ValueError: if the metric or the margin makes no sense, runs are of different benchmarks or examples, the
+            reference is not among them, or runs of one name differ in more than their seed.
     """
     if metric not in METRICS:
         raise ValueError(f"--metric {metric!r} is unknown; pass one of {', '.join(METRICS)}")
+    if not 0 <= margin < 1:
+        raise ValueError(f"--margin {margin} is no share of the reference; pass a number from 0 up to 1, such as 0.05")
     settings = {folder: run["settings"] for folder, run in runs.items()}
     source = _common_source(settings)
     methods: dict[str, dict[Path, Mapping[str, Any]]] = {}
@@ -113,8 +144,8 @@ def compare(
         raise ValueError(f"--reference {reference!r} is not among the methods; pass one of {', '.join(methods)}")
     for method, own in methods.items():
         _check_seeds(method, own)
-    gains = {method: _mean_over_seeds([_gains(folder, metric) for folder in own]) for method, own in methods.items()}
-    comparison = Comparison(source, reference, metric)
+    gains = {method: _by_seed([_gains(folder, metric) for folder in own]) for method, own in methods.items()}
+    comparison = Comparison(source, reference, metric, margin)
     comparison.costs = {method: _costs(list(own.values())) for method, own in methods.items()}
     comparison.runs = [{name: run[name] for name in RUN_NAMES if name in run} for run in settings.values()]
     groups = gains[reference].group_by("matching", "condition", "axis", maintain_order=True)
@@ -124,7 +155,8 @@ def compare(
         groups, key=lambda group: (group[0][1], order.get(group[0][2], len(order)))
     ):
         row = row_name(axis, matching, condition)
-        comparison.cells[row] = _cells(rows.select(KEYS), gains, reference, resamples)
+        comparison.cells[row] = _cells(rows.select(KEYS), gains, reference, resamples, margin)
+    comparison.cells = _corrected(comparison.cells)
     return comparison
 
 
@@ -195,45 +227,101 @@ def _gains(folder: Path, metric: str) -> pl.DataFrame:
     return both.with_columns(occurrence=pl.int_range(pl.len()).over(KEYS[:-1]))
 
 
-def _mean_over_seeds(runs: list[pl.DataFrame]) -> pl.DataFrame:
+def _by_seed(runs: list[pl.DataFrame]) -> pl.DataFrame:
+    """The gain of every example with each seed, as one list."""
     first = runs[0]
     for other in runs[1:]:
         if not other.select(KEYS).sort(KEYS).equals(first.select(KEYS).sort(KEYS)):
             raise ValueError("two seeds of one method were measured on different examples; use the same --eval-limit")
-    return pl.concat(runs).group_by(KEYS, maintain_order=True).agg(pl.col("gain").mean())
+    return pl.concat(runs).group_by(KEYS, maintain_order=True).agg("gain")
 
 
-def _cells(keys: pl.DataFrame, gains: dict[str, pl.DataFrame], reference: str, resamples: int) -> dict[str, Cell]:
-    """Values, intervals and paired differences of all methods on the examples of one row."""
-    values = {}
+def _cells(
+    keys: pl.DataFrame, gains: dict[str, pl.DataFrame], reference: str, resamples: int, margin: float
+) -> dict[str, Cell]:
+    """Values, intervals and paired tests of all methods on the examples of one row."""
+    values, spread = {}, {}
     for method, table in gains.items():
         joined = keys.join(table, on=KEYS, how="left", maintain_order="left")["gain"]
         if joined.null_count():
             missing = joined.null_count()
             raise ValueError(f"{method} lacks {missing} of {reference}'s examples; use the same --eval-limit for both")
-        values[method] = joined.to_numpy()
+        by_seed = np.array(joined.to_list())
+        values[method] = by_seed.mean(axis=1)
+        spread[method] = float(by_seed.mean(axis=0).std(ddof=1)) if by_seed.shape[1] > 1 else None
     base = values[reference]
     others = [method for method in values if method != reference]
     metric = metric_module()
+    units = keys["target"].to_numpy() if keys["axis"][0] in metric.CHOSEN_AXES else None
+    differences = [values[method] - base for method in others]
+    above_margin = [values[method] - (1 - margin) * base for method in others]
     # Drawn together, values and differences of all methods: that is what makes differences paired.
     low, high = metric.bootstrap_interval(
-        np.column_stack([*values.values(), *(values[method] - base for method in others)]),
-        units=keys["target"].to_numpy() if keys["axis"][0] in metric.CHOSEN_AXES else None,
-        n_resamples=resamples,
+        np.column_stack([*values.values(), *differences, *above_margin]), units=units, n_resamples=resamples
     )
-    ends = dict(zip([*values, *((method, reference) for method in others)], zip(low, high, strict=True), strict=True))
-    return {
-        method: Cell(
-            float(value.mean()),
-            *map(float, ends[method]),
-            keys.height,
-            None if method == reference else (float((value - base).mean()), *map(float, ends[method, reference])),
-        )
-        for method, value in values.items()
-    }
+    ends = list(zip(low.tolist(), high.tolist(), strict=True))
+    p_values = dict(zip(others, randomisation_test(differences, units), strict=True))
+    cells = {}
+    for place, (method, value) in enumerate(values.items()):
+        cell = Cell(float(value.mean()), *ends[place], keys.height, spread[method])
+        if method != reference:
+            other = others.index(method)
+            cell = replace(
+                cell,
+                difference=(float(differences[other].mean()), *ends[len(values) + other]),
+                p_value=p_values[method],
+                not_inferior=ends[len(values) + len(others) + other][0] >= 0,
+            )
+        cells[method] = cell
+    return cells
 
 
-def _rows(comparison: Comparison) -> list[list[str]]:
+def randomisation_test(
+    differences: Sequence[np.ndarray], units: np.ndarray | None = None, flips: int = FLIPS, seed: int = 0
+) -> list[float]:
+    """Two-sided p-values of mean differences being zero, if either sign were as likely for every unit.
+
+    Args:
+        differences: of paired examples, one array per comparison. Shape of each: (N,).
+        units: label of the unit whose sign flips as a whole; default: each example alone. Shape: (N,).
+        flips: random assignments of signs, the same for all comparisons.
+        seed: of the signs.
+
+    >>> randomisation_test([np.ones(20), np.zeros(20)])
+    [0.0001, 1.0]
+    """
+    if not differences:
+        return []
+    sums = np.column_stack(differences)
+    if units is not None:
+        names, unit = np.unique(units, return_inverse=True)
+        sums = np.stack([np.bincount(unit.reshape(-1), column, len(names)) for column in sums.T], axis=1)
+    # Units without a difference flip to nothing: only the others are drawn.
+    sums = sums[np.abs(sums).max(axis=1) > 0]
+    observed = np.abs(sums.sum(axis=0))
+    generator, extreme = np.random.default_rng(seed), np.zeros(sums.shape[1])
+    block = max(1, 2**24 // max(1, len(sums)))
+    for start in range(0, flips, block):
+        size = min(block, flips - start)
+        signs = generator.integers(0, 2, size=(size, len(sums)), dtype=np.int8) * 2 - 1
+        # Sums of the same numbers in another order differ by rounding.
+        extreme += (np.abs(signs.astype(np.float64) @ sums) >= observed - 1e-9).sum(axis=0)
+    return [float((count + 1) / (flips + 1)) for count in extreme]
+
+
+def _corrected(table: dict[str, dict[str, Cell]]) -> dict[str, dict[str, Cell]]:
+    """The cells with Holm's correction over all of them that have a p-value."""
+    places = [(row, method) for row, cells in table.items() for method in cells if cells[method].p_value is not None]
+    ordered = sorted(places, key=lambda place: table[place[0]][place[1]].p_value)
+    corrected = {row: dict(cells) for row, cells in table.items()}
+    reached = 0.0
+    for left, (row, method) in zip(range(len(ordered), 0, -1), ordered, strict=True):
+        reached = max(reached, min(1.0, left * table[row][method].p_value))
+        corrected[row][method] = replace(table[row][method], p_holm=reached)
+    return corrected
+
+
+def _rows(comparison: Comparison, p_values: bool = False) -> list[list[str]]:
     """The table as text, header first."""
     k = comparison.metric.split("@")[1]
     header = [f"{comparison.metric}; m@{k} of sentiment pairs", "n", *comparison.methods]
@@ -244,7 +332,9 @@ def _rows(comparison: Comparison) -> list[list[str]]:
         for method in comparison.methods:
             cell = cells[method]
             value = f"**{number(cell.value)}**" if cell.value == best and best > 0 else number(cell.value)
-            texts.append(f"{value}{cell.mark} ({interval(cell.low, cell.high)})")
+            text = f"{value}{cell.mark} ({interval(cell.low, cell.high)})"
+            text += f" sd {number(cell.seed_spread)}" if cell.seed_spread is not None else ""
+            texts.append(text + (f" p {cell.p_holm:.3g}" if p_values and cell.p_holm is not None else ""))
         rows.append([label, f"{next(iter(cells.values())).n:,}", *texts])
     titles = {
         "trained": "trained parameters",
@@ -262,15 +352,23 @@ def _rows(comparison: Comparison) -> list[list[str]]:
     return rows
 
 
-def print_comparison(comparison: Comparison) -> None:
-    """Print the table: + and - mark differences to the reference that are more than noise."""
-    header, *rows = _rows(comparison)
-    table = Table(title=f"{comparison.source}; + and - against {comparison.reference}")
+def print_comparison(comparison: Comparison, p_values: bool = False) -> None:
+    """Print the table; with `p_values`, those after Holm's correction as well."""
+    header, *rows = _rows(comparison, p_values)
+    table = Table(title=f"{comparison.source}; against {comparison.reference}", caption=legend(comparison))
     for name in header:
         table.add_column(name, justify="left" if name == header[0] else "right")
     for row in rows:
         table.add_row(*(cell.replace("**", "") for cell in row))
     Console(width=60 + 22 * len(comparison.methods)).print(table)
+
+
+def legend(comparison: Comparison) -> str:
+    """What the marks of a table mean."""
+    return (
+        f"+ better, - worse than {comparison.reference} (p < {SIGNIFICANT}, Holm); ~ not inferior "
+        f"(within {comparison.margin:.0%}); sd: over seeds"
+    )
 
 
 def draw_stars(comparison: Comparison, path: Path) -> None:
@@ -311,18 +409,19 @@ def draw_stars(comparison: Comparison, path: Path) -> None:
     save_figure(figure, path, bbox_inches="tight")
 
 
-def save_comparison(comparison: Comparison, folder: Path) -> dict[str, Any]:
+def save_comparison(comparison: Comparison, folder: Path, p_values: bool = False) -> dict[str, Any]:
     """Write the table as Markdown and everything as JSON; returns what the JSON holds."""
-    header, *rows = _rows(comparison)
+    header, *rows = _rows(comparison, p_values)
     cells = {label: {method: vars(cell) for method, cell in cells.items()} for label, cells in comparison.cells.items()}
     record = {
         "source": comparison.source,
         "reference": comparison.reference,
         "metric": comparison.metric,
+        "margin": comparison.margin,
         "cells": cells,
         "costs": comparison.costs,
         "runs": comparison.runs,
     }
-    write_atomically(folder / "comparison.md", markdown_table(header, rows).encode())
+    write_atomically(folder / "comparison.md", f"{markdown_table(header, rows)}\n{legend(comparison)}\n".encode())
     write_atomically(folder / "comparison.json", json.dumps(record, indent=1).encode())
     return record

@@ -21,12 +21,18 @@ def compare(
     output: options.Output = Path("outputs/comparison"),
     metric: Annotated[str, typer.Option(help="recall@5, recall@10, ndcg@5 or ndcg@10.")] = "recall@10",
     resamples: Annotated[int, typer.Option(min=1, help="Resamples of the bootstrap.")] = 2000,
+    margin: Annotated[
+        float, typer.Option(help="Share of the reference that a method may lack and still be marked ~, not inferior.")
+    ] = 0.05,
+    p_values: Annotated[bool, typer.Option("--p-values", help="Show p-values after Holm's correction.")] = False,
     as_json: options.Json = False,
 ) -> None:
     """Compare runs example by example.
 
-    Writes one table and the paper's star plot. Runs of one method with several seeds become one column. A difference
-    to the reference is marked + or - where its 95% interval, resampled pair by pair, excludes zero.
+    Writes one table and the paper's star plot. Runs of one method with several seeds become one column, with their
+    standard deviation. A difference to the reference is marked + or - where a paired randomisation test finds it
+    with p < .05 after Holm's correction over the whole table, and ~ where the method is not inferior: the lower 95%
+    bound of its value lies above (1 - margin) of the reference's.
     """
     from mender.comparison import compare as compare_runs
     from mender.comparison import draw_stars, print_comparison, save_comparison
@@ -34,9 +40,9 @@ def compare(
 
     with results(as_json) as show:
         with user_errors():
-            comparison = compare_runs({run: read_run(run) for run in runs}, reference, resamples, metric)
-        print_comparison(comparison)
+            comparison = compare_runs({run: read_run(run) for run in runs}, reference, resamples, metric, margin)
+        print_comparison(comparison, p_values)
         output.mkdir(parents=True, exist_ok=True)
         draw_stars(comparison, output / "stars.png")
-        show(save_comparison(comparison, output))
+        show(save_comparison(comparison, output, p_values))
         print(f"Saved under {output}/: stars.png, comparison.json, comparison.md")

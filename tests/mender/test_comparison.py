@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import matplotlib.image
@@ -9,7 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from mender.comparison import compare, draw_stars, print_comparison, save_comparison
+from mender.comparison import compare, draw_stars, print_comparison, randomisation_test, save_comparison
 
 USERS = 200
 
@@ -65,7 +66,7 @@ def test_seeds_are_averaged_and_differences_are_paired(tmp_path):
     assert row["better"].value == pytest.approx(0.35)
     # The intervals overlap by far, but every example that differs speaks for one side.
     assert row["better"].low < row["base"].high and row["better"].mark == "+"
-    assert row["same"].mark == "" and row["same"].difference == (0, 0, 0)
+    assert row["same"].mark == "~" and row["same"].difference == (0, 0, 0)
     assert row["base"].difference is None
     assert compare(runs, "better").cells["recommendation (oracle)"]["base"].mark == "-"
 
@@ -81,7 +82,7 @@ def test_everything_is_written_whole(tmp_path, capsys):
     save_comparison(found, tmp_path)
     record = json.loads((tmp_path / "comparison.json").read_text())
     assert record["cells"]["recommendation (oracle)"]["two"]["value"] == pytest.approx(0.2)
-    assert (tmp_path / "comparison.md").read_text().count("\n") == len(found.cells) + 2 + 6
+    assert (tmp_path / "comparison.md").read_text().count("\n") == len(found.cells) + 2 + 6 + 2
     assert not list(tmp_path.glob("*.tmp"))
 
 
@@ -137,3 +138,43 @@ def test_gains_by_rank_are_ndcg(tmp_path):
     assert compare(runs, metric="recall@5").cells["recommendation (oracle)"]["one"].value == pytest.approx(0.25)
     with pytest.raises(ValueError, match="mrr@10"):
         compare(runs, metric="mrr@10")
+
+
+def test_randomisation_agrees_with_all_sign_flips():
+    difference = np.array([0.5, 1.0, -0.25, 0.75, 0.0, 1.0, 0.5, -0.5])
+    signs = np.array(list(itertools.product((-1, 1), repeat=len(difference))))
+    exact = (np.abs(signs @ difference) >= abs(difference.sum()) - 1e-9).mean()
+    (found,) = randomisation_test([difference], flips=200_000)
+    assert found == pytest.approx(exact, abs=0.005)
+
+
+def test_examples_of_a_unit_flip_together():
+    difference, units = np.ones(40), np.repeat(["a", "b", "c"], [20, 10, 10])
+    (alone,), (together,) = randomisation_test([difference]), randomisation_test([difference], units)
+    assert alone < 0.001 and together == pytest.approx(2 / 8, abs=0.02)
+
+
+def test_differences_must_survive_all_comparisons_of_the_table(tmp_path):
+    """Eight of 200 users better is convincing alone, not as the best of many comparisons."""
+    base, better = write_run(tmp_path / "a", "base", 0.30), write_run(tmp_path / "b", "better", 0.34)
+    alone = compare(read(base, better)).cells["recommendation (oracle)"]["better"]
+    assert alone.p_value == pytest.approx(2 / 2**8, abs=0.004) and alone.mark == "+"
+    others = [write_run(tmp_path / f"c{number}", f"same{number}", 0.30) for number in range(8)]
+    among = compare(read(base, better, *others)).cells["recommendation (oracle)"]
+    assert among["better"].p_holm == pytest.approx(18 * alone.p_value) and among["better"].mark == "~"
+    assert all(among[f"same{number}"].mark == "~" and among[f"same{number}"].p_holm == 1 for number in range(8))
+
+
+def test_not_inferior_depends_on_the_margin(tmp_path):
+    runs = read(write_run(tmp_path / "a", "base", 0.50), write_run(tmp_path / "b", "close", 0.49))
+    row = "recommendation (oracle)"
+    assert compare(runs, margin=0.10).cells[row]["close"].not_inferior
+    assert not compare(runs, margin=0.01).cells[row]["close"].not_inferior
+    with pytest.raises(ValueError, match="--margin 1.5"):
+        compare(runs, margin=1.5)
+
+
+def test_seeds_show_their_spread(tmp_path):
+    runs = read(write_run(tmp_path / "a", "one", 0.30), write_run(tmp_path / "b", "one", 0.40, seed=1))
+    cell = compare(runs).cells["recommendation (oracle)"]["one"]
+    assert cell.seed_spread == pytest.approx(np.std([0.3, 0.4], ddof=1))
