@@ -11,14 +11,9 @@ from typing import Any
 import torch
 from transformers import AutoModel, T5Config, T5EncoderModel
 
-from modeling_mender import (
-    ItemStatesConfig,
-    ItemStatesEncoder,
-    MenderConfig,
-    MenderForGenerativeRetrieval,
-    SemanticIdCatalogue,
-    add_lora,
-)
+from modeling_mender import MenderConfig, MenderForGenerativeRetrieval, SemanticIdCatalogue, add_lora
+from modeling_mender.configuration_mender import ItemStatesConfig
+from modeling_mender.item_states import ItemStatesEncoder
 from preference_benchmark.embedding import default_encoder
 
 __all__ = [

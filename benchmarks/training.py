@@ -41,8 +41,9 @@ from random_models import (
 from rich.console import Console
 from rich.table import Table
 
-from modeling_mender import SasRecConfig, SasRecForSequentialRecommendation
+from modeling_mender import SasRecForSequentialRecommendation
 from modeling_mender.decoder import AbsorbedCrossAttention
+from modeling_mender.modeling_sasrec import SasRecConfig
 from modeling_mender.training.data import length_grouped_order
 
 PADDED = 512

@@ -6,7 +6,7 @@
 
 1. Read items and interactions.   2. Write preferences and build the axes.   3. Give every item a semantic ID.
 4. Train a preset.   5. Measure it against popularity and against itself with other people's preferences.
-6. Save it and steer one user's recommendations with three different sentences.
+6. Save it and steer the recommendations for one history with three different sentences.
 
 Everything is saved under outputs/quickstart/ (or --output): the model, the table as PNG and JSON.
 """
@@ -27,29 +27,20 @@ from datasets import Dataset
 from rich.console import Console
 from rich.table import Table
 
-from mender.cards import encoder_name
+from mender.cards import encoder_name, pick_request, steer
 from mender.data import codes_of
 from mender.evaluation import KS, metric_folder, sample
 from mender.report import Score, in_order
 from mender.runs import provenance, write_run
 from mender.training import joined_processes
-from modeling_mender import (
-    MenderCollator,
-    MenderProcessor,
-    MenderTrainer,
-    Method,
-    SteeringExample,
-    build_method,
-    load_preset,
-    make_trainer,
-    pick_request,
-    prepare_examples,
-    preset_names,
-    select_axes,
-    steer,
-    write_card,
-)
+from modeling_mender import MenderProcessor, MenderTrainer, build_method, load_preset, make_trainer
+from modeling_mender.hub.card import write_card
+from modeling_mender.hub.results import SteeringExample
+from modeling_mender.training.data import select_axes
+from modeling_mender.training.methods import Method
+from modeling_mender.training.presets import preset_names
 from modeling_mender.training.ranking import request_speed
+from modeling_mender.training.trainer import MenderCollator, prepare_examples
 from preference_benchmark.axes.controls import popularity_ranking, shuffle_preferences
 from preference_benchmark.builder import Benchmark, build_benchmark
 from preference_benchmark.embedding import TextEmbedder, default_encoder
@@ -206,9 +197,9 @@ def item_ids(trainer: MenderTrainer, processor: MenderProcessor, examples: Datas
 
 
 def show(example: SteeringExample) -> None:
-    """One user, three sentences: the same history, three different lists."""
-    print("A user who bought, oldest first:", "; ".join(example.history[-6:]))
-    table = Table(title="The same user, three sentences", show_lines=True)
+    """One history, three sentences: three different lists."""
+    print("History, oldest first:", "; ".join(example.history))
+    table = Table(title="The same history, three sentences", show_lines=True)
     for sentence in example.lists:
         table.add_column(f'"{sentence}"')
     for row in zip(*example.lists.values(), strict=False):

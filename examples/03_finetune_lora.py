@@ -31,17 +31,10 @@ from mender.runs import provenance, write_run
 from mender.saved_models import load_saved
 from mender.terminal import run_script, user_errors
 from mender.training import fit, joined_processes
-from modeling_mender import (
-    MenderForGenerativeRetrieval,
-    MenderProcessor,
-    Method,
-    Recommendations,
-    add_lora,
-    load_preset,
-    save_adapter,
-    select_axes,
-    write_adapter_card,
-)
+from modeling_mender import MenderForGenerativeRetrieval, MenderProcessor, Recommendations, add_lora, load_preset
+from modeling_mender.hub.adapters import save_adapter, write_adapter_card
+from modeling_mender.training.data import select_axes
+from modeling_mender.training.methods import Method
 
 
 def main(

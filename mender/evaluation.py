@@ -23,8 +23,8 @@ from datasets import Dataset
 from mender.data import BenchmarkData
 from mender.report import Score, in_order
 from mender.runs import provenance, write_run
-from modeling_mender import MenderProcessor, select_axes
-from modeling_mender.training.data import first_targets
+from modeling_mender import MenderProcessor
+from modeling_mender.training.data import first_targets, select_axes
 from modeling_mender.training.ranking import rank_examples, request_speed
 from preference_benchmark.axes.controls import shuffle_preferences
 

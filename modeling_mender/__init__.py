@@ -1,37 +1,38 @@
 """Mender: generative retrieval steered by preferences in natural language.
 
 Importing this package registers its classes, so that `AutoConfig`, `AutoModel` and `AutoProcessor` load saved models
-and `pipeline("generative-retrieval")` serves them. What is saved carries its code, for those who lack the package.
+and `pipeline("generative-retrieval")` serves them. A saved model carries the code it needs, for those without the
+package. Quantizers, training and cards are imported when they are first used.
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoProcessor
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from .adapter_card import save_adapter, write_adapter_card
 from .catalogue import SemanticIdCatalogue
-from .code_tokens import add_code_tokens
 from .configuration_mender import ItemStatesConfig, MenderConfig
-from .generation_mender import SemanticIdLogitsProcessor, catalogue_beam_search
-from .item_states import ItemStatesEncoder, encode_titles
-from .model_card import write_card
+from .generation_mender import SemanticIdLogitsProcessor
+from .item_states import ItemStatesEncoder
 from .modeling_baselines import PopularityConfig, PopularityRecommender, TextRetrievalConfig, TextRetrievalRecommender
-from .modeling_experts import ExpertsConfig, ExpertsRecommender
 from .modeling_mender import MenderForGenerativeRetrieval
 from .modeling_sasrec import SasRecConfig, SasRecForSequentialRecommendation
 from .pipeline_mender import TASK, GenerativeRetrievalPipeline
 from .processing_mender import MenderProcessor
 from .retrieval import Recommendations
-from .semantic_ids.residual_kmeans import ResidualKMeans
-from .semantic_ids.rq_vae import RqVae, RqVaeConfig
-from .semantic_ids.tie_breaking import SemanticIdReport, break_ties
-from .steering_examples import SteeringExample, pick_request, steer
-from .training.data import select_axes
-from .training.encoder_states import EncoderStates
-from .training.lora import add_lora, lora_config
-from .training.methods import Method, build_method, init_from_codebooks
-from .training.presets import Preset, load_preset, preset_names
-from .training.run import fit_without_gradient, make_trainer
-from .training.trainer import MenderCollator, MenderTrainer, MenderTrainingArguments, prepare_examples, ranking_metrics
+
+if TYPE_CHECKING:
+    from .hub.card import write_card
+    from .semantic_ids.residual_kmeans import ResidualKMeans
+    from .semantic_ids.rq_vae import RqVae
+    from .training.lora import add_lora
+    from .training.methods import build_method
+    from .training.presets import Preset, load_preset
+    from .training.run import make_trainer
+    from .training.trainer import MenderTrainer, MenderTrainingArguments
 
 for _config, _model in (
     (MenderConfig, MenderForGenerativeRetrieval),
@@ -39,7 +40,6 @@ for _config, _model in (
     (SasRecConfig, SasRecForSequentialRecommendation),
     (PopularityConfig, PopularityRecommender),
     (TextRetrievalConfig, TextRetrievalRecommender),
-    (ExpertsConfig, ExpertsRecommender),
 ):
     AutoConfig.register(_config.model_type, _config, exist_ok=True)
     AutoModel.register(_config, _model, exist_ok=True)
@@ -51,52 +51,44 @@ MenderProcessor.register_for_auto_class()
 PIPELINE_REGISTRY.register_pipeline(TASK, GenerativeRetrievalPipeline, pt_model=AutoModel)
 
 __all__ = [
-    "EncoderStates",
-    "ExpertsConfig",
-    "ExpertsRecommender",
     "GenerativeRetrievalPipeline",
-    "ItemStatesConfig",
-    "ItemStatesEncoder",
-    "MenderCollator",
     "MenderConfig",
     "MenderForGenerativeRetrieval",
     "MenderProcessor",
     "MenderTrainer",
     "MenderTrainingArguments",
-    "Method",
-    "PopularityConfig",
     "PopularityRecommender",
     "Preset",
     "Recommendations",
     "ResidualKMeans",
     "RqVae",
-    "RqVaeConfig",
-    "SasRecConfig",
     "SasRecForSequentialRecommendation",
     "SemanticIdCatalogue",
     "SemanticIdLogitsProcessor",
-    "SemanticIdReport",
-    "SteeringExample",
-    "TextRetrievalConfig",
     "TextRetrievalRecommender",
-    "add_code_tokens",
     "add_lora",
-    "break_ties",
     "build_method",
-    "catalogue_beam_search",
-    "encode_titles",
-    "fit_without_gradient",
-    "init_from_codebooks",
     "load_preset",
-    "lora_config",
     "make_trainer",
-    "pick_request",
-    "prepare_examples",
-    "preset_names",
-    "ranking_metrics",
-    "save_adapter",
-    "select_axes",
-    "steer",
-    "write_adapter_card",
     "write_card",
 ]
+
+_MODULES = {
+    "MenderTrainer": "training.trainer",
+    "MenderTrainingArguments": "training.trainer",
+    "Preset": "training.presets",
+    "ResidualKMeans": "semantic_ids.residual_kmeans",
+    "RqVae": "semantic_ids.rq_vae",
+    "add_lora": "training.lora",
+    "build_method": "training.methods",
+    "load_preset": "training.presets",
+    "make_trainer": "training.run",
+    "write_card": "hub.card",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """A name of a subpackage, imported now."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_MODULES[name]}", __name__), name)

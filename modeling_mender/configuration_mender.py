@@ -15,7 +15,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig, T5Config
@@ -27,6 +30,7 @@ __all__ = [
     "CarriesCode",
     "ItemStatesConfig",
     "MenderConfig",
+    "atomic_write",
     "encoder_config",
     "public_name",
 ]
@@ -48,6 +52,25 @@ def public_name(name_or_path: str | os.PathLike | None) -> str | None:
     if cached := CACHED.search(text):
         return cached[1].replace("--", "/", 1)
     return text if NAME.fullmatch(text) and not os.path.exists(text) else None
+
+
+@contextmanager
+def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
+    """A path to write to, beside the file; it replaces the file when the block ends without an error.
+
+    Readers find the old file or the whole new one, also after a crash or with several writers.
+
+    Args:
+        path: of the file; its folder is created.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        yield unfinished
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 class CarriesCode:

@@ -14,7 +14,6 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from .configuration_mender import CarriesCode, ItemStatesConfig
 from .item_filter import ItemSelection, allowed_mask, check_items_left
 from .item_states import ItemStatesEncoder
-from .model_card import CarriesCard
 from .retrieval import Recommendations, checked_top_k
 
 __all__ = [
@@ -30,7 +29,7 @@ TEMPERATURE = 0.05
 """Turns cosines into scores of about the scale of log-probabilities; the ranking does not depend on it."""
 
 
-class ItemScoringModel(CarriesCard, PreTrainedModel, ABC):
+class ItemScoringModel(PreTrainedModel, ABC):
     """A model that scores every item at once; its labels are item indices. Subclasses give `scores`."""
 
     base_model_prefix = ""

@@ -30,13 +30,12 @@ from .decoder import FoldedDecoder, absorb_cross_attention
 from .generation_mender import SemanticIdLogitsProcessor
 from .item_filter import ItemSelection
 from .item_states import ItemStatesEncoder, encode_in_groups, text_encoder_class
-from .model_card import CarriesCard
 from .retrieval import Recommendations, search
 
 __all__ = ["MenderForGenerativeRetrieval"]
 
 
-class MenderForGenerativeRetrieval(CarriesCard, PreTrainedModel, GenerationMixin):
+class MenderForGenerativeRetrieval(PreTrainedModel, GenerationMixin):
     """Encoder, optional projection, T5 decoder and an untied head over the semantic-ID vocabulary.
 
     The vocabulary is 0 for padding and start, then the codes of each level in turn; there is no end token.

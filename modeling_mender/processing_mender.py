@@ -21,6 +21,7 @@ from transformers import AutoTokenizer, BatchFeature, ProcessorMixin
 from transformers.utils import cached_file
 
 from .code_tokens import first_code_token
+from .configuration_mender import atomic_write
 
 __all__ = ["MenderProcessor"]
 
@@ -384,9 +385,8 @@ class MenderProcessor(ProcessorMixin):
         items: dict[str, Sequence[Any]] = {"item_id": self.item_ids, "title": self.titles}
         items |= {"codes": self.codes} if self.codes else {}
         items |= {"states": self.state_counts} if self.history == "states" else {}
-        temporary = target.with_suffix(".tmp")
-        temporary.write_text(json.dumps(items, ensure_ascii=False), "utf-8")
-        temporary.replace(target)
+        with atomic_write(target) as unfinished:
+            unfinished.write_text(json.dumps(items, ensure_ascii=False), "utf-8")
         if push_to_hub:
             self.push_to_hub(kwargs.pop("repo_id", Path(save_directory).name), **kwargs)
         return [*(saved or []), str(target)]

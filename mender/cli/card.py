@@ -27,6 +27,7 @@ def card(
     license_: options.License = None,
     language: Annotated[list[str] | None, typer.Option(help="Language of the texts, as en; repeatable.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what was written by hand.")] = False,
+    push: Annotated[bool, typer.Option("--push", help="Upload the card to --repo-id; edits made there stay.")] = False,
     as_json: options.Json = False,
 ) -> None:
     """Write or update the card of a saved model, README.md.
@@ -34,14 +35,16 @@ def card(
     `mender train` and `mender evaluate` write cards themselves; this adds what they cannot know, figures that were
     measured elsewhere, and one list of recommendations for each --preference. Text that people wrote in a card stays.
     """
-    from mender.cards import encoder_name
+    from mender.cards import encoder_name, steer
     from mender.requests import find_items
     from mender.saved_models import load_saved
-    from modeling_mender import steer, write_card
+    from modeling_mender.hub.card import push_card, write_card
 
     with results(as_json) as show:
         if not model.is_dir():
             raise UserError(f"there is no folder {str(model)!r}; load a model from the Hub and save it first")
+        if push and not repo_id:
+            raise UserError("--push needs the name of the repository; pass --repo-id ORG/NAME")
         recommender, processor = load_saved(model)
         beside = model.resolve().parent / "five_axes.json"
         # Only a run's model has its figures in the folder above; other folders lie beside other models.
@@ -61,5 +64,8 @@ def card(
                 defaults={"base_model": encoder_name(recommender)},
                 **{key: value for key, value in given.items() if value},
             )
-        show({"card": str(path), "results": figures and str(figures)})
+            commit = push_card(model, repo_id) if push else None
+        show({"card": str(path), "results": figures and str(figures), **({"commit": commit} if commit else {})})
         print(f"Wrote {path}" + (f" with the figures of {figures}" if figures else "; no figures: pass --results"))
+        if commit:
+            print(f"Uploaded it: {commit}")

@@ -42,7 +42,7 @@ def evaluate(
     from mender.evaluation import check_items, evaluate_saved
     from mender.runs import training_of
     from mender.saved_models import load_saved
-    from modeling_mender.model_card import card_name
+    from modeling_mender.hub.card import card_name
 
     with results(as_json) as show:
         recommender, processor = load_saved(model, device)

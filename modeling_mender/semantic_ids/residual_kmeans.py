@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -20,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers.utils import cached_file
 
+from ..configuration_mender import atomic_write
 from .residual_quantisation import assign, fit_codebooks, reconstruct, spread_last_level
 from .tie_breaking import check_not_collapsed
 
@@ -266,16 +266,9 @@ class ResidualKMeans:
         }
         config = {"quantizer_type": "residual_kmeans"} | {name: getattr(self, name) for name in self.SETTINGS}
         folder = Path(save_directory)
-        folder.mkdir(parents=True, exist_ok=True)
-        unfinished = folder / f".{WEIGHTS_FILE}.{os.getpid()}", folder / f".{CONFIG_FILE}.{os.getpid()}"
-        try:
-            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, unfinished[0])
-            unfinished[1].write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-            unfinished[0].replace(folder / WEIGHTS_FILE)
-            unfinished[1].replace(folder / CONFIG_FILE)
-        finally:
-            for path in unfinished:
-                path.unlink(missing_ok=True)
+        with atomic_write(folder / CONFIG_FILE) as config_file, atomic_write(folder / WEIGHTS_FILE) as weights_file:
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, weights_file)
+            config_file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> ResidualKMeans:

@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from ..atomic_files import write_text
+from ..configuration_mender import atomic_write
 
 __all__ = [
     "EncoderStates",
@@ -110,8 +110,10 @@ class EncoderStates:
         record = path.with_name(path.name + ".json")
         if not (record.is_file() and path.is_file() and json.loads(record.read_text("utf-8")) == made_from):
             record.unlink(missing_ok=True)
-            _encode_to_file(encoder, distinct, path, tokens_per_batch, dtype)
-            write_text(record, json.dumps(made_from))
+            with atomic_write(path) as unfinished:
+                _encode_to_file(encoder, distinct, unfinished, tokens_per_batch, dtype)
+            with atomic_write(record) as unfinished:
+                unfinished.write_text(json.dumps(made_from), "utf-8")
         shape = (sum(map(len, distinct)), encoder.config.hidden_size)
         return cls(distinct, np.memmap(path, dtype=np.float16, mode="r", shape=shape))
 
@@ -123,10 +125,8 @@ def _encode_to_file(
     tokens_per_batch: int,
     dtype: torch.dtype | None,
 ) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     shape = (sum(map(len, distinct)), encoder.config.hidden_size)
-    table = np.memmap(unfinished, dtype=np.float16, mode="w+", shape=shape)
+    table = np.memmap(path, dtype=np.float16, mode="w+", shape=shape)
     device, written, start = encoder.device, 0, 0
     training = encoder.training
     encoder.eval()
@@ -146,7 +146,6 @@ def _encode_to_file(
             progress.update(len(batch))
     encoder.train(training)
     table.flush()
-    unfinished.replace(path)
 
 
 def _digest_of_weights(encoder: PreTrainedModel) -> str:

@@ -16,6 +16,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +28,15 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import SequentialSampler
 from transformers import EvalPrediction, PreTrainedModel, Trainer, TrainingArguments
+from transformers.modelcard import TrainingSummary
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, TrainOutput
 
-from ..adapter_base import base_name, required_base
-from ..adapter_card import keeping_card, write_adapter_card
-from ..card_text import as_list
 from ..configuration_mender import public_name
-from ..model_card import write_card
+from ..hub.adapters import base_name, keeping_card, required_base, write_adapter_card
+from ..hub.card import as_list, write_card
 from ..modeling_baselines import ItemScoringModel
 from ..processing_mender import MenderProcessor
-from ..trainer_card import training_section
-from .data import EpochSetter, ItemLabels, LengthSampler, example_column, first_targets, kinds_of
+from .data import EpochSetter, ItemLabels, LengthSampler, example_column, first_targets
 from .encoder_states import EncoderStates
 from .losses import NEGATIVE_LOSSES, code_loss, text_loss
 
@@ -91,9 +90,8 @@ def prepare_examples(examples: datasets.Dataset, processor: MenderProcessor) -> 
         processor: renders texts and knows the items.
 
     Returns:
-        A data set with `input_ids` (list of int), `item` (index of the target), `seen` (indices of the history),
-        `negative` (whether the item must not come back), `kind` (index in `KINDS`) and `length` (tokens), in the same
-        order.
+        A data set with `input_ids` (list of int), `item` (row of the target), `seen` (rows of the history), `negative`
+        (whether the item must not come back) and `length` (tokens), in the same order.
 
     Raises:
         ValueError: if an item is unknown, or an example has neither preference nor history.
@@ -106,7 +104,6 @@ def prepare_examples(examples: datasets.Dataset, processor: MenderProcessor) -> 
             "item": processor.item_indices(first_targets(batch)),
             "seen": [processor.item_indices(history) for history in batch["history"]],
             "negative": [sentiment == "negative" for sentiment in example_column(batch, "sentiment")],
-            "kind": kinds_of(batch),
             "length": [len(ids) for ids in inputs],
         }
 
@@ -156,8 +153,6 @@ class MenderCollator:
             nothing = torch.zeros(0, self.states.width)
             found = pad_sequence([self.states[ids] if ids else nothing for ids in texts], batch_first=True)
             batch |= {"text_states": found} if "input_ids" in batch else {"encoder_outputs": (found,)}
-        if getattr(self.model, "reads_kind", False):
-            batch["kind"] = torch.tensor([feature["kind"] for feature in features])
         if any(feature.get("negative") for feature in features):
             batch["negative"] = torch.tensor([bool(feature["negative"]) for feature in features])
         if any(feature.get("text_labels") for feature in features):
@@ -340,7 +335,7 @@ class MenderTrainer(Trainer):
         return loss, found, recommender.item_indices(labels)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Save the model with its card and, where the collator has one, the processor: a folder that can be served.
+        """Save the model with its card and, where the collator has one, the processor: a folder that can be loaded.
 
         Args:
             output_dir: default: that of the arguments.
@@ -353,13 +348,15 @@ class MenderTrainer(Trainer):
             return
         processor = getattr(self.data_collator, "processor", None)
         if adapted is not None:  # its processor is the base model's
-            # A checkpoint belongs to what the card of the run says, which people may have corrected.
-            write_adapter_card(folder, adapted, base_model=base_name(adapted, folder, self.args.output_dir))
-        elif processor is not None:
+            # Checkpoints name the base model that the card of the run names, which people may have corrected.
+            self._write_card(folder, base_model=base_name(adapted, folder, self.args.output_dir))
+            return
+        if processor is not None:
             processor.save_pretrained(folder)
+        self._write_card(folder)
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
-        """Make the repository on the Hub, unless checkpoints would go there of an adapter whose base nobody finds.
+        """Create the repository on the Hub, unless an adapter would go there whose base model nobody can load.
 
         Args:
             token: as for every Trainer.
@@ -418,7 +415,6 @@ class MenderTrainer(Trainer):
         """
         if not self.is_world_process_zero():
             return
-        adapted, repo_id = self._adapted(), self.hub_model_id or self.args.hub_model_id
         metadata = {
             "language": as_list(language),
             "license": license,
@@ -428,16 +424,26 @@ class MenderTrainer(Trainer):
             "model_name": model_name,
         }
         metadata = {name: value for name, value in metadata.items() if value}
-        metadata |= {"training": training_section(self), "repo_id": repo_id}
+        repo_id = self.hub_model_id or self.args.hub_model_id
+        self._write_card(self.args.output_dir, training=_training_section(self), repo_id=repo_id, **metadata)
+
+    def _write_card(self, folder: str, **card: Any) -> None:
+        """Write the card of the model or adapter; after training, without the figures of earlier weights."""
+        step, adapted = self.state.global_step, self._adapted()
+        card["new_weights"] = self._step_of_card.get(folder, 0) != step
+        self._step_of_card[folder] = step
         if adapted is not None:
-            write_adapter_card(self.args.output_dir, adapted, **metadata)
+            write_adapter_card(folder, adapted, **card)
             return
         model = self.accelerator.unwrap_model(self.model)
-        defaults = {"base_model": public_name(model.config._name_or_path)}
-        write_card(self.args.output_dir, model, defaults=defaults, **metadata)
+        write_card(folder, model, defaults={"base_model": public_name(model.config._name_or_path)}, **card)
 
-    def _adapted(self) -> Any | None:
-        """The model where it is one of peft's, else `None`."""
+    @cached_property
+    def _step_of_card(self) -> dict[str, int]:
+        """The step of training at which the card of a folder was last written."""
+        return {}
+
+    def _adapted(self) -> PeftModel | None:
         model = self.accelerator.unwrap_model(self.model)
         return model if isinstance(model, PeftModel) else None
 
@@ -478,3 +484,14 @@ class MenderTrainer(Trainer):
         ranked = np.empty_like(predicted)
         ranked[order] = predicted
         return ranked
+
+
+def _training_section(trainer: Trainer) -> str:
+    """What the card of the Trainer says about training, as Markdown: settings, losses by epoch, versions."""
+    # Without `finetuned_from` it would ask the Hub for the licence of the model.
+    card = TrainingSummary.from_trainer(trainer, finetuned_from="", tasks=[]).to_model_card()
+    heading = "## Training procedure\n"
+    text = heading + card.partition(heading)[2]
+    if best := trainer.state.best_metric:
+        text += f"\nBest {trainer.args.metric_for_best_model}: {best:.4f}, at step {trainer.state.best_global_step}\n"
+    return text

@@ -18,7 +18,7 @@ import yaml
 
 from mender.comparison import compare
 from mender.terminal import UserError
-from modeling_mender import preset_names
+from modeling_mender.training.presets import preset_names
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 USERS = 50

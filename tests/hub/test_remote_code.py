@@ -18,19 +18,17 @@ from transformers.dynamic_module_utils import get_imports, get_relative_import_f
 
 import modeling_mender
 from modeling_mender import (
-    ItemStatesConfig,
-    ItemStatesEncoder,
     MenderConfig,
     MenderForGenerativeRetrieval,
     MenderProcessor,
-    PopularityConfig,
     PopularityRecommender,
-    SasRecConfig,
     SasRecForSequentialRecommendation,
-    TextRetrievalConfig,
     TextRetrievalRecommender,
-    encode_titles,
 )
+from modeling_mender.configuration_mender import ItemStatesConfig
+from modeling_mender.item_states import ItemStatesEncoder, encode_titles
+from modeling_mender.modeling_baselines import PopularityConfig, TextRetrievalConfig
+from modeling_mender.modeling_sasrec import SasRecConfig
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "modeling_mender"))
 

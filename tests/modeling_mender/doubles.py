@@ -162,3 +162,15 @@ def shop_examples(users: int = 30) -> datasets.DatasetDict:
     return datasets.DatasetDict(
         train=split((1, 2, 3), range(0, 10)), validation=split((4,), (10, 11)), test=split((5,), (12, 13, 14))
     )
+
+
+def measured(value: float = 0.5, **settings) -> dict:
+    """What five_axes.json holds of a method and a control on three axes."""
+    scores = []
+    for axis, matching in (("recommendation", "oracle"), ("recommendation", "last"), ("sentiment_following", "")):
+        for method, figure in (("mine", value), ("mine, shuffled preferences", 0.1)):
+            score = {"axis": axis, "matching": matching, "method": method, "n": 20}
+            for name in ("recall", "ndcg", *(("m", "avoid") if axis.startswith("sentiment") else ())):
+                score |= {f"{name}@10": figure, f"{name}@10/low": figure - 0.05, f"{name}@10/high": figure + 0.05}
+            scores.append(score)
+    return {"settings": {"source": "corner-shop", **settings}, "scores": scores}

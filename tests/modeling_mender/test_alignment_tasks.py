@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 from doubles import WORDS, random_catalogue, shop_examples, word_tokenizer
 
-from modeling_mender import MenderProcessor, add_code_tokens, select_axes
+from modeling_mender import MenderProcessor
+from modeling_mender.code_tokens import add_code_tokens
 from modeling_mender.training.alignment_tasks import TASKS, alignment_features
+from modeling_mender.training.data import select_axes
 
 SIZES = [3, 3, 3]
 

@@ -7,7 +7,8 @@ import torch
 from doubles import random_catalogue, random_inputs, tiny_model
 from transformers import GenerationConfig
 
-from modeling_mender import SemanticIdLogitsProcessor, catalogue_beam_search
+from modeling_mender import SemanticIdLogitsProcessor
+from modeling_mender.generation_mender import catalogue_beam_search
 
 
 @pytest.mark.parametrize("copied", [True, False])

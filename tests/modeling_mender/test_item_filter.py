@@ -9,16 +9,15 @@ from doubles import random_catalogue, shop_items, tiny_encoder, tiny_model, word
 from transformers import pipeline
 
 from modeling_mender import (
-    ItemStatesConfig,
     MenderProcessor,
-    PopularityConfig,
     PopularityRecommender,
-    SasRecConfig,
     SasRecForSequentialRecommendation,
-    TextRetrievalConfig,
     TextRetrievalRecommender,
-    catalogue_beam_search,
 )
+from modeling_mender.configuration_mender import ItemStatesConfig
+from modeling_mender.generation_mender import catalogue_beam_search
+from modeling_mender.modeling_baselines import PopularityConfig, TextRetrievalConfig
+from modeling_mender.modeling_sasrec import SasRecConfig
 
 ITEMS = shop_items()
 N, USERS = len(ITEMS["item_id"]), 3

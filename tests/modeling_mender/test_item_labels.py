@@ -10,16 +10,16 @@ from doubles import WORDS, random_catalogue, tiny_model, word_tokenizer
 from torch.utils.data import DataLoader
 
 from modeling_mender import (
-    MenderCollator,
     MenderForGenerativeRetrieval,
     MenderProcessor,
     MenderTrainer,
     MenderTrainingArguments,
-    SasRecConfig,
     SasRecForSequentialRecommendation,
 )
+from modeling_mender.modeling_sasrec import SasRecConfig
 from modeling_mender.training.data import ItemLabels
 from modeling_mender.training.run import SequenceCollator
+from modeling_mender.training.trainer import MenderCollator
 
 ITEMS = len(WORDS)
 FEATURES = [{"input_ids": [2, 5, 3], "item": row, "seen": []} for row in range(ITEMS)]

@@ -9,15 +9,9 @@ import torch
 from doubles import WORDS, encoder_folder, random_catalogue, shop_items, word_tokenizer
 from transformers import AutoModel
 
-from modeling_mender import (
-    ItemStatesConfig,
-    ItemStatesEncoder,
-    MenderForGenerativeRetrieval,
-    MenderProcessor,
-    build_method,
-    encode_titles,
-    load_preset,
-)
+from modeling_mender import MenderForGenerativeRetrieval, MenderProcessor, build_method, load_preset
+from modeling_mender.configuration_mender import ItemStatesConfig
+from modeling_mender.item_states import ItemStatesEncoder, encode_titles
 
 SHAPE = {"num_layers": 2, "d_model": 16, "d_ff": 32, "d_kv": 8, "num_heads": 2}
 

@@ -8,11 +8,12 @@ import torch
 from doubles import WORDS, encoder_folder, random_catalogue, shop_examples, shop_items
 from transformers import AutoModel, AutoProcessor, BertModel
 
-from modeling_mender import build_method, fit_without_gradient, load_preset, make_trainer, preset_names
+from modeling_mender import build_method, load_preset, make_trainer
 from modeling_mender.code_tokens import first_code_token
 from modeling_mender.training import methods
-from modeling_mender.training.presets import CONDITIONING
+from modeling_mender.training.presets import CONDITIONING, preset_names
 from modeling_mender.training.ranking import rank_examples, request_speed
+from modeling_mender.training.run import fit_without_gradient
 
 SMALL = {
     "decoder": {"num_layers": 1, "d_model": 16, "d_ff": 32, "d_kv": 8, "num_heads": 2, "dropout_rate": 0.0},
@@ -72,7 +73,7 @@ def test_method_trains_and_answers_the_same_after_loading(name, folder, examples
     processor = AutoProcessor.from_pretrained(tmp_path / "model")
     assert type(loaded) is type(model)
     again = rank_examples(loaded, processor, examples["test"])
-    assert (again == ranked).mean() > 0.97  # a cached table is stored in half precision, and near ties may swap
+    assert (again == ranked).mean() > 0.99  # a cached table is stored in half precision
     speed = request_speed(loaded, processor, examples["test"], repeats=1)
     assert speed["request_ms"] > 0 and speed["users_per_second"] > 0
 

@@ -18,13 +18,8 @@ from transformers import (
     T5EncoderModel,
 )
 
-from modeling_mender import (
-    ItemStatesConfig,
-    MenderConfig,
-    MenderForGenerativeRetrieval,
-    SemanticIdCatalogue,
-    SemanticIdLogitsProcessor,
-)
+from modeling_mender import MenderConfig, MenderForGenerativeRetrieval, SemanticIdCatalogue, SemanticIdLogitsProcessor
+from modeling_mender.configuration_mender import ItemStatesConfig
 
 ENCODERS = {"bert": BertModel, "t5": T5EncoderModel}
 

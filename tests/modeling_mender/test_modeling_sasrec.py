@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from modeling_mender import SasRecConfig, SasRecForSequentialRecommendation
+from modeling_mender import SasRecForSequentialRecommendation
+from modeling_mender.modeling_sasrec import SasRecConfig
 
 
 @pytest.fixture

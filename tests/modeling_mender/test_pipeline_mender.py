@@ -12,9 +12,9 @@ from modeling_mender import (
     GenerativeRetrievalPipeline,
     MenderForGenerativeRetrieval,
     MenderProcessor,
-    PopularityConfig,
     PopularityRecommender,
 )
+from modeling_mender.modeling_baselines import PopularityConfig
 
 TASK = "generative-retrieval"
 ITEMS = shop_items()

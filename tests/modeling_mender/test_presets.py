@@ -7,13 +7,11 @@ from dataclasses import fields
 import pytest
 import yaml
 
-from modeling_mender import load_preset, preset_names
-from modeling_mender.training.presets import CONDITIONING, FOLDER, Preset
+from modeling_mender import load_preset
+from modeling_mender.training.presets import CONDITIONING, FOLDER, Preset, preset_names
 from modeling_mender.training.trainer import MenderTrainingArguments
 
 NAMES = [
-    "hybrid",
-    "item-item",
     "lc-rec",
     "mender-emb",
     "mender-fid",
@@ -21,7 +19,6 @@ NAMES = [
     "popularity",
     "sasrec",
     "text-retrieval",
-    "text-search",
     "tiger",
     "vocabext-lm",
     "vocabext-rnd",
@@ -95,5 +92,5 @@ def test_files_of_ones_own_are_read(tmp_path):
     path.write_text("- a\n")
     with pytest.raises(ValueError, match="holds no settings"):
         load_preset(path)
-    with pytest.raises(ValueError, match="no preset 'nothing'; pass one of hybrid, item-item, lc-rec"):
+    with pytest.raises(ValueError, match="no preset 'nothing'; pass one of lc-rec"):
         load_preset("nothing")

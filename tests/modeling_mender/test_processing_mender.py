@@ -7,7 +7,8 @@ import torch
 from doubles import random_catalogue, tiny_model, word_tokenizer
 from transformers import AutoProcessor
 
-from modeling_mender import MenderProcessor, add_code_tokens
+from modeling_mender import MenderProcessor
+from modeling_mender.code_tokens import add_code_tokens
 
 TITLES = ["green tea", "rose soap", "glass lamp", "blue mug"]
 IDS = ["tea-1", "soap-1", "lamp-1", "mug-1"]

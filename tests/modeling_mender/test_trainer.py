@@ -11,17 +11,10 @@ from doubles import WORDS, random_catalogue, tiny_model, word_tokenizer
 from peft import LoraConfig, get_peft_model
 from transformers import EvalPrediction
 
-from modeling_mender import (
-    EncoderStates,
-    MenderCollator,
-    MenderProcessor,
-    MenderTrainer,
-    MenderTrainingArguments,
-    SasRecConfig,
-    SasRecForSequentialRecommendation,
-    prepare_examples,
-    ranking_metrics,
-)
+from modeling_mender import MenderProcessor, MenderTrainer, MenderTrainingArguments, SasRecForSequentialRecommendation
+from modeling_mender.modeling_sasrec import SasRecConfig
+from modeling_mender.training.encoder_states import EncoderStates
+from modeling_mender.training.trainer import MenderCollator, prepare_examples, ranking_metrics
 
 ITEMS = len(WORDS)
 

@@ -7,8 +7,8 @@ from collections import Counter
 import pytest
 from doubles import shop_examples, shop_items
 
-from modeling_mender import MenderProcessor, select_axes
-from modeling_mender.training.data import first_targets, item_counts, sequence_features, training_histories
+from modeling_mender import MenderProcessor
+from modeling_mender.training.data import first_targets, item_counts, select_axes, sequence_features, training_histories
 from modeling_mender.training.methods import code_only_tokenizer
 
 

@@ -15,7 +15,6 @@ from doubles import WORDS, encoder_folder, random_catalogue, shop_examples, shop
 from transformers import TrainerCallback
 
 from modeling_mender import (
-    EncoderStates,
     MenderForGenerativeRetrieval,
     MenderTrainingArguments,
     build_method,
@@ -23,6 +22,7 @@ from modeling_mender import (
     make_trainer,
 )
 from modeling_mender.training.data import first_targets
+from modeling_mender.training.encoder_states import EncoderStates
 from modeling_mender.training.ranking import rank_examples
 from modeling_mender.training.run import training_arguments
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from doubles import random_catalogue, shop_items, tiny_model, word_tokenizer
 
-from modeling_mender import MenderProcessor, PopularityConfig, PopularityRecommender
+from modeling_mender import MenderProcessor, PopularityRecommender
+from modeling_mender.modeling_baselines import PopularityConfig
 
 SHOWCASE = {
     "attributes": {"item-tea": ["green leaf", "loose"], "item-mug": ["blue glaze"], "item-gone": ["nowhere"]},

@@ -219,9 +219,11 @@ def test_a_card_gets_figures_lists_and_metadata(mender, trained):
     assert "license: mit" in text and "- org/words" in text and "# Words" in text and "recall@10" in text
     assert '"find soap" | "find lamp"' in text
     code, _, err = mender("card", model, "--results", model / "config.json")
-    assert code == 2 and "config.json holds no" in err
+    assert code == 2 and 'config.json has no "scores"' in err
     code, _, err = mender("card", "org/name")
     assert code == 2 and "no folder 'org/name'" in err
+    code, _, err = mender("card", model, "--push")
+    assert code == 2 and "--push needs the name of the repository" in err
 
 
 def test_the_base_model_written_by_hand_stays(mender, trained, word_shop, tiny_encoder, tmp_path, monkeypatch):
@@ -233,8 +235,9 @@ def test_the_base_model_written_by_hand_stays(mender, trained, word_shop, tiny_e
     assert mender("card", model)[0] == 0 and "base_model: org/by-hand" in readme.read_text()
     shop = ["--source", "words", "--data", word_shop, "--encoder", tiny_encoder, "--output", tmp_path / "again"]
     assert mender("evaluate", model, *shop)[0] == 0
-    text = readme.read_text()
-    assert "base_model: org/by-hand" in text and "org/encoder" not in text and str(word_shop) not in text
+    shown, record = readme.read_text().split("<!-- ")
+    assert "base_model: org/by-hand" in shown and "org/encoder" not in shown
+    assert str(word_shop) not in shown + record
 
 
 def test_a_run_is_told_from_its_model(mender, trained, word_shop, tiny_encoder):

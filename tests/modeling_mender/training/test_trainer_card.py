@@ -10,16 +10,9 @@ from huggingface_hub import ModelCard
 from peft import IA3Config, get_peft_model
 from transformers import AutoModel, pipeline
 
-from modeling_mender import (
-    MenderCollator,
-    MenderProcessor,
-    MenderTrainer,
-    MenderTrainingArguments,
-    add_lora,
-    prepare_examples,
-    ranking_metrics,
-    write_adapter_card,
-)
+from modeling_mender import MenderProcessor, MenderTrainer, MenderTrainingArguments, add_lora
+from modeling_mender.hub.adapters import write_adapter_card
+from modeling_mender.training.trainer import MenderCollator, prepare_examples, ranking_metrics
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,7 +22,8 @@ from peft import (
 )
 from transformers import AutoModel, AutoModelForSeq2SeqLM, pipeline
 
-from modeling_mender import MenderForGenerativeRetrieval, MenderProcessor, add_lora, save_adapter, write_adapter_card
+from modeling_mender import MenderForGenerativeRetrieval, MenderProcessor, add_lora
+from modeling_mender.hub.adapters import save_adapter, write_adapter_card
 
 COUNT = len(shop_items()["item_id"])
 
@@ -200,7 +202,12 @@ def uploads(monkeypatch):
         def upload_folder(self, folder_path, **kwargs):
             seen.append(recorded(folder_path))
 
-    monkeypatch.setattr("modeling_mender.adapter_card.HfApi", Api)
+        def upload_file(self, path_in_repo, repo_id, **kwargs):
+            seen.append(path_in_repo)
+            return SimpleNamespace(commit_url=repo_id)
+
+    monkeypatch.setattr("modeling_mender.hub.adapters.HfApi", Api)
+    monkeypatch.setattr("modeling_mender.hub.card.HfApi", Api)
     return seen
 
 
@@ -213,7 +220,7 @@ def test_no_upload_names_a_folder_of_this_machine(shop, tmp_path, uploads):
     assert not uploads and not list(tmp_path.iterdir())
     save_adapter(adapted, tmp_path, push_to_hub=True, repo_id="org/lora", base_model="org/shop")
     save_adapter(adapted, tmp_path, push_to_hub=True, repo_id="org/lora")
-    assert uploads == ["org/lora", "org/shop"] * 2
+    assert uploads == ["org/lora", "org/shop", "README.md"] * 2
 
 
 @pytest.mark.parametrize(
@@ -230,7 +237,7 @@ def test_no_upload_names_a_folder_of_this_machine(shop, tmp_path, uploads):
                 num_attention_heads=1,
                 token_dim=8,
             ),
-            "PROMPT_TUNING, virtual tokens 3",
+            r"PROMPT\_TUNING, virtual tokens 3",
             False,
         ),
     ],

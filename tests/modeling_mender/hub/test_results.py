@@ -1,0 +1,102 @@
+"""Results of an evaluation for a card, and what is made harmless on the way."""
+
+from __future__ import annotations
+
+import json
+import shlex
+
+import pytest
+from doubles import measured
+from huggingface_hub import EvalResult
+
+from modeling_mender.hub.results import Evaluation, code_span, without_paths
+
+
+def test_every_figure_is_a_result_for_the_hub_as_it_was_measured():
+    found = Evaluation.read(measured()).eval_results("org/preference-discerning")
+    assert all(isinstance(result, EvalResult) for result in found)
+    by_name = {(result.metric_name, result.metric_type): result for result in found}
+    one = by_name["recommendation, oracle: recall@10", "recall@10"]
+    assert one.metric_value == 0.5 and one.dataset_type == "org/preference-discerning"
+    assert one.metric_args == {
+        "axis": "recommendation",
+        "matching": "oracle",
+        "n": 20,
+        "confidence": 0.95,
+        "low": 0.45,
+        "high": 0.55,
+    }
+    assert {metric for _, metric in by_name} == {"recall@10", "ndcg@10", "m@10", "avoid@10"}
+
+
+def test_methods_are_found_by_name(tmp_path):
+    (tmp_path / "r.json").write_text(json.dumps(measured(method="mine, shuffled preferences")))
+    assert Evaluation.read(tmp_path / "r.json").scores[0]["recall@10"] == 0.1
+    assert Evaluation.read(tmp_path / "r.json", "mine").scores[0]["recall@10"] == 0.5
+    with pytest.raises(ValueError, match="no method 'yours'; it has 'mine'"):
+        Evaluation.read(measured(), "yours")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "is not valid JSON"),
+        ("{}", 'has no "scores"'),
+        ('{"scores": [{"axis": "recommendation"}]}', 'has no "scores" with axis, method and n'),
+        ('{"scores": [{"axis": "recommendation", "method": "m", "n": 3}]}', "has no recall@k on recommendation"),
+    ],
+)
+def test_files_without_results_are_refused(content, message, tmp_path):
+    (tmp_path / "five_axes.json").write_text(content)
+    with pytest.raises(ValueError, match=f"five_axes.json {message}"):
+        Evaluation.read(tmp_path / "five_axes.json")
+
+
+@pytest.mark.parametrize("settings", [{"split": "validation"}, {"exclude_seen": False}])
+def test_figures_of_another_kind_do_not_get_into_a_card(settings):
+    with pytest.raises(ValueError, match="measured with --validation or --keep-seen"):
+        Evaluation.read(measured(**settings))
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("mender train --data /home/anna/shop --seed 1", "mender train --data shop --seed 1"),
+        ("train --data=/home/anna/shop", "train --data=shop"),
+        ("train --data '/home/anna/my shop'", "train --data 'my shop'"),
+        ("train '--data=/home/anna/my shop/'", "train '--data=my shop'"),
+        (r"train --data /home/anna/my\ shop", "train --data 'my shop'"),
+        ("train --set encoder=/home/anna/enc", "train --set encoder=enc"),
+        ("train --set a=/home/anna/x,b=/home/anna/y,c=3", "train --set a=x,b=y,c=3"),
+        ("train --paths /home/anna/x:/home/anna/y", "train --paths x:y"),
+        ("/home/anna/.venv/bin/python /home/anna/train.py", "python train.py"),
+        ("train --data ~/shop --out=~anna/run --home ~anna", "train --data shop --out=run --home '~'"),
+        ("train -d/home/anna/shop", "train -dshop"),
+        (r"train --data C:\Users\anna\shop", "train --data shop"),
+        (r"train --data='C:\Users\anna\my shop'", "train '--data=my shop'"),
+        ("train --data=d:/anna/shop", "train --data=shop"),
+        (r"train --data \\server\anna\shop", "train --data shop"),
+        ("train --data file:///home/anna/shop", "train --data shop"),
+        ("sh -c 'train --data /home/anna/shop'", "sh -c 'train --data shop'"),
+        ("train --data /home/anna's/shop", "train --data shop"),
+    ],
+)
+def test_paths_are_cut_to_their_last_part(command, expected):
+    assert without_paths(command) == expected
+    assert "anna" not in without_paths(command)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["python", "examples/02_train.py", "--data", "data/shop", "--k", "5"],
+        ["train", "--url", "https://example.org/a/b", "--from", "hf://datasets/org/shop", "--set", "encoder=org/small"],
+        ["recommend", "--preference", "it's and/or a # tea | cup, 3 / 4", ""],
+    ],
+)
+def test_everything_else_stays_word_for_word(words):
+    assert shlex.split(without_paths(shlex.join(words))) == words
+
+
+def test_code_stays_within_its_cell():
+    assert code_span("a | `b`\nc") == "`a \\| 'b' c`"
