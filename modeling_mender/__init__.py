@@ -18,6 +18,7 @@ from .configuration_mender import ItemStatesConfig, MenderConfig
 from .generation_mender import SemanticIdLogitsProcessor
 from .item_states import ItemStatesEncoder
 from .modeling_baselines import PopularityConfig, PopularityRecommender, TextRetrievalConfig, TextRetrievalRecommender
+from .modeling_experts import ExpertsConfig, ExpertsRecommender
 from .modeling_mender import MenderForGenerativeRetrieval
 from .modeling_sasrec import SasRecConfig, SasRecForSequentialRecommendation
 from .pipeline_mender import TASK, GenerativeRetrievalPipeline
@@ -40,6 +41,7 @@ for _config, _model in (
     (SasRecConfig, SasRecForSequentialRecommendation),
     (PopularityConfig, PopularityRecommender),
     (TextRetrievalConfig, TextRetrievalRecommender),
+    (ExpertsConfig, ExpertsRecommender),
 ):
     AutoConfig.register(_config.model_type, _config, exist_ok=True)
     AutoModel.register(_config, _model, exist_ok=True)

@@ -109,6 +109,7 @@ def alignment_features(
                 "item": feature["item"],
                 "seen": [],
                 "negative": False,
+                "kind": 0,
                 "length": len(feature["input_ids"]),
                 "text_labels": feature.get("text_labels", []),
             }

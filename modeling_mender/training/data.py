@@ -29,6 +29,7 @@ from torch import Tensor
 from torch.utils.data import Sampler, get_worker_info
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from ..modeling_experts import KINDS
 from ..modeling_mender import tokens_of_items, version_of
 from ..processing_mender import MenderProcessor
 
@@ -37,9 +38,11 @@ __all__ = [
     "EpochSetter",
     "ItemLabels",
     "LengthSampler",
+    "bought_in_training",
     "example_column",
     "first_targets",
     "item_counts",
+    "kinds_of",
     "length_grouped_order",
     "repeated",
     "select_axes",
@@ -95,6 +98,23 @@ def example_column(examples: datasets.Dataset | Mapping[str, list], name: str) -
             "and target (or targets)"
         )
     return [DEFAULTS[name]] * (len(examples[names[0]]) if names else 0)
+
+
+def kinds_of(examples: datasets.Dataset | Mapping[str, list]) -> list[int]:
+    """The kind of every request as an index in `KINDS`; without a preference it is silent.
+
+    Raises:
+        ValueError: if a kind is unknown.
+
+    >>> kinds_of({"preferences": [["Find tea"], []], "history": [["mug"], ["mug"]]})
+    [0, 2]
+    """
+    found = []
+    for kind, texts in zip(example_column(examples, "kind"), example_column(examples, "preferences"), strict=True):
+        if kind not in KINDS:
+            raise ValueError(f"kind {kind!r} of an example is not known; pass one of {', '.join(KINDS)}")
+        found.append(KINDS.index(kind if any(texts) else "silent"))
+    return found
 
 
 def first_targets(examples: datasets.Dataset | Mapping[str, list]) -> list[str]:
@@ -302,6 +322,28 @@ def training_histories(examples: datasets.Dataset) -> list[list[str]]:
         table = table.sort(pl.col("history").list.len(), descending=True, maintain_order=True)
         table = table.unique("user_id", keep="first", maintain_order=True).sort("user_id")
     return table.select(pl.concat_list("history", "target")).to_series().to_list()
+
+
+def bought_in_training(examples: datasets.DatasetDict) -> list[list[str]]:
+    """Items of every user in the training period, oldest first, of users too new to have training examples as well.
+
+    A user's validation example has the items of the training period as its history.
+
+    Args:
+        examples: `train` and `validation` splits; recommendation examples are looked at.
+    """
+    tables = []
+    for split, with_target in (("train", True), ("validation", False)):
+        own = select_axes(examples[split], {"recommendation": 1.0})
+        table = own.select_columns(["user_id", "history"]).to_polars()
+        if with_target:
+            table = table.with_columns(history=table["history"].list.concat(pl.Series(first_targets(own))))
+        tables.append(table)
+    table = pl.concat(tables)
+    longest = table.sort(table["history"].list.len(), descending=True, maintain_order=True).unique(
+        "user_id", keep="first", maintain_order=True
+    )
+    return longest.sort("user_id")["history"].to_list()
 
 
 def item_counts(examples: datasets.Dataset, processor: MenderProcessor) -> np.ndarray:

@@ -26,11 +26,14 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedT
 from ..catalogue import SemanticIdCatalogue
 from ..code_tokens import add_code_tokens, first_code_token
 from ..configuration_mender import ItemStatesConfig
+from ..experts import LANGUAGE
 from ..item_states import ItemStatesEncoder, encode_titles, text_encoder_class
 from ..modeling_baselines import PopularityConfig, PopularityRecommender, TextRetrievalConfig, TextRetrievalRecommender
+from ..modeling_experts import ExpertsConfig, ExpertsRecommender
 from ..modeling_mender import MenderForGenerativeRetrieval
 from ..modeling_sasrec import SasRecConfig, SasRecForSequentialRecommendation
 from ..processing_mender import MenderProcessor
+from .closed_form import bm25_index, fill_lexical
 from .lora import add_lora
 from .presets import Preset
 
@@ -217,6 +220,8 @@ def build_method(
         return Method(preset, SasRecForSequentialRecommendation(SasRecConfig(**shape)), processor)
     if preset.model == "popularity":
         return Method(preset, PopularityRecommender(PopularityConfig(len(items["item_id"]))), processor)
+    if preset.model == "experts":
+        return Method(preset, _experts(preset, text_encoder, processor, items, device).eval(), processor)
     text_encoder.requires_grad_(preset.encoder_training == "full")
     if preset.history in ("states", "vectors"):
         text_encoder = _with_item_states(preset, text_encoder, processor, items, device)
@@ -237,6 +242,31 @@ def build_method(
     if preset.encoder_training == "lora":
         model = add_lora(model, new_tokens=new, **preset.lora)
     return Method(preset, model, processor)
+
+
+def _experts(
+    preset: Preset,
+    text_encoder: PreTrainedModel | None,
+    processor: MenderProcessor,
+    items: Mapping[str, Sequence[str]],
+    device: torch.device | str,
+) -> ExpertsRecommender:
+    """A sum of experts. Those that read text know the catalogue's texts; the others are filled by `fit_experts`."""
+    names, count = list(preset.experts), len(items["item_id"])
+    if not any(name in LANGUAGE for name in names):
+        return ExpertsRecommender(ExpertsConfig(count, names))
+    text_encoder.requires_grad_(False)
+    encoder = _with_item_states(preset, text_encoder, processor, items, device)
+    index = None
+    if "lexical" in names:
+        texts = list(items["text" if preset.item_text == "text" else "title"])
+        tokens = processor.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+        index = bm25_index(tokens, len(processor.tokenizer))
+    postings = 0 if index is None else len(index[1])
+    model = ExpertsRecommender(ExpertsConfig(count, names, num_postings=postings, encoder=encoder.config), encoder)
+    if index is not None:
+        fill_lexical(model.lexical, index)
+    return model
 
 
 def _tokenizer(preset: Preset, encoder: str | None, texts: list[str]) -> Any:

@@ -6,13 +6,14 @@ The methods of the paper (arXiv:2412.08604) are the same parts put together diff
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from ..experts import EXPERTS, LANGUAGE
 from ..processing_mender import HISTORIES, PREFERENCES
 from .losses import NEGATIVE_LOSSES
 
@@ -25,7 +26,7 @@ __all__ = [
 
 FOLDER = Path(__file__).parent / "presets"
 CHOICES = {
-    "model": ("mender", "sasrec", "popularity", "text-retrieval"),
+    "model": ("mender", "sasrec", "popularity", "text-retrieval", "experts"),
     "encoder": ("pretrained", "scratch", "none"),
     "encoder_training": ("frozen", "lora", "full"),
     "history": HISTORIES,
@@ -56,12 +57,13 @@ class Preset:
         summary: one line: what it is.
         cost: one line: what training and a request cost, beside the other methods.
         source: the paper it comes from.
-        model: "mender" (encoder and code-writing decoder), "sasrec", "popularity" or "text-retrieval".
+        model: "mender" (encoder and code-writing decoder), "sasrec", "popularity", "text-retrieval" or "experts".
         encoder: "pretrained" (any text encoder of the Hub), "scratch" (a new T5 encoder), or "none".
         encoder_training: "frozen", "lora" (new tokens in full), or "full".
         history: how the processor writes items of the history, see `MenderProcessor`.
         preference: "text", or "none" for methods that do not read it.
         item_text: what an item's vector is made of where `history` is "vectors": its "title" or its whole "text".
+        experts: what a model "experts" adds up, see `experts.EXPERTS`.
         vocabulary: words of the tokenizer that an encoder from scratch gets; 0 for codes alone.
         encoder_shape: fields of `T5Config` for an encoder from scratch, of `SasRecConfig` for SASRec.
         decoder: fields of `T5Config` in which the decoder differs from the paper's.
@@ -97,6 +99,7 @@ class Preset:
     history: str = "titles"
     preference: str = "text"
     item_text: str = "title"
+    experts: Sequence[str] = ()
     vocabulary: int = 0
     encoder_shape: Mapping[str, Any] = field(default_factory=dict)
     decoder: Mapping[str, Any] = field(default_factory=dict)
@@ -129,6 +132,17 @@ class Preset:
         if self.preference == "none" and dict(self.matching) != {"oracle": 1.0}:
             raise ValueError(
                 f"matching={dict(self.matching)} in preset {self.name}, which reads no preference; leave it out"
+            )
+        unknown = [name for name in self.experts if name not in EXPERTS]
+        if unknown or (self.model == "experts") != bool(self.experts):
+            raise ValueError(
+                f"experts={list(self.experts)} in preset {self.name}, whose model is {self.model!r}; a model 'experts' "
+                f"needs some of {', '.join(EXPERTS)}, others have none"
+            )
+        reading = [name for name in self.experts if name in LANGUAGE]
+        if reading and (self.encoder, self.history) != ("pretrained", "vectors"):
+            raise ValueError(
+                f"expert {reading[0]!r} in preset {self.name} reads text; pass encoder: pretrained and history: vectors"
             )
         smoothing = self.training.get("label_smoothing_factor")
         if smoothing and self.model != "mender":

@@ -26,6 +26,7 @@ from transformers.utils import (
 )
 
 from .alignment_tasks import alignment_features
+from .closed_form import fit_experts
 from .data import example_column, item_counts, select_axes, sequence_features
 from .encoder_states import EncoderStates
 from .methods import Method
@@ -226,7 +227,7 @@ def _with_text_labels(features: datasets.Dataset) -> datasets.Dataset:
 
 @torch.no_grad()
 def fit_without_gradient(method: Method, examples: datasets.DatasetDict) -> dict[str, Any]:
-    """Popularity counts its items; text retrieval chooses the preference's weight by NDCG@10 on validation.
+    """Experts and popularity count what was bought; text retrieval and experts choose their weights on validation.
 
     Args:
         method: a method whose preset is not trained by gradient.
@@ -236,6 +237,8 @@ def fit_without_gradient(method: Method, examples: datasets.DatasetDict) -> dict
         What was found, for the record.
     """
     model, processor = method.model, method.processor
+    if method.preset.model == "experts":
+        return fit_experts(model, processor, examples)
     if method.preset.model == "popularity":
         counts = item_counts(select_axes(examples["train"], {"recommendation": 1.0}), processor)
         model.counts.copy_(torch.from_numpy(counts))

@@ -36,7 +36,7 @@ from ..hub.adapters import base_name, keeping_card, required_base, write_adapter
 from ..hub.card import as_list, write_card
 from ..modeling_baselines import ItemScoringModel
 from ..processing_mender import MenderProcessor
-from .data import EpochSetter, ItemLabels, LengthSampler, example_column, first_targets
+from .data import EpochSetter, ItemLabels, LengthSampler, example_column, first_targets, kinds_of
 from .encoder_states import EncoderStates
 from .losses import NEGATIVE_LOSSES, code_loss, text_loss
 
@@ -90,8 +90,9 @@ def prepare_examples(examples: datasets.Dataset, processor: MenderProcessor) -> 
         processor: renders texts and knows the items.
 
     Returns:
-        A data set with `input_ids` (list of int), `item` (row of the target), `seen` (rows of the history), `negative`
-        (whether the item must not come back) and `length` (tokens), in the same order.
+        A data set with `input_ids` (list of int), `item` (index of the target), `seen` (indices of the history),
+        `negative` (whether the item must not come back), `kind` (index in `KINDS`) and `length` (tokens), in the same
+        order.
 
     Raises:
         ValueError: if an item is unknown, or an example has neither preference nor history.
@@ -104,6 +105,7 @@ def prepare_examples(examples: datasets.Dataset, processor: MenderProcessor) -> 
             "item": processor.item_indices(first_targets(batch)),
             "seen": [processor.item_indices(history) for history in batch["history"]],
             "negative": [sentiment == "negative" for sentiment in example_column(batch, "sentiment")],
+            "kind": kinds_of(batch),
             "length": [len(ids) for ids in inputs],
         }
 
@@ -153,6 +155,8 @@ class MenderCollator:
             nothing = torch.zeros(0, self.states.width)
             found = pad_sequence([self.states[ids] if ids else nothing for ids in texts], batch_first=True)
             batch |= {"text_states": found} if "input_ids" in batch else {"encoder_outputs": (found,)}
+        if getattr(self.model, "reads_kind", False):
+            batch["kind"] = torch.tensor([feature["kind"] for feature in features])
         if any(feature.get("negative") for feature in features):
             batch["negative"] = torch.tensor([bool(feature["negative"]) for feature in features])
         if any(feature.get("text_labels") for feature in features):

@@ -12,6 +12,8 @@ from modeling_mender.training.presets import CONDITIONING, FOLDER, Preset, prese
 from modeling_mender.training.trainer import MenderTrainingArguments
 
 NAMES = [
+    "hybrid",
+    "item-item",
     "lc-rec",
     "mender-emb",
     "mender-fid",
@@ -19,6 +21,7 @@ NAMES = [
     "popularity",
     "sasrec",
     "text-retrieval",
+    "text-search",
     "tiger",
     "vocabext-lm",
     "vocabext-rnd",
@@ -92,5 +95,5 @@ def test_files_of_ones_own_are_read(tmp_path):
     path.write_text("- a\n")
     with pytest.raises(ValueError, match="holds no settings"):
         load_preset(path)
-    with pytest.raises(ValueError, match="no preset 'nothing'; pass one of lc-rec"):
+    with pytest.raises(ValueError, match="no preset 'nothing'; pass one of hybrid, item-item, lc-rec"):
         load_preset("nothing")

@@ -1,0 +1,124 @@
+"""Experts score items as their definitions say, whatever the padding and the other requests of a batch."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from modeling_mender.experts import ItemItem, Lexical, Popularity
+from modeling_mender.modeling_experts import KINDS, ExpertsConfig, ExpertsRecommender
+from modeling_mender.training.closed_form import bm25_index, fill_lexical
+
+ITEMS = 12
+
+
+def recommender(**weights: dict[str, float]) -> ExpertsRecommender:
+    generator = torch.Generator().manual_seed(0)
+    names = ["popularity", "co_purchase", "transitions"]
+    model = ExpertsRecommender(ExpertsConfig(ITEMS, names, num_neighbours=5, weights=weights)).eval()
+    model.popularity.counts.copy_(torch.randint(0, 9, (ITEMS,), generator=generator))
+    model.co_purchase.set_matrix(torch.randn(ITEMS, ITEMS, generator=generator))
+    model.transitions.set_matrix(torch.rand(ITEMS, ITEMS, generator=generator))
+    return model
+
+
+def inputs(histories: list[list[int]]) -> torch.Tensor:
+    """As the processor writes `history="indices"`: a start token, item index + 1, 0 for padding."""
+    longest = max(map(len, histories))
+    rows = [[ITEMS + 1, *(item + 1 for item in history), *[0] * (longest - len(history))] for history in histories]
+    return torch.tensor(rows)
+
+
+@given(st.lists(st.lists(st.integers(0, ITEMS - 1), max_size=6), min_size=1, max_size=4), st.integers(1, ITEMS))
+@settings(max_examples=40, deadline=None)
+def test_item_item_adds_the_kept_entries_of_the_history(histories, kept):
+    matrix = torch.randn(ITEMS, ITEMS, generator=torch.Generator().manual_seed(kept))
+    expert = ItemItem(ITEMS, kept)
+    expert.set_matrix(matrix)
+    largest = torch.zeros_like(matrix).scatter(1, matrix.abs().topk(kept, dim=1).indices, 1.0) * matrix
+    longest = max(1, *map(len, histories))
+    history = torch.tensor([[*own, *[-1] * (longest - len(own))] for own in histories])
+    expected = torch.stack([sum((largest[item] for item in own), torch.zeros(ITEMS)) for own in histories])
+    torch.testing.assert_close(expert(history), expected)
+
+
+def test_lexical_scores_are_bm25():
+    texts = [[1, 2, 2, 3], [2, 4], [5, 5, 5, 1], [3]]
+    index = bm25_index(texts, vocabulary=8)
+    expert = Lexical(8, len(texts), len(index[1]))
+    fill_lexical(expert, index)
+    average = sum(map(len, texts)) / len(texts)
+
+    def gain(token: int, text: list[int]) -> float:
+        frequency, having = text.count(token), sum(token in other for other in texts)
+        idf = math.log(1 + (len(texts) - having + 0.5) / (having + 0.5))
+        return idf * frequency / (frequency + 1.5 * (1 - 0.75 + 0.75 * len(text) / average))
+
+    queries = torch.tensor([[2, 2, 5], [3, -1, -1], [7, -1, -1]])
+    expected = [
+        [sum(gain(token, text) for token in set(query) if token >= 0) for text in texts] for query in queries.tolist()
+    ]
+    torch.testing.assert_close(expert(queries), torch.tensor(expected))
+
+
+def test_popularity_is_finite_for_items_nobody_bought():
+    expert = Popularity(3)
+    expert.counts.copy_(torch.tensor([4.0, 0.0, 1.0]))
+    scores = expert(2)
+    assert (
+        scores.shape == (2, 3) and scores.isfinite().all() and scores[0].argsort(descending=True).tolist() == [0, 2, 1]
+    )
+
+
+def test_the_sum_is_weighted_by_the_kind_of_request():
+    weights = {"silent": {"popularity": 0.0, "co_purchase": 2.0, "transitions": 0.5}, "inferred": {"transitions": 0.0}}
+    model = recommender(**weights)
+    batch = inputs([[3, 1], [3, 1]])
+    parts = model.expert_scores(batch)
+    kinds = torch.tensor([KINDS.index("silent"), KINDS.index("inferred")])
+    scores = model.scores(batch, kinds)
+    torch.testing.assert_close(scores[0], 2 * parts["co_purchase"][0] + 0.5 * parts["transitions"][0])
+    torch.testing.assert_close(scores[1], parts["popularity"][1] + parts["co_purchase"][1])
+    assert torch.equal(model.scores(batch), model.scores(batch, torch.tensor([2, 2])))  # no text: silent
+
+
+def test_neither_padding_nor_batch_mates_change_a_request():
+    model = recommender()
+    histories = [[0], [5, 2, 7, 7], [], [11, 4]]
+    together = model.scores(inputs(histories))
+    for row, history in enumerate(histories):
+        torch.testing.assert_close(model.scores(inputs([history]))[0], together[row])
+
+
+def test_the_latest_items_of_a_history_say_most_about_what_is_bought_next():
+    model = recommender(silent={"popularity": 0.0, "co_purchase": 0.0})
+    scores = model.scores(inputs([[8, 9, 1, 2, 3]]))[0]
+    matrix = torch.stack([model.transitions(torch.tensor([[item]]))[0] for item in range(ITEMS)])
+    torch.testing.assert_close(scores, matrix[3] + matrix[2] / 2 + matrix[1] / 3)
+
+
+def test_saved_experts_recommend_the_same(tmp_path):
+    model = recommender(stated={"popularity": 3.0})
+    model.save_pretrained(tmp_path)
+    loaded = ExpertsRecommender.from_pretrained(tmp_path)
+    batch = inputs([[1, 2], [4]])
+    assert torch.equal(loaded.recommend(batch, top_k=4).item_indices, model.recommend(batch, top_k=4).item_indices)
+
+
+@pytest.mark.parametrize(
+    "settings, named",
+    [
+        ({"experts": []}, "empty"),
+        ({"experts": ["magic"]}, "magic"),
+        ({"experts": ["dense"]}, "encoder"),
+        ({"weights": {"typed": {"popularity": 1}}}, "typed"),
+        ({"weights": {"stated": {"dense": 1}}}, "dense"),
+        ({"weights": {"stated": {"popularity": float("nan")}}}, "nan"),
+        ({"weights": {"stated": {"popularity": "1"}}}, "'1'"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused_by_name(settings, named):
+    with pytest.raises(ValueError, match=named):
+        ExpertsConfig(3, **{"experts": ["popularity"], **settings})
