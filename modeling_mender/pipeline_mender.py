@@ -22,7 +22,7 @@ from .item_filter import ItemSelection, allowed_mask, as_selection
 __all__ = ["GenerativeRetrievalPipeline"]
 
 TASK = "generative-retrieval"
-REQUEST_KEYS = ("preference", "history", "allowed", "exclude")
+REQUEST_KEYS = ("preference", "avoid", "history", "allowed", "exclude")
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,9 @@ class GenerativeRetrievalPipeline(Pipeline):
 
         Args:
             inputs: a request, a list of them, or a generator (which streams). A request is a preference text, or a
-                dictionary with some of "preference" (a text, or several), "history" (item ids, oldest first),
-                "allowed" and "exclude" (item ids, item indices or a mask, for this request on top of those for all).
+                dictionary with some of "preference" (a text, or several), "avoid" (what is not wanted, likewise),
+                "history" (item ids, oldest first), "allowed" and "exclude" (item ids, item indices or a mask, for this
+                request on top of those for all).
             **kwargs: for all requests of this call: `top_k`, items to return (10); `num_beams`, prefixes kept per
                 level, or "exact"; `allowed` and `exclude`, item ids, item indices or a boolean mask over all items;
                 `unknown_items`, "skip" to leave out items of histories and filters that the catalogue lacks;
@@ -133,6 +134,7 @@ class GenerativeRetrievalPipeline(Pipeline):
         rendered = self.processor(
             [request.get("preference")],
             [[] if history is None else list(history)],
+            avoid=[request.get("avoid")],
             unknown_items=unknown_items,
             return_tensors=None,
         )

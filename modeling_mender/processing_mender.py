@@ -2,13 +2,17 @@
 
 The processor owns what people read (item ids, titles) as the model owns the codes: one JSON file beside the tokenizer.
 The methods of the paper (arXiv:2412.08604) differ here in how a history is written: as titles, as codes, as rows of a
-table of precomputed states, or as item numbers. The preference stands first, then the items, oldest first.
+table of precomputed states, or as item indices. The preference stands first, then the items, oldest first.
+
+Codes are tokens of the encoder, one per code, behind its text vocabulary (as in TIGER, arXiv:2305.05065, and LC-Rec,
+arXiv:2311.09049).
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import accumulate, chain, zip_longest
@@ -17,18 +21,97 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, BatchFeature, ProcessorMixin
+from transformers import AutoTokenizer, BatchFeature, PreTrainedModel, ProcessorMixin
 from transformers.utils import cached_file
 
-from .code_tokens import first_code_token
 from .configuration_mender import atomic_write
 
-__all__ = ["MenderProcessor"]
+__all__ = ["MenderProcessor", "add_code_tokens", "avoid_sentence", "first_code_token"]
 
 ITEMS_FILE = "items.json"
-KEPT_TITLES = 200_000  # tokens of more are forgotten, some 0.1 GB
+HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
+KEPT_TITLES = 200_000
+"""Titles whose tokens are remembered, some 0.1 GB; beyond, all are forgotten."""
 HISTORIES = ("titles", "codes", "states", "vectors", "indices", "none")
 PREFERENCES = ("text", "none")
+
+TRAINED_NEGATION = re.compile(r"(?i)(?:avoid|exclude|no)\b")
+"""How the paper's negative preferences begin."""
+NEGATION = re.compile(
+    r"""(?ix) ^ (?:please\s+)?
+    (?:(?:i|we|they|she|he|(?:the\s+)?(?:user|customer)) (?:['’]m|\s+am|\s+are|\s+is)?
+        (?:\s+(?:really|also|absolutely))?\s+)?
+    (?: (?:do\s+not|don['’]?t|does\s+not|doesn['’]?t|did\s+not|didn['’]?t|can\s?not|can['’]?t|never) \s+ (?:ever\s+)?
+          (?:wants?|needs?|likes?|love|stand|care\s+for|show|recommend|suggest|give|offer|buy|get|find|search\s+for
+             |look\s+for|include|choose|pick) (?:\s+to\s+(?:see|get|have|buy))? (?:\s+(?:me|us))?
+      | avoids | avoiding | excludes | excluding | without | never | nothing\s+with | nothing | none\s+of | skips?
+      | (?:stays?|keep)\s+away\s+from | steer\s+clear\s+of | refrain\s+from | leave\s+out | hide
+      | not\s+interested\s+in | not | dislikes? | hates? | less
+    ) \s+ (?=\S)"""
+)
+"""Other ways to say no, up to what is not wanted."""
+
+
+def avoid_sentence(text: str) -> str:
+    """The sentence for what a person wants to avoid, in the words that models are trained on.
+
+    A plain phrase becomes "Avoid ..."; another way to say no is replaced by it. Empty where nothing is to be avoided.
+
+    >>> avoid_sentence("strong smells"), avoid_sentence("No strong smells"), avoid_sentence("please don't show me wool")
+    ('Avoid strong smells', 'No strong smells', 'Avoid wool')
+    """
+    text = " ".join(text.split())
+    if not text or TRAINED_NEGATION.match(text):
+        return text
+    return f"Avoid {NEGATION.sub('', text)}"
+
+
+def code_token(level: int, code: int) -> str:
+    """Name of a code as a token.
+
+    >>> code_token(0, 12), code_token(3, 0)
+    ('<a_12>', '<d_0>')
+    """
+    return f"<{chr(ord('a') + level)}_{code}>"
+
+
+def add_code_tokens(tokenizer: Any, codebook_sizes: Sequence[int], encoder: PreTrainedModel | None = None) -> None:
+    """Give a tokenizer one token per code, level by level, and its encoder the embeddings of them.
+
+    The embeddings are new, so they must be trained: adapters alone would leave them at their random start.
+
+    Args:
+        tokenizer: extended in place.
+        codebook_sizes: codes per level.
+        encoder: resized to the tokenizer; new rows start as its own class starts them, spare ones are used as they are.
+
+    Raises:
+        ValueError: if the tokenizer has some of these tokens already.
+    """
+    names = [code_token(level, code) for level, size in enumerate(codebook_sizes) for code in range(size)]
+    # Special tokens are not recognised in what people write: a preference that holds "<a_1>" names no code.
+    added = tokenizer.add_tokens(names, special_tokens=True)
+    if added != len(names):
+        raise ValueError(f"the tokenizer has {len(names) - added} of the {len(names)} code tokens already")
+    if encoder is not None:
+        # transformers would draw the new rows from a spread of at most some 3e-5 of the old ones', around their mean:
+        # all codes would start as the same vector, and a model from scratch takes many epochs to tell them apart.
+        encoder.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+
+
+def first_code_token(tokenizer: Any, codebook_sizes: Sequence[int]) -> int:
+    """Token id of the first level's code 0; the ids of the others follow.
+
+    Raises:
+        ValueError: if the tokenizer lacks the code tokens.
+    """
+    first = tokenizer.convert_tokens_to_ids(code_token(0, 0))
+    last = tokenizer.convert_tokens_to_ids(code_token(len(codebook_sizes) - 1, codebook_sizes[-1] - 1))
+    if first is None or last is None or last - first != sum(codebook_sizes) - 1:
+        raise ValueError(
+            f"the tokenizer has no tokens for codebook_sizes={list(codebook_sizes)}; call add_code_tokens first"
+        )
+    return first
 
 
 class MenderProcessor(ProcessorMixin):
@@ -104,9 +187,9 @@ class MenderProcessor(ProcessorMixin):
         ids, titles = list(items["item_id"]), list(items["title"])
         if len(ids) != len(titles):
             raise ValueError(f"{len(ids)} item ids but {len(titles)} titles; every item needs both")
-        row_of = {item_id: row for row, item_id in enumerate(ids)}
-        if len(row_of) != len(ids):
-            twice = next(item_id for row, item_id in enumerate(ids) if row_of[item_id] != row)
+        index_of = {item_id: index for index, item_id in enumerate(ids)}
+        if len(index_of) != len(ids):
+            twice = next(item_id for index, item_id in enumerate(ids) if index_of[item_id] != index)
             raise ValueError(f"item id {twice!r} stands more than once; ids must be unique")
         codes = [list(map(int, code)) for code in items.get("codes") or []]
         if self.history == "codes" and len(codes) != len(ids):
@@ -114,7 +197,7 @@ class MenderProcessor(ProcessorMixin):
         if self.history == "states":
             known = self.state_counts if self.item_ids and not new_states else []
             self._state_counts = self._counts_beside(known, ids, titles, items.get("states"))
-        self.item_ids, self.titles, self.codes, self._index_of = ids, titles, codes, row_of
+        self.item_ids, self.titles, self.codes, self._index_of = ids, titles, codes, index_of
         self._item_pieces: list[list[int]] | None = None
         self._title_tokens: dict[str, list[int]] = {}
 
@@ -138,16 +221,16 @@ class MenderProcessor(ProcessorMixin):
         if given is None:
             old = zip(self.item_ids, self.titles, strict=True)
             same = [now == before for now, before in zip_longest(zip(ids, titles, strict=True), old)][: len(ids)]
-            other = [row for row, kept in enumerate(same) if not kept]
-            made = iter(self._count_states([ids[row] for row in other], [titles[row] for row in other]))
-            given = [known[row] if kept else next(made) for row, kept in enumerate(same)]
-        for row, (before, now) in enumerate(zip(known, given, strict=False)):
+            changed = [index for index, kept in enumerate(same) if not kept]
+            made = iter(self._count_states([ids[index] for index in changed], [titles[index] for index in changed]))
+            given = [known[index] if kept else next(made) for index, kept in enumerate(same)]
+        for index, (before, now) in enumerate(zip(known, given, strict=False)):
             if before != now:
                 raise ValueError(
-                    f"item {ids[row]!r} (row {row}) has {before} states in the encoder's table but {now} with the "
-                    f"title {titles[row]!r}, and items behind it would be given others' states; pass new_states=True "
-                    "and make the table anew (encode_titles, model.encoder.set_item_states), or keep the states of the "
-                    'old title: "states": processor.state_counts among the items'
+                    f"item {ids[index]!r} (index {index}) has {before} states in the encoder's table but {now} with "
+                    f"the title {titles[index]!r}, and the items after it would get each other's states; pass "
+                    "new_states=True and make the table anew (encode_titles, model.encoder.set_item_states), or keep "
+                    'the states of the old title: "states": processor.state_counts among the items'
                 )
         return [int(count) for count in given]
 
@@ -206,6 +289,7 @@ class MenderProcessor(ProcessorMixin):
         preference: str | Sequence[str] | Sequence[Sequence[str]] | None = None,
         history: Sequence[str] | Sequence[Sequence[str]] | None = None,
         *,
+        avoid: str | Sequence[str] | Sequence[Sequence[str]] | None = None,
         unknown_items: str = "error",
         return_tensors: str | None = "pt",
         pad_to_multiple_of: int | None = None,
@@ -214,10 +298,11 @@ class MenderProcessor(ProcessorMixin):
 
         Args:
             preference: a text for one user; for a batch, one text or list of texts per user. Several texts of a user
-                are joined. Empty or `None`: the history alone speaks.
-            history: item ids of one user, oldest first; for a batch, one list per user. Empty or `None`: the
-                preference alone speaks. Beside one user's history, even an empty one, a list of texts is that
-                user's; without a history, each text is a user's own.
+                are joined. Empty or `None`: only the history counts.
+            history: item ids of one user, oldest first; for a batch, one list per user. Empty or `None`: only the
+                preference counts. Beside one user's history, even an empty one, a list of texts is that user's;
+                without a history, each text is a user's own.
+            avoid: what is not wanted, in the same forms as the preference; see `avoid_sentence`.
             unknown_items: "error", or "skip" to leave out history items that the catalogue lacks.
             return_tensors: "pt", "np", or `None` for unpadded lists.
             pad_to_multiple_of: round the padded length up to a multiple.
@@ -226,9 +311,10 @@ class MenderProcessor(ProcessorMixin):
             `input_ids` and `attention_mask`. Shape: (B, T).
 
         Raises:
-            ValueError: if a user has neither preference nor history, or a history item is unknown.
+            ValueError: if a user has neither preference nor history, a history item is unknown, or a text cannot be
+                encoded.
         """
-        preferences, histories = _as_batch(preference, history)
+        preferences, histories = _as_batch(preference, history, avoid)
         input_ids = [
             self.render(text, self.item_indices(items, unknown_items=unknown_items), user)
             for user, (text, items) in enumerate(zip(preferences, histories, strict=True))
@@ -261,59 +347,75 @@ class MenderProcessor(ProcessorMixin):
             mask &= (position == 0) | (position >= texts[:, None])
         return mask.long()
 
-    def render(self, preference: str, rows: Sequence[int], user: int = 0) -> list[int]:
+    def render(
+        self,
+        preference: str | Sequence[str],
+        item_indices: Sequence[int],
+        user: int = 0,
+        *,
+        history: str | None = None,
+    ) -> list[int]:
         """Input ids of one user: the preference, then as many of the latest items as fit.
 
-        With titles or codes: "Instructions: ... Items: ..."; with states, vectors or rows, items are numbers beyond
+        With titles or codes: "Instructions: ... Items: ..."; with states, vectors or indices, items are numbers beyond
         the text vocabulary.
 
         Args:
-            preference: a text, perhaps empty.
-            rows: item indices, oldest first.
+            preference: a text or several, perhaps empty.
+            item_indices: the history, oldest first.
             user: position in the batch, for the error message.
+            history: how the items are written; default: as this processor does. With codes, "titles" is possible too.
 
         Raises:
             ValueError: if there is neither a preference nor a history, though the method reads both.
         """
-        preference = preference.strip()
-        if not preference and not len(rows) and "none" not in (self.preference, self.history):
+        preference, mode = _joined(preference), history or self.history
+        if not preference and not len(item_indices) and "none" not in (self.preference, mode):
             raise ValueError(
                 f"user {user} has neither a preference nor a history; pass a preference text, history items, or both"
             )
         preference = preference if self.preference == "text" else ""
-        rows = [] if self.history == "none" else list(rows)[-self.max_history :]
-        if self.history == "indices":
+        items = [] if mode == "none" else list(item_indices)[-self.max_history :]
+        if mode == "indices":
             # 0 is padding; a start token, numbered after the last item, stands first, so that no input is empty.
-            return [len(self.item_ids) + 1, *(row + 1 for row in rows)]
-        if self.history in ("states", "vectors"):
-            return self._render_states(preference, rows)
+            return [len(self.item_ids) + 1, *(index + 1 for index in items)]
+        if mode in ("states", "vectors"):
+            return self._render_states(preference, items)
         before, after = self.margins
         room = self.max_length - len(before) - len(after)
         instruction = self._tokens(f"Instructions: {preference}.")[:room] if preference else []
-        heading = self._kept_tokens("Items:") if rows and (self.history, self.preference) != ("codes", "none") else []
-        pieces = self.code_pieces(rows) if self.history == "codes" else self._title_pieces(rows)
+        heading = self._kept_tokens("Items:") if items and (mode, self.preference) != ("codes", "none") else []
+        pieces = self.code_pieces(items) if mode == "codes" else self._title_pieces(items)
         left = room - len(instruction) - len(heading)
         while pieces and sum(map(len, pieces)) > left:
             pieces.pop(0)
         if pieces:
             body = [*instruction, *heading, *chain.from_iterable(pieces)]
-        elif instruction or not rows:
+        elif instruction or not items:
             body = instruction
         else:  # the very latest item alone is too long: its beginning
-            last = self.code_pieces(rows[-1:]) if self.history == "codes" else self._title_pieces(rows[-1:])
+            last = self.code_pieces(items[-1:]) if mode == "codes" else self._title_pieces(items[-1:])
             body = [*heading, *last[0]][:room]
         return [*before, *body, *after]
 
-    def _render_states(self, preference: str, rows: Sequence[int]) -> list[int]:
-        before, after = self.margins
-        text: list[int] = []
-        if preference or not rows:
-            text = [*before, *self._tokens(preference)[: self.max_length - len(before) - len(after)], *after]
+    def _render_states(self, preference: str, item_indices: Sequence[int]) -> list[int]:
+        text = self.text_inputs([preference])[0] if preference or not item_indices else []
         if self._item_pieces is None:
             sizes = self.state_counts
             ends = accumulate(sizes, initial=len(self.tokenizer))
             self._item_pieces = [list(range(start, start + size)) for start, size in zip(ends, sizes, strict=False)]
-        return [*text, *chain.from_iterable(self._item_pieces[row] for row in rows)]
+        return [*text, *chain.from_iterable(self._item_pieces[index] for index in item_indices)]
+
+    def text_inputs(self, texts: Sequence[str], max_length: int | None = None) -> list[list[int]]:
+        """Token ids of texts, special tokens included.
+
+        Args:
+            texts: not to be rendered any further.
+            max_length: tokens of a text; default: those of an input.
+        """
+        before, after = self.margins
+        room = (max_length or self.max_length) - len(before) - len(after)
+        return [[*before, *tokens[:room], *after] for tokens in self.text_tokens(texts)]
 
     def text_part(self, input_ids: Sequence[int]) -> list[int]:
         """The text tokens of an input, without rows of a state table."""
@@ -325,15 +427,14 @@ class MenderProcessor(ProcessorMixin):
 
     def _tokens_of_titles(self, ids: Sequence[str], titles: Sequence[str]) -> list[list[int]]:
         before, after = self.margins
-        titles = [title.strip() or item_id for title, item_id in zip(titles, ids, strict=True)]
-        tokens = self.tokenizer(titles, add_special_tokens=False, verbose=False)["input_ids"] if titles else []
+        tokens = self.text_tokens([title.strip() or item_id for title, item_id in zip(titles, ids, strict=True)])
         return [[*before, *(ids or [self.tokenizer.unk_token_id])[: self.title_length], *after] for ids in tokens]
 
-    def _title_pieces(self, rows: Sequence[int]) -> list[list[int]]:
-        titles = [f"{self.titles[row]}," for row in rows[:-1]] + [self.titles[row] for row in rows[-1:]]
-        return [self._kept_tokens(title) for title in titles]
+    def _title_pieces(self, item_indices: Sequence[int]) -> list[list[int]]:
+        titles = [self.titles[index] for index in item_indices]
+        return [self._kept_tokens(title) for title in (*(f"{title}," for title in titles[:-1]), *titles[-1:])]
 
-    def code_pieces(self, rows: Sequence[int]) -> list[list[int]]:
+    def code_pieces(self, item_indices: Sequence[int]) -> list[list[int]]:
         """Code tokens of items, with `history="codes"`."""
         if self._item_pieces is None:
             first = first_code_token(self.tokenizer, self.codebook_sizes)
@@ -341,11 +442,29 @@ class MenderProcessor(ProcessorMixin):
             self._item_pieces = [
                 [offset + code for offset, code in zip(offsets, codes, strict=True)] for codes in self.codes
             ]
-        return [self._item_pieces[row] for row in rows]
+        return [self._item_pieces[index] for index in item_indices]
 
     def _tokens(self, text: str) -> list[int]:
-        """Token ids of a text without special tokens."""
-        return self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        return self.text_tokens([text])[0]
+
+    def text_tokens(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of texts without special tokens. A text that holds the name of one, "[PAD]", is text.
+
+        Raises:
+            ValueError: if a text holds a lone surrogate, which is half a character.
+        """
+        if not len(texts):
+            return []
+        for text in texts:
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                raise ValueError(
+                    f"{text[:60]!r} holds the lone surrogate {text[error.start]!r} at position {error.start}; remove "
+                    "it, or read the text with the encoding it was written in"
+                ) from None
+        encoded = self.tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False)
+        return encoded["input_ids"]
 
     def _kept_tokens(self, title: str) -> list[int]:
         """The same of a title, tokenised once: titles recur."""
@@ -412,36 +531,47 @@ class MenderProcessor(ProcessorMixin):
         return cls(AutoTokenizer.from_pretrained(name_or_path, **kwargs), items, max_length)
 
 
-HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
-
-
-def _as_batch(preference: Any, history: Any) -> tuple[list[str], list[Sequence[str]]]:
-    """One preference text and one list of item ids per user."""
-    single = preference is None or isinstance(preference, str)
+def _as_batch(preference: Any, history: Any, avoid: Any) -> tuple[list[list[str]], list[list[str]]]:
+    """The sentences of each user's preferences, and item ids."""
     nested = history is not None and len(history) > 0 and not isinstance(history[0], str)
-    if single and not nested:
-        return [preference or ""], [list(history or [])]
-    if history is not None and not nested:
-        if all(isinstance(text, str) for text in preference):
-            # Several preferences for one history, be it empty; a batch of users has a list of them, or None.
-            return [_join(preference)], [list(history)]
-        if len(history):
-            raise ValueError(
-                f"{len(preference)} preferences but one history of {len(history)} items; pass a list of histories, "
-                "one per user"
-            )
-    users = len(history) if nested else len(preference)
-    preferences = [preference or ""] * users if single else [_join(texts) for texts in preference]
-    histories = [list(items) for items in history] if nested else [[] for _ in range(users)]
-    if len(preferences) != len(histories):
-        raise ValueError(f"{len(preferences)} preferences but {len(histories)} histories; pass one of each per user")
-    return preferences, histories
+    if history is None:
+        one = preference is None or isinstance(preference, str)
+    else:
+        one = not nested and all(
+            text is None or isinstance(text, str) or all(isinstance(part, str) for part in text)
+            for text in (preference, avoid)
+        )
+    if one:
+        # Several preferences for one history, be it empty; a batch of users has a list of them, or None.
+        return [_sentences(preference, avoid)], [list(history or [])]
+    lists = [texts for texts in (preference, avoid) if texts is not None and not isinstance(texts, str)]
+    if history is not None and len(history) and not nested:
+        raise ValueError(
+            f"{len(lists[0])} preferences but one history of {len(history)} items; pass a list of histories, "
+            "one per user"
+        )
+    users = len(history) if nested else len(lists[0])
+    for name, texts in (("preferences", preference), ("texts to avoid", avoid)):
+        if texts is not None and not isinstance(texts, str) and len(texts) != users:
+            histories = "" if history is None else f" but {users} histories"
+            raise ValueError(f"{len(texts)} {name}{histories or f' for {users} users'}; pass one of each per user")
+    wanted, avoided = (
+        [texts] * users if texts is None or isinstance(texts, str) else texts for texts in (preference, avoid)
+    )
+    sentences = [_sentences(*texts) for texts in zip(wanted, avoided, strict=True)]
+    return sentences, [list(items) for items in history] if nested else [[] for _ in range(users)]
 
 
-def _join(texts: str | Sequence[str] | None) -> str:
-    if texts is None or isinstance(texts, str):
-        return texts or ""
-    return ". ".join(text.strip().rstrip(".") for text in texts)
+def _sentences(preference: str | Sequence[str] | None, avoid: str | Sequence[str] | None = None) -> list[str]:
+    """What one user wants and what to avoid, as sentences without the full stop at their end."""
+    wanted, avoided = ([texts] if isinstance(texts, str) else texts or [] for texts in (preference, avoid))
+    sentences = (text.strip().rstrip(".") for text in (*wanted, *map(avoid_sentence, avoided)))
+    return [sentence for sentence in sentences if sentence]
+
+
+def _joined(preference: str | Sequence[str]) -> str:
+    """One text of a user's preferences, without the full stop at its end."""
+    return ". ".join(_sentences(preference))
 
 
 def _padded_width(input_ids: Sequence[Sequence[int]], multiple_of: int | None) -> int:

@@ -214,20 +214,19 @@ class Recommender:
         parts = [f"“{sentence}”" for sentence in sentences]
         if self.reads_history and history:
             rows = self.processor.item_indices(history)
-            preference = ". ".join(sentence.rstrip(".") for sentence in sentences)
-            whole = self.processor.render(preference, rows)
+            whole = self.processor.render(sentences, rows)
             # The oldest items are left out where the input is full: the fewest latest ones that give the same input.
-            count = next(n for n in range(len(rows) + 1) if self._renders(preference, rows[len(rows) - n :], whole))
+            count = next(n for n in range(len(rows) + 1) if self._renders(sentences, rows[len(rows) - n :], whole))
             form = {"titles": "titles", "codes": "semantic IDs", "indices": "item numbers"}
             form = form.get(self.processor.history, "cached vectors of their titles")
             latest = "all" if count == len(rows) else f"the latest {count} of"
             parts.append(f"{latest} {len(rows)} items of the history, as {form}")
         return "; ".join(parts)
 
-    def _renders(self, preference: str, rows: Sequence[int], whole: Sequence[int]) -> bool:
-        if not preference and not rows and self.reads_preference:
+    def _renders(self, sentences: Sequence[str], rows: Sequence[int], whole: Sequence[int]) -> bool:
+        if not sentences and not rows and self.reads_preference:
             return False  # nothing at all cannot be rendered
-        return self.processor.render(preference, rows) == whole
+        return self.processor.render(sentences, rows) == whole
 
 
 def load_recommender(name: str, *, trust_remote_code: bool = False) -> Recommender:

@@ -26,8 +26,8 @@ Features = list[dict[str, list[int] | int]]
 
 def title_to_codes(processor: MenderProcessor, examples: datasets.Dataset) -> Features:
     """An item's title, to its codes."""
-    texts = [f"Item: {title}" for title in processor.titles]
-    return [{"input_ids": ids, "item": row} for row, ids in enumerate(_encode(processor, texts))]
+    inputs = processor.text_inputs([f"Item: {title}" for title in processor.titles])
+    return [{"input_ids": ids, "item": item} for item, ids in enumerate(inputs)]
 
 
 def codes_to_title(processor: MenderProcessor, examples: datasets.Dataset) -> Features:
@@ -56,17 +56,22 @@ def codes_to_title(processor: MenderProcessor, examples: datasets.Dataset) -> Fe
 
 def preference_to_codes(processor: MenderProcessor, examples: datasets.Dataset) -> Features:
     """A preference alone, to the codes of the item it was matched to."""
-    texts = ["Instructions: " + ". ".join(preferences) + "." for preferences in examples["preferences"]]
-    rows = processor.item_indices(first_targets(examples))
-    return [{"input_ids": ids, "item": row} for row, ids in zip(rows, _encode(processor, texts), strict=True)]
+    items = processor.item_indices(first_targets(examples))
+    return [
+        {"input_ids": processor.render(preferences, []), "item": item}
+        for item, preferences in zip(items, examples["preferences"], strict=True)
+        if any(text.strip() for text in preferences)
+    ]
 
 
 def titles_to_codes(processor: MenderProcessor, examples: datasets.Dataset) -> Features:
     """The history as titles instead of codes, to the next item's codes."""
-    histories = [processor.item_indices(history) for history in examples["history"]]
-    texts = ["Items: " + ", ".join(processor.titles[row] for row in rows[-5:]) for rows in histories]
-    rows = processor.item_indices(first_targets(examples))
-    return [{"input_ids": ids, "item": row} for row, ids in zip(rows, _encode(processor, texts), strict=True)]
+    items = processor.item_indices(first_targets(examples))
+    return [
+        {"input_ids": processor.render("", processor.item_indices(history[-5:]), history="titles"), "item": item}
+        for item, history in zip(items, examples["history"], strict=True)
+        if len(history)
+    ]
 
 
 TASKS: dict[str, Callable[[MenderProcessor, datasets.Dataset], Features]] = {
@@ -116,8 +121,3 @@ def alignment_features(
             for feature in chosen
         ]
     )
-
-
-def _encode(processor: MenderProcessor, texts: list[str]) -> list[list[int]]:
-    encoded = processor.tokenizer(texts, truncation=True, max_length=processor.max_length, verbose=False)
-    return encoded["input_ids"]

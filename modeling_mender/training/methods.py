@@ -24,7 +24,6 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
 from ..catalogue import SemanticIdCatalogue
-from ..code_tokens import add_code_tokens, first_code_token
 from ..configuration_mender import ItemStatesConfig
 from ..experts import LANGUAGE
 from ..item_states import ItemStatesEncoder, encode_titles, text_encoder_class
@@ -32,7 +31,7 @@ from ..modeling_baselines import PopularityConfig, PopularityRecommender, TextRe
 from ..modeling_experts import ExpertsConfig, ExpertsRecommender
 from ..modeling_mender import MenderForGenerativeRetrieval
 from ..modeling_sasrec import SasRecConfig, SasRecForSequentialRecommendation
-from ..processing_mender import MenderProcessor
+from ..processing_mender import MenderProcessor, add_code_tokens, first_code_token
 from .closed_form import bm25_index, fill_lexical
 from .lora import add_lora
 from .presets import Preset
@@ -260,8 +259,7 @@ def _experts(
     index = None
     if "lexical" in names:
         texts = list(items["text" if preset.item_text == "text" else "title"])
-        tokens = processor.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
-        index = bm25_index(tokens, len(processor.tokenizer))
+        index = bm25_index(processor.text_tokens(texts), len(processor.tokenizer))
     postings = 0 if index is None else len(index[1])
     model = ExpertsRecommender(ExpertsConfig(count, names, num_postings=postings, encoder=encoder.config), encoder)
     if index is not None:
@@ -300,7 +298,7 @@ def _with_item_states(
     if pooled and preset.item_text == "text":
         if "text" not in items:
             raise ValueError(f'preset {preset.name} needs items["text"]; pass it, or item_text="title"')
-        inputs = processor.tokenizer(list(items["text"]), truncation=True, max_length=256, verbose=False)["input_ids"]
+        inputs = processor.text_inputs(items["text"], max_length=256)
     text_encoder.to(device)
     states, first = encode_titles(text_encoder, inputs, pooled=pooled, inner=(len(before), len(after)))
     text_encoder.to("cpu")

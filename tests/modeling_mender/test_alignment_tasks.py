@@ -6,7 +6,7 @@ import pytest
 from doubles import WORDS, random_catalogue, shop_examples, word_tokenizer
 
 from modeling_mender import MenderProcessor
-from modeling_mender.code_tokens import add_code_tokens
+from modeling_mender.processing_mender import add_code_tokens
 from modeling_mender.training.alignment_tasks import TASKS, alignment_features
 from modeling_mender.training.data import select_axes
 
@@ -51,6 +51,22 @@ def test_questions_and_answers_belong_together(processor, examples):
         ]
     first = processor.tokenizer.decode(TASKS["preference_to_codes"](processor, examples)[0]["input_ids"])
     assert examples[0]["preferences"][0] in first
+
+
+@pytest.mark.parametrize("end", ["", ".", " . "])
+def test_tasks_render_what_the_processor_renders(processor, examples, end):
+    examples = examples.map(lambda row: {"preferences": [f"{text}{end}" for text in row["preferences"]]})
+    for feature, example in zip(TASKS["preference_to_codes"](processor, examples), examples, strict=True):
+        assert [feature["input_ids"]] == processor(example["preferences"], [])["input_ids"].tolist()
+    items = {"item_id": processor.item_ids, "title": processor.titles}
+    titles = MenderProcessor(processor.tokenizer, items, max_history=5)
+    for feature, example in zip(TASKS["titles_to_codes"](processor, examples), examples, strict=True):
+        assert [feature["input_ids"]] == titles(None, example["history"])["input_ids"].tolist()
+
+
+def test_examples_without_preference_or_history_have_no_such_task(processor, examples):
+    examples = examples.map(lambda row: {"preferences": [], "history": []})
+    assert not TASKS["preference_to_codes"](processor, examples) and not TASKS["titles_to_codes"](processor, examples)
 
 
 def test_weights_say_how_often(processor, examples):

@@ -185,7 +185,7 @@ def test_titles_do_not_move_the_states_of_others(long_titles):
     ids = long_titles.item_ids
     expected = table_rows(long_titles, ["b", "a", "c"])
     for title, count in (("tea", 1), ("green mint tea", 3)):
-        message = rf"item 'a' \(row 0\) has 2 states .* but {count} with the title '{title}'.*set_item_states"
+        message = rf"item 'a' \(index 0\) has 2 states .* but {count} with the title '{title}'.*set_item_states"
         with pytest.raises(ValueError, match=message):
             long_titles.set_items({"item_id": [*ids, "d"], "title": [title, "mint", "", "lamp"]})
         assert (
@@ -200,7 +200,7 @@ def test_titles_do_not_move_the_states_of_others(long_titles):
     changed = {"item_id": [*ids, "d"], "title": ["tea", "rose", "", "blue mug"]}
     with pytest.raises(ValueError, match='3 entries of "states" but 4 items'):
         long_titles.set_items({**changed, "states": [2, 1, 1]})
-    with pytest.raises(ValueError, match=r"item 'b' \(row 1\) has 1 states in .* but 2"):
+    with pytest.raises(ValueError, match=r"item 'b' \(index 1\) has 1 states in .* but 2"):
         long_titles.set_items({**changed, "states": [2, 2, 1, 2]})
     long_titles.set_items({**changed, "states": long_titles.state_counts})
     assert table_rows(long_titles, ["b", "a", "c", "d"]) == [*expected, 4, 5]

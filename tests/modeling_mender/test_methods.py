@@ -9,7 +9,7 @@ from doubles import WORDS, encoder_folder, random_catalogue, shop_examples, shop
 from transformers import AutoModel, AutoProcessor, BertModel
 
 from modeling_mender import build_method, load_preset, make_trainer
-from modeling_mender.code_tokens import first_code_token
+from modeling_mender.processing_mender import first_code_token
 from modeling_mender.training import methods
 from modeling_mender.training.presets import CONDITIONING, preset_names
 from modeling_mender.training.ranking import rank_examples, request_speed

@@ -49,6 +49,14 @@ def test_equals_processor_and_recommend(pipe):
     assert len(pipe(REQUESTS[0])) == 10
 
 
+def test_what_is_to_be_avoided_becomes_a_sentence_behind_the_preference(pipe):
+    expected = pipe({"preference": ["find mint", "Avoid rose", "No soap"], "history": ["item-mug"]})
+    for avoid in (["rose", "No soap"], ["I don't like rose.", "No soap."]):
+        assert pipe({"preference": "find mint", "avoid": avoid, "history": ["item-mug"]}) == expected
+    assert pipe({"avoid": "rose"}) == pipe("Avoid rose")
+    assert pipe({"preference": "find mint", "avoid": " "}) == pipe("find mint.")
+
+
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 7])
 def test_batches_answer_as_single_requests_do(pipe, batch_size):
     alone = [pipe(request, top_k=4) for request in REQUESTS]
@@ -136,7 +144,11 @@ def test_unknown_items_of_filters(pipe):
 @pytest.mark.parametrize(
     ("request_", "options", "message"),
     [
-        ({"preferences": "find tea"}, {}, r"has the keys \['preferences'\]; known are \['preference', 'history'"),
+        (
+            {"preferences": "find tea"},
+            {},
+            r"has the keys \['preferences'\]; known are \['preference', 'avoid', 'history'",
+        ),
         ({"history": "item-tea"}, {}, "history='item-tea' is one text; pass a list"),
         ({"preference": " "}, {}, "neither a preference nor a history"),
         ("find tea", {"exclude": "item-tea"}, "'item-tea' is one text; pass a list"),

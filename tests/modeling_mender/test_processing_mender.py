@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import polars as pl
 import pytest
 import torch
 from doubles import random_catalogue, tiny_model, word_tokenizer
 from transformers import AutoProcessor
 
 from modeling_mender import MenderProcessor
-from modeling_mender.code_tokens import add_code_tokens
+from modeling_mender.processing_mender import add_code_tokens, avoid_sentence
+from preference_benchmark.preferences.polarity import NEGATIVE, invert, preference_polarity
 
 TITLES = ["green tea", "rose soap", "glass lamp", "blue mug"]
 IDS = ["tea-1", "soap-1", "lamp-1", "mug-1"]
@@ -65,6 +67,99 @@ def test_an_empty_history_is_one_users(processor):
     for lists in ([["find tea"], ["avoid soap"]], [None, "find tea"]):
         with pytest.raises(ValueError, match="2 preferences but one history of 1 items; pass a list of histories"):
             processor(lists, ["mug-1"])
+
+
+FORMS = ["find tea", "find tea.", " find tea . ", ["find tea"], ["find tea.", " "], ("find tea...",)]
+
+
+@pytest.mark.parametrize("history", ["titles", "codes", "states", "vectors", "none"])
+def test_a_preference_is_rendered_alike_in_every_form(history):
+    processor = in_mode(history)
+    expected = processor("find tea", ["b"])["input_ids"]
+    for preference in FORMS:
+        assert torch.equal(processor(preference, ["b"])["input_ids"], expected)
+        assert torch.equal(processor([preference], [["b"]])["input_ids"], expected)
+        assert [processor.render(preference, [1])] == expected.tolist()
+
+
+@pytest.mark.parametrize("history", ["titles", "codes", "states", "vectors", "none"])
+@pytest.mark.parametrize("name", ["[PAD]", "[SEP]", "[CLS]", "<a_1>"])
+def test_names_of_special_tokens_are_text(history, name):
+    processor = in_mode(history)
+    special = {*processor.tokenizer.all_special_ids, processor.tokenizer.convert_tokens_to_ids("<a_1>")}
+    special.discard(processor.tokenizer.unk_token_id)
+    plain = processor("find tea soap", [], return_tensors=None)["input_ids"][0]
+    ids = processor(f"find {name} tea {name} soap", [], return_tensors=None)["input_ids"][0]
+    assert [token for token in ids if token in special] == [token for token in plain if token in special]
+    assert [token for token in ids if token != processor.tokenizer.unk_token_id] == [
+        token for token in plain if token != processor.tokenizer.unk_token_id
+    ]
+
+
+def test_half_a_character_is_refused(processor):
+    for request in (("find tea \ud83d", None), (["find tea", "\udc80"], ["tea-1"])):
+        with pytest.raises(ValueError, match=r"holds the lone surrogate '\\ud\w+' at position \d+; remove it"):
+            processor(*request)
+
+
+AVOIDED = {
+    "vanilla scent": "Avoid vanilla scent",
+    "Vanilla": "Avoid Vanilla",
+    "notebooks": "Avoid notebooks",
+    "nothingness": "Avoid nothingness",
+    "less-known brands": "Avoid less-known brands",
+    "Avoid  strong\nsmells": "Avoid strong smells",
+    "exclude candles": "exclude candles",
+    "No wool": "No wool",
+    "don't show me wool": "Avoid wool",
+    "Please do not recommend us wool": "Avoid wool",
+    "I don’t want to see wool": "Avoid wool",
+    "I really don't like wool": "Avoid wool",
+    "i can't stand wool": "Avoid wool",
+    "I am not interested in wool": "Avoid wool",
+    "The user hates wool": "Avoid wool",
+    "never wool": "Avoid wool",
+    "without sugar": "Avoid sugar",
+    "please skip wool": "Avoid wool",
+    "stay away from wool": "Avoid wool",
+    "nothing with wool": "Avoid wool",
+    "not too sweet": "Avoid too sweet",
+    "without": "Avoid without",
+    "": "",
+    " \n": "",
+}
+
+
+@pytest.mark.parametrize("typed", AVOIDED)
+def test_what_to_avoid_becomes_one_sentence(typed):
+    assert avoid_sentence(typed) == AVOIDED[typed]
+    assert avoid_sentence(avoid_sentence(typed)) == avoid_sentence(typed)
+
+
+def test_the_benchmark_reads_these_sentences_as_negative():
+    sentences = pl.Series([avoid_sentence(typed) for typed in AVOIDED if typed.strip()])
+    assert set(preference_polarity(sentences, rules="paper")) == {NEGATIVE}
+    # Whatever the benchmark reads as negative says the same after it: the opposites agree in all but their verb.
+    negative = [typed for typed in AVOIDED if typed.strip() and invert(typed, rules="extended")]
+    assert len(negative) > 10
+    for typed in negative:
+        wanted = invert(typed, rules="extended").split()[-1], invert(avoid_sentence(typed)).split()[-1]
+        assert wanted[0] == wanted[1]
+
+
+def test_what_to_avoid_stands_behind_the_preferences(processor):
+    expected = processor(["find tea", "Avoid soap", "No lamp"], ["mug-1"])["input_ids"]
+    for avoid in (["soap", "No lamp."], ["not soap", "No lamp"]):
+        assert torch.equal(processor("find tea.", ["mug-1"], avoid=avoid)["input_ids"], expected)
+        assert torch.equal(processor(["find tea"], [["mug-1"]], avoid=[avoid])["input_ids"], expected)
+    assert text(processor, processor(avoid="soap")["input_ids"][0]) == "instructions : avoid soap ."
+    both = processor(["find tea", None], [["mug-1"], ["tea-1"]], avoid=[None, ["soap", "lamp"]])["input_ids"]
+    assert text(processor, both[0]) == "instructions : find tea . items : blue mug"
+    assert text(processor, both[1]) == "instructions : avoid soap . avoid lamp . items : green tea"
+    with pytest.raises(ValueError, match="1 texts to avoid but 2 histories"):
+        processor(["find tea", None], [["mug-1"], ["tea-1"]], avoid=["soap"])
+    with pytest.raises(ValueError, match="1 texts to avoid for 2 users"):
+        processor(["find tea", "find mug"], avoid=[["soap"]])
 
 
 def test_long_histories_lose_their_oldest_titles(processor):
