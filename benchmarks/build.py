@@ -32,12 +32,18 @@ import polars as pl
 from rich.console import Console
 from rich.table import Table
 
-from preference_benchmark.axes.build import build_axis
 from preference_benchmark.axes.examples import targets
-from preference_benchmark.axes.matching import match
-from preference_benchmark.axes.protocol import AXES, SPLITS, Protocol
-from preference_benchmark.axes.sentiment import sentiment_pairs
-from preference_benchmark.axes.steering import Closest, closest_preferences, nearest, partners
+from preference_benchmark.axes.next_item import history_consolidation, match, recommendation
+from preference_benchmark.axes.protocol import SPLITS, Protocol
+from preference_benchmark.axes.sentiment import sentiment_following, sentiment_following_with_history, sentiment_pairs
+from preference_benchmark.axes.steering import (
+    SteeringCandidates,
+    coarse_grained_steering,
+    fine_grained_steering,
+    nearest,
+    partners,
+    steering_candidates,
+)
 from preference_benchmark.checks.leakage import check_leakage
 from preference_benchmark.embedding import CachedEmbedder, TextEmbedder
 from preference_benchmark.preferences import ExtractiveApproximator
@@ -88,22 +94,21 @@ def main() -> None:
         mode: clock.time(f"matching ({mode})", lambda mode=mode: match(preferences, tables, embedder, mode), len)
         for mode in ("oracle", "last")
     }
-    closest = clock.time(
-        "preferences nearest to items",
-        lambda: closest_preferences(tables, preferences, embedder, protocol),
-        lambda found: len(found.rows),
+    candidates = clock.time(
+        "steering candidates",
+        lambda: steering_candidates(tables, preferences, embedder, protocol),
+        lambda found: len(found.nearest),
     )
     pairs = clock.time("sentiment pairs", lambda: sentiment_pairs(tables, preferences, embedder, protocol), len)
-    frames = {
-        axis: clock.time(
-            axis,
-            lambda axis=axis: build_axis(
-                axis, tables, preferences, embedder, protocol, matches=matches["oracle"], closest=closest, pairs=pairs
-            ),
-            len,
-        )
-        for axis in AXES
+    axes = {
+        "recommendation": lambda: recommendation(tables, matches["oracle"]),
+        "fine_grained_steering": lambda: fine_grained_steering(tables, preferences, candidates, protocol),
+        "coarse_grained_steering": lambda: coarse_grained_steering(tables, preferences, candidates, protocol),
+        "sentiment_following": lambda: sentiment_following(pairs),
+        "history_consolidation": lambda: history_consolidation(tables, preferences),
+        "sentiment_following_with_history": lambda: sentiment_following_with_history(tables, pairs),
     }
+    frames = {axis: clock.time(axis, build, len) for axis, build in axes.items()}
     clock.time(
         "leakage checks",
         lambda: check_leakage(tables, preferences, {"oracle": frames}, protocol),
@@ -123,8 +128,8 @@ def main() -> None:
         choose = next(stage["seconds"] for stage in clock.stages if stage["stage"] == "matching (oracle)")
         result["compared"] = [
             compare_matching(tables, preferences, TextEmbedder(arguments.encoder, progress=False), choose, arguments),
-            compare_steering(tables, preferences, embedder, closest, arguments, as_written=True),
-            compare_steering(tables, preferences, embedder, closest, arguments, as_written=False),
+            compare_steering(tables, preferences, embedder, candidates, arguments, as_written=True),
+            compare_steering(tables, preferences, embedder, candidates, arguments, as_written=False),
         ]
         show_comparison(result["compared"])
     if arguments.json:
@@ -236,27 +241,24 @@ def compare_steering(
     tables: Tables,
     preferences: pl.DataFrame,
     embedder: CachedEmbedder,
-    closest: Closest,
+    candidates: SteeringCandidates,
     arguments: argparse.Namespace,
     *,
     as_written: bool,
 ) -> dict:
-    """For every item whole sorts of its products with all preferences and items, against chunks and no sort.
+    """For every item whole sorts of its products with all preferences and items, against a search without sorting.
 
     One at a time, an item meets every preference as often as it was written (the published way), or, where not
     `as_written`, every distinct text once; ours is the same in both comparisons.
     """
     rows = targets(tables)
-    index = dict(zip(tables.items["item_id"], range(tables.items.height), strict=True))
-    items, pool = embedder.encode(tables.items["text"]), embedder.encode(closest.pool)
-    of_split = {
-        split: np.sort([index[i] for i in rows.filter(pl.col("split") == split)["target"].unique()]) for split in SPLITS
-    }
+    items, pool = embedder.encode(tables.items["text"]), embedder.encode(candidates.pool)
+    of_split = {split: rows.filter(pl.col("split") == split)["target"].unique().sort().to_numpy() for split in SPLITS}
     place = np.arange(len(pool))
     if as_written:
         period = tables.training_period().select("user_id", "step")
         texts = preferences.filter(pl.col("sentiment") == "positive").join(period, on=["user_id", "step"], how="semi")
-        known = pl.DataFrame({"text": closest.pool, "place": place})
+        known = pl.DataFrame({"text": candidates.pool, "place": place})
         place = texts.join(known, on="text", maintain_order="left")["place"].to_numpy()
     told = pool[place]
     rng = np.random.default_rng(arguments.seed)

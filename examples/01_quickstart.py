@@ -4,9 +4,9 @@
     python examples/01_quickstart.py --source steam --data path/to/steam      # the same job on real files
     python examples/01_quickstart.py --source table --data path/to/your/data  # or on yours
 
-1. Read items and interactions.   2. Write preferences and build the axes.   3. Give every item a semantic ID.
-4. Train a preset.   5. Measure it against popularity and against itself with other people's preferences.
-6. Save it and steer the recommendations for one history with three different sentences.
+1. Build the benchmark: items, interactions, preferences, axes.   2. Give every item a semantic ID.
+3. Train a preset.   4. Measure it against popularity and against itself with other users' preferences.
+5. Save it.   6. Steer the recommendations for one history with three different sentences.
 
 Everything is saved under outputs/quickstart/ (or --output): the model, the table as PNG and JSON.
 """
@@ -21,6 +21,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import evaluate
+import numpy as np
 import torch
 import transformers
 from datasets import Dataset
@@ -28,10 +29,11 @@ from rich.console import Console
 from rich.table import Table
 
 from mender.cards import encoder_name, pick_request, steer
-from mender.data import codes_of
-from mender.evaluation import KS, metric_folder, sample
+from mender.data import BenchmarkData, encoder_path, item_codes, load_benchmark_data
+from mender.evaluation import KS, metric_folder, sample, shuffle_preferences
 from mender.report import Score, in_order
 from mender.runs import provenance, write_run
+from mender.showcase import save_showcase
 from mender.training import joined_processes
 from modeling_mender import MenderProcessor, MenderTrainer, build_method, load_preset, make_trainer
 from modeling_mender.hub.card import write_card
@@ -39,14 +41,10 @@ from modeling_mender.hub.results import SteeringExample
 from modeling_mender.training.data import select_axes
 from modeling_mender.training.methods import Method
 from modeling_mender.training.presets import preset_names
-from modeling_mender.training.ranking import request_speed
+from modeling_mender.training.ranking import rank_examples, request_speed
+from modeling_mender.training.run import fit_without_gradient
 from modeling_mender.training.trainer import MenderCollator, prepare_examples
-from preference_benchmark.axes.controls import popularity_ranking, shuffle_preferences
-from preference_benchmark.builder import Benchmark, build_benchmark
-from preference_benchmark.embedding import TextEmbedder, default_encoder
-from preference_benchmark.showcase import save_showcase
-from preference_benchmark.sources import SOURCES, read_source
-from preference_benchmark.tables import Tables
+from preference_benchmark.sources import SOURCES
 
 # The presets that a preference steers; the others are for comparison (examples/02_train.py).
 LEARNERS = tuple(name for name in preset_names() if name.startswith("mender-"))
@@ -77,44 +75,38 @@ def main() -> None:
         print("error: the quickstart runs in one process; for several, see docs/training.md", file=sys.stderr)
         sys.exit(2)
 
-    announce("1. Items and interactions", started)
+    announce("1. The benchmark", started)
     shop = {"num_users": arguments.users, "num_items": arguments.items, "seed": arguments.seed}
     try:
-        tables = read_source(arguments.source, arguments.data, **(shop if arguments.source == "corner-shop" else {}))
+        benchmark = load_benchmark_data(
+            arguments.source,
+            arguments.data,
+            arguments.encoder,
+            options=shop if arguments.source == "corner-shop" else None,
+            seed=arguments.seed,
+        )
     except (ValueError, OSError) as error:  # what came, what was expected, what to do: no traceback needed
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
-    print(tables.report)
+    counts = {split: len(examples) for split, examples in benchmark.examples["oracle"].items()}
+    print(f"{len(benchmark.items):,} items; examples: {', '.join(f'{n:,} {split}' for split, n in counts.items())}")
+    encoder = encoder_path(arguments.encoder)
 
-    announce("2. Preferences and the axes", started)
-    encoder = arguments.encoder
-    if encoder is None:
-        choice = default_encoder()
-        encoder = choice.path
-        print(f"encoder: {choice.description}")
-    embedder = TextEmbedder(encoder)
-    benchmark = build_benchmark(tables, embedder, seed=arguments.seed)
-    print(benchmark.report)
+    announce("2. Semantic IDs", started)
+    codes = item_codes(benchmark, encoder, arguments.seed)
 
-    announce("3. Semantic IDs", started)
-    codes = codes_of(torch.from_numpy(embedder.encode(tables.items["text"])), arguments.seed)
-
-    announce("4. Training", started)
+    announce("3. Training", started)
     preset = load_preset(arguments.preset, training={"num_train_epochs": arguments.epochs})
     print(f"{preset.name}: {preset.summary}")
     method = build_method(
-        preset,
-        tables.items.select("item_id", "title", "text").to_dict(as_series=False),
-        encoder=encoder,
-        catalogue=codes.catalogue,
-        codebooks=codes.codebooks,
+        preset, benchmark.item_columns, encoder=encoder, catalogue=codes.catalogue, codebooks=codes.codebooks
     )
     trainer = train(method, benchmark, arguments.seed)
     model, processor = method.plain_model().eval(), method.processor
 
-    announce("5. Evaluation", started)
-    scores = measure(trainer, processor, tables, benchmark, arguments)
-    title = f"{arguments.source}: {len(tables.items):,} items, {tables.interactions['user_id'].n_unique():,} users"
+    announce("4. Evaluation", started)
+    scores = measure(trainer, processor, benchmark, arguments)
+    title = f"{benchmark.source}: {len(benchmark.items):,} items"
     settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(arguments).items()}
     settings |= {
         **provenance(arguments.seed),
@@ -125,13 +117,15 @@ def main() -> None:
     settings |= request_speed(model, processor, select_axes(test, {"recommendation": 1.0}))
     record = write_run(arguments.output, scores, settings, title)
 
-    announce("6. Saving and steering", started)
+    announce("5. Saving", started)
     model.save_pretrained(arguments.output / "model")
     processor.save_pretrained(arguments.output / "model")
     save_showcase(arguments.output / "model", benchmark.items, benchmark.examples["last"]["test"])
     example = steer(model, processor, *pick_request(test, preferences=3))
     base = {"base_model": encoder_name(model)}
     write_card(arguments.output / "model", model, results=record, steering=[example], defaults=base)
+
+    announce("6. Steering", started)
     show(example)
     print(f"\nSaved under {arguments.output}/: model/, five_axes.png, five_axes.json")
     print(f"In a browser: make web MODEL={arguments.output / 'model'}")
@@ -143,7 +137,7 @@ def announce(step: str, started: float) -> None:
     Console(width=120).rule(f"{step}  [{time.perf_counter() - started:.0f} s]", align="left")
 
 
-def train(method: Method, benchmark: Benchmark, seed: int) -> MenderTrainer:
+def train(method: Method, benchmark: BenchmarkData, seed: int) -> MenderTrainer:
     """Train on every axis that the preset names; keep the weights with the best NDCG@10 on validation examples."""
     # The decoder's matrices are too small to share: on a busy machine two threads wait for each other.
     threads = torch.get_num_threads()
@@ -160,12 +154,13 @@ def train(method: Method, benchmark: Benchmark, seed: int) -> MenderTrainer:
 def measure(
     trainer: MenderTrainer,
     processor: MenderProcessor,
-    tables: Tables,
-    benchmark: Benchmark,
+    benchmark: BenchmarkData,
     arguments: argparse.Namespace,
 ) -> list[Score]:
     """Mender, Mender with shuffled preferences and popularity on the axes of the test split."""
     metric = evaluate.load(metric_folder())
+    popularity = build_method(load_preset("popularity"), benchmark.item_columns)
+    fit_without_gradient(popularity, benchmark.examples["oracle"])
     scores = []
     for matching in ("oracle", "last"):
         test = benchmark.examples[matching]["test"]
@@ -175,7 +170,7 @@ def measure(
         rankings = {
             "Mender": item_ids(trainer, processor, test),
             "Mender, shuffled preferences": item_ids(trainer, processor, shuffle_preferences(test, arguments.seed)),
-            "popularity": popularity_ranking(tables, test["history"][:], max(KS)),
+            "popularity": ids_of(rank_examples(popularity.model, popularity.processor, test, max(KS)), processor),
         }
         columns = {
             "references": [targets[0] for targets in test["targets"]],
@@ -193,7 +188,12 @@ def measure(
 
 def item_ids(trainer: MenderTrainer, processor: MenderProcessor, examples: Dataset) -> list[list[str]]:
     """The ten best items of every example."""
-    return [processor.ids(rows) for rows in trainer.rank(prepare_examples(examples, processor))]
+    return ids_of(trainer.rank(prepare_examples(examples, processor)), processor)
+
+
+def ids_of(ranked: np.ndarray, processor: MenderProcessor) -> list[list[str]]:
+    """Item ids of ranked item indices."""
+    return [processor.ids(item_indices) for item_indices in ranked]
 
 
 def show(example: SteeringExample) -> None:

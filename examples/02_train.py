@@ -28,8 +28,8 @@ def main(
     preset: options.Preset = "mender-fid",
     source: options.Source = "corner-shop",
     data: options.Data = None,
-    users: options.Users = 600,
-    items: options.Items = 240,
+    users: options.Users = None,
+    items: options.Items = None,
     seed: options.Seed = 0,
     train: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="Change a training argument.")] = None,
     eval_limit: options.EvalLimit = None,
@@ -38,9 +38,9 @@ def main(
     origin = provenance(seed)
     with user_errors():
         chosen = choose_preset(preset, training=options.assignments(train or [], "--train"))
-        encoder = encoder_path(None)
         with joined_processes().main_process_first():  # under torchrun, one process builds and the others read
-            benchmark = load_benchmark_data(source, data, encoder, users=users, items=items)
+            benchmark = load_benchmark_data(source, data, options=options.corner_shop(users, items))
+        encoder = encoder_path(None)
     print(f"{chosen.name}: {chosen.summary}")
     method = new_method(chosen, benchmark, encoder, seed)
 

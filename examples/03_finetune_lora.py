@@ -25,7 +25,7 @@ from peft import PeftModel
 
 from mender.cards import write_run_card
 from mender.cli import options
-from mender.data import encoder_path, load_benchmark_data
+from mender.data import load_benchmark_data
 from mender.evaluation import check_items, measure_requests, score_model
 from mender.runs import provenance, write_run
 from mender.saved_models import load_saved
@@ -41,8 +41,8 @@ def main(
     model: options.Model,
     source: options.Source = "corner-shop",
     data: options.Data = None,
-    users: options.Users = 600,
-    items: options.Items = 240,
+    users: options.Users = None,
+    items: options.Items = None,
     seed: options.Seed = 0,
     output: Annotated[Path | None, typer.Option(show_default="beside the run it starts from, -lora")] = None,
     rank: int = 16,
@@ -68,7 +68,7 @@ def main(
             raise ValueError(f"{model} holds a {type(base).__name__}; LoRA needs a Mender with an encoder")
         if processor.history in ("states", "vectors"):
             raise ValueError(f"{model} looks item states up that its frozen encoder made; take a mender-tok")
-        benchmark = load_benchmark_data(source, data, encoder_path(None), users=users, items=items)
+        benchmark = load_benchmark_data(source, data, options=options.corner_shop(users, items))
         check_items(processor, benchmark, model)
     run_before = Path(model).resolve().parent
     name = f"{run_before.name}-lora"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mender.cards import write_run_card
 from mender.cli import options
-from mender.data import encoder_path, load_benchmark_data
+from mender.data import load_benchmark_data
 from mender.evaluation import check_items, evaluate_saved
 from mender.runs import training_of
 from mender.saved_models import load_saved
@@ -25,15 +25,15 @@ def main(
     model: options.Model,
     source: options.Source = "corner-shop",
     data: options.Data = None,
-    users: options.Users = 600,
-    items: options.Items = 240,
+    users: options.Users = None,
+    items: options.Items = None,
     output: options.Output = Path("outputs/evaluation"),
     eval_limit: options.EvalLimit = None,
 ) -> None:
     """The three steps."""
     recommender, processor = load_saved(model)
     with user_errors():
-        benchmark = load_benchmark_data(source, data, encoder_path(None), users=users, items=items)
+        benchmark = load_benchmark_data(source, data, options=options.corner_shop(users, items))
         check_items(processor, benchmark, model)
         run = training_of(model)
     record = evaluate_saved(

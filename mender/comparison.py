@@ -22,7 +22,7 @@ from rich.table import Table
 from mender.evaluation import metric_module
 from mender.report import AXIS_NAMES, interval, number, row_name, save_figure
 from modeling_mender.training.presets import PROSE
-from preference_benchmark.hub.card import table as markdown_table
+from preference_benchmark.hub.card import markdown_table
 from preference_benchmark.stages import write_atomically
 
 __all__ = [

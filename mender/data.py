@@ -1,35 +1,30 @@
-"""Items and examples to train and evaluate on: from a benchmark that is built already, or built here from raw files.
+"""Benchmarks as models need them: item columns, mixtures of matching modes, codes of the items.
 
-A folder that the benchmark's command line wrote, known by the configurations that its README names, is read as
-`load_dataset` reads it. Raw files are read and built once, and kept under outputs/cache, so that training and
-evaluation share the work.
+A folder that `mender benchmark build` wrote, or a data set on the Hub, is loaded; raw files are built into a benchmark
+first, the same one that the command builds.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-import yaml
-from datasets import Dataset, DatasetDict, concatenate_datasets, get_dataset_config_names, load_from_disk
-from filelock import FileLock
-from huggingface_hub import metadata_load
+from datasets import Dataset, DatasetDict, concatenate_datasets
 from torch import Tensor
 
 from modeling_mender import ResidualKMeans, SemanticIdCatalogue
 from modeling_mender.semantic_ids.tie_breaking import break_ties, report
 from modeling_mender.training.data import repeated
-from preference_benchmark.builder import Benchmark, build_benchmark, digest_of_builder
-from preference_benchmark.embedding import TextEmbedder, default_encoder
-from preference_benchmark.hub.folder import load_folder
-from preference_benchmark.sources import read_source
-from preference_benchmark.stages import data_files, digest_of, digest_of_code, digest_of_file, digest_of_inputs, stamps
+from preference_benchmark import RECIPES, Benchmark, build, load, recipe
+from preference_benchmark.embedding import TextEmbedder, default_encoder, encoder_identity
+from preference_benchmark.hub.folder import names_in
+from preference_benchmark.stages import digest_of, digest_of_code
 
 __all__ = [
     "BenchmarkData",
@@ -125,64 +120,67 @@ class Codes:
 
 
 def benchmark_name(source: str, data: Path | None) -> str:
-    """What a benchmark is called: by its source, or, of your own tables, by their folder or file.
+    """The name of a benchmark: its source or, of your own tables, their folder or file.
 
-    >>> benchmark_name("steam", Path("raw/steam")), benchmark_name("table", Path("my/bookshop"))
-    ('steam', 'bookshop')
+    >>> benchmark_name("steam", Path("raw/steam")), benchmark_name("table", Path("my/Book shop"))
+    ('steam', 'book-shop')
     """
-    return data.resolve().name.split(".")[0] or source if source == "table" and data is not None else source
+    if source != "table" or data is None:
+        return source
+    return re.sub(r"[^a-z0-9_]+", "-", data.resolve().name.split(".")[0].lower()).strip("-_") or source
 
 
 def load_benchmark_data(
-    source: str, data: Path | None, encoder: str, *, users: int = 600, items: int = 240
+    source: str, data: str | Path | None = None, encoder: str | None = None, **changes: Any
 ) -> BenchmarkData:
-    """A built benchmark, read from a folder or built from raw files.
+    """A benchmark: one that is built already, or one that is built here from raw files.
+
+    What is built here is what `mender benchmark build` builds from the same recipe. It is kept under outputs/cache, so
+    that training and evaluation share the work.
 
     Args:
-        source: one of `SOURCES`, or the name of a data set that `data` holds.
-        data: raw files of the source, or a folder with the built benchmark; `None` for the corner shop.
-        encoder: embeds preferences and items in building.
-        users: of the corner shop.
-        items: of the corner shop.
+        source: a recipe or a source; of a folder with built benchmarks, the name of one.
+        data: a folder with built benchmarks, the name of one on the Hub, or raw files of the source; None: public
+            files are downloaded, and the corner shop is generated.
+        encoder: embeds preferences and items in building; default: all-MiniLM-L6-v2.
+        **changes: fields of the recipe and of its protocol, see `preference_benchmark.recipe`.
 
     Raises:
-        ValueError: if the source is unknown, or its files are not there or not as expected.
+        FileNotFoundError: if there are no such files.
+        ValueError: if the source is unknown, or its files are not as expected.
     """
-    options = {}
-    if source == "corner-shop" and data is None:
-        options = {"num_users": users, "num_items": items, "seed": 0}
-    if data is not None and _is_built(source, data):
-        files = [data.absolute() / "README.md", *data_files(data.absolute(), "*", "[!.]*/**/*")]
-        key = digest_of(source, stamps(files), encoder, digest_of_code("embedding"))
-        return _read_built(source, data, CACHE / f"{source}-{key[:_DIGITS]}")
-    # What this file does to a benchmark before it is kept belongs to it as well.
-    code = digest_of_builder(), digest_of_file(Path(__file__))
-    folder = CACHE / f"{source}-{digest_of(digest_of_inputs(source, data, options), encoder, code)[:_DIGITS]}"
-    if not (folder / "complete").is_file():
-        tables = read_source(source, data, **options)
-        print(tables.report)
-        benchmark = build_benchmark(tables, TextEmbedder(encoder), seed=0)
-        print(benchmark.report)
-        _keep(benchmark, folder)
-    examples = {mode: load_from_disk(folder / mode) for mode in ("oracle", "last")}
-    return BenchmarkData(benchmark_name(source, data), load_from_disk(folder / "items"), examples, folder)
+    if _is_hub_name(data):
+        return _in_memory(load(str(data), source), encoder)
+    data = None if data is None else Path(data)
+    names = names_in(data) if data is not None else []
+    if names:
+        if source not in names:
+            raise ValueError(f"{data} has no benchmark {source!r}; found {', '.join(names)}. Pass --source")
+        return _in_memory(load(data, source), encoder)
+    name = benchmark_name(source, data)
+    chosen = recipe(name, source=None if name in RECIPES else source, data=data, embedder=encoder, **changes)
+    settings = {**vars(chosen), "data": None if data is None else str(data.resolve())}
+    folder = CACHE / f"{name}-{digest_of(settings)[:_DIGITS]}"
+    build(chosen, folder, stages=CACHE / "stages" / name, announce=_print_stage)
+    return _in_memory(load(folder), encoder)
 
 
-def _keep(benchmark: Benchmark, folder: Path) -> None:
-    """Save a benchmark as a whole, or not at all; where another process was first, what it saved stays."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".unfinished-"))
-    try:
-        benchmark.items.save_to_disk(scratch / "items")
-        for mode, examples in benchmark.examples.items():
-            examples.save_to_disk(scratch / mode)
-        (scratch / "complete").touch()
-        with FileLock(folder.parent / ".lock"):
-            if not (folder / "complete").is_file():
-                shutil.rmtree(folder, ignore_errors=True)
-                os.rename(scratch, folder)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+def _is_hub_name(data: str | Path | None) -> bool:
+    return data is not None and not Path(data).exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", str(data)) is not None
+
+
+def _print_stage(name: str, found: bool) -> None:
+    if not found:
+        print(f"benchmark: {name}", flush=True)
+
+
+def _in_memory(benchmark: Benchmark, encoder: str | None) -> BenchmarkData:
+    """The benchmark with a folder for what is computed from its items by an encoder."""
+    described = benchmark.items.select_columns(["item_id", "title", "text"]).to_dict()
+    key = digest_of(described, encoder_identity(encoder)[1], digest_of_code("embedding"))
+    cache = CACHE / f"vectors-{benchmark.name}-{key[:_DIGITS]}"
+    cache.mkdir(parents=True, exist_ok=True)
+    return BenchmarkData(benchmark.name, benchmark.items, benchmark.examples, cache)
 
 
 def item_codes(data: BenchmarkData, encoder: str, seed: int) -> Codes:
@@ -212,29 +210,3 @@ def encoder_path(name_or_path: str | None) -> str:
     choice = default_encoder()
     print(f"encoder: {choice.description}")
     return choice.path
-
-
-def _is_built(source: str, folder: Path) -> bool:
-    """Whether the folder's card names configurations of a benchmark; beside raw files there may be a README as well."""
-    card = folder / "README.md"
-    if not card.is_file():
-        return False
-    try:
-        configs = (metadata_load(card) or {}).get("configs")
-    except (ValueError, yaml.YAMLError):  # what stands at its head is no metadata
-        return False
-    listed = configs if isinstance(configs, list) else []
-    names = {str(config.get("config_name")) for config in listed if isinstance(config, dict)}
-    # A benchmark of another name counts as well: whoever passes it learns which names it has.
-    of_items = {name.removesuffix("-items") for name in names if name.endswith("-items")}
-    return source in names | of_items or any(names & {name, f"{name}-last"} for name in of_items)
-
-
-def _read_built(source: str, folder: Path, cache: Path) -> BenchmarkData:
-    configs = get_dataset_config_names(str(folder))
-    missing = [name for name in (source, f"{source}-items") if name not in configs]
-    if missing:
-        raise ValueError(f"{folder} has no configuration {missing[0]!r}; found {', '.join(configs)}. Pass --source")
-    cache.mkdir(parents=True, exist_ok=True)
-    items, examples = load_folder(folder, source)
-    return BenchmarkData(source, items, examples, cache)

@@ -26,7 +26,6 @@ from mender.runs import provenance, write_run
 from modeling_mender import MenderProcessor
 from modeling_mender.training.data import first_targets, select_axes
 from modeling_mender.training.ranking import rank_examples, request_speed
-from preference_benchmark.axes.controls import shuffle_preferences
 
 __all__ = [
     "KS",
@@ -38,6 +37,7 @@ __all__ = [
     "one_thread",
     "sample",
     "score_model",
+    "shuffle_preferences",
 ]
 
 
@@ -145,6 +145,29 @@ def score_model(
                 )
             )
     return in_order(scores), pl.concat(tables)
+
+
+def shuffle_preferences(examples: Dataset, seed: int = 0) -> Dataset:
+    """The same examples with preferences exchanged between them, within each axis and sentiment.
+
+    Every example gets what another user wants and wants to avoid. The two halves of a sentiment pair get those of one
+    other pair, because both sentiments are shuffled alike.
+
+    Args:
+        examples: examples of any axes.
+        seed: of the exchange.
+    """
+    table = examples.to_polars().with_row_index("row")
+    source = np.arange(len(examples))
+    order = ["pair_id", "row"]
+    for group in table.sort(order).partition_by("axis", "sentiment", maintain_order=True):
+        rows = group["row"].to_numpy()
+        # One random cycle through the group: no example keeps its own, and groups of one size are shuffled alike.
+        cycle = np.random.default_rng(seed).permutation(len(rows))
+        source[rows[cycle]] = rows[np.roll(cycle, 1)]
+    wishes = [name for name in ("preferences", "avoid") if name in table.columns]
+    shuffled = table.with_columns(table.select(wishes)[source]).drop("row")
+    return Dataset.from_polars(shuffled, features=examples.features)
 
 
 def sample(examples: Dataset, limit: int | None, seed: int) -> Dataset:

@@ -19,11 +19,11 @@ from mender.cards import write_run_card
 from mender.data import BenchmarkData, item_codes
 from mender.evaluation import measure_requests, one_thread, score_model
 from mender.runs import write_run
+from mender.showcase import save_showcase
 from modeling_mender import MenderTrainingArguments, Preset, build_method, load_preset, make_trainer
 from modeling_mender.training.methods import Method
 from modeling_mender.training.presets import CONDITIONING
 from modeling_mender.training.run import fit_without_gradient, no_accelerator, training_arguments
-from preference_benchmark.showcase import save_showcase
 
 __all__ = [
     "check_report_to",

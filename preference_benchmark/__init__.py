@@ -1,11 +1,33 @@
-"""Tests whether a recommender listens: preferences in plain language, asked along six axes.
+"""A benchmark of recommenders that are steered by preferences in plain language, on six axes.
 
-Raw public files (or your own) become two tables, the tables become examples of preference-conditioned
-recommendation, as in Mender (Paischer et al. 2025, arXiv:2412.08604). Knows nothing of any model under test.
+Raw public files, or your own tables, become examples of preference-conditioned recommendation, as in Preference
+Discerning (Paischer et al. 2025, arXiv:2412.08604). The package knows nothing of the models that are tested:
+
+    folder = build(recipe("steam", data="raw/steam"), "benchmark")
+    benchmark = load(folder)
+    benchmark.examples["oracle"]["test"], benchmark.items
 """
 
 from __future__ import annotations
 
+from preference_benchmark.axes.protocol import Protocol
+from preference_benchmark.build import build, read_tables
+from preference_benchmark.hub.folder import Benchmark, load
+from preference_benchmark.recipes import RECIPES, Recipe, recipe
+from preference_benchmark.sources import read_source
 from preference_benchmark.tables import ReadReport, Tables, prepare
 
-__all__ = ["ReadReport", "Tables", "prepare"]
+__all__ = [
+    "RECIPES",
+    "Benchmark",
+    "Protocol",
+    "ReadReport",
+    "Recipe",
+    "Tables",
+    "build",
+    "load",
+    "prepare",
+    "read_source",
+    "read_tables",
+    "recipe",
+]

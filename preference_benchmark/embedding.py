@@ -17,7 +17,6 @@ disk, and the number of chunks is not bounded by how many files a process may ho
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ import numpy as np
 import polars as pl
 from tqdm.auto import tqdm
 
+from preference_benchmark.stages import digest_of_file
 from preference_benchmark.tables import labelled
 
 __all__ = [
@@ -158,8 +158,7 @@ def default_encoder() -> EncoderChoice:
     weights = folder / "model.safetensors"
     if not weights.is_file():
         raise Unavailable(f"{weights} is missing; reinstall with `{_REINSTALL}`.")
-    with weights.open("rb") as file:
-        digest = _sha256(file)
+    digest = digest_of_file(weights)
     if digest != _WEIGHTS_SHA256:
         raise Unavailable(
             f"{weights} has sha256 {digest}, but {HUB_NAME} has {_WEIGHTS_SHA256}: these are other weights. "
@@ -182,11 +181,7 @@ def encoder_identity(name_or_path: str | None) -> tuple[str, str]:
     if folder.is_dir() and name_or_path is not None:
         name = folder.resolve().name
     weights = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
-    digests = []
-    for path in weights:
-        with path.open("rb") as file:
-            digests.append(_sha256(file))
-    return name, "+".join(digests) or name
+    return name, "+".join(map(digest_of_file, weights)) or name
 
 
 def _from_hub() -> EncoderChoice | str:
@@ -218,13 +213,6 @@ def _from_hub() -> EncoderChoice | str:
             return EncoderChoice(folder, f"{HUB_NAME} from {place}")
         reason = "incomplete in the cache"
     return reason
-
-
-def _sha256(file) -> str:
-    digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()
 
 
 class TextEmbedder:

@@ -1,14 +1,12 @@
-"""Finished stages of a long build, kept on disk so that a build that was stopped goes on where it stood.
+"""Finished stages of a long build, kept on disk so that a build that was stopped continues where it was.
 
 A stage is a folder named after the stage and a digest of all it depends on: the stages before it, its parameters and
 the source code that makes it. It is written under another name and renamed when it is complete, so that a stage is
-there as a whole or not at all.
+either there as a whole or not at all.
 
-What a data set is read from: the files that its reader may look at, and digests of them.
-
-Files are told apart by place, size and time of modification, so that a folder of thousands costs milliseconds. Looked
-at is what readers look at: the folder that they are given, what lies beside a file, the folders below that they know,
-and what options name.
+The digest of raw files covers whatever their reader may look at: the folder that it is given, files beside a file,
+the folders below that it knows, and what options name. Files are compared by place, size and time of modification
+first, so that a folder of thousands costs milliseconds.
 """
 
 from __future__ import annotations
@@ -18,24 +16,21 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import polars as pl
 
 __all__ = [
     "Stages",
-    "data_files",
     "digest_of",
     "digest_of_code",
     "digest_of_contents",
     "digest_of_file",
     "digest_of_inputs",
     "input_files",
-    "stamps",
     "write_atomically",
 ]
-
 
 _PACKAGE = Path(__file__).parent
 _SHORT = 16
@@ -43,7 +38,7 @@ _UNFINISHED = ".unfinished-"
 
 
 def digest_of(*parts: object) -> str:
-    """A digest of anything that JSON can say; the same in every process.
+    """A digest of anything that JSON can express; the same in every process.
 
     >>> digest_of("seed", 1) == digest_of("seed", 1) != digest_of("seed", 2)
     True
@@ -54,12 +49,15 @@ def digest_of(*parts: object) -> str:
 
 def digest_of_file(path: Path) -> str:
     """SHA-256 of a file's content."""
+    digest = hashlib.sha256()
     with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _by_block(file)
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def digest_of_code(*modules: str) -> str:
-    """A digest of the source of modules and sub-packages of this package, by name.
+    """A digest of the source of modules and subpackages of this package, by name.
 
     >>> len(digest_of_code("stages"))
     16
@@ -72,7 +70,7 @@ def digest_of_code(*modules: str) -> str:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """A file with this content; whoever looks sees the old content or the new one."""
+    """Write a file that any reader sees with its old content or with the new one."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -87,15 +85,18 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 class Stages:
-    """Stages of one data set; each is made once and read from then on.
+    """Stages of one benchmark; each is made once and read from then on.
 
     Args:
-        folder: where they are kept; None keeps nothing, and every stage is made anew.
+        folder: where they are kept.
         announce: called with the name of every stage and whether it was there already.
+
+    Attributes:
+        used: names of the entries of the folder that the present build has used.
     """
 
-    def __init__(self, folder: Path | None, announce: Callable[[str, bool], None] | None = None) -> None:
-        self.folder = None if folder is None else Path(folder)
+    def __init__(self, folder: str | Path, announce: Callable[[str, bool], None] | None = None) -> None:
+        self.folder = Path(folder)
         self.announce = announce or (lambda name, found: None)
         self.used: set[str] = set()
 
@@ -107,16 +108,11 @@ class Stages:
             key: digest of all that the stage depends on.
             make: makes the table.
         """
-        if self.folder is None:
-            self.announce(name, False)
-            return make()
         path = self.path(name, key, lambda folder: make().write_parquet(folder / "table.parquet"))
         return pl.read_parquet(path / "table.parquet")
 
     def path(self, name: str, key: str, make: Callable[[Path], object]) -> Path:
         """A folder: found where the stage is finished, else filled by `make` and kept."""
-        if self.folder is None:
-            raise ValueError(f"stage {name!r} needs a folder; pass one to Stages.")
         finished = self.folder / f"{name}-{key}"
         self.used.add(finished.name)
         self.announce(name, finished.is_dir())
@@ -135,39 +131,25 @@ class Stages:
         return finished
 
     def growing(self, name: str, key: str) -> Path:
-        """A folder that its user fills bit by bit, each bit complete in itself."""
+        """A folder to be filled piece by piece, each piece complete in itself."""
         path = self.folder / f"{name}-{key}"
         self.used.add(path.name)
         self.announce(name, path.is_dir())
         path.mkdir(parents=True, exist_ok=True)
         return path
 
-    def prune(self, names: Sequence[str] | None = None) -> None:
-        """Remove what the present build did not use: stages of earlier settings, and what a kill left behind.
-
-        Args:
-            names: stages to look at; default: all.
-        """
+    def prune(self) -> None:
+        """Remove what the present build did not use: stages of earlier settings, and the rests of killed ones."""
         for entry in sorted(self.folder.iterdir()):
-            stage = entry.name.rsplit("-", 1)[0]
-            stale = entry.name not in self.used and (names is None or stage in names)
-            if entry.is_dir() and (stale or entry.name.startswith(_UNFINISHED)):
+            if entry.is_dir() and entry.name not in self.used:
                 shutil.rmtree(entry)
 
 
-def _by_block(file) -> str:
-    """What `hashlib.file_digest` does, on Python 3.10."""
-    digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()
-
-
-_READING_CODE = ("sources", "tables")
+READING_CODE = ("sources", "tables")
 _ENDINGS = (".gz", ".json", ".jsonl", ".ndjson", ".txt", ".csv", ".parquet", ".dat", ".data", ".item")
 _ENDINGS += (".zip", ".tar", ".tgz")
 _REVIEWS, _METADATA = "raw_review_", "raw_meta_"
-# Where readers look below the folder they are given; one that is not listed may look anywhere, at files of any name.
+# Where readers look below the folder they are given; a reader that is not listed may look anywhere, at any file.
 _BELOW = {
     **dict.fromkeys(("amazon2014", "amazon2018", "corner-shop", "sequences", "steam", "steam-reviews", "table"), ()),
     "amazon2023": (f"{_REVIEWS}*/**/*", f"{_METADATA}*/**/*"),
@@ -182,12 +164,13 @@ def digest_of_inputs(source: str, path: str | Path | None, options: Mapping[str,
 
     Args:
         source: the reader, one of `sources.SOURCES`.
-        path: what it is given; None: no files.
-        options: passed on to the reader.
+        path: what the reader is given; None: no files.
+        options: of the reader.
     """
-    files = stamps(input_files(source, path, options))
+    found = ((file, file.stat()) for file in input_files(source, path, options))
+    files = [(str(file), state.st_size, state.st_mtime_ns) for file, state in found]
     given = None if path is None else str(Path(path).absolute())
-    return digest_of(source, given, dict(options), files, digest_of_code(*_READING_CODE))
+    return digest_of(source, given, dict(options), files, digest_of_code(*READING_CODE))
 
 
 def digest_of_contents(source: str, path: str | Path | None, options: Mapping[str, object]) -> str:
@@ -195,7 +178,7 @@ def digest_of_contents(source: str, path: str | Path | None, options: Mapping[st
     folder = _folder(path)
     files = [[os.path.relpath(file, folder), digest_of_file(file)] for file in input_files(source, path, options)]
     given = None if path is None or Path(path).is_dir() else Path(path).name
-    return digest_of(source, given, dict(options), files, digest_of_code(*_READING_CODE))
+    return digest_of(source, given, dict(options), files, digest_of_code(*READING_CODE))
 
 
 def input_files(source: str, path: str | Path | None, options: Mapping[str, object]) -> list[Path]:
@@ -204,29 +187,23 @@ def input_files(source: str, path: str | Path | None, options: Mapping[str, obje
     below, endings = _BELOW.get(source, _ANYWHERE), _ENDINGS if source in _BELOW else ""
     if path is not None and Path(path).exists():
         path, folder = Path(path).absolute(), _folder(path)
-        found.update([path] if path.is_file() else data_files(folder, *below, endings=endings))
-        found.update(data_files(folder, "*", endings=endings))
+        found.update([path] if path.is_file() else _data_files(folder, *below, endings=endings))
+        found.update(_data_files(folder, "*", endings=endings))
         if source == "amazon2023" and path.is_dir() and path.name.startswith(_REVIEWS):
             metadata = path.name.replace(_REVIEWS, _METADATA, 1)
-            found.update(data_files(folder.parent, f"{path.name}/**/*", f"{metadata}/**/*"))
+            found.update(_data_files(folder.parent, f"{path.name}/**/*", f"{metadata}/**/*"))
     for value in options.values():
         if isinstance(value, str | Path) and os.path.exists(value):
             named = Path(value).absolute()
             inside = ("**/*",) if source == "amazon2023" else ("*", *below)
-            found.update(data_files(named, *inside, endings=endings) if named.is_dir() else [named])
+            found.update(_data_files(named, *inside, endings=endings) if named.is_dir() else [named])
     return sorted(found)
 
 
-def data_files(folder: Path, *patterns: str, endings: str | tuple[str, ...] = _ENDINGS) -> list[Path]:
-    """The files of a folder that fit a glob pattern and end as raw data do, or as told."""
+def _data_files(folder: Path, *patterns: str, endings: str | tuple[str, ...] = _ENDINGS) -> list[Path]:
+    """The files of a folder that fit a glob pattern and have one of the endings."""
     found = {path for pattern in patterns for path in folder.glob(pattern) if path.name.endswith(endings)}
     return sorted(path for path in found if path.is_file())
-
-
-def stamps(files: list[Path]) -> list[tuple[str, int, int]]:
-    """Place, size and time of modification of each file."""
-    found = ((file, file.stat()) for file in files)
-    return [(str(file), state.st_size, state.st_mtime_ns) for file, state in found]
 
 
 def _folder(path: str | Path | None) -> Path:

@@ -54,10 +54,10 @@ def build(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Build a data set into a folder that is ready for the Hub.
+    """Build a benchmark into a folder that is ready for the Hub.
 
     Public files are downloaded where --data is left out. A build that was stopped continues when the same command is
-    given again; its stages are kept in OUTPUT/.stages and may be deleted. Several data sets may share a folder.
+    given again; its stages are kept in OUTPUT/.stages and may be deleted. Several benchmarks may share a folder.
 
     mender benchmark build steam --data raw/steam --output benchmark
 
@@ -65,10 +65,9 @@ def build(
 
     mender benchmark build my-shop --source table --data mine --output benchmark
     """
-    from preference_benchmark.axes.protocol import PAPER, Protocol
-    from preference_benchmark.hub import folder as hub_folder
-    from preference_benchmark.make import make
-    from preference_benchmark.recipes import recipe
+    from preference_benchmark import build as build_benchmark
+    from preference_benchmark import load
+    from preference_benchmark import recipe as named_recipe
 
     started = time.perf_counter()
 
@@ -77,32 +76,27 @@ def build(
         print(f"[{time.perf_counter() - started:7.1f} s] {stage}{note}", flush=True)
 
     with results(as_json) as show, user_errors():
-        chosen = recipe(
+        chosen = named_recipe(
             name,
             source=source,
             title=title,
-            data_dir=tables.data,
-            options=tables.reader or None,
+            data=tables.data,
+            options=tables.reader,
             preferences=preferences,
             embedder=encoder,
             device=device,
             batch_size=batch_size,
             dtype=dtype,
+            protocol=protocol,
+            seed=seed,
+            **tables.protocol,
         )
-        fields = chosen.protocol
-        if protocol == "paper":
-            plain = Protocol()
-            fields = PAPER.replace(**{key: value for key, value in vars(fields).items() if value != vars(plain)[key]})
-        given = tables.protocol | ({} if seed is None else {"seed": seed})
-        chosen = replace(chosen, protocol=fields.replace(**given).parsed(changes or []))
-        hub_folder.refuse_raw_files_inside(output, chosen.name, chosen.data_dir)
-        hub_folder.contents(output, without=chosen.name)  # another project's folder is refused now, not at the end
-        work = output / hub_folder.STAGES / chosen.name
-        made = make(chosen, work, announce=announce, progress=not quiet)
-        folder = hub_folder.add(made, output)
-        _print_statistics(made.statistics)
-        print(f"\nBuilt {', '.join(made.statistics['configs'])} in {time.perf_counter() - started:.0f} s: {folder}")
-        show(made.statistics)
+        chosen = replace(chosen, protocol=chosen.protocol.parsed(changes or []))
+        folder = build_benchmark(chosen, output, announce=announce, progress=not quiet)
+        statistics = load(folder, chosen.name).statistics
+        _print_statistics(statistics)
+        print(f"\nBuilt {', '.join(statistics['configs'])} in {time.perf_counter() - started:.0f} s: {folder}")
+        show(statistics)
 
 
 @app.command()
@@ -114,7 +108,7 @@ def stats(folder: options.Folder, as_json: options.Json = False) -> None:
         with user_errors():
             found = contents(folder)
         if not found:
-            raise UserError(f"{folder} holds no data set; build one into it with `mender benchmark build`")
+            raise UserError(f"{folder} holds no benchmark; build one into it with `mender benchmark build`")
         for data_set in found:
             _print_statistics(data_set.statistics)
         show({data_set.name: data_set.statistics for data_set in found})
@@ -123,7 +117,7 @@ def stats(folder: options.Folder, as_json: options.Json = False) -> None:
 @app.command()
 def validate(
     folder: options.Folder,
-    name: Annotated[str | None, typer.Argument(help="Only this data set.", show_default="all")] = None,
+    name: Annotated[str | None, typer.Argument(help="Only this benchmark.", show_default="all")] = None,
     as_json: options.Json = False,
 ) -> None:
     """Check a built folder and show how good the benchmark in it is.
@@ -144,7 +138,7 @@ def validate(
         chosen = [data_set for data_set in found if name in (None, data_set.name)]
         if not chosen:
             there = ", ".join(data_set.name for data_set in found) or "nothing"
-            raise UserError(f"{folder} has no data set {name or ''}: it holds {there}".replace(" :", ":"))
+            raise UserError(f"{folder} has no benchmark {name or ''}: it holds {there}".replace(" :", ":"))
         console = Console(width=120)
         wrong = problems(folder)
         if not wrong:
@@ -167,7 +161,7 @@ def publish(
     repository: Annotated[str, typer.Argument(help="organisation/name on the Hub.", show_default=False)],
     dry_run: options.DryRun = False,
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
-    replace: Annotated[bool, typer.Option("--replace", help="Remove data sets that the folder lacks.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Remove benchmarks that the folder lacks.")] = False,
     permitted: Annotated[
         bool, typer.Option("--permitted", help="The owners of restricted data have given permission.")
     ] = False,
@@ -215,14 +209,14 @@ def adopt(
 
     mender benchmark adopt xiaoleichu/amazon-beauty-steerable-gr beauty-llm --output beauty-llm
     """
-    from preference_benchmark.hub.ready_made import load_ready_made, write_ready_made
+    from preference_benchmark.hub.ready_made import read_ready_made, write_ready_made
 
     if not re.fullmatch(r"[\w.-]+", name):
         raise UserError(f"{name!r} cannot name a config; use letters, digits, '-', '_' and '.'")
     with results(as_json) as show, user_errors():
         if output.exists():
             raise UserError(f"{output} exists; pass another folder as --output, or remove it")
-        found = load_ready_made(path, revision=revision, axes=options.assignments(axis or [], "--axis"))
+        found = read_ready_made(path, revision=revision, axes=options.assignments(axis or [], "--axis"))
         origin = Path(path).resolve().name if Path(path).is_dir() else path
         folder = write_ready_made(found, output, name=name, origin=origin, licence=license_)
         counts = dict(found.examples["split"].value_counts().sort("split").iter_rows())

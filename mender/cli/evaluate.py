@@ -17,8 +17,8 @@ def evaluate(
     model: options.Model,
     source: options.Source = "corner-shop",
     data: options.Data = None,
-    users: options.Users = 600,
-    items: options.Items = 240,
+    users: options.Users = None,
+    items: options.Items = None,
     encoder: options.Encoder = None,
     output: options.Output = None,
     name: options.Name = None,
@@ -38,7 +38,7 @@ def evaluate(
     and, for `mender compare`, ranks.parquet.
     """
     from mender.cards import write_run_card
-    from mender.data import encoder_path, load_benchmark_data
+    from mender.data import load_benchmark_data
     from mender.evaluation import check_items, evaluate_saved
     from mender.runs import training_of
     from mender.saved_models import load_saved
@@ -47,7 +47,7 @@ def evaluate(
     with results(as_json) as show:
         recommender, processor = load_saved(model, device)
         with user_errors():
-            benchmark = load_benchmark_data(source, data, encoder_path(encoder), users=users, items=items)
+            benchmark = load_benchmark_data(source, data, encoder, options=options.corner_shop(users, items))
             check_items(processor, benchmark, model)
             run = training_of(model)
         # Never into the folder of the run: its figures stay those that training measured.

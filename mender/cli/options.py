@@ -40,6 +40,7 @@ __all__ = [
     "TableOptions",
     "Users",
     "assignments",
+    "corner_shop",
     "grouped",
 ]
 
@@ -72,10 +73,10 @@ Data = Annotated[
     typer.Option(help="Raw files of the source, or a folder with a built benchmark; not needed for the corner shop."),
 ]
 Model = Annotated[str, typer.Argument(help="Folder or Hub name of a saved model.", show_default=False)]
-Folder = Annotated[Path, typer.Argument(help="Folder with built data sets.", show_default=False)]
+Folder = Annotated[Path, typer.Argument(help="Folder with built benchmarks.", show_default=False)]
 Name = Annotated[str | None, typer.Option(help="Name in tables and on the card.", show_default="chosen by the run")]
-Users = Annotated[int, typer.Option(min=1, help="Users of the corner shop.")]
-Items = Annotated[int, typer.Option(min=1, help="Items of the corner shop.")]
+Users = Annotated[int | None, typer.Option(min=1, help="Users of the corner shop.", show_default="600")]
+Items = Annotated[int | None, typer.Option(min=1, help="Items of the corner shop.", show_default="240")]
 Device = Annotated[
     str | None, typer.Option(help="Where models run: cpu, cuda, ...", show_default="the accelerator if any")
 ]
@@ -138,6 +139,11 @@ class TableOptions:
     def reader(self) -> dict[str, Any]:
         """Options of the reader that were given."""
         return assignments(self.option or [], "--option")
+
+
+def corner_shop(users: int | None, items: int | None) -> dict[str, int]:
+    """Reader options of the corner shop that were given."""
+    return {name: value for name, value in (("num_users", users), ("num_items", items)) if value is not None}
 
 
 def grouped(command: Callable[..., Any]) -> Callable[..., Any]:

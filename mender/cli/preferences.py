@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -196,18 +197,15 @@ def compare(
 
 def _read(source: str, given: options.TableOptions, changes: list[str] | None) -> tuple[Tables, dict[str, Any]]:
     """The tables that `mender benchmark build` makes with the same options, and these options."""
-    from preference_benchmark.assemble import ask_every
-    from preference_benchmark.axes.protocol import Protocol
-    from preference_benchmark.sources import read_source
+    from preference_benchmark import read_tables, recipe
 
     idle = [change for change in changes or [] if change.partition("=")[0] not in SHAPING]
     if idle:
         fields = f"{', '.join(SHAPING[:-1])} or {SHAPING[-1]}"
         raise ValueError(f"--set {idle[0]!r} changes nothing that preferences are written from; set {fields}")
-    protocol = Protocol().replace(**given.protocol).parsed(changes or [])
-    reading = protocol.reading | given.reader
-    tables = read_source(source, given.data, **reading)
-    return ask_every(tables, protocol.user_stride), reading | {"user_stride": protocol.user_stride}
+    chosen = recipe(source, data=given.data, options=given.reader, **given.protocol)
+    chosen = replace(chosen, protocol=chosen.protocol.parsed(changes or []))
+    return read_tables(chosen), chosen.reading | {"user_stride": chosen.protocol.user_stride}
 
 
 def _extractive(tables: Tables, limit: int | None, polarity: Callable | None) -> tuple[Any, dict[str, Any]]:

@@ -17,8 +17,8 @@ def train(
     preset: options.Preset = "mender-fid",
     source: options.Source = "corner-shop",
     data: options.Data = None,
-    users: options.Users = 600,
-    items: options.Items = 240,
+    users: options.Users = None,
+    items: options.Items = None,
     encoder: options.Encoder = None,
     seed: options.Seed = 0,
     output: options.Output = None,
@@ -72,9 +72,9 @@ def train(
             output = output or Path("outputs") / benchmark_name(source, data) / f"{name.replace('/', '-')}-seed{seed}"
             if resume:
                 last_checkpoint(output / "checkpoints")
-            encoder = encoder_path(encoder)
             with joined_processes().main_process_first():  # under torchrun, one process builds and the others read
-                benchmark = load_benchmark_data(source, data, encoder, users=users, items=items)
+                benchmark = load_benchmark_data(source, data, encoder, options=options.corner_shop(users, items))
+            encoder = encoder_path(encoder)
             benchmark.matched(chosen.matching)  # a missing matching mode is refused before anything is computed
         print(f"{chosen.name}: {chosen.summary}\n{' ' * len(chosen.name)}  {chosen.cost}")
         method = new_method(chosen, benchmark, encoder, seed)

@@ -1,102 +1,181 @@
-"""The axes: from tables, preferences and matches to examples, as pure functions.
+"""The examples of all axes, from tables to frames: preferences, vectors, matches and axes, one stage after another.
 
 Construction as in Preference Discerning (Paischer et al. 2025, arXiv:2412.08604); every choice is a field of
-`Protocol`. Every function returns a frame with the columns of `COLUMNS`, one row per example, sorted.
+`Protocol`. Each stage is kept (`Stages`) under a digest of what it depends on, so that a build with another seed
+repeats only the steering axes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
 import polars as pl
 
-from preference_benchmark.axes.examples import COLUMNS, KEYS, as_examples, targets
-from preference_benchmark.axes.protocol import AXES, SENTIMENT_AXES, SPLITS, STEERING_AXES, Protocol
-from preference_benchmark.axes.sentiment import sentiment_following, sentiment_following_with_history
-from preference_benchmark.axes.steering import Closest, coarse_grained_steering, fine_grained_steering
-from preference_benchmark.embedding import Embedder
+from preference_benchmark.axes.next_item import history_consolidation, match, recommendation
+from preference_benchmark.axes.protocol import AXES, SENTIMENT_AXES, STEERING_AXES, Protocol
+from preference_benchmark.axes.sentiment import sentiment_following, sentiment_following_with_history, sentiment_pairs
+from preference_benchmark.axes.steering import (
+    SteeringCandidates,
+    coarse_grained_steering,
+    fine_grained_steering,
+    steering_candidates,
+)
+from preference_benchmark.embedding import Embedder, VectorStore, describe_items
+from preference_benchmark.preferences import Approximator
+from preference_benchmark.preferences.files import check_preferences
+from preference_benchmark.preferences.polarity import SentimentClassifier, review_polarity
+from preference_benchmark.stages import Stages, digest_of, digest_of_code
 from preference_benchmark.tables import Tables
 
-__all__ = [
-    "AXES",
-    "COLUMNS",
-    "SENTIMENT_AXES",
-    "SPLITS",
-    "STEERING_AXES",
-    "build_axis",
-    "coarse_grained_steering",
-    "fine_grained_steering",
-    "history_consolidation",
-    "recommendation",
-    "sentiment_following",
-    "sentiment_following_with_history",
-    "targets",
-]
+__all__ = ["BuiltExamples", "Inputs", "build_examples"]
 
-
-_STEERING = {
-    "fine_grained_steering": fine_grained_steering,
-    "coarse_grained_steering": coarse_grained_steering,
-}
-_SENTIMENT = {
-    "sentiment_following": sentiment_following,
-    "sentiment_following_with_history": sentiment_following_with_history,
+# Fields of the protocol that an axis depends on.
+_STEERING_FIELDS = ("seed", "described_by", "train_ranks", "evaluation_ranks", "pool", "draw")
+_SENTIMENT_FIELDS = ("sentiment_window", "distinct_pairs", "inversion", "classifier")
+_MATCHING_FIELDS = ("candidates", "described_by", "inversion")
+_FIELDS = {
+    "recommendation": _MATCHING_FIELDS,
+    "history_consolidation": (),
+    **dict.fromkeys(STEERING_AXES, _STEERING_FIELDS),
+    **dict.fromkeys(SENTIMENT_AXES, _SENTIMENT_FIELDS),
 }
 
 
-def recommendation(tables: Tables, matches: pl.DataFrame, mode: str = "oracle") -> pl.DataFrame:
-    """History and the one matched preference, to the next item.
+@dataclass(frozen=True)
+class Inputs:
+    """What examples are built from, with a digest of each part.
 
-    Args:
-        tables: the data set.
-        matches: user_id, step (of the target), text; targets without a match are left out.
-        mode: how they were matched. A preference chosen by its target, mode "oracle", stands for one that was stated;
-            one that never looked at the target is inferred.
+    Attributes:
+        tables: the data set, with the users that get examples.
+        approximate: writes the preferences.
+        load_embedder: gives the embedder; called when a text has to be embedded.
+        tables_key: digest of the tables.
+        approximator_key: digest of the approximator.
+        embedder_key: digest of the embedder.
     """
-    rows = targets(tables).join(matches.select(*KEYS, "text"), on=KEYS, how="inner", maintain_order="left")
-    kind = "stated" if mode == "oracle" else "inferred"
-    return as_examples("recommendation", rows, preferences=pl.concat_list("text"), kind=kind)
+
+    tables: Tables
+    approximate: Approximator
+    load_embedder: Callable[[], Embedder]
+    tables_key: str = ""
+    approximator_key: str = ""
+    embedder_key: str = ""
 
 
-def history_consolidation(tables: Tables, preferences: pl.DataFrame) -> pl.DataFrame:
-    """History and all preferences written at the step before, in the order of their ranks, to the next item."""
-    written = (
-        preferences.sort(*KEYS, "rank")
-        .group_by(KEYS, maintain_order=True)
-        .agg(texts="text")
-        .with_columns(pl.col("step") + 1)
-    )
-    rows = targets(tables).join(written, on=KEYS, how="inner", maintain_order="left")
-    return as_examples("history_consolidation", rows, preferences=pl.col("texts"), kind="inferred")
+@dataclass(frozen=True)
+class BuiltExamples:
+    """The examples of a benchmark, and what they were made from.
+
+    Attributes:
+        tables: the data set.
+        preferences: what the approximator wrote, sorted by user, step and rank.
+        embedder: has the vectors of every text above.
+        matches: by matching mode, the preference of every step and its similarity.
+        axes: by matching mode, by axis, the examples; only the recommendation axis differs between modes.
+    """
+
+    tables: Tables
+    preferences: pl.DataFrame
+    embedder: Embedder
+    matches: dict[str, pl.DataFrame]
+    axes: dict[str, dict[str, pl.DataFrame]]
 
 
-def build_axis(
-    axis: str,
-    tables: Tables,
-    preferences: pl.DataFrame,
-    embedder: Embedder,
-    protocol: Protocol,
-    *,
-    mode: str = "oracle",
-    matches: pl.DataFrame | None = None,
-    closest: Closest | None = None,
-    pairs: pl.DataFrame | None = None,
-) -> pl.DataFrame:
-    """The examples of an axis by its name.
+def build_examples(
+    inputs: Inputs, protocol: Protocol, stages: Stages, *, device: str | None = None, progress: bool = True
+) -> BuiltExamples:
+    """Build the examples of every axis, each stage once.
 
     Args:
-        axis: one of `AXES`.
-        tables: the data set.
-        preferences: as an approximator gives them.
-        embedder: embeds preferences, items and reviews.
+        inputs: tables, approximator and embedder.
         protocol: the choices.
-        mode: how preferences were matched, for the recommendation axis.
-        matches: the matched preferences, for the recommendation axis.
-        closest: what the steering axes share, where it is known already.
-        pairs: what the sentiment axes share, where it is known already.
+        stages: where finished stages are kept.
+        device: where a classifier runs.
+        progress: whether to show progress bars.
+
+    Raises:
+        ValueError: if the preferences are not what an approximator gives, or an axis cannot be built from them.
     """
-    if axis == "recommendation":
-        return recommendation(tables, matches, mode)
-    if axis == "history_consolidation":
-        return history_consolidation(tables, preferences)
-    if axis in _STEERING:
-        return _STEERING[axis](tables, preferences, embedder, protocol, closest=closest)
-    return _SENTIMENT[axis](tables, preferences, embedder, protocol, pairs=pairs)
+    tables = inputs.tables
+    key = digest_of(inputs.tables_key, inputs.approximator_key, digest_of_code("preferences"))
+    preferences = stages.frame("preferences", key, lambda: _written(inputs))
+    classifier = None
+    if protocol.classifier:
+        classifier = cache(lambda: SentimentClassifier(protocol.classifier, device, progress=progress))
+        key = digest_of(key, protocol.classifier)
+        preferences = stages.frame("polarity", key, lambda: _classified(preferences, classifier()))
+    vectors = stages.growing(
+        "vectors", digest_of(key, inputs.embedder_key, protocol.described_by, digest_of_code("embedding"))
+    )
+    embedder = VectorStore(vectors, inputs.load_embedder, progress=progress)
+    texts = [describe_items(tables.items, protocol.described_by), preferences["text"]]
+    embedder.encode(pl.concat([column.unique() for column in texts]).unique())
+    key = digest_of(key, inputs.embedder_key, digest_of_code("embedding"))
+
+    def fields(names: tuple[str, ...]) -> dict[str, object]:
+        return {name: getattr(protocol, name) for name in names}
+
+    def matched(mode: str) -> pl.DataFrame:
+        return stages.frame(
+            f"matches-{mode}",
+            digest_of(key, mode, fields(_MATCHING_FIELDS), digest_of_code("axes/next_item")),
+            lambda: match(
+                preferences,
+                tables,
+                embedder,
+                mode,
+                all_earlier_steps=protocol.candidates == "earlier_steps",
+                described_by=protocol.described_by,
+                inversion=protocol.inversion,
+            ),
+        )
+
+    matches = {mode: matched(mode) for mode in protocol.matching}
+
+    # What two axes share is computed when the first of them needs it, and not at all where both are finished.
+    @cache
+    def candidates() -> SteeringCandidates:
+        return steering_candidates(tables, preferences, embedder, protocol)
+
+    @cache
+    def pairs() -> pl.DataFrame:
+        judge = classifier().judge if classifier else review_polarity
+        return sentiment_pairs(tables, preferences, embedder, protocol, judge=judge)
+
+    def examples(axis: str, mode: str) -> pl.DataFrame:
+        if axis == "recommendation":
+            return recommendation(tables, matches[mode], mode)
+        if axis == "history_consolidation":
+            return history_consolidation(tables, preferences)
+        if axis == "fine_grained_steering":
+            return fine_grained_steering(tables, preferences, candidates(), protocol)
+        if axis == "coarse_grained_steering":
+            return coarse_grained_steering(tables, preferences, candidates(), protocol)
+        if axis == "sentiment_following":
+            return sentiment_following(pairs())
+        return sentiment_following_with_history(tables, pairs())
+
+    def built(axis: str, mode: str = "") -> pl.DataFrame:
+        axis_key = digest_of(key, axis, mode, fields(_FIELDS[axis]), digest_of_code("axes"))
+        return stages.frame(f"{axis}-{mode}" if mode else axis, axis_key, lambda: examples(axis, mode))
+
+    shared = {axis: built(axis) for axis in protocol.axes if axis != "recommendation"}
+    axes = {}
+    for mode in protocol.matching:
+        own = {"recommendation": built("recommendation", mode)} if "recommendation" in protocol.axes else {}
+        frames = own | shared
+        axes[mode] = {axis: frames[axis] for axis in AXES if axis in frames}
+    return BuiltExamples(tables, preferences, embedder, matches, axes)
+
+
+def _written(inputs: Inputs) -> pl.DataFrame:
+    preferences = inputs.approximate(inputs.tables)
+    check_preferences(preferences)
+    return preferences.sort("user_id", "step", "rank")
+
+
+def _classified(preferences: pl.DataFrame, classifier: SentimentClassifier) -> pl.DataFrame:
+    """Preferences with the classifier's sentiment in place of that of the rules."""
+    return preferences.with_columns(sentiment=classifier.polarity(preferences["text"]).alias("sentiment"))

@@ -1,8 +1,8 @@
 """The two sentiment axes: pairs of a negative preference and its inversion about one item.
 
-A model that listens ranks the item for the positive text and keeps it out for the negative one (m@k; Paischer et al.
-2025, arXiv:2412.08604). The paper asks without a history; the same pairs after the history that led to the item are
-an axis of their own.
+A model that follows preferences ranks the item high for the positive text and leaves it out for the negative one
+(m@k; Paischer et al. 2025, arXiv:2412.08604). The paper shows no history; the same pairs after the history that led to
+the item are an axis of their own.
 """
 
 from __future__ import annotations
@@ -31,30 +31,29 @@ def sentiment_pairs(
     tables: Tables,
     preferences: pl.DataFrame,
     embedder: Embedder,
-    protocol: Protocol | None = None,
+    protocol: Protocol,
     *,
     judge: Judge = review_polarity,
 ) -> pl.DataFrame:
-    """For items that their users reviewed negatively, the negative preference that speaks of each.
+    """For items that their users reviewed negatively, the negative preference that describes each.
 
     It is the user's negative preference, written at or after that step, that is closest to review and title; such a
-    preference knows the item that it speaks of, which is the axis's purpose. The position of the item decides the
-    split. `Protocol.sentiment_window` bounds how much later it may be written, `Protocol.distinct_pairs` within what
-    a text makes one pair only: that of highest similarity, ties by user and step. Negative preferences that the rules
-    cannot invert make no pair.
+    preference knows its item, which is the purpose of the axis. The position of the item decides the split.
+    `Protocol.sentiment_window` bounds how much later the preference may be written. Each text makes one pair, or one
+    per split (`Protocol.distinct_pairs`): that of highest similarity, ties by user and step. Negative preferences that
+    the rules cannot invert make no pair.
 
     Args:
         tables: the data set.
         preferences: as an approximator gives them.
         embedder: embeds preferences and reviews.
-        protocol: the choices; default: `Protocol()`.
-        judge: says of interactions whether each is positive or negative.
+        protocol: the choices.
+        judge: the sentiment of each interaction, "positive" or "negative".
 
     Returns:
         pair_id (0, 1, ...), user_id, step (of the item), split, target, text, inverse, written (step), similarity;
         sorted by user_id and step.
     """
-    protocol = protocol or Protocol()
     rows = with_item_index(tables).sort(KEYS)
     until = last_step_of_split() if protocol.sentiment_window == "split" else pl.col("step").max().over("user_id")
     rows = rows.with_columns(polarity=judge(rows), split=split(), until=until, position=pl.int_range(pl.len()))
@@ -67,12 +66,12 @@ def sentiment_pairs(
     written = written.with_columns(inverse=inverted(written["text"], protocol.inversion)).filter(
         pl.col("inverse").is_not_null()
     )
-    options = disliked.join(
+    candidates = disliked.join(
         written.select("user_id", "text", "inverse", written="step"), on="user_id", how="inner"
     ).filter(pl.col("written").is_between(pl.col("step"), pl.col("until")))
-    options = options.sort("position", "text", "written").unique(["position", "text"], keep="first")
-    options = options.with_columns(similarity=cosines(options["text"], options["about"], embedder))
-    closest = options.sort(["position", "similarity", "text"], descending=[False, True, False]).unique(
+    candidates = candidates.sort("position", "text", "written").unique(["position", "text"], keep="first")
+    candidates = candidates.with_columns(similarity=cosines(candidates["text"], candidates["about"], embedder))
+    closest = candidates.sort(["position", "similarity", "text"], descending=[False, True, False]).unique(
         "position", keep="first", maintain_order=True
     )
     once = ["text"] if protocol.distinct_pairs == "overall" else ["split", "text"]
@@ -89,48 +88,22 @@ def sentiment_pairs(
     )
 
 
-def sentiment_following(
-    tables: Tables,
-    preferences: pl.DataFrame,
-    embedder: Embedder,
-    protocol: Protocol | None = None,
-    *,
-    pairs: pl.DataFrame | None = None,
-) -> pl.DataFrame:
-    """The pairs of `sentiment_pairs`, without a history: two rows each, joined by `pair_id`.
+def sentiment_following(pairs: pl.DataFrame) -> pl.DataFrame:
+    """The pairs of `sentiment_pairs` without a history: two examples each, joined by `pair_id`."""
+    return _examples("sentiment_following", pairs.with_columns(history=pl.lit([], dtype=pl.List(pl.Int32))))
 
-    Args:
-        tables: the data set.
-        preferences: as an approximator gives them.
-        embedder: embeds preferences and reviews.
-        protocol: the choices; default: `Protocol()`.
-        pairs: the result of `sentiment_pairs`, where it is known already.
+
+def sentiment_following_with_history(tables: Tables, pairs: pl.DataFrame) -> pl.DataFrame:
+    """The same pairs under the same `pair_id`, after the items that the user had bought before.
+
+    Pairs about the first item of a history have no history and are left out.
     """
-    if pairs is None:
-        pairs = sentiment_pairs(tables, preferences, embedder, protocol)
-    return _rows("sentiment_following", pairs.with_columns(history=pl.lit([], dtype=pl.List(pl.Int32))))
-
-
-def sentiment_following_with_history(
-    tables: Tables,
-    preferences: pl.DataFrame,
-    embedder: Embedder,
-    protocol: Protocol | None = None,
-    *,
-    pairs: pl.DataFrame | None = None,
-) -> pl.DataFrame:
-    """The same pairs under the same `pair_id`, after the items that the user had met before.
-
-    Pairs about the first item of a history have no history and are left out. Arguments: see `sentiment_following`.
-    """
-    if pairs is None:
-        pairs = sentiment_pairs(tables, preferences, embedder, protocol)
     history = targets(tables).select(*KEYS, "history")
     pairs = pairs.join(history, on=KEYS, how="inner", maintain_order="left")
-    return _rows("sentiment_following_with_history", pairs)
+    return _examples("sentiment_following_with_history", pairs)
 
 
-def _rows(axis: str, pairs: pl.DataFrame) -> pl.DataFrame:
+def _examples(axis: str, pairs: pl.DataFrame) -> pl.DataFrame:
     """Two examples of every pair, the negative text first."""
     both = pl.concat(
         [

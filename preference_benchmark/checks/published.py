@@ -1,8 +1,8 @@
 """Check published examples again, from the published files alone.
 
-Without the reviews and the preferences' dates not every search of `leakage` can be repeated, but the ones that
-matter to whoever evaluates can: no example shows its own target, every id is in the catalogue, evaluated targets of a
-user are not in that user's training examples, pairs are whole.
+Without the reviews and the preferences' dates not every search of `leakage` can be repeated, but those that matter for
+evaluation can: no example shows its own target, every item is in the catalogue, evaluated targets of a user are not in
+that user's training examples, pairs are complete.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ __all__ = [
 ]
 
 
-class DataSet(Shape):
-    """A data set of the repository."""
+class Listed(Shape):
+    """A benchmark of the repository."""
 
     name: str
     place: str
     statistics: dict
 
 
-def recheck(output: Path, data_set: DataSet) -> list[str]:
-    """What is wrong with the examples of a data set; an empty list where nothing is."""
-    configs = data_set.statistics["configs"]
-    folder = Path(output) / data_set.place
+def recheck(folder: Path, benchmark: Listed) -> list[str]:
+    """What is wrong with the examples of a benchmark; an empty list where nothing is."""
+    configs = benchmark.statistics["configs"]
+    folder = Path(folder) / benchmark.place
     items_config = next(name for name, config in configs.items() if config["part"] == "items")
     items = pl.read_parquet(folder / items_config / "*.parquet", columns=["item_id"]).height
     wrong = []
@@ -44,7 +44,7 @@ def recheck(output: Path, data_set: DataSet) -> list[str]:
         wrong += [f"{name}: {problem}" for problem in _problems(rows, items)]
         counted = rows.group_by("axis", "split").len()
         for axis, split, count in counted.iter_rows():
-            expected = data_set.statistics["examples"].get(axis, {}).get(split)
+            expected = benchmark.statistics["examples"].get(axis, {}).get(split)
             if count != expected:
                 wrong.append(f"{name}: {count:,} examples of {axis} in {split}; {expected} were built.")
     return wrong

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from preference_benchmark.assemble import Parts
+from preference_benchmark.axes.build import BuiltExamples
 from preference_benchmark.axes.examples import KEYS, with_item_index
 from preference_benchmark.axes.protocol import STEERING_AXES, Protocol
 from preference_benchmark.embedding import cosines, describe_items
@@ -21,6 +21,7 @@ from preference_benchmark.preferences.words import plain
 __all__ = [
     "duplicates",
     "margins",
+    "similarities",
     "truth_rates",
     "validate",
 ]
@@ -29,11 +30,11 @@ __all__ = [
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
-def validate(parts: Parts, protocol: Protocol, truth: pl.DataFrame | None = None) -> dict:
+def validate(built: BuiltExamples, protocol: Protocol, truth: pl.DataFrame | None = None) -> dict:
     """All measurements, as JSON can say them.
 
     Args:
-        parts: the benchmark.
+        built: the benchmark.
         protocol: the choices it was made by.
         truth: user_id, step, likes, dislikes, where they are known (`CornerShop.truth`).
 
@@ -43,14 +44,14 @@ def validate(parts: Parts, protocol: Protocol, truth: pl.DataFrame | None = None
     return {
         "margins": {
             name: {key: value for key, value in found.items() if key != "values"}
-            for name, found in margins(parts, protocol).items()
+            for name, found in margins(built, protocol).items()
         },
-        "duplicates": duplicates(parts),
-        "truth": {} if truth is None else truth_rates(parts, truth, protocol.seed, protocol.inversion),
+        "duplicates": duplicates(built),
+        "truth": {} if truth is None else truth_rates(built, truth, protocol.seed, protocol.inversion),
     }
 
 
-def margins(parts: Parts, protocol: Protocol) -> dict[str, dict]:
+def margins(built: BuiltExamples, protocol: Protocol) -> dict[str, dict]:
     """How much closer a preference is to its target than to another item, on the evaluated examples.
 
     The other item is, on the steering axes, the one that the history itself would go on with; elsewhere, an item of
@@ -60,20 +61,20 @@ def margins(parts: Parts, protocol: Protocol) -> dict[str, dict]:
         By axis (the recommendation axis once per matching mode): n, target and other (mean cosines), margin (their
         difference), closer (share of examples whose target is closer), quantiles of the margin, and its values.
     """
-    about = describe_items(parts.tables.items, protocol.described_by)
+    about = describe_items(built.tables.items, protocol.described_by)
     rng = np.random.default_rng(protocol.seed)
     found = {}
-    for name, frame in _named_axes(parts):
+    for name, frame in _named_axes(built):
         rows = frame.filter((pl.col("split") != "train") & (pl.col("sentiment") == POSITIVE))
         if rows.is_empty():
             continue
         if name in STEERING_AXES:
-            rows = _with_next_item(rows, parts)
+            rows = _with_next_item(rows, built)
         else:
             rows = rows.with_columns(other=pl.Series(rng.integers(len(about), size=rows.height)))
         text = rows["preferences"].list.first()
         near, far = (
-            cosines(text, about.gather(items), parts.embedder).to_numpy()
+            cosines(text, about.gather(items), built.embedder).to_numpy()
             for items in (rows["targets"].list.first(), rows["other"])
         )
         found[name] = {
@@ -88,7 +89,24 @@ def margins(parts: Parts, protocol: Protocol) -> dict[str, dict]:
     return found
 
 
-def duplicates(parts: Parts) -> dict:
+def similarities(built: BuiltExamples, protocol: Protocol) -> dict[str, float]:
+    """Mean cosine of target and matched preference.
+
+    Returns:
+        By matching mode, and, as "random", with the preferences exchanged between the targets.
+    """
+    about = describe_items(built.tables.items, protocol.described_by)
+    steps = with_item_index(built.tables).select(*KEYS, "item")
+    means = {}
+    for mode, matches in built.matches.items():
+        rows = matches.join(steps, on=KEYS, how="left", maintain_order="left")
+        described = about.gather(rows["item"])
+        means[mode] = _mean(cosines(rows["text"], described, built.embedder))
+    other = rows["text"].gather(np.random.default_rng(protocol.seed).permutation(rows.height))
+    return means | {"random": _mean(cosines(other, described, built.embedder))}
+
+
+def duplicates(built: BuiltExamples) -> dict:
     """How much is repeated: among preferences, items, and examples.
 
     Returns:
@@ -96,12 +114,12 @@ def duplicates(parts: Parts) -> dict:
         of another), and by axis: repeated (examples equal to an earlier one in all but the user) and trained_on
         (evaluated examples whose preferences and targets are those of a training example).
     """
-    texts = parts.preferences["text"]
+    texts = built.preferences["text"]
     common = texts.value_counts(sort=True).sort("count", "text", descending=[True, False]).row(0)
-    items = parts.tables.items
+    items = built.tables.items
     asked = ["history", "preferences", "avoid", "sentiment", "targets"]
     axes = {}
-    for name, frame in _named_axes(parts):
+    for name, frame in _named_axes(built):
         keys = frame.select(
             "split",
             pair=pl.struct("preferences", "avoid", "targets", "sentiment").hash(),
@@ -130,14 +148,14 @@ def duplicates(parts: Parts) -> dict:
     }
 
 
-def truth_rates(parts: Parts, truth: pl.DataFrame, seed: int = 0, inversion: str = "paper") -> dict[str, dict]:
+def truth_rates(built: BuiltExamples, truth: pl.DataFrame, seed: int = 0, inversion: str = "paper") -> dict[str, dict]:
     """How often the benchmark tells the truth, where it is known.
 
     An aspect is one of the items' own; a text names an aspect if its words stand in it. Texts that name none are
     left out, and counted in "named" as what they lack of all.
 
     Args:
-        parts: the benchmark.
+        built: the benchmark.
         truth: user_id, step, likes, dislikes (lists of aspects).
         seed: of the examples that stand for chance.
         inversion: the rules by which negative preferences were turned round.
@@ -145,8 +163,8 @@ def truth_rates(parts: Parts, truth: pl.DataFrame, seed: int = 0, inversion: str
     Returns:
         By question: rate, chance (the same question about another example's preference), n, named.
     """
-    steps = with_item_index(parts.tables).select(*KEYS, "item").join(truth, on=KEYS)
-    aspects = parts.tables.items.select(target=pl.int_range(pl.len(), dtype=pl.Int32), carried="aspects")
+    steps = with_item_index(built.tables).select(*KEYS, "item").join(truth, on=KEYS)
+    aspects = built.tables.items.select(target=pl.int_range(pl.len(), dtype=pl.Int32), carried="aspects")
     rng = np.random.default_rng(seed)
     rates = {}
 
@@ -169,32 +187,34 @@ def truth_rates(parts: Parts, truth: pl.DataFrame, seed: int = 0, inversion: str
             "named": _rounded(spoken.height / table.height),
         }
 
-    for mode in parts.matches:
-        if "recommendation" not in parts.axes[mode]:
+    for mode in built.matches:
+        if "recommendation" not in built.axes[mode]:
             continue
-        rows = _first_text(parts.axes[mode]["recommendation"]).with_columns(step=pl.col("history").list.len())
+        rows = _first_text(built.axes[mode]["recommendation"]).with_columns(step=pl.col("history").list.len())
         rows = rows.with_columns(pl.col("step").cast(pl.Int64)).join(steps, on=["user_id", "step"])
         ask(f"matched preference ({mode}) states a true like", rows, "text", "likes")
         rows = rows.join(aspects, on="target", how="left", maintain_order="left")
         ask(f"target carries what the matched preference ({mode}) states", rows, "text", "carried")
     for axis in STEERING_AXES:
-        if axis in parts.axes[_first_mode(parts)]:
-            rows = _first_text(parts.axes[_first_mode(parts)][axis])
+        if axis in built.axes[_first_mode(built)]:
+            rows = _first_text(built.axes[_first_mode(built)][axis])
             rows = rows.join(aspects, on="target", how="left", maintain_order="left")
             ask(f"target of {axis.replace('_', ' ')} carries what is stated", rows, "text", "carried")
-    if "sentiment_following" in parts.axes[_first_mode(parts)]:
-        _ask_pairs(parts, steps, aspects, inversion, ask, rates)
+    if "sentiment_following" in built.axes[_first_mode(built)]:
+        _ask_pairs(built, steps, aspects, inversion, ask, rates)
     return rates
 
 
-def _first_mode(parts: Parts) -> str:
+def _first_mode(built: BuiltExamples) -> str:
     """The matching mode that comes first; axes other than recommendation are the same in all."""
-    return next(iter(parts.axes))
+    return next(iter(built.axes))
 
 
-def _ask_pairs(parts: Parts, steps: pl.DataFrame, aspects: pl.DataFrame, inversion: str, ask, rates: dict) -> None:
+def _ask_pairs(
+    built: BuiltExamples, steps: pl.DataFrame, aspects: pl.DataFrame, inversion: str, ask, rates: dict
+) -> None:
     """What can be asked of the sentiment pairs."""
-    rows = _first_text(parts.axes[_first_mode(parts)]["sentiment_following"])
+    rows = _first_text(built.axes[_first_mode(built)]["sentiment_following"])
     negative, positive = (rows.filter(pl.col("sentiment") == value) for value in (NEGATIVE, POSITIVE))
     if negative.is_empty():
         return
@@ -233,11 +253,11 @@ def _aspects_named(texts: pl.Series, aspects: pl.DataFrame) -> pl.Series:
     return joined["named"].fill_null([])
 
 
-def _named_axes(parts: Parts) -> list[tuple[str, pl.DataFrame]]:
+def _named_axes(built: BuiltExamples) -> list[tuple[str, pl.DataFrame]]:
     """Every distinct axis: recommendation once per mode, the others once."""
-    modes = [(f"recommendation ({mode})", frames) for mode, frames in parts.axes.items()]
+    modes = [(f"recommendation ({mode})", frames) for mode, frames in built.axes.items()]
     named = [(name, frames["recommendation"]) for name, frames in modes if "recommendation" in frames]
-    return named + [found for found in parts.axes[_first_mode(parts)].items() if found[0] != "recommendation"]
+    return named + [found for found in built.axes[_first_mode(built)].items() if found[0] != "recommendation"]
 
 
 def _first_text(frame: pl.DataFrame) -> pl.DataFrame:
@@ -245,11 +265,15 @@ def _first_text(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.with_columns(text=pl.col("preferences").list.first(), target=pl.col("targets").list.first())
 
 
-def _with_next_item(rows: pl.DataFrame, parts: Parts) -> pl.DataFrame:
+def _with_next_item(rows: pl.DataFrame, built: BuiltExamples) -> pl.DataFrame:
     """Examples with the item that really came next in their history, as `other`."""
     step = pl.col("history").list.len().cast(pl.Int64)
-    met = with_item_index(parts.tables).select(*KEYS, other="item")
+    met = with_item_index(built.tables).select(*KEYS, other="item")
     return rows.with_columns(step=step).join(met, on=KEYS, how="left", maintain_order="left")
+
+
+def _mean(values: pl.Series) -> float:
+    return _rounded(values.mean() or 0.0)
 
 
 def _rounded(value: float) -> float:

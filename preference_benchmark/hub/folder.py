@@ -1,8 +1,9 @@
-"""A folder that is a data repository: several data sets, one README.md that names their files.
+"""A folder that is a data repository: several benchmarks, and one README.md that names their files.
 
-Every data set lies in a folder of its own, named after a digest of what it was made from: `steam/3f0c.../`. Files
+Every benchmark is in a folder of its own, named after a digest of what it was made from: `steam/3f0c.../`. Files
 there are never changed. The README's YAML says which of these folders count, so replacing the README is the one
-moment at which a build takes effect: whoever kills it before leaves the old state, whoever kills it after, the new.
+moment at which a build takes effect: a build that is killed before leaves the old state, one that is killed after, the
+new. `load` reads a benchmark, from such a folder or from the Hub.
 """
 
 from __future__ import annotations
@@ -12,44 +13,191 @@ import os
 import re
 import shutil
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import Dataset, DatasetDict
+import yaml
+from datasets import Dataset, DatasetDict, load_dataset
 from filelock import FileLock
-from huggingface_hub import metadata_load
+from huggingface_hub import hf_hub_download, metadata_load
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
 from preference_benchmark.axes.examples import STORED_FEATURES, with_item_ids
 from preference_benchmark.axes.protocol import MODES
 from preference_benchmark.hub.card import render
-from preference_benchmark.make import Made
 from preference_benchmark.stages import digest_of_file, write_atomically
 
 __all__ = [
+    "STAGES",
+    "Benchmark",
     "Published",
     "add",
     "contents",
-    "load_folder",
+    "holds",
+    "load",
+    "names_in",
     "problems",
     "published_files",
     "refuse_raw_files_inside",
 ]
 
-
 STAGES = ".stages"
+_STATISTICS = "statistics.json"
 _LOCK, _UNFINISHED = ".lock", ".unfinished-"
-_OURS = re.compile(rf"[0-9a-f]{{16}}|{re.escape(_UNFINISHED)}\w+")  # the key of a build, or what a kill left behind
+_OURS = re.compile(rf"[0-9a-f]{{16}}|{re.escape(_UNFINISHED)}\w+")  # the key of a build, or the rest of a killed one
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A benchmark to train and evaluate on.
+
+    Attributes:
+        name: of the benchmark.
+        items: one row per item; row number = item index.
+        examples: by matching mode ("oracle", "last"), the splits train, validation and test with the columns of
+            `axes.examples.EXAMPLE_FEATURES`.
+        statistics: what was counted and measured in the build; empty where it was not built here.
+    """
+
+    name: str
+    items: Dataset
+    examples: dict[str, DatasetDict]
+    statistics: dict[str, Any] = field(default_factory=dict)
+
+
+def load(folder: str | Path, name: str | None = None) -> Benchmark:
+    """A benchmark from a folder that `build` filled, or from the Hub.
+
+    Args:
+        folder: the folder, or the name of a data set on the Hub as text.
+        name: of the benchmark; not needed where there is only one.
+
+    Raises:
+        FileNotFoundError: if there is no such folder or data set, or no card in it.
+        ValueError: if there is no benchmark of that name, or several and no name is given.
+    """
+    path = Path(folder)
+    local = path.is_dir()
+    configs = _configs(path / "README.md" if local else _card_on_the_hub(folder))
+    name = _chosen(name, _benchmarks(configs), folder)
+
+    def read(config: str) -> dict[str, pa.Table]:
+        # From a folder, load_dataset would give the rows of another one with the same card: its cache looks at the
+        # card alone.
+        if local:
+            return _read_files(path, configs[config])
+        splits = load_dataset(str(folder), config)
+        return {split: rows.with_format("arrow")[:] for split, rows in splits.items()}
+
+    (items,) = read(f"{name}-items").values()
+    item_ids = pl.Series(items["item_id"])
+    modes = {mode: name if mode == "oracle" else f"{name}-{mode}" for mode in MODES}
+    examples = {
+        mode: DatasetDict(
+            {
+                split: with_item_ids(rows.cast(STORED_FEATURES.arrow_schema), item_ids)
+                for split, rows in read(config).items()
+            }
+        )
+        for mode, config in modes.items()
+        if config in configs
+    }
+    place = _place(configs[f"{name}-items"])
+    return Benchmark(name, Dataset(items), examples, _statistics(folder, place, local))
+
+
+def names_in(folder: str | Path) -> list[str]:
+    """The benchmarks that a folder's card names, or a card itself; none where it names none or there is no card."""
+    path = Path(folder)
+    readme = path / "README.md" if path.is_dir() else path
+    return _benchmarks(_configs(readme)) if readme.name == "README.md" and readme.is_file() else []
+
+
+def _card_on_the_hub(name: str | Path) -> Path:
+    if isinstance(name, Path) or not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        raise FileNotFoundError(f"{name} does not exist; pass a folder, or the name of a Hub data set as text.")
+    try:
+        return Path(hf_hub_download(name, "README.md", repo_type="dataset"))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+        reason = " ".join(str(error).split())
+        raise FileNotFoundError(
+            f"{name} is neither a folder here nor a data set that could be read from the Hub: {reason}"
+        ) from error
+
+
+def _benchmarks(configs: Mapping[str, object]) -> list[str]:
+    """The benchmarks among the configs of a card: each has one for its items and one for its examples or more."""
+    names = [name.removesuffix("-items") for name in configs if name.endswith("-items")]
+    return [name for name in names if any(f"{name}{ending}" in configs for ending in ("", "-last"))]
+
+
+def _chosen(name: str | None, names: list[str], folder: str | Path) -> str:
+    if name is None and len(names) == 1:
+        return names[0]
+    if name in names:
+        return name
+    found = ", ".join(names) or "none"
+    wanted = "has several benchmarks" if name is None and names else f"has no benchmark {name or ''}".rstrip()
+    raise ValueError(f"{folder} {wanted}; found {found}. Pass the name of one.")
+
+
+def _configs(readme: Path) -> dict[str, dict[str, str]]:
+    """The configs of a card, each with the patterns of its files by split; empty where its head names none."""
+    if not readme.is_file():
+        raise FileNotFoundError(f"{readme} is missing; pass a folder that a benchmark was built into.")
+    try:
+        metadata = metadata_load(readme)
+    except (ValueError, yaml.YAMLError):  # its head is not metadata
+        return {}
+    configs = metadata.get("configs") if isinstance(metadata, dict) else None
+    listed = [config for config in configs if isinstance(config, dict)] if isinstance(configs, list) else []
+    return {str(config.get("config_name")): _patterns(config.get("data_files")) for config in listed}
+
+
+def _patterns(data_files: object) -> dict[str, str]:
+    """Patterns of files by split, as this program writes them into a card; whatever else is under "other"."""
+    entries = data_files if isinstance(data_files, list) and data_files else [data_files]
+    ours = all(isinstance(entry, dict) and {"split", "path"} <= entry.keys() for entry in entries)
+    return {str(entry["split"]): str(entry["path"]) for entry in entries} if ours else {"other": str(data_files)}
+
+
+def _read_files(folder: Path, patterns: Mapping[str, str]) -> dict[str, pa.Table]:
+    splits = {}
+    for split, pattern in patterns.items():
+        paths = sorted(folder.glob(pattern))
+        if not paths:
+            raise ValueError(f"{folder / pattern}, which the card names, is missing; build the benchmark again.")
+        splits[split] = pa.concat_tables(pq.read_table(path) for path in paths)
+    return splits
+
+
+def _place(patterns: Mapping[str, str]) -> str:
+    """The folder of a benchmark within its repository."""
+    return "/".join(next(iter(patterns.values())).split("/")[:2])
+
+
+def _statistics(folder: str | Path, place: str, local: bool) -> dict[str, Any]:
+    if local:
+        path = Path(folder) / place / _STATISTICS
+    else:
+        try:
+            path = Path(hf_hub_download(str(folder), f"{place}/{_STATISTICS}", repo_type="dataset"))
+        except (EntryNotFoundError, LocalEntryNotFoundError):
+            return {}
+    return json.loads(path.read_text("utf-8")) if path.is_file() else {}
 
 
 @dataclass(frozen=True)
 class Published:
-    """A data set that the README names.
+    """A benchmark that the README names.
 
     Attributes:
-        name: of the data set.
+        name: of the benchmark.
         place: its folder, relative to the repository.
         statistics: the content of its `statistics.json`.
     """
@@ -59,42 +207,65 @@ class Published:
     statistics: dict
 
 
-def refuse_raw_files_inside(output: Path, name: str, data_dir: Path | None) -> None:
-    """Raise a ValueError if raw files lie in the folder that the data set `name` gets in `output`."""
-    place = Path(output) / name
-    if data_dir is not None and Path(data_dir).resolve().is_relative_to(place.resolve()):
+def refuse_raw_files_inside(folder: Path, name: str, data: Path | None) -> None:
+    """Raise a ValueError if raw files lie in the folder that the benchmark `name` gets in `folder`."""
+    place = Path(folder) / name
+    if data is not None and Path(data).resolve().is_relative_to(place.resolve()):
         raise ValueError(
-            f"the raw files {data_dir} lie in {place}, the folder that builds of {name!r} are put into; pass another "
+            f"the raw files {data} are in {place}, the folder that builds of {name!r} are put into; pass another "
             "folder as output, or move them."
         )
 
 
-def add(made: Made, output: Path) -> Path:
-    """Put a finished data set into the folder, in place of an earlier one of the same name.
+def holds(folder: Path, name: str, key: str) -> bool:
+    """Whether the folder's README names this build of a benchmark, and all of its files are there."""
+    named = any(found.place == f"{name}/{key}" for found in contents(folder, damaged="skip"))
+    return named and _is_whole(Path(folder) / name / key)
 
-    Of what else lies in the data set's folder only earlier builds are removed, and what a kill left of one.
+
+def _is_whole(place: Path) -> bool:
+    if not (place / _STATISTICS).is_file():
+        return False
+    configs = json.loads((place / _STATISTICS).read_text("utf-8"))["configs"]
+    files = [
+        place / config / name
+        for config, found in configs.items()
+        for split in found["splits"].values()
+        for name in split["files"]
+    ]
+    return all(file.is_file() for file in files)
+
+
+def add(folder: Path, name: str, key: str, write: Callable[[Path], None]) -> Path:
+    """Put a benchmark into the folder, in place of an earlier one of the same name.
+
+    Of what else is in the benchmark's own folder only earlier builds are removed, and the rests of killed ones.
+
+    Args:
+        folder: the data repository.
+        name: of the benchmark.
+        key: digest of all that it was made from.
+        write: writes its files, `statistics.json` among them, into a given folder.
 
     Returns:
-        The folder of the data set.
+        The folder of the benchmark.
     """
-    output = Path(output)
-    output.mkdir(parents=True, exist_ok=True)
-    name = made.statistics["name"]
-    with FileLock(output / _LOCK):
-        target = output / name / made.key
-        if not (target / "statistics.json").is_file():  # new, or damaged
-            target.parent.mkdir(exist_ok=True)
-            scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=_UNFINISHED))
-            try:
-                shutil.copytree(made.folder, scratch, dirs_exist_ok=True)
-                scratch.chmod(0o755)
-                shutil.rmtree(target, ignore_errors=True)
-                os.rename(scratch, target)
-            finally:
-                shutil.rmtree(scratch, ignore_errors=True)
-        new = Published(name, f"{name}/{made.key}", made.statistics)
-        others = contents(output, without=name)
-        write_atomically(output / "README.md", render([*others, new]).encode())
+    folder = Path(folder)
+    target = folder / name / key
+    if not _is_whole(target):  # new, or damaged
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=_UNFINISHED))
+        try:
+            write(scratch)
+            scratch.chmod(0o755)
+            shutil.rmtree(target, ignore_errors=True)
+            os.rename(scratch, target)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    with FileLock(folder / _LOCK):
+        statistics = json.loads((target / _STATISTICS).read_text("utf-8"))
+        benchmarks = [*contents(folder, without=name), Published(name, f"{name}/{key}", statistics)]
+        write_atomically(folder / "README.md", render(benchmarks).encode())
         # Nothing refers to these any more, or ever did.
         for entry in sorted(target.parent.iterdir()):
             if entry != target and _OURS.fullmatch(entry.name) and entry.is_dir() and not entry.is_symlink():
@@ -102,98 +273,66 @@ def add(made: Made, output: Path) -> Path:
     return target
 
 
-def contents(output: Path, without: str | None = None) -> list[Published]:
-    """The data sets that a folder's README names, in its order.
+def contents(folder: Path, without: str | None = None, *, damaged: str = "error") -> list[Published]:
+    """The benchmarks that a folder's README names, in its order.
 
     Args:
-        output: the folder.
-        without: a data set to leave out, whatever state it is in: it is about to be built again.
+        folder: the folder.
+        without: a benchmark to leave out, whatever state it is in, because it is about to be built again.
+        damaged: "error", or "skip" benchmarks whose statistics are missing.
 
     Raises:
-        ValueError: if the README is that of something else, or a file that it names is missing.
+        ValueError: if the README belongs to something else, or a file that it names is missing.
     """
-    readme = Path(output) / "README.md"
+    readme = Path(folder) / "README.md"
     if not readme.is_file():
         return []
-    configs = (metadata_load(readme) or {}).get("configs") or []
     places: dict[str, str] = {}
-    for config in configs:
-        files = config.get("data_files") or [""]
-        parts = str(files[0].get("path") if isinstance(files[0], dict) else files).split("/")
+    for patterns in _configs(readme).values():
+        parts = next(iter(patterns.values())).split("/")
         if len(parts) != 4:
             raise ValueError(f"{readme} was not written by this program; pass another folder as output.")
         places[parts[0]] = "/".join(parts[:2])
     if not places:
-        raise ValueError(f"{readme} names no data set; pass another folder as output.")
+        raise ValueError(f"{readme} names no benchmark; pass another folder as output.")
     found = []
     for name, place in places.items():
-        if name == without:
+        path = Path(folder) / place / _STATISTICS
+        if name == without or (damaged == "skip" and not path.is_file()):
             continue
-        path = Path(output) / place / "statistics.json"
         if not path.is_file():
             raise ValueError(f"{path}, which {readme} names, is missing; build {name} again.")
         found.append(Published(name, place, json.loads(path.read_text("utf-8"))))
     return found
 
 
-def load_folder(folder: Path, name: str) -> tuple[Dataset, dict[str, DatasetDict]]:
-    """Items of a data set in a folder, and by matching mode its examples, with item ids in place of item indices.
-
-    The files are read themselves: for a folder on the disk, `load_dataset` keys its cache by the card alone, and gives
-    the rows of another folder that has the same card.
-    """
-    folder = Path(folder)
-    configs = {config["config_name"]: config for config in metadata_load(folder / "README.md")["configs"]}
-    items = _read_config(folder, configs[f"{name}-items"])["items"]
-    item_ids = pl.Series(items["item_id"])
-    modes = {"oracle": name} | {mode: f"{name}-{mode}" for mode in MODES if mode != "oracle"}
-    examples = {
-        mode: DatasetDict(
-            {
-                split: with_item_ids(rows.cast(STORED_FEATURES.arrow_schema), item_ids)
-                for split, rows in _read_config(folder, configs[config]).items()
-            }
-        )
-        for mode, config in modes.items()
-        if config in configs
-    }
-    return Dataset(items), examples
-
-
-def _read_config(folder: Path, config: dict) -> dict[str, pa.Table]:
-    return {
-        files["split"]: pa.concat_tables(pq.read_table(path) for path in sorted(folder.glob(files["path"])))
-        for files in config["data_files"]
-    }
-
-
-def published_files(output: Path) -> list[Path]:
+def published_files(folder: Path) -> list[Path]:
     """The files that make up the repository, relative to the folder: the README and all that it names.
 
     Raises:
-        ValueError: if there is no data set in the folder.
+        ValueError: if there is no benchmark in the folder.
     """
-    found = contents(output)
+    found = contents(folder)
     if not found:
-        raise ValueError(f"{output} holds no data set; build one with --output {output} first.")
+        raise ValueError(f"{folder} holds no benchmark; build one with --output {folder} first.")
     files = [Path("README.md")]
-    for data_set in found:
-        folder = Path(output) / data_set.place
-        files += sorted(path.relative_to(output) for path in folder.rglob("*") if path.is_file())
+    for benchmark in found:
+        place = Path(folder) / benchmark.place
+        files += sorted(path.relative_to(folder) for path in place.rglob("*") if path.is_file())
     return files
 
 
-def problems(output: Path) -> list[str]:
+def problems(folder: Path) -> list[str]:
     """What is wrong with the files of a folder: missing, or not what was built."""
     wrong = []
-    for data_set in contents(output):
-        for config, found in data_set.statistics["configs"].items():
+    for benchmark in contents(folder):
+        for config, found in benchmark.statistics["configs"].items():
             for split in found["splits"].values():
                 for name, digest in split["files"].items():
-                    path = Path(output) / data_set.place / config / name
-                    shown = path.relative_to(output)
+                    path = Path(folder) / benchmark.place / config / name
+                    shown = path.relative_to(folder)
                     if not path.is_file():
-                        wrong.append(f"{shown} is missing; build {data_set.name} again.")
+                        wrong.append(f"{shown} is missing; build {benchmark.name} again.")
                     elif digest_of_file(path) != digest:
-                        wrong.append(f"{shown} is not the file that was built; build {data_set.name} again.")
+                        wrong.append(f"{shown} is not the file that was built; build {benchmark.name} again.")
     return wrong

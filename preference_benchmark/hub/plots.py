@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 from matplotlib.ticker import MaxNLocator
 
-from preference_benchmark.assemble import Parts
+from preference_benchmark.axes.build import BuiltExamples
 from preference_benchmark.preferences.polarity import NEGATIVE, POSITIVE
 
 __all__ = [
@@ -39,26 +39,26 @@ _LABELS = {
 _METADATA = {"Software": None}
 
 
-def draw(parts: Parts, margins: dict[str, dict], title: str, folder: Path) -> None:
+def draw(built: BuiltExamples, margins: dict[str, dict], title: str, folder: Path) -> None:
     """Write the pictures of `PLOTS` into a folder.
 
     Args:
-        parts: the benchmark.
+        built: the benchmark.
         margins: what `validation.margins` found.
         title: name of the data set.
         folder: where the pictures go.
     """
     for name, figure in (
-        ("history_length.png", _history_lengths(parts, title)),
-        ("preferences.png", _polarities(parts, title)),
+        ("history_length.png", _history_lengths(built, title)),
+        ("preferences.png", _polarities(built, title)),
         ("margins.png", _margins(margins, title)),
     ):
         figure.savefig(folder / name, dpi=100, metadata=_METADATA)
         plt.close(figure)
 
 
-def _history_lengths(parts: Parts, title: str) -> plt.Figure:
-    length = parts.tables.interactions.group_by("user_id").len()["len"].to_numpy()
+def _history_lengths(built: BuiltExamples, title: str) -> plt.Figure:
+    length = built.tables.interactions.group_by("user_id").len()["len"].to_numpy()
     figure, axes = plt.subplots(figsize=(6.4, 3.4), layout="constrained")
     edges = np.arange(length.min() - 0.5, length.max() + 1)
     axes.hist(length, bins=edges, color=_BLUE)
@@ -68,8 +68,8 @@ def _history_lengths(parts: Parts, title: str) -> plt.Figure:
     return _plain(figure)
 
 
-def _polarities(parts: Parts, title: str) -> plt.Figure:
-    counts = parts.preferences.group_by("step", "sentiment").len().sort("step")
+def _polarities(built: BuiltExamples, title: str) -> plt.Figure:
+    counts = built.preferences.group_by("step", "sentiment").len().sort("step")
     steps = np.arange(int(counts["step"].max() or 0) + 1)
     heights = {
         sentiment: np.bincount(rows["step"].to_numpy(), weights=rows["len"].to_numpy(), minlength=len(steps))

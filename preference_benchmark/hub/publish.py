@@ -1,4 +1,4 @@
-"""A built folder to the Hub, in one commit: readers see the old state or the new one.
+"""Upload a built folder to the Hub, in one commit: readers see the old state or the new one.
 
 What `load_dataset("org/preference-discerning", "steam")` then reads is Parquet and a card; no code travels.
 """
@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, metadata_load
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
 
-from preference_benchmark.hub.folder import contents, problems, published_files
+from preference_benchmark.hub.folder import contents, names_in, problems, published_files
 
 __all__ = [
     "Plan",
@@ -30,8 +30,8 @@ class Plan:
     Attributes:
         repo_id: where to.
         files: size in bytes by path, of what is uploaded.
-        notices: terms of each data set, by its title.
-        forbidden: data sets whose terms do not let them be passed on.
+        notices: terms of each benchmark, by its title.
+        forbidden: benchmarks whose terms do not allow them to be published.
     """
 
     repo_id: str
@@ -46,28 +46,28 @@ class Plan:
         return "\n".join(rows)
 
 
-def plan(output: Path, repo_id: str) -> Plan:
-    """What `publish` would upload; asks nobody.
+def plan(folder: Path, repo_id: str) -> Plan:
+    """What `publish` would upload; contacts no server.
 
     Raises:
-        ValueError: if the folder holds no data set, or its files are not those that were built.
+        ValueError: if the folder holds no benchmark, or its files are not those that were built.
     """
-    output = Path(output)
-    files = published_files(output)
-    wrong = problems(output)
+    folder = Path(folder)
+    files = published_files(folder)
+    wrong = problems(folder)
     if wrong:
         raise ValueError("the folder cannot be published:\n" + "\n".join(wrong))
-    found = [data_set.statistics for data_set in contents(output)]
+    found = [benchmark.statistics for benchmark in contents(folder)]
     return Plan(
         repo_id,
-        {path.as_posix(): (output / path).stat().st_size for path in files},
+        {path.as_posix(): (folder / path).stat().st_size for path in files},
         {statistics["title"]: statistics["notice"] for statistics in found},
         tuple(statistics["name"] for statistics in found if not statistics["may_publish"]),
     )
 
 
 def publish(
-    output: Path,
+    folder: Path,
     repo_id: str,
     *,
     private: bool = False,
@@ -79,37 +79,37 @@ def publish(
     """Upload a folder as a data repository.
 
     Args:
-        output: the folder that was built.
-        repo_id: "organisation/name"; made where there is none.
+        folder: the folder that was built.
+        repo_id: "organisation/name"; created where there is none.
         private: whether a new repository is private.
-        replace: whether data sets that the repository has and the folder lacks may be removed.
-        permitted: whether whoever publishes has permission for data whose terms forbid it.
+        replace: whether benchmarks that the repository has and the folder lacks may be removed.
+        permitted: whether the owners of data whose terms forbid publishing have given permission.
         message: of the commit.
-        token: of the Hub; default: the one that is logged in.
+        token: of the Hub; default: that of the account that is logged in.
 
     Returns:
         The address of the commit.
 
     Raises:
-        ValueError: if terms forbid it, or the repository has data sets that would be lost.
+        ValueError: if terms forbid it, or the repository has benchmarks that would be lost.
     """
-    what = plan(output, repo_id)
+    what = plan(folder, repo_id)
     if what.forbidden and not permitted:
         raise ValueError(
-            f"the terms of {list(what.forbidden)} do not let a benchmark built from them be passed on: "
+            f"the terms of {list(what.forbidden)} do not allow a benchmark built from them to be published: "
             f"{' '.join(what.notices.values())} Build without them, or, with the permission of their owners, pass "
             "permitted=True (--permitted)."
         )
     api = HfApi(token=token)
     there = _files_there(api, repo_id)
-    lost = _data_sets_there(api, repo_id, there) - {data_set.name for data_set in contents(output)}
+    lost = _benchmarks_there(api, repo_id, there) - {benchmark.name for benchmark in contents(folder)}
     if lost and not replace:
         raise ValueError(
-            f"{repo_id} has the data sets {sorted(lost)}, which {output} lacks and which would be removed; build "
+            f"{repo_id} has the benchmarks {sorted(lost)}, which {folder} lacks and which would be removed; build "
             "them into the same folder, or pass replace=True (--replace)."
         )
     api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
-    operations = [CommitOperationAdd(path, str(Path(output) / path)) for path in what.files]
+    operations = [CommitOperationAdd(path, str(Path(folder) / path)) for path in what.files]
     stale = sorted(there - set(what.files) - set(_OF_THE_HUB))
     operations += [CommitOperationDelete(path) for path in stale]
     commit = api.create_commit(repo_id, operations, commit_message=message, repo_type="dataset")
@@ -123,13 +123,11 @@ def _files_there(api: HfApi, repo_id: str) -> set[str]:
         return set()
 
 
-def _data_sets_there(api: HfApi, repo_id: str, files: set[str]) -> set[str]:
-    """Names of the data sets that the repository's card has configs for."""
+def _benchmarks_there(api: HfApi, repo_id: str, files: set[str]) -> set[str]:
+    """Names of the benchmarks that the repository's card has configs for."""
     if "README.md" not in files:
         return set()
     try:
-        card = metadata_load(api.hf_hub_download(repo_id, "README.md", repo_type="dataset"))
+        return set(names_in(api.hf_hub_download(repo_id, "README.md", repo_type="dataset")))
     except EntryNotFoundError:
         return set()
-    paths = [entry["path"] for config in (card or {}).get("configs") or [] for entry in config["data_files"]]
-    return {path.split("/")[0] for path in paths}

@@ -1,14 +1,12 @@
-"""Benchmarks that others have published, as examples and items of ours.
+"""Benchmarks that others have published, converted to our columns.
 
 The preferences of Preference Discerning (Paischer et al. 2025, arXiv:2412.08604) were written by a large language
 model. They are public, also as a Parquet data set on the Hub (`xiaoleichu/amazon-beauty-steerable-gr`, MIT) with two
 configs: `benchmark`, one row per example with its axis, history, text and target, and `catalog`, the items with their
-semantic IDs. Reading it here lets anyone evaluate on these preferences without any language model.
+semantic IDs. Reading it here lets anyone evaluate on these preferences without a language model.
 
-A ready-made benchmark as a folder of ours, which `load_dataset`, training and evaluation read like a built one.
-
-Nothing is written anew: the preferences, examples and items are those of the published data set, in our columns. The
-folder has no statistics of a build and no validation, since nothing was built; its card says where all of it is from.
+The result is a folder that `load`, training and evaluation read like a built one. No text is written and nothing is
+matched anew, so the folder has no statistics of a build; its card says where everything is from.
 """
 
 from __future__ import annotations
@@ -27,12 +25,13 @@ from huggingface_hub import DatasetCardData
 
 from preference_benchmark.axes.examples import COLUMNS, STORED_FEATURES, item_features, of_split, write_shards
 from preference_benchmark.axes.protocol import AXES, SENTIMENT_AXES, SPLITS
-from preference_benchmark.hub.card import table
+from preference_benchmark.hub.card import benchmark_configs, markdown_table
 from preference_benchmark.preferences.polarity import NEGATIVE, POSITIVE
+from preference_benchmark.stages import digest_of
 
 __all__ = [
     "ReadyMade",
-    "load_ready_made",
+    "read_ready_made",
     "write_ready_made",
 ]
 
@@ -49,10 +48,10 @@ _EXAMPLE_COLUMNS = (
 _ITEM_COLUMNS = ("item_id", "semantic_id", "title")
 _FILES = {split: f"data/benchmark/{split}.parquet" for split in SPLITS}
 _CATALOG = "data/catalog/catalog.parquet"
-# Of data sets whose licence is known; of others it is what their owner says.
+# Licences that are known.
 _LICENCES = {"xiaoleichu/amazon-beauty-steerable-gr": "mit"}
 _BEHAVIOURS = {"retrieve_target": POSITIVE, "avoid_target": NEGATIVE}
-# An axis is recognised by the words in its name, whatever stands around and between them; the first that fits.
+# An axis is recognised by words in its name, whatever is around and between them; the first pattern that fits counts.
 _WORDS = {
     "sentiment_following_with_history": r"sentiment.*hist|hist.*sentiment",
     "sentiment_following": r"sentiment",
@@ -65,12 +64,12 @@ _WORDS = {
 
 @dataclass(frozen=True)
 class ReadyMade:
-    """A published benchmark in our terms.
+    """A published benchmark in our columns.
 
     Attributes:
         examples: of all splits, with the columns of `axes.examples.COLUMNS`.
         items: item_id, title, text, aspects (empty: none are published), semantic_id (list of int).
-        axes: what each of its axes is called here.
+        axes: by their name of an axis ours.
         unpaired: examples of the sentiment axes that were left out because the text of opposite sentiment about the
             same target is missing, by split.
     """
@@ -81,26 +80,26 @@ class ReadyMade:
     unpaired: dict[str, int]
 
 
-def load_ready_made(
+def read_ready_made(
     path: str | Path, *, revision: str | None = None, axes: Mapping[str, str] | None = None
 ) -> ReadyMade:
     """A benchmark of this schema, from the Hub or from a folder.
 
-    A prompt of the axis of consolidation is cut at ". " into its preferences; joined by ". " they are the prompt.
+    A prompt of the axis of history consolidation is cut at ". " into its preferences.
 
     Args:
         path: the name of a data set on the Hub, or a folder that holds `data/benchmark/{split}.parquet` and
             `data/catalog/catalog.parquet`.
         revision: branch, tag or commit on the Hub.
-        axes: what axes are called there and here (one of `protocol.AXES`); by default they are told by their words.
+        axes: their names of axes and ours (one of `protocol.AXES`); by default they are recognised by their words.
 
     Raises:
         FileNotFoundError: if a folder lacks a file; lists what belongs there.
         ValueError: if columns are missing, an axis or behaviour is unknown, or an example names an item that the
             catalogue lacks or gives another semantic ID.
 
-    >>> from preference_benchmark.hub.ready_made import load_ready_made
-    >>> beauty = load_ready_made("xiaoleichu/amazon-beauty-steerable-gr")  # doctest: +SKIP
+    >>> from preference_benchmark.hub.ready_made import read_ready_made
+    >>> beauty = read_ready_made("xiaoleichu/amazon-beauty-steerable-gr")  # doctest: +SKIP
     >>> beauty.examples["preferences"][0]  # doctest: +SKIP
     """
     splits, catalog = _load(path, revision)
@@ -259,10 +258,10 @@ def write_ready_made(found: ReadyMade, output: Path, *, name: str, origin: str, 
     The folder appears as a whole, or not at all.
 
     Args:
-        found: of `load_ready_made`.
+        found: of `read_ready_made`.
         output: a folder that does not exist yet.
-        name: what its configs are called.
-        origin: where it is from: name on the Hub, or a folder.
+        name: of the benchmark.
+        origin: where it is from: its name on the Hub, or a folder.
         licence: its licence, as the Hub names it; default: "mit" for the paper's own data set, else "unknown".
 
     Returns:
@@ -274,16 +273,23 @@ def write_ready_made(found: ReadyMade, output: Path, *, name: str, origin: str, 
     output = Path(output)
     if output.exists():
         raise FileExistsError(f"{output} exists; pass another folder as --output, or remove it.")
-    licence = licence or _LICENCES.get(origin, "unknown")
     output.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}-"))
     try:
-        for config in (name, f"{name}-items"):
-            (scratch / config).mkdir()
+        # As in a built folder, a digest is part of every path: load_dataset keys its cache by the paths in the card.
+        place = f"{name}/{digest_of(origin, found.examples.hash_rows().to_list(), found.items.hash_rows().to_list())}"
+        configs = {name: SPLITS, f"{name}-items": ("items",)}
+        for config in configs:
+            (scratch / place / config).mkdir(parents=True)
         for split in SPLITS:
-            write_shards(of_split(found.examples, split), STORED_FEATURES, scratch / name, split)
-        write_shards(found.items, item_features(found.items), scratch / f"{name}-items", "items")
-        (scratch / "README.md").write_text(_card(found, name, origin, licence), encoding="utf-8")
+            write_shards(of_split(found.examples, split), STORED_FEATURES, scratch / place / name, split)
+        write_shards(found.items, item_features(found.items), scratch / place / f"{name}-items", "items")
+        patterns = {
+            config: {split: f"{place}/{config}/{split}-*.parquet" for split in splits}
+            for config, splits in configs.items()
+        }
+        card = _card(found, name, origin, licence or _LICENCES.get(origin, "unknown"), patterns)
+        (scratch / "README.md").write_text(card, encoding="utf-8")
         scratch.chmod(0o755)
         os.rename(scratch, output)
     finally:
@@ -291,20 +297,13 @@ def write_ready_made(found: ReadyMade, output: Path, *, name: str, origin: str, 
     return output
 
 
-def _card(found: ReadyMade, name: str, origin: str, licence: str) -> str:
-    splits = {name: SPLITS, f"{name}-items": ("items",)}
+def _card(found: ReadyMade, name: str, origin: str, licence: str, patterns: dict[str, dict[str, str]]) -> str:
     data = DatasetCardData(
         pretty_name=f"Preference discerning, after {origin}",
         license=licence,
         annotations_creators="machine-generated",
         tags=["recommendation", "sequential-recommendation", "generative-retrieval", "preferences"],
-        configs=[
-            {
-                "config_name": config,
-                "data_files": [{"split": split, "path": f"{config}/{split}-*.parquet"} for split in of],
-            }
-            for config, of in splits.items()
-        ],
+        configs=benchmark_configs(patterns),
     )
     counts = Counter(found.examples.select("axis", "split").rows())
     rows = [
@@ -318,10 +317,10 @@ def _card(found: ReadyMade, name: str, origin: str, licence: str) -> str:
 
 # {name}
 
-The examples, preferences and {len(found.items):,} items of `{origin}` in the columns of this benchmark. Nothing was
-written or matched anew. Items carry the semantic IDs that were published with them.
+The examples, preferences and {len(found.items):,} items of `{origin}` in the columns of this benchmark. No text was
+written and nothing was matched anew. Items carry the semantic IDs that were published with them.
 
-{table(["axis", "there", *SPLITS], rows)}
+{markdown_table(["axis", "there", *SPLITS], rows)}
 Examples of sentiment axes left out because the text of opposite sentiment about their target is missing: {lost}.
 
 ```python

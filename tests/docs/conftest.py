@@ -31,7 +31,7 @@ def small_encoder(tmp_path_factory) -> str:
 def place(tmp_path, monkeypatch, small_encoder):
     """The working folder: with the model that `make demo` saves, as far as snippets can tell."""
     from modeling_mender import MenderProcessor
-    from preference_benchmark import embedding, make
+    from preference_benchmark import embedding
 
     monkeypatch.chdir(tmp_path)
     items = {"item_id": [f"i{row}" for row in range(60)], "title": [f"tea {row}" for row in range(60)]}
@@ -39,10 +39,10 @@ def place(tmp_path, monkeypatch, small_encoder):
     MenderProcessor(word_tokenizer(), items).save_pretrained(MODEL)
     score = {"axis": "recommendation", "matching": "last", "method": "Mender", "n": 9, "recall@10": 0.5}
     (Path(MODEL).parent / "five_axes.json").write_text(json.dumps({"settings": {}, "scores": [score]}))
-    for module in ("preference_benchmark.embedding", "preference_benchmark.make", "mender.data"):
+    for module in ("preference_benchmark.embedding", "preference_benchmark.build", "mender.data"):
         __import__(module)
         monkeypatch.setattr(sys.modules[module], "TextEmbedder", lambda *arguments, **options: HashEmbedder())
-    monkeypatch.setattr(make, "encoder_identity", lambda name: ("hash", "hash"))
+    monkeypatch.setattr(sys.modules["preference_benchmark.build"], "encoder_identity", lambda name: ("hash", "hash"))
     choice = embedding.default_encoder()
     monkeypatch.setattr("mender.data.default_encoder", lambda: type(choice)(small_encoder, "a tiny one"))
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets")

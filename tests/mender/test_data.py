@@ -1,67 +1,127 @@
-"""A benchmark that was built and published is read as it stands, matching modes and items included."""
+"""Benchmarks for models: built ones as they are, raw files built as the command builds them, mixtures of modes."""
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
+import polars as pl
 import pytest
 from datasets import Dataset, DatasetDict
 
-from mender import data as data_module
 from mender.data import BenchmarkData, load_benchmark_data
-from preference_benchmark.axes.examples import STORED_FEATURES
-from preference_benchmark.builder import Benchmark
+from preference_benchmark import build, load, read_tables, recipe
 
-README = """---
-configs:
-- config_name: shop
-  data_files: [{{split: train, path: shop/train.parquet}}, {{split: test, path: shop/test.parquet}}]
-- config_name: shop-last
-  data_files: [{{split: train, path: last/train.parquet}}, {{split: test, path: last/test.parquet}}]
-- config_name: {items}
-  data_files: [{{split: items, path: items/items.parquet}}]
----
-"""
+SHOP = {"num_users": 60, "num_items": 40}
+
+
+@pytest.fixture(autouse=True)
+def working_folder(tmp_path, monkeypatch):
+    """Benchmarks built here are kept under the working folder; their pictures are most of a small build's time."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("preference_benchmark.hub.plots.draw", lambda *arguments: None)
 
 
 @pytest.fixture
-def built(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    folder = tmp_path / "built"
-    for config in ("shop", "last"):
-        (folder / config).mkdir(parents=True)
-        for split in ("train", "test"):
-            row = {name: "" for name in STORED_FEATURES} | {"preferences": [f"{config} {split}"], "avoid": []}
-            row |= {"history": [1], "targets": [0], "pair_id": -1}
-            Dataset.from_list([row], features=STORED_FEATURES).to_parquet(folder / config / f"{split}.parquet")
-    (folder / "items").mkdir()
-    items = {"item_id": ["a", "b"], "title": ["A", "B"], "text": ["a a", "b b"]}
-    Dataset.from_dict(items).to_parquet(folder / "items" / "items.parquet")
-    (folder / "README.md").write_text(README.format(items="shop-items"))
+def raw(tmp_path):
+    """A folder with tables of one's own."""
+    folder = tmp_path / "My Shop"
+    folder.mkdir()
+    tables = read_tables(recipe("corner-shop", options=SHOP))
+    tables.items.write_parquet(folder / "items.parquet")
+    tables.interactions.drop("step").write_parquet(folder / "interactions.parquet")
     return folder
 
 
-def test_built_folder_is_read(built):
-    data = load_benchmark_data("shop", built, "some-encoder")
-    assert data.item_columns == {"item_id": ["a", "b"], "title": ["A", "B"], "text": ["a a", "b b"]}
-    assert data.examples["oracle"]["test"]["preferences"][:] == [["shop test"]]
-    assert data.examples["last"]["train"]["preferences"][:] == [["last train"]]
-    assert data.examples["last"]["test"][0]["history"] == ["b"] and data.examples["last"]["test"][0]["targets"] == ["a"]
-    assert data.texts == ["shop train"] and data.cache.is_dir()
+def rows(examples):
+    return {mode: {split: data.to_list() for split, data in splits.items()} for mode, splits in examples.items()}
 
 
-def test_wrong_names_are_refused(built):
-    (built / "README.md").write_text(README.format(items="goods"))
-    with pytest.raises(ValueError, match="no configuration 'shop-items'; found shop, shop-last, goods"):
-        load_benchmark_data("shop", built, "some-encoder")
+def test_a_built_folder_is_read(word_shop, tiny_encoder):
+    data = load_benchmark_data("words", word_shop, tiny_encoder)
+    found = load(word_shop)
+    assert data.source == "words" and rows(data.examples) == rows(found.examples)
+    assert data.item_columns == {name: found.items[name][:] for name in ("item_id", "title", "text")}
+    assert data.texts[0] == data.examples["oracle"]["train"]["preferences"][0][0] and data.cache.is_dir()
 
 
-def test_a_benchmark_of_another_name_is_told_from_raw_files(built):
-    with pytest.raises(ValueError, match="no configuration 'table'; found shop, shop-last, shop-items. Pass --source"):
-        load_benchmark_data("table", built, "some-encoder")
-    (built / "README.md").write_text(README.format(items="other-items"))
-    with pytest.raises(FileNotFoundError, match="no interactions in .*: expected a file named interactions.csv"):
-        load_benchmark_data("table", built, "some-encoder")
+def test_a_benchmark_of_another_name_is_recognised(word_shop, tiny_encoder):
+    with pytest.raises(ValueError, match="has no benchmark 'table'; found words. Pass --source"):
+        load_benchmark_data("table", word_shop, tiny_encoder)
+
+
+def test_what_is_neither_here_nor_on_the_hub_is_refused(tiny_encoder):
+    with pytest.raises(FileNotFoundError, match="org/shop is neither a folder here nor a data set"):
+        load_benchmark_data("shop", "org/shop", tiny_encoder)
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        load_benchmark_data("steam", "nowhere", tiny_encoder)
+    with pytest.raises(ValueError, match="'grocery' is not known"):
+        load_benchmark_data("grocery", None, tiny_encoder)
+
+
+def test_training_the_command_and_python_build_the_same_rows(mender, raw, tiny_encoder, tmp_path):
+    for source, given, data in (
+        ("table", ["my-shop", "--source", "table", "--data", raw], raw),
+        ("corner-shop", ["corner-shop", "--option", "num_users=60", "--option", "num_items=40"], None),
+    ):
+        options = SHOP if data is None else None
+        trained = load_benchmark_data(source, data, tiny_encoder, options=options)
+        output = tmp_path / "built"
+        code, _, err = mender("benchmark", "build", *given, "--output", output, "--encoder", tiny_encoder, "--quiet")
+        assert code == 0, err
+        by_command = load(output, given[0])
+        by_python = load(
+            build(
+                recipe(given[0], source=source, data=data, embedder=tiny_encoder, options=options),
+                tmp_path / source,
+                progress=False,
+            )
+        )
+        assert trained.source == by_command.name == by_python.name == given[0]
+        assert trained.items.to_list() == by_command.items.to_list() == by_python.items.to_list()
+        assert rows(trained.examples) == rows(by_command.examples) == rows(by_python.examples)
+
+
+def test_a_run_is_measured_on_the_examples_that_the_command_builds(mender, raw, tiny_encoder, tmp_path):
+    common = ["--data", raw, "--encoder", tiny_encoder]
+    code, _, err = mender("train", "--preset", "popularity", "--source", "table", *common, "--output", tmp_path / "run")
+    assert code == 0, err
+    output = tmp_path / "built"
+    code, _, err = mender("benchmark", "build", "my-shop", "--source", "table", *common, "--output", output, "--quiet")
+    assert code == 0, err
+    test = load(output).examples["oracle"]["test"].to_polars()
+    asked = (
+        pl.read_parquet(tmp_path / "run" / "ranks.parquet").filter(condition="").filter(pl.col("matching") != "last")
+    )
+    columns = ["axis", "user_id", "target", "pair_id", "sentiment"]
+    assert asked.select(columns).equals(test.with_columns(target=pl.col("targets").list.first()).select(columns))
+
+
+def test_a_benchmark_is_built_once(raw, tiny_encoder, capsys):
+    printed = []
+    for _ in range(2):
+        load_benchmark_data("table", raw, tiny_encoder)
+        printed.append([line for line in capsys.readouterr().out.splitlines() if line.startswith("benchmark: ")])
+    assert printed[0] and not printed[1]
+    interactions = pl.read_parquet(raw / "interactions.parquet")
+    interactions.head(-1).write_parquet(raw / "interactions.parquet")
+    load_benchmark_data("table", raw, tiny_encoder)
+    assert "benchmark: tables" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "readme",
+    [
+        "# My tables\n",
+        "---\nconfigs:\n- config_name: default\n  data_files: '*.parquet'\n- config_name: items\n---\n",
+        "---\nconfigs: 5\n---\n",
+        "---\nlicense: [\n---\n",
+        "---\nmine\n---\n",
+    ],
+)
+def test_raw_tables_may_have_a_readme(readme, raw, tiny_encoder):
+    (raw / "README.md").write_text(readme)
+    tables = pl.read_parquet(raw / "items.parquet").head(0)
+    tables.write_parquet(raw / "items.parquet")
+    with pytest.raises(ValueError, match="items table has no rows"):  # it was read as raw tables
+        load_benchmark_data("table", raw, tiny_encoder)
 
 
 def matched_data(tmp_path):
@@ -91,60 +151,3 @@ def test_a_matching_the_benchmark_lacks_is_refused(tmp_path):
     del data.examples["last"]
     with pytest.raises(ValueError, match="matching='last' is not in this benchmark, which has oracle; build"):
         data.matched({"oracle": 1.0, "last": 1.0})
-
-
-@pytest.fixture
-def built_here(tmp_path, monkeypatch):
-    """Raw files, and a function that loads them and says whether they had to be read and built for it."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "raw").mkdir()
-    (tmp_path / "raw" / "reviews_Beauty_5.json.gz").write_bytes(b"reviews")
-    items = Dataset.from_dict({"item_id": ["a"], "title": ["A"], "text": ["a"]})
-    examples = DatasetDict(train=Dataset.from_dict({"preferences": [["Find a"]]}))
-    built = []
-    monkeypatch.setattr(data_module, "read_source", lambda *arguments, **options: SimpleNamespace(report="read"))
-    monkeypatch.setattr(data_module, "TextEmbedder", lambda encoder: None)
-
-    def build_benchmark(tables, embedder, *, seed):
-        built.append(seed)
-        return Benchmark(items, {"oracle": examples, "last": examples}, "built")
-
-    monkeypatch.setattr(data_module, "build_benchmark", build_benchmark)
-
-    def load(path, source="amazon2014"):
-        before = len(built)
-        assert load_benchmark_data(source, path, "encoder").texts == ["Find a"]
-        return len(built) > before
-
-    return load
-
-
-@pytest.mark.parametrize("given", ["raw", "raw/reviews_Beauty_5.json.gz"])
-def test_what_was_built_is_built_again_when_files_or_code_change(given, built_here, tmp_path, monkeypatch):
-    path = tmp_path / given
-    assert [built_here(path) for _ in range(2)] == [True, False]
-    # Metadata lie beside the reviews.
-    (tmp_path / "raw" / "meta_Beauty.json.gz").write_bytes(b"metadata")
-    assert [built_here(path) for _ in range(2)] == [True, False]
-    (tmp_path / "raw" / "meta_Beauty.json.gz").write_bytes(b"other metadata")
-    assert [built_here(path) for _ in range(2)] == [True, False]
-    for module in ("preference_benchmark.stages", "preference_benchmark.builder"):
-        monkeypatch.setattr(f"{module}.digest_of_code", lambda *modules: "of tomorrow")
-        assert [built_here(path) for _ in range(2)] == [True, False]
-
-
-@pytest.mark.parametrize(
-    "readme",
-    [
-        "# My tables\n",
-        "---\nconfigs:\n- config_name: default\n  data_files: '*.parquet'\n- config_name: items\n---\n",
-        "---\nconfigs: 5\n---\n",
-        "---\nlicense: [\n---\n",
-        "---\nmine\n---\n",
-    ],
-)
-def test_raw_tables_may_have_a_readme(readme, built_here, tmp_path):
-    for name in ("interactions.parquet", "items.parquet"):
-        Dataset.from_dict({"item_id": ["a"]}).to_parquet(tmp_path / "raw" / name)
-    (tmp_path / "raw" / "README.md").write_text(readme)
-    assert built_here(tmp_path / "raw", "table")

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
 
+from preference_benchmark.axes.build import BuiltExamples, Inputs, build_examples
+from preference_benchmark.axes.protocol import Protocol
 from preference_benchmark.preferences.polarity import preference_polarity
+from preference_benchmark.stages import Stages
 from preference_benchmark.tables import Tables, prepare
 
 OPENINGS = ("Find ", "Avoid ", "no ", "Search for ", "EXCLUDE ", "Look for ")
@@ -69,7 +73,7 @@ def random_preferences(tables: Tables, seed: int, vocabulary: int = 60, openings
 
 def shuffled_users(tables: Tables, seed: int) -> Tables:
     """The same tables with the rows of the interactions in another order."""
-    return Tables(tables.items, tables.interactions.sample(fraction=1.0, shuffle=True, seed=seed), tables.report)
+    return replace(tables, interactions=tables.interactions.sample(fraction=1.0, shuffle=True, seed=seed))
 
 
 def histories(tables: Tables) -> dict[str, list[dict]]:
@@ -82,3 +86,25 @@ def histories(tables: Tables) -> dict[str, list[dict]]:
 
 def split_of(step: int, length: int) -> str:
     return {1: "test", 2: "validation"}.get(length - step, "train")
+
+
+def examples_of(tables: Tables, approximate, folder, protocol: Protocol | None = None, embedder=None) -> BuiltExamples:
+    """Examples of all axes, with stages in a folder."""
+    inputs = Inputs(tables, approximate, lambda: embedder or HashEmbedder())
+    return build_examples(inputs, protocol or Protocol(), Stages(folder), progress=False)
+
+
+def named(rows: pl.DataFrame, tables: Tables) -> pl.DataFrame:
+    """Examples with item ids in place of item indices, and their one target as `target`."""
+    ids = tables.items["item_id"]
+    history = pl.col("history").list.eval(pl.lit(ids).gather(pl.element()))
+    return rows.with_columns(history, target=ids.gather(rows["targets"].list.first()))
+
+
+def all_targets(tables: Tables) -> list[tuple[str, str, list[str], str]]:
+    """(split, user, history, target) of every step, one at a time."""
+    return [
+        (split_of(step, len(rows)), user, [row["item_id"] for row in rows[:step]], rows[step]["item_id"])
+        for user, rows in histories(tables).items()
+        for step in range(1, len(rows))
+    ]

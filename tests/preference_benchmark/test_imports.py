@@ -13,9 +13,13 @@ PACKAGE = Path(preference_benchmark.__file__).parent
 MAY_IMPORT = {
     "tables": {"tables"},
     "sources": {"sources", "tables"},
-    "embedding": {"embedding", "tables"},
+    "stages": {"stages"},
+    "embedding": {"embedding", "tables", "stages"},
     "preferences": {"preferences", "embedding", "tables", "stages"},
     "axes": {"axes", "preferences", "embedding", "tables", "stages"},
+    "checks": {"checks", "axes", "preferences", "embedding", "tables", "stages"},
+    "hub": {"hub", "axes", "preferences", "embedding", "tables", "stages"},
+    "recipes": {"recipes", "axes", "sources"},
 }
 
 

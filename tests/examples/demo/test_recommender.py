@@ -12,7 +12,7 @@ from saved_models import SHOWCASE, save_model, save_popularity
 from showcase_file import SHOWCASE_FILE, draw_shoppers, read_showcase
 from transformers import BertModel
 
-from preference_benchmark import showcase as writer
+from mender import showcase as writer
 
 HISTORY = ["item-tea", "item-mug"]
 

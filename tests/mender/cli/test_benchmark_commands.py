@@ -45,7 +45,7 @@ def test_validate_shows_what_is_known_of_the_truth(built, mender):
     code, out, _ = mender("benchmark", "validate", built.folder, "corner-shop", "--json")
     assert code == 0 and json.loads(out) == {"problems": [], "data_sets": ["corner-shop"]}
     code, _, err = mender("benchmark", "validate", built.folder, "steam")
-    assert code == 2 and "has no data set steam: it holds corner-shop" in err
+    assert code == 2 and "has no benchmark steam: it holds corner-shop" in err
 
 
 def test_a_changed_file_is_found_and_not_published(built, mender, tmp_path):
@@ -71,7 +71,7 @@ def test_a_dry_run_lists_files_sizes_and_terms(built, mender):
 def test_an_empty_folder_is_refused(command, mender, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, _, err = mender("benchmark", *command)
-    assert code == 2 and err.count("\n") == 1 and ("holds no data set" in err or "it holds nothing" in err)
+    assert code == 2 and err.count("\n") == 1 and ("holds no benchmark" in err or "it holds nothing" in err)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 from datasets import get_dataset_config_names, load_dataset
 from huggingface_hub import DatasetCard
 
+from preference_benchmark import load
 from preference_benchmark.axes.examples import (
     EXAMPLE_FEATURES,
     STORED_FEATURES,
@@ -18,7 +19,7 @@ from preference_benchmark.axes.examples import (
     of_split,
 )
 from preference_benchmark.axes.protocol import AXES
-from preference_benchmark.hub.ready_made import load_ready_made, write_ready_made
+from preference_benchmark.hub.ready_made import read_ready_made, write_ready_made
 from preference_benchmark.preferences.polarity import NEGATIVE, POSITIVE
 
 CODES = {item: [item % 3, item % 2, item, 0] for item in range(1, 13)}
@@ -103,7 +104,7 @@ def cache(monkeypatch, tmp_path_factory):
 
 
 def test_every_axis_has_its_counterpart_and_every_column_its_meaning(tmp_path):
-    made = load_ready_made(write(tmp_path))
+    made = read_ready_made(write(tmp_path))
     assert made.axes == THEIRS and set(made.axes.values()) == set(AXES)
     examples = examples_dataset(made.examples, made.items["item_id"])
     assert list(examples) == ["train", "validation", "test"]
@@ -120,7 +121,7 @@ def test_every_axis_has_its_counterpart_and_every_column_its_meaning(tmp_path):
 
 
 def test_pairs_are_the_two_texts_about_one_target_and_halves_are_left_out(tmp_path):
-    made = load_ready_made(write(tmp_path))
+    made = read_ready_made(write(tmp_path))
     assert made.unpaired == {"test": 1, "train": 1, "validation": 1}
     paired = made.examples.filter(pl.col("pair_id") >= 0)
     pairs = paired.group_by("pair_id").agg("sentiment", pl.col("targets").list.first(), "preferences")
@@ -133,7 +134,7 @@ def test_pairs_are_the_two_texts_about_one_target_and_halves_are_left_out(tmp_pa
 
 
 def test_items_carry_titles_and_semantic_ids_in_the_order_of_their_numbers(tmp_path):
-    items = items_dataset(load_ready_made(write(tmp_path)).items)
+    items = items_dataset(read_ready_made(write(tmp_path)).items)
     assert items["item_id"][:] == [str(item) for item in CODES]
     assert items["semantic_id"][:] == list(CODES.values())
     assert items[0] == {"item_id": "1", "title": "Soap 1", "text": "Soap 1", "aspects": [], "semantic_id": CODES[1]}
@@ -147,12 +148,12 @@ def test_a_data_set_with_a_card_is_loaded_by_its_configs(tmp_path, monkeypatch):
         + "".join(f"  - {{split: {s}, path: data/benchmark/{s}.parquet}}\n" for s in ("train", "validation", "test"))
         + "- config_name: catalog\n  data_files: data/catalog/catalog.parquet\n---\n"
     )
-    expected = load_ready_made(folder)
+    expected = read_ready_made(folder)
     import preference_benchmark.hub.ready_made as module
 
     real = module.load_dataset
     monkeypatch.setattr(module, "load_dataset", lambda name, config, revision: real(str(folder), config))
-    found = load_ready_made("somebody/steerable", revision="main")
+    found = read_ready_made("somebody/steerable", revision="main")
     assert found.items.equals(expected.items) and found.examples.equals(expected.examples)
 
 
@@ -160,13 +161,13 @@ def test_other_names_of_axes_are_asked_for_and_taken(tmp_path):
     renamed = [row | {"dimension": row["dimension"].replace("fine_grained_steering", "axis two")} for row in rows()]
     folder = write(tmp_path, renamed)
     with pytest.raises(ValueError, match=r"axes \['axis two'\] are not known; pass .*axes=\{'axis two': 'recommend"):
-        load_ready_made(folder)
-    made = load_ready_made(folder, axes={"axis two": "fine_grained_steering"})
+        read_ready_made(folder)
+    made = read_ready_made(folder, axes={"axis two": "fine_grained_steering"})
     assert made.axes["axis two"] == "fine_grained_steering"
     with pytest.raises(ValueError, match="same name here"):
-        load_ready_made(folder, axes={"axis two": "recommendation"})
+        read_ready_made(folder, axes={"axis two": "recommendation"})
     with pytest.raises(ValueError, match=r"does not fit: the data set has \['axis two', "):
-        load_ready_made(folder, axes={"axis three": "recommendation"})
+        read_ready_made(folder, axes={"axis three": "recommendation"})
 
 
 @pytest.mark.parametrize(
@@ -183,28 +184,28 @@ def test_examples_that_do_not_fit_are_refused(tmp_path, changes, message):
     examples = rows()
     examples[0] |= changes
     with pytest.raises(ValueError, match=message):
-        load_ready_made(write(tmp_path, examples))
+        read_ready_made(write(tmp_path, examples))
 
 
 def test_missing_files_and_columns_are_named(tmp_path):
     folder = write(tmp_path / "whole")
     (folder / "data" / "benchmark" / "test.parquet").unlink()
     with pytest.raises(FileNotFoundError, match=r"lacks \['data/benchmark/test.parquet'\]; copy the data set's"):
-        load_ready_made(folder)
+        read_ready_made(folder)
     with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
-        load_ready_made(tmp_path / "nowhere")
+        read_ready_made(tmp_path / "nowhere")
     catalog = pl.DataFrame({"item_id": [1], "name": ["x"]})
     other = write(tmp_path / "other", catalog=catalog)
     with pytest.raises(ValueError, match=r"lacks the columns \['semantic_id', 'title'\]; found \['item_id', 'name'\]"):
-        load_ready_made(other)
+        read_ready_made(other)
     shutil.rmtree(other)
     twice = pl.DataFrame({"item_id": [1, 1], "semantic_id": [[1], [2]], "title": ["x", "y"]})
     with pytest.raises(ValueError, match="lists 1 items more than once, such as 1"):
-        load_ready_made(write(other, catalog=twice))
+        read_ready_made(write(other, catalog=twice))
 
 
 def test_written_it_is_read_like_a_benchmark_that_was_built(tmp_path):
-    made = load_ready_made(write(tmp_path / "there"))
+    made = read_ready_made(write(tmp_path / "there"))
     output = write_ready_made(made, tmp_path / "beauty-llm", name="beauty-llm", origin="there")
     assert get_dataset_config_names(str(output)) == ["beauty-llm", "beauty-llm-items"]
     read = load_dataset(str(output), "beauty-llm")
@@ -212,6 +213,9 @@ def test_written_it_is_read_like_a_benchmark_that_was_built(tmp_path):
         assert data.features == STORED_FEATURES
         assert data.to_list() == of_split(made.examples, split).to_dicts()
     assert load_dataset(str(output), "beauty-llm-items", split="items").to_list() == made.items.to_dicts()
+    loaded = load(output)
+    assert loaded.name == "beauty-llm" and list(loaded.examples) == ["oracle"] and loaded.statistics == {}
+    assert loaded.examples["oracle"]["test"]["targets"][0] == ["4"]
     assert DatasetCard.load(output / "README.md").data.license == "unknown"
     with pytest.raises(FileExistsError, match="exists; pass another folder"):
         write_ready_made(made, output, name="beauty-llm", origin="there")

@@ -1,9 +1,10 @@
+"""Choices are checked at once, and read from a command line."""
+
 from __future__ import annotations
 
 import pytest
 
 from preference_benchmark.axes.protocol import AXES, PAPER, Protocol
-from preference_benchmark.recipes import RECIPES, recipe
 
 
 @pytest.mark.parametrize(
@@ -37,28 +38,6 @@ def test_assignments_have_the_types_of_their_fields():
             Protocol().parsed([wrong])
 
 
-def test_axes_keep_the_order_of_the_class_label():
+def test_axes_keep_their_order():
     assert Protocol(axes=tuple(reversed(AXES))).axes == AXES
     assert PAPER.leaks == "flag"
-
-
-def test_recipes_follow_the_paper_where_it_differs():
-    assert recipe("steam").protocol.candidates == "earlier_steps"
-    assert recipe("beauty").protocol.described_by == ("title",)
-    assert recipe("beauty").config_names() == {"beauty": "oracle", "beauty-last": "last", "beauty-items": "items"}
-    assert not recipe("movielens").may_publish
-    assert {"beauty", "sports", "toys", "steam", "yelp", "movielens", "corner-shop", "custom"} == set(RECIPES)
-
-
-@pytest.mark.parametrize(
-    ("name", "changes", "message"),
-    [
-        ("amazon", {}, "'amazon' is not known; choose one of .*'steam'.* or pass a source"),
-        ("My Shop", {"source": "table"}, "name='My Shop' cannot name a config"),
-        ("shop-items", {"source": "table"}, "with none of the endings"),
-        ("steam", {"source": "yahoo"}, "source 'yahoo' is not known"),
-    ],
-)
-def test_bad_recipes_are_refused(name, changes, message):
-    with pytest.raises(ValueError, match=message):
-        recipe(name, **changes)

@@ -1,14 +1,25 @@
+"""The axes of the user's own next item agree with their rules, applied to one target at a time."""
+
 from __future__ import annotations
 
 import polars as pl
 import pytest
-from benchmark_doubles import HashEmbedder, histories, random_preferences, random_tables, shuffled_users
+from benchmark_doubles import (
+    HashEmbedder,
+    all_targets,
+    histories,
+    named,
+    random_preferences,
+    random_tables,
+    shuffled_users,
+)
 from polars.testing import assert_frame_equal
 
-from preference_benchmark.axes.matching import match
+from preference_benchmark.axes.next_item import history_consolidation, match, recommendation
 from preference_benchmark.preferences.polarity import invert
 
 ONLY_NEGATIVE = ("Avoid ", "No ")
+SHOWN = ("split", "user_id", "history", "preferences", "sentiment", "target", "pair_id")
 
 
 def brute_force(preferences, tables, mode, all_earlier_steps):
@@ -91,3 +102,38 @@ def test_bad_input_is_named():
         match(preferences.drop("sentiment"), tables, HashEmbedder(), "oracle")
     with pytest.raises(ValueError, match="neutral"):
         match(preferences.with_columns(sentiment=pl.lit("neutral")), tables, HashEmbedder(), "oracle")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_recommendation_agrees_with_one_target_at_a_time(seed):
+    tables = random_tables(seed)
+    matches = match(random_preferences(tables, seed), tables, HashEmbedder())
+    text = {(row["user_id"], row["step"]): row["text"] for row in matches.iter_rows(named=True)}
+    expected = [
+        (split, user, history, [text[user, len(history)]], "positive", target, -1)
+        for split, user, history, target in all_targets(tables)
+    ]
+    got = named(recommendation(tables, matches), tables)
+    assert got.select(SHOWN).rows() == expected
+    assert set(got["kind"]) == {"stated"} and got["avoid"].list.len().sum() == 0
+
+
+def test_a_preference_chosen_without_its_target_is_inferred():
+    tables = random_tables(0)
+    matches = match(random_preferences(tables, 0), tables, HashEmbedder(), "last")
+    assert set(recommendation(tables, matches, "last")["kind"]) == {"inferred"}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_consolidation_has_all_five_preferences_of_the_step_before(seed):
+    tables = random_tables(seed)
+    preferences = random_preferences(tables, seed).sample(fraction=1.0, shuffle=True, seed=seed)
+    written = {}
+    for row in preferences.iter_rows(named=True):
+        written.setdefault((row["user_id"], row["step"]), {})[row["rank"]] = row["text"]
+    expected = [
+        (split, user, history, [written[user, len(history) - 1][rank] for rank in range(5)], "positive", target, -1)
+        for split, user, history, target in all_targets(tables)
+    ]
+    got = named(history_consolidation(tables, preferences), tables)
+    assert got.select(SHOWN).rows() == expected and set(got["kind"]) == {"inferred"}

@@ -18,6 +18,7 @@ import polars as pl
 from datasets import Dataset
 
 from preference_benchmark.preferences.polarity import NEGATIVE, preference_polarity
+from preference_benchmark.stages import write_atomically
 
 __all__ = ["SHOWCASE_FILE", "save_showcase", "showcase"]
 
@@ -35,9 +36,7 @@ def save_showcase(folder: str | Path, items: Dataset, examples: Dataset) -> Path
     """
     target = Path(folder) / SHOWCASE_FILE
     target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_suffix(".tmp")
-    unfinished.write_text(json.dumps(showcase(items, examples), ensure_ascii=False), "utf-8")
-    unfinished.replace(target)
+    write_atomically(target, json.dumps(showcase(items, examples), ensure_ascii=False).encode())
     return target
 
 

@@ -1,8 +1,9 @@
-"""Which preference conditions which step.
+"""The two axes whose target is the user's own next item: recommendation and history consolidation.
 
-A target at step j is conditioned on one of the preferences its user had written by step j-1. The paper takes the
-one closest to the target itself, in the evaluation splits too (Paischer et al. 2025, arXiv:2412.08604): mode
-"oracle". Mode "last" never looks at the target: it takes the one closest to the last item of the history.
+A recommendation at step j is conditioned on one of the preferences its user had written by step j-1. The paper takes
+the one closest to the target itself, in the evaluation splits too (Paischer et al. 2025, arXiv:2412.08604): mode
+"oracle". Mode "last" never looks at the target: it takes the one closest to the last item of the history. History
+consolidation gives all preferences of the step before.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
+from preference_benchmark.axes.examples import KEYS, as_examples, targets
 from preference_benchmark.axes.protocol import MODES
 from preference_benchmark.embedding import Embedder, describe_items, dot_products
 from preference_benchmark.preferences.candidates import Candidates
 from preference_benchmark.tables import Tables
 
-__all__ = ["MODES", "match"]
+__all__ = ["history_consolidation", "match", "recommendation"]
 
 
 def match(
@@ -41,8 +43,8 @@ def match(
         mode: "oracle": closest to the target's text. "last": closest to the text of the history's last item.
         all_earlier_steps: whether preferences of all earlier steps are candidates (the paper's choice for
             Steam), not only those written at the step before.
-        described_by: columns of the items table that say what an item is; see `describe_items`.
-        inversion: which rules turn negative preferences into their opposites; see `sentiment.inverted`.
+        described_by: columns of the items table that describe an item; see `describe_items`.
+        inversion: the rules that turn negative preferences into their opposites; see `polarity.inverted`.
 
     Returns:
         user_id, step (of the target, 1 and later), text, similarity (cosine with what it was compared with);
@@ -72,3 +74,29 @@ def match(
         .collect()
     )
     return options.named(best).select("user_id", "step", "text", "similarity")
+
+
+def recommendation(tables: Tables, matches: pl.DataFrame, mode: str = "oracle") -> pl.DataFrame:
+    """History and the one matched preference, to the next item.
+
+    Args:
+        tables: the data set.
+        matches: user_id, step (of the target), text; targets without a match are left out.
+        mode: how they were matched. A preference chosen by its target, mode "oracle", stands for one that was stated;
+            one chosen without the target is inferred.
+    """
+    rows = targets(tables).join(matches.select(*KEYS, "text"), on=KEYS, how="inner", maintain_order="left")
+    kind = "stated" if mode == "oracle" else "inferred"
+    return as_examples("recommendation", rows, preferences=pl.concat_list("text"), kind=kind)
+
+
+def history_consolidation(tables: Tables, preferences: pl.DataFrame) -> pl.DataFrame:
+    """History and all preferences written at the step before, in the order of their ranks, to the next item."""
+    written = (
+        preferences.sort(*KEYS, "rank")
+        .group_by(KEYS, maintain_order=True)
+        .agg(texts="text")
+        .with_columns(pl.col("step") + 1)
+    )
+    rows = targets(tables).join(written, on=KEYS, how="inner", maintain_order="left")
+    return as_examples("history_consolidation", rows, preferences=pl.col("texts"), kind="inferred")

@@ -8,9 +8,9 @@ import polars as pl
 import pytest
 from datasets import Dataset, Features, List, Value
 
+from mender.showcase import MAX_ATTRIBUTES, save_showcase, showcase
 from preference_benchmark.axes.examples import EXAMPLE_FEATURES
 from preference_benchmark.preferences.polarity import NEGATIVE, POSITIVE, preference_polarity
-from preference_benchmark.showcase import MAX_ATTRIBUTES, save_showcase, showcase
 
 ITEMS = [f"item-{number}" for number in range(30)]
 

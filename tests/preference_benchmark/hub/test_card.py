@@ -1,0 +1,56 @@
+"""The card: head and text follow from the statistics of the benchmarks alone."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import yaml
+from benchmark_doubles import HashEmbedder
+
+from preference_benchmark import build, recipe
+from preference_benchmark.hub import plots
+from preference_benchmark.hub.card import markdown_table, render
+from preference_benchmark.hub.folder import contents
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plots, "draw", lambda built, margins, title, folder: None)
+        chosen = recipe("corner-shop", options={"num_users": 60, "num_items": 40})
+        (found,) = contents(build(chosen, tmp_path_factory.mktemp("built"), embedder=HashEmbedder(), progress=False))
+    return found
+
+
+def second(shop, **changes):
+    """A benchmark like the shop under another name."""
+    configs = {name.replace("corner-shop", "attic"): config for name, config in shop.statistics["configs"].items()}
+    statistics = shop.statistics | {"name": "attic", "title": "The attic", "configs": configs} | changes
+    return SimpleNamespace(name="attic", place="attic/0123", statistics=statistics)
+
+
+def test_the_head_names_the_files_of_every_config(shop):
+    head = yaml.safe_load(render([shop, second(shop)]).split("---\n")[1])
+    names = ["attic", "attic-last", "attic-items", "corner-shop", "corner-shop-last", "corner-shop-items"]
+    assert [config["config_name"] for config in head["configs"]] == names
+    assert [config["config_name"] for config in head["configs"] if config.get("default")] == ["attic"]
+    assert head["configs"][2]["data_files"] == [{"split": "items", "path": "attic/0123/attic-items/items-*.parquet"}]
+
+
+def test_the_order_of_the_benchmarks_changes_nothing(shop):
+    assert render([shop, second(shop)]) == render([second(shop), shop])
+
+
+def test_every_benchmark_has_a_section_with_its_terms_and_figures(shop):
+    card = render([shop, second(shop, may_publish=False, notice="Not for others.")])
+    assert card.count("### How it was validated") == card.count("### How it was made") == 2
+    assert "**Terms.** Not for others. **Do not publish what is built from it.**" in card
+    assert "| matched preference (oracle) states a true like |" in card and "{{" not in card
+    headings = [block for block in card.split("\n\n") if block.startswith("#")]
+    assert all("\n" not in heading for heading in headings)  # a blank line before and after each
+
+
+def test_cells_keep_within_their_table():
+    table = markdown_table(["a", "b"], [["x | y\nz", 1234567], ["", 0.5]])
+    assert table.splitlines() == ["| a | b |", "| --- | --- |", "| x \\| y z | 1,234,567 |", "|  | 0.500 |"]
