@@ -63,7 +63,7 @@ def test_a_small_run_ends_in_a_model_that_another_process_steers(tmp_path):
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "recommendation (oracle)" in done.stdout and "The same user, three sentences" in done.stdout
+    assert "recommendation (oracle)" in done.stdout and "The same history, three sentences" in done.stdout
     scores = json.loads((tmp_path / "five_axes.json").read_text())["scores"]
     assert {score["method"] for score in scores} == {"Mender", "Mender, shuffled preferences", "popularity"}
     assert (tmp_path / "five_axes.png").stat().st_size > 10_000
