@@ -122,8 +122,8 @@ def _value_given(error: Any, words: Sequence[str]) -> str:
     """The refused value of an option, where the message does not show it (that of a number out of range does not)."""
     names = getattr(getattr(error, "param", None), "opts", [])
     pairs = [*pairwise(words), *(word.split("=", 1) for word in words if "=" in word)]
-    values = [repr(value) for name, value in pairs if name in names]
-    return f", not {values[-1]}" if values and values[-1] not in error.format_message() else ""
+    values = [value for name, value in pairs if name in names]
+    return f", not {values[-1]!r}" if values and values[-1] not in error.format_message() else ""
 
 
 def _refuse(message: str) -> int:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from dataclasses import fields as dataclass_fields
 from difflib import get_close_matches
+from math import inf
 from pathlib import Path
 from typing import Any
 
 import transformers
 from accelerate import PartialState
+from transformers import T5Config
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from mender.cards import write_run_card
@@ -35,10 +37,16 @@ __all__ = [
 ]
 
 
-# Fields of a preset that hold names and values.
-MAPPINGS = ("axes", "matching", "alignment", "training", "decoder", "encoder_shape", "lora")
 # Training arguments that have an option of their own.
-OPTIONS = {"output_dir": "--output", "seed": "--seed"}
+OPTIONS = {"output_dir": "--output", "seed": "--seed", "report_to": "--report-to"}
+# Kinds of fields of a preset, and what they are called.
+KINDS = {
+    "str": (str, "text"),
+    "bool": (bool, "true or false"),
+    "int": (int, "a whole number"),
+    "float": (int | float, "a number"),
+}
+MOST_LAYERS = 1_000
 
 
 def joined_processes() -> PartialState:
@@ -71,10 +79,8 @@ def choose_preset(
     """
     if conditioning not in CONDITIONING:
         raise ValueError(f"conditioning={conditioning!r} is unknown; pass one of {', '.join(CONDITIONING)}")
+    _check_changes(changes or {})
     fields = {**CONDITIONING[conditioning], **(changes or {})}
-    for key in MAPPINGS:
-        if key in fields and not isinstance(fields[key], Mapping):
-            raise ValueError(f"{key}={fields[key]!r} is not a mapping; write {key}={{name: value, ...}}")
     if training:
         fields["training"] = {**fields.get("training", {}), **training}
     preset = load_preset(name, **fields)
@@ -83,18 +89,53 @@ def choose_preset(
     return preset
 
 
+def _check_changes(changes: Mapping[str, Any]) -> None:
+    """Check that fields of a preset have values of their kind; `load_preset` checks their names."""
+    types = {field.name: str(field.type) for field in dataclass_fields(Preset)}
+    for name, value in changes.items():
+        if types.get(name, "").startswith("Mapping"):
+            if not isinstance(value, Mapping):
+                raise ValueError(f"{name}={value!r} is not a mapping; write {name}={{name: value, ...}}")
+        else:
+            _check_value(name, value, types.get(name, ""), least=0)
+    known = T5Config().to_dict()
+    for name, value in changes.get("decoder", {}).items():
+        if name not in known:
+            raise ValueError(f"decoder has no field {name!r}{_suggestion(name, known)}; see T5Config")
+        _check_value(f"decoder.{name}", value, type(known[name]).__name__, least=1 if type(known[name]) is int else 0)
+    layers = changes.get("decoder", {}).get("num_layers", 1)
+    if layers > MOST_LAYERS:
+        raise ValueError(f"decoder.num_layers={layers} is out of range; pass {MOST_LAYERS:,} at most")
+
+
 def _check_training(arguments: Mapping[str, Any]) -> None:
-    """Check names and kinds of training arguments, which `TrainingArguments` takes without a word."""
-    defaults = {field.name: field.default for field in dataclass_fields(MenderTrainingArguments)}
+    """Check names and kinds of training arguments, which `TrainingArguments` accepts as they come."""
+    types = {field.name: field.type for field in dataclass_fields(MenderTrainingArguments)}
     for name, value in arguments.items():
-        if name not in defaults:
-            close = get_close_matches(name, defaults, n=3)
-            hint = f"did you mean {' or '.join(close)}?" if close else "see MenderTrainingArguments"
-            raise ValueError(f"unknown training argument {name!r}; {hint}")
+        if name not in types:
+            raise ValueError(
+                f"unknown training argument {name!r}{_suggestion(name, types)}; see MenderTrainingArguments"
+            )
         if name in OPTIONS:
             raise ValueError(f"{name!r} cannot be a training argument here; pass {OPTIONS[name]}")
-        if type(defaults[name]) in (int, float) and isinstance(value, str):
-            raise ValueError(f"{name}={value!r} is not a number")
+        positive = name.endswith("batch_size") or name in ("gradient_accumulation_steps", "top_k")
+        _check_value(name, value, getattr(types[name], "__name__", types[name]), least=1 if positive else None)
+
+
+def _check_value(name: str, value: Any, kind: str, least: int | None) -> None:
+    """Check a value's kind, where that is one of `KINDS`, and that a number is finite and not below `least`."""
+    if kind not in KINDS:
+        return
+    types, called = KINDS[kind]
+    if not isinstance(value, types) or (isinstance(value, bool) and kind != "bool"):
+        raise ValueError(f"{name}={value!r} is not {called}")
+    if kind in ("int", "float") and not (-inf if least is None else least) <= value < inf:
+        raise ValueError(f"{name}={value!r} is out of range; pass {called}" + ("" if least is None else f" >= {least}"))
+
+
+def _suggestion(name: str, known: Iterable[str]) -> str:
+    close = get_close_matches(name, known, n=3)
+    return f", did you mean {' or '.join(close)}" if close else ""
 
 
 def new_method(preset: Preset, data: BenchmarkData, encoder: str, seed: int) -> Method:

@@ -58,6 +58,32 @@ def _sources(incomplete: str) -> list[str]:
     return [name for name in sorted({*RECIPES, *SOURCES}) if name.startswith(incomplete)]
 
 
+def _device(name: str | None) -> str | None:
+    """A device that torch can use."""
+    if name is None:
+        return None
+    import torch
+
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise typer.BadParameter(f"torch cannot use {name!r} here; pass cpu, or leave it out") from error
+    return name
+
+
+def _writable(path: Path | None) -> Path | None:
+    """A folder to write to, or a .parquet file; not a file where a folder has to be made, or the reverse."""
+    if path is None:
+        return None
+    is_file = path.suffix == ".parquet"
+    taken = next((place for place in (path, *path.parents) if place.exists()), Path())
+    if is_file and path.is_dir():
+        raise typer.BadParameter(f"{path} is a folder; pass a file")
+    if not taken.is_dir() and not (is_file and taken == path):
+        raise typer.BadParameter(f"{taken} is a file; pass a folder")
+    return path
+
+
 Preset = Annotated[
     str,
     typer.Option(
@@ -78,14 +104,15 @@ Name = Annotated[str | None, typer.Option(help="Name in tables and on the card."
 Users = Annotated[int | None, typer.Option(min=1, help="Users of the corner shop.", show_default="600")]
 Items = Annotated[int | None, typer.Option(min=1, help="Items of the corner shop.", show_default="240")]
 Device = Annotated[
-    str | None, typer.Option(help="Where models run: cpu, cuda, ...", show_default="the accelerator if any")
+    str | None,
+    typer.Option(callback=_device, help="Where models run: cpu, cuda, ...", show_default="the accelerator if any"),
 ]
 Dtype = Annotated[
     Literal["float32", "bfloat16", "auto"], typer.Option(help="Precision of the weights; auto: as they were saved.")
 ]
 BatchSize = Annotated[int, typer.Option(min=1, help="Texts per forward pass.")]
 Encoder = Annotated[str | None, typer.Option(help="Name or folder of a text encoder.", show_default="all-MiniLM-L6-v2")]
-Seed = Annotated[int | None, typer.Option(help="Seed of everything random.")]
+Seed = Annotated[int | None, typer.Option(min=0, max=2**32 - 1, help="Seed of everything random.")]
 Set = Annotated[
     list[str] | None,
     typer.Option(
@@ -98,7 +125,8 @@ EvalLimit = Annotated[
     int | None, typer.Option(min=1, help="Evaluate at most this many examples (or pairs) per axis.", show_default="all")
 ]
 Output = Annotated[
-    Path | None, typer.Option(help="Where to write: a folder, or the .parquet file of written preferences.")
+    Path | None,
+    typer.Option(callback=_writable, help="Where to write: a folder, or the .parquet file of written preferences."),
 ]
 License = Annotated[
     str | None, typer.Option("--license", help="Licence, as the Hub names it.", show_default="that of what it is from")

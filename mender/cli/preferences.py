@@ -141,6 +141,8 @@ def write(
                 raise typer.Exit(INTERRUPTED) from stopped
             print(approximate.report)
             report = approximate.report.as_dict()
+        if preferences.is_empty():
+            raise UserError(f"no preference was written, and {output} is as it was; the lines above say why")
         report |= {"source": source, "options": reading}
         beside = write_preferences(preferences, output, report, read)
         print(f"{preferences.height:,} preferences in {output}, how they were written in {beside}")

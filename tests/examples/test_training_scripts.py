@@ -25,7 +25,7 @@ def run(script, *arguments, folder):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--preset", "mender-tick"], "no preset 'mender-tick'; pass one of lc-rec"),
+        (["--preset", "mender-tick"], "no preset 'mender-tick'; pass one of "),
         (["--train", "learning_rate"], "--train 'learning_rate' is not an assignment"),
         (["--source", "steam", "--data", "no/such/folder"], "no/such/folder"),
     ],

@@ -16,7 +16,7 @@ AGREED = set(
     --conditioning --data --dataset --device --dry-run --dtype --encoder --eval-limit --figure --history --items
     --json --keep-seen --key-variable --language --license --limit --max-tokens --message --metric --min-item --min-user
     --model --name --option --output --overwrite --permitted --polarity --preference --preferences --preset --private
-    --prompt --prompt-price --protocol --quiet --reference --replace --repo-id --report-to
+    --prompt --prompt-price --protocol --push --quiet --reference --replace --repo-id --report-to
     --margin --p-values --requests-per-minute --resamples --response-format --results --resume
     --retries --revision --seed --set --source
     --targets --temperature --timeout --title --tokens-per-minute --top-k --top-p --train --tries --users --validation
