@@ -74,15 +74,10 @@ def train(
             if resume:
                 last_checkpoint(output / "checkpoints")
             with joined_processes().main_process_first():  # under torchrun, one process builds and the others read
-<<<<<<< HEAD
                 benchmark = load_benchmark_data(source, data, encoder, options=options.corner_shop(users, items))
             encoder = encoder_path(encoder)
-            benchmark.matched(chosen.matching)  # a missing matching mode is refused before anything is computed
-=======
-                benchmark = load_benchmark_data(source, data, encoder, users=users, items=items)
             # A missing matching mode or axis is refused before anything is computed.
             select_axes(benchmark.matched(chosen.matching)["train"], chosen.axes)
->>>>>>> 9757395 (Command line: values of options are checked before anything is computed)
         print(f"{chosen.name}: {chosen.summary}\n{' ' * len(chosen.name)}  {chosen.cost}")
         method = new_method(chosen, benchmark, encoder, seed)
         logging = {"report_to": report_to, "run_name": f"{benchmark.source}/{output.name}"} if report_to else {}
