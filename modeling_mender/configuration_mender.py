@@ -1,14 +1,8 @@
-"""Configuration of Mender: an encoder sub-configuration, a T5 decoder sub-configuration and the semantic-ID shape.
+"""Configurations: of Mender (encoder, T5 decoder, semantic IDs) and of an encoder with precomputed item states.
 
-What something that was loaded is called on the Hub, if it has a name there; local paths are nobody's business.
-
-What a saved configuration says about the code that reads it, so that `trust_remote_code=True` needs no installation.
-
-`register_for_auto_class` makes transformers copy the files of a model beside its weights and name them in `auto_map`.
-That knows one auto class per class and no pipelines; the rest is here. Configurations inherit it first, and with the
-import of the pipeline its file belongs to the code of every model.
-
-Configuration of an encoder that reads a preference but looks a history up (see `item_states`).
+`CarriesCode` writes into every configuration which code loads the model, so that `trust_remote_code=True` needs no
+installation: `register_for_auto_class` copies the files of a model beside its weights, but names one auto class and no
+pipeline. What is saved names the origin of its parts by their names on the Hub; local paths are never published.
 """
 
 from __future__ import annotations
@@ -41,7 +35,7 @@ NAME = re.compile(r"\w[\w.-]*(?:/\w[\w.-]*)?")
 
 
 def public_name(name_or_path: str | os.PathLike | None) -> str | None:
-    """The name on the Hub of a model that was loaded by it, also from its folder in a cache; `None` for other folders.
+    """Name on the Hub of a model that was loaded by that name, or from a folder of the Hub's cache; else `None`.
 
     >>> public_name("org/encoder"), public_name("/home/me/.cache/models--org--encoder/snapshots/0123")
     ('org/encoder', 'org/encoder')
@@ -74,7 +68,7 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
 
 
 class CarriesCode:
-    """Mixin of configurations: `auto_map` and `custom_pipelines` of the model, in whatever is written.
+    """Mixin of configurations, first in line: writes `auto_map` and `custom_pipelines`.
 
     Attributes:
         model_code: file and class of the model, "modeling_x.ModelX".
@@ -85,11 +79,10 @@ class CarriesCode:
     auto_classes = ("AutoModel",)
 
     def to_dict(self) -> dict[str, Any]:
-        """Every field, the names of the code that reads them included."""
+        """All fields, with the names of the code that loads the model."""
         module = type(self).__module__.rpartition(".")[2]
         code = {"AutoConfig": f"{module}.{type(self).__name__}", **dict.fromkeys(self.auto_classes, self.model_code)}
-        # Loaded from the Hub, names lead back to the repository they came from ("org/name--file.Class"); what is
-        # written brings its own files.
+        # Names of a model from the Hub refer to its repository ("org/name--file.Class"); a saved one has its own files.
         set_by_hand = getattr(self, "auto_map", None) or {}
         code.update({auto: name for auto, name in set_by_hand.items() if "--" not in name})
         pipeline = {"impl": f"pipeline_mender.{GenerativeRetrievalPipeline.__name__}", "pt": ["AutoModel"]}
@@ -99,8 +92,8 @@ class CarriesCode:
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         """A configuration from its fields.
 
-        Installed code forgets `custom_pipelines`: its own pipeline is registered, but transformers would ask to trust
-        the repository's.
+        Installed code drops `custom_pipelines`: its own pipeline is registered, and transformers would ask to trust
+        that of the repository.
         """
         if not cls.__module__.startswith(f"{TRANSFORMERS_DYNAMIC_MODULE_NAME}."):
             config_dict = {name: value for name, value in config_dict.items() if name != "custom_pipelines"}
@@ -108,7 +101,7 @@ class CarriesCode:
 
 
 def _without_paths(fields: dict[str, Any]) -> dict[str, Any]:
-    """Fields whose parts name where they came from by its name on the Hub, not by a folder of this machine."""
+    """Fields in which the origin of sub-configurations is a name on the Hub or left out, never a local path."""
     parts = {name: _without_paths(value) for name, value in fields.items() if isinstance(value, dict)}
     for part in parts.values():
         if "_name_or_path" in part:

@@ -334,7 +334,7 @@ def _attend(query: Tensor, states: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def _weight(linear: nn.Module) -> Tensor:
-    """The matrix a linear layer applies, its unmerged LoRA adapters included. Shape: (out, in), float32."""
+    """The matrix a linear layer applies, including adapters that are not merged. Shape: (out, in), float32."""
     base = getattr(linear, "base_layer", None)
     if base is None:
         return linear.weight.detach().float()

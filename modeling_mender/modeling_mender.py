@@ -396,7 +396,7 @@ class MenderForGenerativeRetrieval(PreTrainedModel, GenerationMixin):
         """The decoder's folded weights, made anew whenever a parameter has changed."""
         parts = (self.decoder, self.lm_head)
         adapted = any(hasattr(module, "base_layer") for part in parts for module in part.modules())
-        # peft keeps the parts of all its adapters side by side: which of them counts is part of the key.
+        # Adapters keep the modules that each of them saved side by side; which of them is active is part of the key.
         kept = [module for part in parts for module in part.modules() if hasattr(module, "modules_to_save")]
         active = tuple((module.disable_adapters, *module.active_adapters) for module in kept)
         key = active, tuple((p.data_ptr(), version_of(p), p.dtype) for part in parts for p in part.parameters())

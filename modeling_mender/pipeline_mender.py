@@ -98,10 +98,6 @@ class GenerativeRetrievalPipeline(Pipeline):
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory, **kwargs)
 
-    def _upload_modified_files(self, *args: Any, **kwargs: Any) -> Any:
-        # The model knows how to write the card of what is uploaded.
-        return self.model._upload_modified_files(*args, **kwargs)
-
     def _sanitize_parameters(
         self,
         top_k: int | None = None,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,81 +14,37 @@ from pathlib import Path
 import pytest
 import torch
 from clean_site import run_clean, site
+from doubles import encoder_folder, small_method
 from loopback_hub import LoopbackHub
-from transformers import AutoModelForTextEncoding, pipeline
+from transformers import pipeline
 from transformers.dynamic_module_utils import get_imports, get_relative_import_files
 
 import modeling_mender
-from modeling_mender import (
-    MenderConfig,
-    MenderForGenerativeRetrieval,
-    MenderProcessor,
-    PopularityRecommender,
-    SasRecForSequentialRecommendation,
-    TextRetrievalRecommender,
-)
-from modeling_mender.configuration_mender import ItemStatesConfig
-from modeling_mender.item_states import ItemStatesEncoder, encode_titles
+from modeling_mender import MenderConfig
 from modeling_mender.modeling_baselines import PopularityConfig, TextRetrievalConfig
 from modeling_mender.modeling_sasrec import SasRecConfig
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "modeling_mender"))
-
-from doubles import random_catalogue, shop_items, tiny_encoder, tiny_model, word_tokenizer
+from modeling_mender.training.presets import preset_names
 
 ROOT = Path(__file__).parents[2]
 REPO = "org/mender-small"
+MENDER = "mender-tok"
 SHAPE = {"codebook_sizes": [4, 4], "num_items": 3}
 REQUESTS = [{"preference": "find tea", "history": ["item-tea", "item-mug"]}, {"history": ["item-lamp"]}]
 METRIC = {"predictions": [["a", "b"], ["c", "d"]], "references": ["a", "d"], "ks": [1], "n_resamples": 0}
 
 
-def item_states(pooled: bool, order: int) -> tuple[ItemStatesEncoder, MenderProcessor]:
-    """An encoder with the states of the shop's titles, and its processor."""
-    torch.manual_seed(1)
-    text = AutoModelForTextEncoding.from_config(tiny_encoder())
-    processor = MenderProcessor(word_tokenizer(), shop_items(), history="vectors" if pooled else "states")
-    states, first = encode_titles(text, processor.title_inputs(), pooled=pooled)
-    config = ItemStatesConfig(
-        text_encoder=text.config,
-        text_vocabulary=len(processor.tokenizer),
-        num_states=len(states),
-        pooled=pooled,
-        max_history=order,
-    )
-    encoder = ItemStatesEncoder(config, text)
-    encoder.set_item_states(states, first)
-    return encoder, processor
-
-
-def recommenders() -> dict:
-    """One tiny model of every class that is saved, with its processor."""
-    items = shop_items()
-    count = len(items["item_id"])
-    catalogue = random_catalogue(count, [5, 5])
-    titles = MenderProcessor(word_tokenizer(), items)
-    rows = MenderProcessor(word_tokenizer(), items, history="indices", preference="none")
-    encoder, states = item_states(pooled=False, order=4)
-    vectors, pooled = item_states(pooled=True, order=0)
-    torch.manual_seed(2)
-    popularity = PopularityRecommender(PopularityConfig(count))
-    popularity.counts = torch.randperm(count).float()
-    return {
-        "mender": (tiny_model(catalogue), titles),
-        "states": (MenderForGenerativeRetrieval.from_encoder(encoder, catalogue, decoder={"num_layers": 1}), states),
-        "sasrec": (SasRecForSequentialRecommendation(SasRecConfig(count, hidden_size=8)), rows),
-        "popularity": (popularity, rows),
-        "retrieval": (TextRetrievalRecommender(TextRetrievalConfig(vectors.config), vectors), pooled),
-    }
-
-
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """Folders of saved models, and what each answers."""
-    root, answers = tmp_path_factory.mktemp("saved"), {}
-    for name, (model, processor) in recommenders().items():
-        model.eval().save_pretrained(root / name)
-        processor.save_pretrained(root / name)
+    """Folders of saved models, one per method, and what each answers."""
+    root, encoder, answers = tmp_path_factory.mktemp("saved"), tmp_path_factory.mktemp("encoder"), {}
+    encoder_folder(encoder)
+    for name in preset_names():
+        method = small_method(name, str(encoder))
+        model = method.plain_model().eval()
+        if name == "popularity":
+            model.counts = torch.randperm(len(model.counts)).float()
+        model.save_pretrained(root / name)
+        method.processor.save_pretrained(root / name)
         # Without flags, since the package is imported here.
         answers[name] = pipeline("generative-retrieval", model=str(root / name), device="cpu")(REQUESTS, top_k=4)
     return root, answers
@@ -101,18 +59,41 @@ def same(found: list, expected: list) -> bool:
     )
 
 
-@pytest.mark.parametrize(
-    "module", ["modeling_mender", "modeling_sasrec", "modeling_baselines", "processing_mender", "item_states"]
-)
-def test_carried_code_needs_torch_and_transformers_alone(module):
-    entry = Path(modeling_mender.__file__).parent / f"{module}.py"
-    files = {entry, *map(Path, get_relative_import_files(entry))}
-    assert all(file.is_file() and file.parent == entry.parent for file in files)
-    needed = {name for file in files for name in get_imports(file)} - set(sys.stdlib_module_names)
-    # transformers requires the others.
-    assert needed <= {"torch", "transformers", "numpy", "tokenizers", "huggingface_hub", "yaml"}
-    if module.startswith("modeling"):
-        assert entry.parent / "pipeline_mender.py" in files
+FLAT = {path.name: path for path in Path(modeling_mender.__file__).parent.glob("*.py") if path.name != "__init__.py"}
+
+
+@pytest.mark.parametrize("name", sorted(FLAT))
+def test_code_that_travels_needs_torch_and_transformers_alone(name):
+    files = {FLAT[name], *map(Path, get_relative_import_files(FLAT[name]))}
+    assert all(file in FLAT.values() for file in files)
+    needed = {found for file in files for found in get_imports(file)} - set(sys.stdlib_module_names)
+    # transformers requires tokenizers, huggingface_hub, safetensors and numpy.
+    assert needed <= {"torch", "transformers", "tokenizers", "huggingface_hub", "safetensors", "numpy"}
+    text = FLAT[name].read_text("utf-8")
+    assert not re.search(r"\bcards?\b|\blora\b|\bpeft\b", text, re.IGNORECASE)
+    assert not re.search(r"^\s*(from|import) [.\w]*(hub|training|semantic_ids)\b", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_a_saved_model_carries_little_code(name, saved):
+    files = sorted(path for path in (saved[0] / name).rglob("*.py"))
+    assert all(file.parent == saved[0] / name and file.name in FLAT for file in files)
+    assert {"pipeline_mender.py", "processing_mender.py", "configuration_mender.py"} <= {file.name for file in files}
+    assert len(files) <= 14 and sum(len(file.read_text("utf-8").splitlines()) for file in files) < 4_000
+    assert all(file.read_text("utf-8") == FLAT[file.name].read_text("utf-8") for file in files)
+
+
+def test_every_flat_file_travels_with_some_model(saved):
+    carried = {path.name for name in saved[1] for path in (saved[0] / name).glob("*.py")}
+    assert carried == set(FLAT)
+
+
+def test_the_package_exports_few_names_and_imports_training_only_when_it_is_used():
+    assert len(modeling_mender.__all__) <= 20 and modeling_mender.__all__ == sorted(modeling_mender.__all__)
+    assert all(hasattr(modeling_mender, name) for name in modeling_mender.__all__)
+    statements = ast.parse(Path(modeling_mender.__file__).read_text("utf-8")).body
+    at_once = {one.module for one in statements if isinstance(one, ast.ImportFrom) and one.level}
+    assert at_once and {f"{module}.py" for module in at_once} <= set(FLAT)
 
 
 def test_every_name_leads_to_a_class():
@@ -140,21 +121,11 @@ def test_another_repository_is_not_referred_to():
     assert written["AutoModel"] == "modeling_mender.MenderForGenerativeRetrieval"
 
 
-def test_a_saved_folder_holds_everything(saved):
-    root, _ = saved
-    files = {path.name for path in (root / "mender").iterdir()}
-    assert {
-        "config.json",
-        "generation_config.json",
-        "model.safetensors",
-        "items.json",
-        "processor_config.json",
-        "tokenizer.json",
-        "modeling_mender.py",
-        "processing_mender.py",
-        "pipeline_mender.py",
-    } <= files
-    for name in saved[1]:
+def test_a_saved_folder_has_what_loads_it(saved):
+    root, answers = saved
+    files = {"config.json", "model.safetensors", "items.json", "processor_config.json", "tokenizer.json"}
+    for name in answers:
+        assert files <= {path.name for path in (root / name).iterdir()}
         config = json.loads((root / name / "config.json").read_text())
         for reference in {*config["auto_map"].values(), config["custom_pipelines"]["generative-retrieval"]["impl"]}:
             module, _, cls = reference.partition(".")
@@ -238,13 +209,13 @@ def cached(home: Path, repo: str, folder: Path) -> dict[str, str]:
 
 def test_folders_and_a_cache_load_where_only_torch_and_transformers_are(saved, tmp_path):
     root, expected = saved
-    environment = cached(tmp_path / "home", REPO, root / "mender")
+    environment = cached(tmp_path / "home", REPO, root / MENDER)
     clean = site(tmp_path / "site", "torch", "transformers")
     found = last_line(run_clean(clean, OFFLINE, REPO, json.dumps(REQUESTS), root, *expected, **environment))
-    assert same(found["cache"], expected["mender"])
+    assert same(found["cache"], expected[MENDER])
     for name, answer in expected.items():
         assert same(found[name], answer), name
-    assert found["by hand"] == [{key: item[key] for key in ("item_id", "title")} for item in expected["mender"][0]]
+    assert found["by hand"] == [{key: item[key] for key in ("item_id", "title")} for item in expected[MENDER][0]]
     assert found["generated"][0] >= 0
 
 
@@ -254,15 +225,15 @@ def test_published_loaded_by_name_and_loaded_offline(saved, tmp_path):
     requests = json.dumps(REQUESTS)
     with LoopbackHub(tmp_path / "hub") as hub:
         done = subprocess.run(
-            [sys.executable, "-c", PUBLISH, str(root / "mender"), REPO, requests, str(tmp_path / "copy")],
+            [sys.executable, "-c", PUBLISH, str(root / MENDER), REPO, requests, str(tmp_path / "copy")],
             env={**os.environ, "PYTHONPATH": str(ROOT), **hub.environment(tmp_path / "publisher")},
             capture_output=True,
             text=True,
             timeout=600,
         )
         assert done.returncode == 0, done.stderr
-        assert same(last_line(done.stdout), expected["mender"])
-        written = {path.name for path in (root / "mender").iterdir()}
+        assert same(last_line(done.stdout), expected[MENDER])
+        written = {path.name for path in (root / MENDER).iterdir()}
         assert written <= set(hub.files("models", REPO))
         assert written <= set(hub.files("models", f"{REPO}-saved"))
 
@@ -271,7 +242,7 @@ def test_published_loaded_by_name_and_loaded_offline(saved, tmp_path):
         metric = ROOT / "metrics" / "preference_discerning"
         printed = run_clean(clean, ONLINE, REPO, requests, metric, json.dumps(METRIC), **environment)
         loaded, again, figures = last_line(printed)
-        assert same(loaded, expected["mender"]) and same(again, expected["mender"])
+        assert same(loaded, expected[MENDER]) and same(again, expected[MENDER])
         assert (figures["n"], figures["recall@1"]) == (2, 0.5)
         again_files = hub.files("models", f"{REPO}-again")
         assert written <= set(again_files)
@@ -280,4 +251,4 @@ def test_published_loaded_by_name_and_loaded_offline(saved, tmp_path):
 
     clean = site(tmp_path / "bare-site", "torch", "transformers")
     offline = environment | {"HF_HUB_OFFLINE": "1"}
-    assert same(last_line(run_clean(clean, OFFLINE, REPO, requests, root, **offline))["cache"], expected["mender"])
+    assert same(last_line(run_clean(clean, OFFLINE, REPO, requests, root, **offline))["cache"], expected[MENDER])

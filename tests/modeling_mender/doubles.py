@@ -7,7 +7,14 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
-from modeling_mender import MenderConfig, MenderForGenerativeRetrieval, SemanticIdCatalogue
+from modeling_mender import (
+    MenderConfig,
+    MenderForGenerativeRetrieval,
+    SemanticIdCatalogue,
+    build_method,
+    load_preset,
+)
+from modeling_mender.training.methods import Method
 
 WORDS = "instructions items find avoid gentle strong tea soap lamp mug rose mint green blue cotton glass".split()
 VOCABULARY = 64
@@ -174,3 +181,29 @@ def measured(value: float = 0.5, **settings) -> dict:
                 score |= {f"{name}@10": figure, f"{name}@10/low": figure - 0.05, f"{name}@10/high": figure + 0.05}
             scores.append(score)
     return {"settings": {"source": "corner-shop", **settings}, "scores": scores}
+
+
+SMALL = {
+    "decoder": {"num_layers": 1, "d_model": 16, "d_ff": 32, "d_kv": 8, "num_heads": 2, "dropout_rate": 0.0},
+    "training": {"num_train_epochs": 1, "per_device_train_batch_size": 32, "use_cpu": True, "disable_tqdm": True},
+}
+T5 = {"d_model": 16, "d_ff": 32, "d_kv": 8, "num_layers": 1, "num_heads": 2}
+SHAPES = {"tiger": T5, "vocabext-rnd": T5, "sasrec": {"hidden_size": 16}}
+CODEBOOKS = torch.randn(2, 3, 8, generator=torch.Generator().manual_seed(0))
+
+
+def small_method(name: str, folder: str, **changes) -> Method:
+    """A preset with tiny sizes for the items of `shop_items`; `folder` has an encoder."""
+    settings = {**SMALL, "lora": {"rank": 2}, **changes}
+    settings["encoder_shape"] = SHAPES.get(name, {})
+    if name in ("sasrec", "popularity", "text-retrieval"):
+        settings.pop("decoder")
+    torch.manual_seed(0)
+    return build_method(
+        load_preset(name, **settings),
+        shop_items(),
+        encoder=folder,
+        catalogue=random_catalogue(len(WORDS), [3, 3, 3]),
+        codebooks=CODEBOOKS,
+        texts=[f"find {word}" for word in WORDS],
+    )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import datasets
 import pytest
 import torch
-from doubles import WORDS, encoder_folder, random_catalogue, shop_examples, shop_items
+from doubles import CODEBOOKS, SMALL, WORDS, encoder_folder, random_catalogue, shop_examples, shop_items
+from doubles import small_method as build
 from transformers import AutoModel, AutoProcessor, BertModel
 
 from modeling_mender import build_method, load_preset, make_trainer
@@ -15,34 +16,10 @@ from modeling_mender.training.presets import CONDITIONING, preset_names
 from modeling_mender.training.ranking import rank_examples, request_speed
 from modeling_mender.training.run import fit_without_gradient
 
-SMALL = {
-    "decoder": {"num_layers": 1, "d_model": 16, "d_ff": 32, "d_kv": 8, "num_heads": 2, "dropout_rate": 0.0},
-    "training": {"num_train_epochs": 1, "per_device_train_batch_size": 32, "use_cpu": True, "disable_tqdm": True},
-}
-T5 = {"d_model": 16, "d_ff": 32, "d_kv": 8, "num_layers": 1, "num_heads": 2}
-SHAPES = {"tiger": T5, "vocabext-rnd": T5, "sasrec": {"hidden_size": 16}}
-CODEBOOKS = torch.randn(2, 3, 8, generator=torch.Generator().manual_seed(0))
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return encoder_folder(tmp_path_factory.mktemp("encoder"))
-
-
-def build(name, folder, **changes):
-    settings = {**SMALL, "lora": {"rank": 2}, **changes}
-    settings["encoder_shape"] = SHAPES.get(name, {})
-    if name in ("sasrec", "popularity", "text-retrieval"):
-        settings.pop("decoder")
-    torch.manual_seed(0)
-    return build_method(
-        load_preset(name, **settings),
-        shop_items(),
-        encoder=folder,
-        catalogue=random_catalogue(len(WORDS), [3, 3, 3]),
-        codebooks=CODEBOOKS,
-        texts=[f"find {word}" for word in WORDS],
-    )
 
 
 @pytest.fixture(scope="module")
