@@ -1,4 +1,4 @@
-"""What a page needs to show a model to people: attributes of items, a few shoppers, sentences to try.
+"""What the demo page shows of a model's items and users: attributes, a few histories, sentences to try.
 
 One small JSON file beside a saved model, `showcase.json`:
 
@@ -47,7 +47,7 @@ def showcase(items: Dataset, examples: Dataset, *, shoppers: int = 12, sentences
         items: the benchmark's items: item_id, and aspects where the source knows any.
         examples: of the test split.
         shoppers: users at most, with histories from long to short, no two with the same latest item or preference.
-        sentences: preferences at most to try on anybody, half of them with what the same person wants to avoid.
+        sentences: preferences to try, at most; half of them with what the same user wants to avoid.
     """
     aspects = items["aspects"][:] if "aspects" in items.column_names else [[]] * len(items)
     return {
@@ -73,7 +73,7 @@ def _shoppers(examples: Dataset, limit: int) -> list[dict[str, Any]]:
 
 
 def _sentences(examples: Dataset, limit: int) -> list[dict[str, str]]:
-    """Wishes that lead away from a history, spread over all there are; half of them with something to avoid."""
+    """Wishes for other items than the usual ones, evenly spread; half of them with something to avoid."""
     wishes = _axis(examples, "coarse_grained_steering")["preferences"].list.first().unique().sort()
     both = _wishes_with_refusals(_axis(examples, "history_consolidation")["preferences"])
     pairs = both.head(min(limit // 2, both.height)).to_dicts()
@@ -83,7 +83,7 @@ def _sentences(examples: Dataset, limit: int) -> list[dict[str, str]]:
 
 
 def _wishes_with_refusals(written: pl.Series) -> pl.DataFrame:
-    """What one person wants and does not want, as pairs; those with most words in common first."""
+    """Pairs of what one user wants and wants to avoid; those with most words in common first."""
     texts = written.to_frame("text").with_row_index("user").explode("text").drop_nulls().unique(maintain_order=True)
     texts = texts.with_columns(
         negative=preference_polarity(texts["text"]) == NEGATIVE,

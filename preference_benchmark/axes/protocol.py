@@ -1,9 +1,9 @@
-"""Every choice that makes a benchmark, each with the paper's value.
+"""Every choice that makes a benchmark, each with the paper's value; and the names of axes, splits, modes and kinds.
 
-A `Protocol` says how preferences meet steps and how examples are drawn, as in Preference Discerning (Paischer et al.
-2025, arXiv:2412.08604, and its published scripts). Its defaults are the paper's, except where the paper's value lets
-an example know what it asks for, or needs a model of more than a gigabyte; `PAPER` takes the paper's values there
-too, and therefore has to be built with leaks flagged instead of refused.
+A `Protocol` says how tables are read, how preferences are matched to steps and how examples are drawn, as in
+Preference Discerning (Paischer et al. 2025, arXiv:2412.08604, and its published scripts). Its defaults are the
+paper's, except where the paper's value lets an example give its target away, or needs a model of more than a gigabyte;
+`PAPER` takes the paper's values there too, so leaks are flagged there instead of refused.
 """
 
 from __future__ import annotations
@@ -57,43 +57,42 @@ _CHOICES = {
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a benchmark is made from tables and preferences.
+    """How a benchmark is made from raw tables and preferences.
 
     Attributes:
         axes: which axes are built.
         matching: which modes of the recommendation axis. "oracle": the preference closest to the target itself, the
             paper's choice. "last": the one closest to the last item of the history; never looks at the target.
-        seed: of every draw. The paper's scripts use 101.
+        seed: of every random draw. The paper's scripts use 101.
         min_user: fewest interactions of a user (k-core). Paper: 5.
         min_item: fewest interactions of an item (k-core). Paper: 5.
         max_history: latest interactions kept of each user. Paper: 20.
-        user_stride: only every n-th user is asked, in the order of user ids; the catalogue keeps the items of all.
-            Paper: 1, on Steam 7, to save calls of the language model.
+        user_stride: only every n-th user gets examples, in the order of user ids; the catalogue keeps the items of
+            all. Paper: 1, on Steam 7, to save calls of the language model.
         candidates: whose preferences may condition a step: those written at the "previous_step" (paper), or at all
             "earlier_steps" (paper, on Steam).
-        described_by: columns of the items table that stand for an item when it is compared with a preference.
+        described_by: columns of the items table that describe an item when it is compared with a preference.
             ("text",): all that is known. Paper: the title on Amazon; title, tags and genres on Steam; name,
             categories and attributes on Yelp.
-        train_ranks: for steering examples of the training split, which of the preferences nearest to an item speaks
-            for the item asked for, s, and which for its partner, t. Where both are the same text, t takes the next.
-            Paper: (1, 1).
+        train_ranks: for steering examples of the training split, which of the preferences nearest to an item asks for
+            the item s, and which for its partner t. Where both are the same text, t takes the next. Paper: (1, 1).
         evaluation_ranks: the same for validation and test. Paper: (2, 3), so that training pairs do not reappear.
         pool: where steering preferences come from: the distinct positive ones written in the "training" period, or
             "all" distinct ones, which include those written about the very items asked for. Paper: "all".
-        draw: who stands for a steering target among the users that share it: any (paper), or only "unknowing" ones:
-            the item asked for is neither in the history nor among the items held out of this user, and the user
-            did not first write the preference at or after this step.
-        sentiment_window: which negative preferences may speak of a disliked item: those from its step to the end of
+        draw: whose history a steering example shows, among the users that share a target: "any" (paper), or only
+            "unknowing" ones: the item asked for is neither in the history nor among the held-out items of this user,
+            and the user did not first write the preference at or after this step.
+        sentiment_window: which negative preferences may describe a disliked item: those from its step to the end of
             its "split", or all "later" ones (paper), among them those written about items to be predicted.
         distinct_pairs: whether a negative text makes one pair "overall", so that no evaluated text was trained on,
             or one "per_split" (paper).
         inversion: how a negative preference is turned into its opposite: by the "paper" rules, which know avoid,
             exclude and no as a first word, or the "extended" ones, which know other ways to say no.
-        classifier: a text classification model of the Hub with the labels POSITIVE and NEGATIVE, which judges
-            reviews and preferences. None: ratings and VADER judge reviews, the first word judges preferences.
+        classifier: a text classification model of the Hub with the labels POSITIVE and NEGATIVE, for the sentiment of
+            reviews and preferences. None: ratings and VADER decide for reviews, the first word for preferences.
             Paper: "siebert/sentiment-roberta-large-english" (1.4 GB).
-        leaks: what happens when `leakage.check` finds a leak: "error" refuses to finish the build; "flag" finishes
-            it, and statistics and card say what was found.
+        leaks: "error": a leak that `check_leakage` finds stops the build; "flag": the build is finished, and
+            statistics and card report the leak.
     """
 
     axes: tuple[str, ...] = AXES
@@ -141,12 +140,12 @@ class Protocol:
 
     @property
     def reading(self) -> dict[str, int]:
-        """What of it the reader of raw files is told."""
+        """The fields that the reader of raw files takes."""
         return {name: getattr(self, name) for name in ("min_user", "min_item", "max_history")}
 
     @property
     def deepest_rank(self) -> int:
-        """How many of the preferences nearest to an item may be needed."""
+        """How many of the preferences nearest to an item are needed at most."""
         return max(*self.train_ranks, self.train_ranks[1] + 1, *self.evaluation_ranks)
 
     def replace(self, **changes: object) -> Protocol:
@@ -159,7 +158,7 @@ class Protocol:
         return dataclasses.replace(self, **changes)
 
     def parsed(self, assignments: typing.Sequence[str]) -> Protocol:
-        """This protocol with fields set as on a command line; lists are parted by commas.
+        """This protocol with fields set as on a command line; elements of a list are separated by commas.
 
         >>> Protocol().parsed(["seed=3", "axes=recommendation,sentiment_following"]).axes
         ('recommendation', 'sentiment_following')
@@ -192,11 +191,11 @@ def _value(name: str, text: str, kind: object) -> object:
     try:
         values = tuple(inner(part) for part in parts)
     except ValueError as error:
-        raise ValueError(f"{name}={text!r} is not made of whole numbers.") from error
+        raise ValueError(f"{name}={text!r} must be whole numbers, separated by commas.") from error
     return values if origin is tuple else values[0]
 
 
-# What the published scripts do, leaks and all.
+# What the published scripts do, with their leaks.
 PAPER = Protocol(
     matching=("oracle",),
     pool="all",

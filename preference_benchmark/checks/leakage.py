@@ -1,9 +1,9 @@
-"""Does an example know what it asks for? Every finished benchmark is searched for the ways in which it could.
+"""Does an example give its target away? Every finished benchmark is searched for the ways in which it could.
 
-The search starts from the finished examples and the tables, not from the code that made them. What it finds fails
-the build (`LeakageError`), unless the protocol says that leaks are to be flagged: the paper's own protocol has some
-(Paischer et al. 2025, arXiv:2412.08604). Knowledge that belongs to an axis, such as the negative preference that was
-written about the item it speaks of, is counted as "by design".
+The search starts from the finished examples and the tables, not from the code that made them. A leak stops the build
+(`LeakageError`), unless the protocol says that leaks are to be flagged: the paper's own protocol has some (Paischer et
+al. 2025, arXiv:2412.08604). What an axis reveals on purpose, such as a negative preference that was written about its
+own item, is counted as "by design".
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ __all__ = [
 ]
 
 
-# Sentences shorter than this are said by everybody; and so many held-out reviews may share one with a product
-# description by chance, because one quotes the other. Item text made from them shares one with nearly all.
-_TELLING_WORDS, _TOLERATED = 6, 0.02
+# Many reviews have the same short sentences, so only longer ones count. A small share of held-out reviews may have one
+# in common with a product description by chance, because one quotes the other; item text made of reviews has one in
+# common with nearly all.
+_FEWEST_WORDS, _TOLERATED = 6, 0.02
 
 
 class LeakageError(ValueError):
-    """Examples give away what they ask for."""
+    """Examples give away their targets."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,12 @@ class Finding:
     """The outcome of one search.
 
     Attributes:
-        rule: what must not be.
-        axis: where was searched; "items" for the items' text.
-        found: number of examples that break the rule.
+        rule: what must not be the case.
+        axis: the axis that was searched; "items" for the items' text.
+        found: number of examples for which it is the case.
         searched: number of examples.
-        by_design: whether the axis is made that way, so that what was found is no leak.
-        first: the first example that breaks the rule, for people.
+        by_design: whether the axis is made that way, so that it is not a leak.
+        first: the first such example, for people.
     """
 
     rule: str
@@ -58,7 +59,7 @@ class Finding:
 
     @property
     def is_leak(self) -> bool:
-        """Whether this fails a build."""
+        """Whether this stops a build."""
         return self.found > 0 and not self.by_design
 
     def __str__(self) -> str:
@@ -75,15 +76,15 @@ class LeakageReport:
 
     @property
     def leaks(self) -> list[Finding]:
-        """What fails a build."""
+        """The findings that stop a build."""
         return [finding for finding in self.findings if finding.is_leak]
 
     def enforce(self, leaks: str = "error") -> None:
         """Raise a LeakageError if there are leaks and `leaks` is "error"."""
         if self.leaks and leaks == "error":
             raise LeakageError(
-                "\n".join(["examples give away what they ask for:", *map(str, self.leaks)])
-                + '\nRepair the tables or preferences, or build with leaks="flag" to have them counted on the card.'
+                "\n".join(["examples give away their targets:", *map(str, self.leaks)])
+                + '\nRepair the tables or preferences, or build with leaks="flag" to have leaks counted on the card.'
             )
 
     def records(self) -> list[dict]:
@@ -98,7 +99,7 @@ def check_leakage(
     tables: Tables,
     preferences: pl.DataFrame,
     axes: Mapping[str, Mapping[str, pl.DataFrame]],
-    protocol: Protocol | None = None,
+    protocol: Protocol,
 ) -> LeakageReport:
     """Search finished examples.
 
@@ -106,19 +107,21 @@ def check_leakage(
         tables: the data set.
         preferences: what the approximator wrote.
         axes: by matching mode, by axis, the examples.
-        protocol: the choices they were made by.
+        protocol: the choices that they were made by.
     """
-    protocol = protocol or Protocol()
     steps = with_item_index(tables).sort(KEYS).select(*KEYS, "item", split=split())
     written = preferences.group_by("user_id", "text").agg(written=pl.min("step"))
-    said = _with_inversions(written, protocol.inversion)
+    with_inversions = _with_inversions(written, protocol.inversion)
     frames: dict[str, pl.DataFrame] = {}
     for found in axes.values():
         for axis, frame in found.items():
             frames[axis] = frame if axis not in frames or frames[axis] is frame else pl.concat([frames[axis], frame])
     findings = []
     for axis, frame in frames.items():
-        rows = frame.with_row_index("example").with_columns(step=pl.col("history").list.len().cast(pl.Int64))
+        rows = frame.with_row_index("example").with_columns(
+            step=pl.col("history").list.len().cast(pl.Int64),
+            target_id=tables.items["item_id"].gather(frame["targets"].list.first()),
+        )
         shown = pl.col("history").list.set_intersection("targets").list.len() > 0
         findings += [
             _finding("a target is in its own history", axis, rows, shown),
@@ -130,7 +133,7 @@ def check_leakage(
         elif axis in SENTIMENT_AXES:
             findings += _sentiment(axis, rows, preferences, steps)
         else:
-            findings += _written_before(axis, rows, said)
+            findings += _written_before(axis, rows, with_inversions)
     findings.append(_item_text(tables))
     return LeakageReport(tuple(findings))
 
@@ -144,20 +147,20 @@ def _shown(wrong: pl.DataFrame) -> str:
     if wrong.is_empty():
         return ""
     row = wrong.row(0, named=True)
-    known = ("split", "user_id", "targets", "target", "item_id", "preferences", "text")
+    known = ("split", "user_id", "target_id", "item_id", "preferences", "text")
     return ", ".join(f"{name}={row[name]!r}" for name in known if name in row)
 
 
 def _histories(axis: str, rows: pl.DataFrame, steps: pl.DataFrame) -> Iterator[Finding]:
-    """A history is the beginning of what its user met, and no longer than its split allows."""
+    """A history is the beginning of what its user bought, and no longer than its split allows."""
     if axis == "sentiment_following":
         yield _finding("there is a history", axis, rows, pl.col("step") > 0)
         return
-    met = steps.group_by("user_id", maintain_order=True).agg(met="item", length=pl.len().cast(pl.Int64))
-    known = rows.join(met, on="user_id", how="left", maintain_order="left")
-    prefix = pl.col("met").list.head(pl.col("step"))
+    bought = steps.group_by("user_id", maintain_order=True).agg(bought="item", length=pl.len().cast(pl.Int64))
+    known = rows.join(bought, on="user_id", how="left", maintain_order="left")
+    prefix = pl.col("bought").list.head(pl.col("step"))
     yield _finding(
-        "the history is not the beginning of what its user met", axis, known, prefix.ne_missing(pl.col("history"))
+        "the history is not the beginning of what its user bought", axis, known, prefix.ne_missing(pl.col("history"))
     )
     last = pl.col("length") - pl.col("split").replace_strict({"train": 3, "validation": 2, "test": 1})
     yield _finding("the history reaches beyond its split", axis, known, pl.col("step") > last)
@@ -193,33 +196,35 @@ def _with_inversions(written: pl.DataFrame, inversion: str) -> pl.DataFrame:
     return both.group_by("user_id", "text").agg(pl.min("written"))
 
 
-def _said(rows: pl.DataFrame, written: pl.DataFrame) -> pl.DataFrame:
-    """One row per example and preference, with when its user first wrote it."""
-    said = rows.select("example", "split", "user_id", "step", "targets", text="preferences").explode("text")
-    return said.join(written, on=["user_id", "text"], how="left", maintain_order="left")
+def _with_dates(rows: pl.DataFrame, written: pl.DataFrame) -> pl.DataFrame:
+    """One row per example and preference, with the step at which its user first wrote it."""
+    texts = rows.select("example", "split", "user_id", "step", "targets", "target_id", text="preferences").explode(
+        "text"
+    )
+    return texts.join(written, on=["user_id", "text"], how="left", maintain_order="left")
 
 
 def _written_before(axis: str, rows: pl.DataFrame, written: pl.DataFrame) -> Iterator[Finding]:
-    said = _said(rows, written)
+    texts = _with_dates(rows, written)
     future = pl.col("written").is_null() | (pl.col("written") >= pl.col("step"))
-    yield _finding("the preference was not written before its step", axis, said, future)
+    yield _finding("the preference was not written before its step", axis, texts, future)
 
 
 def _steering(axis: str, rows: pl.DataFrame, written: pl.DataFrame, pool: pl.Series) -> Iterator[Finding]:
-    said = _said(rows, written).with_columns(known=pl.col("text").is_in(pool.implode()))
+    texts = _with_dates(rows, written).with_columns(known=pl.col("text").is_in(pool.implode()))
     yield _finding(
         "the preference was first written by this user at or after this step",
         axis,
-        said,
+        texts,
         pl.col("written") >= pl.col("step"),
     )
-    yield _finding("the preference is none of the training period", axis, said, ~pl.col("known"))
+    yield _finding("the preference was not written in the training period", axis, texts, ~pl.col("known"))
     pair = pl.struct("targets", "text")
-    evaluated = said.filter(pl.col("split") != "train")
+    evaluated = texts.filter(pl.col("split") != "train")
     seen = evaluated.with_columns(
-        seen=pair.is_in(said.filter(pl.col("split") == "train").select(pair.alias("pair"))["pair"].unique().implode())
+        seen=pair.is_in(texts.filter(pl.col("split") == "train").select(pair.alias("pair"))["pair"].unique().implode())
     )
-    # An item's second-nearest preference speaks for it in training where the first is taken by its partner.
+    # An item's second-nearest preference asks for it in training where the first is taken by its partner.
     yield _finding("the pair of preference and target was trained on", axis, seen, pl.col("seen"), by_design=True)
 
 
@@ -228,39 +233,39 @@ def _sentiment(axis: str, rows: pl.DataFrame, preferences: pl.DataFrame, steps: 
         text=pl.col("preferences").list.first(), target=pl.col("targets").list.first()
     )
     at = steps.select("user_id", target="item", at="step", until=last_step_of_split())
-    said = negative.join(at, on=["user_id", "target"], how="left", maintain_order="left")
+    pairs = negative.join(at, on=["user_id", "target"], how="left", maintain_order="left")
     times = preferences.select("user_id", "text", written="step")
     later = (
-        said.join(times, on=["user_id", "text"])
+        pairs.join(times, on=["user_id", "text"])
         .filter(pl.col("written") >= pl.col("at"))
         .group_by("example")
         .agg(pl.min("written"))
     )
-    said = said.join(later, on="example", how="left", maintain_order="left")
+    pairs = pairs.join(later, on="example", how="left", maintain_order="left")
     yield _finding(
-        "the negative preference was written by another user or before its item was met",
+        "the negative preference was written by another user or before its item was bought",
         axis,
-        said,
+        pairs,
         pl.col("written").is_null(),
     )
     yield _finding(
-        "the negative preference knows its item", axis, said, pl.col("written") >= pl.col("at"), by_design=True
+        "the negative preference knows its item", axis, pairs, pl.col("written") >= pl.col("at"), by_design=True
     )
     yield _finding(
-        "the negative preference knows items of a later split", axis, said, pl.col("written") > pl.col("until")
+        "the negative preference knows items of a later split", axis, pairs, pl.col("written") > pl.col("until")
     )
-    trained = said.filter(pl.col("split") == "train")["text"].unique()
-    evaluated = said.filter(pl.col("split") != "train")
+    trained = pairs.filter(pl.col("split") == "train")["text"].unique()
+    evaluated = pairs.filter(pl.col("split") != "train")
     yield _finding("an evaluated text was trained on", axis, evaluated, pl.col("text").is_in(trained.implode()))
 
 
 def _item_text(tables: Tables) -> Finding:
     """Item text may quote reviews of the training period only."""
     reviews = tables.interactions.with_columns(split=split())
-    said = _sentences(reviews.select("item_id", "split", *KEYS, words="review"))
+    written = _sentences(reviews.select("item_id", "split", *KEYS, words="review"))
     described = _sentences(tables.items.select("item_id", words="text")).select("item_id", "sentence").unique()
-    held_out = said.filter(pl.col("split") != "train")
-    known = said.filter(pl.col("split") == "train").select("item_id", "sentence").unique()
+    held_out = written.filter(pl.col("split") != "train")
+    known = written.filter(pl.col("split") == "train").select("item_id", "sentence").unique()
     quoted = held_out.join(described, on=["item_id", "sentence"], how="semi").join(
         known, on=["item_id", "sentence"], how="anti"
     )
@@ -272,8 +277,8 @@ def _item_text(tables: Tables) -> Finding:
 
 
 def _sentences(frame: pl.DataFrame) -> pl.DataFrame:
-    """Telling sentences of a column `words`, one a row, lower case."""
+    """Sentences of a column `words` that are long enough to count, one per row, in lower case."""
     parts = pl.col("words").str.to_lowercase().str.replace_all(r"[.!?]+(\s|$)", "\n").str.split("\n")
     rows = frame.with_columns(sentence=parts).drop("words").explode("sentence")
     rows = rows.with_columns(pl.col("sentence").str.strip_chars())
-    return rows.filter(pl.col("sentence").str.count_matches(r"\S+") >= _TELLING_WORDS)
+    return rows.filter(pl.col("sentence").str.count_matches(r"\S+") >= _FEWEST_WORDS)

@@ -1,12 +1,14 @@
-"""Is the benchmark itself any good? Measured, not assumed.
+"""Measurements of how good a benchmark itself is.
 
 On any data: does a preference fit its target better than another item, and how much of the text is repeated? On the
-corner shop, whose customers' tastes are known: does a matched preference state a true like, does a steering target
-carry the stated attribute, does an inversion flip the polarity and nothing else? Every share stands beside the
-share that chance would reach.
+corner shop, where the tastes of all customers are known: does a matched preference state a true like, does a steering
+target have the stated attribute, does an inversion flip the polarity and nothing else? Every share is given together
+with the share that chance would reach.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 import polars as pl
@@ -31,15 +33,15 @@ _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 def validate(built: BuiltExamples, protocol: Protocol, truth: pl.DataFrame | None = None) -> dict:
-    """All measurements, as JSON can say them.
+    """All measurements, as plain values for JSON.
 
     Args:
         built: the benchmark.
-        protocol: the choices it was made by.
+        protocol: the choices that it was made by.
         truth: user_id, step, likes, dislikes, where they are known (`CornerShop.truth`).
 
     Returns:
-        "margins" (without the single values), "duplicates", and "truth" (empty where nothing is known).
+        "margins" (without the single values), "duplicates", and "truth" (empty where the tastes are not known).
     """
     return {
         "margins": {
@@ -54,8 +56,8 @@ def validate(built: BuiltExamples, protocol: Protocol, truth: pl.DataFrame | Non
 def margins(built: BuiltExamples, protocol: Protocol) -> dict[str, dict]:
     """How much closer a preference is to its target than to another item, on the evaluated examples.
 
-    The other item is, on the steering axes, the one that the history itself would go on with; elsewhere, an item of
-    the catalogue drawn at random. On the sentiment axis the text is the positive one.
+    The other item is, on the steering axes, the one that the history itself continues with; elsewhere, a random item
+    of the catalogue. On the sentiment axis the text is the positive one.
 
     Returns:
         By axis (the recommendation axis once per matching mode): n, target and other (mean cosines), margin (their
@@ -149,16 +151,16 @@ def duplicates(built: BuiltExamples) -> dict:
 
 
 def truth_rates(built: BuiltExamples, truth: pl.DataFrame, seed: int = 0, inversion: str = "paper") -> dict[str, dict]:
-    """How often the benchmark tells the truth, where it is known.
+    """How often the benchmark is right, where the tastes of the users are known.
 
-    An aspect is one of the items' own; a text names an aspect if its words stand in it. Texts that name none are
-    left out, and counted in "named" as what they lack of all.
+    An aspect is one of the items' own; a text names an aspect if it contains its words. Texts that name none are left
+    out; "named" is the share of the others.
 
     Args:
         built: the benchmark.
         truth: user_id, step, likes, dislikes (lists of aspects).
-        seed: of the examples that stand for chance.
-        inversion: the rules by which negative preferences were turned round.
+        seed: of the random examples for chance.
+        inversion: the rules by which negative preferences were inverted.
 
     Returns:
         By question: rate, chance (the same question about another example's preference), n, named.
@@ -177,14 +179,14 @@ def truth_rates(built: BuiltExamples, truth: pl.DataFrame, seed: int = 0, invers
             hit=pl.col("named").list.set_intersection("of").list.len() > 0,
             chance=pl.col("other").list.set_intersection("of").list.len() > 0,
         )
-        spoken, drawn = (table.filter(pl.col(name).list.len() > 0) for name in ("named", "other"))
-        if spoken.is_empty():
+        naming, drawn = (table.filter(pl.col(name).list.len() > 0) for name in ("named", "other"))
+        if naming.is_empty():
             return
         rates[question] = {
-            "rate": _rounded(spoken["hit"].mean()),
+            "rate": _rounded(naming["hit"].mean()),
             "chance": _rounded(drawn["chance"].mean()),
-            "n": spoken.height,
-            "named": _rounded(spoken.height / table.height),
+            "n": naming.height,
+            "named": _rounded(naming.height / table.height),
         }
 
     for mode in built.matches:
@@ -206,23 +208,23 @@ def truth_rates(built: BuiltExamples, truth: pl.DataFrame, seed: int = 0, invers
 
 
 def _first_mode(built: BuiltExamples) -> str:
-    """The matching mode that comes first; axes other than recommendation are the same in all."""
+    """The first matching mode; axes other than recommendation are the same in all."""
     return next(iter(built.axes))
 
 
 def _ask_pairs(
-    built: BuiltExamples, steps: pl.DataFrame, aspects: pl.DataFrame, inversion: str, ask, rates: dict
+    built: BuiltExamples, steps: pl.DataFrame, aspects: pl.DataFrame, inversion: str, ask: Callable, rates: dict
 ) -> None:
-    """What can be asked of the sentiment pairs."""
+    """The questions about sentiment pairs."""
     rows = _first_text(built.axes[_first_mode(built)]["sentiment_following"])
     negative, positive = (rows.filter(pl.col("sentiment") == value) for value in (NEGATIVE, POSITIVE))
     if negative.is_empty():
         return
     own = steps.select("user_id", "dislikes", target="item")
-    told = negative.join(own, on=["user_id", "target"], how="left", maintain_order="left")
-    ask("negative preference states a true dislike", told, "text", "dislikes")
-    told = negative.join(aspects, on="target", how="left", maintain_order="left")
-    ask("disliked item carries what the negative preference states", told, "text", "carried")
+    pairs = negative.join(own, on=["user_id", "target"], how="left", maintain_order="left")
+    ask("negative preference states a true dislike", pairs, "text", "dislikes")
+    pairs = negative.join(aspects, on="target", how="left", maintain_order="left")
+    ask("disliked item carries what the negative preference states", pairs, "text", "carried")
     pairs = negative.select("pair_id", negative="text").join(positive.select("pair_id", positive="text"), on="pair_id")
     polarities = [preference_polarity(pairs[name], inversion) for name in ("negative", "positive")]
     named = [_aspects_named(pairs[name], aspects).list.sort() for name in ("negative", "positive")]
@@ -237,10 +239,10 @@ def _ask_pairs(
 
 
 def _aspects_named(texts: pl.Series, aspects: pl.DataFrame) -> pl.Series:
-    """The aspects that each text names, as lists; each distinct text is searched once."""
+    """The aspects that each text names, as lists."""
     phrases = aspects["carried"].explode().drop_nulls().unique()
     known = phrases.to_frame("aspect").with_columns(pattern=plain(pl.col("aspect")))
-    # Of phrases that begin at the same place the longest is meant.
+    # Of phrases that begin at the same place the longest counts.
     known = known.sort(pl.col("pattern").str.len_chars(), "aspect", descending=[True, False]).unique(
         "pattern", keep="first", maintain_order=True
     )
@@ -266,10 +268,10 @@ def _first_text(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def _with_next_item(rows: pl.DataFrame, built: BuiltExamples) -> pl.DataFrame:
-    """Examples with the item that really came next in their history, as `other`."""
+    """Examples with the item that their history continues with, as `other`."""
     step = pl.col("history").list.len().cast(pl.Int64)
-    met = with_item_index(built.tables).select(*KEYS, other="item")
-    return rows.with_columns(step=step).join(met, on=KEYS, how="left", maintain_order="left")
+    bought = with_item_index(built.tables).select(*KEYS, other="item")
+    return rows.with_columns(step=step).join(bought, on=KEYS, how="left", maintain_order="left")
 
 
 def _mean(values: pl.Series) -> float:

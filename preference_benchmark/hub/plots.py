@@ -23,7 +23,7 @@ matplotlib.use("Agg")
 
 
 PLOTS = {
-    "history_length.png": "How many items users have met",
+    "history_length.png": "How many items users have bought",
     "preferences.png": "Preferences by polarity, and how the positive and negative ones grow with the history",
     "margins.png": "How much closer the preference is to its target than to another item",
 }
@@ -35,7 +35,7 @@ _LABELS = {
     "sentiment_following": "sentiment (positive text)",
     "sentiment_following_with_history": "sentiment with history",
 }
-# The same picture from the same numbers, byte for byte.
+# Without it, the same numbers give the same picture, byte for byte.
 _METADATA = {"Software": None}
 
 
@@ -44,7 +44,7 @@ def draw(built: BuiltExamples, margins: dict[str, dict], title: str, folder: Pat
 
     Args:
         built: the benchmark.
-        margins: what `validation.margins` found.
+        margins: the result of `validation.margins`.
         title: name of the data set.
         folder: where the pictures go.
     """
