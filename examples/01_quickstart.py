@@ -123,7 +123,7 @@ def main() -> None:
     save_showcase(arguments.output / "model", benchmark.items, benchmark.examples["last"]["test"])
     example = steer(model, processor, *pick_request(test, preferences=3))
     base = {"base_model": encoder_name(model)}
-    write_card(arguments.output / "model", model, results=record, steering=[example], defaults=base)
+    write_card(arguments.output / "model", model, results=record, steering=[example], defaults=base, new_weights=True)
 
     announce("6. Steering", started)
     show(example)

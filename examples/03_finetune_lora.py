@@ -126,7 +126,7 @@ def main(
     rows = [(score.axis, score.matching) for score in before]
     both = sorted([*after, *before], key=lambda score: rows.index((score.axis, score.matching)))
     record = write_run(output, both, run, f"LoRA on {run_before.name}, {benchmark.source}", ranks)
-    write_run_card(output / "model", merged, processor, benchmark, record)
+    write_run_card(output / "model", merged, processor, benchmark, record, new_weights=True)
     adapted = PeftModel.from_pretrained(load_saved(model)[0], output / "adapter")
     write_adapter_card(output / "adapter", adapted, results=record)
     print(f"Saved under {output}/: adapter/, model/, five_axes.png, five_axes.json, ranks.parquet")

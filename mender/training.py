@@ -263,7 +263,7 @@ def save_and_measure(
     }
     title = f"{name} on {data.source}: {len(data.items):,} items, seed {origin['seed']}"
     record = write_run(output, scores, run, title, ranks)
-    write_run_card(output / "model", model, method.processor, data, record)
+    write_run_card(output / "model", model, method.processor, data, record, new_weights=True)
     return record
 
 

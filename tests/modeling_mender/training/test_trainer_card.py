@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 
 import pytest
-from doubles import random_catalogue, shop_examples, shop_items, tiny_model, word_tokenizer
+from doubles import measured, random_catalogue, shop_examples, shop_items, tiny_model, word_tokenizer
 from huggingface_hub import ModelCard
 from peft import IA3Config, get_peft_model
 from transformers import AutoModel, pipeline
 
 from modeling_mender import MenderProcessor, MenderTrainer, MenderTrainingArguments, add_lora
 from modeling_mender.hub.adapters import write_adapter_card
+from modeling_mender.hub.card import write_card
 from modeling_mender.training.trainer import MenderCollator, prepare_examples, ranking_metrics
 
 
@@ -79,6 +80,21 @@ def test_the_card_tells_of_the_training_and_keeps_what_people_add(adapted, base,
             for folder in (tmp_path / "run", checkpoint)
         ]
         assert answers[0] == answers[1] and len(answers[0]) == 3
+
+
+def test_figures_of_earlier_weights_go_and_those_of_the_present_ones_stay(base, tmp_path):
+    trainer = trainer_of(base, tmp_path, AutoModel.from_pretrained(base[0]), max_steps=1)
+    write_card(tmp_path, trainer.model, results=measured())
+    trainer.save_model()  # nothing was trained
+    assert "**0.500**" in (tmp_path / "README.md").read_text("utf-8")
+    trainer.train()
+    trainer.save_model()
+    assert "**0.500**" not in (tmp_path / "README.md").read_text("utf-8")
+    write_card(tmp_path, trainer.model, results=measured(0.7))
+    trainer.save_model()
+    trainer.create_model_card()
+    text = (tmp_path / "README.md").read_text("utf-8")
+    assert "**0.700**" in text and "## Training procedure" in text
 
 
 def recorded(folder) -> str:
