@@ -17,7 +17,6 @@ from .catalogue import SemanticIdCatalogue
 from .configuration_mender import ItemStatesConfig, MenderConfig
 from .generation_mender import SemanticIdLogitsProcessor
 from .item_states import ItemStatesEncoder
-from .modeling_baselines import PopularityConfig, PopularityRecommender, TextRetrievalConfig, TextRetrievalRecommender
 from .modeling_experts import ExpertsConfig, ExpertsRecommender
 from .modeling_mender import MenderForGenerativeRetrieval
 from .modeling_sasrec import SasRecConfig, SasRecForSequentialRecommendation
@@ -39,8 +38,6 @@ for _config, _model in (
     (MenderConfig, MenderForGenerativeRetrieval),
     (ItemStatesConfig, ItemStatesEncoder),
     (SasRecConfig, SasRecForSequentialRecommendation),
-    (PopularityConfig, PopularityRecommender),
-    (TextRetrievalConfig, TextRetrievalRecommender),
     (ExpertsConfig, ExpertsRecommender),
 ):
     AutoConfig.register(_config.model_type, _config, exist_ok=True)
@@ -53,13 +50,13 @@ MenderProcessor.register_for_auto_class()
 PIPELINE_REGISTRY.register_pipeline(TASK, GenerativeRetrievalPipeline, pt_model=AutoModel)
 
 __all__ = [
+    "ExpertsRecommender",
     "GenerativeRetrievalPipeline",
     "MenderConfig",
     "MenderForGenerativeRetrieval",
     "MenderProcessor",
     "MenderTrainer",
     "MenderTrainingArguments",
-    "PopularityRecommender",
     "Preset",
     "Recommendations",
     "ResidualKMeans",
@@ -67,7 +64,6 @@ __all__ = [
     "SasRecForSequentialRecommendation",
     "SemanticIdCatalogue",
     "SemanticIdLogitsProcessor",
-    "TextRetrievalRecommender",
     "add_lora",
     "build_method",
     "load_preset",

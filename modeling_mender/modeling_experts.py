@@ -17,8 +17,8 @@ from transformers import PreTrainedConfig
 
 from .configuration_mender import CarriesCode, ItemStatesConfig
 from .experts import EXPERTS, LANGUAGE, ItemItem, Lexical, Popularity
+from .item_scoring import ItemScoringModel
 from .item_states import ItemStatesEncoder
-from .modeling_baselines import ItemScoringModel
 
 __all__ = ["KINDS", "ExpertsConfig", "ExpertsRecommender"]
 

@@ -18,7 +18,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from .configuration_mender import CarriesCode
-from .modeling_baselines import ItemScoringModel
+from .item_scoring import ItemScoringModel
 
 __all__ = ["SasRecConfig", "SasRecForSequentialRecommendation"]
 

@@ -48,8 +48,10 @@ METHODS = {
         "the next item, and a prefix tree guarantees that every result is in the catalogue"
     ),
     "mender_sasrec": "SASRec: self-attention over the items of a history; it does not read preferences",
-    "mender_popularity": "Popularity: the items most often bought in training, the same for every user",
-    "mender_text_retrieval": "Text retrieval: the items closest to the preference and the history, without training",
+    "mender_experts": (
+        "A weighted sum of experts without a trained network: counts of what was bought together, and text search; "
+        "see `experts` in config.json"
+    ),
 }
 HINT = "Written by modeling_mender. Sections and metadata that you edit, add or remove stay that way."
 RECORD = re.compile(rf"^<!-- {re.escape(HINT)} (\{{.*\}}) -->\s*$", re.MULTILINE)
@@ -112,7 +114,7 @@ def write_card(
         "place": repo_id or "path/to/this/folder",
         "facts": _facts(model),
         "method": METHODS.get(model.config.model_type, type(model).__name__),
-        "reads_preferences": model.config.model_type not in ("mender_sasrec", "mender_popularity"),
+        "reads_preferences": reads_preferences(model.config),
         "steering": steering,
     }
     return update_card(
@@ -416,3 +418,10 @@ def _is_form(text: str) -> bool:
     start, end = (part.strip() for part in form.split("\0"))
     _, found, rest = text.partition(start)
     return bool(found) and rest.rstrip().endswith(end) and "\n" not in rest.rstrip().removesuffix(end).strip()
+
+
+def reads_preferences(config: Any) -> bool:
+    """Whether a model of this configuration reads what a person asks for."""
+    if config.model_type == "mender_experts":
+        return bool({"dense", "lexical"} & {*config.experts})
+    return config.model_type != "mender_sasrec"

@@ -232,6 +232,8 @@ def fit_experts(
     if model.co_purchase is not None:
         record["ridge_penalty"] = _best_penalty(model, processor, bought, validation["silent"])
     weights = {}
+    if len(model.config.experts) == 1:  # any weight gives the same order
+        return record
     for kind, chosen in validation.items():
         scores, targets, seen = _expert_scores(model, processor, chosen)
         weights[kind] = fit_weights(scores, targets, seen, example_column(chosen, "axis"))

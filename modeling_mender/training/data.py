@@ -41,7 +41,6 @@ __all__ = [
     "bought_in_training",
     "example_column",
     "first_targets",
-    "item_counts",
     "kinds_of",
     "length_grouped_order",
     "repeated",
@@ -344,12 +343,6 @@ def bought_in_training(examples: datasets.DatasetDict) -> list[list[str]]:
         "user_id", keep="first", maintain_order=True
     )
     return longest.sort("user_id")["history"].to_list()
-
-
-def item_counts(examples: datasets.Dataset, processor: MenderProcessor) -> np.ndarray:
-    """How often each item was bought in the training period. Shape: (N,), int64."""
-    bought = [row for history in training_histories(examples) for row in processor.item_indices(history)]
-    return np.bincount(bought, minlength=len(processor.item_ids))
 
 
 def sequence_features(examples: datasets.Dataset, processor: MenderProcessor) -> datasets.Dataset:

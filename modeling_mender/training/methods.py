@@ -27,7 +27,6 @@ from ..catalogue import SemanticIdCatalogue
 from ..configuration_mender import ItemStatesConfig
 from ..experts import LANGUAGE
 from ..item_states import ItemStatesEncoder, encode_titles, text_encoder_class
-from ..modeling_baselines import PopularityConfig, PopularityRecommender, TextRetrievalConfig, TextRetrievalRecommender
 from ..modeling_experts import ExpertsConfig, ExpertsRecommender
 from ..modeling_mender import MenderForGenerativeRetrieval
 from ..modeling_sasrec import SasRecConfig, SasRecForSequentialRecommendation
@@ -217,16 +216,11 @@ def build_method(
     if preset.model == "sasrec":
         shape = {"num_items": len(items["item_id"]), "max_history": preset.max_history, **preset.encoder_shape}
         return Method(preset, SasRecForSequentialRecommendation(SasRecConfig(**shape)), processor)
-    if preset.model == "popularity":
-        return Method(preset, PopularityRecommender(PopularityConfig(len(items["item_id"]))), processor)
     if preset.model == "experts":
         return Method(preset, _experts(preset, text_encoder, processor, items, device).eval(), processor)
     text_encoder.requires_grad_(preset.encoder_training == "full")
     if preset.history in ("states", "vectors"):
         text_encoder = _with_item_states(preset, text_encoder, processor, items, device)
-    if preset.model == "text-retrieval":
-        model = TextRetrievalRecommender(TextRetrievalConfig(text_encoder.config), text_encoder)
-        return Method(preset, model.eval(), processor)
     model = MenderForGenerativeRetrieval.from_encoder(text_encoder, catalogue, decoder=dict(preset.decoder))
     if preset.codebook_embeddings:
         init_from_codebooks(model.decoder.embed_tokens, codebooks, catalogue.codebook_sizes)

@@ -26,7 +26,7 @@ __all__ = [
 
 FOLDER = Path(__file__).parent / "presets"
 CHOICES = {
-    "model": ("mender", "sasrec", "popularity", "text-retrieval", "experts"),
+    "model": ("mender", "sasrec", "experts"),
     "encoder": ("pretrained", "scratch", "none"),
     "encoder_training": ("frozen", "lora", "full"),
     "history": HISTORIES,
@@ -57,7 +57,7 @@ class Preset:
         summary: one line: what it is.
         cost: one line: what training and a request cost, beside the other methods.
         source: the paper it comes from.
-        model: "mender" (encoder and code-writing decoder), "sasrec", "popularity", "text-retrieval" or "experts".
+        model: "mender" (encoder and code-writing decoder), "sasrec" or "experts".
         encoder: "pretrained" (any text encoder of the Hub), "scratch" (a new T5 encoder), or "none".
         encoder_training: "frozen", "lora" (new tokens in full), or "full".
         history: how the processor writes items of the history, see `MenderProcessor`.

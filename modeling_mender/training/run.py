@@ -27,7 +27,7 @@ from transformers.utils import (
 
 from .alignment_tasks import alignment_features
 from .closed_form import fit_experts
-from .data import example_column, item_counts, select_axes, sequence_features
+from .data import example_column, select_axes, sequence_features
 from .encoder_states import EncoderStates
 from .methods import Method
 from .presets import Preset
@@ -227,7 +227,7 @@ def _with_text_labels(features: datasets.Dataset) -> datasets.Dataset:
 
 @torch.no_grad()
 def fit_without_gradient(method: Method, examples: datasets.DatasetDict) -> dict[str, Any]:
-    """Experts and popularity count what was bought; text retrieval and experts choose their weights on validation.
+    """Experts count what was bought in training, and choose their weights on validation; see `fit_experts`.
 
     Args:
         method: a method whose preset is not trained by gradient.
@@ -235,25 +235,10 @@ def fit_without_gradient(method: Method, examples: datasets.DatasetDict) -> dict
 
     Returns:
         What was found, for the record.
+
+    Raises:
+        ValueError: if the method is trained by gradient.
     """
-    model, processor = method.model, method.processor
-    if method.preset.model == "experts":
-        return fit_experts(model, processor, examples)
-    if method.preset.model == "popularity":
-        counts = item_counts(select_axes(examples["train"], {"recommendation": 1.0}), processor)
-        model.counts.copy_(torch.from_numpy(counts))
-        return {"items_bought": int(counts.sum())}
-    features = prepare_examples(select_axes(examples["validation"], {"recommendation": 1.0}), processor)
-    collate = MenderCollator(processor, model, exclude_seen=True)
-    weights = [step / 10 for step in range(11)]
-    gains = np.zeros(len(weights))
-    for start in range(0, len(features), 256):
-        batch = collate([features[row] for row in range(start, min(start + 256, len(features)))])
-        states = model.vectors(batch["input_ids"]).last_hidden_state
-        for index, weight in enumerate(weights):
-            model.config.preference_weight = weight
-            rows = model.recommend(batch["input_ids"], top_k=10, exclude=batch["exclude"], states=states).item_indices
-            place = (rows == batch["labels"]).float()
-            gains[index] += float((place / torch.log2(torch.arange(2, rows.shape[1] + 2.0))).sum())
-    model.config.preference_weight = weights[int(gains.argmax())]
-    return {"preference_weight": model.config.preference_weight}
+    if method.preset.trained:
+        raise ValueError(f"{method.preset.name} is trained by gradient; call make_trainer")
+    return fit_experts(method.model, method.processor, examples)

@@ -34,7 +34,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, Train
 from ..configuration_mender import public_name
 from ..hub.adapters import base_name, keeping_card, required_base, write_adapter_card
 from ..hub.card import as_list, write_card
-from ..modeling_baselines import ItemScoringModel
+from ..item_scoring import ItemScoringModel
 from ..processing_mender import MenderProcessor
 from .data import EpochSetter, ItemLabels, LengthSampler, example_column, first_targets, kinds_of
 from .encoder_states import EncoderStates

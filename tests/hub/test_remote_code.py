@@ -21,7 +21,7 @@ from transformers.dynamic_module_utils import get_imports, get_relative_import_f
 
 import modeling_mender
 from modeling_mender import MenderConfig
-from modeling_mender.modeling_baselines import PopularityConfig, TextRetrievalConfig
+from modeling_mender.modeling_experts import ExpertsConfig
 from modeling_mender.modeling_sasrec import SasRecConfig
 from modeling_mender.training.presets import preset_names
 
@@ -42,7 +42,7 @@ def saved(tmp_path_factory):
         method = small_method(name, str(encoder))
         model = method.plain_model().eval()
         if name == "popularity":
-            model.counts = torch.randperm(len(model.counts)).float()
+            model.popularity.counts = torch.randperm(model.config.num_items).float()
         model.save_pretrained(root / name)
         method.processor.save_pretrained(root / name)
         # Without flags, since the package is imported here.
@@ -97,7 +97,7 @@ def test_the_package_exports_few_names_and_imports_training_only_when_it_is_used
 
 
 def test_every_name_leads_to_a_class():
-    for config in (MenderConfig(**SHAPE), PopularityConfig(3), SasRecConfig(3), TextRetrievalConfig()):
+    for config in (MenderConfig(**SHAPE), ExpertsConfig(3), SasRecConfig(3)):
         written = config.to_dict()
         names = [*written["auto_map"].values(), written["custom_pipelines"]["generative-retrieval"]["impl"]]
         for name in names:

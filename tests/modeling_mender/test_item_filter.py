@@ -9,14 +9,13 @@ from doubles import random_catalogue, shop_items, tiny_encoder, tiny_model, word
 from transformers import pipeline
 
 from modeling_mender import (
+    ExpertsRecommender,
     MenderProcessor,
-    PopularityRecommender,
     SasRecForSequentialRecommendation,
-    TextRetrievalRecommender,
 )
 from modeling_mender.configuration_mender import ItemStatesConfig
 from modeling_mender.generation_mender import catalogue_beam_search
-from modeling_mender.modeling_baselines import PopularityConfig, TextRetrievalConfig
+from modeling_mender.modeling_experts import ExpertsConfig
 from modeling_mender.modeling_sasrec import SasRecConfig
 
 ITEMS = shop_items()
@@ -28,8 +27,8 @@ ALL = [2, 3, 5, 8, 13]
 
 
 def popularity():
-    model = PopularityRecommender(PopularityConfig(N))
-    model.counts = torch.randperm(N, generator=torch.Generator().manual_seed(0)).float()
+    model = ExpertsRecommender(ExpertsConfig(N, ["popularity"]))
+    model.popularity.counts = torch.randperm(N, generator=torch.Generator().manual_seed(0)).float()
     return model
 
 
@@ -38,11 +37,11 @@ def sasrec():
     return SasRecForSequentialRecommendation(SasRecConfig(N, hidden_size=8, num_layers=1)).eval()
 
 
-def text_retrieval():
+def text_search():
     torch.manual_seed(0)
     size = len(word_tokenizer())
     config = ItemStatesConfig(tiny_encoder(), text_vocabulary=size, num_states=N, pooled=True, max_history=0)
-    model = TextRetrievalRecommender(TextRetrievalConfig(config)).eval()
+    model = ExpertsRecommender(ExpertsConfig(N, ["dense", "history_text"], encoder=config)).eval()
     model.vectors.set_item_states(torch.randn(N, config.hidden_size), torch.ones(N))
     return model
 
@@ -51,7 +50,7 @@ MODELS = {
     "mender": (lambda: tiny_model(random_catalogue(N, [5, 5])), {"max_length": 32}),
     "sasrec": (sasrec, {"history": "indices", "preference": "none"}),
     "popularity": (popularity, {"history": "indices", "preference": "none"}),
-    "text retrieval": (text_retrieval, {"history": "vectors"}),
+    "text search": (text_search, {"history": "vectors"}),
 }
 KINDS = [*MODELS, "mender, exact", "generate", "search in generate", "pipeline"]
 

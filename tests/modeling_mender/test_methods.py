@@ -107,19 +107,18 @@ def test_conditioning_decides_what_is_read(name, mode, folder):
     assert reads_history == (mode in ("history", "both", "all"))
 
 
-def test_text_retrieval_listens_and_weighs(folder, examples):
-    method = build("text-retrieval", folder)
-    chosen = fit_without_gradient(method, examples)["preference_weight"]
-    assert method.model.config.preference_weight == chosen
-    method.model.config.preference_weight = 1.0
+def test_text_search_finds_what_is_asked_for_and_falls_back_on_the_history(folder, examples):
+    method = build("text-search", folder)
+    weights = fit_without_gradient(method, examples)["weights"]
+    assert weights == method.model.config.weights and max(weights["stated"].values()) == 1
+    assert weights["silent"]["dense"] == weights["silent"]["lexical"] == 0
     found = method.model.recommend(**method.processor("soap lamp", []), top_k=1)
     own = method.processor.decode_items(found.item_indices[0])[0]["title"]
     assert own == "soap"  # its text is "soap lamp"
-    method.model.config.preference_weight = 0.0
-    scores = [
-        method.model.recommend(**method.processor(text, ["item-tea"]), top_k=3).scores for text in ("a", "find rose")
+    answers = [
+        method.model.recommend(**method.processor("", [item]), top_k=3).scores for item in ("item-tea", "item-mug")
     ]
-    torch.testing.assert_close(*scores)
+    assert not torch.equal(*answers)
 
 
 def codes_in_encoder(method):
@@ -167,7 +166,7 @@ def test_what_is_missing_is_named(name, left_out, folder):
         build_method(load_preset(name, **SMALL), shop_items(), **{**given, left_out: None})
 
 
-@pytest.mark.parametrize("name", ["mender-fid", "text-retrieval"])
+@pytest.mark.parametrize("name", ["mender-fid", "text-search"])
 def test_titles_are_encoded_where_that_is_asked_for(name, folder, monkeypatch):
     events = []
     monkeypatch.setattr(BertModel, "to", lambda self, device: events.append(device) or self)
@@ -183,7 +182,7 @@ def test_unfit_uses_are_refused(folder, examples, tmp_path):
         make_trainer(build("popularity", folder), examples, tmp_path)
     with pytest.raises(ValueError, match=r'needs items\["text"\]'):
         items = {name: column for name, column in shop_items().items() if name != "text"}
-        build_method(load_preset("text-retrieval"), items, encoder=folder)
+        build_method(load_preset("text-search"), items, encoder=folder)
 
 
 def test_features_without_text_labels_join_alignment_tasks(folder, examples, tmp_path):

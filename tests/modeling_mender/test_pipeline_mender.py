@@ -9,12 +9,12 @@ from doubles import WORDS, random_catalogue, shop_items, tiny_model, word_tokeni
 from transformers import AutoModel, AutoModelForSeq2SeqLM, AutoProcessor, pipeline
 
 from modeling_mender import (
+    ExpertsRecommender,
     GenerativeRetrievalPipeline,
     MenderForGenerativeRetrieval,
     MenderProcessor,
-    PopularityRecommender,
 )
-from modeling_mender.modeling_baselines import PopularityConfig
+from modeling_mender.modeling_experts import ExpertsConfig
 
 TASK = "generative-retrieval"
 ITEMS = shop_items()
@@ -187,8 +187,8 @@ def test_saved_whole_and_loaded_without_flags(pipe, tmp_path):
 
 
 def test_models_that_score_every_item_serve_too(tmp_path):
-    model = PopularityRecommender(PopularityConfig(len(IDS)))
-    model.counts = torch.arange(len(IDS)).float()
+    model = ExpertsRecommender(ExpertsConfig(len(IDS), ["popularity"]))
+    model.popularity.counts = torch.arange(len(IDS)).float()
     processor = MenderProcessor(word_tokenizer(), ITEMS, history="indices", preference="none")
     pipe = pipeline(TASK, model=model, processor=processor, device="cpu")
     answers = pipe([{"history": ["item-tea"]}, {"exclude": [IDS[-1]], "history": []}], top_k=2, batch_size=2)

@@ -20,7 +20,6 @@ NAMES = [
     "mender-tok",
     "popularity",
     "sasrec",
-    "text-retrieval",
     "text-search",
     "tiger",
     "vocabext-lm",

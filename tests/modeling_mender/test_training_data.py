@@ -8,7 +8,13 @@ import pytest
 from doubles import shop_examples, shop_items
 
 from modeling_mender import MenderProcessor
-from modeling_mender.training.data import first_targets, item_counts, select_axes, sequence_features, training_histories
+from modeling_mender.training.data import (
+    bought_in_training,
+    first_targets,
+    select_axes,
+    sequence_features,
+    training_histories,
+)
 from modeling_mender.training.methods import code_only_tokenizer
 
 
@@ -79,11 +85,11 @@ def test_histories_are_the_longest_with_their_target(train):
     assert [*longest["history"], *longest["targets"]] in histories
 
 
-def test_counts_are_those_of_the_training_period(train, processor):
-    recommendation = select_axes(train, {"recommendation": 1.0})
-    bought = Counter(item for history in training_histories(recommendation) for item in history)
-    counts = item_counts(recommendation, processor)
-    assert {item: int(counts[row]) for row, item in enumerate(processor.item_ids) if counts[row]} == bought
+def test_items_bought_in_training_are_those_before_the_last_two_of_every_user():
+    examples = shop_examples(5)
+    bought = Counter(map(tuple, bought_in_training(examples)))
+    history = select_axes(examples["test"], {"recommendation": 1.0})["history"][:]
+    assert bought == Counter(tuple(items[:-1]) for items in history)
 
 
 def test_every_position_predicts_the_next_item(train, processor):

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from doubles import random_catalogue, shop_items, tiny_model, word_tokenizer
 
-from modeling_mender import MenderProcessor, PopularityRecommender
-from modeling_mender.modeling_baselines import PopularityConfig
+from modeling_mender import ExpertsRecommender, MenderProcessor
+from modeling_mender.modeling_experts import ExpertsConfig
 
 SHOWCASE = {
     "attributes": {"item-tea": ["green leaf", "loose"], "item-mug": ["blue glaze"], "item-gone": ["nowhere"]},
@@ -33,8 +33,8 @@ def save_model(folder: Path, showcase: dict | None = None, **processor_settings)
 
 def save_popularity(folder: Path) -> Path:
     """Popularity over the same items, the first the most popular."""
-    model = PopularityRecommender(PopularityConfig(16))
-    model.counts += 16 - model.counts.new_tensor(range(16))
+    model = ExpertsRecommender(ExpertsConfig(16, ["popularity"]))
+    model.popularity.counts += 16 - model.popularity.counts.new_tensor(range(16))
     model.save_pretrained(folder)
     MenderProcessor(word_tokenizer(), shop_items(), history="indices", preference="none").save_pretrained(folder)
     return folder

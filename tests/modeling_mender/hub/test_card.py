@@ -11,11 +11,11 @@ from doubles import encoder_folder, measured, random_catalogue, shop_items, tiny
 from huggingface_hub import ModelCard, ModelCardData
 from transformers import AutoModel
 
-from modeling_mender import MenderForGenerativeRetrieval, PopularityRecommender
+from modeling_mender import ExpertsRecommender, MenderForGenerativeRetrieval
 from modeling_mender.configuration_mender import public_name
 from modeling_mender.hub.card import push_card, write_card
 from modeling_mender.hub.results import SteeringExample
-from modeling_mender.modeling_baselines import PopularityConfig
+from modeling_mender.modeling_experts import ExpertsConfig
 
 COUNT = len(shop_items()["item_id"])
 FORM = str(ModelCard.from_template(ModelCardData(tags=["t"]), model_description="Uploaded by a library."))
@@ -50,9 +50,9 @@ def test_a_card_says_what_the_model_knows_and_invents_nothing(folder, model):
 
 
 def test_models_without_text_have_a_card_too(tmp_path):
-    write_card(tmp_path, PopularityRecommender(PopularityConfig(4)))
+    write_card(tmp_path, ExpertsRecommender(ExpertsConfig(4, ["popularity"])))
     text = text_of(tmp_path)
-    assert "Popularity" in text and "4 items" in text and "item_ids[:3]" in text and "avoid" not in text
+    assert "sum of experts" in text and "4 items" in text and "item_ids[:3]" in text and "avoid" not in text
 
 
 def test_a_model_that_is_saved_writes_no_card(tmp_path, model):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from modeling_mender.modeling_baselines import top_items
+from modeling_mender.item_scoring import top_items
 
 
 @pytest.fixture

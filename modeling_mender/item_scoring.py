@@ -1,0 +1,103 @@
+"""Models that score every item of the catalogue at once, and the best of such scores."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from .item_filter import ItemSelection, allowed_mask, check_items_left
+from .retrieval import Recommendations, checked_top_k
+
+__all__ = ["ItemScoringModel", "top_items"]
+
+
+class ItemScoringModel(PreTrainedModel, ABC):
+    """A model that scores every item at once; its labels are item indices. Subclasses give `scores`."""
+
+    base_model_prefix = ""
+    main_input_name = "input_ids"
+
+    def item_tokens(self, item_indices: Tensor) -> Tensor:
+        """Labels of one target per user: the item index itself. Shape: (B, 1)."""
+        return torch.as_tensor(item_indices)[:, None]
+
+    def item_indices(self, labels: Tensor) -> Tensor:
+        """Items of labels. Shape: (B,)."""
+        return labels[:, 0]
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None, **_: Any
+    ) -> SequenceClassifierOutput:
+        """Scores of all items (B, N), and the cross-entropy of `labels` (B, 1)."""
+        logits = self.scores(input_ids)
+        loss = None if labels is None else functional.cross_entropy(logits.float(), labels[:, 0])
+        return SequenceClassifierOutput(loss=loss, logits=logits)
+
+    @torch.no_grad()
+    def recommend(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        top_k: int = 10,
+        num_beams: int | str | None = None,
+        allowed: ItemSelection | None = None,
+        exclude: ItemSelection | None = None,
+        **cached: Tensor,
+    ) -> Recommendations:
+        """The `top_k` best items of every user, with their scores.
+
+        Args:
+            input_ids: as the processor makes them. Shape: (B, T).
+            attention_mask: not needed.
+            top_k: items to return.
+            num_beams: not needed: every item is scored.
+            allowed: items that may be returned (indices or a boolean mask; shared or per user).
+            exclude: items that may not be returned, in the same forms.
+            **cached: passed on to `scores`.
+
+        Raises:
+            ValueError: for top_k < 1, or a filter that has the wrong shape or leaves a user without items.
+            IndexError: if a filter names an item that is not in the catalogue.
+        """
+        return top_items(self.scores(input_ids, **cached), top_k, allowed, exclude)
+
+    @abstractmethod
+    def scores(self, input_ids: Tensor) -> Tensor:
+        """Scores of all items. Shape: (B, N)."""
+
+
+def top_items(
+    scores: Tensor, top_k: int, allowed: ItemSelection | None = None, exclude: ItemSelection | None = None
+) -> Recommendations:
+    """The `top_k` best items of every user, ties by item index.
+
+    Args:
+        scores: one score per user and item. Shape: (B, N).
+        top_k: items to return; fewer come back where fewer are left.
+        allowed: items that may be returned, see `as_selection`.
+        exclude: items that may not be returned, in the same forms. Wins over `allowed`.
+
+    Raises:
+        ValueError: for top_k < 1, or a filter that has the wrong shape or leaves some user nothing.
+        IndexError: if a filter names an item beyond the N scored.
+
+    >>> top_items(torch.tensor([[0.1, 0.9, 0.5]]), top_k=2, exclude=[1]).item_indices
+    tensor([[2, 0]])
+    """
+    (users, items), top_k, scores = scores.shape, checked_top_k(top_k), scores.float()
+    mask = allowed_mask(allowed, exclude, items, users, scores.device)
+    available = items
+    if mask is not None:
+        left = mask.sum(-1).expand(users)
+        check_items_left(left)
+        scores, available = scores.masked_fill(~mask, -torch.inf), int(left.max())
+    best, ranked = scores.sort(dim=1, descending=True, stable=True)
+    best, ranked = best[:, : min(top_k, available)], ranked[:, : min(top_k, available)]
+    return Recommendations(ranked.masked_fill(best == -torch.inf, -1), best)
