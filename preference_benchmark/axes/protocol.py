@@ -45,6 +45,7 @@ MODES = ("oracle", "last")
 KINDS = ("stated", "inferred", "silent")
 
 _CHOICES = {
+    "repeats": ("drop", "keep"),
     "candidates": ("previous_step", "earlier_steps"),
     "pool": ("training", "all"),
     "draw": ("unknowing", "any"),
@@ -67,6 +68,7 @@ class Protocol:
         min_user: fewest interactions of a user (k-core). Paper: 5.
         min_item: fewest interactions of an item (k-core). Paper: 5.
         max_history: latest interactions kept of each user. Paper: 20.
+        repeats: "drop" (paper) or "keep" purchases of an item that the user has bought before.
         user_stride: only every n-th user gets examples, in the order of user ids; the catalogue keeps the items of
             all. Paper: 1, on Steam 7, to save calls of the language model.
         candidates: whose preferences may condition a step: those written at the "previous_step" (paper), or at all
@@ -101,6 +103,7 @@ class Protocol:
     min_user: int = 5
     min_item: int = 5
     max_history: int = 20
+    repeats: str = "drop"
     user_stride: int = 1
     candidates: str = "previous_step"
     described_by: tuple[str, ...] = ("text",)
@@ -139,9 +142,9 @@ class Protocol:
         object.__setattr__(self, "described_by", tuple(self.described_by))
 
     @property
-    def reading(self) -> dict[str, int]:
+    def reading(self) -> dict[str, object]:
         """The fields that the reader of raw files takes."""
-        return {name: getattr(self, name) for name in ("min_user", "min_item", "max_history")}
+        return {name: getattr(self, name) for name in ("min_user", "min_item", "max_history", "repeats")}
 
     @property
     def deepest_rank(self) -> int:
