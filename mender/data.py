@@ -156,6 +156,8 @@ def load_benchmark_data(
     if names:
         if source not in names:
             raise ValueError(f"{data} has no benchmark {source!r}; found {', '.join(names)}. Pass --source")
+        if changes:
+            raise ValueError(f"{data} has built benchmarks, which {min(changes)!r} cannot change; leave it out")
         return _in_memory(load(data, source), encoder)
     name = benchmark_name(source, data)
     chosen = recipe(name, source=None if name in RECIPES else source, data=data, embedder=encoder, **changes)

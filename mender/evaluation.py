@@ -93,6 +93,7 @@ def score_model(
     seed: int,
     exclude_seen: bool = True,
     split: str = "test",
+    shuffled: bool = True,
 ) -> tuple[list[Score], pl.DataFrame]:
     """Scores by axis and matching mode, and the rank of every target.
 
@@ -102,9 +103,10 @@ def score_model(
         data: the benchmark.
         name: of the method, in tables.
         limit: examples (or pairs) per axis at most; `None` takes all.
-        seed: of the choice, and of the shuffling of preferences.
-        exclude_seen: whether items of the history are left out of what is ranked.
-        split: whose examples are asked: "test", or "validation" to choose between models.
+        seed: of the choice of examples, and of the shuffling of preferences.
+        exclude_seen: whether items of the history are left out of the ranking.
+        split: whose examples are used: "test", or "validation" to choose between models.
+        shuffled: whether the model is also measured with the preferences of other users.
 
     Returns:
         Scores, and a table with one row per example and condition: matching, condition (empty, or shuffled),
@@ -117,7 +119,7 @@ def score_model(
         if matching == "last":  # the other axes do not depend on how the next item's preference is chosen
             test = select_axes(test, {"recommendation": 1.0})
         test = sample(test, limit, seed)
-        for condition in ("", SHUFFLED):
+        for condition in ("", SHUFFLED) if shuffled else ("",):
             asked = test if not condition else shuffle_preferences(test, seed)
             ranked = rank_examples(model, processor, asked, max(KS), exclude_seen=exclude_seen)
             targets = first_targets(test)

@@ -13,6 +13,8 @@ from doubles import WORDS
 from mender import __version__
 from mender.cli import main
 
+SMALL = ["--option", "num_users=80", "--option", "num_items=60"]
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, word_shop, tiny_encoder):
@@ -152,7 +154,7 @@ def test_recommendations_for_people(mender, trained):
     ("arguments", "message"),
     [
         (["trian"], "train"),
-        (["train", "--users", "some"], "see `mender train --help`"),
+        (["train", "--min-user", "some"], "see `mender train --help`"),
         (["train", "--preset", "mender-tick"], "no preset 'mender-tick'; pass one of "),
         (["train", "--set", "histroy=codes"], "'histroy' is no field of a preset"),
         (
@@ -244,7 +246,7 @@ def test_a_run_is_told_from_its_model(mender, trained, word_shop, tiny_encoder):
     run = trained / "mender-tok-seed0"
     code, _, err = mender("recommend", run, "--preference", "tea")
     assert code == 2 and f"is a run; pass its model, {run / 'model'}" in err
-    code, _, err = mender("evaluate", run / "model", "--encoder", tiny_encoder, "--users", "60", "--items", "40")
+    code, _, err = mender("evaluate", run / "model", "--encoder", tiny_encoder, *SMALL)
     assert code == 2 and "other items" in err
 
 
