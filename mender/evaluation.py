@@ -91,7 +91,7 @@ def score_model(
     name: str,
     limit: int | None,
     seed: int,
-    exclude_seen: bool = True,
+    exclude_seen: bool | None = None,
     split: str = "test",
     shuffled: bool = True,
 ) -> tuple[list[Score], pl.DataFrame]:
@@ -104,7 +104,7 @@ def score_model(
         name: of the method, in tables.
         limit: examples (or pairs) per axis at most; `None` takes all.
         seed: of the choice of examples, and of the shuffling of preferences.
-        exclude_seen: whether items of the history are left out of the ranking.
+        exclude_seen: whether items of the history are left out of the ranking; default: unless items are bought again.
         split: whose examples are used: "test", or "validation" to choose between models.
         shuffled: whether the model is also measured with the preferences of other users.
 
@@ -113,6 +113,7 @@ def score_model(
         axis, user_id, target, pair_id, sentiment, rank (0 where the target was not found).
     """
     metric = evaluate.load(metric_folder())
+    exclude_seen = not data.repeats if exclude_seen is None else exclude_seen
     scores, tables = [], []
     for matching, examples in data.examples.items():
         test = examples[split]
@@ -196,7 +197,7 @@ def evaluate_saved(
     name: str,
     limit: int | None = None,
     run: Mapping[str, Any] | None = None,
-    exclude_seen: bool = True,
+    exclude_seen: bool | None = None,
     split: str = "test",
 ) -> dict[str, Any]:
     """Measure a saved model on all axes and write the results.
@@ -209,13 +210,14 @@ def evaluate_saved(
         name: of the method, in tables.
         limit: examples (or pairs) per axis at most; `None` takes all.
         run: what is known of the model's training, see `mender.runs.training_of`; it goes into the record.
-        exclude_seen: whether items of the history are left out of what is ranked.
+        exclude_seen: whether items of the history are left out of the ranking; default: unless items are bought again.
         split: whose examples are asked: "test", or "validation" to choose between models.
 
     Returns:
         What five_axes.json holds.
     """
     origin = provenance(seed=0)
+    exclude_seen = not data.repeats if exclude_seen is None else exclude_seen
     scores, ranks = score_model(model, processor, data, name, limit, 0, exclude_seen, split)
     run = {
         **origin,

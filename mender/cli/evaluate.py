@@ -55,7 +55,9 @@ def evaluate(
         output = output or Path("outputs/evaluation") / f"{called}{kind}"
         name = name or run.get("method") or called
         split = "validation" if validation else "test"
-        record = evaluate_saved(recommender, processor, benchmark, output, name, eval_limit, run, not keep_seen, split)
+        record = evaluate_saved(
+            recommender, processor, benchmark, output, name, eval_limit, run, False if keep_seen else None, split
+        )
         print(f"Saved under {output}/: five_axes.png, five_axes.json, ranks.parquet")
         if Path(model).is_dir() and not kind:  # a card's figures are of the test split, without what users have bought
             print(f"and in the model's card, {write_run_card(Path(model), recommender, processor, benchmark, record)}")
