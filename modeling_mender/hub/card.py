@@ -49,8 +49,8 @@ METHODS = {
     ),
     "mender_sasrec": "SASRec: self-attention over the items of a history; it does not read preferences",
     "mender_experts": (
-        "A weighted sum of experts without a trained network: counts of what was bought together, and text search; "
-        "see `experts` in config.json"
+        "A weighted sum of experts without a trained network: counts of what was bought and bought together, and text "
+        "search"
     ),
 }
 HINT = "Written by modeling_mender. Sections and metadata that you edit, add or remove stay that way."
@@ -114,7 +114,7 @@ def write_card(
         "place": repo_id or "path/to/this/folder",
         "facts": _facts(model),
         "method": METHODS.get(model.config.model_type, type(model).__name__),
-        "reads_preferences": reads_preferences(model.config),
+        "reads_preferences": text_encoder_of(model) is not None,
         "steering": steering,
     }
     return update_card(
@@ -251,6 +251,8 @@ def _facts(model: Any) -> dict[str, str]:
         facts["decoder"] = f"T5, {decoder.num_layers} layers, width {decoder.d_model}"
     if sizes := getattr(config, "codebook_sizes", None):
         facts["semantic IDs"] = f"{len(sizes)} levels of {', '.join(map(str, sizes))} codes"
+    if experts := getattr(config, "experts", None):
+        facts["experts"] = ", ".join(experts).replace("_", " ")
     if items := getattr(config, "num_items", None):
         facts["catalogue"] = f"{items:,} items"
     return {**facts, "parameters": f"{model.num_parameters():,}"}
@@ -369,10 +371,10 @@ class _Card:
         known, result = set(map(_heading, self.sections)), []
         for section in self.sections:
             theirs = [other for other in edited if _heading(other) == _heading(section)]
-            if self.is_edited(section) or not theirs:
-                result += [] if _heading(section) in removed else [section]
-            else:
-                result += theirs
+            if self.is_edited(section):
+                result.append(section)
+            elif _heading(section) not in removed:
+                result += theirs or [section]
         self.sections = [*result, *(section for section in edited if _heading(section) not in known)]
         fields = {**_fields(self.data), **online.edited_fields(), **self.edited_fields()}
         fields["tags"] = [*(self.data.tags or []), *(online.data.tags or [])]
@@ -418,10 +420,3 @@ def _is_form(text: str) -> bool:
     start, end = (part.strip() for part in form.split("\0"))
     _, found, rest = text.partition(start)
     return bool(found) and rest.rstrip().endswith(end) and "\n" not in rest.rstrip().removesuffix(end).strip()
-
-
-def reads_preferences(config: Any) -> bool:
-    """Whether a model of this configuration reads what a person asks for."""
-    if config.model_type == "mender_experts":
-        return bool({"dense", "lexical"} & {*config.experts})
-    return config.model_type != "mender_sasrec"

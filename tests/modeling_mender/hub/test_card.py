@@ -50,9 +50,10 @@ def test_a_card_says_what_the_model_knows_and_invents_nothing(folder, model):
 
 
 def test_models_without_text_have_a_card_too(tmp_path):
-    write_card(tmp_path, ExpertsRecommender(ExpertsConfig(4, ["popularity"])))
+    write_card(tmp_path, ExpertsRecommender(ExpertsConfig(4, ["popularity", "co_purchase"])))
     text = text_of(tmp_path)
-    assert "sum of experts" in text and "4 items" in text and "item_ids[:3]" in text and "avoid" not in text
+    assert "sum of experts" in text and "4 items" in text and "| experts | popularity, co purchase |" in text
+    assert "item_ids[:3]" in text and "avoid" not in text
 
 
 def test_a_model_that_is_saved_writes_no_card(tmp_path, model):
@@ -269,19 +270,22 @@ def hub(monkeypatch, tmp_path):
 
 def test_an_upload_keeps_what_people_changed_on_the_hub(folder, model, hub):
     (hub / "README.md").write_text(FORM, "utf-8")
-    write_card(folder, model, results=measured(), repo_id="org/tea-shop", license="mit")
+    timed = {"request_ms": 3.0, "users_per_second": 9.0}
+    write_card(folder, model, results=measured(**timed), repo_id="org/tea-shop", license="mit")
     assert push_card(folder, "org/tea-shop").endswith("commit/0")
     assert "# tea-shop" in text_of(hub) and 'model="org/tea-shop"' in text_of(hub) and "**0.500**" in text_of(hub)
     edit(hub, "One item counts", "Only one item counts")
     edit(hub, "license: mit", "license: bsd")
     edit(hub, "## Citation", "## Thanks\n\n## Citation")
     edit(folder, "How to use\n", "How to use\n\nWith care.\n")
-    write_card(folder, model, results=measured(value=0.7), repo_id="org/tea-shop")
+    (hub / "README.md").write_text(re.sub("## (Speed|How to use).*?(?=\n## )", "", text_of(hub), flags=re.DOTALL))
+    write_card(folder, model, results=measured(value=0.7, **timed), repo_id="org/tea-shop")
     for _ in range(2):
         push_card(folder, "org/tea-shop")
         for text in (text_of(hub), text_of(folder)):
             assert "Only one item counts" in text and "license: bsd" in text and text.count("## Thanks") == 1
             assert "**0.700**" in text and "**0.500**" not in text and "With care." in text
+            assert "3.0 ms" not in text
     (hub / "README.md").write_text("# By hand\n")
     with pytest.raises(ValueError, match="the card of org/tea-shop is not replaced.*written by hand"):
         push_card(folder, "org/tea-shop")
