@@ -67,6 +67,8 @@ DEFAULTS = {
     "avoid": (),
     "sentiment": "positive",
     "pair_id": -1,
+    "stratum": "",
+    "avoided": (),
 }
 """What an example says in the columns that a data set lacks."""
 

@@ -55,11 +55,13 @@ EXAMPLE_FEATURES = Features(
         "sentiment": Value("string"),
         "targets": _TEXTS,
         "pair_id": Value("int64"),
+        "stratum": Value("string"),
+        "avoided": _TEXTS,
     }
 )
 """Columns of examples in memory."""
 
-ITEM_COLUMNS = ("history", "targets")
+ITEM_COLUMNS = ("history", "targets", "avoided")
 STORED_FEATURES = Features(
     {name: List(Value("int32")) if name in ITEM_COLUMNS else feature for name, feature in EXAMPLE_FEATURES.items()}
 )
@@ -115,20 +117,40 @@ def as_examples(
     *,
     preferences: pl.Expr,
     kind: str = "stated",
+    avoid: pl.Expr | None = None,
     sentiment: pl.Expr | None = None,
+    targets: pl.Expr | None = None,
     pair_id: pl.Expr | None = None,
+    stratum: pl.Expr | None = None,
+    avoided: pl.Expr | None = None,
 ) -> pl.DataFrame:
-    """Rows with user_id, split, history and target as examples of an axis, in the columns of `COLUMNS`."""
+    """Rows as examples of an axis, in the columns of `COLUMNS`.
+
+    Args:
+        axis: its name.
+        rows: with user_id, split, history and, unless `targets` are given, target.
+        preferences: lists of texts.
+        kind: of all examples, see `protocol.KINDS`.
+        avoid: lists of texts; default: none.
+        sentiment: default: "positive".
+        targets: lists of item indices; default: the one target.
+        pair_id: default: -1.
+        stratum: default: "".
+        avoided: lists of item indices; default: none.
+    """
+    no_items = pl.lit([], dtype=pl.List(pl.Int32))
     return rows.select(
         axis=pl.lit(axis),
         kind=pl.lit(kind),
         user_id="user_id",
         history="history",
         preferences=preferences,
-        avoid=pl.lit([], dtype=pl.List(pl.String)),
+        avoid=pl.lit([], dtype=pl.List(pl.String)) if avoid is None else avoid,
         sentiment=pl.lit(POSITIVE) if sentiment is None else sentiment,
-        targets=pl.concat_list("target"),
+        targets=pl.concat_list("target") if targets is None else targets,
         pair_id=pl.lit(-1, dtype=pl.Int64) if pair_id is None else pair_id,
+        stratum=pl.lit("") if stratum is None else stratum,
+        avoided=no_items if avoided is None else avoided.cast(pl.List(pl.Int32)),
         split="split",
     )
 

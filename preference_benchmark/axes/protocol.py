@@ -9,6 +9,7 @@ paper's, except where the paper's value lets an example give its target away, or
 from __future__ import annotations
 
 import dataclasses
+import types
 import typing
 from dataclasses import dataclass
 
@@ -44,7 +45,6 @@ MODES = ("oracle", "last")
 KINDS = ("stated", "inferred", "silent")
 
 _CHOICES = {
-    "repeats": ("drop", "keep"),
     "candidates": ("previous_step", "earlier_steps"),
     "pool": ("training", "all"),
     "draw": ("unknowing", "any"),
@@ -53,9 +53,6 @@ _CHOICES = {
     "inversion": RULES,
     "leaks": ("error", "flag"),
 }
-
-
-_WHOLE_NUMBERS = ("seed", "min_user", "min_item", "max_history", "user_stride")
 
 
 @dataclass(frozen=True)
@@ -70,9 +67,6 @@ class Protocol:
         min_user: fewest interactions of a user (k-core). Paper: 5.
         min_item: fewest interactions of an item (k-core). Paper: 5.
         max_history: latest interactions kept of each user. Paper: 20.
-        repeats: where a user bought an item more than once: "drop" all but the first purchase (paper), or "keep" them,
-            so that a target may be in its own history.
-        repeats: "drop" (paper) or "keep" purchases of an item that the user has bought before.
         user_stride: only every n-th user gets examples, in the order of user ids; the catalogue keeps the items of
             all. Paper: 1, on Steam 7, to save calls of the language model.
         candidates: whose preferences may condition a step: those written at the "previous_step" (paper), or at all
@@ -94,6 +88,12 @@ class Protocol:
             or one "per_split" (paper).
         inversion: how a negative preference is turned into its opposite: by the "paper" rules, which know avoid,
             exclude and no as a first word, or the "extended" ones, which know other ways to say no.
+        train_wishes: open wishes of the training split at most; half as many with something to avoid. Never more than
+            four for each training target.
+        evaluation_wishes: open wishes of validation and of test at most; half as many with something to avoid.
+        attribute_items: fewest items that have an attribute which a wish names.
+        attribute_share: largest share of the catalogue that has it.
+        withheld: share of the attributes that no training wish names.
         classifier: a text classification model of the Hub with the labels POSITIVE and NEGATIVE, for the sentiment of
             reviews and preferences. None: ratings and VADER decide for reviews, the first word for preferences.
             Paper: "siebert/sentiment-roberta-large-english" (1.4 GB).
@@ -107,7 +107,6 @@ class Protocol:
     min_user: int = 5
     min_item: int = 5
     max_history: int = 20
-    repeats: str = "drop"
     user_stride: int = 1
     candidates: str = "previous_step"
     described_by: tuple[str, ...] = ("text",)
@@ -118,21 +117,21 @@ class Protocol:
     sentiment_window: str = "split"
     distinct_pairs: str = "overall"
     inversion: str = "paper"
+    train_wishes: int = 20_000
+    evaluation_wishes: int = 1_000
+    attribute_items: int = 3
+    attribute_share: float = 0.1
+    withheld: float = 0.3
     classifier: str | None = None
     leaks: str = "error"
 
     def __post_init__(self) -> None:
-        for name in _WHOLE_NUMBERS:
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool):
-                raise ValueError(f"{name}={value!r} is not a whole number.")
         for name, known in (("axes", AXES), ("matching", MODES)):
             given = getattr(self, name)
-            unknown = [value for value in given if value not in known] if isinstance(given, list | tuple) else [given]
-            if unknown or not given:
-                raise ValueError(
-                    f"{name}: {unknown[0] if unknown else given!r} is not known; pass some of {list(known)}."
-                )
+            unknown = [value for value in given if value not in known]
+            if unknown or not given or isinstance(given, str):
+                shown = unknown[0] if unknown and not isinstance(given, str) else given
+                raise ValueError(f"{name}: {shown!r} is not known; pass some of {list(known)}.")
             # In the order above, each once.
             object.__setattr__(self, name, tuple(value for value in known if value in given))
         for name, choices in _CHOICES.items():
@@ -142,19 +141,18 @@ class Protocol:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} is not positive; pass at least 1.")
         for name in ("train_ranks", "evaluation_ranks"):
-            ranks = getattr(self, name)
-            whole = isinstance(ranks, list | tuple) and all(isinstance(rank, int) and rank >= 1 for rank in ranks)
-            if not whole or len(ranks) != 2:
+            ranks = tuple(getattr(self, name))
+            if len(ranks) != 2 or min(ranks) < 1:
                 raise ValueError(f"{name}={ranks} must be two ranks of 1 (the nearest) or more, such as (2, 3).")
-            object.__setattr__(self, name, tuple(ranks))
-        if not self.described_by or not isinstance(self.described_by, list | tuple):
+            object.__setattr__(self, name, ranks)
+        if not self.described_by or isinstance(self.described_by, str):
             raise ValueError(f"described_by={self.described_by!r} must name columns of the items, such as ('text',).")
         object.__setattr__(self, "described_by", tuple(self.described_by))
 
     @property
-    def reading(self) -> dict[str, object]:
+    def reading(self) -> dict[str, int]:
         """The fields that the reader of raw files takes."""
-        return {name: getattr(self, name) for name in ("min_user", "min_item", "max_history", "repeats")}
+        return {name: getattr(self, name) for name in ("min_user", "min_item", "max_history")}
 
     @property
     def deepest_rank(self) -> int:
@@ -170,12 +168,42 @@ class Protocol:
         self._known(changes)
         return dataclasses.replace(self, **changes)
 
+    def parsed(self, assignments: typing.Sequence[str]) -> Protocol:
+        """This protocol with fields set as on a command line; elements of a list are separated by commas.
+
+        >>> Protocol().parsed(["seed=3", "axes=recommendation,sentiment_following"]).axes
+        ('recommendation', 'sentiment_following')
+        """
+        changes = {}
+        hints = typing.get_type_hints(Protocol)
+        for assignment in assignments:
+            name, equals, text = assignment.partition("=")
+            if not equals:
+                raise ValueError(f"{assignment!r} sets nothing; write FIELD=VALUE, such as seed=3.")
+            self._known({name: text})
+            changes[name] = _value(name, text, hints[name])
+        return self.replace(**changes)
+
     @staticmethod
     def _known(changes: typing.Iterable[str]) -> None:
         names = [field.name for field in dataclasses.fields(Protocol)]
         for name in changes:
             if name not in names:
                 raise ValueError(f"a protocol has no field {name!r}; its fields are {names}.")
+
+
+def _value(name: str, text: str, kind: object) -> object:
+    """A field's value from its text."""
+    if isinstance(kind, types.UnionType):
+        return None if text in ("", "none", "None") else text
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    inner = arguments[0] if origin is tuple else kind
+    parts = [part.strip() for part in text.split(",")] if origin is tuple else [text]
+    try:
+        values = tuple(inner(part) for part in parts)
+    except ValueError as error:
+        raise ValueError(f"{name}={text!r} must be whole numbers, separated by commas.") from error
+    return values if origin is tuple else values[0]
 
 
 # What the published scripts do, with their leaks.

@@ -226,6 +226,8 @@ def _examples(rows: pl.DataFrame, item_ids: pl.Series) -> pl.DataFrame:
         preferences=pl.when(consolidated).then(several).otherwise(pl.concat_list(prompt)),
         avoid=pl.lit([], dtype=pl.List(pl.String)),
         targets=pl.concat_list(pl.col("target_item_id").cast(pl.String).replace_strict(**index)),
+        stratum=pl.lit(""),
+        avoided=pl.lit([], dtype=pl.List(pl.Int32)),
     )
 
 

@@ -37,10 +37,10 @@ def tiny_encoder(tmp_path_factory) -> str:
 def with_item_indices(examples: Dataset) -> Dataset:
     """Examples as a built folder holds them."""
     index = {item_id: place for place, item_id in enumerate(shop_items()["item_id"])}
-    rows = examples.to_list()
+    rows = [{"stratum": "", "avoided": []} | row for row in examples.to_list()]
     for row in rows:
-        row |= {name: [index[item] for item in row[name]] for name in ("history", "targets")}
-    return Dataset.from_list(rows, features=STORED_FEATURES)
+        row |= {name: [index[item] for item in row[name]] for name in ("history", "targets", "avoided")}
+    return Dataset.from_list([{name: row[name] for name in STORED_FEATURES} for row in rows], features=STORED_FEATURES)
 
 
 @pytest.fixture(scope="session")

@@ -29,6 +29,8 @@ def examples(rows: int) -> Dataset:
                     "sentiment": sentiment,
                     "targets": [f"t{row}"],
                     "pair_id": row if paired else -1,
+                    "stratum": "",
+                    "avoided": [],
                 }
             )
     return Dataset.from_list(found, features=EXAMPLE_FEATURES)

@@ -35,6 +35,8 @@ def examples(users=40):
             "sentiment": POSITIVE,
             "targets": ITEMS[:1],
             "pair_id": -1,
+            "stratum": "",
+            "avoided": [],
         }
 
     rows = []

@@ -42,9 +42,11 @@ def test_the_schema_is_the_documented_one(examples, tables):
         "sentiment": Value("string"),
         "targets": texts,
         "pair_id": Value("int64"),
+        "stratum": Value("string"),
+        "avoided": texts,
     }
     assert dict(EXAMPLE_FEATURES) == documented
-    assert dict(STORED_FEATURES) == documented | {"history": List(Value("int32")), "targets": List(Value("int32"))}
+    assert dict(STORED_FEATURES) == documented | dict.fromkeys(("history", "targets", "avoided"), List(Value("int32")))
     assert tuple(examples.columns) == COLUMNS == (*documented, "split")
     for split, data in examples_dataset(examples, tables.items["item_id"]).items():
         assert split in SPLITS and dict(data.features) == documented

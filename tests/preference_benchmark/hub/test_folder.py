@@ -26,7 +26,7 @@ def writer(name, version):
 
     def write(target):
         row = {column: "" for column in STORED_FEATURES} | {"axis": "recommendation", "avoid": [], "pair_id": -1}
-        row |= {"history": [2, 0], "targets": [1], "preferences": [f"Find version {version}"]}
+        row |= {"history": [2, 0], "targets": [1], "avoided": [], "preferences": [f"Find version {version}"]}
         parts = {
             name: ("oracle", "test", Dataset.from_list([row], features=STORED_FEATURES)),
             f"{name}-items": ("items", "items", Dataset.from_dict({"item_id": ITEMS})),
