@@ -77,7 +77,9 @@ def train(
                 benchmark = load_benchmark_data(source, data, encoder, options=options.corner_shop(users, items))
             encoder = encoder_path(encoder)
             # A missing matching mode or axis is refused before anything is computed.
-            select_axes(benchmark.matched(chosen.matching)["train"], chosen.axes)
+            examples = benchmark.matched(chosen.matching)
+            if chosen.trained:
+                select_axes(examples["train"], chosen.axes)
         print(f"{chosen.name}: {chosen.summary}\n{' ' * len(chosen.name)}  {chosen.cost}")
         method = new_method(chosen, benchmark, encoder, seed)
         logging = {"report_to": report_to, "run_name": f"{benchmark.source}/{output.name}"} if report_to else {}

@@ -281,6 +281,11 @@ def select_axes(
     Raises:
         ValueError: if an axis is unknown, or nothing is left.
     """
+    if not len(examples):
+        raise ValueError(
+            "there are no examples to choose from; training needs users with four purchases or more, the last two of "
+            "which are kept for validation and test"
+        )
     axis, sentiment = (np.array(example_column(examples, name)) for name in ("axis", "sentiment"))
     # A benchmark may lack an axis, such as the sentiment axes where nobody rated anything.
     known = {*AXES, *axis.tolist()}
@@ -335,7 +340,10 @@ def bought_in_training(examples: datasets.DatasetDict) -> list[list[str]]:
     """
     tables = []
     for split, with_target in (("train", True), ("validation", False)):
-        own = select_axes(examples[split], {"recommendation": 1.0})
+        own = examples[split]
+        if not len(own):  # users with three purchases have nothing to be trained on but what validation knows
+            continue
+        own = select_axes(own, {"recommendation": 1.0})
         table = own.select_columns(["user_id", "history"]).to_polars()
         if with_target:
             table = table.with_columns(history=table["history"].list.concat(pl.Series(first_targets(own))))

@@ -28,7 +28,7 @@ from huggingface_hub import hf_hub_download, metadata_load
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
 from preference_benchmark.axes.examples import STORED_FEATURES, with_item_ids
-from preference_benchmark.axes.protocol import MODES
+from preference_benchmark.axes.protocol import MODES, SPLITS
 from preference_benchmark.hub.card import render
 from preference_benchmark.stages import digest_of_file, write_atomically
 
@@ -97,16 +97,14 @@ def load(folder: str | Path, name: str | None = None) -> Benchmark:
     (items,) = read(f"{name}-items").values()
     item_ids = pl.Series(items["item_id"])
     modes = {mode: name if mode == "oracle" else f"{name}-{mode}" for mode in MODES}
-    examples = {
-        mode: DatasetDict(
-            {
-                split: with_item_ids(rows.cast(STORED_FEATURES.arrow_schema), item_ids)
-                for split, rows in read(config).items()
-            }
-        )
-        for mode, config in modes.items()
-        if config in configs
-    }
+    schema = STORED_FEATURES.arrow_schema
+
+    def splits(config: str) -> DatasetDict:
+        # A split without an example has no file: of a shop whose users bought three things each, nothing is trained on.
+        found = {split: schema.empty_table() for split in SPLITS} | read(config)
+        return DatasetDict({split: with_item_ids(rows.cast(schema), item_ids) for split, rows in found.items()})
+
+    examples = {mode: splits(config) for mode, config in modes.items() if config in configs}
     place = _place(configs[f"{name}-items"])
     return Benchmark(name, Dataset(items), examples, _statistics(folder, place, local))
 

@@ -274,3 +274,11 @@ def test_a_user_is_asked_out_of_every_few(built, tmp_path):
     sparse = statistics_of(build(tmp_path, replace(SHOP, protocol=SHOP.protocol.replace(user_stride=2))))
     whole = statistics_of(built)
     assert sparse["users"] == -(-whole["users"] // 2) and sparse["items"] == whole["items"]
+
+
+def test_a_shop_whose_users_bought_three_things_each_has_an_empty_training_split(tmp_path):
+    shop = recipe("corner-shop", options={"num_users": 40, "num_items": 30})
+    shop = replace(shop, protocol=shop.protocol.replace(max_history=3, axes=("recommendation",)))
+    found = load(build(tmp_path, shop))
+    assert len(found.examples["oracle"]["train"]) == 0 < len(found.examples["oracle"]["test"])
+    assert found.examples["oracle"]["train"].features == found.examples["oracle"]["test"].features
