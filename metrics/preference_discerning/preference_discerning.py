@@ -1,32 +1,30 @@
-"""The metric of preference discerning: does a recommender listen to what a person asks for?
+"""A metric for recommenders that take requests: ranked lists against what should and should not be in them.
 
-Recall, NDCG, MRR and MAP at k on every axis of the benchmark, and m@k on pairs of opposite sentiment, as in
-"Preference Discerning with LLM-Enhanced Generative Retrieval" (Paischer et al. 2025, arXiv:2412.08604); each
-figure with the number of examples and a bootstrap interval. Figures are averages over examples, never over
-batches. The file stands alone, so that `evaluate.load` works on its folder as well as on the Hub.
+Accuracy with one or several relevant items, items that must stay out, pairs of opposite sentiment as in
+"Preference Discerning with LLM-Enhanced Generative Retrieval" (Paischer et al. 2025, arXiv:2412.08604), and what
+the lists look like beside one another: coverage, overlap, hubs. Accuracy comes with bootstrap intervals. Figures
+are averages over examples, never over batches. The file stands alone, so that `evaluate.load` works on its
+folder as well as on the Hub.
+
+Symbols: N examples, k cut-off, V distinct ids, M figures.
 """
 
 from __future__ import annotations
 
+import numbers
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from itertools import chain
-from typing import Any
+from reprlib import repr as short
+from typing import Any, NamedTuple
 
 import datasets
 import evaluate
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
-__all__ = [
-    "AXES",
-    "PreferenceDiscerning",
-    "bootstrap_interval",
-    "ndcg_at",
-    "pair_ranks",
-    "recall_at",
-    "reciprocal_rank_at",
-    "target_ranks",
-]
+__all__ = ["AXES", "CHOSEN_AXES", "KINDS", "SENTIMENTS", "PreferenceDiscerning", "bootstrap_interval"]
 
 AXES = (
     "recommendation",
@@ -36,40 +34,79 @@ AXES = (
     "history_consolidation",
     "sentiment_following_with_history",
 )
-PAIRED_AXES = ("sentiment_following", "sentiment_following_with_history")
-# Their targets are chosen by the benchmark, some of them again and again with the same text: no independent examples.
-CHOSEN_AXES = ("fine_grained_steering", "coarse_grained_steering", *PAIRED_AXES)
+"""Axes of the benchmark, in the order of its tables. Other names are groups of examples like any other."""
+
+CHOSEN_AXES = (
+    "fine_grained_steering",
+    "coarse_grained_steering",
+    "sentiment_following",
+    "sentiment_following_with_history",
+)
+"""Axes whose targets the benchmark chooses, some of them many times: their examples are not independent."""
+
 SENTIMENTS = ("positive", "negative")
+KINDS = ("stated", "inferred", "silent")
 
 _DESCRIPTION = """\
-Scores ranked lists of items on the axes of preference discerning: Recall, NDCG, MRR and MAP at any k,
-and m@k on pairs of opposite sentiment, each with the number of examples and a bootstrap interval.
+Scores ranked lists of items: recall, NDCG, MRR, MAP, hit rate and R-precision at any k with one or several
+relevant items; items that must stay out; m@k on pairs of opposite sentiment; coverage, overlap and hubness of
+the lists. Accuracy comes with bootstrap intervals, by axis or kind of request where these are given.
 """
 
 _INPUTS = """\
 Args:
-    predictions: ranked item ids of every example, best first: lists of strings, or of integers (negative ones
-        are padding). An item given twice counts once, at its better place. Lists shorter than k are scored as
-        they are, with a warning.
-    references: the target item id of every example.
-    axes: the axis of every example, by name.                                  (configuration "default" only)
-    sentiments: "positive", or "negative" where the target is to be kept out.  (configuration "default" only)
-    pair_ids: joins the two examples of a sentiment pair; -1 on other axes.    (configuration "default" only)
+    predictions: ranked item ids of every example, best first. Ids are strings or integers of any size. None and
+        negative integers are padding. Lists may be empty or differ in length.
+    references: the relevant ids of every example: one id, a list of ids, or a mapping from id to grade.
+    axes: optional name of the axis (or any other group) of every example; figures are given by axis.
+    kinds: optional kind of every request, "stated", "inferred" or "silent"; figures are given by kind.
+    sentiments: optional, "positive" (default) or "negative"; negative examples need a pair.
+    pair_ids: optional, joins the positive and the negative example of a pair; None or -1 where there is no pair.
+    avoided: optional ids that must stay out, for every example one id, a list of ids or None.
+    catalogue: optional number of items that can be recommended, or their ids.
     ks: cut-offs, default (5, 10).
     confidence: of the intervals, default 0.95.
     n_resamples: bootstrap resamples, default 1000; 0 leaves the intervals out.
     seed: of the bootstrap, default 0.
 Returns:
-    A flat dict. Per axis "<axis>/n" and, for every k, "<axis>/recall@k", "<axis>/ndcg@k", "<axis>/mrr@k",
-    "<axis>/map@k", each with "<figure>/low" and "<figure>/high": of a bootstrap over examples, on the steering
-    and sentiment axes over all examples of a target at a time. On the sentiment axes, n counts pairs;
-    those four figures are of the positive texts; "avoid@k" is the share of negative texts that keep the
-    target out of the top k, and "m@k" the share of pairs that do both. Configuration "ranking" has no axes:
-    "n", "recall@k", "recall@k/low", ...
+    A flat dict of numbers: "n", then for every k
+
+    accuracy, mean over examples, each with "<figure>/low" and "<figure>/high":
+        "recall@k": relevant items in the first k / all relevant items.
+        "hit_rate@k": 1 if any relevant item is in the first k.
+        "r_precision@k": relevant items in the first j / j, where j is the smaller of k and the number of
+            relevant items; R-precision (Buckley and Voorhees 2005), cut at k.
+        "mrr@k": 1 / rank of the first relevant item, 0 beyond k.
+        "map@k": sum of the precision at the rank of every relevant item in the first k / all relevant items, as
+            trec_eval's map_cut.
+        "ndcg@k": sum of grade / log2(rank + 1) over the first k / the same sum of the best possible list
+            (Jarvelin and Kekalainen 2002); without grades, every relevant item has grade 1.
+    items that must stay out, over the "n_avoided" examples that name some, with intervals:
+        "avoided@k": number of them in the first k.
+        "avoid@k": 1 if none of them is in the first k.
+    pairs, where pair ids are given; "n" then counts pairs and accuracy is that of the positive examples:
+        "m@k": 1 if the positive example has a relevant item in the first k and the negative one has none
+            (Paischer et al. 2025).
+        "avoid@k": 1 if the negative example has none of the relevant items in the first k.
+    all lists together, without intervals:
+        "aggregate_diversity@k": distinct items in the first k of all lists (Adomavicius and Kwon 2012).
+        "overlap@k": share of the first k that two lists have in common, mean over all pairs of lists; 1 minus
+            the inter-list diversity of Zhou et al. (2010). Needs two lists.
+        "hubness@k": share of the lists whose first k contain the most frequent item.
+        With a catalogue also, over all of its items:
+        "coverage@k": aggregate diversity / size of the catalogue (Ge et al. 2010).
+        "gini@k": Gini index of how often items are recommended, 0 (all equally) to 1 (always the same one)
+            (Shani and Gunawardana 2011).
+        "skewness@k": skewness of the same counts, high if a few items are hubs (Radovanovic et al. 2010).
+
+    With axes and kinds the names begin with those: "recommendation/recall@10", "stated/recall@10",
+    "recommendation/stated/recall@10". Intervals are of a percentile bootstrap over examples; on the axes in
+    `CHOSEN_AXES`, all examples with the same relevant items are drawn together.
 Examples:
-    >>> metric = evaluate.load("metrics/preference_discerning", "ranking")
-    >>> metric.compute(predictions=[["a", "b"], ["c", "d"]], references=["b", "x"], ks=[2], n_resamples=0)
-    {'n': 2, 'recall@2': 0.5, 'ndcg@2': 0.31546487678572877, 'mrr@2': 0.25, 'map@2': 0.25}
+    >>> metric = evaluate.load("metrics/preference_discerning")
+    >>> results = metric.compute(predictions=[["a", "b"], ["c", "d"]], references=["b", "x"], ks=[2])
+    >>> results["n"], results["recall@2"]
+    (2, 0.5)
 """
 
 _CITATION = """\
@@ -82,84 +119,26 @@ _CITATION = """\
 }
 """
 
-
-def target_ranks(predictions: Sequence[Sequence[Any]], references: Sequence[Any]) -> np.ndarray:
-    """Place of every target in its ranked list, counting distinct items only.
-
-    Args:
-        predictions: N ranked lists of item ids, best first; of any lengths. Negative integers are padding.
-        references: N target ids, of the same type.
-
-    Returns:
-        1 for the first place, 0 where the target is absent. Shape: (N,), int64.
-
-    Raises:
-        ValueError: if ids are neither strings nor integers, or the two arguments differ in that.
-
-    >>> target_ranks([["a", "a", "b"], ["a"]], ["b", "c"]).tolist()
-    [2, 0]
-    """
-    (flat, row), targets = _flatten(predictions), np.array(references)
-    if not flat.size:
-        return np.zeros(len(targets), np.int64)
-    if (flat.dtype.kind == "U") != (targets.dtype.kind == "U"):
-        raise ValueError(f"ranked items are {flat.dtype} but targets {targets.dtype}; pass ids of one type.")
-    hits = np.flatnonzero(flat == targets[row])
-    found, first = np.unique(row[hits], return_index=True)
-    # Repeats matter only ahead of a target, so only those items are looked at.
-    last_place = np.full(len(targets), -1)
-    last_place[found] = hits[first]
-    ahead = np.flatnonzero(np.arange(len(flat)) <= last_place[row])
-    item = np.unique(flat[ahead], return_inverse=True)[1].reshape(-1)
-    width = item.max(initial=0) + 1
-    return np.bincount(np.unique(row[ahead] * width + item) // width, minlength=len(targets))
-
-
-def pair_ranks(
-    ranks: np.ndarray, references: Sequence[Any], sentiments: Sequence[str], pair_ids: Sequence[int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Ranks of the same target for the positive and for the negative text of every pair.
-
-    Args:
-        ranks: output of `target_ranks` for the paired examples. Shape: (2P,).
-        references: target ids; the two of a pair must agree.
-        sentiments: "positive" or "negative"; one of each in a pair.
-        pair_ids: what joins two examples.
-
-    Returns:
-        Positive and negative ranks, by ascending pair id. Shapes: (P,), (P,).
-
-    Raises:
-        ValueError: if a pair has not exactly two examples, twice the same sentiment, or two targets.
-    """
-    ids, targets = np.asarray(pair_ids), np.asarray(references)
-    negative = np.asarray(sentiments) == "negative"
-    pairs, counts = np.unique(ids, return_counts=True)
-    if pairs.size and pairs[0] < 0:
-        raise ValueError(f"pair_id {pairs[0]} on a sentiment axis: every example there needs one >= 0.")
-    _refuse(counts != 2, pairs, counts, "has {value} example(s); a pair is one positive and one negative")
-    order = np.lexsort([negative, ids])
-    first, second = order[::2], order[1::2]
-    same = negative[first] == negative[second]
-    twice = np.where(negative[first], "negative", "positive")
-    _refuse(same, pairs, twice, "has two {value} examples; a pair is one positive and one negative")
-    _refuse(targets[first] != targets[second], pairs, targets[second], "has two targets, one is {value!r}")
-    return ranks[first], ranks[second]
-
-
-def recall_at(ranks: np.ndarray, k: int) -> np.ndarray:
-    """1 where the one target is among the first k, else 0. Shape as `ranks`."""
-    return ((ranks >= 1) & (ranks <= k)).astype(np.float64)
-
-
-def ndcg_at(ranks: np.ndarray, k: int) -> np.ndarray:
-    """Normalised discounted cumulative gain with one target: 1 / log2(rank + 1) in the first k, else 0."""
-    return recall_at(ranks, k) / np.log2(np.maximum(ranks, 1) + 1)
-
-
-def reciprocal_rank_at(ranks: np.ndarray, k: int) -> np.ndarray:
-    """1 / rank within the first k, else 0. With one target this is the average precision as well."""
-    return recall_at(ranks, k) / np.maximum(ranks, 1)
+# Ids are kept as bytes, which have one length each: fixed-width text would give every id the room of the longest.
+# Integers begin with a byte that UTF-8 never uses, so that 7 and "7" stay two ids.
+INTEGER_MARK = pa.scalar(b"\xff", pa.large_binary())
+NOTHING = pa.scalar(b"", pa.large_binary())
+ID = datasets.Value("large_binary")
+STORED = datasets.Features(
+    {
+        "predictions": datasets.List(ID),
+        "references": datasets.List(ID),
+        "grades": datasets.List(datasets.Value("float64")),
+        "avoided": datasets.List(ID),
+        "axes": datasets.Value("string"),
+        "kinds": datasets.Value("string"),
+        "sentiments": datasets.Value("string"),
+        "pair_ids": ID,
+    }
+)
+INPUTS = ("predictions", "references", "axes", "kinds", "sentiments", "pair_ids", "avoided")
+MAX_GRADE = 1e9
+MAX_RESAMPLES = 1_000_000
 
 
 def bootstrap_interval(
@@ -172,15 +151,15 @@ def bootstrap_interval(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Percentile bootstrap intervals of the means of several figures over the same examples.
 
-    Examples are resampled with replacement, all figures of an example together; where `units` are given, all
-    examples of a unit together. As few of them differ (figures depend on a rank), the counts of the distinct ones
-    are drawn instead of the examples: the same distribution at a cost that hardly grows with N, and a result that
-    does not depend on their order.
+    Examples are resampled with replacement, all figures of an example together, so differences between columns
+    are paired; where `units` are given, all examples of a unit together. Equal rows are drawn by their number
+    instead of one by one: the same distribution at a cost that hardly grows with N where figures take few values,
+    and a result that does not depend on the order of examples.
 
     Args:
         values: one row per example, one column per figure. Shape: (N, M).
-        units: what is drawn at a time, by label; default: each example alone. Shape: (N,).
-        confidence: probability that the interval shall cover.
+        units: label of the unit that is drawn as a whole; default: each example alone. Shape: (N,).
+        confidence: probability that an interval covers the mean.
         n_resamples: number of resamples.
         seed: of the random numbers.
 
@@ -191,7 +170,7 @@ def bootstrap_interval(
     if units is not None:
         names, unit = np.unique(units, return_inverse=True)
         sums = np.stack([np.bincount(unit.reshape(-1), column, len(names)) for column in sums.T], axis=1)
-    distinct, counts = np.unique(sums, axis=0, return_counts=True)
+    distinct, counts = _distinct_rows(sums)
     generator, drawn = np.random.default_rng(seed), len(sums)
     means = np.empty((n_resamples, values.shape[1]))
     block = max(1, 2**22 // len(distinct))  # else the draws of a large benchmark fill the memory
@@ -204,176 +183,661 @@ def bootstrap_interval(
     return low, high
 
 
+def _distinct_rows(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct rows in lexicographic order and how often each occurs, as `np.unique(axis=0)`, by hashing."""
+    names = [str(column) for column in range(values.shape[1])]
+    table = pa.table([np.ascontiguousarray(column) for column in values.T], names=names)
+    groups = table.group_by(names, use_threads=False).aggregate([([], "count_all")])
+    distinct = np.stack([groups[name].to_numpy() for name in names], axis=1)
+    order = np.lexsort(distinct.T[::-1])
+    return distinct[order], groups["count_all"].to_numpy()[order]
+
+
 @evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _INPUTS)
 class PreferenceDiscerning(evaluate.Metric):
-    """The `evaluate` module around the functions above."""
+    """The `evaluate` module."""
 
     def _info(self) -> evaluate.MetricInfo:
-        if self.config_name not in ("default", "ranking"):
+        # What `evaluate.combine` passes on. Everything else is optional and goes to `add_batch` or `compute`.
+        columns = {"default": (), "axes": ("axes", "sentiments", "pair_ids")}
+        if self.config_name not in columns:
             raise ValueError(
-                f"unknown configuration {self.config_name!r}; load 'default' (axes) or 'ranking' (no axes)."
+                f"unknown configuration {self.config_name!r}; load the metric without one (or 'axes' to have "
+                "evaluate.combine pass on axes, sentiments and pair_ids)."
             )
-        extra = {}
-        if self.config_name == "default":
-            text = datasets.Value("string")
-            extra = {"axes": text, "sentiments": text, "pair_ids": datasets.Value("int64")}
-        identifiers = (datasets.Value("string"), datasets.Value("int64"))
-        return evaluate.MetricInfo(
+        text = datasets.Value("string")
+        names = dict.fromkeys(columns[self.config_name], text)
+        info = evaluate.MetricInfo(
             description=_DESCRIPTION,
             citation=_CITATION,
             inputs_description=_INPUTS,
-            features=[
-                datasets.Features({"predictions": datasets.List(item), "references": item, **extra})
-                for item in identifiers
-            ],
+            features=datasets.Features({"predictions": datasets.List(text), "references": text, **names}),
             reference_urls=["https://arxiv.org/abs/2412.08604"],
         )
+        info.format = "arrow"  # set afterwards: the constructor allows no format for lists
+        return info
 
     def add_batch(self, *, predictions: Any = None, references: Any = None, **columns: Any) -> None:
         """Add examples; `compute` scores all that were added.
 
-        Args:
-            predictions: ranked item ids, one list per example.
-            references: target item ids.
-            **columns: `axes`, `sentiments` and `pair_ids` in configuration "default".
-
         Raises:
-            ValueError: if columns differ in length or hold something else than described.
+            ValueError: naming the argument and the value that is not as described.
         """
-        batch = {"predictions": predictions, "references": references, **columns}
-        missing = [name for name in self._feature_names() if batch.get(name) is None]
-        if missing:
-            raise ValueError(f"missing inputs {missing}; configuration {self.config_name!r} needs them.")
-        batch = {name: _as_list(column) for name, column in batch.items()}
+        for name in columns.keys() - {*INPUTS}:
+            hint = "cut-offs are ks=[5, 10]" if name in ("k", "top_k") else f"known are {', '.join(INPUTS)}"
+            raise ValueError(f"unknown argument {name}={short(columns[name])}; {hint}.")
+        given = {"predictions": predictions, "references": references, **columns}
+        batch = {name: _as_column(name, column) for name, column in given.items() if column is not None}
+        if missing := [name for name in ("predictions", "references") if name not in batch]:
+            raise ValueError(f"{missing[0]} is None; pass predictions and references, one value per example.")
         lengths = {name: len(column) for name, column in batch.items()}
         if len(set(lengths.values())) > 1:
             raise ValueError(f"the inputs differ in length: {lengths}; pass one value per example to each.")
-        if not lengths["predictions"]:
-            raise ValueError("no examples were given; pass at least one.")
-        if self.config_name == "default":
-            _check_names(batch["axes"], "axes", AXES)
-            _check_names(batch["sentiments"], "sentiments", SENTIMENTS)
-        batch["predictions"] = _checked_rankings(batch["predictions"])
-        _check_ids(batch["predictions"], batch["references"])
-        super().add_batch(**batch)
+        if not lengths["predictions"] and self.num_process == 1:
+            raise ValueError("predictions is empty, there are no examples; pass at least one.")
+        table = _as_table(batch)
+        if self.writer is None:
+            self.selected_feature_format = STORED
+            self._init_writer()
+        self.writer.write_table(table)
 
     def add(self, *, prediction: Any = None, reference: Any = None, **columns: Any) -> None:
-        """Add one example, see `add_batch`.
+        """Add one example; optional columns keep their names and take one value: `axes="recommendation"`.
 
-        Args:
-            prediction: ranked item ids.
-            reference: target item id.
-            **columns: `axes`, `sentiments` and `pair_ids` of the example in configuration "default".
+        Raises:
+            ValueError: naming the argument and the value that is not as described.
         """
         one = {name: None if value is None else [value] for name, value in columns.items()}
         self.add_batch(predictions=[prediction], references=[reference], **one)
 
-    def compute(self, *, predictions: Any = None, references: Any = None, **arguments: Any) -> dict | None:
-        """Score what is given and what was added before; `None` in processes other than the first.
-
-        Args:
-            predictions: ranked item ids, one list per example.
-            references: target item ids.
-            **arguments: the other columns, and `ks`, `confidence`, `n_resamples`, `seed`.
-
-        Raises:
-            ValueError: if there are no examples, or they are not as described.
-        """
-        if predictions is None and references is None and self.writer is None:
-            raise ValueError("no examples were given; pass predictions and references, or call add_batch before.")
-        return super().compute(predictions=predictions, references=references, **arguments)
-
-    def _compute(
+    def compute(
         self,
-        predictions: list[list[Any]],
-        references: list[Any],
-        axes: list[str] | None = None,
-        sentiments: list[str] | None = None,
-        pair_ids: list[int] | None = None,
+        *,
+        predictions: Any = None,
+        references: Any = None,
+        catalogue: Any = None,
         ks: Sequence[int] | int = (5, 10),
         confidence: float = 0.95,
         n_resamples: int = 1000,
         seed: int = 0,
+        **columns: Any,
+    ) -> dict[str, float | int] | None:
+        """Score what is given and what was added before; `None` in processes other than the first.
+
+        Raises:
+            ValueError: naming the argument and the value that is not as described.
+        """
+        settings = {
+            "ks": _checked_ks(ks),
+            "catalogue": _checked_catalogue(catalogue),
+            "resampling": _checked_resampling(confidence, n_resamples, seed),
+        }
+        if predictions is not None or references is not None or columns:
+            self.add_batch(predictions=predictions, references=references, **columns)
+        elif self.writer is None and self.num_process > 1:
+            self.add_batch(predictions=[], references=[])  # the other processes wait for this one's file
+        elif self.writer is None:
+            raise ValueError("no examples were given; pass predictions and references, or call add_batch before.")
+        try:
+            return super().compute(**settings)
+        except ValueError:
+            # Examples that are refused only now would keep their file locked, and the next metric waiting.
+            for lock in self.filelocks or ():
+                lock.release()
+            raise
+
+    def _compute(
+        self,
+        predictions: Any,
+        references: Any,
+        *,
+        ks: tuple[int, ...],
+        catalogue: int | pa.Array | None,
+        resampling: dict[str, Any],
+        **columns: Any,
     ) -> dict[str, float | int]:
-        ks = _checked_ks(ks)
-        if not 0 < confidence < 1:
-            raise ValueError(f"confidence={confidence} must lie between 0 and 1, for example 0.95.")
-        if n_resamples < 0:
-            raise ValueError(f"n_resamples={n_resamples} must be >= 0; 0 leaves the intervals out.")
-        given, distinct = _lengths(predictions)
-        short = int((given < ks[-1]).sum())
-        if short:
-            warnings.warn(
-                f"{short} of {len(predictions)} ranked lists hold fewer than k={ks[-1]} items; "
-                "what they lack counts as a miss.",
-                stacklevel=2,
-            )
-        ranks = target_ranks(predictions, references)
-        repeated = int((given > distinct).sum())
-        if repeated:
-            warnings.warn(
-                f"{repeated} of {len(predictions)} ranked lists name an item more than once; "
-                "it counts once, at its better place.",
-                stacklevel=2,
-            )
-        resampling = {"confidence": confidence, "n_resamples": n_resamples, "seed": seed}
-        if axes is None:
-            return _summary(_ranking_figures(ranks, ks), "", **resampling)
-        _check_names(axes, "axes", AXES)
-        _check_names(sentiments, "sentiments", SENTIMENTS)
-        axis_of, sentiment_of = np.array(axes), np.array(sentiments)
-        target_of, pair_of = np.array(references), np.array(pair_ids)
+        examples = _read(self.data[:], catalogue, ks[-1])
+        figures, avoided = _ranking_figures(examples, ks), _avoided_figures(examples, ks)
+        has_avoided = np.bincount(examples.avoided.rows, minlength=examples.size) > 0
         result: dict[str, float | int] = {}
-        for axis in (axis for axis in AXES if (axis_of == axis).any()):
-            rows = axis_of == axis
-            if axis in PAIRED_AXES:
-                pairs = pair_ranks(ranks[rows], target_of[rows], sentiment_of[rows], pair_of[rows])
-                figures = _pair_figures(*pairs, ks)
-                units = target_of[rows][np.unique(pair_of[rows], return_index=True)[1]]
-            else:
-                stray = rows & ((pair_of != -1) | (sentiment_of == "negative"))
-                if stray.any():
-                    row = int(np.flatnonzero(stray)[0])
-                    raise ValueError(
-                        f"example {row} on axis {axis} has pair_id {pair_of[row]} and sentiment "
-                        f"'{sentiment_of[row]}'; only {', '.join(PAIRED_AXES)} have pairs: expected -1, 'positive'."
-                    )
-                figures = _ranking_figures(ranks[rows], ks)
-                units = target_of[rows] if axis in CHOSEN_AXES else None
-            result |= _summary(figures, f"{axis}/", units=units, **resampling)
+        for prefix, axis, rows in examples.groups:
+            units = examples.relevant_sets if axis in CHOSEN_AXES else None
+            scored, negative = _split_pairs(examples, rows, prefix)
+            own = {name: values[scored] for name, values in figures.items()}
+            if negative is not None:
+                own = _pair_figures(own, {name: values[negative] for name, values in figures.items()}, ks) | own
+            result |= _summary(own, prefix, "n", None if units is None else units[scored], **resampling)
+            scored = rows[has_avoided[rows]]
+            if scored.size and negative is not None:
+                raise ValueError(
+                    f"avoided names items for example {scored[0]}, which has a pair; there, what must stay out is the "
+                    "reference of the negative example, so pass None in avoided."
+                )
+            if scored.size:
+                own = {name: values[scored] for name, values in avoided.items()}
+                result |= _summary(own, prefix, "n_avoided", None if units is None else units[scored], **resampling)
+            result |= _list_figures(examples, rows, ks, prefix)
         return result
 
 
-def _ranking_figures(ranks: np.ndarray, ks: tuple[int, ...]) -> dict[str, np.ndarray]:
-    """Every ranking figure of every example; N values each."""
+# From what people have to what is stored.
+
+
+def _as_table(batch: dict[str, list[Any]]) -> pa.Table:
+    """Columns as given, checked and encoded as `STORED` describes."""
+    missing = [None] * len(batch["predictions"])
+    columns: dict[str, pa.Array] = {}
+    kinds: list[tuple[str, int | str]] = []
+    for name in ("predictions", "references", "avoided"):
+        given = batch.get(name, missing)
+        lists = _as_lists(name, given)
+        offsets = np.concatenate([[0], np.cumsum(np.fromiter(map(len, lists), np.int64, len(lists)))])
+        ids = _encode_ids(name, list(chain.from_iterable(lists)), offsets)
+        grades = np.ones(len(ids))
+        if name == "references" and any(issubclass(kind, Mapping) for kind in set(map(type, given))):
+            grades = _checked_grades(list(chain.from_iterable(value.values() for value in given)), offsets)
+        kept = ids.is_valid().to_numpy(zero_copy_only=False) & (grades > 0)
+        ids, offsets = ids.filter(pa.array(kept)), np.concatenate([[0], np.cumsum(kept)])[offsets]
+        columns[name] = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), ids)
+        if len(ids):
+            kinds.append((name, _decode(ids[0].as_py())))
+        if name == "references":
+            columns["grades"] = pa.ListArray.from_arrays(columns[name].offsets, pa.array(grades[kept]))
+            if (empty := np.flatnonzero(np.diff(offsets) == 0)).size:
+                raise ValueError(
+                    f"references[{empty[0]}] is {short(given[empty[0]])}, without a relevant item; leave out examples "
+                    "that have none."
+                )
+    _refuse_two_types(kinds)
+    for name, allowed in (("axes", None), ("kinds", KINDS), ("sentiments", SENTIMENTS)):
+        columns[name] = _encode_names(name, batch.get(name, missing), allowed)
+    columns["pair_ids"] = _encode_ids("pair_ids", batch.get("pair_ids", missing))
+    return pa.table(columns).select(list(STORED)).cast(STORED.arrow_schema)
+
+
+def _is_list(value: Any) -> bool:
+    """Whether a value holds several values; text does not, nor do arrays and tensors without dimensions."""
+    return hasattr(value, "__iter__") and not isinstance(value, (str, bytes)) and getattr(value, "ndim", 1) != 0
+
+
+def _as_list(values: Any) -> Sequence[Any]:
+    """Lists, arrays, tensors, series and columns of a data set as plain sequences."""
+    for convert in ("tolist", "to_pylist", "to_list"):
+        if hasattr(values, convert):
+            return getattr(values, convert)()
+    return values if isinstance(values, (list, tuple)) else list(values)
+
+
+def _as_column(name: str, column: Any) -> Sequence[Any]:
+    """One value per example as a plain sequence."""
+    if isinstance(column, (Mapping, Set)) or not _is_list(column):
+        raise ValueError(f"{name} is {short(column)}; expected a list with one value per example.")
+    return _as_list(column)
+
+
+def _as_lists(name: str, column: Sequence[Any]) -> Sequence[Sequence[Any]]:
+    """Every example's ids as a plain sequence; but for `predictions`, an id may stand alone."""
+    types = set(map(type, column))
+    if types <= {list, tuple}:
+        return column
+    mappings = any(issubclass(kind, Mapping) for kind in types)
+    if name != "predictions" and all(issubclass(kind, (str, int)) for kind in types):
+        return [(value,) for value in column]
+    expected = {
+        "predictions": "a ranked list of ids, best first",
+        "references": "a mapping from id to grade, as others are",
+        "avoided": "an id or a list of ids",
+    }
+    for at, value in enumerate(column):
+        mapping = isinstance(value, Mapping)
+        unranked = name == "predictions" and value is not None and (isinstance(value, Set) or not _is_list(value))
+        if unranked or mapping != (mappings and name == "references"):
+            raise ValueError(f"{name}[{at}] is {short(value)}; expected {expected[name]}.")
+    return [() if value is None else _as_list(value) if _is_list(value) else (value,) for value in column]
+
+
+def _encode_ids(name: str, flat: Sequence[Any], offsets: np.ndarray | None = None) -> pa.LargeBinaryArray:
+    """Ids as bytes, null for padding: text as UTF-8, integers as digits behind `INTEGER_MARK`.
+
+    Args:
+        name: of the argument, for errors.
+        flat: ids; `None` and negative integers are padding.
+        offsets: where the ids of every example begin; default: one id per example.
+
+    Raises:
+        ValueError: if a value is no id, text and integers are mixed, or several negative integers occur.
+    """
+    if any(hasattr(kind, "item") for kind in set(map(type, flat))):  # scalars of numpy and torch
+        flat = [value.item() if hasattr(value, "item") and not _is_list(value) else value for value in flat]
+    types = set(map(type, flat)) - {type(None)}
+    integers = {kind for kind in types if issubclass(kind, int) and kind is not bool}
+    texts = {kind for kind in types if issubclass(kind, str)}
+    if wrong := types - integers - texts:
+        at = next(i for i, value in enumerate(flat) if type(value) in wrong)
+        raise ValueError(
+            f"{name}{_position(offsets, at)} holds {short(flat[at])}, a {type(flat[at]).__name__}; expected text or an "
+            "integer, or None where there is no id."
+        )
+    if integers and texts:
+        _refuse_two_types([(name, next(v for v in flat if type(v) in kinds)) for kinds in (integers, texts)])
+    if texts:
+        try:
+            return pa.array(flat, pa.large_string()).cast(pa.large_binary())
+        except UnicodeEncodeError:  # unpaired surrogates are no UTF-8, but ids like any other
+            encoded = [None if value is None else value.encode("utf-8", "surrogatepass") for value in flat]
+            return pa.array(encoded, pa.large_binary())
+    try:
+        whole = pa.array(flat, pa.int64())
+        padding = whole.filter(pc.less(whole, 0)).unique().to_pylist()
+        digits = pc.if_else(pc.greater_equal(whole, 0), whole, None).cast(pa.large_string()).cast(pa.large_binary())
+    except OverflowError:
+        padding = sorted({value for value in flat if value is not None and value < 0})
+        # Beyond 64 bits in hexadecimal, as Python limits the length of decimal text.
+        texts = [None if v is None or v < 0 else str(v) if v < 2**63 else hex(v) for v in flat]
+        digits = pa.array(texts, pa.large_string()).cast(pa.large_binary())
+    if len(padding) > 1:
+        raise ValueError(
+            f"{name} holds the negative integers {short(padding[0])} and {short(padding[1])}; a negative value is read "
+            "as padding, and two of them may be ids. Pass ids as text or as integers >= 0."
+        )
+    return pc.binary_join_element_wise(INTEGER_MARK, digits, NOTHING)
+
+
+def _decode(encoded: bytes) -> int | str:
+    """The id that was encoded."""
+    mark = INTEGER_MARK.as_py()
+    return int(encoded[1:], 0) if encoded.startswith(mark) else encoded.decode("utf-8", "surrogatepass")
+
+
+def _refuse_two_types(ids: Sequence[tuple[str, int | str]]) -> None:
+    """Refuse integers beside text, given some ids and their arguments: whether 7 is "7" or "007" only users know."""
+    found = {isinstance(value, str): f"{name} holds {short(value)}" for name, value in reversed(ids)}
+    if len(found) == 2:
+        raise ValueError(f"{found[False]} (an integer) and {found[True]} (text); pass ids of one type everywhere.")
+
+
+def _encode_names(name: str, column: Sequence[Any], allowed: tuple[str, ...] | None) -> pa.Array:
+    """Names as text, null where there is none."""
+    refused = {kind for kind in set(map(type, column)) if not issubclass(kind, (str, type(None)))}
+    if not refused and allowed is not None:
+        refused = set(column) - {None, *allowed}
+    if refused:
+        at = next(
+            i for i, value in enumerate(column) if type(value) in refused or isinstance(value, str) and value in refused
+        )
+        expected = " or ".join(map(repr, allowed)) if allowed else "a name such as 'recommendation'"
+        raise ValueError(f"{name}[{at}] is {short(column[at])}; expected {expected}.")
+    try:
+        return pa.array(column, pa.string())
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{name} holds {short(error.object)}, which is not valid Unicode text.") from None
+
+
+def _checked_grades(grades: list[Any], offsets: np.ndarray) -> np.ndarray:
+    """Grades of relevance as numbers."""
+    for at, grade in enumerate(grades):
+        if not (isinstance(grade, numbers.Real) and 0 <= grade <= MAX_GRADE):
+            raise ValueError(
+                f"references{_position(offsets, at)} has the grade {short(grade)}; expected a number from 0 (not "
+                f"relevant) to {MAX_GRADE:g}."
+            )
+    return np.array(grades, np.float64)
+
+
+def _checked_ks(ks: Any) -> tuple[int, ...]:
+    """Distinct cut-offs, ascending."""
+    values = list(_as_list(ks)) if _is_list(ks) else [ks]
+    if not values or any(not _is_integer(k) or k < 1 for k in values):
+        raise ValueError(f"ks={short(ks)}; expected integers >= 1, for example [5, 10].")
+    return tuple(sorted({int(k) for k in values}))
+
+
+def _checked_catalogue(catalogue: Any) -> int | pa.Array | None:
+    """Number of items, or their ids, encoded."""
+    if catalogue is None or (_is_integer(catalogue) and catalogue >= 1):
+        return None if catalogue is None else int(catalogue)
+    ids = _encode_ids("catalogue", _as_list(catalogue)) if _is_list(catalogue) else pa.array([])
+    if not len(ids) or ids.null_count:
+        raise ValueError(f"catalogue={short(catalogue)}; expected the number of items, or a list of all their ids.")
+    return ids
+
+
+def _checked_resampling(confidence: Any, n_resamples: Any, seed: Any) -> dict[str, Any]:
+    """Settings of the bootstrap."""
+    if not isinstance(confidence, numbers.Real) or not 0 < confidence < 1:
+        raise ValueError(f"confidence={short(confidence)}; expected a number between 0 and 1, for example 0.95.")
+    if not _is_integer(n_resamples) or not 0 <= n_resamples <= MAX_RESAMPLES:
+        raise ValueError(f"n_resamples={short(n_resamples)}; expected an integer from 0 to {MAX_RESAMPLES:,}.")
+    if not _is_integer(seed) or seed < 0:
+        raise ValueError(f"seed={short(seed)}; expected an integer >= 0.")
+    return {"confidence": float(confidence), "n_resamples": int(n_resamples), "seed": int(seed)}
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def _position(offsets: np.ndarray | None, at: int) -> str:
+    """Index of the example that an id belongs to, as in `references[3]`."""
+    return f"[{at if offsets is None else int(np.searchsorted(offsets, at, side='right')) - 1}]"
+
+
+# From what is stored to figures.
+
+
+class _Entries(NamedTuple):
+    """Items of all examples one after another: id as an integer in [0, V), and the example it belongs to."""
+
+    items: np.ndarray
+    rows: np.ndarray
+
+    def keys(self, width: int) -> np.ndarray:
+        """One number per item and example, in the order of examples, then ids."""
+        return self.rows * width + self.items
+
+
+class _Examples(NamedTuple):
+    """Everything that was added.
+
+    Attributes:
+        lists: recommended items in order, without repeats, up to the largest k.
+        ranks: of the recommended items, from 1. Shape: (L,).
+        relevant: relevant items, ordered by example, then id.
+        grades: of the relevant items. Shape: (R,).
+        avoided: items that must stay out, ordered by example, then id.
+        relevant_sets: label of an example's relevant items, equal where these are equal. Shape: (N,).
+        negative: whether the sentiment is negative. Shape: (N,).
+        pairs: label of an example's pair, -1 without one. Shape: (N,).
+        pair_ids: by label.
+        groups: prefix of the figures' names, name of the axis ("" without one), and examples, of every group.
+        width: V.
+        catalogue_size: how many items can be recommended, `None` if that was not given.
+    """
+
+    lists: _Entries
+    ranks: np.ndarray
+    relevant: _Entries
+    grades: np.ndarray
+    avoided: _Entries
+    relevant_sets: np.ndarray
+    negative: np.ndarray
+    pairs: np.ndarray
+    pair_ids: list[int | str]
+    groups: list[tuple[str, str, np.ndarray]]
+    width: int
+    catalogue_size: int | None
+
+    @property
+    def size(self) -> int:
+        """N."""
+        return len(self.pairs)
+
+
+def _read(table: pa.Table, catalogue: int | pa.Array | None, longest: int) -> _Examples:
+    """Examples from the columns in `STORED`; `longest` is the largest k.
+
+    Raises:
+        ValueError: if there are none, or they contradict one another or the catalogue.
+    """
+    size = table.num_rows
+    if not size:
+        raise ValueError("no examples were given in any process; pass at least one.")
+    columns = {name: table[name].combine_chunks() for name in table.column_names}
+    entries, width, catalogue_size = _as_entries(columns, catalogue)
+    lists, ranks = _without_repeats(entries["predictions"], width, size, longest)
+    # np.unique also orders by example, then id, which `_hits` relies on.
+    keys, first = np.unique(entries["references"].keys(width), return_index=True)
+    avoided = np.unique(entries["avoided"].keys(width))
+    if (both := np.intersect1d(keys, avoided)).size:
+        raise ValueError(
+            f"references and avoided name the same item for example {both[0] // width}; it cannot be both."
+        )
+    relevant = _Entries(keys % width, keys // width)
+    pairs = columns["pair_ids"].dictionary_encode()
+    return _Examples(
+        lists=lists,
+        ranks=ranks,
+        relevant=relevant,
+        grades=columns["grades"].flatten().to_numpy()[first],
+        avoided=_Entries(avoided % width, avoided // width),
+        relevant_sets=_set_labels(relevant, size),
+        negative=pc.equal(columns["sentiments"], "negative").fill_null(False).to_numpy(zero_copy_only=False),
+        pairs=pairs.indices.fill_null(-1).to_numpy(),
+        pair_ids=[_decode(encoded) for encoded in pairs.dictionary.to_pylist()],
+        groups=_groups(columns),
+        width=width,
+        catalogue_size=catalogue_size,
+    )
+
+
+def _as_entries(
+    columns: Mapping[str, pa.Array], catalogue: int | pa.Array | None
+) -> tuple[dict[str, _Entries], int, int | None]:
+    """Recommended, relevant and avoided items with their ids as integers; V; and the size of the catalogue."""
+    lists = {name: columns[name] for name in ("predictions", "references", "avoided")}
+    parts = {name: column.flatten() for name, column in lists.items()}
+    parts["catalogue"] = catalogue if isinstance(catalogue, pa.Array) else parts["avoided"][:0]
+    encoded = pa.concat_arrays(list(parts.values())).dictionary_encode()
+    integers = encoded.indices.to_numpy().astype(np.int64)
+    items = dict(zip(parts, np.split(integers, np.cumsum([len(part) for part in parts.values()])[:-1]), strict=True))
+
+    def example(item: int) -> tuple[str, int | str]:
+        return next(name for name in items if item in items[name]), _decode(encoded.dictionary[item].as_py())
+
+    marked = pc.starts_with(encoded.dictionary, INTEGER_MARK.as_py()).to_numpy(zero_copy_only=False)
+    if marked.any() and not marked.all():  # each batch has one type, but not the same one
+        _refuse_two_types([example(int(np.argmax(marked))), example(int(np.argmin(marked)))])
+    size = catalogue
+    if isinstance(catalogue, pa.Array):
+        known = np.bincount(items["catalogue"], minlength=len(encoded.dictionary)) > 0
+        size = int(known.sum())
+        if (outside := items["predictions"][~known[items["predictions"]]]).size:
+            raise ValueError(f"predictions holds {short(example(int(outside[0]))[1])}, which catalogue does not list.")
+    rows = {
+        name: np.repeat(np.arange(len(column)), column.value_lengths().to_numpy()) for name, column in lists.items()
+    }
+    return {name: _Entries(items[name], rows[name]) for name in lists}, max(len(encoded.dictionary), 1), size
+
+
+def _without_repeats(lists: _Entries, width: int, size: int, longest: int) -> tuple[_Entries, np.ndarray]:
+    """Recommended items up to rank `longest`, each once at its best rank, and the ranks; warns of odd lists."""
+    given = np.bincount(lists.rows, minlength=size)
+    if short_lists := int((given < longest).sum()):
+        warnings.warn(
+            f"{short_lists} of {size} ranked lists hold fewer than k={longest} items; missing places count as misses.",
+            stacklevel=2,
+        )
+    keys = lists.keys(width)
+    ordered = np.sort(keys)
+    if (ordered[1:] == ordered[:-1]).any():
+        first = np.sort(np.unique(keys, return_index=True)[1])
+        lists = _Entries(lists.items[first], lists.rows[first])
+        repeated = int((np.bincount(lists.rows, minlength=size) < given).sum())
+        warnings.warn(
+            f"{repeated} of {size} ranked lists name an item more than once; it counts once, at its best rank.",
+            stacklevel=2,
+        )
+    ranks = _ordinals(lists.rows)
+    inside = ranks <= longest
+    return _Entries(lists.items[inside], lists.rows[inside]), ranks[inside]
+
+
+def _ordinals(rows: np.ndarray) -> np.ndarray:
+    """1, 2, 3 ... within every run of equal values; `rows` ascends."""
+    starts = np.flatnonzero(np.diff(rows, prepend=-1))
+    return np.arange(1, len(rows) + 1) - np.repeat(starts, np.diff(starts, append=len(rows)))
+
+
+def _set_labels(relevant: _Entries, size: int) -> np.ndarray:
+    """A label per example, equal where the sets of relevant items are equal: their ids as one string of bytes."""
+    offsets = np.searchsorted(relevant.rows, np.arange(size + 1)) * relevant.items.itemsize
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(np.ascontiguousarray(relevant.items))]
+    return pa.LargeBinaryArray.from_buffers(pa.large_binary(), size, buffers).dictionary_encode().indices.to_numpy()
+
+
+def _groups(columns: Mapping[str, pa.Array]) -> list[tuple[str, str, np.ndarray]]:
+    """Prefix, axis and examples of every group: by axis, by kind, by both, or all in one; known names first."""
+    size = len(columns["axes"])
+    labels, names = np.zeros(size, np.int64), [()]
+    given = [name for name in ("axes", "kinds") if columns[name].null_count < size]
+    for name in given:
+        encoded = columns[name].dictionary_encode()
+        if encoded.null_count:
+            at = np.argmax(columns[name].is_null().to_numpy(zero_copy_only=False))
+            raise ValueError(f"{name} is missing for example {at}, but not for others; pass it for all or for none.")
+        labels = labels * len(encoded.dictionary) + encoded.indices.to_numpy()
+        names = [(*before, name) for before in names for name in encoded.dictionary.to_pylist()]
+    members = np.split(np.argsort(labels, kind="stable"), np.cumsum(np.bincount(labels, minlength=len(names)))[:-1])
+    known = {name: place for place, name in enumerate((*AXES, *KINDS))}
+    order = sorted(range(len(names)), key=lambda i: [(known.get(name, len(known)), name) for name in names[i]])
+    prefixes = ["".join(f"{name}/" for name in parts) for parts in names]
+    return [(prefixes[i], names[i][0] if "axes" in given else "", members[i]) for i in order if len(members[i])]
+
+
+def _split_pairs(examples: _Examples, rows: np.ndarray, prefix: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """Positive and negative examples of a group in the same order; all examples and `None` if it has no pairs.
+
+    Raises:
+        ValueError: if a pair is not one positive and one negative example with the same relevant items.
+    """
+    pairs, negative = examples.pairs[rows], examples.negative[rows]
+    alone = pairs < 0
+    if (alone & negative).any():
+        raise ValueError(
+            f"sentiments is 'negative' for example {rows[alone & negative][0]}, which has no pair; pass pair_ids, or "
+            "name what must stay out in avoided."
+        )
+    if alone.all():
+        return rows, None
+    if alone.any():
+        raise ValueError(
+            f"pair_ids is missing for example {rows[alone][0]}, but not for others of its group {prefix!r}."
+        )
+    labels, counts = np.unique(pairs, return_counts=True)
+
+    def refuse(wrong: np.ndarray, problem: str) -> None:
+        if wrong.any():
+            pair = short(examples.pair_ids[labels[np.argmax(wrong)]])
+            raise ValueError(
+                f"pair_ids: pair {pair} {problem}; a pair is one positive and one negative example with the same "
+                "references."
+            )
+
+    refuse(counts != 2, "does not have two examples")
+    order = np.lexsort([negative, pairs])
+    first, second = rows[order[::2]], rows[order[1::2]]
+    refuse(examples.negative[first] == examples.negative[second], "has two examples of one sentiment")
+    refuse(examples.relevant_sets[first] != examples.relevant_sets[second], "has different references")
+    return first, second
+
+
+def _hits(examples: _Examples, wanted: _Entries) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where recommended items are among `wanted`: index in `wanted`, example and rank, by example and rank."""
+    keys, asked = wanted.keys(examples.width), examples.lists.keys(examples.width)
+    place = np.searchsorted(keys, asked)
+    found = np.flatnonzero(keys[np.minimum(place, len(keys) - 1)] == asked) if len(keys) else place[:0]
+    return place[found], examples.lists.rows[found], examples.ranks[found]
+
+
+def _ranking_figures(examples: _Examples, ks: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """Accuracy of every example. Shape: (N,) each."""
+    place, rows, ranks = _hits(examples, examples.relevant)
+    size, n_relevant = examples.size, np.bincount(examples.relevant.rows, minlength=examples.size)
+    gains, ordinals = examples.grades[place] / np.log2(ranks + 1), _ordinals(rows)
+    best_first = np.lexsort([-examples.grades, examples.relevant.rows])
+    best_ranks = _ordinals(examples.relevant.rows)
+    best_gains = examples.grades[best_first] / np.log2(best_ranks + 1)
+
+    def total(values: np.ndarray, kept: np.ndarray) -> np.ndarray:
+        return np.bincount(rows[kept], values[kept], size)
+
     figures = {}
     for k in ks:
-        figures |= {f"recall@{k}": recall_at(ranks, k), f"ndcg@{k}": ndcg_at(ranks, k)}
-        figures |= dict.fromkeys((f"mrr@{k}", f"map@{k}"), reciprocal_rank_at(ranks, k))
+        inside, best = ranks <= k, best_ranks <= k
+        ideal = np.bincount(examples.relevant.rows[best], best_gains[best], size)
+        figures[f"recall@{k}"] = np.bincount(rows[inside], minlength=size) / n_relevant
+        figures[f"ndcg@{k}"] = total(gains, inside) / ideal
+        figures[f"mrr@{k}"] = total(1 / ranks, inside & (ordinals == 1))
+        figures[f"map@{k}"] = total(ordinals / ranks, inside) / n_relevant
+    for k in ks:
+        depth = np.minimum(k, n_relevant)
+        figures[f"hit_rate@{k}"] = (figures[f"recall@{k}"] > 0).astype(np.float64)
+        figures[f"r_precision@{k}"] = np.bincount(rows[ranks <= depth[rows]], minlength=size) / depth
     return figures
 
 
-def _pair_figures(positive: np.ndarray, negative: np.ndarray, ks: tuple[int, ...]) -> dict[str, np.ndarray]:
-    """m@k, its two halves, and the ranking figures of the positive texts; one value per pair each."""
+def _pair_figures(
+    positive: dict[str, np.ndarray], negative: dict[str, np.ndarray], ks: tuple[int, ...]
+) -> dict[str, np.ndarray]:
+    """m@k and its negative half of every pair, from the hit rates of its two examples. Shape: (P,) each."""
     figures = {}
     for k in ks:
-        avoided = 1 - recall_at(negative, k)
-        figures |= {f"m@{k}": recall_at(positive, k) * avoided, f"avoid@{k}": avoided}
-    return figures | _ranking_figures(positive, ks)
+        avoided = 1 - negative[f"hit_rate@{k}"]
+        figures |= {f"m@{k}": positive[f"hit_rate@{k}"] * avoided, f"avoid@{k}": avoided}
+    return figures
+
+
+def _avoided_figures(examples: _Examples, ks: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """How many items that must stay out came, and whether none did. Shape: (N,) each."""
+    _, rows, ranks = _hits(examples, examples.avoided)
+    figures = {}
+    for k in ks:
+        count = np.bincount(rows[ranks <= k], minlength=examples.size).astype(np.float64)
+        figures |= {f"avoided@{k}": count, f"avoid@{k}": (count == 0).astype(np.float64)}
+    return figures
+
+
+def _list_figures(examples: _Examples, rows: np.ndarray, ks: tuple[int, ...], prefix: str) -> dict[str, float | int]:
+    """What the lists of a group look like together; definitions stand in `_INPUTS`."""
+    member = np.zeros(examples.size, bool)
+    member[rows] = True
+    own = member[examples.lists.rows]
+    items, ranks, lengths = examples.lists.items[own], examples.ranks[own], np.zeros(0)
+    figures: dict[str, float | int] = {}
+    for k in ks:
+        inside = ranks <= k
+        counts = np.bincount(items[inside])
+        counts = np.sort(counts[counts > 0]).astype(np.float64)
+        lengths = np.sort(np.bincount(examples.lists.rows[own][inside], minlength=examples.size)[rows])[::-1]
+        figures[f"{prefix}aggregate_diversity@{k}"] = len(counts)
+        if len(rows) > 1:
+            # Of all pairs of lists: items in common, and as many as the shorter one could share.
+            shared, possible = counts @ (counts - 1) / 2, lengths @ np.arange(len(lengths))
+            figures[f"{prefix}overlap@{k}"] = float(shared / possible) if possible else 0.0
+        figures[f"{prefix}hubness@{k}"] = float(counts[-1] / len(rows)) if len(counts) else 0.0
+        if examples.catalogue_size is not None:
+            figures |= _catalogue_figures(counts, examples.catalogue_size, k, prefix)
+    return figures
+
+
+def _catalogue_figures(counts: np.ndarray, size: int, k: int, prefix: str) -> dict[str, float]:
+    """Coverage, Gini index and skewness over a catalogue of `size` items; `counts` of the recommended ones ascend."""
+    if len(counts) > size:
+        raise ValueError(f"catalogue={size:,}, but predictions holds {len(counts):,} different items in the first {k}.")
+    places, total, absent = np.arange(size - len(counts) + 1, size + 1), counts.sum(), size - len(counts)
+    gini = (2 * places - size - 1) @ counts / ((size - 1) * total) if size > 1 and total else 0.0
+    mean = total / size
+    second, third = ((((counts - mean) ** n).sum() + absent * (-mean) ** n) / size for n in (2, 3))
+    return {
+        f"{prefix}coverage@{k}": len(counts) / size,
+        f"{prefix}gini@{k}": float(gini),
+        f"{prefix}skewness@{k}": float(third / second**1.5) if second > 0 else 0.0,
+    }
 
 
 def _summary(
     figures: dict[str, np.ndarray],
     prefix: str,
+    count: str,
+    units: np.ndarray | None,
     *,
     confidence: float,
     n_resamples: int,
     seed: int,
-    units: np.ndarray | None = None,
 ) -> dict[str, float | int]:
-    """Mean, lower and upper end of every figure under flat keys."""
+    """Number of examples, and mean, lower and upper end of every figure, under flat keys."""
     values = np.stack(list(figures.values()), axis=1)
-    result: dict[str, float | int] = {f"{prefix}n": len(values)}
+    result: dict[str, float | int] = {f"{prefix}{count}": len(values)}
     means = values.mean(axis=0)
     result |= {f"{prefix}{name}": float(mean) for name, mean in zip(figures, means, strict=True)}
     if n_resamples:
@@ -381,93 +845,3 @@ def _summary(
         for name, low, high in zip(figures, *ends, strict=True):
             result |= {f"{prefix}{name}/low": float(low), f"{prefix}{name}/high": float(high)}
     return result
-
-
-def _checked_ks(ks: Sequence[int] | int) -> tuple[int, ...]:
-    """Distinct cut-offs, ascending."""
-    values = [ks] if np.ndim(ks) == 0 else list(ks)
-    wrong = [k for k in values if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1]
-    if wrong or not values:
-        raise ValueError(f"ks={ks} must name whole numbers >= 1, for example [5, 10].")
-    return tuple(sorted({int(k) for k in values}))
-
-
-def _as_list(column: Any) -> list[Any]:
-    """Arrays, tensors and columns of a data set as plain lists, which is what the features check."""
-    return column.tolist() if hasattr(column, "tolist") else list(column)
-
-
-def _lengths(predictions: Sequence[Sequence[Any]]) -> tuple[np.ndarray, np.ndarray]:
-    """Items and distinct items of every ranked list, padding left out. Shapes: (N,), (N,)."""
-    flat, row = _flatten(predictions)
-    item = np.unique(flat, return_inverse=True)[1].reshape(-1)
-    width = item.max(initial=0) + 1
-    distinct = np.unique(row * width + item) // width
-    return np.bincount(row, minlength=len(predictions)), np.bincount(distinct, minlength=len(predictions))
-
-
-def _checked_rankings(predictions: list[Any]) -> list[list[Any]]:
-    """Every ranked list as a plain list.
-
-    Raises:
-        ValueError: if one is no list.
-    """
-    for ranking in predictions:
-        if isinstance(ranking, (str, bytes, dict, set)) or not hasattr(ranking, "__iter__"):
-            raise ValueError(f"predictions holds {ranking!r}; expected a ranked list of ids per example.")
-    return [_as_list(ranking) for ranking in predictions]
-
-
-def _check_ids(predictions: Sequence[Sequence[Any]], references: Sequence[Any]) -> None:
-    """Refuse whatever is no id, and ids of two types.
-
-    Raises:
-        ValueError: naming the first value that is neither text nor a whole number.
-    """
-    columns = {"predictions": list(chain.from_iterable(predictions)), "references": list(references)}
-    texts = {}
-    for name, values in columns.items():
-        # Types are few where values are many.
-        kinds = set(map(type, values))
-        whole = {kind for kind in kinds if issubclass(kind, (int, np.integer)) and kind is not bool}
-        text = {kind for kind in kinds if issubclass(kind, str)}
-        if wrong := kinds - whole - text:
-            value = next(value for value in values if type(value) in wrong)
-            raise ValueError(
-                f"{name} holds {value!r}, a {type(value).__name__}; expected strings or integers, no gaps or fractions."
-            )
-        if whole and text:
-            raise ValueError(f"{name} mixes strings and integers; pass ids of one type.")
-        if kinds:
-            texts[name] = bool(text)
-    if len(set(texts.values())) > 1:
-        raise ValueError("predictions and references hold ids of different types; pass strings or integers to both.")
-
-
-def _check_names(column: Sequence[Any], name: str, allowed: tuple[str, ...]) -> None:
-    """Refuse names that the benchmark does not know."""
-    unknown = set(column) - set(allowed)
-    if unknown:
-        raise ValueError(
-            f"{name} holds {sorted(unknown, key=str)[0]!r}; expected names out of {', '.join(allowed)}. "
-            "Class labels become names by `dataset.features[column].int2str`."
-        )
-
-
-def _flatten(predictions: Sequence[Sequence[Any]]) -> tuple[np.ndarray, np.ndarray]:
-    """All ranked items one after another, padding left out, and the example each belongs to."""
-    flat = np.array(list(chain.from_iterable(predictions)))
-    lengths = np.fromiter(map(len, predictions), np.int64, len(predictions))
-    row = np.repeat(np.arange(len(predictions)), lengths)
-    if flat.size and flat.dtype.kind not in "Ui":
-        raise ValueError("ranked lists hold something else than ids; expected strings or integers, no gaps.")
-    kept = flat >= 0 if flat.dtype.kind == "i" else slice(None)
-    return flat[kept], row[kept]
-
-
-def _refuse(wrong: np.ndarray, pairs: np.ndarray, values: np.ndarray, reason: str) -> None:
-    """Raise with the first pair that is wrong."""
-    if wrong.any():
-        at = int(np.flatnonzero(wrong)[0])
-        found = reason.format(value=values[at].item())
-        raise ValueError(f"pair_id {pairs[at]} {found} ({wrong.sum()} such pair(s)).")
