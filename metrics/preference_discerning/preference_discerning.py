@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import numbers
 import warnings
-from collections.abc import Mapping, Sequence, Set
-from itertools import chain
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence, Set
+from itertools import chain, count
 from reprlib import repr as short
 from typing import Any, NamedTuple
 
@@ -119,25 +120,28 @@ _CITATION = """\
 }
 """
 
-# Ids are kept as bytes, which have one length each: fixed-width text would give every id the room of the longest.
-# Integers begin with a byte that UTF-8 never uses, so that 7 and "7" stay two ids.
-INTEGER_MARK = pa.scalar(b"\xff", pa.large_binary())
-NOTHING = pa.scalar(b"", pa.large_binary())
-ID = datasets.Value("large_binary")
+# Ids are kept once per batch, as bytes of any length: fixed-width text would give every id the room of the longest.
+# Integers begin with a byte that UTF-8 never uses, so 7 and "7" stay two ids.
+INTEGER_MARK = b"\xff"
+POSITIONS = datasets.LargeList(datasets.Value("int64"))
 STORED = datasets.Features(
     {
-        "predictions": datasets.List(ID),
-        "references": datasets.List(ID),
-        "grades": datasets.List(datasets.Value("float64")),
-        "avoided": datasets.List(ID),
+        "ids": datasets.LargeList(datasets.Value("large_binary")),  # of a batch, all beside its first example
+        "predictions": POSITIONS,  # in the ids of the batch
+        "references": POSITIONS,
+        "grades": datasets.LargeList(datasets.Value("float64")),
+        "avoided": POSITIONS,
         "axes": datasets.Value("string"),
         "kinds": datasets.Value("string"),
         "sentiments": datasets.Value("string"),
-        "pair_ids": ID,
+        "pair_ids": datasets.Value("large_binary"),
     }
 )
+SCHEMA = STORED.arrow_schema
 INPUTS = ("predictions", "references", "axes", "kinds", "sentiments", "pair_ids", "avoided")
 MAX_GRADE = 1e9
+MAX_K = 10**9
+MAX_CATALOGUE = 10**15
 MAX_RESAMPLES = 1_000_000
 
 
@@ -223,9 +227,9 @@ class PreferenceDiscerning(evaluate.Metric):
         Raises:
             ValueError: naming the argument and the value that is not as described.
         """
-        for name in columns.keys() - {*INPUTS}:
-            hint = "cut-offs are ks=[5, 10]" if name in ("k", "top_k") else f"known are {', '.join(INPUTS)}"
-            raise ValueError(f"unknown argument {name}={short(columns[name])}; {hint}.")
+        if unknown := [name for name in columns if name not in INPUTS]:
+            hint = "cut-offs are ks=[5, 10]" if unknown[0] in ("k", "top_k") else f"known are {', '.join(INPUTS)}"
+            raise ValueError(f"unknown argument {unknown[0]}={short(columns[unknown[0]])}; {hint}.")
         given = {"predictions": predictions, "references": references, **columns}
         batch = {name: _as_column(name, column) for name, column in given.items() if column is not None}
         if missing := [name for name in ("predictions", "references") if name not in batch]:
@@ -323,36 +327,46 @@ class PreferenceDiscerning(evaluate.Metric):
 # From what people have to what is stored.
 
 
-def _as_table(batch: dict[str, list[Any]]) -> pa.Table:
-    """Columns as given, checked and encoded as `STORED` describes."""
-    missing = [None] * len(batch["predictions"])
+def _as_table(batch: dict[str, Sequence[Any]]) -> pa.Table:
+    """Columns as given, checked and encoded as `STORED` describes; null where a column was not given."""
+    size = len(batch["predictions"])
     columns: dict[str, pa.Array] = {}
-    kinds: list[tuple[str, int | str]] = []
+    vocabulary, positions = defaultdict(count().__next__), {}
     for name in ("predictions", "references", "avoided"):
-        given = batch.get(name, missing)
-        lists = _as_lists(name, given)
-        offsets = np.concatenate([[0], np.cumsum(np.fromiter(map(len, lists), np.int64, len(lists)))])
-        ids = _encode_ids(name, list(chain.from_iterable(lists)), offsets)
-        grades = np.ones(len(ids))
-        if name == "references" and any(issubclass(kind, Mapping) for kind in set(map(type, given))):
-            grades = _checked_grades(list(chain.from_iterable(value.values() for value in given)), offsets)
-        kept = ids.is_valid().to_numpy(zero_copy_only=False) & (grades > 0)
-        ids, offsets = ids.filter(pa.array(kept)), np.concatenate([[0], np.cumsum(kept)])[offsets]
-        columns[name] = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), ids)
-        if len(ids):
-            kinds.append((name, _decode(ids[0].as_py())))
+        if name not in batch:
+            continue
+        lists = _as_lists(name, batch[name])
+        offsets = np.concatenate([[0], np.cumsum(np.fromiter(map(len, lists), np.int64, size))])
+        found = _positions(name, list(chain.from_iterable(lists)), offsets, vocabulary)
+        grades = np.ones(len(found))
+        if name == "references" and any(issubclass(kind, Mapping) for kind in set(map(type, batch[name]))):
+            grades = _checked_grades(list(chain.from_iterable(value.values() for value in batch[name])), offsets)
+        kept = (found >= 0) & (grades > 0)
+        positions[name], offsets = found[kept], np.concatenate([[0], np.cumsum(kept)])[offsets]
+        columns[name] = _list_array(positions[name], offsets)
         if name == "references":
-            columns["grades"] = pa.ListArray.from_arrays(columns[name].offsets, pa.array(grades[kept]))
+            columns["grades"] = _list_array(grades[kept], offsets)
             if (empty := np.flatnonzero(np.diff(offsets) == 0)).size:
                 raise ValueError(
-                    f"references[{empty[0]}] is {short(given[empty[0]])}, without a relevant item; leave out examples "
-                    "that have none."
+                    f"references[{empty[0]}] is {short(batch[name][empty[0]])}, without a relevant item; leave out "
+                    "examples that have none."
                 )
-    _refuse_two_types(kinds)
+    _refuse_two_types(list(vocabulary), positions)
+    columns["ids"] = _list_array(_encoded(vocabulary), np.minimum(np.arange(size + 1), 1) * len(vocabulary))
     for name, allowed in (("axes", None), ("kinds", KINDS), ("sentiments", SENTIMENTS)):
-        columns[name] = _encode_names(name, batch.get(name, missing), allowed)
-    columns["pair_ids"] = _encode_ids("pair_ids", batch.get("pair_ids", missing))
-    return pa.table(columns).select(list(STORED)).cast(STORED.arrow_schema)
+        if name in batch:
+            columns[name] = _encoded_names(name, batch[name], allowed)
+    if "pair_ids" in batch:
+        vocabulary = defaultdict(count().__next__)
+        found = _positions("pair_ids", batch["pair_ids"], np.arange(size + 1), vocabulary)
+        columns["pair_ids"] = _encoded(vocabulary).take(pa.array(found, mask=found < 0))
+    arrays = [columns[field.name] if field.name in columns else pa.nulls(size, field.type) for field in SCHEMA]
+    return pa.table(arrays, schema=SCHEMA)
+
+
+def _list_array(values: pa.Array | np.ndarray, offsets: np.ndarray) -> pa.LargeListArray:
+    """A list per example: `values` from `offsets[i]` up to `offsets[i + 1]`."""
+    return pa.LargeListArray.from_arrays(offsets, values)
 
 
 def _is_list(value: Any) -> bool:
@@ -396,77 +410,83 @@ def _as_lists(name: str, column: Sequence[Any]) -> Sequence[Sequence[Any]]:
     return [() if value is None else _as_list(value) if _is_list(value) else (value,) for value in column]
 
 
-def _encode_ids(name: str, flat: Sequence[Any], offsets: np.ndarray | None = None) -> pa.LargeBinaryArray:
-    """Ids as bytes, null for padding: text as UTF-8, integers as digits behind `INTEGER_MARK`.
+def _positions(name: str, flat: Sequence[Any], offsets: np.ndarray, vocabulary: defaultdict[Any, int]) -> np.ndarray:
+    """Where ids stand in a vocabulary, which takes up new ones; -1 for padding.
 
     Args:
         name: of the argument, for errors.
-        flat: ids; `None` and negative integers are padding.
-        offsets: where the ids of every example begin; default: one id per example.
+        flat: ids of all examples one after another; `None` and negative integers are padding.
+        offsets: where the ids of every example begin.
+        vocabulary: position by id.
 
     Raises:
-        ValueError: if a value is no id, text and integers are mixed, or several negative integers occur.
+        ValueError: if a value is neither text nor an integer, or several negative integers occur.
     """
     if any(hasattr(kind, "item") for kind in set(map(type, flat))):  # scalars of numpy and torch
         flat = [value.item() if hasattr(value, "item") and not _is_list(value) else value for value in flat]
-    types = set(map(type, flat)) - {type(None)}
-    integers = {kind for kind in types if issubclass(kind, int) and kind is not bool}
-    texts = {kind for kind in types if issubclass(kind, str)}
-    if wrong := types - integers - texts:
+    wrong = {kind for kind in set(map(type, flat)) if kind is bool or not issubclass(kind, (str, int, type(None)))}
+    if wrong:
         at = next(i for i, value in enumerate(flat) if type(value) in wrong)
         raise ValueError(
-            f"{name}{_position(offsets, at)} holds {short(flat[at])}, a {type(flat[at]).__name__}; expected text or an "
+            f"{name}{_index(offsets, at)} holds {short(flat[at])}, a {type(flat[at]).__name__}; expected text or an "
             "integer, or None where there is no id."
         )
-    if integers and texts:
-        _refuse_two_types([(name, next(v for v in flat if type(v) in kinds)) for kinds in (integers, texts)])
-    if texts:
-        try:
-            return pa.array(flat, pa.large_string()).cast(pa.large_binary())
-        except UnicodeEncodeError:  # unpaired surrogates are no UTF-8, but ids like any other
-            encoded = [None if value is None else value.encode("utf-8", "surrogatepass") for value in flat]
-            return pa.array(encoded, pa.large_binary())
-    try:
-        whole = pa.array(flat, pa.int64())
-        padding = whole.filter(pc.less(whole, 0)).unique().to_pylist()
-        digits = pc.if_else(pc.greater_equal(whole, 0), whole, None).cast(pa.large_string()).cast(pa.large_binary())
-    except OverflowError:
-        padding = sorted({value for value in flat if value is not None and value < 0})
-        # Beyond 64 bits in hexadecimal, as Python limits the length of decimal text.
-        texts = [None if v is None or v < 0 else str(v) if v < 2**63 else hex(v) for v in flat]
-        digits = pa.array(texts, pa.large_string()).cast(pa.large_binary())
-    if len(padding) > 1:
+    found = np.fromiter(map(vocabulary.__getitem__, flat), np.int64, len(flat))
+    known = list(vocabulary)
+    negative = np.array([isinstance(value, int) and value < 0 for value in known], bool)
+    if len(used := np.flatnonzero((np.bincount(found, minlength=len(known)) > 0) & negative)) > 1:
         raise ValueError(
-            f"{name} holds the negative integers {short(padding[0])} and {short(padding[1])}; a negative value is read "
-            "as padding, and two of them may be ids. Pass ids as text or as integers >= 0."
+            f"{name} holds the negative integers {short(known[used[0]])} and {short(known[used[1]])}; a negative value "
+            "is read as padding, two of them may be ids. Pass ids as text or as integers >= 0."
         )
-    return pc.binary_join_element_wise(INTEGER_MARK, digits, NOTHING)
+    return np.where((negative | np.array([value is None for value in known], bool))[found], -1, found)
+
+
+def _encoded(ids: Iterable[int | str | None]) -> pa.LargeBinaryArray:
+    """Ids as bytes, null for padding."""
+    return pa.array([_as_bytes(value) for value in ids], pa.large_binary())
+
+
+def _as_bytes(value: int | str | None) -> bytes | None:
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogatepass")  # unpaired surrogates are no UTF-8, but ids like any other
+    if value is None or value < 0:
+        return None
+    return INTEGER_MARK + f"{value:x}".encode()  # in hexadecimal, as Python limits the length of decimal text
 
 
 def _decode(encoded: bytes) -> int | str:
     """The id that was encoded."""
-    mark = INTEGER_MARK.as_py()
-    return int(encoded[1:], 0) if encoded.startswith(mark) else encoded.decode("utf-8", "surrogatepass")
+    if encoded.startswith(INTEGER_MARK):
+        return int(encoded.removeprefix(INTEGER_MARK), 16)
+    return encoded.decode("utf-8", "surrogatepass")
 
 
-def _refuse_two_types(ids: Sequence[tuple[str, int | str]]) -> None:
-    """Refuse integers beside text, given some ids and their arguments: whether 7 is "7" or "007" only users know."""
-    found = {isinstance(value, str): f"{name} holds {short(value)}" for name, value in reversed(ids)}
-    if len(found) == 2:
-        raise ValueError(f"{found[False]} (an integer) and {found[True]} (text); pass ids of one type everywhere.")
+def _refuse_two_types(ids: Sequence[int | str | None], positions: Mapping[str, np.ndarray]) -> None:
+    """Refuse integers beside text: whether 7 is "7" or "007", only the user knows.
 
-
-def _encode_names(name: str, column: Sequence[Any], allowed: tuple[str, ...] | None) -> pa.Array:
-    """Names as text, null where there is none."""
-    refused = {kind for kind in set(map(type, column)) if not issubclass(kind, (str, type(None)))}
-    if not refused and allowed is not None:
-        refused = set(column) - {None, *allowed}
-    if refused:
-        at = next(
-            i for i, value in enumerate(column) if type(value) in refused or isinstance(value, str) and value in refused
+    Args:
+        ids: by position.
+        positions: of the ids in every argument.
+    """
+    first: dict[bool, int] = {}
+    for at, value in enumerate(ids):
+        if value is not None:
+            first.setdefault(isinstance(value, str), at)
+    if len(first) == 2:
+        number, text = (
+            next(f"{name} holds {short(ids[at])}" for name in positions if at in positions[name])
+            for at in (first[False], first[True])
         )
-        expected = " or ".join(map(repr, allowed)) if allowed else "a name such as 'recommendation'"
-        raise ValueError(f"{name}[{at}] is {short(column[at])}; expected {expected}.")
+        raise ValueError(f"{number} (an integer) and {text} (text); pass ids of one type everywhere.")
+
+
+def _encoded_names(name: str, column: Sequence[Any], allowed: tuple[str, ...] | None) -> pa.Array:
+    """Names as text, null where there is none."""
+    for at, value in enumerate(column):
+        if value is not None and (not isinstance(value, str) or (allowed and value not in allowed)):
+            expected = " or ".join(map(repr, allowed)) if allowed else "a name such as 'recommendation'"
+            raise ValueError(f"{name}[{at}] is {short(value)}; expected {expected}.")
     try:
         return pa.array(column, pa.string())
     except UnicodeEncodeError as error:
@@ -475,10 +495,11 @@ def _encode_names(name: str, column: Sequence[Any], allowed: tuple[str, ...] | N
 
 def _checked_grades(grades: list[Any], offsets: np.ndarray) -> np.ndarray:
     """Grades of relevance as numbers."""
+    refused = {kind for kind in set(map(type, grades)) if not issubclass(kind, numbers.Real)}
     for at, grade in enumerate(grades):
-        if not (isinstance(grade, numbers.Real) and 0 <= grade <= MAX_GRADE):
+        if type(grade) in refused or not 0 <= grade <= MAX_GRADE:
             raise ValueError(
-                f"references{_position(offsets, at)} has the grade {short(grade)}; expected a number from 0 (not "
+                f"references{_index(offsets, at)} has the grade {short(grade)}; expected a number from 0 (not "
                 f"relevant) to {MAX_GRADE:g}."
             )
     return np.array(grades, np.float64)
@@ -487,19 +508,20 @@ def _checked_grades(grades: list[Any], offsets: np.ndarray) -> np.ndarray:
 def _checked_ks(ks: Any) -> tuple[int, ...]:
     """Distinct cut-offs, ascending."""
     values = list(_as_list(ks)) if _is_list(ks) else [ks]
-    if not values or any(not _is_integer(k) or k < 1 for k in values):
-        raise ValueError(f"ks={short(ks)}; expected integers >= 1, for example [5, 10].")
+    if not values or not all(_is_integer(k) and 1 <= k <= MAX_K for k in values):
+        raise ValueError(f"ks={short(ks)}; expected integers from 1 to {MAX_K:,}, for example [5, 10].")
     return tuple(sorted({int(k) for k in values}))
 
 
 def _checked_catalogue(catalogue: Any) -> int | pa.Array | None:
     """Number of items, or their ids, encoded."""
-    if catalogue is None or (_is_integer(catalogue) and catalogue >= 1):
+    if catalogue is None or (_is_integer(catalogue) and 1 <= catalogue <= MAX_CATALOGUE):
         return None if catalogue is None else int(catalogue)
-    ids = _encode_ids("catalogue", _as_list(catalogue)) if _is_list(catalogue) else pa.array([])
-    if not len(ids) or ids.null_count:
+    vocabulary = defaultdict(count().__next__)
+    ids = _as_list(catalogue) if _is_list(catalogue) else []
+    if not len(ids) or (_positions("catalogue", ids, np.arange(len(ids) + 1), vocabulary) < 0).any():
         raise ValueError(f"catalogue={short(catalogue)}; expected the number of items, or a list of all their ids.")
-    return ids
+    return _encoded(vocabulary)
 
 
 def _checked_resampling(confidence: Any, n_resamples: Any, seed: Any) -> dict[str, Any]:
@@ -517,9 +539,9 @@ def _is_integer(value: Any) -> bool:
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
-def _position(offsets: np.ndarray | None, at: int) -> str:
+def _index(offsets: np.ndarray, at: int) -> str:
     """Index of the example that an id belongs to, as in `references[3]`."""
-    return f"[{at if offsets is None else int(np.searchsorted(offsets, at, side='right')) - 1}]"
+    return f"[{int(np.searchsorted(offsets, at, side='right')) - 1}]"
 
 
 # From what is stored to figures.
@@ -548,7 +570,7 @@ class _Examples(NamedTuple):
         relevant_sets: label of an example's relevant items, equal where these are equal. Shape: (N,).
         negative: whether the sentiment is negative. Shape: (N,).
         pairs: label of an example's pair, -1 without one. Shape: (N,).
-        pair_ids: by label.
+        pair_ids: encoded, by label.
         groups: prefix of the figures' names, name of the axis ("" without one), and examples, of every group.
         width: V.
         catalogue_size: how many items can be recommended, `None` if that was not given.
@@ -562,7 +584,7 @@ class _Examples(NamedTuple):
     relevant_sets: np.ndarray
     negative: np.ndarray
     pairs: np.ndarray
-    pair_ids: list[int | str]
+    pair_ids: pa.Array
     groups: list[tuple[str, str, np.ndarray]]
     width: int
     catalogue_size: int | None
@@ -603,7 +625,7 @@ def _read(table: pa.Table, catalogue: int | pa.Array | None, longest: int) -> _E
         relevant_sets=_set_labels(relevant, size),
         negative=pc.equal(columns["sentiments"], "negative").fill_null(False).to_numpy(zero_copy_only=False),
         pairs=pairs.indices.fill_null(-1).to_numpy(),
-        pair_ids=[_decode(encoded) for encoded in pairs.dictionary.to_pylist()],
+        pair_ids=pairs.dictionary,
         groups=_groups(columns),
         width=width,
         catalogue_size=catalogue_size,
@@ -613,30 +635,29 @@ def _read(table: pa.Table, catalogue: int | pa.Array | None, longest: int) -> _E
 def _as_entries(
     columns: Mapping[str, pa.Array], catalogue: int | pa.Array | None
 ) -> tuple[dict[str, _Entries], int, int | None]:
-    """Recommended, relevant and avoided items with their ids as integers; V; and the size of the catalogue."""
-    lists = {name: columns[name] for name in ("predictions", "references", "avoided")}
-    parts = {name: column.flatten() for name, column in lists.items()}
-    parts["catalogue"] = catalogue if isinstance(catalogue, pa.Array) else parts["avoided"][:0]
-    encoded = pa.concat_arrays(list(parts.values())).dictionary_encode()
-    integers = encoded.indices.to_numpy().astype(np.int64)
-    items = dict(zip(parts, np.split(integers, np.cumsum([len(part) for part in parts.values()])[:-1]), strict=True))
-
-    def example(item: int) -> tuple[str, int | str]:
-        return next(name for name in items if item in items[name]), _decode(encoded.dictionary[item].as_py())
-
-    marked = pc.starts_with(encoded.dictionary, INTEGER_MARK.as_py()).to_numpy(zero_copy_only=False)
-    if marked.any() and not marked.all():  # each batch has one type, but not the same one
-        _refuse_two_types([example(int(np.argmax(marked))), example(int(np.argmin(marked)))])
-    size = catalogue
-    if isinstance(catalogue, pa.Array):
-        known = np.bincount(items["catalogue"], minlength=len(encoded.dictionary)) > 0
-        size = int(known.sum())
-        if (outside := items["predictions"][~known[items["predictions"]]]).size:
-            raise ValueError(f"predictions holds {short(example(int(outside[0]))[1])}, which catalogue does not list.")
-    rows = {
-        name: np.repeat(np.arange(len(column)), column.value_lengths().to_numpy()) for name, column in lists.items()
-    }
-    return {name: _Entries(items[name], rows[name]) for name in lists}, max(len(encoded.dictionary), 1), size
+    """Recommended, relevant and avoided items, ids numbered alike in all batches; V; and the size of the catalogue."""
+    listed = catalogue if isinstance(catalogue, pa.Array) else pa.array([], pa.large_binary())
+    lengths = columns["ids"].value_lengths().to_numpy()
+    encoded = pa.concat_arrays([columns["ids"].flatten(), listed]).dictionary_encode()
+    numbered, width = encoded.indices.fill_null(0).to_numpy().astype(np.int64), len(encoded.dictionary)
+    # The first example of a batch carries the ids of the batch; they begin where those of the batches before end.
+    begin = np.maximum.accumulate(np.where(lengths > 0, np.cumsum(lengths) - lengths, 0))
+    entries = {}
+    for name in ("predictions", "references", "avoided"):
+        rows = np.repeat(np.arange(len(lengths)), columns[name].value_lengths().fill_null(0).to_numpy())
+        entries[name] = _Entries(numbered[columns[name].flatten().to_numpy() + begin[rows]], rows)
+    items = {name: own.items for name, own in entries.items()}
+    items["catalogue"] = numbered[len(numbered) - len(listed) :]
+    integers = pc.starts_with(encoded.dictionary, INTEGER_MARK).to_numpy(zero_copy_only=False)
+    if integers.any() and not integers.all():  # each batch has one type, but not the same one
+        _refuse_two_types([_decode(value) for value in encoded.dictionary.to_pylist()], items)
+    if not isinstance(catalogue, pa.Array):
+        return entries, width, catalogue
+    known = np.bincount(items["catalogue"], minlength=width) > 0
+    if (outside := items["predictions"][~known[items["predictions"]]]).size:
+        unknown = _decode(encoded.dictionary[int(outside[0])].as_py())
+        raise ValueError(f"predictions holds {short(unknown)}, which catalogue does not list.")
+    return entries, width, int(known.sum())
 
 
 def _without_repeats(lists: _Entries, width: int, size: int, longest: int) -> tuple[_Entries, np.ndarray]:
@@ -717,7 +738,7 @@ def _split_pairs(examples: _Examples, rows: np.ndarray, prefix: str) -> tuple[np
 
     def refuse(wrong: np.ndarray, problem: str) -> None:
         if wrong.any():
-            pair = short(examples.pair_ids[labels[np.argmax(wrong)]])
+            pair = short(_decode(examples.pair_ids[int(labels[np.argmax(wrong)])].as_py()))
             raise ValueError(
                 f"pair_ids: pair {pair} {problem}; a pair is one positive and one negative example with the same "
                 "references."
@@ -792,7 +813,7 @@ def _list_figures(examples: _Examples, rows: np.ndarray, ks: tuple[int, ...], pr
     member = np.zeros(examples.size, bool)
     member[rows] = True
     own = member[examples.lists.rows]
-    items, ranks, lengths = examples.lists.items[own], examples.ranks[own], np.zeros(0)
+    items, ranks = examples.lists.items[own], examples.ranks[own]
     figures: dict[str, float | int] = {}
     for k in ks:
         inside = ranks <= k
@@ -814,7 +835,8 @@ def _catalogue_figures(counts: np.ndarray, size: int, k: int, prefix: str) -> di
     """Coverage, Gini index and skewness over a catalogue of `size` items; `counts` of the recommended ones ascend."""
     if len(counts) > size:
         raise ValueError(f"catalogue={size:,}, but predictions holds {len(counts):,} different items in the first {k}.")
-    places, total, absent = np.arange(size - len(counts) + 1, size + 1), counts.sum(), size - len(counts)
+    total, absent = counts.sum(), size - len(counts)
+    places = absent + 1.0 + np.arange(len(counts))  # among all items, the least recommended one first
     gini = (2 * places - size - 1) @ counts / ((size - 1) * total) if size > 1 and total else 0.0
     mean = total / size
     second, third = ((((counts - mean) ** n).sum() + absent * (-mean) ** n) / size for n in (2, 3))
