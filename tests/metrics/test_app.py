@@ -26,22 +26,27 @@ def app():
 def test_the_examples_on_the_page_are_scored(app):
     result, notes = app.score(app.read_examples(app.AXES_EXAMPLE), "1, 3", n_resamples=50)
     assert result["recommendation/recall@3"] == 0.5 and result["sentiment_following/m@3"] == 1
-    assert notes == ["1 of 5 ranked lists hold fewer than k=3 items; what they lack counts as a miss."]
-    plain, _ = app.score(app.read_examples(app.LISTS_EXAMPLE), "2", n_resamples=0)
-    assert plain["n"] == 3 and plain["recall@2"] == pytest.approx(2 / 3)
+    assert notes == ["1 of 5 ranked lists hold fewer than k=3 items; missing places count as misses."]
+    plain, _ = app.score(app.read_examples(app.LISTS_EXAMPLE), "2", n_resamples=0, catalogue=4)
+    assert plain["n"] == 3 and plain["recall@2"] == pytest.approx(2 / 3) and plain["coverage@2"] == 1
+    wishes, _ = app.score(app.read_examples(app.WISHES_EXAMPLE), "1, 3", n_resamples=0)
+    assert [wishes[name] for name in ("n_avoided", "avoided@1", "avoided@3")] == [2, 0, 0.5]
 
 
 def test_the_table_has_every_figure_with_its_interval(app):
     result, _ = app.score(app.read_examples(app.AXES_EXAMPLE), "1, 3", n_resamples=50)
     headers, rows = app.table(result)
     figures = [name for name in result if "@" in name and not name.endswith(("/low", "/high"))]
-    assert headers == ["axis", "n", "figure", "@1", "@3"]
+    assert headers == ["group", "n", "figure", "@1", "@3"]
     assert 2 * len(rows) == len(figures) and all(len(row) == len(headers) for row in rows)
     ends = [result[f"recommendation/recall@3/{end}"] for end in ("low", "high")]
     expected = ["recommendation", 2, "recall", "0.000 (0.000-0.000)", f"0.500 ({ends[0]:.3f}-{ends[1]:.3f})"]
     assert rows[0] == expected
     plain, _ = app.score(app.read_examples(app.LISTS_EXAMPLE), "2", n_resamples=0)
     assert app.table(plain)[1][0] == ["all", 3, "recall", "0.667"]
+    wishes, _ = app.score(app.read_examples(app.WISHES_EXAMPLE), "3", n_resamples=0)
+    rows = app.table(wishes)[1]
+    assert ["all", 2, "avoided", "0.500"] in rows and ["all", 3, "aggregate diversity", "4"] in rows
 
 
 def test_every_form_reads_alike(app):
@@ -51,21 +56,29 @@ def test_every_form_reads_alike(app):
     table = header + "\n".join(f"{'|'.join(row['prediction'])},{row['reference']}" for row in records)
     for other in (json.dumps(records), json.dumps(lines), json.dumps(lines, indent=2), table, "\ufeff" + table):
         assert app.read_examples(other) == lines
-    pairs = app.read_examples("prediction,reference,axis,sentiment,pair_id\na|b,a,recommendation,positive,-1\n")
-    assert pairs["pair_ids"] == [-1] and pairs["axes"] == ["recommendation"]
+    text = (
+        "prediction,reference,axis,sentiment,pair_id,avoided\na|b,a|c,recommendation,,-1,d|e\n,a,recommendation,,0,\n"
+    )
+    assert app.read_examples(text) == {
+        "predictions": [["a", "b"], []],
+        "references": [["a", "c"], "a"],
+        "axes": ["recommendation"] * 2,
+        "sentiments": [None, None],
+        "pair_ids": [None, "0"],
+        "avoided": [["d", "e"], None],
+    }
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("  ", "there is nothing to score"),
-        ('{"prediction": ["a"]', "line 1 is no JSON"),
+        ('{"prediction": ["a"]', "line 1 is not JSON"),
         ('{"prediction": ["a"], "reference": "a"}\n{"predictoin": ["a"]}', "example 2 has 'predictoin'"),
-        ('{"prediction": ["a"], "reference": "a"}\n{"prediction": ["a"]}', "differ in 'references'"),
+        ('{"prediction": ["a"], "reference": "a"}\n{"prediction": ["a"]}', "example 2 has no reference"),
         ('{"predictions": [["a"]], "references": ["a", "b"]}', "the columns differ in length"),
         ("[1, 2]", "example 1 is 1"),
-        ("prediction,reference\na|b", "line 2 has another number of fields"),
-        ("prediction,reference,pair_id\na|b,a,x", "line 2 has pair_id='x'"),
+        ("prediction,reference\na|b", "line 2 and the header differ in the number of fields"),
     ],
 )
 def test_text_that_cannot_be_read_is_refused_with_the_reason(text, message, app):
@@ -75,11 +88,11 @@ def test_text_that_cannot_be_read_is_refused_with_the_reason(text, message, app)
 
 def test_settings_and_examples_that_the_metric_refuses_are_refused(app):
     columns = app.read_examples(app.LISTS_EXAMPLE)
-    with pytest.raises(ValueError, match="k is 'ten'; expected whole numbers"):
+    with pytest.raises(ValueError, match="k is 'ten'; expected integers separated by commas"):
         app.score(columns, "ten")
-    with pytest.raises(ValueError, match="must name whole numbers >= 1"):
+    with pytest.raises(ValueError, match=r"ks=\[0\]; expected integers from 1"):
         app.score(columns, "0")
-    with pytest.raises(ValueError, match="missing inputs.*references"):
+    with pytest.raises(ValueError, match="references is None"):
         app.score({"predictions": [["a"]]})
 
 
@@ -93,12 +106,12 @@ def test_a_client_and_a_file(app, tmp_path):
     try:
         client = Client(app.demo.local_url, verbose=False)
         figures, raw, note = client.predict(
-            "", handle_file(str(tmp_path / "lists.jsonl")), "1, 2", 0.9, 0, api_name="/score"
+            "", handle_file(str(tmp_path / "lists.jsonl")), "1, 2", 4, 0.9, 0, api_name="/score"
         )
         assert (
-            raw["n"] == 3 and figures["headers"] == ["axis", "n", "figure", "@1", "@2"] and "3 examples scored" in note
+            raw["n"] == 3 and figures["headers"] == ["group", "n", "figure", "@1", "@2"] and "3 examples scored" in note
         )
         with pytest.raises(AppError, match="there is nothing to score"):
-            client.predict("", None, "1", 0.9, 0, api_name="/score")
+            client.predict("", None, "1", None, 0.9, 0, api_name="/score")
     finally:
         app.demo.close()

@@ -676,3 +676,45 @@ def test_results_are_saved_as_they_are(tmp_path):
     result = load().compute(predictions=[["a", "b"]], references=["b"], ks=[2])
     path = evaluate.save(tmp_path / "result.json", **result)
     assert result.items() <= json.loads(Path(path).read_text()).items()
+
+
+def test_examples_of_the_card_run_and_print_what_they_say(monkeypatch, capsys):
+    monkeypatch.chdir(FOLDER.parents[1])
+    snippets = re.findall(r"```python\n(.*?)```", (FOLDER / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    scope: dict = {}
+    for snippet in snippets:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            exec(compile(snippet, "README.md", "exec"), scope)
+        expected = [line.split("  # ")[1] for line in snippet.splitlines() if line.startswith("print(")]
+        printed = capsys.readouterr().out.splitlines()
+        assert len(printed) == len(expected)
+        assert all(said == shown or said.startswith(f"{shown}:") for said, shown in zip(expected, printed, strict=True))
+    assert len(snippets) == 6
+
+
+def test_the_card_names_every_figure(module):
+    card = (FOLDER / "README.md").read_text(encoding="utf-8")
+    result = score(**example_table(module), catalogue=20)
+    names = {name.split("/")[1] for name in result}
+    assert {name.replace("@5", "@k") for name in names if "@10" not in name} <= set(re.findall(r"`([\w@]+)`", card))
+
+
+def test_the_card_is_that_of_a_gradio_space():
+    card = SpaceCard.load(FOLDER / "README.md")
+    assert card.data.sdk == "gradio" and (FOLDER / card.data.app_file).is_file()
+    needed = (FOLDER / "requirements.txt").read_text().split()
+    assert {re.split("[<>=]", line)[0] for line in needed} >= {"evaluate", "datasets", "gradio", "numpy", "pyarrow"}
+    headings = re.findall(r"^##+ (.*)$", card.text, flags=re.MULTILINE)
+    assert headings == [
+        "Metric description",
+        "How to use",
+        "Inputs",
+        "Output values",
+        "Axes of the benchmark",
+        "Examples",
+        "What counts, and what is refused",
+        "Limitations and bias",
+        "Citation",
+        "Further references",
+    ]
