@@ -54,7 +54,7 @@ def metric_folder() -> str:
         FileNotFoundError: if it is in neither place.
 
     >>> import evaluate
-    >>> evaluate.load(metric_folder(), "ranking").name
+    >>> evaluate.load(metric_folder()).name
     'preference_discerning'
     """
     for folder in (INSTALLED, IN_CHECKOUT):
@@ -70,8 +70,8 @@ def metric_module() -> ModuleType:
     Raises:
         FileNotFoundError: if it is not there.
 
-    >>> metric_module().target_ranks([["a", "b"]], ["b"]).tolist()
-    [2]
+    >>> metric_module().SENTIMENTS
+    ('positive', 'negative')
     """
     file = Path(metric_folder()) / "preference_discerning.py"
     spec = importlib.util.spec_from_file_location(file.stem, file)
@@ -123,7 +123,11 @@ def score_model(
             targets = first_targets(test)
             columns = {"axes": test["axis"][:], "sentiments": test["sentiment"][:], "pair_ids": test["pair_id"][:]}
             figures = metric.compute(
-                predictions=[processor.ids(rows) for rows in ranked], references=targets, **columns, ks=KS
+                predictions=[processor.ids(rows) for rows in ranked],
+                references=test["targets"][:],
+                **columns,
+                catalogue=len(processor.item_ids),
+                ks=KS,
             )
             label = f"{name}, {condition}" if condition else name
             for axis in dict.fromkeys(columns["axes"]):

@@ -105,7 +105,7 @@ def test_a_wheel_from_the_source_distribution_works_without_the_checkout(tmp_pat
         "import evaluate, mender, modeling_mender, preference_benchmark\n"
         "from mender.evaluation import metric_folder\n"
         "from modeling_mender.training.presets import preset_names\n"
-        "metric = evaluate.load(metric_folder(), 'ranking')\n"
+        "metric = evaluate.load(metric_folder())\n"
         "figures = metric.compute(predictions=[['a']], references=['a'], ks=[1], n_resamples=0)\n"
         "print(mender.__file__, len(preset_names()), figures['recall@1'])"
     )

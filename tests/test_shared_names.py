@@ -14,11 +14,10 @@ def test_axes_have_the_same_names_in_the_same_order():
     metric = metric_module()
     assert protocol.AXES == training.AXES
     assert {*metric.AXES} == {*protocol.AXES} == {*AXIS_NAMES}
-    assert {*metric.PAIRED_AXES} == {*protocol.SENTIMENT_AXES}
     assert {*metric.CHOSEN_AXES} == {*protocol.STEERING_AXES, *protocol.SENTIMENT_AXES}
 
 
 def test_sentiments_and_kinds_have_the_same_names():
     assert {*metric_module().SENTIMENTS} == {POSITIVE, NEGATIVE}
-    assert protocol.KINDS == KINDS
+    assert protocol.KINDS == KINDS and {*metric_module().KINDS} == {*KINDS}
     assert training.DEFAULTS["sentiment"] == POSITIVE and training.DEFAULTS["kind"] in KINDS

@@ -160,7 +160,7 @@ again = pipeline(model=f"{repo}-again", trust_remote_code=True, device="cpu")
 model = AutoModelForSeq2SeqLM.from_pretrained(f"{repo}-again", trust_remote_code=True)
 HfApi().create_repo("org/preference_discerning", repo_type="space", space_sdk="gradio")
 HfApi().upload_folder(repo_id="org/preference_discerning", folder_path=folder, repo_type="space")
-figures = evaluate.load("org/preference_discerning", "ranking").compute(**metric)
+figures = evaluate.load("org/preference_discerning").compute(**metric)
 print(json.dumps([pipe(requests, top_k=4), again(requests, top_k=4), figures]))
 """
 # The same stranger without a network: a populated cache, and folders.
