@@ -25,6 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -227,7 +228,7 @@ def compare_matching(
         seconds = (time.perf_counter() - started) / len(part)
         all_at_once.append((seconds * len(distinct) + choose) / steps.height)
     own = wanted.select("user_id").unique()
-    known = Tables(tables.items, tables.interactions.join(own, on="user_id", how="semi"), tables.report)
+    known = replace(tables, interactions=tables.interactions.join(own, on="user_id", how="semi"))
     told = preferences.join(own, on="user_id", how="semi")
     ours = match(told, known, CachedEmbedder(encoder)).select("user_id", "step", ours="text")
     ours = wanted.join(ours, on=["user_id", "step"], how="left", maintain_order="left")

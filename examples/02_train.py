@@ -13,9 +13,6 @@ Training arguments are changed by --train name=value. `mender train` does the sa
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from mender.cli import options
 from mender.data import encoder_path, load_benchmark_data
@@ -24,22 +21,21 @@ from mender.terminal import run_script, user_errors
 from mender.training import choose_preset, fit, joined_processes, new_method, save_and_measure
 
 
+@options.grouped
 def main(
+    tables: options.TableOptions,
     preset: options.Preset = "mender-fid",
     source: options.Source = "corner-shop",
-    data: options.Data = None,
-    users: options.Users = None,
-    items: options.Items = None,
     seed: options.Seed = 0,
-    train: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="Change a training argument.")] = None,
+    arguments: options.Train = None,
     eval_limit: options.EvalLimit = None,
 ) -> None:
     """The five steps."""
     origin = provenance(seed)
     with user_errors():
-        chosen = choose_preset(preset, training=options.assignments(train or [], "--train"))
+        chosen = choose_preset(preset, training=options.assignments(arguments or [], "--train"))
         with joined_processes().main_process_first():  # under torchrun, one process builds and the others read
-            benchmark = load_benchmark_data(source, data, options=options.corner_shop(users, items))
+            benchmark = load_benchmark_data(source, tables.data, **tables.changes)
         encoder = encoder_path(None)
     print(f"{chosen.name}: {chosen.summary}")
     method = new_method(chosen, benchmark, encoder, seed)

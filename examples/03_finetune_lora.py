@@ -1,20 +1,21 @@
-"""Teach a trained model new tricks and leave its weights as they are: LoRA, in six steps.
+"""Fine-tune a trained model with LoRA and leave its own weights as they are, in six steps.
 
     python examples/02_train.py --preset mender-tok
-    python examples/03_finetune_lora.py outputs/corner-shop/mender-tok-seed0/model --max-steps 40
+    python examples/03_finetune_lora.py outputs/corner-shop/mender-tok-seed0/model --train max_steps=40
     python examples/02_train.py --preset mender-tok --source steam --data path/to/steam
     python examples/03_finetune_lora.py outputs/steam/mender-tok-seed0/model --source steam --data path/to/steam
 
 1. Load a saved model and the benchmark.   2. Put adapters on the encoder's attention and fine-tune.
-3. Save the adapter alone, with its card.   4. Load it onto the base model again and train on.
+3. Save the adapter alone, with its card.   4. Load it onto the base model again and continue training.
 5. Merge: a whole model with the same answers.   6. Save it with its card, measured beside the model it comes from.
 
-A frozen encoder's states can be cached, an adapted one's cannot: expect a sample to cost some twenty times as much.
+--train NAME=VALUE changes a training argument of both rounds. A frozen encoder's states can be cached, those of an
+adapted one cannot: expect a sample to cost some twenty times as much.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,31 +31,26 @@ from mender.evaluation import check_items, measure_requests, score_model
 from mender.runs import provenance, write_run
 from mender.saved_models import load_saved
 from mender.terminal import run_script, user_errors
-from mender.training import fit, joined_processes
-from modeling_mender import MenderForGenerativeRetrieval, MenderProcessor, Recommendations, add_lora, load_preset
+from mender.training import choose_preset, fit, joined_processes
+from modeling_mender import MenderForGenerativeRetrieval, MenderProcessor, Preset, Recommendations, add_lora
 from modeling_mender.hub.adapters import save_adapter, write_adapter_card
 from modeling_mender.training.data import select_axes
 from modeling_mender.training.methods import Method
 
+TRAINING = {"num_train_epochs": 1, "learning_rate": 3e-4, "per_device_train_batch_size": 32}
+"""Of each of the two rounds."""
 
+
+@options.grouped
 def main(
     model: options.Model,
+    tables: options.TableOptions,
     source: options.Source = "corner-shop",
-    data: options.Data = None,
-    users: options.Users = None,
-    items: options.Items = None,
     seed: options.Seed = 0,
-    output: Annotated[Path | None, typer.Option(show_default="beside the run it starts from, -lora")] = None,
-    rank: int = 16,
-    alpha: int = 16,
-    learning_rate: float = 3e-4,
-    epochs: Annotated[float, typer.Option(help="Of each of the two rounds.")] = 1,
-    batch_size: int = 32,
-    max_steps: Annotated[int, typer.Option(help="End each round after so many steps.", show_default="no limit")] = -1,
-    bf16: Annotated[bool, typer.Option("--bf16", help="Mixed precision.")] = False,
-    gradient_checkpointing: Annotated[
-        bool, typer.Option("--gradient-checkpointing", help="Less memory for a slower step.")
-    ] = False,
+    output: options.Output = None,
+    rank: Annotated[int, typer.Option(min=1, help="Rank of the adapters.")] = 16,
+    alpha: Annotated[int, typer.Option(min=1, help="Scale of the adapters.")] = 16,
+    arguments: options.Train = None,
     eval_limit: options.EvalLimit = None,
 ) -> None:
     """The six steps."""
@@ -68,8 +64,9 @@ def main(
             raise ValueError(f"{model} holds a {type(base).__name__}; LoRA needs a Mender with an encoder")
         if processor.history in ("states", "vectors"):
             raise ValueError(f"{model} looks item states up that its frozen encoder made; take a mender-tok")
-        benchmark = load_benchmark_data(source, data, options=options.corner_shop(users, items))
+        benchmark = load_benchmark_data(source, tables.data, **tables.changes)
         check_items(processor, benchmark, model)
+        preset = lora_preset(processor, options.assignments(arguments or [], "--train"))
     run_before = Path(model).resolve().parent
     name = f"{run_before.name}-lora"
     output = output or run_before.with_name(name)
@@ -77,31 +74,20 @@ def main(
         :16
     ]
     before, _ = score_model(base, processor, benchmark, run_before.name, eval_limit, seed=0)
-    settings = {
-        "seed": seed,
-        "num_train_epochs": epochs,
-        "max_steps": max_steps,
-        "learning_rate": learning_rate,
-        "per_device_train_batch_size": batch_size,
-        "bf16": bf16,
-        "gradient_checkpointing": gradient_checkpointing,
-        "gradient_checkpointing_kwargs": {"use_reentrant": False},
-    }
-
     # 2. The base model's weights stay as they are; what is trained lies beside them.
     adapted = add_lora(base, rank=rank, alpha=alpha)
     adapted.print_trainable_parameters()
-    earlier = fit(with_preset(adapted, processor), benchmark, output / "checkpoints" / "first", **settings)
+    earlier = fit(Method(preset, adapted, processor), benchmark, output / "checkpoints" / "first", seed=seed)
 
     # 3. The adapter alone: small, and of use only together with the model it was trained on.
     save_adapter(adapted, output / "adapter")
     first = ask(adapted, processor, some)
 
-    # 4. Another day, another process: the base model from its folder, the adapter on top, and on with the training.
+    # 4. Another day, another process: the base model from its folder, the adapter on top, and training continues.
     base, _ = load_saved(model)
     adapted = PeftModel.from_pretrained(base, output / "adapter", is_trainable=True)
     compare("The adapter on a fresh base model", first, ask(adapted, processor, some))
-    training = fit(with_preset(adapted, processor), benchmark, output / "checkpoints" / "second", **settings)
+    training = fit(Method(preset, adapted, processor), benchmark, output / "checkpoints" / "second", seed=seed)
     save_adapter(adapted, output / "adapter")
     second = ask(adapted, processor, some)
 
@@ -132,15 +118,18 @@ def main(
     print(f"Saved under {output}/: adapter/, model/, five_axes.png, five_axes.json, ranks.parquet")
 
 
-def with_preset(adapted: PeftModel, processor: MenderProcessor) -> Method:
-    """The adapted model, to be trained on the axes of mender-tok, on what to find and on what to keep out.
+def lora_preset(processor: MenderProcessor, training: Mapping[str, Any] | None = None) -> Preset:
+    """The axes of mender-tok for adapters; without preferences, recommendation alone.
 
-    A model that reads no preference is trained on recommendation alone: nothing else tells it the target.
+    Args:
+        processor: of the model that gets the adapters.
+        training: training arguments that differ from those below.
     """
-    preset = replace(load_preset("mender-tok"), encoder_training="lora")
-    if processor.preference == "none":
-        preset = replace(preset, preference="none", axes={"recommendation": 1.0}, negatives="none")
-    return Method(preset, adapted, processor)
+    changes: dict[str, Any] = {"encoder_training": "lora"}
+    if processor.preference == "none":  # nothing in the input tells the targets of the other axes
+        changes |= {"preference": "none", "axes": {"recommendation": 1.0}, "negatives": "none"}
+    checkpointing = {"gradient_checkpointing_kwargs": {"use_reentrant": False}}
+    return choose_preset("mender-tok", changes=changes, training={**TRAINING, **checkpointing, **(training or {})})
 
 
 def ask(model: Any, processor: MenderProcessor, users: Dataset) -> Recommendations:

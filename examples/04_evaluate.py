@@ -21,19 +21,18 @@ from mender.saved_models import load_saved
 from mender.terminal import run_script, user_errors
 
 
+@options.grouped
 def main(
     model: options.Model,
+    tables: options.TableOptions,
     source: options.Source = "corner-shop",
-    data: options.Data = None,
-    users: options.Users = None,
-    items: options.Items = None,
     output: options.Output = Path("outputs/evaluation"),
     eval_limit: options.EvalLimit = None,
 ) -> None:
     """The three steps."""
     recommender, processor = load_saved(model)
     with user_errors():
-        benchmark = load_benchmark_data(source, data, options=options.corner_shop(users, items))
+        benchmark = load_benchmark_data(source, tables.data, **tables.changes)
         check_items(processor, benchmark, model)
         run = training_of(model)
     record = evaluate_saved(

@@ -49,12 +49,14 @@ class BenchmarkData:
         items: one row per item; row number = item index.
         examples: by matching mode ("oracle", "last"), the splits train, validation and test.
         cache: folder for what can be computed from it once and for all.
+        repeats: whether items are bought again, so that a target may be in its own history.
     """
 
     source: str
     items: Dataset
     examples: dict[str, DatasetDict]
     cache: Path
+    repeats: bool = False
 
     @property
     def item_columns(self) -> dict[str, list[str]]:
@@ -156,6 +158,8 @@ def load_benchmark_data(
     if names:
         if source not in names:
             raise ValueError(f"{data} has no benchmark {source!r}; found {', '.join(names)}. Pass --source")
+        if changes:
+            raise ValueError(f"{data} has built benchmarks, which {min(changes)!r} cannot change; leave it out")
         return _in_memory(load(data, source), encoder)
     name = benchmark_name(source, data)
     chosen = recipe(name, source=None if name in RECIPES else source, data=data, embedder=encoder, **changes)
@@ -180,7 +184,8 @@ def _in_memory(benchmark: Benchmark, encoder: str | None) -> BenchmarkData:
     key = digest_of(described, encoder_identity(encoder)[1], digest_of_code("embedding"))
     cache = CACHE / f"vectors-{benchmark.name}-{key[:_DIGITS]}"
     cache.mkdir(parents=True, exist_ok=True)
-    return BenchmarkData(benchmark.name, benchmark.items, benchmark.examples, cache)
+    repeats = benchmark.statistics.get("protocol", {}).get("repeats") == "keep"
+    return BenchmarkData(benchmark.name, benchmark.items, benchmark.examples, cache, repeats)
 
 
 def item_codes(data: BenchmarkData, encoder: str, seed: int) -> Codes:

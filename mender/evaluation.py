@@ -91,8 +91,9 @@ def score_model(
     name: str,
     limit: int | None,
     seed: int,
-    exclude_seen: bool = True,
+    exclude_seen: bool | None = None,
     split: str = "test",
+    shuffled: bool = True,
 ) -> tuple[list[Score], pl.DataFrame]:
     """Scores by axis and matching mode, and the rank of every target.
 
@@ -102,22 +103,24 @@ def score_model(
         data: the benchmark.
         name: of the method, in tables.
         limit: examples (or pairs) per axis at most; `None` takes all.
-        seed: of the choice, and of the shuffling of preferences.
-        exclude_seen: whether items of the history are left out of what is ranked.
-        split: whose examples are asked: "test", or "validation" to choose between models.
+        seed: of the choice of examples, and of the shuffling of preferences.
+        exclude_seen: whether items of the history are left out of the ranking; default: unless items are bought again.
+        split: whose examples are used: "test", or "validation" to choose between models.
+        shuffled: whether the model is also measured with the preferences of other users.
 
     Returns:
         Scores, and a table with one row per example and condition: matching, condition (empty, or shuffled),
         axis, user_id, target, pair_id, sentiment, rank (0 where the target was not found).
     """
     metric = evaluate.load(metric_folder())
+    exclude_seen = not data.repeats if exclude_seen is None else exclude_seen
     scores, tables = [], []
     for matching, examples in data.examples.items():
         test = examples[split]
         if matching == "last":  # the other axes do not depend on how the next item's preference is chosen
             test = select_axes(test, {"recommendation": 1.0})
         test = sample(test, limit, seed)
-        for condition in ("", SHUFFLED):
+        for condition in ("", SHUFFLED) if shuffled else ("",):
             asked = test if not condition else shuffle_preferences(test, seed)
             ranked = rank_examples(model, processor, asked, max(KS), exclude_seen=exclude_seen)
             targets = first_targets(test)
@@ -198,7 +201,7 @@ def evaluate_saved(
     name: str,
     limit: int | None = None,
     run: Mapping[str, Any] | None = None,
-    exclude_seen: bool = True,
+    exclude_seen: bool | None = None,
     split: str = "test",
 ) -> dict[str, Any]:
     """Measure a saved model on all axes and write the results.
@@ -211,13 +214,14 @@ def evaluate_saved(
         name: of the method, in tables.
         limit: examples (or pairs) per axis at most; `None` takes all.
         run: what is known of the model's training, see `mender.runs.training_of`; it goes into the record.
-        exclude_seen: whether items of the history are left out of what is ranked.
+        exclude_seen: whether items of the history are left out of the ranking; default: unless items are bought again.
         split: whose examples are asked: "test", or "validation" to choose between models.
 
     Returns:
         What five_axes.json holds.
     """
     origin = provenance(seed=0)
+    exclude_seen = not data.repeats if exclude_seen is None else exclude_seen
     scores, ranks = score_model(model, processor, data, name, limit, 0, exclude_seen, split)
     run = {
         **origin,

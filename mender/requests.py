@@ -1,4 +1,4 @@
-"""A request in a person's words, as the pipeline takes it: item names become ids, and what to avoid a sentence."""
+"""A request as a person types it, checked and turned into what the pipeline takes: names of items become ids."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 
 from mender.terminal import UserError
 from modeling_mender import MenderProcessor
-from preference_benchmark.preferences.polarity import invert
 
 __all__ = ["find_items", "make_request"]
 
@@ -25,33 +24,22 @@ def make_request(
         processor: knows the items, and what the model reads.
         history: ids or titles of items, oldest first.
         preferences: what is wanted.
-        avoid: what to leave out; becomes a sentence of the form that models are trained on.
+        avoid: what to leave out.
 
     Raises:
         UserError: if the request is empty, an item is unknown, or the model does not read what was passed.
     """
-    texts = [text.strip() for text in preferences if text.strip()]
-    texts += [refusal(text) for text in avoid if text.strip()]
+    wanted, avoided = ([text.strip() for text in texts if text.strip()] for texts in (preferences, avoid))
     reads_history = processor.history != "none"
     reads_preference = processor.preference == "text" and processor.history != "indices"
-    if texts and not reads_preference:
+    if (wanted or avoided) and not reads_preference:
         raise UserError("this model reads no preferences; leave --preference and --avoid out, or take another model")
     if history and not reads_history:
         raise UserError("this model reads no history; leave --history out, or take another model")
-    if not texts and not history and (reads_history or reads_preference):
-        raise UserError("the request is empty; pass --preference, --history or both")
+    if not wanted and not avoided and not history and (reads_history or reads_preference):
+        raise UserError("the request is empty; pass --preference, --avoid or --history")
     items = find_items(processor, history)
-    return {"preference": texts, "history": items, "exclude": items}
-
-
-def refusal(text: str) -> str:
-    """The sentence that says what is to be avoided.
-
-    >>> refusal("strong smells"), refusal("No strong smells"), refusal("please don't show me wool")
-    ('Avoid strong smells', 'No strong smells', "please don't show me wool")
-    """
-    text = " ".join(text.split())
-    return text if invert(text, rules="extended") else f"Avoid {text}"
+    return {"preference": wanted, "avoid": avoided, "history": items, "exclude": items}
 
 
 def find_items(processor: MenderProcessor, names: Sequence[str]) -> list[str]:

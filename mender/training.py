@@ -195,7 +195,8 @@ def _fit(
     arguments: dict[str, Any],
 ) -> dict[str, Any]:
     if not method.preset.trained:
-        return fit_without_gradient(method, data.matched(method.preset.matching, seed))
+        examples = data.matched(method.preset.matching, seed)
+        return fit_without_gradient(method, examples, exclude_seen=not data.repeats)
     trainer = make_trainer(
         method,
         data.matched(method.preset.matching, seed),
@@ -203,6 +204,7 @@ def _fit(
         seed=seed,
         validation_limit=validation_limit,
         cache=data.cache,
+        exclude_seen=not data.repeats,
         **arguments,
     )
     if not resume and trainer.is_world_process_zero():
@@ -258,6 +260,7 @@ def save_and_measure(
         **parameters,
         "training": {key: value for key, value in training.items() if key != "seconds"},
         "seconds": training["seconds"],
+        "exclude_seen": not data.repeats,
         **measure_requests(model, method.processor, data),
         "preset": asdict(method.preset),
     }

@@ -37,7 +37,7 @@ from preference_benchmark.stages import (
     digest_of_file,
     digest_of_inputs,
 )
-from preference_benchmark.tables import Counts, ReadReport, Tables
+from preference_benchmark.tables import Tables
 
 __all__ = ["build", "read_tables"]
 
@@ -192,27 +192,13 @@ def _stored_tables(recipe: Recipe, path: Path | None, key: str, stages: Stages) 
             tables, truth = shop.tables, shop.truth
         else:
             tables = read_source(recipe.source, path, **recipe.reading)
-        tables.items.write_parquet(folder / "items.parquet")
-        tables.interactions.write_parquet(folder / "interactions.parquet")
+        tables.write(folder)
         if truth is not None:
             truth.write_parquet(folder / "truth.parquet")
-        (folder / "report.json").write_text(json.dumps(asdict(tables.report)), encoding="utf-8")
 
     folder = stages.path("tables", key, write)
-    tables = Tables(
-        pl.read_parquet(folder / "items.parquet"),
-        pl.read_parquet(folder / "interactions.parquet"),
-        _report(json.loads((folder / "report.json").read_text("utf-8"))),
-    )
     truth = folder / "truth.parquet"
-    return tables, pl.read_parquet(truth) if truth.is_file() else None
-
-
-def _report(record: dict) -> ReadReport:
-    """A ReadReport from the result of `asdict`."""
-    counts = {name: Counts(**record[name]) for name in ("before", "after")}
-    lists = {name: tuple(record[name]) for name in ("files", "malformed_lines")}
-    return ReadReport(**record | counts | lists)
+    return Tables.read(folder), pl.read_parquet(truth) if truth.is_file() else None
 
 
 def _identity(recipe: Recipe, embedder: Embedder | None) -> tuple[str, str]:
@@ -264,8 +250,8 @@ def _write_configs(folder: Path, recipe: Recipe, built: BuiltExamples) -> dict[s
 def _statistics(built: BuiltExamples, recipe: Recipe, leakage: LeakageReport, truth: pl.DataFrame | None) -> dict:
     tables, preferences = built.tables, built.preferences
     read = asdict(tables.report)
-    # Places of malformed lines help whoever reads the files, not readers of the card; their number is there.
-    del read["malformed_lines"]
+    # Places of malformed lines help people who have the files, not readers of the card; their number is there.
+    del read["examples"]
     counts = {
         axis: {split: frame.filter(pl.col("split") == split).height for split in SPLITS}
         for axis, frame in built.axes[recipe.protocol.matching[0]].items()

@@ -13,7 +13,7 @@ from recommender import Recommender
 __all__ = ["MOST_BEAMS", "MOST_ITEMS", "NOBODY", "SEARCH_RESULTS", "Actions"]
 
 NOBODY = -1
-"""The shopper who is none of those that are known."""
+"""Stands for a new shopper, whose history is empty."""
 SEARCH_RESULTS, MOST_ITEMS, MOST_BEAMS = 6, 20, 200
 
 
@@ -75,29 +75,27 @@ class Actions:
         return history, self._history(history, history)
 
     def find(self, query: str, known: Sequence[str]) -> list[Any]:
-        """Ids of titles that match, and the buttons that add them."""
-        rows = self.recommender.titles.find(
-            query, SEARCH_RESULTS, exclude=self.recommender.processor.item_indices(known)
-        )
+        """Ids of items whose titles match, and the buttons that add them."""
         processor = self.recommender.processor
-        buttons = [gr.Button(f"+ {processor.titles[row]}", visible=True) for row in rows]
-        hidden = [gr.Button(visible=False)] * (SEARCH_RESULTS - len(rows))
-        nothing = bool(query.strip()) and not rows
+        found = self.recommender.titles.find(query, SEARCH_RESULTS, exclude=processor.item_indices(known))
+        buttons = [gr.Button(f"+ {processor.titles[index]}", visible=True) for index in found]
+        hidden = [gr.Button(visible=False)] * (SEARCH_RESULTS - len(found))
+        nothing = bool(query.strip()) and not found
         note = gr.HTML(message("No other title has words that begin so."), visible=nothing)
-        return [processor.ids(rows), note, *buttons, *hidden]
+        return [processor.ids(found), note, *buttons, *hidden]
 
     def add(self, place: int, found: Sequence[str], known: Sequence[str], counted: Sequence[str]) -> tuple[Any, ...]:
-        """The history with one found item more, and an empty search field."""
+        """The history with one of the items found added, and an empty search field."""
         if place < len(found) and found[place] not in known:
             known, counted = [*known, found[place]], [*counted, found[place]]
         return known, self._history(known, counted), ""
 
     def add_first(self, query: str, known: Sequence[str], counted: Sequence[str]) -> tuple[Any, ...]:
-        """The history with the best match more: of what the field holds now, which the buttons may not show yet."""
+        """The history with the best match added: of what the field holds now, which the buttons may not show yet."""
         return self.add(0, self.find(query, known)[0], known, counted)
 
     def wish_of(self, shopper: int) -> str:
-        """What this shopper wants next, as the benchmark has it."""
+        """What this shopper wants next, according to the benchmark."""
         return "" if shopper == NOBODY else self.recommender.shoppers[shopper].preference
 
     def _history(self, known: Sequence[str], counted: Sequence[str]) -> Any:
@@ -107,7 +105,7 @@ class Actions:
     # The first look
 
     def start(self, query: str) -> tuple[Any, ...]:
-        """Shopper, history and fields as the address says; without one, a shopper with a wish of their own.
+        """Shopper, history and fields from the address; without one, a shopper with a wish of their own.
 
         Args:
             query: the part of the address behind the question mark.
@@ -116,7 +114,7 @@ class Actions:
         recommender = self.recommender
         most = min(MOST_ITEMS, recommender.num_items)
         if not given:
-            # Somebody from the middle, whose history is neither long nor short.
+            # From the middle, where histories are neither long nor short.
             shopper = len(recommender.shoppers) // 2 if recommender.shoppers else NOBODY
             known, history = self.choose(shopper)
             wish = self.wish_of(shopper) if recommender.reads_preference else ""
@@ -130,6 +128,6 @@ class Actions:
 
 
 def _number(given: Mapping[str, Sequence[str]], name: str, default: int, most: int) -> int:
-    """A number of the address, from 1 to `most`; the default where it is none."""
+    """A number of the address, from 1 to `most`; the default where there is none."""
     text = given.get(name, [""])[-1]
     return min(max(int(text), 1), most) if text.isdecimal() else default

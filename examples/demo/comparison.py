@@ -16,15 +16,15 @@ class RankedItem:
     """One line of a list.
 
     Attributes:
-        row: item row.
+        index: item index.
         item_id: the source's own id.
         title: what people call it.
         attributes: short phrases, perhaps none.
         score: the higher, the better; of most models the log-probability of the item.
-        mentions: words to avoid that its title or attributes mention.
+        mentions: words to avoid that are in its title or attributes.
     """
 
-    row: int
+    index: int
     item_id: str
     title: str
     attributes: tuple[str, ...]
@@ -33,20 +33,20 @@ class RankedItem:
 
 
 def moves(before: Sequence[RankedItem], after: Sequence[RankedItem]) -> tuple[list[int | str], list[int | str]]:
-    """What became of every item of the first list, and where every item of the second comes from.
+    """How items moved from the first list to the second.
 
     Returns:
-        For each item of `before` and of `after` the places won (negative: lost), or "dropped" and "new" where the
+        For each item of `before` and of `after` the places gained (negative: lost), or "dropped" and "new" where the
         other list lacks it.
 
-    >>> a, b, c = (RankedItem(row, str(row), "", (), 0.0) for row in range(3))
+    >>> a, b, c = (RankedItem(index, str(index), "", (), 0.0) for index in range(3))
     >>> moves([a, b], [b, c])
     (['dropped', 1], [1, 'new'])
     """
-    was = {item.row: place for place, item in enumerate(before)}
-    now = {item.row: place for place, item in enumerate(after)}
-    left = [was[item.row] - now[item.row] if item.row in now else DROPPED for item in before]
-    right = [was[item.row] - now[item.row] if item.row in was else NEW for item in after]
+    was = {item.index: place for place, item in enumerate(before)}
+    now = {item.index: place for place, item in enumerate(after)}
+    left = [was[item.index] - now[item.index] if item.index in now else DROPPED for item in before]
+    right = [was[item.index] - now[item.index] if item.index in was else NEW for item in after]
     return left, right
 
 
@@ -68,7 +68,7 @@ def summary(moved: Sequence[int | str]) -> str:
 
 
 def kind_of(move: int | str) -> str:
-    """Of which kind a move is: "up", "down", "same", "new" or "dropped"."""
+    """The kind of a move: "up", "down", "same", "new" or "dropped"."""
     if isinstance(move, str):
         return move
     return "up" if move > 0 else "down" if move < 0 else "same"

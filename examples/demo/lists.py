@@ -1,4 +1,4 @@
-"""An answer as HTML: two lists side by side, lines between them, and in words what moved.
+"""An answer as HTML: two lists side by side, lines between them, and what moved in words.
 
 Every move has a symbol and a word beside its colour. All text that comes from outside is escaped.
 """
@@ -17,11 +17,11 @@ __all__ = ["AGAINST", "message", "render"]
 
 ALONE, WISHED = "the history alone", "the wish without “avoid”"
 AGAINST = (ALONE, WISHED)
-"""What the list with everything written can be held against."""
+"""What the list with everything written can be compared with."""
 
 
 def message(text: str) -> str:
-    """A line in place of lists."""
+    """A line instead of lists."""
     return f'<p class="m-message" role="status">{escape(text)}</p>'
 
 
@@ -75,7 +75,7 @@ def _list(title: str, items: Sequence[RankedItem], moved: Sequence[int | str], t
 
 
 def _attributes(item: RankedItem) -> str:
-    """Attributes, those marked that mention what is to be avoided; a title's mention stands before them."""
+    """Attributes, marked where they mention what to avoid; a mention in the title alone comes first."""
     marked = [any(f" {word} " in f" {' '.join(words_of(text))} " for word in item.mentions) for text in item.attributes]
     lines = [
         f'<li class="m-mention">⚠ {escape(text)}</li>' if mark else f"<li>{escape(text)}</li>"
@@ -100,21 +100,21 @@ def _badge(move: int | str) -> str:
 
 
 def _lines(before: Sequence[RankedItem], after: Sequence[RankedItem]) -> str:
-    """One line per item that stands in both lists, from its place on the left to that on the right."""
-    place_of = {item.row: place for place, item in enumerate(after)}
+    """One line per item that is in both lists, from its place on the left to its place on the right."""
+    place_of = {item.index: place for place, item in enumerate(after)}
     _, moved = moves(before, after)
     lines = "".join(
-        f'<line class="m-{kind_of(moved[place_of[item.row]])}" x1="0" x2="100" y1="{place + 0.5}" '
-        f'y2="{place_of[item.row] + 0.5}"/>'
+        f'<line class="m-{kind_of(moved[place_of[item.index]])}" x1="0" x2="100" y1="{place + 0.5}" '
+        f'y2="{place_of[item.index] + 0.5}"/>'
         for place, item in enumerate(before)
-        if item.row in place_of
+        if item.index in place_of
     )
     height = max(len(before), len(after))
     return f'<svg viewBox="0 0 100 {height}" preserveAspectRatio="none" aria-hidden="true">{lines}</svg>'
 
 
 def _kept_out(answer: Answer) -> str:
-    """How many items of each list mention what is to be avoided: a count, whatever the model makes of the sentence."""
+    """How many items of each list mention what to avoid, counted in titles and attributes."""
     if not answer.words:
         return ""
     lists = (("history alone", answer.alone), ("wish alone", answer.wished), ("with “avoid”", answer.full))

@@ -1,15 +1,16 @@
-"""A saved model with its items, asked twice at once: with what a person wrote, and without.
+"""A saved model with its items, asked several times at once: with everything a person wrote, and with less of it.
 
-Any model of the library serves, from a folder or the Hub. With the package installed its own code runs; without it, as
-in a Space, the code that the model's repository carries, if that is trusted.
+Any model of the library will do, from a folder or the Hub. With the package installed its own code runs; without it, as
+in a Space, the code in the model's repository, if that is trusted.
 """
 
 from __future__ import annotations
 
 import re
+import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,6 @@ from showcase_file import SHOWCASE_FILE, Showcase, draw_shoppers, read_showcase
 from title_search import TitleSearch, words_of
 from transformers import AutoModel, AutoProcessor
 from transformers.utils import cached_file
-from wording import avoid_sentence, telling_words, wish_sentences
 
 try:
     import modeling_mender
@@ -33,10 +33,17 @@ __all__ = ["Answer", "ModelError", "Recommender", "load_recommender"]
 
 TRAIN = "train one with `make demo`, or pass --model with a folder that save_pretrained wrote or a Hub id"
 TRUST = "MENDER_TRUST_REMOTE_CODE"
+# Words of what to avoid that are not worth looking for in items.
+STOP_WORDS = frozenset(
+    "a about an and any anything are as at avoid by exclude for from in is it more no not of on or other please some"
+    " something that the things this to too very with without".split()
+)
+COMMON = 0.1
+"""Words that more than this share of the items have say nothing about the few that are ranked."""
 
 
 class ModelError(ValueError):
-    """A model that cannot be shown; the message says why and what to do, in one line."""
+    """A model that the page cannot show; the message says why and what to do, in one line."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +51,10 @@ class Answer:
     """Lists for one request, best item first.
 
     Attributes:
-        alone: by the history alone; `None` where there is no history to go by, or nothing was written.
+        alone: by the history alone; `None` without a history, or where nothing was written.
         wished: with the wish, but nothing to avoid; `None` where that is one of the other two.
         full: with everything that was written.
-        words: words of what is to be avoided that some items, but not too many, mention.
+        words: what to avoid, as words that some items, but not too many, mention.
         read: what the model was given, as text.
         num_beams: prefixes kept per level; `None` for models that score every item.
         seconds: for all lists together.
@@ -66,28 +73,28 @@ class Recommender:
     """Model, processor and what is known of items and shoppers.
 
     Args:
-        name: what people call the model.
+        name: of the model, for people.
         model: with `recommend`.
         processor: the one saved with it.
-        showcase: attributes, shoppers and sentences; shoppers are drawn from the model where it has none.
+        showcase: attributes, shoppers and sentences; without shoppers, the model makes some up.
 
     Raises:
-        ModelError: if model and processor do not belong together or cannot recommend.
+        ModelError: if model and processor do not fit together or cannot recommend.
     """
 
     def __init__(self, name: str, model: Any, processor: Any, showcase: Showcase) -> None:
         for part, value, method in (("model", model, "recommend"), ("processor", processor, "decode_items")):
             if not hasattr(value, method):
-                raise ModelError(f"{name} is no recommender: its {part} is a {type(value).__name__}; {TRAIN}")
+                raise ModelError(f"{name} is not a recommender: its {part} is a {type(value).__name__}; {TRAIN}")
         count = len(processor.item_ids)
-        rows = getattr(getattr(model, "item_codes", None), "shape", [count])[0]
-        if not count or rows != count:
+        known = getattr(getattr(model, "item_codes", None), "shape", [count])[0]
+        if not count or known != count:
             raise ModelError(
-                f"{name} has {rows} items in its model and {count} in items.json; save model and processor together"
+                f"{name} has {known} items in its model and {count} in items.json; save model and processor together"
             )
         self.name, self.model, self.processor, self.showcase = name, model.eval(), processor, showcase
         self.titles = TitleSearch(processor.titles)
-        texts = [" ".join((title, *self.attributes(row))) for row, title in enumerate(processor.titles)]
+        texts = [" ".join((title, *self.attributes(index))) for index, title in enumerate(processor.titles)]
         self._texts = [f" {' '.join(words_of(text))} " for text in texts]
         self._words = Counter(word for text in self._texts for word in set(text.split()))
         self._phrases = {" ".join(words_of(phrase)) for phrases in showcase.attributes.values() for phrase in phrases}
@@ -95,6 +102,8 @@ class Recommender:
         self.shoppers_are_real = bool(self.shoppers)
         if not self.shoppers and self.reads_history:
             self.shoppers = draw_shoppers(self._next_items, processor.item_ids, count=6, length=6)
+        # A function of the processor's module, wherever that comes from: the package, or the model's repository.
+        self._avoid_sentence = sys.modules[type(processor).__module__].avoid_sentence
 
     @property
     def num_items(self) -> int:
@@ -121,9 +130,9 @@ class Recommender:
         """Whether scores are log-probabilities; text retrieval's are scaled cosines."""
         return self.model.config.model_type != "mender_text_retrieval"
 
-    def attributes(self, row: int) -> tuple[str, ...]:
+    def attributes(self, index: int) -> tuple[str, ...]:
         """Phrases about an item, perhaps none."""
-        return self.showcase.attributes.get(self.processor.item_ids[row], ())
+        return self.showcase.attributes.get(self.processor.item_ids[index], ())
 
     def title(self, item_id: str) -> str:
         """Title of an item id."""
@@ -139,31 +148,30 @@ class Recommender:
         Args:
             history: item ids, oldest first.
             wish: preferences, one per line.
-            avoid: what is to be kept out; becomes a sentence that says so, after the wish.
+            avoid: what to leave out; becomes a sentence after the wish, as models are trained on.
             k: items per list.
             num_beams: prefixes kept per level; raised to k where it is less.
 
         Raises:
             ValueError: if there is neither a history nor a text.
         """
-        wishes, refusal = wish_sentences(wish), avoid_sentence(avoid)
-        if not self.reads_preference:
-            wishes, refusal = [], ""
-        full = [*wishes, *([refusal] if refusal else [])]
+        wishes = [line.strip() for line in wish.splitlines() if line.strip()] if self.reads_preference else []
+        avoided = self._avoid_sentence(avoid) if self.reads_preference else ""
+        full = [*wishes, *filter(None, [avoided])]
         has_history = bool(history) and self.reads_history
         if not full and not has_history:
             needed = "choose a shopper or add items" if not self.reads_preference else "write what you want"
-            raise ValueError(f"Nothing to go by yet: {needed}.")
+            raise ValueError(f"The request is empty: {needed}.")
         asked = {"full": full}
         if full and has_history:
             asked["alone"] = []
-        if refusal and wishes:
+        if avoided and wishes:
             asked["wished"] = wishes
         beams = max(num_beams, k) if self.uses_beams else None
         started = time.perf_counter()
         ranked = self._rank(list(asked.values()), history, k, beams)
         seconds = time.perf_counter() - started
-        words = telling_words(refusal, self._phrases, self._words.__getitem__, self.num_items)
+        words = words_to_find(avoided, self._phrases, self._words.__getitem__, self.num_items)
         lists = {name: self._items(*one, words) for name, one in zip(asked, ranked, strict=True)}
         return Answer(
             alone=lists.get("alone"),
@@ -178,26 +186,26 @@ class Recommender:
     def _rank(
         self, texts: Sequence[Sequence[str]], history: Sequence[str], k: int, beams: int | None
     ) -> list[tuple[list[int], list[float]]]:
-        """Rows and scores for one history and several texts."""
+        """Item indices and scores for one history and several texts."""
         inputs = self.processor(list(texts), [list(history)] * len(texts)).to(self.model.device)
         found = self.model.recommend(**inputs, top_k=k, num_beams=beams, exclude=self.processor.item_indices(history))
         kept = found.item_indices >= 0
         return [
-            (rows[there].tolist(), scores[there].tolist())
-            for rows, scores, there in zip(found.item_indices, found.scores, kept, strict=True)
+            (indices[there].tolist(), scores[there].tolist())
+            for indices, scores, there in zip(found.item_indices, found.scores, kept, strict=True)
         ]
 
-    def _items(self, rows: Sequence[int], scores: Sequence[float], words: Sequence[str]) -> list[RankedItem]:
+    def _items(self, indices: Sequence[int], scores: Sequence[float], words: Sequence[str]) -> list[RankedItem]:
         return [
             RankedItem(
-                row=row,
-                item_id=self.processor.item_ids[row],
-                title=self.processor.titles[row],
-                attributes=self.attributes(row),
+                index=index,
+                item_id=self.processor.item_ids[index],
+                title=self.processor.titles[index],
+                attributes=self.attributes(index),
                 score=score,
-                mentions=tuple(word for word in words if f" {word} " in self._texts[row]),
+                mentions=tuple(word for word in words if f" {word} " in self._texts[index]),
             )
-            for row, score in zip(rows, scores, strict=True)
+            for index, score in zip(indices, scores, strict=True)
         ]
 
     def _next_items(self, histories: list[list[str]]) -> list[list[str]]:
@@ -207,37 +215,67 @@ class Recommender:
         if len(seen[0]) >= self.num_items:
             return [[] for _ in histories]
         found = self.model.recommend(**inputs, top_k=min(3, self.num_items - len(seen[0])), exclude=seen)
-        return [self.processor.ids(rows) for rows in found.item_indices]
+        return [self.processor.ids(indices) for indices in found.item_indices]
 
     def _read(self, sentences: Sequence[str], history: Sequence[str]) -> str:
         """What reached the model: the sentences, and as much of the history as fits."""
         parts = [f"“{sentence}”" for sentence in sentences]
         if self.reads_history and history:
-            rows = self.processor.item_indices(history)
-            whole = self.processor.render(sentences, rows)
+            items = self.processor.item_indices(history)
+            whole = self.processor.render(sentences, items)
             # The oldest items are left out where the input is full: the fewest latest ones that give the same input.
-            count = next(n for n in range(len(rows) + 1) if self._renders(sentences, rows[len(rows) - n :], whole))
+            count = next(n for n in range(len(items) + 1) if self._renders(sentences, items[len(items) - n :], whole))
             form = {"titles": "titles", "codes": "semantic IDs", "indices": "item numbers"}
             form = form.get(self.processor.history, "cached vectors of their titles")
-            latest = "all" if count == len(rows) else f"the latest {count} of"
-            parts.append(f"{latest} {len(rows)} items of the history, as {form}")
+            latest = "all" if count == len(items) else f"the latest {count} of"
+            parts.append(f"{latest} {len(items)} items of the history, as {form}")
         return "; ".join(parts)
 
-    def _renders(self, sentences: Sequence[str], rows: Sequence[int], whole: Sequence[int]) -> bool:
-        if not sentences and not rows and self.reads_preference:
-            return False  # nothing at all cannot be rendered
-        return self.processor.render(sentences, rows) == whole
+    def _renders(self, sentences: Sequence[str], items: Sequence[int], whole: Sequence[int]) -> bool:
+        if not sentences and not items and self.reads_preference:
+            return False  # an empty request cannot be rendered
+        return self.processor.render(sentences, items) == whole
+
+
+def words_to_find(
+    avoided: str, phrases: Container[str], mentioned_by: Callable[[str], int], items: int, longest: int = 6
+) -> list[str]:
+    """What to look for in ranked items, to see whether they are free of what to avoid. The model never sees it.
+
+    Attribute phrases that are in the sentence; if there are none, its words that some items have, but not every tenth.
+
+    Args:
+        avoided: the sentence that says what to avoid.
+        phrases: attributes of the catalogue, as `words_of` joined by spaces.
+        mentioned_by: how many items have a word.
+        items: number of items.
+        longest: words of a phrase at most.
+
+    >>> words_to_find("Avoid tea with an oil-free formula", {"oil free formula"}, lambda word: 1, 100)
+    ['oil free formula']
+    >>> words_to_find("Avoid tea", (), lambda word: 3, 100)
+    ['tea']
+    """
+    words = words_of(avoided)
+    runs = [" ".join(words[start:end]) for start in range(len(words)) for end in range(start + 1, start + 1 + longest)]
+    found = [run for run in dict.fromkeys(runs) if run in phrases]
+    if found:
+        return [
+            phrase for phrase in found if not any(f" {phrase} " in f" {other} " for other in found if other != phrase)
+        ]
+    words = [word for word in dict.fromkeys(words) if word not in STOP_WORDS and len(word) > 2]
+    return [word for word in words if 0 < mentioned_by(word) <= max(1, COMMON * items)]
 
 
 def load_recommender(name: str, *, trust_remote_code: bool = False) -> Recommender:
-    """The model that was saved in a folder, or lies on the Hub.
+    """A saved model, from a folder or the Hub.
 
     Args:
         name: folder, or Hub id.
         trust_remote_code: whether the code in its repository may run where the package is not installed.
 
     Raises:
-        ModelError: if there is no such model, it is no recommender, or its code is not trusted.
+        ModelError: if there is no such model, it is not a recommender, or its code is not trusted.
     """
     folder = Path(name)
     if folder.is_dir():
@@ -255,7 +293,7 @@ def load_recommender(name: str, *, trust_remote_code: bool = False) -> Recommend
             f"the package modeling_mender is not installed; install it, or set {TRUST}=1 to run the code "
             f"that {name} carries, once you have read it"
         )
-    settings = {"trust_remote_code": True} if modeling_mender is None else {}
+    settings = {"trust_remote_code": modeling_mender is None}
     try:
         model = AutoModel.from_pretrained(name, **settings)
         processor = AutoProcessor.from_pretrained(name, **settings)

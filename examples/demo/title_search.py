@@ -1,6 +1,6 @@
-"""Search as you type over the titles of a catalogue, on the server: the browser only ever gets a handful of them.
+"""Search as you type over the titles of a catalogue, on the server: the browser only gets a few of them.
 
-Titles become sorted words with the rows that hold them. What was typed is a list of word beginnings, all of which a
+Titles become sorted words with the items that have them. What was typed is a list of word beginnings, all of which a
 title must have; a sorted vocabulary turns each into one range of words.
 """
 
@@ -33,24 +33,24 @@ class TitleSearch:
     """Finds titles by the beginnings of their words.
 
     Args:
-        titles: one per item row.
+        titles: one per item.
 
     >>> TitleSearch(["Green Tea", "Teapot, green", "Mug"]).find("gre te")
     [0, 1]
     """
 
     def __init__(self, titles: Sequence[str]) -> None:
-        rows_of: dict[str, list[int]] = {}
+        items_of: dict[str, list[int]] = {}
         first: list[str] = []
-        for row, title in enumerate(titles):
+        for index, title in enumerate(titles):
             words = words_of(title)
             first.append(words[0] if words else "")
             for word in dict.fromkeys(words):
-                rows_of.setdefault(word, []).append(row)
-        self._words = sorted(rows_of)
-        sizes = [len(rows_of[word]) for word in self._words]
+                items_of.setdefault(word, []).append(index)
+        self._words = sorted(items_of)
+        sizes = [len(items_of[word]) for word in self._words]
         self._ends = np.cumsum([0, *sizes])
-        self._rows = np.fromiter((row for word in self._words for row in rows_of[word]), np.int64, sum(sizes))
+        self._items = np.fromiter((index for word in self._words for index in items_of[word]), np.int64, sum(sizes))
         place = {word: index for index, word in enumerate(self._words)}
         self._first = np.array([place.get(word, -1) for word in first], np.int64)
         shortest = np.argsort([len(title) for title in titles], kind="stable")
@@ -58,22 +58,22 @@ class TitleSearch:
         self._rank[shortest] = np.arange(len(titles))
 
     def find(self, query: str, limit: int = 8, exclude: Iterable[int] = ()) -> list[int]:
-        """Item rows of the best matches: those that begin with the first word typed, then the shortest.
+        """Item indices of the best matches: titles that begin with the first word typed, then the shortest.
 
         Args:
-            query: beginnings of words, in any order. Without a letter or digit nothing is found.
-            limit: rows at most.
-            exclude: rows that are not wanted.
+            query: beginnings of words, in any order. Text without a letter or digit finds nothing.
+            limit: items at most.
+            exclude: indices of items to leave out.
         """
         beginnings = words_of(query)
         if not beginnings:
             return []
         ranges = [self._range(word) for word in beginnings]
-        # Masks rather than sorted rows: a single letter may match most of a large catalogue.
+        # Masks rather than sorted indices: a single letter may match most of a large catalogue.
         matches = np.ones(len(self._rank), bool)
         for low, high in ranges:
             one = np.zeros(len(self._rank), bool)
-            one[self._rows[self._ends[low] : self._ends[high]]] = True
+            one[self._items[self._ends[low] : self._ends[high]]] = True
             matches &= one
         matches[np.fromiter(exclude, np.int64)] = False
         low, high = ranges[0]
@@ -87,8 +87,8 @@ class TitleSearch:
         return bisect_left(self._words, beginning), bisect_left(self._words, beginning + LAST_CHARACTER)
 
     def _shortest(self, matches: np.ndarray, limit: int) -> list[int]:
-        """Rows of the shortest titles among some, ties by row."""
-        rows = np.flatnonzero(matches)
-        if len(rows) > limit:
-            rows = rows[np.argpartition(self._rank[rows], limit)[:limit]]
-        return rows[np.argsort(self._rank[rows])].tolist()
+        """Items with the shortest titles among some, ties by index."""
+        items = np.flatnonzero(matches)
+        if len(items) > limit:
+            items = items[np.argpartition(self._rank[items], limit)[:limit]]
+        return items[np.argsort(self._rank[items])].tolist()

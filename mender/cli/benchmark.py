@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -81,7 +81,6 @@ def build(
             source=source,
             title=title,
             data=tables.data,
-            options=tables.reader,
             preferences=preferences,
             embedder=encoder,
             device=device,
@@ -89,9 +88,10 @@ def build(
             dtype=dtype,
             protocol=protocol,
             seed=seed,
-            **tables.protocol,
+            **tables.changes,
         )
-        chosen = replace(chosen, protocol=chosen.protocol.parsed(changes or []))
+        fields = options.assignments(changes or [], "--set")
+        chosen = dataclasses.replace(chosen, protocol=chosen.protocol.replace(**fields))
         folder = build_benchmark(chosen, output, announce=announce, progress=not quiet)
         statistics = load(folder, chosen.name).statistics
         _print_statistics(statistics)

@@ -13,12 +13,11 @@ from mender.terminal import results, user_errors
 __all__ = ["evaluate"]
 
 
+@options.grouped
 def evaluate(
     model: options.Model,
+    tables: options.TableOptions,
     source: options.Source = "corner-shop",
-    data: options.Data = None,
-    users: options.Users = None,
-    items: options.Items = None,
     encoder: options.Encoder = None,
     output: options.Output = None,
     name: options.Name = None,
@@ -47,7 +46,7 @@ def evaluate(
     with results(as_json) as show:
         recommender, processor = load_saved(model, device)
         with user_errors():
-            benchmark = load_benchmark_data(source, data, encoder, options=options.corner_shop(users, items))
+            benchmark = load_benchmark_data(source, tables.data, encoder, **tables.changes)
             check_items(processor, benchmark, model)
             run = training_of(model)
         # Never into the folder of the run: its figures stay those that training measured.
@@ -56,7 +55,9 @@ def evaluate(
         output = output or Path("outputs/evaluation") / f"{called}{kind}"
         name = name or run.get("method") or called
         split = "validation" if validation else "test"
-        record = evaluate_saved(recommender, processor, benchmark, output, name, eval_limit, run, not keep_seen, split)
+        record = evaluate_saved(
+            recommender, processor, benchmark, output, name, eval_limit, run, False if keep_seen else None, split
+        )
         print(f"Saved under {output}/: five_axes.png, five_axes.json, ranks.parquet")
         if Path(model).is_dir() and not kind:  # a card's figures are of the test split, without what users have bought
             print(f"and in the model's card, {write_run_card(Path(model), recommender, processor, benchmark, record)}")

@@ -18,7 +18,6 @@ import yaml
 
 __all__ = [
     "BatchSize",
-    "Data",
     "Device",
     "DryRun",
     "Dtype",
@@ -26,7 +25,6 @@ __all__ = [
     "EvalLimit",
     "Folder",
     "History",
-    "Items",
     "Json",
     "License",
     "Model",
@@ -38,9 +36,8 @@ __all__ = [
     "Set",
     "Source",
     "TableOptions",
-    "Users",
+    "Train",
     "assignments",
-    "corner_shop",
     "grouped",
 ]
 
@@ -94,15 +91,13 @@ Source = Annotated[
     str | None,
     typer.Option(autocompletion=_sources, help="What to read: corner-shop, table (your own), steam, amazon2018, ..."),
 ]
-Data = Annotated[
-    Path | None,
-    typer.Option(help="Raw files of the source, or a folder with a built benchmark; not needed for the corner shop."),
+Train = Annotated[
+    list[str] | None,
+    typer.Option("--train", metavar="NAME=VALUE", help="Change an argument of the Trainer; repeatable."),
 ]
 Model = Annotated[str, typer.Argument(help="Folder or Hub name of a saved model.", show_default=False)]
 Folder = Annotated[Path, typer.Argument(help="Folder with built benchmarks.", show_default=False)]
 Name = Annotated[str | None, typer.Option(help="Name in tables and on the card.", show_default="chosen by the run")]
-Users = Annotated[int | None, typer.Option(min=1, help="Users of the corner shop.", show_default="600")]
-Items = Annotated[int | None, typer.Option(min=1, help="Items of the corner shop.", show_default="240")]
 Device = Annotated[
     str | None,
     typer.Option(callback=_device, help="Where models run: cpu, cuda, ...", show_default="the accelerator if any"),
@@ -143,35 +138,40 @@ Json = Annotated[bool, typer.Option("--json", help="Print the results as JSON, a
 
 @dataclass(frozen=True)
 class TableOptions:
-    """Where tables are and how they are read; an option that is left out keeps what the source's recipe says."""
+    """Where tables are and how they are read; an option that is left out keeps what the recipe says."""
 
-    data: Data = None
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Raw files, or a folder with built benchmarks.", show_default="downloaded or generated"),
+    ] = None
     option: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="Option of the source's reader, as num_users=300; repeatable."),
     ] = None
     min_user: Annotated[
-        int | None, typer.Option(min=1, help="Drop users with fewer interactions.", show_default="of the source")
+        int | None, typer.Option(min=1, help="Drop users with fewer interactions.", show_default="of the recipe")
     ] = None
     min_item: Annotated[
-        int | None, typer.Option(min=1, help="Drop items with fewer interactions.", show_default="of the source")
+        int | None, typer.Option(min=1, help="Drop items with fewer interactions.", show_default="of the recipe")
+    ] = None
+    repeats: Annotated[
+        Literal["drop", "keep"] | None,
+        typer.Option(help="Whether a history keeps repeated purchases of an item.", show_default="of the recipe"),
+    ] = None
+    columns: Annotated[
+        str | None,
+        typer.Option(metavar="OURS=THEIRS,...", help="Names in your tables, as user_id=customer,item_id=sku."),
     ] = None
 
     @property
-    def protocol(self) -> dict[str, Any]:
-        """Fields of the protocol that were given."""
-        given = {name: getattr(self, name) for name in ("min_user", "min_item")}
+    def changes(self) -> dict[str, Any]:
+        """What was given, as fields of a recipe and its protocol."""
+        options = assignments(self.option or [], "--option")
+        if self.columns:
+            options["columns"] = _pairs(self.columns, "--columns")
+        given = {"options": options or None, "min_user": self.min_user, "min_item": self.min_item}
+        given["repeats"] = self.repeats
         return {name: value for name, value in given.items() if value is not None}
-
-    @property
-    def reader(self) -> dict[str, Any]:
-        """Options of the reader that were given."""
-        return assignments(self.option or [], "--option")
-
-
-def corner_shop(users: int | None, items: int | None) -> dict[str, int]:
-    """Reader options of the corner shop that were given."""
-    return {name: value for name, value in (("num_users", users), ("num_items", items)) if value is not None}
 
 
 def grouped(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -199,6 +199,14 @@ def grouped(command: Callable[..., Any]) -> Callable[..., Any]:
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     del run.__wrapped__  # its annotations are not those of the options
     return run
+
+
+def _pairs(text: str, option: str) -> dict[str, str]:
+    """Names of columns of `OURS=THEIRS,OURS=THEIRS`."""
+    pairs = [[name.strip() for name in pair.split("=", 1)] for pair in text.split(",")]
+    if not all(len(pair) == 2 and all(pair) for pair in pairs):
+        raise ValueError(f"{option} {text!r} names no columns; write user_id=customer,item_id=sku")
+    return dict(pairs)
 
 
 def assignments(pairs: Sequence[str], option: str) -> dict[str, Any]:

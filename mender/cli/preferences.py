@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -201,12 +201,13 @@ def _read(source: str, given: options.TableOptions, changes: list[str] | None) -
     """The tables that `mender benchmark build` makes with the same options, and these options."""
     from preference_benchmark import read_tables, recipe
 
-    idle = [change for change in changes or [] if change.partition("=")[0] not in SHAPING]
+    fields = options.assignments(changes or [], "--set")
+    idle = [name for name in fields if name not in SHAPING]
     if idle:
-        fields = f"{', '.join(SHAPING[:-1])} or {SHAPING[-1]}"
-        raise ValueError(f"--set {idle[0]!r} changes nothing that preferences are written from; set {fields}")
-    chosen = recipe(source, data=given.data, options=given.reader, **given.protocol)
-    chosen = replace(chosen, protocol=chosen.protocol.parsed(changes or []))
+        known = f"{', '.join(SHAPING[:-1])} or {SHAPING[-1]}"
+        raise ValueError(f"--set {idle[0]} changes nothing that preferences are written from; set {known}")
+    chosen = recipe(source, data=given.data, **given.changes)
+    chosen = dataclasses.replace(chosen, protocol=chosen.protocol.replace(**fields))
     return read_tables(chosen), chosen.reading | {"user_stride": chosen.protocol.user_stride}
 
 

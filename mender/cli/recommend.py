@@ -48,9 +48,10 @@ def recommend(
         with user_errors():
             items = serve(request, top_k=top_k, num_beams=width)
         bought = processor.decode_items(processor.item_indices(request["history"]))
-        show({"model": model, "preference": request["preference"], "history": bought, "items": items})
+        texts = {name: request[name] for name in ("preference", "avoid")}
+        show({"model": model, **texts, "history": bought, "items": items})
         if not as_json:
-            _print(request["preference"], bought, items)
+            _print({**texts, "history": [item["title"] for item in bought]}, items)
 
 
 def _beams(text: str | None) -> int | str | None:
@@ -62,19 +63,24 @@ def _beams(text: str | None) -> int | str | None:
         raise UserError(f"--beams {text!r}; pass a whole number or exact") from None
 
 
-def _print(preferences: list[str], history: list[dict[str, str]], items: list[dict[str, Any]]) -> None:
+def _print(request: dict[str, list[str]], items: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
 
     console = Console()
-    for heading, lines in (("wanted", preferences), ("history", [item["title"] for item in history])):
+    for heading, lines in request.items():
         if lines:
-            console.print(Text(f"{heading}: {'; '.join(lines)}"))
+            console.print(_plain(f"{heading}: {'; '.join(lines)}"))
     table = Table()
     for name, justify in (("", "right"), ("item", "left"), ("title", "left"), ("score", "right")):
         table.add_column(name, justify=justify, overflow="fold")
     for rank, item in enumerate(items, 1):
-        # A title's brackets are not markup.
-        table.add_row(str(rank), Text(item["item_id"]), Text(item["title"]), f"{item['score']:.2f}")
+        table.add_row(str(rank), _plain(item["item_id"]), _plain(item["title"]), f"{item['score']:.2f}")
     console.print(table)
+
+
+def _plain(text: str) -> Any:
+    """Text of others: its brackets are not markup, and its control characters do not reach the terminal."""
+    from rich.text import Text
+
+    return Text("".join(character if character.isprintable() else "�" for character in text))

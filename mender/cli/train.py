@@ -13,12 +13,11 @@ from mender.terminal import results, user_errors
 __all__ = ["train"]
 
 
+@options.grouped
 def train(
+    tables: options.TableOptions,
     preset: options.Preset = "mender-fid",
     source: options.Source = "corner-shop",
-    data: options.Data = None,
-    users: options.Users = None,
-    items: options.Items = None,
     encoder: options.Encoder = None,
     seed: options.Seed = 0,
     output: options.Output = None,
@@ -27,10 +26,7 @@ def train(
         str, typer.Option(help="What the model may read: none, preference, history, both or all.")
     ] = "both",
     changes: options.Set = None,
-    arguments: Annotated[
-        list[str] | None,
-        typer.Option("--train", metavar="NAME=VALUE", help="Change an argument of the Trainer; repeatable."),
-    ] = None,
+    arguments: options.Train = None,
     report_to: Annotated[
         list[str] | None,
         typer.Option(help="Where to log: tensorboard, trackio, wandb, ...; repeatable."),
@@ -70,11 +66,13 @@ def train(
             )
             check_report_to(report_to or [])
             name = name or (chosen.name if conditioning == "both" else f"{chosen.name}-{conditioning}")
-            output = output or Path("outputs") / benchmark_name(source, data) / f"{name.replace('/', '-')}-seed{seed}"
+            output = (
+                output or Path("outputs") / benchmark_name(source, tables.data) / f"{name.replace('/', '-')}-seed{seed}"
+            )
             if resume:
                 last_checkpoint(output / "checkpoints")
             with joined_processes().main_process_first():  # under torchrun, one process builds and the others read
-                benchmark = load_benchmark_data(source, data, encoder, options=options.corner_shop(users, items))
+                benchmark = load_benchmark_data(source, tables.data, encoder, **tables.changes)
             encoder = encoder_path(encoder)
             # A missing matching mode or axis is refused before anything is computed.
             examples = benchmark.matched(chosen.matching)

@@ -208,6 +208,7 @@ def fit_experts(
     *,
     limit: int = 1000,
     seed: int = 0,
+    exclude_seen: bool = True,
 ) -> dict[str, Any]:
     """Count what was bought in the training period, and choose the weights of each kind of request on validation.
 
@@ -217,6 +218,7 @@ def fit_experts(
         examples: `train` and `validation` splits of a benchmark.
         limit: validation examples of each kind.
         seed: of their choice.
+        exclude_seen: whether items of the history are left out of the ranking.
 
     Returns:
         The weights by kind, the ridge penalty, and how many purchases were counted.
@@ -230,19 +232,23 @@ def fit_experts(
     if model.transitions is not None:
         model.transitions.set_matrix(transitions(bought, items))
     if model.co_purchase is not None:
-        record["ridge_penalty"] = _best_penalty(model, processor, bought, validation["silent"])
+        record["ridge_penalty"] = _best_penalty(model, processor, bought, validation["silent"], exclude_seen)
     weights = {}
     if len(model.config.experts) == 1:  # any weight gives the same order
         return record
     for kind, chosen in validation.items():
-        scores, targets, seen = _expert_scores(model, processor, chosen)
+        scores, targets, seen = _expert_scores(model, processor, chosen, exclude_seen=exclude_seen)
         weights[kind] = fit_weights(scores, targets, seen, example_column(chosen, "axis"))
     model.config.weights = checked_weights(weights, model.config.experts)
     return record | {"weights": model.config.weights}
 
 
 def _best_penalty(
-    model: ExpertsRecommender, processor: MenderProcessor, bought: list[list[int]], silent: datasets.Dataset
+    model: ExpertsRecommender,
+    processor: MenderProcessor,
+    bought: list[list[int]],
+    silent: datasets.Dataset,
+    exclude_seen: bool,
 ) -> float:
     """Fill the matrix with the penalty that ranks best on validation by itself; where N is large, with one penalty."""
     items = len(processor.item_ids)
@@ -252,7 +258,7 @@ def _best_penalty(
     reached = {}
     for penalty in PENALTIES:
         model.co_purchase.set_matrix(ease(bought, items, penalty))
-        scores, targets, seen = _expert_scores(model, processor, silent, only="co_purchase")
+        scores, targets, seen = _expert_scores(model, processor, silent, only="co_purchase", exclude_seen=exclude_seen)
         reached[penalty] = mean_log_ndcg(scores["co_purchase"], targets, seen, example_column(silent, "axis"))
     best = max(reached, key=reached.get)
     model.co_purchase.set_matrix(ease(bought, items, best))
@@ -297,8 +303,9 @@ def _expert_scores(
     examples: datasets.Dataset,
     only: str | None = None,
     batch_size: int = 128,
+    exclude_seen: bool = True,
 ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-    """Scores by expert (M, N), targets (M,), and seen items (M, S) of examples."""
+    """Scores by expert (M, N), targets (M,), and items to leave out (M, S) of examples."""
     features = prepare_examples(examples, processor)
     collate = MenderCollator(processor, model, exclude_seen=True)
     parts, targets, seen = [], [], []
@@ -307,7 +314,7 @@ def _expert_scores(
         found = model.expert_scores(batch["input_ids"].to(model.device))
         parts.append({name: scores.cpu() for name, scores in found.items() if only in (None, name)})
         targets.append(batch["labels"][:, 0])
-        seen.append(batch["exclude"])
+        seen.append(batch["exclude"] if exclude_seen else batch["exclude"][:, :0])
     width = max(part.shape[1] for part in seen)
     padded = [torch.nn.functional.pad(part, (0, width - part.shape[1]), value=-1) for part in seen]
     joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}

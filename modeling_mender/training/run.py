@@ -66,6 +66,7 @@ def make_trainer(
     seed: int = 0,
     validation_limit: int | None = 400,
     cache: str | Path | None = None,
+    exclude_seen: bool = True,
     **arguments: Any,
 ) -> MenderTrainer:
     """A Trainer for a method; call `.train()`, then `method.plain_model()` is the best model found.
@@ -78,6 +79,8 @@ def make_trainer(
         validation_limit: examples of each axis that early stopping looks at, the same random ones every time;
             `None` takes all.
         cache: folder for the states of a frozen encoder, to be shared by runs; default: `output_dir`.
+        exclude_seen: whether validation leaves items of the history out of the ranking, as it should unless items are
+            bought again.
         **arguments: fields of `MenderTrainingArguments`, over those of the preset.
 
     Raises:
@@ -112,7 +115,7 @@ def make_trainer(
     return MenderTrainer(
         model=method.model,
         args=args,
-        data_collator=_collator(method, parts, Path(cache or output_dir), args),
+        data_collator=_collator(method, parts, Path(cache or output_dir), args, exclude_seen),
         train_dataset=train,
         eval_dataset=validation,
         compute_metrics=ranking_metrics,
@@ -205,12 +208,12 @@ def _validation_examples(examples: datasets.Dataset, axes: list[str], limit: int
 
 
 def _collator(
-    method: Method, parts: list[datasets.Dataset], cache: Path, args: MenderTrainingArguments
+    method: Method, parts: list[datasets.Dataset], cache: Path, args: MenderTrainingArguments, exclude_seen: bool
 ) -> MenderCollator:
     """A collator that reads cached states of all parts' texts where the text encoder is frozen."""
     model, processor = method.model, method.processor
     if method.preset.model == "sasrec":
-        return SequenceCollator(processor, model, exclude_seen=True)
+        return SequenceCollator(processor, model, exclude_seen=exclude_seen)
     states = None
     if method.preset.encoder == "pretrained" and method.preset.encoder_training == "frozen":
         texts = [processor.text_part(ids) for part in parts for ids in part["input_ids"]]
@@ -218,7 +221,7 @@ def _collator(
             cache.mkdir(parents=True, exist_ok=True)
             with args.main_process_first(desc="encoding of inputs"):  # the others then find the file
                 states = EncoderStates.build(model, texts, cache)
-    return MenderCollator(processor, model, states, exclude_seen=True)
+    return MenderCollator(processor, model, states, exclude_seen=exclude_seen)
 
 
 def _with_text_labels(features: datasets.Dataset) -> datasets.Dataset:
@@ -226,12 +229,15 @@ def _with_text_labels(features: datasets.Dataset) -> datasets.Dataset:
 
 
 @torch.no_grad()
-def fit_without_gradient(method: Method, examples: datasets.DatasetDict) -> dict[str, Any]:
+def fit_without_gradient(
+    method: Method, examples: datasets.DatasetDict, *, exclude_seen: bool = True
+) -> dict[str, Any]:
     """Experts count what was bought in training, and choose their weights on validation; see `fit_experts`.
 
     Args:
         method: a method whose preset is not trained by gradient.
         examples: `train` and `validation` splits of a benchmark.
+        exclude_seen: whether validation leaves items of the history out of the ranking.
 
     Returns:
         What was found, for the record.
@@ -241,4 +247,4 @@ def fit_without_gradient(method: Method, examples: datasets.DatasetDict) -> dict
     """
     if method.preset.trained:
         raise ValueError(f"{method.preset.name} is trained by gradient; call make_trainer")
-    return fit_experts(method.model, method.processor, examples)
+    return fit_experts(method.model, method.processor, examples, exclude_seen=exclude_seen)

@@ -9,7 +9,6 @@ paper's, except where the paper's value lets an example give its target away, or
 from __future__ import annotations
 
 import dataclasses
-import types
 import typing
 from dataclasses import dataclass
 
@@ -45,6 +44,7 @@ MODES = ("oracle", "last")
 KINDS = ("stated", "inferred", "silent")
 
 _CHOICES = {
+    "repeats": ("drop", "keep"),
     "candidates": ("previous_step", "earlier_steps"),
     "pool": ("training", "all"),
     "draw": ("unknowing", "any"),
@@ -53,6 +53,9 @@ _CHOICES = {
     "inversion": RULES,
     "leaks": ("error", "flag"),
 }
+
+
+_WHOLE_NUMBERS = ("seed", "min_user", "min_item", "max_history", "user_stride")
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,9 @@ class Protocol:
         min_user: fewest interactions of a user (k-core). Paper: 5.
         min_item: fewest interactions of an item (k-core). Paper: 5.
         max_history: latest interactions kept of each user. Paper: 20.
+        repeats: where a user bought an item more than once: "drop" all but the first purchase (paper), or "keep" them,
+            so that a target may be in its own history.
+        repeats: "drop" (paper) or "keep" purchases of an item that the user has bought before.
         user_stride: only every n-th user gets examples, in the order of user ids; the catalogue keeps the items of
             all. Paper: 1, on Steam 7, to save calls of the language model.
         candidates: whose preferences may condition a step: those written at the "previous_step" (paper), or at all
@@ -107,6 +113,7 @@ class Protocol:
     min_user: int = 5
     min_item: int = 5
     max_history: int = 20
+    repeats: str = "drop"
     user_stride: int = 1
     candidates: str = "previous_step"
     described_by: tuple[str, ...] = ("text",)
@@ -126,12 +133,17 @@ class Protocol:
     leaks: str = "error"
 
     def __post_init__(self) -> None:
+        for name in _WHOLE_NUMBERS:
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise ValueError(f"{name}={value!r} is not a whole number.")
         for name, known in (("axes", AXES), ("matching", MODES)):
             given = getattr(self, name)
-            unknown = [value for value in given if value not in known]
-            if unknown or not given or isinstance(given, str):
-                shown = unknown[0] if unknown and not isinstance(given, str) else given
-                raise ValueError(f"{name}: {shown!r} is not known; pass some of {list(known)}.")
+            unknown = [value for value in given if value not in known] if isinstance(given, list | tuple) else [given]
+            if unknown or not given:
+                raise ValueError(
+                    f"{name}: {unknown[0] if unknown else given!r} is not known; pass some of {list(known)}."
+                )
             # In the order above, each once.
             object.__setattr__(self, name, tuple(value for value in known if value in given))
         for name, choices in _CHOICES.items():
@@ -141,18 +153,19 @@ class Protocol:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} is not positive; pass at least 1.")
         for name in ("train_ranks", "evaluation_ranks"):
-            ranks = tuple(getattr(self, name))
-            if len(ranks) != 2 or min(ranks) < 1:
+            ranks = getattr(self, name)
+            whole = isinstance(ranks, list | tuple) and all(isinstance(rank, int) and rank >= 1 for rank in ranks)
+            if not whole or len(ranks) != 2:
                 raise ValueError(f"{name}={ranks} must be two ranks of 1 (the nearest) or more, such as (2, 3).")
-            object.__setattr__(self, name, ranks)
-        if not self.described_by or isinstance(self.described_by, str):
+            object.__setattr__(self, name, tuple(ranks))
+        if not self.described_by or not isinstance(self.described_by, list | tuple):
             raise ValueError(f"described_by={self.described_by!r} must name columns of the items, such as ('text',).")
         object.__setattr__(self, "described_by", tuple(self.described_by))
 
     @property
-    def reading(self) -> dict[str, int]:
+    def reading(self) -> dict[str, object]:
         """The fields that the reader of raw files takes."""
-        return {name: getattr(self, name) for name in ("min_user", "min_item", "max_history")}
+        return {name: getattr(self, name) for name in ("min_user", "min_item", "max_history", "repeats")}
 
     @property
     def deepest_rank(self) -> int:
@@ -168,42 +181,12 @@ class Protocol:
         self._known(changes)
         return dataclasses.replace(self, **changes)
 
-    def parsed(self, assignments: typing.Sequence[str]) -> Protocol:
-        """This protocol with fields set as on a command line; elements of a list are separated by commas.
-
-        >>> Protocol().parsed(["seed=3", "axes=recommendation,sentiment_following"]).axes
-        ('recommendation', 'sentiment_following')
-        """
-        changes = {}
-        hints = typing.get_type_hints(Protocol)
-        for assignment in assignments:
-            name, equals, text = assignment.partition("=")
-            if not equals:
-                raise ValueError(f"{assignment!r} sets nothing; write FIELD=VALUE, such as seed=3.")
-            self._known({name: text})
-            changes[name] = _value(name, text, hints[name])
-        return self.replace(**changes)
-
     @staticmethod
     def _known(changes: typing.Iterable[str]) -> None:
         names = [field.name for field in dataclasses.fields(Protocol)]
         for name in changes:
             if name not in names:
                 raise ValueError(f"a protocol has no field {name!r}; its fields are {names}.")
-
-
-def _value(name: str, text: str, kind: object) -> object:
-    """A field's value from its text."""
-    if isinstance(kind, types.UnionType):
-        return None if text in ("", "none", "None") else text
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    inner = arguments[0] if origin is tuple else kind
-    parts = [part.strip() for part in text.split(",")] if origin is tuple else [text]
-    try:
-        values = tuple(inner(part) for part in parts)
-    except ValueError as error:
-        raise ValueError(f"{name}={text!r} must be whole numbers, separated by commas.") from error
-    return values if origin is tuple else values[0]
 
 
 # What the published scripts do, with their leaks.

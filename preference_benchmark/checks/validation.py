@@ -220,7 +220,7 @@ def _ask_pairs(
     negative, positive = (rows.filter(pl.col("sentiment") == value) for value in (NEGATIVE, POSITIVE))
     if negative.is_empty():
         return
-    own = steps.select("user_id", "dislikes", target="item")
+    own = steps.select("user_id", "dislikes", target="item").unique(["user_id", "target"], keep="first")
     pairs = negative.join(own, on=["user_id", "target"], how="left", maintain_order="left")
     ask("negative preference states a true dislike", pairs, "text", "dislikes")
     pairs = negative.join(aspects, on="target", how="left", maintain_order="left")

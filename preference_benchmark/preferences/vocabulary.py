@@ -108,12 +108,6 @@ def _words(items: pl.DataFrame) -> pl.DataFrame:
 
 # What one item is called, by source column; the first that a source has is used.
 _NOUN_COLUMNS = ("department", "kind")
-_NOUNS = {"steam": "games"}
-_DEFAULT_NOUN = "products"
-# Sources that know nothing of their items but a few words: these tell aspects and kind by their order.
-_TITLES_ALONE = ("sequences",)
-# Where a source had to take aspects from reviews, its report says so.
-_IN_REVIEWERS_WORDS = "items with aspects in their reviewers' words"
 # Below this share of items with aspects they are mined from text instead.
 _ENOUGH = 0.5
 # So many items must have an aspect for it to count half of what its rarity says.
@@ -162,14 +156,13 @@ class Vocabulary:
         training period call things by; where items have hardly any, they are mined from titles.
         """
         items = tables.items
-        source = tables.report.source
         having = items.filter(pl.col("aspects").list.len() > 0).height
         before = _SINGLE_WORD
-        if tables.report.notes.get(_IN_REVIEWERS_WORDS, 0) > _ENOUGH * items.height:
+        if tables.aspects_from == "reviews":
             reviews = tables.training_period().select("item_id", "review")
             described = describe_by_reviews(items, reviews, Names.of(tables).brands)
             before = _any_of(described["adjectives"].explode().drop_nulls().unique())
-        elif source in _TITLES_ALONE or having < _ENOUGH * items.height:
+        elif tables.aspects_from == "titles" or having < _ENOUGH * items.height:
             described, before = mine_aspects(items), r"."
         else:
             columns = [name for name in _NOUN_COLUMNS if items.schema.get(name) == pl.String]
@@ -185,7 +178,7 @@ class Vocabulary:
             of_items=of_items,
             nouns=nouns,
             noun_of_items=noun_of_items.select("item_id", "noun"),
-            noun=_NOUNS.get(source, _DEFAULT_NOUN),
+            noun=tables.noun,
             noun_of_aspect=_same(phrases, nouns),
             noun_head=_plain_words(nouns).list.last().rank("dense").fill_null(0).to_numpy().astype(np.int64),
             noun_words=_plain_words(nouns).list.len().to_numpy().astype(np.int64),

@@ -1,17 +1,11 @@
-"""What the Amazon releases have in common: review fields, and items described by reviews.
+"""The Amazon review releases of 2014 (McAuley et al. 2015) and 2018 (Ni et al. 2019), per category, 5-core or complete.
 
-Metadata is optional. An item without it is titled and described by what its reviewers wrote, and only by
-reviews of the training period, so that nothing of the reviews to be predicted leaks into its text.
+2014: `reviews_{category}_5.json.gz` (complete: `reviews_{category}.json.gz`) holds JSON lines, the optional
+`meta_{category}.json.gz` Python literals. 2018: `{category}_5.json.gz` (complete: `{category}.json.gz`) and the
+optional `meta_{category}.json.gz` hold JSON lines; what is absent from the metadata is an empty string or list.
 
-The Amazon review release of 2014 (McAuley et al. 2015), per category, 5-core or complete.
-
-`reviews_{category}_5.json.gz` (complete: `reviews_{category}.json.gz`) holds JSON lines, `meta_{category}.json.gz`,
-which is optional, Python literals.
-
-The Amazon review release of 2018 (Ni et al. 2019), per category, 5-core or complete.
-
-`{category}_5.json.gz` (complete: `{category}.json.gz`) and the optional `meta_{category}.json.gz` hold JSON lines;
-what is absent from the metadata is an empty string or list.
+An item without metadata is titled and described by what its reviewers wrote, and only by reviews of the training
+period, so that nothing of the reviews to be predicted leaks into its text.
 """
 
 from __future__ import annotations
@@ -32,8 +26,8 @@ from preference_benchmark.sources.item_text import (
     term_counts,
 )
 from preference_benchmark.sources.raw_files import find_beside, find_file
-from preference_benchmark.sources.raw_lines import RawLines, read_records
-from preference_benchmark.tables import UNTITLED, ReadReport, Tables, labelled, prepare, require_overlap
+from preference_benchmark.sources.raw_lines import OTHERS, RATING, SECONDS, RawLines, read_records, read_report
+from preference_benchmark.tables import UNTITLED, Tables, labelled, prepare, require_overlap
 
 __all__ = [
     "ASIN",
@@ -45,20 +39,23 @@ __all__ = [
 ]
 
 
-ReadMetadata = Callable[..., tuple[RawLines, pl.DataFrame]]
+# From a metadata file, the ids that matter and `max_malformed` to the file's lines, whose frame is the items that it
+# describes: item_id, title, text, aspects, ...
+ReadMetadata = Callable[..., RawLines]
 
 ASIN = r"""['"]asin['"]: ?u?['"](\w+)['"]"""  # an item's id in a line of metadata
 
 _REVIEW_FIELDS = {
     "reviewerID": pl.String,
     "asin": pl.String,
-    "overall": pl.Float64,
-    "unixReviewTime": pl.Int64,
+    "overall": RATING,
+    "unixReviewTime": SECONDS,
     "summary": pl.String,
     "reviewText": pl.String,
 }
 _UNREVIEWED = "Item without reviews"
 _TITLE_TERMS, _TITLE_WORDS, _SUMMARIES, _ASPECTS = 4, 8, 30, 8
+_MOSTLY = 0.5  # share of items whose aspects come from reviews above which all are said to
 
 
 def read_amazon(
@@ -82,8 +79,7 @@ def read_amazon(
         category: regular expression whose first group is the category in a review file's name.
         home: address of the page that leads to the public files.
         metadata: the metadata file; None looks for meta_{category}.json beside the reviews.
-        read_metadata: from a metadata file, the ids that matter and `max_malformed` to the file's lines and
-            items (item_id, title, text, aspects, ...).
+        read_metadata: reads a metadata file.
         max_malformed: share of malformed lines above which a file is refused.
         options: passed on to `prepare`.
     """
@@ -104,55 +100,45 @@ def read_amazon(
         text=clean_text("reviewText"),
     )
     read_items = partial(read_metadata, max_malformed=max_malformed)
-    return amazon_tables(source, (review_file, raw), rows, metadata, read_items, **options)
+    return amazon_tables(source, replace(raw, frame=rows), metadata, read_items, **options)
 
 
 def amazon_tables(
-    source: str,
-    reviews: tuple[Path, RawLines],
-    rows: pl.DataFrame | pl.LazyFrame,
-    metadata: Path | None,
-    read_metadata: ReadMetadata,
-    **options: object,
+    source: str, reviews: RawLines, metadata: Path | None, read_metadata: ReadMetadata, **options: object
 ) -> Tables:
     """Tables from the reviews of any release, and its metadata file where there is one.
 
     Args:
         source: name of the source, for the report.
-        reviews: the review file, and how many lines of it were read and malformed.
-        rows: user_id, item_id, timestamp, rating, summary, text, cleaned. Of a lazy table the texts are read only
+        reviews: user_id, item_id, timestamp, rating, summary, text, cleaned. Of a lazy table the texts are read only
             where they are needed.
         metadata: the metadata file, or None.
-        read_metadata: from the file and the ids that matter to the file's lines and items.
+        read_metadata: reads it.
         options: passed on to `prepare`.
     """
-    raw, files = [reviews[1]], [reviews[0]]
-    named = rows.drop_nulls(["user_id", "item_id"])
-    met = named.lazy().select("item_id").unique(maintain_order=True).collect()
-    notes: dict[str, int] = {}
-    if metadata is None:
-        items = met.with_columns(title=pl.lit(""))
-    else:
-        lines, known = read_metadata(metadata, met["item_id"])
-        raw.append(lines)
-        files.append(metadata)
-        known = known.unique("item_id", keep="first", maintain_order=True)
-        described = met["item_id"].is_in(known["item_id"].implode())
-        require_overlap(described, met["item_id"], known["item_id"], str(metadata))
-        items = met.join(known, on="item_id", how="left", maintain_order="left")
-        notes["items without metadata"] = int((~described).sum())
-    total, kept = (frame.lazy().select(pl.len()).collect().item() for frame in (rows, named))
-    report = ReadReport(
-        source=source,
-        files=tuple(file.name for file in files),
-        lines=sum(part.lines for part in raw),
-        malformed=sum(part.malformed for part in raw),
-        malformed_lines=sum((part.malformed_lines for part in raw), ()),
-        dropped={"reviews without a user or item id": total - kept},
-        notes=notes,
-    )
-    tables = prepare(items, named.with_columns(review=_joined()).drop("summary", "text"), report=report, **options)
-    return _described(shared_aspects(tables), named)
+    rows, counts = reviews.frame, [reviews.count]
+    met = rows.lazy().select("item_id").drop_nulls().unique(maintain_order=True).collect()
+    items, dropped, notes = met.with_columns(title=pl.lit("")), {}, {}
+    described = 0
+    if metadata is not None:
+        raw = read_metadata(metadata, met["item_id"])
+        counts.append(raw.count)
+        with_id = raw.frame.drop_nulls("item_id")
+        distinct = with_id.unique("item_id", keep="first", maintain_order=True)
+        listed = met["item_id"].is_in(distinct["item_id"].implode())
+        require_overlap(listed, met["item_id"], distinct["item_id"], str(metadata))
+        items = met.join(distinct, on="item_id", how="left", maintain_order="left")
+        described = int(listed.sum())
+        dropped = {
+            "items without an id": raw.frame.height - with_id.height,
+            "items listed more than once": with_id.height - distinct.height,
+            OTHERS: distinct.height - described,
+        }
+        notes["items without metadata"] = met.height - described
+    used = {"interactions": rows.lazy().select(pl.len()).collect().item(), "items": met.height}
+    report = read_report(source, counts, used=used, dropped=dropped, notes=notes, added=met.height - described)
+    tables = prepare(items, rows.with_columns(review=_joined()).drop("summary", "text"), report=report, **options)
+    return _described(shared_aspects(tables), rows)
 
 
 def _joined() -> pl.Expr:
@@ -171,11 +157,12 @@ def _described(tables: Tables, reviews: pl.DataFrame | pl.LazyFrame) -> Tables:
     if lacking.is_empty():
         return tables
     pairs = tables.training_period().select("user_id", "item_id", "step", "timestamp")
-    # `prepare` keeps the first of repeated user-item pairs; so must the look-up of its summary and text.
-    first = reviews.lazy().select("user_id", "item_id", "timestamp", "summary", "text").with_row_index("row")
-    first = first.join(pairs.lazy(), on=["user_id", "item_id"], how="semi").collect(engine="streaming")
-    first = first.sort("timestamp", "row").unique(["user_id", "item_id"], keep="first", maintain_order=True)
-    training = pairs.join(first.drop("timestamp", "row"), on=["user_id", "item_id"], maintain_order="left")
+    # `prepare` keeps the first of reviews of one item by one user at one time; so must the look-up of its texts.
+    same = ["user_id", "item_id", "timestamp"]
+    first = reviews.lazy().select(*same, "summary", "text").with_row_index("row")
+    first = first.join(pairs.lazy(), on=same, how="semi").collect(engine="streaming")
+    first = first.sort("row").unique(same, keep="first", maintain_order=True)
+    training = pairs.join(first.drop("row"), on=same, maintain_order="left")
     training = training.sort("timestamp", "user_id", "step")
     # The summary is a piece of its own: what it names counts twice.
     pieces = pl.concat([training.select("item_id", text=name) for name in ("summary", "text")])
@@ -220,8 +207,11 @@ def _described(tables: Tables, reviews: pl.DataFrame | pl.LazyFrame) -> Tables:
     notes = dict(tables.report.notes)
     notes["items titled in their reviewers' words"] = described["title"].count()
     notes["of these without a review in the training period"] = described.filter(pl.col("title") == _UNREVIEWED).height
-    notes["items with aspects in their reviewers' words"] = described.filter(pl.col("aspects").list.len() > 0).height
-    return replace(tables, items=items, report=replace(tables.report, notes=notes))
+    worded = described.filter(pl.col("aspects").list.len() > 0).height
+    notes["items with aspects in their reviewers' words"] = worded
+    report = replace(tables.report, notes=notes)
+    aspects_from = "reviews" if worded > _MOSTLY * items.height else tables.aspects_from
+    return replace(tables, items=items, report=report, aspects_from=aspects_from)
 
 
 _REVIEWS_2014 = ("reviews_*_5.json.gz", "reviews_*_5.json", "reviews_*.json.gz", "reviews_*.json")
@@ -260,9 +250,9 @@ def read_amazon2014(
     )
 
 
-def _read_metadata_2014(file: Path, ids: pl.Series, max_malformed: float) -> tuple[RawLines, pl.DataFrame]:
+def _read_metadata_2014(file: Path, ids: pl.Series, max_malformed: float) -> RawLines:
     raw = read_records(file, _METADATA_FIELDS_2014, ("asin",), max_malformed=max_malformed, only=(ASIN, ids))
-    frame = raw.frame.drop_nulls("asin").with_columns(
+    frame = raw.frame.with_columns(
         clean_text("title"),
         clean_text("brand"),
         clean_text("description"),
@@ -284,7 +274,7 @@ def _read_metadata_2014(file: Path, ids: pl.Series, max_malformed: float) -> tup
         ),
         aspects=as_aspects(frame.select("brand", phrases="categories"), "brand"),
     )
-    return raw, items
+    return replace(raw, frame=items)
 
 
 # Category names are capitalised, "meta_" is not.
@@ -324,11 +314,9 @@ def read_amazon2018(
     )
 
 
-def _read_metadata_2018(file: Path, ids: pl.Series, max_malformed: float) -> tuple[RawLines, pl.DataFrame]:
+def _read_metadata_2018(file: Path, ids: pl.Series, max_malformed: float) -> RawLines:
     raw = read_records(file, _METADATA_FIELDS_2018, ("asin",), max_malformed=max_malformed, only=(ASIN, ids))
-    frame = raw.frame.drop_nulls("asin").with_columns(
-        clean_text("title"), clean_text("brand"), _cleaned("category"), _cleaned("feature")
-    )
+    frame = raw.frame.with_columns(clean_text("title"), clean_text("brand"), _cleaned("category"), _cleaned("feature"))
     # Some pages left their style sheets in the price field.
     price = pl.col("price").str.extract(r"^(\$[\d.,]+(?: - \$[\d.,]+)?)$")
     frame = frame.with_columns(price=price)
@@ -347,7 +335,7 @@ def _read_metadata_2018(file: Path, ids: pl.Series, max_malformed: float) -> tup
         ),
         aspects=as_aspects(frame.select("brand", phrases=pl.concat_list("category", "feature")), "brand"),
     )
-    return raw, items
+    return replace(raw, frame=items)
 
 
 def _cleaned(name: str) -> pl.Expr:

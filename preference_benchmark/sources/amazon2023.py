@@ -7,6 +7,7 @@ product (`asin`) share a `parent_asin`, which is what the metadata describe and 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,23 +15,24 @@ from tempfile import TemporaryDirectory
 import polars as pl
 
 from preference_benchmark.sources.amazon import amazon_tables
-from preference_benchmark.sources.delimited import scan_parquet
+from preference_benchmark.sources.delimited import parquet_errors, scan_parquet
 from preference_benchmark.sources.item_text import as_aspects, clean_text
 from preference_benchmark.sources.raw_files import find_beside, find_file
-from preference_benchmark.sources.raw_lines import RawLines, read_records
-from preference_benchmark.tables import Tables, labelled, milliseconds
+from preference_benchmark.sources.raw_lines import RATING, LineCount, Number, RawLines, read_records
+from preference_benchmark.tables import Tables, labelled
 
 __all__ = ["read_amazon2023"]
 
 _HOME = "https://amazon-reviews-2023.github.io/"
 _ENDINGS = (".jsonl.gz", ".jsonl", ".parquet")
 _REVIEWS = tuple(f"[A-Z]*{ending}" for ending in _ENDINGS)  # category names are capitalised, "meta_" is not
+_FIRST_MILLISECOND = 100_000_000_000  # 1973; as seconds it is the year 5138
 _FOLDERS = ("raw_review_", "raw_meta_")
 _REVIEW_FIELDS = {
     "user_id": pl.String,
     "parent_asin": pl.String,
-    "rating": pl.Float64,
-    "timestamp": pl.Int64,
+    "rating": RATING,
+    "timestamp": Number(0, 1e18, whole=True),
     "title": pl.String,
     "text": pl.String,
 }
@@ -67,25 +69,48 @@ def read_amazon2023(
         ValueError: if times are not all in milliseconds, or the metadata are of another category.
     """
     reviews = _find_reviews(Path(path))
-    if metadata is None:
-        metadata = _metadata_of(reviews)
-    with TemporaryDirectory() as spool:
+    metadata = _metadata_of(reviews) if metadata is None else Path(metadata)
+    with TemporaryDirectory() as spool, parquet_errors(reviews, metadata):
         required = ("user_id", "parent_asin", "timestamp")
         if _is_parquet(reviews):
-            frame = scan_parquet(reviews, _REVIEW_FIELDS, required)
-            raw = RawLines(frame, frame.select(pl.len()).collect().item())
+            raw = _from_parquet(reviews, _REVIEW_FIELDS, required)
         else:
             raw = read_records(reviews, _REVIEW_FIELDS, required, max_malformed=max_malformed, spool=Path(spool))
+        _require_milliseconds(raw.frame.select("timestamp").collect()["timestamp"], reviews)
         rows = raw.frame.select(
-            milliseconds(raw.frame.select("timestamp").collect(), "timestamp"),
             "rating",
             "user_id",
+            timestamp=pl.col("timestamp") // 1000,
             item_id="parent_asin",
             summary=clean_text("title"),
             text=clean_text("text"),
         )
         read_items = partial(_read_metadata, max_malformed=max_malformed)
-        return amazon_tables("amazon2023", (reviews, raw), rows, metadata and Path(metadata), read_items, **options)
+        return amazon_tables("amazon2023", replace(raw, frame=rows), metadata, read_items, **options)
+
+
+def _from_parquet(path: Path, fields: dict, required: tuple[str, ...]) -> RawLines:
+    frame, count = scan_parquet(path, fields, required), LineCount(path)
+    count.lines = frame.select(pl.len()).collect().item()
+    return RawLines(frame, count)
+
+
+def _require_milliseconds(time: pl.Series, path: Path) -> None:
+    """Raise a ValueError unless all times are milliseconds of our days."""
+    late = time >= _FIRST_MILLISECOND
+    if late.all():
+        return
+    early = (~late).fill_null(False)
+    row = early.arg_true()[0]
+    units = "mixes units" if late.any() else "is not in milliseconds"
+    raise ValueError(
+        f"column 'timestamp' of {path} {units}: row {row} holds {time[row]}, {_day(time[row])} in milliseconds; "
+        f"{early.sum():,} rows are like it, {late.sum():,} are not. If they are seconds, multiply them by 1000."
+    )
+
+
+def _day(milliseconds: int) -> str:
+    return pl.select(pl.from_epoch(pl.lit(milliseconds), "ms").dt.strftime("%Y-%m-%d")).item()
 
 
 def _find_reviews(path: Path) -> Path:
@@ -111,15 +136,16 @@ def _is_parquet(path: Path) -> bool:
     return path.is_dir() or path.suffix == ".parquet"
 
 
-def _read_metadata(path: Path, ids: pl.Series, max_malformed: float) -> tuple[RawLines, pl.DataFrame]:
+def _read_metadata(path: Path, ids: pl.Series, max_malformed: float) -> RawLines:
     if _is_parquet(path):
-        lazy = scan_parquet(path, _METADATA_FIELDS, ("parent_asin",))
-        frame = lazy.filter(pl.col("parent_asin").is_in(ids.implode())).collect()
-        raw = RawLines(frame, lazy.select(pl.len()).collect().item())
+        raw = _from_parquet(path, _METADATA_FIELDS, ("parent_asin",))
+        wanted = pl.col("parent_asin").is_in(ids.implode()) | pl.col("parent_asin").is_null()
+        raw = replace(raw, frame=raw.frame.filter(wanted).collect())
+        raw.count.others = raw.count.lines - raw.frame.height
     else:
         only = (_PARENT, ids)
         raw = read_records(path, _METADATA_FIELDS, ("parent_asin",), max_malformed=max_malformed, only=only)
-    frame = raw.frame.drop_nulls("parent_asin")
+    frame = raw.frame
     lists = (
         pl.col(name).fill_null([]).list.eval(clean_text("", pl.element())).alias(name)
         for name in ("categories", "features")
@@ -149,7 +175,7 @@ def _read_metadata(path: Path, ids: pl.Series, max_malformed: float) -> tuple[Ra
             frame.select("store", phrases=pl.concat_list("categories", "details", "features")), brand="store"
         ),
     )
-    return raw, items
+    return replace(raw, frame=items)
 
 
 def _detail(name: str) -> pl.Expr:

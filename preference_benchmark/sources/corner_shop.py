@@ -73,6 +73,7 @@ def corner_shop(
     min_user: int = 5,
     min_item: int = 5,
     max_history: int = 20,
+    repeats: str = "drop",
 ) -> CornerShop:
     """A shop of this size; the same seed gives the same shop.
 
@@ -83,6 +84,7 @@ def corner_shop(
         min_user: fewest interactions of a user, as in `prepare`.
         min_item: fewest interactions of an item, as in `prepare`.
         max_history: interactions kept per user, as in `prepare`.
+        repeats: as in `prepare`; nobody here buys an item twice.
 
     Raises:
         ValueError: if the sizes are too small for anything to be left after filtering.
@@ -126,6 +128,7 @@ def corner_shop(
         min_user=min_user,
         min_item=min_item,
         max_history=max_history,
+        repeats=repeats,
         report=ReadReport(source="corner-shop"),
     )
     tastes = rows.select(

@@ -8,22 +8,24 @@ period, so that nothing of the interactions to be predicted leaks into a movie's
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
 
-from preference_benchmark.sources.delimited import read_csv, read_delimited
+from preference_benchmark.sources.delimited import read_csv, read_delimited, typed
 from preference_benchmark.sources.item_text import as_aspects, clean_text, shared_aspects
 from preference_benchmark.sources.raw_files import RawFile, find_holdings
-from preference_benchmark.sources.raw_lines import RawLines
-from preference_benchmark.tables import ReadReport, Tables, labelled, prepare
+from preference_benchmark.sources.raw_lines import SECONDS, Field, Number, RawLines, read_report
+from preference_benchmark.tables import Tables, labelled, prepare
 
 __all__ = ["read_movielens"]
 
 _HOME = "https://grouplens.org/datasets/movielens/"
-_RATINGS = {"user_id": pl.String, "item_id": pl.String, "rating": pl.Float64, "timestamp": pl.Int64}
-_TAGS = {"user_id": pl.String, "item_id": pl.String, "tag": pl.String, "timestamp": pl.Int64}
+_RATINGS = {"user_id": pl.String, "item_id": pl.String, "rating": Number(0.5, 5), "timestamp": SECONDS}
+_TAGS = {"user_id": pl.String, "item_id": pl.String, "tag": pl.String, "timestamp": SECONDS}
+_MOVIES = {"item_id": pl.String, "title": pl.String, "genres": pl.String}
 _CSV_NAMES = {"user_id": "userId", "item_id": "movieId"}
 _GENRES_100K = (
     "unknown|Action|Adventure|Animation|Children's|Comedy|Crime|Documentary|Drama|Fantasy|Film-Noir|Horror|Musical|"
@@ -75,56 +77,61 @@ def read_movielens(path: str | Path, *, max_malformed: float = 0.01, **options: 
         )
     ratings = _read(files[form.ratings], _RATINGS, max_malformed)
     movies = _read_movies(files[form.movies], max_malformed)
-    raw, used = [ratings, movies], [files[form.ratings], files[form.movies]]
-    tags = pl.DataFrame(schema=_TAGS)
+    raw = [ratings, movies]
+    tags = pl.DataFrame(schema={"user_id": pl.String, "item_id": pl.String, "tag": pl.String, "timestamp": pl.Int64})
     if form.tags in files:
         raw.append(_read(files[form.tags], _TAGS, max_malformed))
-        used.append(files[form.tags])
-        tags = raw[-1].frame.with_columns(clean_text("tag")).filter(pl.col("tag") != "")
-    rows = ratings.frame.drop_nulls(["user_id", "item_id", "rating"])
-    reviews = tags.unique(["user_id", "item_id", "tag"], keep="first", maintain_order=True)
-    reviews = reviews.group_by("user_id", "item_id").agg(review=pl.col("tag").str.join(". "), tagged="timestamp")
+        tags = raw[-1].frame.with_columns(clean_text("tag"))
+    worded = tags.filter(pl.col("tag") != "")
+    distinct = worded.unique(["user_id", "item_id", "tag"], keep="first", maintain_order=True)
+    rows = ratings.frame.drop_nulls("rating")
+    attached = distinct.join(rows, on=["user_id", "item_id"], how="semi", maintain_order="left")
+    reviews = attached.group_by("user_id", "item_id").agg(review=pl.col("tag").str.join(". "), tagged="timestamp")
     tagged = rows.join(reviews, on=["user_id", "item_id"], how="left", maintain_order="left")
     late = pl.col("tagged").list.max() > pl.col("timestamp") + _DAY
-    report = ReadReport(
-        source="movielens",
-        files=tuple(file.name for file in used),
-        lines=sum(part.lines for part in raw),
-        malformed=sum(part.malformed for part in raw),
-        malformed_lines=sum((part.malformed_lines for part in raw), ()),
-        dropped={"ratings without a user, movie or value": ratings.frame.height - rows.height},
+    report = read_report(
+        "movielens",
+        [part.count for part in raw],
+        used={"interactions": rows.height, "items": movies.frame.height, "tags": attached.height},
+        dropped={
+            "ratings without a value": ratings.frame.height - rows.height,
+            "tags without a word": tags.height - worded.height,
+            "tags that their user gave a movie more than once": worded.height - distinct.height,
+            "tags of movies that their user did not rate": distinct.height - attached.height,
+        },
         notes={
             "ratings of half a star, taken as one": rows.filter(pl.col("rating") < 1).height,
-            "tagged movies without a rating of the same user, whose tags are left out": reviews.join(
-                rows, on=["user_id", "item_id"], how="anti"
-            ).height,
             "ratings whose tags were given more than a day later": tagged.filter(late).height,
         },
     )
     tagged = tagged.drop("tagged").with_columns(pl.col("rating").clip(lower_bound=1), pl.col("review").fill_null(""))
     tables = prepare(movies.frame, tagged, report=report, **{"unknown_items": "drop", **options})
-    return shared_aspects(_with_tags(tables, tags))
+    return replace(shared_aspects(_with_tags(tables, worded)), noun="movies")
 
 
-def _read(file: RawFile, fields: dict, max_malformed: float) -> RawLines:
+def _read(file: RawFile, fields: Mapping[str, Field], max_malformed: float) -> RawLines:
     if file.name.endswith(".csv"):
-        named = {_CSV_NAMES.get(field, field): field for field in fields}
-        types = {name: fields[field] for name, field in named.items()}
-        frame = read_csv(file, types, required=tuple(types), only=True).select(named.keys()).rename(named)
-        return RawLines(frame, frame.height)
+        named = {field: _CSV_NAMES.get(field, field) for field in fields}
+        keys = tuple(name for name in ("user_id", "item_id") if name in fields)
+        raw = read_csv(
+            file,
+            lambda found: {field: name for field, name in named.items() if name in found},
+            required=tuple(named.values()),
+            keys=keys,
+            separator=",",
+            max_malformed=max_malformed,
+        )
+        frame = typed(raw.frame, fields, raw.count).select(list(fields))
+        raw.count.refuse_many(max_malformed, f"the columns {list(named.values())}")
+        return replace(raw, frame=frame)
     separator = "\t" if file.name == "u.data" else "::"
     return read_delimited(file, fields, separator, encodings=("utf-8", "latin-1"), max_malformed=max_malformed)
 
 
 def _read_movies(file: RawFile, max_malformed: float) -> RawLines:
     """item_id, title, year, genres, and text and aspects from these."""
-    if file.name == "movies.csv":
-        types = {"movieId": pl.String, "title": pl.String, "genres": pl.String}
-        frame = read_csv(file, types, required=tuple(types), only=True).rename({"movieId": "item_id"})
-        raw = RawLines(frame, frame.height)
-    elif file.name == "movies.dat":
-        fields = {"item_id": pl.String, "title": pl.String, "genres": pl.String}
-        raw = read_delimited(file, fields, "::", encodings=("utf-8", "latin-1"), max_malformed=max_malformed)
+    if file.name != "u.item":
+        raw = _read(file, _MOVIES, max_malformed)
     else:
         fields = dict.fromkeys(("item_id", "title", "released", "video", "url"), pl.String)
         fields |= dict.fromkeys(_GENRES_100K, pl.Int8)
@@ -134,7 +141,7 @@ def _read_movies(file: RawFile, max_malformed: float) -> RawLines:
         raw = replace(raw, frame=frame)
     genres = pl.col("genres").fill_null("").str.split("|")
     genres = genres.list.eval(pl.element().filter((pl.element() != "") & ~pl.element().is_in(_NO_GENRE)))
-    frame = raw.frame.drop_nulls("item_id").with_columns(clean_text("title"), genres=genres)
+    frame = raw.frame.with_columns(clean_text("title"), genres=genres)
     frame = frame.with_columns(year=pl.col("title").str.extract(r"\((\d{4})\)$").cast(pl.Int32))
     items = frame.select(
         "item_id",

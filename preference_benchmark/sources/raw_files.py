@@ -1,13 +1,13 @@
-"""Finding the files of a data set by the names they are published under.
+"""Raw files: found by the names they are published under, read as blocks of whole lines.
 
-Raw files as blocks of whole lines: plain, gzip-compressed, or inside a zip or tar archive.
-
+Plain, gzip-compressed or inside a zip or tar archive; in UTF-8 or what a byte order mark says; with any line ends.
 Every source reads through here, so that a truncated download, a wrong kind of file or an empty one is refused in the
 same words whatever the source.
 """
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import tarfile
 import zipfile
@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
+import numpy as np
+
 __all__ = [
     "ArchiveMember",
     "RawFile",
@@ -26,7 +28,7 @@ __all__ = [
     "find_file",
     "find_holdings",
     "holdings",
-    "read_bytes",
+    "written_lines",
 ]
 
 
@@ -40,6 +42,15 @@ _BINARY = {
     b"\xfd7zXZ": "an xz file",
 }
 _GZIP = b"\x1f\x8b"
+_WHITE_SPACE = np.frombuffer(b" \t\n\r\x0b\x0c", dtype=np.uint8)
+# UTF-32 first: its mark begins with that of UTF-16.
+_BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
 _ZIP, _TAR = (".zip",), (".tar", ".tar.gz", ".tgz")
 
 
@@ -91,33 +102,35 @@ def holdings(path: Path) -> dict[str, RawFile]:
     return {member.name: member for member in members if not member.name.startswith(".")}
 
 
-def read_bytes(path: RawFile) -> bytes:
-    """The whole file, decompressed if it is gzip; refuses empty, truncated and other binary files."""
-    data = b"".join(block for _, block in blocks(path))
-    if not data.strip():
-        raise ValueError(f"{path} is empty; download it again or name another file.")
-    return data
-
-
-def blocks(path: RawFile) -> Iterator[tuple[int, bytes]]:
+def blocks(path: RawFile, encoding: str = "utf-8") -> Iterator[tuple[int, bytes]]:
     """Blocks of whole lines, each with the number of its first line, counted from 1.
 
+    Lines come as UTF-8 and end with a line feed, whatever they end with in the file.
+
+    Args:
+        path: the file; gzip is recognised by its content.
+        encoding: of the file, where it has no byte order mark.
+
     Raises:
-        ValueError: if the file is truncated, damaged or of a binary format.
+        ValueError: if the file is truncated, damaged, of a binary format, or, unless it is UTF-8, not in its encoding.
+            What is not UTF-8 is left to the caller, who knows what to do with such a line.
     """
-    number, rest = 1, b""
+    number, rest, end = 1, b"", b""
     try:
         with _opened(path) as stream:
-            while chunk := stream.read(_BLOCK):
-                if number == 1 and not rest:
-                    _refuse_binary(path, chunk)
-                end = chunk.rfind(b"\n") + 1
-                if not end:
+            chunks = _utf8_chunks(path, stream, encoding)
+            chunk = next(chunks, b"")
+            while chunk:
+                end = end or (b"\r" if b"\r" in chunk[:-1] and b"\n" not in chunk else b"\n")
+                following = next(chunks, b"")
+                cut = chunk.rfind(end) + 1 if following else len(chunk)
+                if cut:
+                    block, rest = rest + chunk[:cut], chunk[cut:]
+                    yield number, _with_line_feeds(block, end)
+                    number += block.count(end)
+                else:
                     rest += chunk
-                    continue
-                block, rest = rest + chunk[:end], chunk[end:]
-                yield number, block
-                number += block.count(b"\n")
+                chunk = following
     except EOFError as error:
         raise ValueError(
             f"{path} is a truncated gzip file: it ends in the middle of the data; download it again."
@@ -126,8 +139,62 @@ def blocks(path: RawFile) -> Iterator[tuple[int, bytes]]:
         raise ValueError(f"{path} is a damaged gzip file ({error}); download it again.") from error
     except (zipfile.BadZipFile, tarfile.TarError) as error:
         raise ValueError(f"{path} lies in a damaged archive ({error}); download it again.") from error
-    if rest:
-        yield number, rest
+
+
+def written_lines(block: bytes) -> np.ndarray:
+    r"""The numbers of the lines of a block that are not blank, counted from 0.
+
+    >>> written_lines(b"a\n\n \t\nb").tolist()
+    [0, 3]
+    """
+    data = np.frombuffer(block, dtype=np.uint8)
+    starts = np.concatenate([[0], np.flatnonzero(data == ord("\n")) + 1])
+    starts = starts[starts < len(data)]
+    # A line that begins with white space may hold nothing else.
+    doubtful = np.flatnonzero(np.isin(data[starts], _WHITE_SPACE))
+    ends = (block.find(b"\n", start) + 1 or len(block) for start in starts[doubtful].tolist())
+    blank = [not block[start:end].strip() for start, end in zip(starts[doubtful].tolist(), ends, strict=True)]
+    return np.delete(np.arange(len(starts)), doubtful[np.array(blank, dtype=bool)])
+
+
+def _with_line_feeds(block: bytes, end: bytes) -> bytes:
+    return block.replace(b"\r\n", b"\n").removesuffix(b"\r") if end == b"\n" else block.replace(b"\r", b"\n")
+
+
+def _utf8_chunks(path: RawFile, stream: BinaryIO, encoding: str) -> Iterator[bytes]:
+    """The content as UTF-8, without a byte order mark; what claims to be UTF-8 comes as it is."""
+    try:
+        name = codecs.lookup(encoding).name
+    except LookupError:
+        raise ValueError(f"encoding={encoding!r} is not known; pass a name such as utf-8, latin-1 or utf-16.") from None
+    chunk = stream.read(_BLOCK)
+    mark, name = next((known for known in _BYTE_ORDER_MARKS if chunk.startswith(known[0])), (b"", name))
+    chunk = chunk[len(mark) :]
+    if name.startswith(("utf-16", "utf-32")) and b"\x00" not in chunk:
+        name = "utf-8"  # line ends and separators alone would hold zeros
+    if name in ("utf-16", "utf-32"):
+        raise ValueError(f"{path} has no byte order mark; pass encoding={name + '-le'!r} or {name + '-be'!r}.")
+    if name in ("utf-8", "utf-8-sig", "ascii"):
+        _refuse_binary(path, chunk)
+        while chunk:
+            yield chunk
+            chunk = stream.read(_BLOCK)
+        return
+    decoder, line = codecs.getincrementaldecoder(name)(), 1
+    while True:
+        try:
+            text = decoder.decode(chunk, final=not chunk)
+        except UnicodeError as error:
+            reason = getattr(error, "reason", error)
+            raise ValueError(
+                f"{path} is not {name} at line {line:,} or soon after ({reason}); pass the encoding that it has."
+            ) from error
+        line += text.count("\n")
+        if text:
+            yield text.encode(errors="replace")
+        if not chunk:
+            return
+        chunk = stream.read(_BLOCK)
 
 
 @contextmanager
@@ -158,7 +225,14 @@ def _refuse_binary(path: RawFile, start: bytes) -> None:
     for magic, kind in _BINARY.items():
         if start.startswith(magic):
             raise ValueError(f"{path} is {kind}; expected plain text or gzip with one record a line.")
-    if b"\x00" in start[:1024]:
+    start = start[:1024]
+    if b"\x00" in start:
+        if not any(start[0::2]) or not any(start[1::2]):  # ASCII in two bytes each
+            name = "utf-16-le" if any(start[0::2]) else "utf-16-be"
+            raise ValueError(
+                f"{path} seems to be UTF-16 without a byte order mark; convert it to UTF-8, or pass "
+                f"encoding={name!r} where the source has this option."
+            )
         raise ValueError(f"{path} is a binary file; expected plain text or gzip with one record a line.")
 
 
@@ -200,8 +274,19 @@ def find_beside(folder: Path, patterns: tuple[str, ...], what: str) -> Path | No
             names = [entry.name for entry in found]
             raise ValueError(f"{folder} has several files of {what}: {names}; pass the path of the one that is meant.")
         if found:
+            _refuse_twin(found[0])
             return found[0]
     return None
+
+
+def _refuse_twin(path: Path) -> None:
+    """Raise a ValueError if the file lies there both packed and unpacked: which of them is meant?"""
+    twin = path.with_name(path.name.removesuffix(".gz") if path.name.endswith(".gz") else f"{path.name}.gz")
+    if twin.is_file():
+        raise ValueError(
+            f"{path.parent} has both {path.name} and {twin.name}; remove one of them, or pass the path of the one that "
+            "is meant."
+        )
 
 
 def find_holdings(

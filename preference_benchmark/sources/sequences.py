@@ -6,14 +6,15 @@ item a few words: `item words ...`. There are no times, ratings or reviews.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 
 from preference_benchmark.sources.item_text import uninformative_words
 from preference_benchmark.sources.raw_files import find_beside, find_file
-from preference_benchmark.sources.raw_lines import read_words
-from preference_benchmark.tables import ReadReport, Tables, prepare
+from preference_benchmark.sources.raw_lines import read_report, read_words
+from preference_benchmark.tables import Tables, prepare
 
 __all__ = ["read_sequences"]
 
@@ -60,14 +61,14 @@ def read_sequences(
             item_id=pl.col("words").list.first(), title=pl.col("words").list.slice(1).list.join(" ")
         )
         items = items.with_columns(aspects=_aspects(items["title"]))
-    report = ReadReport(
-        source="sequences",
-        files=tuple(file.name for file in (sequences, words) if file),
-        lines=sum(part.lines for part in raw),
-        malformed=sum(part.malformed for part in raw),
-        malformed_lines=sum((part.malformed_lines for part in raw), ()),
+    report = read_report(
+        "sequences",
+        [part.count for part in raw],
+        used={"interactions": rows.height, "items": items.height},
+        more=rows.height - raw[0].frame.height,
+        added=items.height if words is None else 0,
     )
-    return prepare(items, rows, report=report, **options)
+    return replace(prepare(items, rows, report=report, **options), aspects_from="titles")
 
 
 def _aspects(titles: pl.Series) -> pl.Series:

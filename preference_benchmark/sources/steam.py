@@ -1,21 +1,16 @@
-"""The Steam review release (Kang & McAuley 2018; Pathak et al. 2017): Australian users and the games they rate.
+"""The two Steam review releases (Kang & McAuley 2018; Pathak et al. 2017), and the games file that they share.
 
-`australian_user_reviews.json.gz` holds one user a line with all their reviews, `steam_games.json.gz` one game a
-line, both as Python literals. A review says whether the user recommends the game, and on which day it was
-posted; posts of the year in which the pages were collected carry no year, or no date at all. The larger review file
-of the same release is read by `steam_reviews`.
-
-The games of the Steam releases: `steam_games.json.gz`, one Python literal a line, as the items of both of them.
-
-The larger Steam review release (Kang & McAuley 2018): `steam_reviews.json.gz`, which unpacks to `steam_new.json`.
-
-One review a line, as Python literals: username, product_id, date, text, hours. Users are told apart by name, as in
-all published counts (some lines have an account number as well). There is no recommendation: what a review thinks of
-the game has to be read from its text.
+`australian_user_reviews.json.gz` holds one user a line with all their reviews. A review says whether the user
+recommends the game, and on which day it was posted; posts of the year in which the pages were collected carry no year,
+or no date at all. `steam_reviews.json.gz`, which unpacks to `steam_new.json`, is larger and holds one review a line.
+Users are told apart by name there, as in all published counts (some lines have an account number as well), and what a
+review thinks of the game has to be read from its text. `steam_games.json.gz` holds one game a line. All are Python
+literals.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -23,19 +18,12 @@ import polars as pl
 
 from preference_benchmark.sources.item_text import as_aspects, clean_text, shared_aspects
 from preference_benchmark.sources.raw_files import find_file
-from preference_benchmark.sources.raw_lines import RawLines, read_records
-from preference_benchmark.tables import ReadReport, Tables, labelled, prepare
+from preference_benchmark.sources.raw_lines import RawLines, read_records, read_report
+from preference_benchmark.tables import Tables, labelled, prepare
 
-__all__ = [
-    "HOME",
-    "find_games",
-    "read_games",
-    "read_steam",
-    "read_steam_reviews",
-]
+__all__ = ["read_steam", "read_steam_reviews"]
 
-
-HOME = "https://cseweb.ucsd.edu/~jmcauley/datasets.html#steam_data"
+_HOME = "https://cseweb.ucsd.edu/~jmcauley/datasets.html#steam_data"
 _GAMES = ("steam_games.json.gz", "steam_games.json")
 _GAME_FIELDS = {
     "id": pl.String,
@@ -52,31 +40,57 @@ _GAME_FIELDS = {
 _ID = r"""['"]id['"]: ?u?['"](\d+)['"]"""
 
 
-def find_games(path: str | Path) -> Path:
-    """The games file itself, or in this folder."""
-    return find_file(path, _GAMES, "Steam games", HOME)
+def _find_games(path: str | Path) -> Path:
+    return find_file(path, _GAMES, "Steam games", _HOME)
 
 
-def read_games(file: Path, ids: pl.Series, unlisted: str, max_malformed: float) -> tuple[RawLines, pl.DataFrame]:
-    """The games file and the items it describes.
+def _tables(
+    source: str,
+    reviews: RawLines,
+    rows: pl.DataFrame | pl.LazyFrame,
+    game_file: Path,
+    unlisted: str,
+    max_malformed: float,
+    options: dict[str, object],
+    *,
+    dropped: dict[str, int],
+    more: int = 0,
+) -> Tables:
+    """Tables from the interactions of either release.
 
     Args:
-        file: the games file.
-        ids: ids of the games that were reviewed; others are skipped.
+        source: its name.
+        reviews: the lines of the review file.
+        rows: user_id, item_id, timestamp, review, and rating where it is known.
+        game_file: the games file.
         unlisted: "drop", or "keep": games that the file lacks become items under the title "Game {id}".
-        max_malformed: share of malformed lines above which the file is refused.
+        max_malformed: share of malformed lines above which a file is refused.
+        options: passed on to `prepare`.
+        dropped: reviews that were left out, by reason.
+        more: reviews beyond the first of lines that hold several.
     """
-    raw = read_records(file, _GAME_FIELDS, ("id",), max_malformed=max_malformed, only=(_ID, ids))
-    items = _items(raw.frame)
+    ids = rows.lazy().select(pl.col("item_id").drop_nulls().unique().sort()).collect()["item_id"]
+    listed = read_records(game_file, _GAME_FIELDS, ("id",), max_malformed=max_malformed, only=(_ID, ids))
+    items, added = _items(listed.frame), 0
     if unlisted == "keep":
-        others = ids.unique(maintain_order=True).to_frame("item_id").join(items, on="item_id", how="anti")
+        others = ids.to_frame("item_id").join(items, on="item_id", how="anti", maintain_order="left")
         items = pl.concat([items, others.with_columns(title=pl.format("Game {}", "item_id"))], how="diagonal")
-    return raw, items
+        added = others.height
+    report = read_report(
+        source,
+        [reviews.count, listed.count],
+        used={"interactions": rows.lazy().select(pl.len()).collect().item(), "items": items.height},
+        dropped=dropped,
+        added=added,
+        more=more,
+    )
+    tables = shared_aspects(prepare(items, rows, report=report, **{"unknown_items": "drop", **options}))
+    return replace(tables, noun="games")
 
 
 def _items(frame: pl.DataFrame) -> pl.DataFrame:
     """The items table; publisher and developer serve as what no aspect may name."""
-    frame = frame.drop_nulls("id").with_columns(
+    frame = frame.with_columns(
         clean_text("app_name"),
         clean_text("publisher"),
         *(pl.col(name).fill_null([]) for name in ("genres", "tags", "specs")),
@@ -114,6 +128,7 @@ _REVIEW_FIELDS = {
     ),
 }
 _RECOMMENDED, _NOT_RECOMMENDED = 5.0, 1.0
+_A_DAY = 86_400
 
 
 def read_steam(
@@ -139,32 +154,35 @@ def read_steam(
     for name, value, choices in (("undated", undated, ("drop", "last")), ("unlisted", unlisted, ("drop", "keep"))):
         if value not in choices:
             raise ValueError(f"{name}={value!r} is not known; choose one of {list(choices)}.")
-    review_file = find_file(path, _REVIEWS, "Steam reviews", HOME)
-    game_file = find_games(games or review_file.parent)
+    review_file = find_file(path, _REVIEWS, "Steam reviews", _HOME)
+    game_file = _find_games(games or review_file.parent)
     reviews = read_records(review_file, _REVIEW_FIELDS, ("user_id", "reviews"), max_malformed=max_malformed)
-    rows = _interactions(reviews.frame)
-    if undated == "last":
-        after_all = pl.col("timestamp").max() + 86_400
-        rows = rows.with_columns(pl.col("timestamp").fill_null(after_all))
-    ids = rows["item_id"].unique()
-    listed, items = read_games(game_file, ids, unlisted, max_malformed)
-    report = ReadReport(
-        source="steam",
-        files=(review_file.name, game_file.name),
-        lines=reviews.lines + listed.lines,
-        malformed=reviews.malformed + listed.malformed,
-        malformed_lines=reviews.malformed_lines + listed.malformed_lines,
-    )
-    return shared_aspects(prepare(items, rows, report=report, **{"unknown_items": "drop", **options}))
-
-
-def _interactions(users: pl.DataFrame) -> pl.DataFrame:
-    """One row per review, in file order."""
-    flat = users.drop_nulls("user_id").explode("reviews").unnest("reviews").drop_nulls("item_id")
+    silent = reviews.frame["reviews"].list.len().fill_null(0) == 0
+    flat = reviews.frame.filter(~silent).explode("reviews")
+    written = flat.drop_nulls("reviews").unnest("reviews")
     # "Posted November 5, 2011."; without a year there is no match and no time.
-    day = pl.col("posted").str.extract(r"([A-Z][a-z]+ \d{1,2}, \d{4})").str.to_date("%B %d, %Y", strict=False)
+    day = pl.col("posted").str.extract(r"([A-Z][a-z]+ \d{1,2}, \d{4})")
+    time = day.str.to_date("%B %d, %Y", strict=False).dt.epoch("s")
+    readable = written.filter(day.is_null() | time.is_not_null())
+    if undated == "last":
+        time = time.fill_null(time.max() + _A_DAY)
     rating = pl.when("recommend").then(_RECOMMENDED).when(~pl.col("recommend")).then(_NOT_RECOMMENDED)
-    return flat.select("user_id", "item_id", timestamp=day.dt.epoch("s"), rating=rating, review=clean_text("review"))
+    rows = readable.select("user_id", "item_id", timestamp=time, rating=rating, review=clean_text("review"))
+    return _tables(
+        "steam",
+        reviews,
+        rows,
+        game_file,
+        unlisted,
+        max_malformed,
+        options,
+        dropped={
+            "users without reviews": int(silent.sum()),
+            "reviews that are null": flat.height - written.height - reviews.count.entries,
+            "reviews whose date cannot be read": written.height - readable.height,
+        },
+        more=flat.height + int(silent.sum()) - reviews.frame.height,
+    )
 
 
 _LARGER_REVIEWS = ("steam_reviews.json.gz", "steam_reviews.json", "steam_new.json.gz", "steam_new.json")
@@ -196,28 +214,18 @@ def read_steam_reviews(
     """
     if unlisted not in ("drop", "keep"):
         raise ValueError(f"unlisted={unlisted!r} is not known; choose one of ['drop', 'keep'].")
-    review_file = find_file(path, _LARGER_REVIEWS, "Steam reviews", HOME)
-    game_file = find_games(games or review_file.parent)
+    review_file = find_file(path, _LARGER_REVIEWS, "Steam reviews", _HOME)
+    game_file = _find_games(games or review_file.parent)
     required = ("username", "product_id", "date")
     with TemporaryDirectory() as spool:
         reviews = read_records(
             review_file, _LARGER_REVIEW_FIELDS, required, max_malformed=max_malformed, spool=Path(spool)
         )
-        rows = reviews.frame.drop_nulls(["username", "product_id"]).select(
-            user_id="username",
-            item_id="product_id",
-            timestamp=pl.col("date").str.to_date("%Y-%m-%d", strict=False).dt.epoch("s"),
-            review=clean_text("text"),
+        time = pl.col("date").str.to_date("%Y-%m-%d", strict=False).dt.epoch("s")
+        unread = time.is_null() & (pl.col("date").fill_null("").str.strip_chars() != "")
+        rows = reviews.frame.filter(~unread).select(
+            user_id="username", item_id="product_id", timestamp=time, review=clean_text("text")
         )
-        total, with_ids = (part.select(pl.len()).collect().item() for part in (reviews.frame, rows))
-        ids = rows.select(pl.col("item_id").unique().sort()).collect()["item_id"]
-        listed, items = read_games(game_file, ids, unlisted, max_malformed)
-        report = ReadReport(
-            source="steam-reviews",
-            files=(review_file.name, game_file.name),
-            lines=reviews.lines + listed.lines,
-            malformed=reviews.malformed + listed.malformed,
-            malformed_lines=reviews.malformed_lines + listed.malformed_lines,
-            dropped={"reviews without a user or game": total - with_ids},
-        )
-        return shared_aspects(prepare(items, rows, report=report, **{"unknown_items": "drop", **options}))
+        unread = reviews.frame.select(unread.sum()).collect().item()
+        dropped = {"reviews whose date cannot be read": unread}
+        return _tables("steam-reviews", reviews, rows, game_file, unlisted, max_malformed, options, dropped=dropped)

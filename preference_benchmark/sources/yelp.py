@@ -7,6 +7,7 @@ flags such as "{'romantic': False, 'casual': True}".
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,9 +15,9 @@ from tempfile import TemporaryDirectory
 import polars as pl
 
 from preference_benchmark.sources.item_text import as_aspects, clean_text, shared_aspects
-from preference_benchmark.sources.raw_files import RawFile, find_holdings
-from preference_benchmark.sources.raw_lines import RawLines, read_records
-from preference_benchmark.tables import ReadReport, Tables, labelled, prepare
+from preference_benchmark.sources.raw_files import find_holdings
+from preference_benchmark.sources.raw_lines import RATING, RawLines, read_records, read_report
+from preference_benchmark.tables import Tables, labelled, prepare
 
 __all__ = ["read_yelp"]
 
@@ -26,7 +27,7 @@ _ARCHIVES = ("yelp_dataset.tar", "yelp_dataset.tgz", "yelp_dataset.tar.gz", "yel
 _REVIEW_FIELDS = {
     "user_id": pl.String,
     "business_id": pl.String,
-    "stars": pl.Float64,
+    "stars": RATING,
     "date": pl.String,
     "text": pl.String,
 }
@@ -83,54 +84,43 @@ def read_yelp(
     required = ("user_id", "business_id", "date")
     with TemporaryDirectory() as spool:
         reviews = read_records(review_file, _REVIEW_FIELDS, required, max_malformed=max_malformed, spool=Path(spool))
-        return _tables(reviews, review_file, business_file, since, until, max_malformed, options)
+        rows, dropped = _interactions(reviews, since, until)
+        only = (_ID, rows.select(pl.col("item_id").unique()).collect()["item_id"].drop_nulls())
+        listed = read_records(business_file, _BUSINESS_FIELDS, ("business_id",), max_malformed=max_malformed, only=only)
+        used = {"interactions": rows.select(pl.len()).collect().item(), "items": listed.frame.height}
+        report = read_report("yelp", [reviews.count, listed.count], used=used, dropped=dropped)
+        options = {"unknown_items": "drop", **options}
+        tables = shared_aspects(prepare(_businesses(listed.frame), rows, report=report, **options))
+        return replace(tables, noun="places")
 
 
-def _tables(
-    reviews: RawLines,
-    review_file: RawFile,
-    business_file: RawFile,
-    since: date | None,
-    until: date | None,
-    max_malformed: float,
-    options: dict[str, object],
-) -> Tables:
-    named = reviews.frame.drop_nulls(["user_id", "business_id"]).select(
+def _interactions(reviews: RawLines, since: date | None, until: date | None) -> tuple[pl.LazyFrame, dict[str, int]]:
+    """The reviews of the period, and how many others there are, by reason."""
+    dated = reviews.frame.select(
         user_id="user_id",
         item_id="business_id",
+        written="date",
         timestamp=pl.coalesce(pl.col("date").str.to_datetime(form, strict=False) for form in _DATES),
         rating="stars",
         review=clean_text("text"),
     )
+    unread = pl.col("timestamp").is_null() & (pl.col("written").fill_null("").str.strip_chars() != "")
     inside = pl.lit(True)
     if since:
         inside &= pl.col("timestamp") >= since
     if until:
         inside &= pl.col("timestamp") < until + timedelta(days=1)
-    taken = named.filter(inside)
-    total, with_ids, left = (part.select(pl.len()).collect().item() for part in (reviews.frame, named, taken))
+    inside = inside.fill_null(True)
+    kept = dated.filter(~unread & inside).drop("written")
+    counts = dated.select(unread=unread.sum(), outside=(~unread & ~inside).sum(), left=(~unread & inside).sum())
+    unread, outside, left = counts.collect().row(0)
     if not left:
-        first, last = named.select(first=pl.col("timestamp").min(), last=pl.col("timestamp").max()).collect().row(0)
+        first, last = dated.select(first=pl.col("timestamp").min(), last=pl.col("timestamp").max()).collect().row(0)
         raise ValueError(f"no review lies between since={since} and until={until}; they run from {first} to {last}.")
-    only = (_ID, taken.select(pl.col("item_id").unique()).collect()["item_id"])
-    listed = read_records(business_file, _BUSINESS_FIELDS, ("business_id",), max_malformed=max_malformed, only=only)
-    report = ReadReport(
-        source="yelp",
-        files=(review_file.name, business_file.name),
-        lines=reviews.lines + listed.lines,
-        malformed=reviews.malformed + listed.malformed,
-        malformed_lines=reviews.malformed_lines + listed.malformed_lines,
-        dropped={
-            "reviews without a user or business id": total - with_ids,
-            "reviews outside the period": with_ids - left,
-        },
-    )
-    options = {"unknown_items": "drop", **options}
-    return shared_aspects(prepare(_businesses(listed.frame), taken, report=report, **options))
+    return kept, {"reviews whose date cannot be read": unread, "reviews outside the period": outside}
 
 
 def _businesses(frame: pl.DataFrame) -> pl.DataFrame:
-    frame = frame.drop_nulls("business_id").unique("business_id", keep="first", maintain_order=True)
     frame = frame.with_columns(
         clean_text("name"),
         place=pl.concat_str(clean_text("city"), clean_text("state"), separator=", ").str.strip_chars(", "),

@@ -55,7 +55,7 @@ def test_own_data(place, capsys):
                 words = [word.replace("num_train_epochs=40", "num_train_epochs=1") for word in words]
             assert words[0] == "mender" and main(words[1:]) == 0, words
     printed = capsys.readouterr().out
-    assert "wanted: Find books with city breaks" in printed and "Avoid mountain walks" in printed
+    assert "preference: Find books with city breaks" in printed and "mountain walks" in printed
     card = (place / "outputs/bookshop/mender-fid-seed0/model/README.md").read_text("utf-8")
     assert "# Mender for books" in card and "Preference discerning, bookshop" in card
 

@@ -14,6 +14,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 ROOT = Path(__file__).parents[2]
+SMALL = ["--option", "num_users=80", "--option", "num_items=60"]
 
 
 SCRIPT = ROOT / "examples" / "01_quickstart.py"
@@ -38,7 +39,9 @@ def refused(monkeypatch, capsys):
     [
         (["--source", "grocery"], "grocery"),
         (["--source", "steam", "--data", "no/such/folder"], "no/such/folder"),
-        (["--source", "steam"], "steam"),
+        (["--source", "movielens"], "movielens"),
+        (["--preset", "tiger"], "--preset tiger reads no preference; pass mender-emb"),
+        (["--train", "num_train_epochs=x"], "num_train_epochs='x' is not a number"),
     ],
 )
 def test_bad_input_is_refused_in_one_line(arguments, message, refused, tmp_path):
@@ -58,7 +61,7 @@ def test_truncated_gzip_is_refused(refused, tmp_path):
 
 @pytest.mark.slow
 def test_a_small_run_ends_in_a_model_that_another_process_steers(tmp_path):
-    settings = ["--users", "80", "--items", "60", "--epochs", "1", "--eval-limit", "10"]
+    settings = [*SMALL, "--train", "num_train_epochs=1", "--eval-limit", "10"]
     command = [sys.executable, str(SCRIPT), *settings, "--output", str(tmp_path)]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)

@@ -13,7 +13,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 ROOT = Path(__file__).parents[2]
-SMALL = ["--users", "80", "--items", "60"]
+SMALL = ["--option", "num_users=80", "--option", "num_items=60"]
 
 
 def run(script, *arguments, folder):
@@ -46,11 +46,12 @@ def test_mistakes_end_in_one_line(arguments, message, tmp_path, monkeypatch, cap
 def test_adapters_are_trained_on_what_the_model_can_read():
     import runpy
 
-    with_preset = runpy.run_path(str(ROOT / "examples" / "03_finetune_lora.py"))["with_preset"]
-    hears, deaf = (with_preset(None, SimpleNamespace(preference=kind)).preset for kind in ("text", "none"))
-    assert hears.axes["fine_grained_steering"] == 1.0 and hears.negatives == "unlikelihood"
-    assert deaf.axes == {"recommendation": 1.0} and deaf.negatives == deaf.preference == "none"
-    assert hears.encoder_training == deaf.encoder_training == "lora"
+    lora_preset = runpy.run_path(str(ROOT / "examples" / "03_finetune_lora.py"))["lora_preset"]
+    reader, other = (lora_preset(SimpleNamespace(preference=kind), {"max_steps": 2}) for kind in ("text", "none"))
+    assert reader.axes["fine_grained_steering"] == 1.0 and reader.negatives == "unlikelihood"
+    assert other.axes == {"recommendation": 1.0} and other.negatives == other.preference == "none"
+    assert reader.encoder_training == other.encoder_training == "lora"
+    assert reader.training["max_steps"] == 2 and reader.training["learning_rate"] == 3e-4
 
 
 @pytest.mark.slow
@@ -81,10 +82,10 @@ def test_train_evaluate_fine_tune_compare(tmp_path):
         *SMALL,
         "--eval-limit",
         "10",
-        "--max-steps",
-        "2",
-        "--batch-size",
-        "8",
+        "--train",
+        "max_steps=2",
+        "--train",
+        "per_device_train_batch_size=8",
         folder=tmp_path,
     )
     assert done.returncode == 0, done.stderr[-2000:]

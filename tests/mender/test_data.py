@@ -7,6 +7,8 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 from mender.data import BenchmarkData, load_benchmark_data
+from mender.evaluation import score_model
+from mender.training import choose_preset, fit, new_method
 from preference_benchmark import build, load, read_tables, recipe
 
 SHOP = {"num_users": 60, "num_items": 40}
@@ -92,6 +94,22 @@ def test_a_run_is_measured_on_the_examples_that_the_command_builds(mender, raw, 
     )
     columns = ["axis", "user_id", "target", "pair_id", "sentiment"]
     assert asked.select(columns).equals(test.with_columns(target=pl.col("targets").list.first()).select(columns))
+
+
+def test_items_that_are_bought_again_are_recommended_again(mender, raw, tiny_encoder, tmp_path):
+    bought = pl.read_parquet(raw / "interactions.parquet")
+    again = bought.with_columns(pl.col("timestamp") + 10**8)
+    pl.concat([bought, again]).write_parquet(raw / "interactions.parquet")
+    data = load_benchmark_data("table", raw, tiny_encoder, repeats="keep")
+    assert data.repeats and not load_benchmark_data("table", raw, tiny_encoder).repeats
+    test = data.examples["oracle"]["test"].to_polars().filter(axis="recommendation")
+    asked_again = test.filter(pl.col("history").list.contains(pl.col("targets").list.first()))["user_id"]
+    assert len(asked_again) > test.height / 2
+    method = new_method(choose_preset("popularity"), data, tiny_encoder, seed=0)
+    fit(method, data, tmp_path / "checkpoints")
+    _, ranks = score_model(method.model, method.processor, data, "popularity", None, 0, shuffled=False)
+    of_these = ranks.filter(pl.col("user_id").is_in(asked_again.implode()), axis="recommendation", matching="oracle")
+    assert (of_these["rank"] > 0).any()
 
 
 def test_a_benchmark_is_built_once(raw, tiny_encoder, capsys):

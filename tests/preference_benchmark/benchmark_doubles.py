@@ -33,7 +33,7 @@ class HashEmbedder:
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def random_tables(seed: int, users: int = 12, items: int = 15, rows: int = 140) -> Tables:
+def random_tables(seed: int, users: int = 12, items: int = 15, rows: int = 140, repeats: str = "drop") -> Tables:
     """Histories by chance, with ratings (some unknown) and short reviews (some empty)."""
     rng = np.random.default_rng(seed)
     colours, shapes = ("red", "green", "blue", "old rose", "lime"), ("round handle", "flat lid", "deep base")
@@ -55,7 +55,7 @@ def random_tables(seed: int, users: int = 12, items: int = 15, rows: int = 140) 
             "review": [reviews[n] for n in rng.integers(len(reviews), size=rows)],
         }
     )
-    return prepare(catalogue, interactions, min_user=3, min_item=1)
+    return prepare(catalogue, interactions, min_user=3, min_item=1, repeats=repeats)
 
 
 def random_preferences(tables: Tables, seed: int, vocabulary: int = 60, openings=OPENINGS) -> pl.DataFrame:

@@ -224,7 +224,7 @@ def test_programs_are_answered(page, recommender):
     found = client.predict(["item-tea"], "find rose", "", 3, api_name="/recommend")
     answer = recommender.answer(["item-tea"], "find rose", k=3)
     assert [item["item_id"] for item in found] == [item.item_id for item in answer.full]
-    with pytest.raises(AppError, match="Nothing to go by yet"):
+    with pytest.raises(AppError, match="The request is empty"):
         client.predict([], "", "", 3, api_name="/recommend")
 
 

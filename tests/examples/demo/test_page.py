@@ -44,7 +44,7 @@ def test_ranks_what_is_ticked_in_the_order_of_the_history(actions, recommender):
 
 def test_nothing_to_rank_is_a_message_not_an_error(actions):
     shown, read = actions.rank([], [], "", " ", "the history alone", 5, 30)
-    assert "Nothing to go by yet" in shown and read == ""
+    assert "The request is empty" in shown and read == ""
 
 
 def test_a_link_leads_back_to_what_it_was_made_from(actions):

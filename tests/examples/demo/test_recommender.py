@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib
 import json
 
 import pytest
 from datasets import Dataset, Features, List, Value
 from doubles import shop_examples, shop_items, tiny_encoder
-from recommender import ModelError, load_recommender
+from recommender import ModelError, load_recommender, words_to_find
 from saved_models import SHOWCASE, save_model, save_popularity
 from showcase_file import SHOWCASE_FILE, draw_shoppers, read_showcase
 from transformers import BertModel
@@ -51,7 +53,37 @@ def test_lists_that_would_repeat_another_are_left_out(recommender):
     assert alone.alone is None and ids(alone.full) == own_answer(recommender, [], 10)[0]
 
 
-def test_nothing_to_go_by(recommender):
+@pytest.mark.parametrize("name", ["comparison", "title_search", "recommender"])
+def test_examples_in_docstrings(name):
+    outcome = doctest.testmod(importlib.import_module(name))
+    assert outcome.attempted and not outcome.failed
+
+
+@pytest.mark.parametrize("typed", ["green", "Avoid green", "please don't show me green"])
+def test_what_to_avoid_is_read_as_the_processor_reads_it(recommender, typed):
+    answer = recommender.answer(HISTORY, "find rose", typed, k=5)
+    assert "“Avoid green”" in answer.read
+    inputs = recommender.processor([["find rose"]], [HISTORY], avoid=[[typed]])
+    seen = recommender.processor.item_indices(HISTORY)
+    found = recommender.model.recommend(**inputs, top_k=5, num_beams=30, exclude=seen)
+    assert ids(answer.full) == recommender.processor.ids(found.item_indices[0])
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("Avoid candles with rose scent or oil-free formula", ["rose scent", "oil free formula"]),
+        ("Avoid formula", ["formula"]),
+        ("Avoid everything", []),
+        ("Avoid the candles", []),
+    ],
+)
+def test_words_that_show_whether_an_item_is_to_be_avoided(text, found):
+    counts = {"formula": 5, "candles": 50, "rose": 2}
+    assert words_to_find(text, {"rose scent", "oil free formula"}, lambda word: counts.get(word, 0), 100) == found
+
+
+def test_an_empty_request_says_what_to_do(recommender):
     with pytest.raises(ValueError, match="write what you want"):
         recommender.answer([], "  ", "")
 

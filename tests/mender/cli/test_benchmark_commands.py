@@ -78,7 +78,10 @@ def test_an_empty_folder_is_refused(command, mender, tmp_path, monkeypatch):
     ("words", "message"),
     [
         (["corner-shop", "--set", "sed=4"], "no field 'sed'"),
-        (["corner-shop", "--set", "seed"], "'seed' sets nothing"),
+        (["corner-shop", "--set", "seed"], "--set 'seed' is not an assignment"),
+        (["corner-shop", "--set", "seed=x"], "seed='x' is not a whole number"),
+        (["corner-shop", "--set", "axes=[recommendation, x]"], "axes: 'x' is not known; pass some of"),
+        (["corner-shop", "--columns", "user_id"], "--columns 'user_id' names no columns; write user_id=customer"),
         (["corner-shop", "--option", "num_users"], "--option 'num_users' is not an assignment"),
         (["corner-shop", "--option", "num_users=!!python/name:os.system"], "is not plain YAML"),
         (["steam", "--data", "nowhere"], "nowhere does not exist"),

@@ -51,6 +51,18 @@ def test_benchmarks_have_no_leaks(seed, tmp_path):
     assert leaks(build(tmp_path, seed=seed)) == set()
 
 
+def test_what_is_bought_again_may_be_asked_for_again(tmp_path):
+    tables = random_tables(3, users=20, rows=300, repeats="keep")
+    protocol = Protocol(repeats="keep")
+    found = examples_of(tables, lambda given: random_preferences(given, 3), tmp_path, protocol)
+    again = pl.col("history").list.contains(pl.col("targets").list.first())
+    assert axis(found, "recommendation").filter(again).height > 0
+    assert not any(axis(found, name).filter(again).height for name in STEERING)
+    assert check_leakage(found.tables, found.preferences, found.axes, protocol).leaks == []
+    # Where nothing is bought again, a target in its own history is a leak.
+    assert "a target is in its own history" in {rule for _, rule in leaks(found)}
+
+
 def test_every_axis_is_searched(clean):
     report = check_leakage(clean.tables, clean.preferences, clean.axes, Protocol())
     assert {finding.axis for finding in report.findings} == {*AXES, "items"}

@@ -186,14 +186,40 @@ def test_bytes_that_are_not_utf8_are_counted_as_malformed(tmp_path, render):
     lines = [render({"asin": f"B{n:03d}", "title": f"Tool {n}"}).encode() for n in range(12)]
     lines[4] = lines[4].replace(b"Tool", b"T\xf6\xf6l")
     (tmp_path / "meta_Tools.json").write_bytes(b"\n".join(lines))
-    with pytest.raises(ValueError, match=r"1 of 12 lines of .*meta_Tools.*\[5\].*1 of them are not UTF-8; convert"):
+    with pytest.raises(ValueError, match=r"1 of 12 lines of .*meta_Tools.*1 lines that are not UTF-8 .*\[5\].*Convert"):
         read_source("amazon2014", tmp_path, min_user=3, min_item=3)
     tables = read_source("amazon2014", tmp_path, min_user=3, min_item=3, max_malformed=0.1)
-    assert tables.report.malformed_lines == ("meta_Tools.json:5",)
+    assert tables.report.examples["lines that are not UTF-8"] == ("meta_Tools.json:5",)
     assert tables.report.notes["items without metadata"] == 1
 
 
 def test_lines_without_ids_are_counted(tmp_path):
-    write(tmp_path / "reviews_Tools_5.json.gz", [*reviews(), {"overall": 3.0}])
-    tables = read_source("amazon2014", tmp_path, min_user=3, min_item=3)
-    assert tables.report.dropped["reviews without a user or item id"] == 1
+    write(tmp_path / "reviews_Tools_5.json.gz", [*reviews(), {"overall": 3.0}, {"reviewerID": "U1", "overall": 3.0}])
+    dropped = read_source("amazon2014", tmp_path, min_user=3, min_item=3).report.dropped
+    assert (dropped["interactions without a user id"], dropped["interactions without an item id"]) == (1, 1)
+
+
+def test_values_that_make_no_sense_are_counted_by_line(tmp_path):
+    odd = [
+        {"overall": "x"},
+        {"overall": 1e26},
+        {"overall": float("nan")},
+        {"overall": [5]},
+        {"unixReviewTime": 1e30},
+        {"unixReviewTime": float("inf")},
+        {"unixReviewTime": "yesterday"},
+        {"reviewerID": ["U1"]},
+        {"asin": None},
+    ]
+    rows = [review(0, n, 3, "sum", "text") | change for n, change in enumerate(odd)]
+    write(tmp_path / "reviews_Tools_5.json.gz", [*reviews(), *rows])
+    report = read_source("amazon2014", tmp_path, min_user=3, min_item=3, max_malformed=0.2).report
+    assert report.malformed == {
+        "lines whose overall is not a number": 2,
+        "lines whose overall is outside 1-5": 1,
+        "lines whose unixReviewTime is outside 1e+08-1e+11": 2,
+        "lines whose unixReviewTime is not a number": 1,
+        "lines whose reviewerID is neither text nor a number": 1,
+    }
+    assert report.dropped["interactions without an item id"] == 1
+    assert report.examples["lines whose overall is outside 1-5"] == ("reviews_Tools_5.json.gz:98",)

@@ -91,7 +91,7 @@ def test_every_form_gives_the_same_histories_and_movies(tmp_path, name):
     assert items["text"][3].startswith("Title: M (1931)")
     expected = [(str(u), str(i + 1), float(r), t) for u, i, r, t in sorted(RATINGS, key=lambda row: (row[0], row[3]))]
     assert rows.select("user_id", "item_id", "rating", "timestamp").rows() == expected
-    assert tables.report.malformed == 0
+    assert not tables.report.malformed
     assert (rows["review"] != "").any() == (name in ("ml-10m", "ml-latest-small"))
 
 
@@ -105,9 +105,10 @@ def test_tags_are_reviews_and_describe_movies_in_the_training_period_alone(tmp_p
     assert items["2"]["tags"] == ["slow burn"] and items["2"]["text"].endswith("Genres: Action. Tags: slow burn")
     assert items["3"]["tags"] == []  # one user's word
     assert not any("secret" in text for text in tables.items["text"])  # said about movies to be predicted
-    notes = tables.report.notes
-    assert notes["tagged movies without a rating of the same user, whose tags are left out"] == 1
-    assert notes["ratings whose tags were given more than a day later"] == 1
+    report = tables.report
+    assert report.dropped["tags of movies that their user did not rate"] == 1
+    assert report.notes["ratings whose tags were given more than a day later"] == 1
+    assert report.used == {"interactions": 30, "items": 6, "tags": 8} and report.lines == 30 + 6 + 9
 
 
 @pytest.mark.parametrize("name", sorted(FORMS))
@@ -144,10 +145,17 @@ def test_malformed_lines_are_counted_and_too_many_are_refused(tmp_path):
     folder = release(tmp_path, "ml-1m")
     with (folder / "ratings.dat").open("ab") as stream:
         stream.write(b"7::1::3\n\n7::1::three::978300000\n7::\xff\xfe::3::978300000\n")
-    with pytest.raises(ValueError, match=r"2 of 33 lines .*ratings\.dat.*\[31, 33\].*4 fields \(user_id, .*'::'"):
+    with pytest.raises(
+        ValueError,
+        match=r"2 of 33 lines .*ratings\.dat.*too few fields .*\[31\].*rating is not a number.*\[33\].*4 fields .*'::'",
+    ):
         read_source("movielens", folder)
     tables = read_source("movielens", folder, max_malformed=0.2, **CORE)
-    assert tables.report.malformed_lines == ("ratings.dat:31", "ratings.dat:33")
+    assert tables.report.malformed == {
+        "rows with too few fields": 1,
+        "rows whose rating is not a number that makes sense": 1,
+    }
+    assert tables.report.examples["rows with too few fields"] == ("ratings.dat:31",)
 
 
 def test_what_is_missing_is_named(tmp_path):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preference_benchmark.tables import k_core, prepare
+from preference_benchmark.tables import ReadReport, Tables, prepare
+from preference_benchmark.tables.prepare import k_core
 
 pairs = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=120)
 
@@ -106,27 +108,6 @@ def test_the_training_period_leaves_out_the_last_two():
     assert training["step"].to_list() == [0, 1, 2, 3] * 6
 
 
-def test_dates_in_any_form_order_histories_alike():
-    seconds = list(range(1_400_000_000, 1_400_000_000 + 36 * 86_400, 86_400))[::-1]
-    as_time = pl.from_epoch(pl.Series(seconds), "s")
-    by_form = [
-        prepare(catalogue(ten_by_ten()), ten_by_ten(timestamp=form)).interactions
-        for form in (
-            seconds,
-            [float(s) for s in seconds],
-            [str(s) for s in seconds],
-            as_time,
-            as_time.dt.strftime("%Y-%m-%dT%H:%M:%S"),
-            as_time.dt.strftime("%Y-%m-%d %H:%M:%SZ"),
-        )
-    ]
-    assert by_form[0]["timestamp"].is_sorted() is False
-    assert all(form.equals(by_form[0]) for form in by_form[1:])
-    days = prepare(catalogue(ten_by_ten()), ten_by_ten(timestamp=as_time.dt.strftime("%Y-%m-%d"))).interactions
-    assert days["item_id"].equals(by_form[0]["item_id"])
-    assert (days["timestamp"] % 86_400 == 0).all()
-
-
 def test_rows_without_a_time_are_dropped_and_counted():
     times = [None, None, *range(34)]
     tables = prepare(catalogue(ten_by_ten()), ten_by_ten(timestamp=times), min_user=1, min_item=1)
@@ -137,7 +118,7 @@ def test_rows_without_a_time_are_dropped_and_counted():
 
 def test_missing_columns_are_named_with_those_found():
     table = ten_by_ten().rename({"user_id": "customer"})
-    with pytest.raises(ValueError, match=r"lacks the columns \['user_id'\].*'customer'"):
+    with pytest.raises(ValueError, match=r"interactions table lacks the columns \['user_id'\].*'customer'"):
         prepare(catalogue(table), table)
     with pytest.raises(ValueError, match=r"items table lacks the columns \['title'\]"):
         prepare(catalogue(table).select("item_id"), ten_by_ten())
@@ -162,38 +143,115 @@ def test_a_catalogue_of_other_items_is_refused_even_where_unknown_items_may_be_d
         prepare(other, met, unknown_items="drop")
 
 
-def test_nothing_left_names_the_thresholds_and_what_came_in():
-    with pytest.raises(ValueError, match=r"min_user=7, min_item=2: 6 users, 6 items, 36 interactions"):
+def test_nothing_left_names_the_thresholds_what_came_in_and_what_would_keep_more():
+    with pytest.raises(ValueError, match=r"min_user=7, min_item=2: 6 users, 6 items, 36.*--min-user 3.* would keep 6"):
         prepare(catalogue(ten_by_ten()), ten_by_ten(), min_user=7, min_item=2)
+    timeless = ten_by_ten(timestamp=["NA"] * 36)
+    with pytest.raises(ValueError, match="no interaction is left.*36 interactions without a timestamp"):
+        prepare(catalogue(timeless), timeless)
 
 
-@pytest.mark.parametrize(
-    ("columns", "message"),
-    [
-        ({"rating": [9.0] * 36}, "'rating' holds 9 .*rescale"),
-        ({"rating": ["good"] * 36}, "'rating' has type String; pass numbers"),
-        ({"timestamp": [1_400_000_000_000] * 36}, "1400000000000.*milliseconds"),
-        (
-            {"timestamp": [None, 1_400_000_000, 1_400_000_000_000] * 12},
-            "mixes units: row 1 holds 1400000000 .2014-05-13 in seconds.*row 2 .*2014-05-13 in milli.*12 .*12 .*one",
-        ),
-        ({"timestamp": ["yesterday"] * 36}, "'yesterday'.*ISO 8601"),
-        ({"timestamp": [True] * 36}, "'timestamp' has type Boolean"),
-        ({"review": [3] * 36}, "'review' has type Int64; pass strings"),
-    ],
+def test_where_most_users_are_dropped_the_report_says_how_to_keep_more():
+    few = interactions([(f"few{n}", i) for n in range(20) for i in range(3)])
+    table = pl.concat([ten_by_ten(), few])
+    report = prepare(catalogue(table), table).report
+    assert report.after.users == 6
+    assert report.advice == (
+        "only 6 of 26 users have min_user=5 interactions or more with items of min_item=5 or more; min_user=3, "
+        "min_item=1 (--min-user 3 --min-item 1) would keep 26."
+    )
+    assert report.advice in str(report)
+    assert not prepare(catalogue(table), table, min_user=3, min_item=1).report.advice
+
+
+def test_repeats_are_dropped_or_kept():
+    rows = [("a", i, t) for t, i in enumerate("xyxzx")] + [("b", i, t) for t, i in enumerate("zyx")]
+    table = interactions(rows, timestamp=[t for *_, t in rows])
+    dropped = prepare(catalogue(table), table, min_user=3, min_item=1)
+    assert dropped.interactions.filter(user_id="a")["item_id"].to_list() == ["x", "y", "z"]
+    assert dropped.report.dropped["repeated purchases of an item by the same user"] == 2
+    kept = prepare(catalogue(table), table, min_user=3, min_item=1, repeats="keep", max_history=4)
+    assert kept.interactions.filter(user_id="a").select("item_id", "step").rows() == [
+        *(("y", 0), ("x", 1), ("z", 2), ("x", 3))
+    ]
+    assert kept.report.dropped["interactions older than the latest 4 of their user"] == 1
+    with pytest.raises(ValueError, match='repeats=\'all\' is not known; pass "drop" or "keep"'):
+        prepare(catalogue(table), table, repeats="all")
+
+
+def test_items_without_an_interaction_are_dropped_by_name_or_kept_and_counted():
+    new = pl.DataFrame({"item_id": ["n1", "n2"], "title": ["New kettle", "New pot"]})
+    items = pl.concat([catalogue(ten_by_ten()), new])
+    dropped = prepare(items, ten_by_ten()).report
+    assert dropped.dropped["items without an interaction"] == 2
+    assert dropped.examples["items without an interaction"] == ("New kettle (n1)", "New pot (n2)")
+    assert "2 items without an interaction (New kettle (n1), New pot (n2))" in str(dropped)
+    kept = prepare(items, ten_by_ten(), unbought="keep")
+    assert kept.items["item_id"].to_list() == [*"012345", "n1", "n2"]
+    assert kept.report.notes["items without an interaction, kept in the catalogue"] == 2
+    assert kept.report.after.items == 6
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 5), st.integers(0, 7), st.none() | st.integers(0, 9)), min_size=1, max_size=60),
+    *(st.sampled_from(choices) for choices in ((1, 3), (1, 2), ("drop", "keep"), ("drop", "keep"))),
 )
-def test_values_that_cannot_be_used_are_shown(columns, message):
-    with pytest.raises(ValueError, match=message):
-        prepare(catalogue(ten_by_ten()), ten_by_ten(**columns))
+def test_every_row_is_accounted_for(rows, min_user, min_item, repeats, unbought):
+    table = interactions(rows, timestamp=pl.Series([t for *_, t in rows], dtype=pl.Int64))
+    items = pl.DataFrame({"item_id": [*"0123456789", "0"], "title": "Thing"})
+    try:
+        tables = prepare(items, table, min_user=min_user, min_item=min_item, repeats=repeats, unbought=unbought)
+    except ValueError as error:
+        assert "no interaction is left" in str(error)
+        return
+    report = tables.report
+    assert report.lines == len(rows) + 11
+    assert report.used == {"interactions": tables.interactions.height, "items": tables.items.height}
+    assert sum(report.used.values()) + sum(report.dropped.values()) == report.lines
 
 
-def test_ids_must_be_known_strings_or_integers():
+def test_a_source_that_hands_over_other_rows_than_it_reports_is_found_out():
+    report = ReadReport(lines=41, used={"interactions": 35, "items": 6})
+    with pytest.raises(RuntimeError, match="reports .*35.* and hands over .*36.* defect of the reader"):
+        prepare(catalogue(ten_by_ten()), ten_by_ten(), report=report)
+
+
+def test_tables_written_and_read_are_the_same(tmp_path):
+    tables = replace(prepare(catalogue(ten_by_ten()), ten_by_ten()), noun="lamps", aspects_from="titles")
+    tables.write(tmp_path)
+    again = Tables.read(tmp_path)
+    assert again.items.equals(tables.items) and again.interactions.equals(tables.interactions)
+    assert (again.report, again.noun, again.aspects_from) == (tables.report, "lamps", "titles")
+
+
+def test_values_that_cannot_be_used_are_shown_with_their_row():
+    for columns, message in (
+        ({"rating": [1.0] * 35 + [9.0]}, "column 'rating': row 35 holds 9.0, which is outside 1-5; rescale"),
+        ({"timestamp": ["yesterday"] * 36}, "column 'timestamp': row 0 holds 'yesterday' .and 35 more.*ISO 8601"),
+        ({"review": [3] * 36}, "'review' has type Int64; pass strings"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            prepare(catalogue(ten_by_ten()), ten_by_ten(**columns))
+
+
+def test_ids_are_strings_or_integers():
     table = ten_by_ten().with_columns(user_id=pl.col("user_id").cast(pl.Float64))
     with pytest.raises(ValueError, match="'user_id' has type Float64; pass strings or integers"):
         prepare(catalogue(ten_by_ten()), table)
-    table = ten_by_ten().with_columns(user_id=pl.when(pl.col("item_id") != "3").then("user_id"))
-    with pytest.raises(ValueError, match="'user_id' is null in 6 rows"):
-        prepare(catalogue(ten_by_ten()), table)
+
+
+def test_rows_without_an_id_are_dropped_and_counted():
+    table = ten_by_ten().with_columns(
+        user_id=pl.when(pl.col("item_id") != "3").then("user_id"),
+        item_id=pl.when(pl.col("item_id") != "4").then("item_id").otherwise(pl.lit("")),
+    )
+    items = pl.concat([catalogue(ten_by_ten()), pl.DataFrame({"item_id": [None], "title": ["nothing"]})])
+    report = prepare(items, table, min_user=3, min_item=3).report
+    assert report.dropped["interactions without a user id"] == 6
+    assert report.dropped["interactions without an item id"] == 6
+    assert report.dropped["items without an id"] == 1
+    assert report.after.interactions == 24
 
 
 def test_settings_out_of_range_are_refused():
