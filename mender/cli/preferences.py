@@ -22,7 +22,7 @@ __all__ = ["app"]
 
 INTERRUPTED = 130
 # Fields of the protocol that decide which steps there are and which users are asked.
-SHAPING = ("min_user", "min_item", "max_history", "user_stride")
+SHAPING = ("min_user", "min_item", "max_history", "repeats", "user_stride")
 
 app = new_app()
 

@@ -1,4 +1,4 @@
-"""A benchmark of a few words in a folder as it is published, and an encoder with random weights to train on it."""
+"""Benchmarks of a few words and of a small shop, an encoder with random weights, and runs on them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from preference_benchmark.axes.examples import STORED_FEATURES
 
 CONFIG = "- config_name: {name}\n  data_files:\n"
 SPLIT = "  - {{split: {split}, path: {name}/{split}.parquet}}\n"
+
+
+SHOP = ["--option", "num_users=60", "--option", "num_items=40"]
 
 
 @pytest.fixture
@@ -59,3 +62,36 @@ def word_shop(tmp_path_factory) -> Path:
             readme += SPLIT.format(name=name, split=split)
     (folder / "README.md").write_text(f"{readme}---\n")
     return folder
+
+
+@pytest.fixture(scope="session")
+def words(word_shop, tiny_encoder) -> list[str]:
+    """The options that name it, and the encoder."""
+    return ["--source", "words", "--data", str(word_shop), "--encoder", tiny_encoder]
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory, words) -> Path:
+    """Folder with a run of mender-tok and one of popularity, trained by the command line."""
+    folder = tmp_path_factory.mktemp("runs")
+    small = ["--validation-limit", "8", "--train", "num_train_epochs=1", "--set", "decoder={num_layers: 1, d_ff: 32}"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for preset in ("mender-tok", "popularity"):
+            assert main(["train", "--preset", preset, *words, *small]) == 0
+    return folder / "outputs" / "words"
+
+
+@pytest.fixture(scope="session")
+def build_small_shop(tmp_path_factory, tiny_encoder) -> list[str]:
+    """The command that builds a small corner shop."""
+    folder = tmp_path_factory.mktemp("built")
+    command = ["benchmark", "build", "corner-shop", "--quiet", "--encoder", tiny_encoder, *SHOP]
+    return [*command, "--output", str(folder)]
+
+
+@pytest.fixture(scope="session")
+def small_shop(build_small_shop) -> Path:
+    """Its folder."""
+    assert main(build_small_shop) == 0
+    return Path(build_small_shop[-1])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from types import SimpleNamespace
 
 import polars as pl
 import pytest
@@ -12,44 +11,32 @@ import yaml
 from datasets import get_dataset_config_names, load_dataset
 from huggingface_hub import DatasetCard
 
-from mender.cli import main
-
-SHOP = ["--option", "num_users=60", "--option", "num_items=40", "--quiet"]
 REPOSITORY = "org/preference-discerning"
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory, tiny_encoder):
-    """A small corner shop, built by the command; its folder, and what was printed as JSON."""
-    folder = tmp_path_factory.mktemp("built")
-    command = ["benchmark", "build", "corner-shop", "--output", str(folder), *SHOP, "--encoder", tiny_encoder]
-    assert main([*command, "--seed", "4"]) == 0
-    return SimpleNamespace(folder=folder, command=command)
-
-
-def test_a_finished_build_is_found_again(built, mender):
-    code, out, _ = mender(*built.command, "--seed", "4")
+def test_a_finished_build_is_found_again(small_shop, build_small_shop, mender):
+    code, out, _ = mender(*build_small_shop)
     assert code == 0 and "finished (finished before)" in out and "corner-shop-items" in out
 
 
-def test_stats_are_printed_for_people_and_machines(built, mender):
-    code, out, _ = mender("benchmark", "stats", built.folder)
+def test_stats_are_printed_for_people_and_machines(small_shop, mender):
+    code, out, _ = mender("benchmark", "stats", small_shop)
     assert code == 0 and "The corner shop" in out and "fine_grained_steering" in out
-    code, out, err = mender("benchmark", "stats", built.folder, "--json")
-    assert code == 0 and json.loads(out)["corner-shop"]["protocol"]["seed"] == 4 and "The corner shop" in err
+    code, out, err = mender("benchmark", "stats", small_shop, "--json")
+    assert code == 0 and json.loads(out)["corner-shop"]["protocol"]["seed"] == 101 and "The corner shop" in err
 
 
-def test_validate_shows_what_is_known_of_the_truth(built, mender):
-    code, out, _ = mender("benchmark", "validate", built.folder)
+def test_validate_shows_what_is_known_of_the_truth(small_shop, mender):
+    code, out, _ = mender("benchmark", "validate", small_shop)
     assert code == 0 and "states a true like" in out and "every example was checked" in out
-    code, out, _ = mender("benchmark", "validate", built.folder, "corner-shop", "--json")
+    code, out, _ = mender("benchmark", "validate", small_shop, "corner-shop", "--json")
     assert code == 0 and json.loads(out) == {"problems": [], "data_sets": ["corner-shop"]}
-    code, _, err = mender("benchmark", "validate", built.folder, "steam")
+    code, _, err = mender("benchmark", "validate", small_shop, "steam")
     assert code == 2 and "has no benchmark steam: it holds corner-shop" in err
 
 
-def test_a_changed_file_is_found_and_not_published(built, mender, tmp_path):
-    copy = shutil.copytree(built.folder, tmp_path / "copy", ignore=shutil.ignore_patterns(".stages"))
+def test_a_changed_file_is_found_and_not_published(small_shop, mender, tmp_path):
+    copy = shutil.copytree(small_shop, tmp_path / "copy", ignore=shutil.ignore_patterns(".stages"))
     file = next(copy.rglob("train-*.parquet"))
     file.write_bytes(file.read_bytes()[:-1] + b"x")
     code, _, err = mender("benchmark", "publish", copy, REPOSITORY, "--dry-run")
@@ -58,13 +45,13 @@ def test_a_changed_file_is_found_and_not_published(built, mender, tmp_path):
     assert code == 1 and "WRONG: " in out
 
 
-def test_a_dry_run_lists_files_sizes_and_terms(built, mender):
-    code, out, _ = mender("benchmark", "publish", built.folder, REPOSITORY, "--dry-run")
+def test_a_dry_run_lists_files_sizes_and_terms(small_shop, mender):
+    code, out, _ = mender("benchmark", "publish", small_shop, REPOSITORY, "--dry-run")
     assert code == 0 and "no person's data" in out and ".stages" not in out
-    found = json.loads(mender("benchmark", "publish", built.folder, REPOSITORY, "--dry-run", "--json")[1])
+    found = json.loads(mender("benchmark", "publish", small_shop, REPOSITORY, "--dry-run", "--json")[1])
     assert found["repository"] == REPOSITORY and "address" not in found
     for name, size in found["files"].items():
-        assert f"{size:,}  {name}" in out and (built.folder / name).stat().st_size == size
+        assert f"{size:,}  {name}" in out and (small_shop / name).stat().st_size == size
 
 
 @pytest.mark.parametrize("command", [["publish", ".", REPOSITORY], ["stats", "."], ["validate", "."]])

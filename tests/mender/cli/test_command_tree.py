@@ -8,7 +8,8 @@ from typing import Annotated, Literal, NamedTuple, get_args, get_origin
 import pytest
 import typer
 
-from mender.cli import app
+from mender import __version__
+from mender.cli import app, main
 
 # Every option there is. An option with a new name has to be added here: is there none that says the same?
 AGREED = set(
@@ -120,3 +121,15 @@ def test_values_outside_the_range_are_refused(path, option, mender):
     ]
     code, _, err = mender(*path, *["x"] * len(needed), option.name, "-7")
     assert code == 2 and err.count("\n") == 1 and option.name in err and "-7" in err
+
+
+def test_version_completion_and_misspelt_commands(mender, monkeypatch, capsys):
+    assert mender("--version") == (0, f"mender {__version__}\n", "")
+    code, _, err = mender("trian")
+    assert code == 2 and "No such command 'trian'" in err
+    monkeypatch.setenv("COMP_WORDS", "mender train --preset mender-")
+    monkeypatch.setenv("COMP_CWORD", "3")
+    monkeypatch.setenv("_MENDER_COMPLETE", "complete_bash")
+    with pytest.raises(SystemExit):
+        main([])
+    assert capsys.readouterr().out.split() == ["mender-emb", "mender-fid", "mender-tok"]

@@ -48,7 +48,7 @@ def test_reading_options_shape_what_is_written_and_compared(mender, tmp_path, ti
         ),
         (
             ["write", "--output", "x.parquet", "--set", "pool=all"],
-            "set min_user, min_item, max_history or user_stride",
+            "set min_user, min_item, max_history, repeats or user_stride",
         ),
         (["write", "--output", "x.parquet", "--source", "table"], "pass the folder that holds them"),
         (["compare", "nowhere.parquet"], "no preferences at nowhere.parquet"),
