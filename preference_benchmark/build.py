@@ -27,7 +27,6 @@ from preference_benchmark.preferences.files import belonging, read_preferences
 from preference_benchmark.preferences.polarity import NEGATIVE
 from preference_benchmark.recipes import Recipe
 from preference_benchmark.sources import read_source
-from preference_benchmark.sources.corner_shop import corner_shop
 from preference_benchmark.sources.download import fetch
 from preference_benchmark.stages import (
     Stages,
@@ -122,7 +121,7 @@ def _build(recipe: Recipe, folder: Path, store: Stages, embedder: Embedder | Non
     if hub_folder.holds(folder, recipe.name, key):
         store.announce("finished", True)
         return
-    tables, truth = _stored_tables(recipe, path, tables_key, store)
+    tables = _stored_tables(recipe, path, tables_key, store)
     built = build_examples(
         Inputs(
             every_nth_user(tables, recipe.protocol.user_stride),
@@ -142,7 +141,7 @@ def _build(recipe: Recipe, folder: Path, store: Stages, embedder: Embedder | Non
         leakage = check_leakage(built.tables, built.preferences, built.axes, recipe.protocol)
         leakage.enforce(recipe.protocol.leaks)
         configs = _write_configs(target, recipe, built)
-        statistics = about | _statistics(built, recipe, leakage, truth) | {"configs": configs}
+        statistics = about | _statistics(built, recipe, leakage) | {"configs": configs}
         plots.draw(built, margins(built, recipe.protocol), recipe.title, target)
         text = json.dumps(statistics, indent=1, ensure_ascii=False)
         (target / "statistics.json").write_text(text + "\n", encoding="utf-8")
@@ -182,23 +181,13 @@ def _digest_of_raw_files(recipe: Recipe, path: Path | None, stages: Stages) -> s
     return (stages.path("inputs", digest_of_inputs(*given), write) / "digest").read_text("utf-8")
 
 
-def _stored_tables(recipe: Recipe, path: Path | None, key: str, stages: Stages) -> tuple[Tables, pl.DataFrame | None]:
-    """The recipe's tables, read once, and the true tastes of the customers where they are known."""
+def _stored_tables(recipe: Recipe, path: Path | None, key: str, stages: Stages) -> Tables:
+    """The recipe's tables, read once."""
 
     def write(folder: Path) -> None:
-        truth = None
-        if recipe.source == "corner-shop":
-            shop = corner_shop(**recipe.reading)
-            tables, truth = shop.tables, shop.truth
-        else:
-            tables = read_source(recipe.source, path, **recipe.reading)
-        tables.write(folder)
-        if truth is not None:
-            truth.write_parquet(folder / "truth.parquet")
+        read_source(recipe.source, path, **recipe.reading).write(folder)
 
-    folder = stages.path("tables", key, write)
-    truth = folder / "truth.parquet"
-    return Tables.read(folder), pl.read_parquet(truth) if truth.is_file() else None
+    return Tables.read(stages.path("tables", key, write))
 
 
 def _identity(recipe: Recipe, embedder: Embedder | None) -> tuple[str, str]:
@@ -247,7 +236,7 @@ def _write_configs(folder: Path, recipe: Recipe, built: BuiltExamples) -> dict[s
     return configs
 
 
-def _statistics(built: BuiltExamples, recipe: Recipe, leakage: LeakageReport, truth: pl.DataFrame | None) -> dict:
+def _statistics(built: BuiltExamples, recipe: Recipe, leakage: LeakageReport) -> dict:
     tables, preferences = built.tables, built.preferences
     read = asdict(tables.report)
     # Places of malformed lines help people who have the files, not readers of the card; their number is there.
@@ -269,5 +258,5 @@ def _statistics(built: BuiltExamples, recipe: Recipe, leakage: LeakageReport, tr
         "examples": counts,
         "similarity": similarities(built, recipe.protocol),
         "leakage": leakage.records(),
-        "validation": validate(built, recipe.protocol, truth),
+        "validation": validate(built, recipe.protocol),
     }

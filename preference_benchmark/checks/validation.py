@@ -32,13 +32,12 @@ __all__ = [
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
-def validate(built: BuiltExamples, protocol: Protocol, truth: pl.DataFrame | None = None) -> dict:
+def validate(built: BuiltExamples, protocol: Protocol) -> dict:
     """All measurements, as plain values for JSON.
 
     Args:
         built: the benchmark.
         protocol: the choices that it was made by.
-        truth: user_id, step, likes, dislikes, where they are known (`CornerShop.truth`).
 
     Returns:
         "margins" (without the single values), "duplicates", and "truth" (empty where the tastes are not known).
@@ -49,7 +48,7 @@ def validate(built: BuiltExamples, protocol: Protocol, truth: pl.DataFrame | Non
             for name, found in margins(built, protocol).items()
         },
         "duplicates": duplicates(built),
-        "truth": {} if truth is None else truth_rates(built, truth, protocol.seed, protocol.inversion),
+        "truth": {} if built.tables.truth is None else truth_rates(built, protocol.seed, protocol.inversion),
     }
 
 
@@ -150,22 +149,21 @@ def duplicates(built: BuiltExamples) -> dict:
     }
 
 
-def truth_rates(built: BuiltExamples, truth: pl.DataFrame, seed: int = 0, inversion: str = "paper") -> dict[str, dict]:
+def truth_rates(built: BuiltExamples, seed: int = 0, inversion: str = "paper") -> dict[str, dict]:
     """How often the benchmark is right, where the tastes of the users are known.
 
     An aspect is one of the items' own; a text names an aspect if it contains its words. Texts that name none are left
     out; "named" is the share of the others.
 
     Args:
-        built: the benchmark.
-        truth: user_id, step, likes, dislikes (lists of aspects).
+        built: the benchmark, of tables with `truth`.
         seed: of the random examples for chance.
         inversion: the rules by which negative preferences were inverted.
 
     Returns:
         By question: rate, chance (the same question about another example's preference), n, named.
     """
-    steps = with_item_index(built.tables).select(*KEYS, "item").join(truth, on=KEYS)
+    steps = with_item_index(built.tables).select(*KEYS, "item").join(built.tables.truth, on=KEYS)
     aspects = built.tables.items.select(target=pl.int_range(pl.len(), dtype=pl.Int32), carried="aspects")
     rng = np.random.default_rng(seed)
     rates = {}

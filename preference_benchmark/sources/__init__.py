@@ -21,6 +21,8 @@ yelp           yelp_academic_dataset_review.json, yelp_academic_dataset_business
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from inspect import Parameter, signature
 from pathlib import Path
 
 from preference_benchmark.sources.amazon import read_amazon2014, read_amazon2018
@@ -31,15 +33,18 @@ from preference_benchmark.sources.sequences import read_sequences
 from preference_benchmark.sources.steam import read_steam, read_steam_reviews
 from preference_benchmark.sources.table import read_table
 from preference_benchmark.sources.yelp import read_yelp
-from preference_benchmark.tables import Tables
+from preference_benchmark.tables import Tables, prepare
 
 __all__ = ["SOURCES", "read_source"]
 
 
-def _read_corner_shop(path: str | Path | None, **options: object) -> Tables:
+def _read_corner_shop(
+    path: str | Path | None, *, num_users: int = 1_500, num_items: int = 400, seed: int = 0, **options: object
+) -> Tables:
     if path is not None:
-        raise ValueError(f"path={str(path)!r}: the corner-shop is made, not read; pass path=None.")
-    return corner_shop(**options).tables
+        raise ValueError(f"path={str(path)!r}: the corner shop is generated, not read; pass path=None.")
+    shop = corner_shop(num_users, num_items, seed, **options)
+    return replace(shop.tables, truth=shop.truth)
 
 
 SOURCES: dict[str, Callable[..., Tables]] = {
@@ -76,4 +81,16 @@ def read_source(name: str, path: str | Path | None, **options: object) -> Tables
         raise ValueError(f"source {name!r} is not known; choose one of {sorted(SOURCES)}.")
     if path is None and name != "corner-shop":
         raise ValueError(f"source {name!r} reads files; pass the folder that holds them as path.")
+    known = _options(SOURCES[name])
+    unknown = sorted(options.keys() - known)
+    if unknown:
+        raise ValueError(f"source {name!r} has no option {unknown[0]!r}; its options are {sorted(known)}.")
     return SOURCES[name](path, **options)
+
+
+def _options(reader: Callable[..., Tables]) -> set[str]:
+    """Names of the options of a reader: its own and, where it passes on others, those of `prepare`."""
+    _, *parameters = signature(reader).parameters.values()
+    if any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters):
+        parameters += signature(prepare).parameters.values()
+    return {parameter.name for parameter in parameters if parameter.kind is Parameter.KEYWORD_ONLY} - {"report"}

@@ -45,6 +45,8 @@ class Tables:
         noun: what items of this data set are called in general, in the plural.
         aspects_from: where the items' aspects come from: the "source" states them, or they are words of "reviews" or
             "titles", among which preferences look for phrases themselves.
+        truth: user_id, step, likes, dislikes (lists of aspects), where the users' true tastes are known: in data that
+            a program has generated.
     """
 
     items: pl.DataFrame
@@ -52,6 +54,7 @@ class Tables:
     report: ReadReport
     noun: str = "products"
     aspects_from: str = "source"
+    truth: pl.DataFrame | None = None
 
     def training_period(self) -> pl.DataFrame:
         """Interactions that no evaluation target hides behind: all but the last two of every user."""
@@ -62,6 +65,8 @@ class Tables:
         """Write the tables into a folder; `read` gives them back."""
         self.items.write_parquet(folder / "items.parquet")
         self.interactions.write_parquet(folder / "interactions.parquet")
+        if self.truth is not None:
+            self.truth.write_parquet(folder / "truth.parquet")
         about = {"report": asdict(self.report), "noun": self.noun, "aspects_from": self.aspects_from}
         (folder / "tables.json").write_text(json.dumps(about), encoding="utf-8")
 
@@ -74,7 +79,9 @@ class Tables:
         record["files"] = tuple(record["files"])
         record["examples"] = {reason: tuple(first) for reason, first in record["examples"].items()}
         frames = (pl.read_parquet(folder / f"{name}.parquet") for name in ("items", "interactions"))
-        return cls(*frames, ReadReport(**record), **about)
+        truth = folder / "truth.parquet"
+        truth = pl.read_parquet(truth) if truth.is_file() else None
+        return cls(*frames, ReadReport(**record), **about, truth=truth)
 
 
 def prepare(

@@ -71,7 +71,7 @@ def test_steam_drops_what_has_no_place_in_time_or_in_the_games_file_and_says_so(
 def test_the_corner_shop_is_a_source_like_any_other():
     tables = read_source("corner-shop", None, num_users=150, num_items=60, seed=3, max_history=8)
     check_contract(tables, max_history=8)
-    with pytest.raises(ValueError, match="path='somewhere'.*made, not read"):
+    with pytest.raises(ValueError, match="path='somewhere'.*generated, not read"):
         read_source("corner-shop", "somewhere")
 
 
@@ -95,3 +95,10 @@ def test_several_candidates_must_be_told_apart(tmp_path):
         (tmp_path / f"reviews_{category}_5.json.gz").write_bytes(b"")
     with pytest.raises(ValueError, match=r"several files .*reviews_Beauty_5.*reviews_Toys_5.*pass the path"):
         read_source("amazon2014", tmp_path)
+
+
+@pytest.mark.parametrize("source", ["steam", "corner-shop", "table"])
+def test_unknown_options_are_named_before_anything_is_read(source, tmp_path):
+    path = None if source == "corner-shop" else tmp_path
+    with pytest.raises(ValueError, match=rf"source '{source}' has no option 'min_users'; its options are .*'min_user'"):
+        read_source(source, path, min_users=3)
