@@ -72,7 +72,6 @@ class Protocol:
         max_history: latest interactions kept of each user. Paper: 20.
         repeats: where a user bought an item more than once: "drop" all but the first purchase (paper), or "keep" them,
             so that a target may be in its own history.
-        repeats: "drop" (paper) or "keep" purchases of an item that the user has bought before.
         user_stride: only every n-th user gets examples, in the order of user ids; the catalogue keeps the items of
             all. Paper: 1, on Steam 7, to save calls of the language model.
         candidates: whose preferences may condition a step: those written at the "previous_step" (paper), or at all
