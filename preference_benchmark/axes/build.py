@@ -32,7 +32,7 @@ from preference_benchmark.tables import Tables
 __all__ = ["BuiltExamples", "Inputs", "build_examples"]
 
 # Fields of the protocol that an axis depends on.
-_STEERING_FIELDS = ("seed", "described_by", "train_ranks", "evaluation_ranks", "pool", "draw")
+_STEERING_FIELDS = ("seed", "described_by", "train_ranks", "evaluation_ranks", "pool", "draw", "partner_of")
 _SENTIMENT_FIELDS = ("sentiment_window", "distinct_pairs", "inversion", "classifier")
 _MATCHING_FIELDS = ("candidates", "described_by", "inversion")
 _FIELDS = {

@@ -87,6 +87,8 @@ class Protocol:
         draw: whose history a steering example shows, among the users that share a target: "any" (paper), or only
             "unknowing" ones: the item asked for is neither in the history nor among the held-out items of this user,
             and the user did not first write the preference at or after this step.
+        partner_of: of how many items one item may be the coarse-grained partner t, at least 2. An outlier is farthest
+            from many: without a limit few items are most of the targets. 0 (paper): any number.
         sentiment_window: which negative preferences may describe a disliked item: those from its step to the end of
             its "split", or all "later" ones (paper), among them those written about items to be predicted.
         distinct_pairs: whether a negative text makes one pair "overall", so that no evaluated text was trained on,
@@ -120,6 +122,7 @@ class Protocol:
     evaluation_ranks: tuple[int, int] = (2, 3)
     pool: str = "training"
     draw: str = "unknowing"
+    partner_of: int = 3
     sentiment_window: str = "split"
     distinct_pairs: str = "overall"
     inversion: str = "paper"
@@ -151,6 +154,8 @@ class Protocol:
         for name in ("min_user", "min_item", "user_stride"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} is not positive; pass at least 1.")
+        if self.partner_of < 0 or self.partner_of == 1:
+            raise ValueError(f"partner_of={self.partner_of} must be 0 (no limit) or at least 2.")
         for name in ("train_ranks", "evaluation_ranks"):
             ranks = getattr(self, name)
             whole = isinstance(ranks, list | tuple) and all(isinstance(rank, int) and rank >= 1 for rank in ranks)
@@ -193,6 +198,7 @@ PAPER = Protocol(
     matching=("oracle",),
     pool="all",
     draw="any",
+    partner_of=0,
     sentiment_window="later",
     distinct_pairs="per_split",
     classifier="siebert/sentiment-roberta-large-english",

@@ -3,13 +3,13 @@
 For every distinct target item s of a split, each used once: t is the item nearest to s (fine-grained) or farthest
 from it (coarse-grained) among the split's other targets. Two examples: (p(s), history of a user whose target is t)
 -> s, and (p(t), history of a user whose target is s) -> t, with p(.) a preference near to the item (Paischer et al.
-2025, arXiv:2412.08604). `Protocol` says which preference, from which pool, and which users may stand for a shared
-target.
+2025, arXiv:2412.08604). `Protocol` says which preference, from which pool, which users may stand for a shared target,
+and how often one item may be the partner of others: one outlier is farthest from many.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import faiss
 import numpy as np
@@ -28,6 +28,7 @@ __all__ = [
     "fine_grained_steering",
     "nearest",
     "partners",
+    "spread_partners",
     "steering_candidates",
     "steering_pool",
 ]
@@ -63,6 +64,48 @@ def partners(vectors: np.ndarray) -> Partners:
     near = np.where(near[:, 0] == np.arange(len(first)), near[:, 1], near[:, 0])
     far = nearest(-distinct, distinct, 1)[:, 0]
     return Partners(np.where(twin >= 0, twin, first[near][group]), first[far][group])
+
+
+# Partners are looked for in lists of so many candidates; where all of a list are taken, in another one.
+_LISTED = 64
+
+
+def spread_partners(vectors: np.ndarray, most: int) -> np.ndarray:
+    """For each vector another one far from it, none of them taken by more than `most`.
+
+    Every vector asks for the farthest one first, which takes those that are farthest from it; the others ask for the
+    next. Without a limit this is `Partners.farthest`.
+
+    Args:
+        vectors: unit vectors, float32. Shape: (N, D), N >= 2.
+        most: at least 2.
+
+    Returns:
+        Positions. Shape: (N,), int64.
+
+    >>> rows = np.array([[1.0, 0.0], [0.96, 0.28], [0.8, 0.6], [-1.0, 0.0]], dtype=np.float32)
+    >>> spread_partners(rows, most=2)
+    array([3, 3, 0, 0])
+    """
+    free, partner = np.full(len(vectors), most), np.full(len(vectors), -1)
+    while len(asking := np.flatnonzero(partner < 0)):
+        available = np.flatnonzero(free)
+        width = min(_LISTED, len(available))
+        opposite, listed = faiss.knn(-vectors[asking], vectors[available], width, metric=faiss.METRIC_INNER_PRODUCT)
+        similarity, listed = -opposite, available[listed]
+        # Equally far ones stand in their own order.
+        order = np.lexsort([listed, similarity])
+        listed, similarity = (np.take_along_axis(values, order, axis=1) for values in (listed, similarity))
+        for place in range(listed.shape[1]):
+            wanted = listed[:, place]
+            asks = np.flatnonzero((partner[asking] < 0) & (free[wanted] > 0) & (wanted != asking))
+            asks = asks[np.lexsort([asks, similarity[asks, place], wanted[asks]])]
+            among = wanted[asks]
+            turn = np.arange(len(asks)) - np.searchsorted(among, among)
+            asks = asks[turn < free[among]]
+            partner[asking[asks]] = wanted[asks]
+            free -= np.bincount(wanted[asks], minlength=len(free))
+    return partner
 
 
 def nearest(queries: np.ndarray, keys: np.ndarray, k: int) -> np.ndarray:
@@ -149,8 +192,13 @@ def steering_candidates(
         pool,
         nearest(vectors, pool_vectors, protocol.deepest_rank),
         by_split,
-        {split: partners(vectors[items]) for split, items in by_split.items()},
+        {split: _partners(vectors[items], protocol.partner_of) for split, items in by_split.items()},
     )
+
+
+def _partners(vectors: np.ndarray, most: int) -> Partners:
+    found = partners(vectors)
+    return replace(found, farthest=spread_partners(vectors, most)) if most else found
 
 
 def fine_grained_steering(
@@ -173,7 +221,10 @@ def fine_grained_steering(
 def coarse_grained_steering(
     tables: Tables, preferences: pl.DataFrame, candidates: SteeringCandidates, protocol: Protocol
 ) -> pl.DataFrame:
-    """Away from the history's own next item to one unlike it: as fine-grained steering, t farthest from s."""
+    """Away from the history's own next item to one unlike it: as fine-grained steering, t far from s.
+
+    `Protocol.partner_of` limits how many items have the same t.
+    """
     return _steering("coarse_grained_steering", tables, preferences, candidates, protocol)
 
 

@@ -10,7 +10,7 @@ from polars.testing import assert_frame_equal
 
 from preference_benchmark.axes import steering
 from preference_benchmark.axes.protocol import SPLITS, Protocol
-from preference_benchmark.axes.steering import nearest, partners, steering_candidates
+from preference_benchmark.axes.steering import nearest, partners, spread_partners, steering_candidates
 
 AXES = {"fine_grained_steering": max, "coarse_grained_steering": min}
 
@@ -51,6 +51,42 @@ def test_of_equal_vectors_the_first_wins():
     found = partners(repeated)
     np.testing.assert_array_equal(found.nearest, [2, 3, 0, 1, 0])
     np.testing.assert_array_equal(found.farthest, [1, 0, 1, 0, 1])
+
+
+@pytest.mark.parametrize("count", [2, 3, 40, 150])
+def test_far_partners_are_spread(count):
+    rng = np.random.default_rng(count)
+    vectors = rng.normal(size=(count, 6)).astype(np.float32) + 2  # most are alike
+    vectors[0] = -vectors[0]  # and one is an outlier
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    farthest = partners(vectors).farthest
+    np.testing.assert_array_equal(spread_partners(vectors, count), farthest)
+    for most in (2, 3):
+        found = spread_partners(vectors, most)
+        assert np.bincount(found).max() <= most and (found != np.arange(count)).all()
+        products = vectors @ vectors.T
+        rows = np.arange(count)
+        # As far as the limit allows: farther than others are on average, and nobody would rather swap.
+        if count > 3:
+            assert products[rows, found].mean() < (products.sum() - count) / (count * (count - 1))
+        free = np.bincount(found, minlength=count) < most
+        np.fill_diagonal(products, np.inf)
+        if free.any():
+            assert (products[:, free].min(axis=1) >= products[rows, found] - 1e-6).all()
+
+
+def test_equally_far_partners_are_spread_as_well():
+    found = spread_partners(np.ones((30, 4), dtype=np.float32), 2)
+    assert np.bincount(found).max() == 2 and (found != np.arange(30)).all()
+
+
+def test_an_outlier_is_the_target_of_few_coarse_examples():
+    tables = random_tables(3, users=60, rows=700)
+    preferences = random_preferences(tables, 3)
+    for most in (2, 3):
+        got = build("coarse_grained_steering", tables, preferences, Protocol(partner_of=most, draw="any"))
+        times = got.group_by("split", pl.col("targets").list.first()).len()["len"]
+        assert times.max() <= most + 1  # once for itself
 
 
 def test_texts_with_the_same_vector_count_once():
@@ -120,7 +156,7 @@ def test_steering_agrees_with_one_item_at_a_time(axis, seed, draw):
     def unknowing(user, history, text, asked):
         return asked not in history and asked not in held_out[user] and written.get((user, text), -1) < len(history)
 
-    got = named(build(axis, tables, preferences, Protocol(draw=draw)), tables)
+    got = named(build(axis, tables, preferences, Protocol(draw=draw, partner_of=0)), tables)
     rows = iter(got.iter_rows(named=True))
     left_out = 0
     for split, text, asked, shown in steering_by_hand(axis, tables, preferences):
