@@ -367,7 +367,7 @@ def inputs_of(examples: list[tuple]) -> dict[str, list]:
 
 
 @given(examples=EXAMPLES, data=st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_neither_order_nor_names_nor_padding_of_items_matter(examples, data):
     inputs = inputs_of(examples)
     plain = score(**inputs, ks=[1, 3], n_resamples=50, catalogue=12)
