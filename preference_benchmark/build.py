@@ -90,7 +90,7 @@ def build(
 
 
 def read_tables(recipe: Recipe) -> Tables:
-    """The tables that a build of this recipe makes examples of, read anew.
+    """The tables that a build of this recipe makes examples of, without any cache.
 
     Raises:
         FileNotFoundError: if raw files are missing; says which are expected where.

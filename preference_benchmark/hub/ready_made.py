@@ -6,7 +6,7 @@ configs: `benchmark`, one row per example with its axis, history, text and targe
 semantic IDs. Reading it here lets anyone evaluate on these preferences without a language model.
 
 The result is a folder that `load`, training and evaluation read like a built one. No text is written and nothing is
-matched anew, so the folder has no statistics of a build; its card says where everything is from.
+matched again, so the folder has no statistics of a build; its card says where everything is from.
 """
 
 from __future__ import annotations
@@ -186,8 +186,8 @@ def _sentiment(behaviour: pl.Series) -> pl.Series:
 def _check_items(rows: pl.DataFrame, items: pl.DataFrame) -> None:
     """Every item that an example names is in the catalogue, and its semantic ID is the catalogue's."""
     known = items["item_id"].cast(rows.schema["target_item_id"])
-    met = pl.concat([rows["target_item_id"], rows["history_item_ids"].explode().drop_nulls()]).unique()
-    unknown = met.filter(~met.is_in(known.implode()))
+    named = pl.concat([rows["target_item_id"], rows["history_item_ids"].explode().drop_nulls()]).unique()
+    unknown = named.filter(~named.is_in(known.implode()))
     if len(unknown):
         raise ValueError(
             f"{len(unknown):,} items of the examples are not in the catalogue, such as {unknown.sort()[0]}; the two "
@@ -320,7 +320,7 @@ def _card(found: ReadyMade, name: str, origin: str, licence: str, patterns: dict
 # {name}
 
 The examples, preferences and {len(found.items):,} items of `{origin}` in the columns of this benchmark. No text was
-written and nothing was matched anew. Items carry the semantic IDs that were published with them.
+written and nothing was matched again. Items carry the semantic IDs that were published with them.
 
 {markdown_table(["axis", "there", *SPLITS], rows)}
 Examples of sentiment axes left out because the text of opposite sentiment about their target is missing: {lost}.
