@@ -18,7 +18,7 @@ import torch
 from datasets import Dataset, DatasetDict, concatenate_datasets
 from torch import Tensor
 
-from modeling_mender import ResidualKMeans, SemanticIdCatalogue
+from modeling_mender import ResidualKMeans, RqVae, SemanticIdCatalogue
 from modeling_mender.semantic_ids.tie_breaking import break_ties, report
 from modeling_mender.training.data import repeated
 from preference_benchmark import RECIPES, Benchmark, build, load, recipe
@@ -188,24 +188,44 @@ def _in_memory(benchmark: Benchmark, encoder: str | None) -> BenchmarkData:
     return BenchmarkData(benchmark.name, benchmark.items, benchmark.examples, cache, repeats)
 
 
-def item_codes(data: BenchmarkData, encoder: str, seed: int) -> Codes:
-    """Codes of all items by residual k-means, made distinct by a tie-breaking level; vectors are computed once."""
+def item_codes(
+    data: BenchmarkData, encoder: str, seed: int, *, quantizer: str = "residual-kmeans", spread: bool = False
+) -> Codes:
+    """Codes of all items of a benchmark; see `codes_of`. Item vectors are computed once."""
     file = data.cache / "item_vectors.npy"
     if not file.is_file():
         unfinished = data.cache / f".item_vectors.{os.getpid()}.npy"
         np.save(unfinished, TextEmbedder(encoder).encode(data.items["text"][:]), allow_pickle=False)
         unfinished.replace(file)
-    return codes_of(torch.from_numpy(np.load(file, allow_pickle=False)), seed)
+    embeddings = torch.from_numpy(np.load(file, allow_pickle=False))
+    return codes_of(embeddings, seed, quantizer=quantizer, spread=spread)
 
 
-def codes_of(embeddings: Tensor, seed: int) -> Codes:
-    """Codes of embeddings of shape (N, D), with a report on how well they tell items apart."""
-    quantizer = ResidualKMeans(seed=seed).fit(embeddings)
-    codes = break_ties(quantizer.encode(embeddings))
-    print(report(codes, quantizer.codebook_sizes))
+def codes_of(embeddings: Tensor, seed: int, *, quantizer: str = "residual-kmeans", spread: bool = False) -> Codes:
+    """Codes of item embeddings, made distinct by a tie-breaking level; prints how well they tell items apart.
+
+    Args:
+        embeddings: one vector per item. Shape: (N, D).
+        seed: of the quantizer.
+        quantizer: "residual-kmeans", or "rq-vae" for the paper's.
+        spread: share the last level's codes out among items that would have equal ones.
+
+    Raises:
+        ValueError: if the quantizer is unknown, or the embeddings cannot be quantised.
+    """
+    if quantizer == "residual-kmeans":
+        fitted = ResidualKMeans(seed=seed).fit(embeddings)
+    elif quantizer == "rq-vae":
+        with torch.random.fork_rng(devices=[]):  # its networks start from random weights
+            torch.manual_seed(seed)
+            fitted = RqVae.for_embeddings(embeddings).fit(embeddings, seed=seed)
+    else:
+        raise ValueError(f"quantizer={quantizer!r} is unknown; pass residual-kmeans or rq-vae")
+    codes = break_ties(fitted.encode(embeddings, spread=spread))
+    print(report(codes, fitted.codebook_sizes))
     # The last level has room for items that will share a code with those of today.
-    room = max(quantizer.codebook_sizes[0], int(codes[:, -1].max()) + 1)
-    return Codes(SemanticIdCatalogue(codes, [*quantizer.codebook_sizes, room]), quantizer.codebooks)
+    room = max(fitted.codebook_sizes[0], int(codes[:, -1].max()) + 1)
+    return Codes(SemanticIdCatalogue(codes, [*fitted.codebook_sizes, room]), fitted.codebooks)
 
 
 def encoder_path(name_or_path: str | None) -> str:

@@ -140,14 +140,16 @@ def _suggestion(name: str, known: Iterable[str]) -> str:
 
 def new_method(preset: Preset, data: BenchmarkData, encoder: str, seed: int) -> Method:
     """Model and processor of a preset for the items of a benchmark, with fresh weights where nothing is pretrained."""
-    codes = item_codes(data, encoder, seed=0)
+    codes = None
+    if preset.model == "mender":
+        codes = item_codes(data, encoder, seed=0, quantizer=preset.quantizer, spread=preset.spread)
     transformers.set_seed(seed)
     method = build_method(
         preset,
         data.item_columns,
         encoder=encoder,
-        catalogue=codes.catalogue,
-        codebooks=codes.codebooks,
+        catalogue=None if codes is None else codes.catalogue,
+        codebooks=None if codes is None else codes.codebooks,
         texts=data.texts,
         device=training_arguments(preset, "unused").device,
     )

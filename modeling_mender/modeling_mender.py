@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import (
-    AutoConfig,
     GenerationConfig,
     GenerationMixin,
     LogitsProcessorList,
@@ -88,37 +87,6 @@ class MenderForGenerativeRetrieval(PreTrainedModel, GenerationMixin):
             init.normal_(self.lm_head.weight, std=self.config.decoder.d_model**-0.5)
             if isinstance(self.encoder_proj, nn.Linear):
                 init.normal_(self.encoder_proj.weight, std=self.config.encoder.hidden_size**-0.5)
-
-    @classmethod
-    def from_encoder_pretrained(
-        cls,
-        name_or_path: str,
-        catalogue: SemanticIdCatalogue,
-        *,
-        decoder: dict[str, Any] | None = None,
-        encoder_training: str = "frozen",
-        **encoder_kwargs: Any,
-    ) -> MenderForGenerativeRetrieval:
-        """A model with a pretrained encoder and a new decoder.
-
-        Args:
-            name_or_path: any text encoder on the Hub or on disk.
-            catalogue: the items to retrieve.
-            decoder: fields in which the decoder differs from the paper's (6 layers of width 128).
-            encoder_training: "frozen" keeps the encoder as it is, "full" trains it.
-            **encoder_kwargs: passed on to the encoder's `from_pretrained`.
-
-        Raises:
-            ValueError: if `encoder_training` is unknown, or transformers itself has no such encoder.
-        """
-        if encoder_training not in ("frozen", "full"):
-            raise ValueError(f"encoder_training={encoder_training!r}; pass 'frozen' or 'full'")
-        encoder_config = AutoConfig.from_pretrained(name_or_path, **encoder_kwargs)
-        encoder = text_encoder_class(encoder_config).from_pretrained(name_or_path, **encoder_kwargs)
-        model = cls.from_encoder(encoder, catalogue, decoder=decoder)
-        if encoder_training == "frozen":
-            model.encoder.requires_grad_(False)
-        return model.eval()
 
     @classmethod
     def from_encoder(

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, BatchFeature, PreTrainedModel, ProcessorMixin
+from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
 from transformers.utils import cached_file
 
 from .configuration_mender import atomic_write
@@ -292,7 +292,6 @@ class MenderProcessor(ProcessorMixin):
         avoid: str | Sequence[str] | Sequence[Sequence[str]] | None = None,
         unknown_items: str = "error",
         return_tensors: str | None = "pt",
-        pad_to_multiple_of: int | None = None,
     ) -> BatchFeature:
         """Model inputs for one user or a batch of users.
 
@@ -305,7 +304,6 @@ class MenderProcessor(ProcessorMixin):
             avoid: what is not wanted, in the same forms as the preference; see `avoid_sentence`.
             unknown_items: "error", or "skip" to leave out history items that the catalogue lacks.
             return_tensors: "pt", "np", or `None` for unpadded lists.
-            pad_to_multiple_of: round the padded length up to a multiple.
 
         Returns:
             `input_ids` and `attention_mask`. Shape: (B, T).
@@ -324,23 +322,23 @@ class MenderProcessor(ProcessorMixin):
             masks = [mask[: len(ids)] for mask, ids in zip(masks, input_ids, strict=True)]
             return BatchFeature({"input_ids": input_ids, "attention_mask": masks})
         padded = {
-            "input_ids": self.pad(input_ids, pad_to_multiple_of),
-            "attention_mask": self.memory_mask(input_ids, pad_to_multiple_of),
+            "input_ids": self.pad(input_ids),
+            "attention_mask": self.memory_mask(input_ids),
         }
         return BatchFeature(padded, tensor_type=return_tensors)
 
-    def pad(self, input_ids: Sequence[Sequence[int]], multiple_of: int | None = None) -> Tensor:
+    def pad(self, input_ids: Sequence[Sequence[int]]) -> Tensor:
         """Inputs as one tensor, padded on the right. Shape: (B, T)."""
-        width, padding = _padded_width(input_ids, multiple_of), self.tokenizer.pad_token_id
+        width, padding = max(map(len, input_ids)), self.tokenizer.pad_token_id
         return torch.tensor([[*ids, *[padding] * (width - len(ids))] for ids in input_ids])
 
-    def memory_mask(self, input_ids: Sequence[Sequence[int]], multiple_of: int | None = None) -> Tensor:
+    def memory_mask(self, input_ids: Sequence[Sequence[int]]) -> Tensor:
         """1 for the states that the decoder may attend to. Shape: (B, T), int64.
 
         All but padding; with `history="vectors"` a preference is one vector, at its first token, so that its other
         tokens are left out as well.
         """
-        position = torch.arange(_padded_width(input_ids, multiple_of))
+        position = torch.arange(max(map(len, input_ids)))
         mask = position < torch.tensor([len(ids) for ids in input_ids])[:, None]
         if self.history == "vectors":
             texts = torch.tensor([sum(token < len(self.tokenizer) for token in ids) for ids in input_ids])
@@ -523,13 +521,6 @@ class MenderProcessor(ProcessorMixin):
         processor.set_items(json.loads(Path(path).read_text("utf-8")))
         return processor
 
-    @classmethod
-    def from_encoder_pretrained(
-        cls, name_or_path: str, items: Mapping[str, Sequence[str]], max_length: int = 256, **kwargs: Any
-    ) -> MenderProcessor:
-        """A processor with the tokenizer of a pretrained encoder, for titles and preferences as text."""
-        return cls(AutoTokenizer.from_pretrained(name_or_path, **kwargs), items, max_length)
-
 
 def _as_batch(preference: Any, history: Any, avoid: Any) -> tuple[list[list[str]], list[list[str]]]:
     """The sentences of each user's preferences, and item ids."""
@@ -572,11 +563,6 @@ def _sentences(preference: str | Sequence[str] | None, avoid: str | Sequence[str
 def _joined(preference: str | Sequence[str]) -> str:
     """One text of a user's preferences, without the full stop at its end."""
     return ". ".join(_sentences(preference))
-
-
-def _padded_width(input_ids: Sequence[Sequence[int]], multiple_of: int | None) -> int:
-    longest = max(map(len, input_ids))
-    return longest if multiple_of is None else -(-longest // multiple_of) * multiple_of
 
 
 def _as_list(indices: Tensor | Sequence[int]) -> list[int]:

@@ -30,6 +30,11 @@ __all__ = [
 
 
 ROWS_PER_CHUNK = 16_384
+ITEMS_PER_CHUNK = 32_768
+TEMPERATURE = 0.03
+"""Of the transport plan, in units of the mean squared distance to the centroids."""
+SINKHORN_ITERATIONS = 50
+"""Alternations between items and codes."""
 
 
 def fit_codebooks(x: Tensor, levels: int, codes: int, *, iterations: int = 25, seed: int = 0) -> Tensor:
@@ -106,17 +111,12 @@ def nearest(x: Tensor, centroids: Tensor) -> Tensor:
     return torch.cat([(half_norms - chunk @ centroids.T).argmin(dim=1) for chunk in x.split(ROWS_PER_CHUNK)])
 
 
-ITEMS_PER_CHUNK = 32_768
-
-
 def spread_last_level(
     x: Tensor,
     codes: Tensor,
     codebooks: Tensor,
     *,
     taken: Tensor | None = None,
-    temperature: float = 0.03,
-    iterations: int = 50,
 ) -> Tensor:
     """Share the last level's codes out among the items of each prefix.
 
@@ -129,8 +129,6 @@ def spread_last_level(
         codebooks: centroids. Shape: (L, K, C).
         taken: codes of items that stay where they are; further levels, and rows that a catalogue removed, are ignored.
             Shape: (M, L) or (M, L + 1).
-        temperature: of the transport plan, in units of the mean squared distance to the centroids.
-        iterations: Sinkhorn iterations.
 
     Returns:
         Codes with the last level reassigned. Shape: (N, L), int64.
@@ -165,23 +163,22 @@ def spread_last_level(
         capacity = capacity.clamp(min=0)
         cost = torch.cdist(residual[rows].double(), codebooks[-1].double()).square()
         mean = cost.new_zeros(len(ids)).index_add_(0, local, cost.mean(dim=1)) / local.bincount()
-        cost = cost / (temperature * mean[local, None].clamp(min=1e-30))
-        result[movable[rows], -1] = _round(_transport_plan(cost, local, capacity, iterations), local, capacity)
+        cost = cost / (TEMPERATURE * mean[local, None].clamp(min=1e-30))
+        result[movable[rows], -1] = _round(_transport_plan(cost, local, capacity), local, capacity)
     return result
 
 
-def _transport_plan(cost: Tensor, group: Tensor, capacity: Tensor, iterations: int) -> Tensor:
+def _transport_plan(cost: Tensor, group: Tensor, capacity: Tensor) -> Tensor:
     """Log of the soft assignment: every item places mass 1, every code of a group takes `capacity` at most.
 
     Args:
         cost: scaled cost of every item and code. Shape: (N, K).
         group: group of every item. Shape: (N,).
         capacity: items a code may serve, per group. Shape: (G, K).
-        iterations: alternations between items and codes.
     """
     room, plan = capacity.double().log(), -cost
     price, index = torch.zeros_like(room), group[:, None].expand_as(cost)
-    for _ in range(iterations):
+    for _ in range(SINKHORN_ITERATIONS):
         plan = (-cost + price[group]).log_softmax(dim=1)
         highest = torch.full_like(room, -torch.inf).scatter_reduce_(0, index, plan, "amax")
         finite = highest.clamp(min=-1e300)

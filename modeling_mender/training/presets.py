@@ -32,6 +32,7 @@ CHOICES = {
     "history": HISTORIES,
     "preference": PREFERENCES,
     "item_text": ("title", "text"),
+    "quantizer": ("residual-kmeans", "rq-vae"),
     "negatives": ("none", *NEGATIVE_LOSSES),
 }
 MATCHING = ("oracle", "last")
@@ -67,6 +68,9 @@ class Preset:
         vocabulary: words of the tokenizer that an encoder from scratch gets; 0 for codes alone.
         encoder_shape: fields of `T5Config` for an encoder from scratch, of `SasRecConfig` for SASRec.
         decoder: fields of `T5Config` in which the decoder differs from the paper's.
+        quantizer: what makes codes of item vectors: "residual-kmeans", or "rq-vae" (the paper's). `build_method`
+            expects the codes.
+        spread: whether the last level's codes are shared out among items that would have equal ones, as in LC-Rec.
         codebook_embeddings: whether embeddings of codes start from the quantizer's codebooks: the decoder's, as in the
             paper, and those of an encoder that reads codes.
         lora: rank, alpha and dropout of the adapters.
@@ -103,6 +107,8 @@ class Preset:
     vocabulary: int = 0
     encoder_shape: Mapping[str, Any] = field(default_factory=dict)
     decoder: Mapping[str, Any] = field(default_factory=dict)
+    quantizer: str = "residual-kmeans"
+    spread: bool = False
     codebook_embeddings: bool = False
     lora: Mapping[str, Any] = field(default_factory=dict)
     max_length: int = 256

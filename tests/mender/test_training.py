@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from mender.training import choose_preset
+from mender.data import codes_of, load_benchmark_data
+from mender.training import choose_preset, new_method
 from modeling_mender.training.run import no_accelerator
 
 ON_CPUS = pytest.mark.skipif(not no_accelerator(), reason="there is an accelerator")
@@ -18,6 +20,42 @@ ON_CPUS = pytest.mark.skipif(not no_accelerator(), reason="there is an accelerat
 @ON_CPUS
 def test_mixed_precision_needs_no_accelerator():
     assert choose_preset("mender-tok", training={"bf16": True}).training["bf16"] is True
+
+
+@pytest.mark.parametrize("spread", [False, True])
+def test_a_preset_chooses_the_quantizer(word_shop, tiny_encoder, tmp_path, monkeypatch, spread):
+    monkeypatch.chdir(tmp_path)
+    data = load_benchmark_data("words", word_shop, tiny_encoder)
+    methods = {
+        quantizer: new_method(
+            choose_preset("mender-emb", changes={"quantizer": quantizer, "spread": spread}), data, tiny_encoder, seed=0
+        )
+        for quantizer in ("residual-kmeans", "rq-vae")
+    }
+    assert not torch.equal(methods["rq-vae"].model.item_codes, methods["residual-kmeans"].model.item_codes)
+    method = methods["rq-vae"]
+    model, inputs = method.model.eval(), method.processor("find tea", ["item-mug"])
+    found = model.recommend(**inputs, top_k=5, num_beams=len(data.items))
+    exact = model.recommend(**inputs, top_k=5, num_beams="exact")
+    assert torch.equal(found.item_indices, exact.item_indices) and len(set(exact.item_indices[0].tolist())) == 5
+    again = new_method(method.preset, data, tiny_encoder, seed=1)
+    assert torch.equal(again.model.item_codes, model.item_codes)
+
+
+def test_quantizers_give_every_item_its_own_codes():
+    vectors = torch.randn(300, 16, generator=torch.Generator().manual_seed(0))
+    for quantizer in ("residual-kmeans", "rq-vae"):
+        plain, spread = (codes_of(vectors, 0, quantizer=quantizer, spread=spread) for spread in (False, True))
+        assert len(plain.catalogue) == len(spread.catalogue) == 300
+        assert len(plain.codebooks) == plain.catalogue.num_levels - 1
+        # Where codes are shared out, few items need the tie-breaking level.
+        assert (spread.catalogue.codes[:, -1] > 0).sum() <= (plain.catalogue.codes[:, -1] > 0).sum()
+    with pytest.raises(ValueError, match="quantizer='pca' is unknown; pass residual-kmeans or rq-vae"):
+        codes_of(vectors, 0, quantizer="pca")
+    with pytest.raises(
+        ValueError, match=r"quantizer='pca' in preset tiger; pass one of \('residual-kmeans', 'rq-vae'\)"
+    ):
+        choose_preset("tiger", changes={"quantizer": "pca"})
 
 
 @ON_CPUS

@@ -70,7 +70,9 @@ def test_places_count_from_the_latest_item(long_titles, tmp_path):
 
 def test_padding_and_company_change_nothing(method):
     users = [("find soap", ["item-tea", "item-mug"]), ("", ["item-rose"]), ("avoid strong tea", [])]
-    together = method.processor([text for text, _ in users], [history for _, history in users], pad_to_multiple_of=16)
+    together = method.processor([text for text, _ in users], [history for _, history in users])
+    longer = 16 - together["input_ids"].shape[1]
+    together = {name: torch.nn.functional.pad(value, (0, longer)) for name, value in together.items()}
     both = method.model.recommend(**together, top_k=5)
     for user, (text, history) in enumerate(users):
         alone = method.model.recommend(**method.processor(text, history), top_k=5)

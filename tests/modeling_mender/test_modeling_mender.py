@@ -20,6 +20,7 @@ from transformers import (
 
 from modeling_mender import MenderConfig, MenderForGenerativeRetrieval, SemanticIdCatalogue, SemanticIdLogitsProcessor
 from modeling_mender.configuration_mender import ItemStatesConfig
+from modeling_mender.item_states import text_encoder_class
 
 ENCODERS = {"bert": BertModel, "t5": T5EncoderModel}
 
@@ -122,18 +123,21 @@ def test_another_process_loads_it_through_auto_model(model, tmp_path):
     assert printed.strip() == str(model.recommend(inputs["input_ids"], top_k=5).item_indices[0].tolist())
 
 
-@pytest.mark.parametrize("training", ["frozen", "full"])
-def test_pretrained_encoder_keeps_its_weights(encoder_folder, training):
-    catalogue = random_catalogue(20, [4, 6])
-    model = MenderForGenerativeRetrieval.from_encoder_pretrained(
-        str(encoder_folder), catalogue, decoder={"num_layers": 1, "d_model": 16}, encoder_training=training
-    )
+def frozen(encoder_folder):
+    """A model with a pretrained encoder that is not trained."""
+    encoder = text_encoder_class(AutoConfig.from_pretrained(encoder_folder)).from_pretrained(encoder_folder)
+    encoder.requires_grad_(False)
+    return MenderForGenerativeRetrieval.from_encoder(encoder, random_catalogue(5, [4, 4]), decoder={"num_layers": 1})
+
+
+def test_pretrained_encoder_keeps_its_weights(encoder_folder):
+    model = frozen(encoder_folder)
     saved = type(model.encoder).from_pretrained(encoder_folder).state_dict()
     own = model.encoder.state_dict()
     assert all(torch.equal(saved[name], own[name]) for name in saved if not name.startswith("pooler"))
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert any(name.startswith("decoder.") for name in trained) and "lm_head.weight" in trained
-    assert any(name.startswith("encoder.") for name in trained) == (training == "full")
+    assert not any(name.startswith("encoder.") for name in trained)
 
 
 def test_encoders_that_transformers_lacks_are_refused_before_training():
@@ -160,15 +164,8 @@ def test_encoders_that_transformers_lacks_are_refused_before_training():
             saved.from_dict({field: {"model_type": "odd"}})
 
 
-def test_unknown_ways_to_train_are_refused(encoder_folder):
-    with pytest.raises(ValueError, match="encoder_training='half'; pass 'frozen' or 'full'"):
-        MenderForGenerativeRetrieval.from_encoder_pretrained(
-            str(encoder_folder), random_catalogue(5, [4, 4]), encoder_training="half"
-        )
-
-
 def test_frozen_encoder_stays_in_evaluation_mode(encoder_folder):
-    model = MenderForGenerativeRetrieval.from_encoder_pretrained(str(encoder_folder), random_catalogue(5, [4, 4]))
+    model = frozen(encoder_folder)
     model.train()
     assert model.decoder.training and not model.encoder.training
 
@@ -206,7 +203,7 @@ def test_inference_mode_leaves_a_model_that_recommends(model, tmp_path):
 
 
 def test_pretrained_encoder_reads_the_padding_mask(encoder_folder):
-    model = MenderForGenerativeRetrieval.from_encoder_pretrained(str(encoder_folder), random_catalogue(5, [4, 4]))
+    model = frozen(encoder_folder)
     ids = torch.tensor([[7, 8, 9]])
     padded = torch.nn.functional.pad(ids, (0, 4))
     alone = model.encoder(ids, attention_mask=torch.ones_like(ids)).last_hidden_state

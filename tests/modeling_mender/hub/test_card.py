@@ -172,9 +172,8 @@ def test_licence_and_name_of_the_base_encoder_are_read_where_they_are_known(tmp_
     (snapshot / "README.md").write_text("---\nlicense: bsd-3-clause\n---\n# Encoder\n")
     (cache / "models--org--encoder" / "refs").mkdir()
     (cache / "models--org--encoder" / "refs" / "main").write_text("0123")
-    model = MenderForGenerativeRetrieval.from_encoder_pretrained(
-        str(snapshot), random_catalogue(COUNT, [5, 5]), decoder={"num_layers": 1}
-    )
+    encoder = AutoModel.from_pretrained(snapshot)
+    model = MenderForGenerativeRetrieval.from_encoder(encoder, random_catalogue(COUNT, [5, 5]))
     write_card(tmp_path / "model", model)
     card = ModelCard.load(tmp_path / "model" / "README.md")
     assert (card.data.license, card.data.base_model) == ("bsd-3-clause", "org/encoder")
@@ -206,8 +205,8 @@ def test_metadata_of_callers_wins_over_people_and_people_over_the_model(tmp_path
 
 
 def test_nothing_saved_names_a_folder_of_this_machine(tmp_path):
-    encoder = encoder_folder(tmp_path / "encoder")
-    model = MenderForGenerativeRetrieval.from_encoder_pretrained(encoder, random_catalogue(COUNT, [5, 5]))
+    encoder = AutoModel.from_pretrained(encoder_folder(tmp_path / "encoder"))
+    model = MenderForGenerativeRetrieval.from_encoder(encoder, random_catalogue(COUNT, [5, 5]))
     model.save_pretrained(tmp_path / "model")
     command = f"python examples/02_train.py --data {tmp_path}/steam --seed 1"
     write_card(tmp_path / "model", model, results=measured(command=command))
