@@ -296,7 +296,7 @@ def test_two_processes_train_and_measure_like_one(folder, tmp_path):
         "from test_training_run import random_catalogue, small_run\n"
         "from doubles import shop_examples\n"
         "test_training_run.random_catalogue = lambda *given: random_catalogue(*given, seed=int(os.environ['RANK']))\n"
-        "from modeling_mender import encoder_states\n"
+        "from modeling_mender.training import encoder_states\n"
         "def encode(*given, plain=encoder_states._encode_to_file):\n"
         "    Path(sys.argv[1], f\"encoded-{os.environ['RANK']}\").touch()\n"
         "    plain(*given)\n"
