@@ -12,7 +12,8 @@ time: what is not needed stays on disk, and there may be more chunks than a proc
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -38,6 +39,7 @@ __all__ = [
     "describe_items",
     "dot_products",
     "encoder_identity",
+    "loading",
     "positions",
 ]
 
@@ -47,6 +49,23 @@ class Unavailable(RuntimeError, OSError):
 
     Like other failures of the surroundings it is an `OSError`, which command lines show as one line.
     """
+
+
+@contextmanager
+def loading(what: str, name: str) -> Iterator[None]:
+    """Names the model in errors of loading it: those of the Hub's clients do not.
+
+    Raises:
+        Unavailable: if the model cannot be loaded.
+    """
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise Unavailable(
+            f"the {what} {name!r} cannot be loaded: it is neither a folder with a model nor a name on the Hub that can "
+            f"be reached ({reason[:160]}{'...' if len(reason) > 160 else ''})"
+        ) from error
 
 
 def describe_items(items: pl.DataFrame, columns: Sequence[str] = ("text",)) -> pl.Series:
@@ -241,7 +260,8 @@ class TextEmbedder:
         from sentence_transformers import SentenceTransformer
 
         name_or_path = default_encoder().path if name_or_path is None else str(name_or_path)
-        self.model = SentenceTransformer(name_or_path, device=device)
+        with loading("encoder", name_or_path):
+            self.model = SentenceTransformer(name_or_path, device=device)
         if dtype == "auto":
             cuda = self.model.device.type == "cuda"
             dtype = "bfloat16" if cuda and torch.cuda.is_bf16_supported() else "float32"

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 import polars as pl
 from tqdm.auto import tqdm
 
+from preference_benchmark.embedding import loading
 from preference_benchmark.preferences.vader import compound
 
 __all__ = [
@@ -212,7 +213,8 @@ class SentimentClassifier:
     ) -> None:
         from transformers import pipeline
 
-        self.pipeline = pipeline("text-classification", model=name_or_path, device=device)
+        with loading("classifier", name_or_path):
+            self.pipeline = pipeline("text-classification", model=name_or_path, device=device)
         self.batch_size, self.progress = batch_size, progress
         labels = {label.lower() for label in self.pipeline.model.config.label2id}
         if labels != {POSITIVE, NEGATIVE}:

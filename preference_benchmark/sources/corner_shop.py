@@ -97,10 +97,10 @@ def corner_shop(
     >>> len(shop.truth) == len(shop.tables.interactions)
     True
     """
-    if num_users < 1 or num_items < 2 * _SHORTEST:
-        raise ValueError(
-            f"num_users={num_users}, num_items={num_items}: pass at least 1 user and {2 * _SHORTEST} items."
-        )
+    sizes = {"num_users": (num_users, 1), "num_items": (num_items, 2 * _SHORTEST)}
+    for name, (size, least) in sizes.items():
+        if not isinstance(size, int) or size < least:
+            raise ValueError(f"{name}={size!r}: pass a whole number, at least {least}.")
     rng = np.random.default_rng(seed)
     goods = _stock(num_items, rng)
     items = _describe(goods, rng)

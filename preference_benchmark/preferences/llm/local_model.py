@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
+from preference_benchmark.embedding import loading
 from preference_benchmark.preferences.llm.engine import REFUSED, Completion, Deliver, Request, Sampling
 from preference_benchmark.preferences.llm.prompts import Prompt
 
@@ -61,7 +62,8 @@ class LocalModel:
         self.sampling = sampling or Sampling()
         self.batch_size = batch_size
         self.faults: Counter[str] = Counter()
-        self.tokenizer = AutoTokenizer.from_pretrained(self.model, padding_side="left")
+        with loading("language model", self.model):
+            self.tokenizer = AutoTokenizer.from_pretrained(self.model, padding_side="left")
         if self.tokenizer.chat_template is None and not prompt.examples:
             raise ValueError(
                 f"{self.model} has no chat template, so it is a base model that cannot follow the prompt "

@@ -149,6 +149,8 @@ class OpenAIServer:
     ) -> None:
         if response_format not in RESPONSE_FORMATS:
             raise ValueError(f"response_format={response_format!r} is not known; pass one of {RESPONSE_FORMATS}.")
+        if base_url is not None and not base_url.startswith(("http://", "https://")):
+            raise ValueError(f"base_url={base_url!r} is not an address; pass one such as http://127.0.0.1:8000/v1.")
         if concurrency < 1 or tries < 1:
             raise ValueError(f"concurrency={concurrency}, tries={tries}: pass at least 1 of each.")
         self.model, self.prompt = model, prompt

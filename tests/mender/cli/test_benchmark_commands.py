@@ -69,6 +69,9 @@ def test_an_empty_folder_is_refused(command, mender, tmp_path, monkeypatch):
         (["corner-shop", "--set", "seed=x"], "seed='x' is not a whole number"),
         (["corner-shop", "--set", "axes=[recommendation, x]"], "axes: 'x' is not known; pass some of"),
         (["corner-shop", "--columns", "user_id"], "--columns 'user_id' names no columns; write user_id=customer"),
+        (["corner-shop", "--option", "num_users=x"], "num_users='x': pass a whole number, at least 1"),
+        (["corner-shop", "--option", "nothing=1"], "source 'corner-shop' has no option 'nothing'"),
+        (["corner-shop", "--data", "."], "the corner shop is generated, not read"),
         (["corner-shop", "--option", "num_users"], "--option 'num_users' is not an assignment"),
         (["corner-shop", "--option", "num_users=!!python/name:os.system"], "is not plain YAML"),
         (["steam", "--data", "nowhere"], "nowhere does not exist"),
@@ -76,7 +79,7 @@ def test_an_empty_folder_is_refused(command, mender, tmp_path, monkeypatch):
         (["bookshop", "--source", "book"], "'book' is not known"),
         (["a b", "--source", "table", "--data", "."], "'a b' cannot name a config"),
         (["corner-shop", "--preferences", "none.parquet"], "none.parquet does not exist"),
-        (["corner-shop", "--encoder", "no/such/encoder"], "no/such/encoder"),
+        (["corner-shop", "--encoder", "no/such/encoder"], "the encoder 'no/such/encoder' cannot be loaded"),
     ],
 )
 def test_bad_input_ends_in_one_line(words, message, mender, tmp_path, monkeypatch):

@@ -50,6 +50,11 @@ def test_reading_options_shape_what_is_written_and_compared(mender, tmp_path, ti
             ["write", "--output", "x.parquet", "--set", "pool=all"],
             "set min_user, min_item, max_history, repeats or user_stride",
         ),
+        (
+            ["write", "--output", "x.parquet", "--approximator", "openai", "--model", "m", "--base-url", "here"],
+            "base_url='here' is not an address",
+        ),
+        (["write", "--output", "x.parquet", "--polarity", "no/such"], "the classifier 'no/such' cannot be loaded"),
         (["write", "--output", "x.parquet", "--source", "table"], "pass the folder that holds them"),
         (["compare", "nowhere.parquet"], "no preferences at nowhere.parquet"),
     ],
