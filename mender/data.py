@@ -166,7 +166,10 @@ def load_benchmark_data(
     settings = {**vars(chosen), "data": None if data is None else str(data.resolve())}
     folder = CACHE / f"{name}-{digest_of(settings)[:_DIGITS]}"
     build(chosen, folder, stages=CACHE / "stages" / name, announce=_print_stage)
-    return _in_memory(load(folder), encoder)
+    benchmark = load(folder)
+    if benchmark.statistics["read"]["advice"]:  # most users were dropped
+        print(benchmark.statistics["read"]["advice"])
+    return _in_memory(benchmark, encoder)
 
 
 def _is_hub_name(data: str | Path | None) -> bool:

@@ -237,10 +237,12 @@ def _print_statistics(statistics: dict[str, Any]) -> None:
     console = Console(width=120, highlight=False)
     read, written = statistics["read"], statistics["preferences"]
     console.rule(f"{statistics['title']} ({statistics['name']})", align="left")
-    counted = {"before k-core": read["before"], "after k-core": read["after"], "kept": statistics}
+    counted = {"before filters": read["before"], "after filters": read["after"], "kept": statistics}
     for when, counts in counted.items():
         users, items, interactions = (f"{counts[name]:,} {name}" for name in ("users", "items", "interactions"))
         console.print(f"{when:<14} {users}, {items}, {interactions}")
+    if read["advice"]:
+        console.print(read["advice"])
     kinds = ", ".join(f"{written[kind]:,} {kind}" for kind in ("written", "distinct", "negative"))
     console.print(f"{'preferences':<14} {kinds}; by {statistics['preferences_by']}")
     means = ", ".join(f"{name} {value:.3f}" for name, value in statistics["similarity"].items())

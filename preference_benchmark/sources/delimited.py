@@ -399,7 +399,7 @@ def parquet_errors(*paths: Path | None) -> Iterator[None]:
     """Turns what polars says of a damaged Parquet file, which is read bit by bit, into a ValueError that names it."""
     try:
         yield
-    except (pl.exceptions.ComputeError, OSError) as error:
+    except (pl.exceptions.ComputeError, pl.exceptions.PanicException, OSError) as error:
         files = [path for path in paths if path is not None and (path.is_dir() or path.suffix == ".parquet")]
         if not files or isinstance(error, FileNotFoundError):
             raise
@@ -422,9 +422,12 @@ def scan_parquet(path: Path, fields: Mapping[str, Field] | None = None, required
     files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
     if not files:
         raise ValueError(f"{path} holds no Parquet file; expected files named *.parquet.")
-    with parquet_errors(path):
-        frame = pl.scan_parquet(files)
-        schema = frame.collect_schema()
+    try:
+        with parquet_errors(path):
+            frame = pl.scan_parquet(files)
+            schema = frame.collect_schema()
+    except pl.exceptions.PolarsError as error:
+        raise ValueError(f"{path} cannot be read as Parquet (its schema is damaged); write it again.") from error
     missing = [name for name in required if name not in schema]
     if missing:
         raise ValueError(

@@ -137,7 +137,8 @@ def blocks(path: RawFile, encoding: str = "utf-8") -> Iterator[tuple[int, bytes]
         ) from error
     except (zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(f"{path} is a damaged gzip file ({error}); download it again.") from error
-    except (zipfile.BadZipFile, tarfile.TarError) as error:
+    except (zipfile.BadZipFile, tarfile.TarError, NotImplementedError, RuntimeError) as error:
+        # Damaged flags look like an unknown way of compression, or like encryption.
         raise ValueError(f"{path} lies in a damaged archive ({error}); download it again.") from error
 
 

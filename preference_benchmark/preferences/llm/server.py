@@ -1,10 +1,8 @@
 """Completions from any OpenAI-compatible server: vLLM, TGI, llama.cpp, `transformers serve`, or a hosted one.
 
-This is the road past one machine: the server is the engine. Requests run side by side up to a bound; those that fail
-for a passing reason are repeated with growing pauses, and a server that says "too many requests" holds back all of
-them; those that the server refuses for good are counted and not repeated.
-
-Not faster than a server allows: requests and tokens per minute, and a pause for all when it asks for one.
+Past one machine the server is the engine. Requests run side by side up to a bound and below the server's limits per
+minute. A request that fails for a passing reason is repeated after a growing pause; where the server says "too many
+requests", all requests wait. A request that the server refuses for good is counted and not repeated.
 """
 
 from __future__ import annotations
@@ -15,79 +13,78 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from typing import TYPE_CHECKING
 
 from preference_benchmark.embedding import Unavailable
 from preference_benchmark.preferences.llm.engine import LOST, REFUSED, Completion, Deliver, Request, Sampling
 from preference_benchmark.preferences.llm.prompts import Prompt
 
-__all__ = [
-    "OpenAIServer",
-    "RESPONSE_FORMATS",
-    "Throttle",
-]
-
-
-_MINUTE = 60.0
-# A sleeping task looks this often whether the run was stopped.
-_LOOK_SECONDS = 0.2
-
-
-class Throttle:
-    """Spaces requests evenly, so that there is no burst that a server with shorter windows would refuse.
-
-    Args:
-        requests_per_minute: None for no limit.
-        tokens_per_minute: None for no limit; read and written tokens together.
-
-    Raises:
-        ValueError: if a limit is not positive.
-    """
-
-    def __init__(self, requests_per_minute: float | None = None, tokens_per_minute: float | None = None) -> None:
-        limits = {"requests_per_minute": requests_per_minute, "tokens_per_minute": tokens_per_minute}
-        for name, limit in limits.items():
-            if limit is not None and limit <= 0:
-                raise ValueError(f"{name}={limit} lets nothing through; pass a positive number, or None for no limit.")
-        self._per_request = _MINUTE / requests_per_minute if requests_per_minute else 0.0
-        self._per_token = _MINUTE / tokens_per_minute if tokens_per_minute else 0.0
-        self._free_at = self._held_until = 0.0
-
-    async def wait(self, tokens: int, stop: threading.Event) -> bool:
-        """Return when a request of about so many tokens may begin; False if the run was stopped before."""
-        now = time.monotonic()
-        begin = max(self._free_at, now)
-        self._free_at = begin + self._per_request + self._per_token * tokens
-        if not await pause(begin - now, stop):
-            return False
-        # Another task may have been told to wait in the meantime; that holds for this one too.
-        while (held := self._held_until - time.monotonic()) > 0:
-            if not await pause(held, stop):
-                return False
-        return not stop.is_set()
-
-    def hold(self, seconds: float) -> None:
-        """Let nothing begin for so long."""
-        self._held_until = max(self._held_until, time.monotonic() + seconds)
-
-    def correct(self, expected: int, used: int) -> None:
-        """Account for a request that took more or fewer tokens than expected."""
-        self._free_at += self._per_token * (used - expected)
-
-
-async def pause(seconds: float, stop: threading.Event) -> bool:
-    """Sleep; False if `stop` is set before the time is over."""
-    until = time.monotonic() + seconds
-    while (left := until - time.monotonic()) > 0:
-        if stop.is_set():
-            return False
-        await asyncio.sleep(min(left, _LOOK_SECONDS))
-    return not stop.is_set()
+__all__ = ["RESPONSE_FORMATS", "OpenAIServer"]
 
 
 if TYPE_CHECKING:
     from openai import APIStatusError, AsyncOpenAI
+
+_MINUTE = 60.0
+_POLL_SECONDS = 0.2  # how often a waiting task checks whether the run was stopped
+
+
+class _Pace:
+    """Keeps requests and tokens below the limits of a server, evenly spaced.
+
+    aiolimiter spaces requests as evenly as our own clock did (60 at 20 a second: gaps of 50 to 57 ms, ours 39 to 61),
+    given a bucket of one request, and of one second's tokens: a full minute's bucket would begin with a burst.
+
+    Args:
+        requests_per_minute: None for no limit.
+        tokens_per_minute: None for no limit; prompt and completion tokens together.
+    """
+
+    def __init__(self, requests_per_minute: float | None, tokens_per_minute: float | None) -> None:
+        from aiolimiter import AsyncLimiter
+
+        self._requests = AsyncLimiter(1, _MINUTE / requests_per_minute) if requests_per_minute else None
+        self._tokens = AsyncLimiter(tokens_per_minute / _MINUTE, 1) if tokens_per_minute else None
+        self._owed = 0.0
+        self._held_until = 0.0
+
+    async def wait(self, tokens: int, stop: threading.Event) -> bool:
+        """Return when a request of about so many tokens may begin; False if the run was stopped before."""
+        return await _unless_stopped(self._admitted(tokens), stop)
+
+    async def _admitted(self, tokens: int) -> None:
+        if self._requests is not None:
+            await self._requests.acquire()
+        if self._tokens is not None:
+            self._owed += tokens
+            while self._owed > 0:
+                piece = min(self._owed, self._tokens.max_rate)
+                self._owed -= piece
+                await self._tokens.acquire(piece)
+        # Another task may have been told to wait in the meantime; that holds for this one too.
+        while (held := self._held_until - time.monotonic()) > 0:
+            await asyncio.sleep(held)
+
+    def hold(self, seconds: float) -> None:
+        """Let no request begin for so long."""
+        self._held_until = max(self._held_until, time.monotonic() + seconds)
+
+    def correct(self, expected: int, used: int) -> None:
+        """Account for a request that took more or fewer tokens than expected."""
+        self._owed += used - expected
+
+
+async def _unless_stopped(work: Coroutine[object, object, None], stop: threading.Event) -> bool:
+    """Wait for the end of something; False if `stop` is set before."""
+    task = asyncio.ensure_future(work)
+    while not task.done() and not stop.is_set():
+        await asyncio.wait({task}, timeout=_POLL_SECONDS)
+    if not task.done():
+        task.cancel()
+        return False
+    task.result()
+    return not stop.is_set()
 
 
 RESPONSE_FORMATS = ("json_schema", "json_object", "text")
@@ -114,7 +111,7 @@ class OpenAIServer:
         base_url: such as "http://127.0.0.1:8000/v1"; default: the environment's OPENAI_BASE_URL, else OpenAI's.
         api_key: default: the environment's OPENAI_API_KEY. Servers of one's own often need none.
         sampling: how answers are drawn.
-        response_format: how JSON is asked for: "json_schema" (the server sees to it that answers fit), "json_object",
+        response_format: how JSON is asked for: "json_schema" (the server guarantees that answers fit), "json_object",
             or "text" (the prompt alone), for servers that know neither. Where the prompt asks for no JSON it is not
             sent.
         concurrency: requests under way at the same time.
@@ -157,7 +154,10 @@ class OpenAIServer:
         self.sampling = sampling or Sampling()
         self.concurrency, self.tries, self.first_pause = concurrency, tries, first_pause
         self.faults: Counter[str] = Counter()
-        self._throttle = Throttle(requests_per_minute, tokens_per_minute)
+        self._limits = {"requests_per_minute": requests_per_minute, "tokens_per_minute": tokens_per_minute}
+        for name, limit in self._limits.items():
+            if limit is not None and limit <= 0:
+                raise ValueError(f"{name}={limit} lets nothing through; pass a positive number, or None for no limit.")
         self._options = _options(prompt, response_format)
         self._client_arguments = _client_arguments(base_url, api_key, timeout)
         self._answered = self._refused = 0
@@ -175,12 +175,13 @@ class OpenAIServer:
         from openai import AsyncOpenAI
 
         requests = (request for batch in batches for request in batch)
+        pace = _Pace(**self._limits)
         async with AsyncOpenAI(**self._client_arguments) as client:
 
             async def work() -> None:
                 # Workers draw from one iterator, so that no more requests exist than are under way.
                 while not stop.is_set() and (request := next(requests, None)) is not None:
-                    completion = await self._complete(client, request, stop)
+                    completion = await self._complete(client, request, pace, stop)
                     if completion is not None:
                         deliver([completion])
 
@@ -193,14 +194,16 @@ class OpenAIServer:
                 await asyncio.gather(*workers, return_exceptions=True)
                 raise
 
-    async def _complete(self, client: AsyncOpenAI, request: Request, stop: threading.Event) -> Completion | None:
+    async def _complete(
+        self, client: AsyncOpenAI, request: Request, pace: _Pace, stop: threading.Event
+    ) -> Completion | None:
         """The end of one request; None if the run was stopped before it began."""
         from openai import APIConnectionError, APIResponseValidationError, APIStatusError, APITimeoutError
 
         expected = request.characters // _CHARACTERS_PER_TOKEN + self.sampling.max_tokens // 4
         reason = ""
         for attempt in range(self.tries):
-            if not await self._throttle.wait(expected, stop):
+            if not await pace.wait(expected, stop):
                 return None
             try:
                 completion = await self._ask(client, request)
@@ -211,7 +214,7 @@ class OpenAIServer:
                     return self._refusal(request, error)
                 seconds = self._pause(request, attempt, error.response.headers.get("retry-after"))
                 if error.status_code == _HOLDING_BACK:
-                    self._throttle.hold(seconds)
+                    pace.hold(seconds)
             except APITimeoutError:
                 reason = "timed out"
                 self.faults[reason] += 1
@@ -226,10 +229,10 @@ class OpenAIServer:
                 seconds = self._pause(request, attempt)
             else:
                 used = (completion.prompt_tokens or 0) + (completion.completion_tokens or 0)
-                self._throttle.correct(expected, used or expected)
+                pace.correct(expected, used or expected)
                 self._answered += 1
                 return completion
-            if attempt + 1 < self.tries and not await pause(seconds, stop):
+            if attempt + 1 < self.tries and not await _unless_stopped(asyncio.sleep(seconds), stop):
                 return None
         return Completion(request, "", LOST, error=f"{reason}, {self.tries} times")
 
@@ -306,12 +309,17 @@ def _options(prompt: Prompt, response_format: str) -> dict[str, object]:
 
 def _client_arguments(base_url: str | None, api_key: str | None, timeout: float) -> dict[str, object]:
     try:
+        import aiolimiter  # noqa: F401
         import openai  # noqa: F401
     except ImportError as error:
-        raise ImportError("asking a server needs the package openai; `pip install openai`.") from error
+        raise ImportError(
+            f"asking a server needs the packages openai and aiolimiter ({error}); `pip install openai aiolimiter`."
+        ) from error
     own = base_url or os.environ.get("OPENAI_BASE_URL")
     key = api_key or os.environ.get("OPENAI_API_KEY") or ("none" if own else None)
     if key is None:
         raise ValueError("no API key: set OPENAI_API_KEY, or pass base_url for a server that needs none.")
-    # Repetition is done here, where causes are counted and one pause holds for all.
+    # The client could repeat requests itself, but waits out its pauses whatever happens (a server that says
+    # "Retry-After: 8" delayed a stop by 30 s and more), knows no pause for all, counts no causes, and gives up on
+    # responses that are no JSON. So it is done here.
     return {"base_url": base_url, "api_key": key, "timeout": timeout, "max_retries": 0}

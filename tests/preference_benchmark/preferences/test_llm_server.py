@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+import time
 from dataclasses import replace
 
 import polars as pl
@@ -17,6 +18,7 @@ from preference_benchmark.preferences.names import Names
 from preference_benchmark.tables import Tables
 
 pytest.importorskip("openai")
+pytest.importorskip("aiolimiter")
 INSTRUCT = prompt_named("instruct")
 
 
@@ -36,9 +38,30 @@ def with_reviews(tables: Tables, reviews: list[str]) -> Tables:
 
 
 def test_without_the_library_the_error_names_the_remedy(monkeypatch):
-    monkeypatch.setitem(sys.modules, "openai", None)
-    with pytest.raises(ImportError, match="`pip install openai`"):
-        OpenAIServer("tiny", INSTRUCT)
+    for name in ("openai", "aiolimiter"):
+        with monkeypatch.context() as patch:
+            patch.setitem(sys.modules, name, None)
+            with pytest.raises(ImportError, match=f"{name}.*`pip install openai aiolimiter`"):
+                OpenAIServer("tiny", INSTRUCT)
+
+
+@pytest.mark.parametrize("limit", [{"requests_per_minute": 2_400}, {"tokens_per_minute": 2_400 * 160}])
+def test_requests_keep_below_the_servers_limit(tmp_path, limit):
+    begun = []
+
+    def behave(content, times, seed):
+        begun.append(time.monotonic())
+        return good_answer(content)
+
+    with LoopbackServer(behave) as server:
+        approximator(server, tmp_path, limit=8, **limit)(random_tables(0))
+    # 40 a second, and as many tokens as the loopback server counts for each.
+    assert len(begun) > 40 and (max(begun) - min(begun)) * 40 > 0.7 * (len(begun) - 40)
+
+
+def test_a_limit_that_lets_nothing_through_is_refused():
+    with pytest.raises(ValueError, match="tokens_per_minute=0 lets nothing through"):
+        OpenAIServer("tiny", INSTRUCT, base_url="http://127.0.0.1:9/v1", tokens_per_minute=0)
 
 
 def test_every_step_is_asked_once_and_answers_become_the_table(tmp_path):
