@@ -79,7 +79,7 @@ class Wordings:
             template: which row of `templates` each takes. Shape: (N,).
 
         >>> tea, forms = pl.Series([["malty brew", "vegan"]]), pl.Series([["count", "adjective"]])
-        >>> WORDINGS["test"].wishes(tea, forms, [30]).to_list()
+        >>> WORDINGS["test"].wishes(tea, forms, [19]).to_list()
         ["I'd be happy with anything vegan with a malty brew"]
         """
         chosen = self.templates[np.asarray(template)]
