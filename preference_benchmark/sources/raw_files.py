@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 import gzip
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -52,6 +53,8 @@ _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 _ZIP, _TAR = (".zip",), (".tar", ".tar.gz", ".tgz")
+# What the libraries raise: damaged flags look like an unknown compression or like encryption, lengths lead astray.
+_DAMAGE = (zipfile.BadZipFile, tarfile.TarError, NotImplementedError, RuntimeError, IndexError, struct.error)
 
 
 @dataclass(frozen=True)
@@ -95,9 +98,8 @@ def holdings(path: Path) -> dict[str, RawFile]:
                 names = [entry.name for entry in archive if entry.isfile()]
         else:
             return {}
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{path} is a damaged archive ({reason}); download it again.") from error
+    except (*_DAMAGE, EOFError, zlib.error) as error:
+        raise ValueError(f"{path} is a damaged archive ({_briefly(error)}); download it again.") from error
     members = (ArchiveMember(path, name) for name in names)
     return {member.name: member for member in members if not member.name.startswith(".")}
 
@@ -137,9 +139,8 @@ def blocks(path: RawFile, encoding: str = "utf-8") -> Iterator[tuple[int, bytes]
         ) from error
     except (zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(f"{path} is a damaged gzip file ({error}); download it again.") from error
-    except (zipfile.BadZipFile, tarfile.TarError, NotImplementedError, RuntimeError) as error:
-        # Damaged flags look like an unknown way of compression, or like encryption.
-        raise ValueError(f"{path} lies in a damaged archive ({error}); download it again.") from error
+    except _DAMAGE as error:
+        raise ValueError(f"{path} lies in a damaged archive ({_briefly(error)}); download it again.") from error
 
 
 def written_lines(block: bytes) -> np.ndarray:
@@ -235,6 +236,10 @@ def _refuse_binary(path: RawFile, start: bytes) -> None:
                 f"encoding={name!r} where the source has this option."
             )
         raise ValueError(f"{path} is a binary file; expected plain text or gzip with one record a line.")
+
+
+def _briefly(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:100]
 
 
 def find_file(path: str | Path, patterns: tuple[str, ...], what: str, home: str = "") -> Path:
