@@ -24,11 +24,13 @@ import numpy as np
 __all__ = [
     "ArchiveMember",
     "RawFile",
+    "WHITE_SPACE",
     "blocks",
     "find_beside",
     "find_file",
     "find_holdings",
     "holdings",
+    "line_starts",
     "written_lines",
 ]
 
@@ -43,7 +45,7 @@ _BINARY = {
     b"\xfd7zXZ": "an xz file",
 }
 _GZIP = b"\x1f\x8b"
-_WHITE_SPACE = np.frombuffer(b" \t\n\r\x0b\x0c", dtype=np.uint8)
+WHITE_SPACE = np.frombuffer(b" \t\n\r\x0b\x0c", dtype=np.uint8)
 # UTF-32 first: its mark begins with that of UTF-16.
 _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -149,14 +151,19 @@ def written_lines(block: bytes) -> np.ndarray:
     >>> written_lines(b"a\n\n \t\nb").tolist()
     [0, 3]
     """
-    data = np.frombuffer(block, dtype=np.uint8)
-    starts = np.concatenate([[0], np.flatnonzero(data == ord("\n")) + 1])
-    starts = starts[starts < len(data)]
+    data, starts = line_starts(block)
     # A line that begins with white space may hold nothing else.
-    doubtful = np.flatnonzero(np.isin(data[starts], _WHITE_SPACE))
+    doubtful = np.flatnonzero(np.isin(data[starts], WHITE_SPACE))
     ends = (block.find(b"\n", start) + 1 or len(block) for start in starts[doubtful].tolist())
     blank = [not block[start:end].strip() for start, end in zip(starts[doubtful].tolist(), ends, strict=True)]
     return np.delete(np.arange(len(starts)), doubtful[np.array(blank, dtype=bool)])
+
+
+def line_starts(block: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """The block as numbers, and where in it lines start. Shapes: (bytes,), uint8, and (lines,)."""
+    data = np.frombuffer(block, dtype=np.uint8)
+    starts = np.concatenate([[0], np.flatnonzero(data == ord("\n")) + 1])
+    return data, starts[starts < len(data)]
 
 
 def _with_line_feeds(block: bytes, end: bytes) -> bytes:
