@@ -121,8 +121,8 @@ def score_model(
             test = select_axes(test, {"recommendation": 1.0})
         test = sample(test, limit, seed)
         for condition in ("", SHUFFLED) if shuffled else ("",):
-            asked = test if not condition else shuffle_preferences(test, seed)
-            ranked = rank_examples(model, processor, asked, max(KS), exclude_seen=exclude_seen)
+            requests = test if not condition else shuffle_preferences(test, seed)
+            ranked = rank_examples(model, processor, requests, max(KS), exclude_seen=exclude_seen)
             targets = first_targets(test)
             columns = {"axes": test["axis"][:], "sentiments": test["sentiment"][:], "pair_ids": test["pair_id"][:]}
             figures = metric.compute(
@@ -215,7 +215,7 @@ def evaluate_saved(
         limit: examples (or pairs) per axis at most; `None` takes all.
         run: what is known of the model's training, see `mender.runs.training_of`; it goes into the record.
         exclude_seen: whether items of the history are left out of the ranking; default: unless items are bought again.
-        split: whose examples are asked: "test", or "validation" to choose between models.
+        split: whose examples are used: "test", or "validation" to choose between models.
 
     Returns:
         What five_axes.json holds.
@@ -247,7 +247,7 @@ def check_items(processor: MenderProcessor, data: BenchmarkData, name: str) -> N
     if processor.item_ids != data.items["item_id"][:]:
         raise ValueError(
             f"{name} was trained on other items than {data.source} has ({len(processor.item_ids):,} and "
-            f"{len(data.items):,}); pass the --source, --data, --users and --items it was trained with"
+            f"{len(data.items):,}); pass the --source, --data and reading options that it was trained with"
         )
 
 

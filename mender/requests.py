@@ -72,13 +72,13 @@ def _plain(title: str) -> str:
 
 def _most_similar(name: str, processor: MenderProcessor, count: int = 5) -> list[str]:
     """Titles with their ids that share most letter triples with a name; among equals the shorter ones."""
-    asked = _triples(name)
-    if not asked:
+    triples = _triples(name)
+    if not triples:
         return []
 
     def similarity(index: int) -> tuple[float, int]:
         title = processor.titles[index]
-        return len(asked & _triples(title)) / len(asked), -len(title)
+        return len(triples & _triples(title)) / len(triples), -len(title)
 
     best = heapq.nlargest(count, range(len(processor.titles)), key=similarity)
     best = [index for index in best if similarity(index)[0] >= SIMILAR]

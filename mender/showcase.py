@@ -75,30 +75,30 @@ def _shoppers(examples: Dataset, limit: int) -> list[dict[str, Any]]:
 def _sentences(examples: Dataset, limit: int) -> list[dict[str, str]]:
     """Wishes for other items than the usual ones, evenly spread; half of them with something to avoid."""
     wishes = _axis(examples, "coarse_grained_steering")["preferences"].list.first().unique().sort()
-    both = _wishes_with_refusals(_axis(examples, "history_consolidation")["preferences"])
+    both = _wishes_with_something_to_avoid(_axis(examples, "history_consolidation")["preferences"])
     pairs = both.head(min(limit // 2, both.height)).to_dicts()
     alone = limit - len(pairs)
     spread = _spread(wishes.to_frame("text"), alone)["text"]
     return [{"preference": text, "avoid": ""} for text in spread] + pairs
 
 
-def _wishes_with_refusals(written: pl.Series) -> pl.DataFrame:
+def _wishes_with_something_to_avoid(written: pl.Series) -> pl.DataFrame:
     """Pairs of what one user wants and wants to avoid; those with most words in common first."""
     texts = written.to_frame("text").with_row_index("user").explode("text").drop_nulls().unique(maintain_order=True)
     texts = texts.with_columns(
         negative=preference_polarity(texts["text"]) == NEGATIVE,
         words=pl.col("text").str.to_lowercase().str.extract_all(r"\w{4,}").list.unique(),
     )
-    wanted, refused = texts.filter(~pl.col("negative")), texts.filter("negative")
-    pairs = wanted.join(refused, on="user", suffix="_refused").with_columns(
-        shared=pl.col("words").list.set_intersection("words_refused").list.sort()
+    wanted, unwanted = texts.filter(~pl.col("negative")), texts.filter("negative")
+    pairs = wanted.join(unwanted, on="user", suffix="_unwanted").with_columns(
+        shared=pl.col("words").list.set_intersection("words_unwanted").list.sort()
     )
-    order = [pl.col("shared").list.len(), "text", "text_refused"]
+    order = [pl.col("shared").list.len(), "text", "text_unwanted"]
     pairs = pairs.sort(order, descending=[True, False, False], maintain_order=True)
     pairs = pairs.with_columns(pl.col("shared").list.join(" "))
-    for column in ("shared", "text", "text_refused"):
+    for column in ("shared", "text", "text_unwanted"):
         pairs = pairs.unique(column, keep="first", maintain_order=True)
-    return pairs.select(preference="text", avoid="text_refused")
+    return pairs.select(preference="text", avoid="text_unwanted")
 
 
 def _axis(examples: Dataset, name: str) -> pl.DataFrame:

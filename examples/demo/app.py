@@ -32,13 +32,13 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def model_name(asked: str | None) -> str:
-    """The model asked for, or the first there is.
+def model_name(given: str | None) -> str:
+    """The model that was named, or the first that is found.
 
     Raises:
-        ModelError: if none is named and none is there.
+        ModelError: if none is named and none is found.
     """
-    name = asked or os.environ.get("MENDER_MODEL")
+    name = given or os.environ.get("MENDER_MODEL")
     if name:
         return name
     there = next((folder for folder in DEFAULTS if folder.is_dir()), None)

@@ -92,7 +92,7 @@ def _lay_out(recommender: Recommender) -> _Fields:
             avoid = gr.Textbox(
                 label="What should stay out?",
                 placeholder="vanilla scent",
-                info="The model reads “Avoid vanilla scent”. Whether it obeys is for you to see.",
+                info="The model reads “Avoid vanilla scent”. The counts show whether it does so.",
                 lines=1,
                 visible=reads,
                 elem_id="avoid",
@@ -160,10 +160,10 @@ def _lay_out(recommender: Recommender) -> _Fields:
 
 def _connect(page: gr.Blocks, on: _Fields, actions: Actions) -> None:
     """What happens when something on the page is touched."""
-    asked = [on.known, on.counted, on.wish, on.avoid, on.against, on.k, on.beams]
+    fields = [on.known, on.counted, on.wish, on.avoid, on.against, on.k, on.beams]
     ranking = {
         "fn": actions.rank,
-        "inputs": asked,
+        "inputs": fields,
         "outputs": [on.shown, on.read],
         "show_progress": "hidden",
         "concurrency_id": "model",
@@ -210,7 +210,7 @@ def _head(recommender: Recommender) -> str:
     if not recommender.reads_preference:
         note = (
             "This model reads no preference, only what was bought: there is nothing to write. "
-            "One that listens: <code>python examples/02_train.py --preset mender-tok</code>"
+            "One that reads preferences: <code>python examples/02_train.py --preset mender-tok</code>"
         )
     elif not recommender.reads_history:
         note = "This model reads no history, only what you write."

@@ -1,4 +1,4 @@
-"""A saved model with its items, asked several times at once: with everything a person wrote, and with less of it.
+"""A saved model with its items; one batch ranks them with everything a person wrote, and with parts of it.
 
 Any model of the library will do, from a folder or the Hub. With the package installed its own code runs; without it, as
 in a Space, the code in the model's repository, if that is trusted.
@@ -162,17 +162,17 @@ class Recommender:
         if not full and not has_history:
             needed = "choose a shopper or add items" if not self.reads_preference else "write what you want"
             raise ValueError(f"The request is empty: {needed}.")
-        asked = {"full": full}
+        requests = {"full": full}
         if full and has_history:
-            asked["alone"] = []
+            requests["alone"] = []
         if avoided and wishes:
-            asked["wished"] = wishes
+            requests["wished"] = wishes
         beams = max(num_beams, k) if self.uses_beams else None
         started = time.perf_counter()
-        ranked = self._rank(list(asked.values()), history, k, beams)
+        ranked = self._rank(list(requests.values()), history, k, beams)
         seconds = time.perf_counter() - started
         words = words_to_find(avoided, self._phrases, self._words.__getitem__, self.num_items)
-        lists = {name: self._items(*one, words) for name, one in zip(asked, ranked, strict=True)}
+        lists = {name: self._items(*one, words) for name, one in zip(requests, ranked, strict=True)}
         return Answer(
             alone=lists.get("alone"),
             wished=lists.get("wished"),

@@ -29,8 +29,8 @@ app.add_typer(benchmark.app, name="benchmark")
 app.add_typer(preferences.app, name="preferences")
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
+def _print_version(chosen: bool) -> None:
+    if chosen:
         print(f"mender {__version__}")
         raise typer.Exit
 

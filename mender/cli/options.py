@@ -229,7 +229,7 @@ def assignments(pairs: Sequence[str], option: str) -> dict[str, Any]:
             raise ValueError(f"{option} {pair!r} is not an assignment; write NAME=VALUE")
         try:
             found[name.strip()] = _value_of(text)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError) as error:  # such as a date with a thirteenth month
             raise ValueError(
                 f"{option} {pair!r}: the value is not plain YAML; write a number, a word, [a, b] or {{name: value}}"
             ) from error

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 INTERRUPTED = 130
-# Fields of the protocol that decide which steps there are and which users are asked.
+# Fields of the protocol that decide which users and steps there are.
 SHAPING = ("min_user", "min_item", "max_history", "repeats", "user_stride")
 
 app = new_app()
@@ -96,12 +96,12 @@ def write(
         if approximator == "transformers":
             from preference_benchmark.preferences.llm.local_model import LocalModel
 
-            return LocalModel(model, asked, sampling=sampling, batch_size=batch_size, device=device, dtype=dtype)
+            return LocalModel(model, template, sampling=sampling, batch_size=batch_size, device=device, dtype=dtype)
         from preference_benchmark.preferences.llm.server import OpenAIServer
 
         return OpenAIServer(
             model,
-            asked,
+            template,
             base_url=base_url,
             api_key=os.environ.get(key_variable),
             sampling=sampling,
@@ -127,10 +127,12 @@ def write(
             from preference_benchmark.preferences.llm.approximator import Interrupted, LlmApproximator
             from preference_benchmark.preferences.llm.prompts import prompt_named
 
-            asked = prompt_named(prompt)
+            template = prompt_named(prompt)
             extra = {"polarity": _classifier(polarity, device)} if polarity else {}
             prices = Prices(prompt_price, completion_price)
-            approximate = LlmApproximator(engine(), asked, cache, retries=retries, limit=limit, prices=prices, **extra)
+            approximate = LlmApproximator(
+                engine(), template, cache, retries=retries, limit=limit, prices=prices, **extra
+            )
             if dry_run:
                 print(approximate.estimate(read))
                 return
@@ -220,12 +222,12 @@ def _extractive(tables: Tables, limit: int | None, polarity: Callable | None) ->
     preferences = ExtractiveApproximator()(tables)
     seconds = time.monotonic() - begin
     users = tables.interactions["user_id"].n_unique()
-    asked = first_users(tables, limit).interactions.select("user_id").unique()
-    preferences = preferences.join(asked, on="user_id", how="semi", maintain_order="left")
+    chosen = first_users(tables, limit).interactions.select("user_id").unique()
+    preferences = preferences.join(chosen, on="user_id", how="semi", maintain_order="left")
     if polarity is not None:
         preferences = preferences.with_columns(sentiment=polarity(preferences["text"]))
-    share = asked.height / users
-    return preferences, {"approximator": "extractive", "users": asked.height, "cost": 0.0, "seconds": seconds * share}
+    share = chosen.height / users
+    return preferences, {"approximator": "extractive", "users": chosen.height, "cost": 0.0, "seconds": seconds * share}
 
 
 def _classifier(name: str, device: str | None) -> Callable:

@@ -185,7 +185,7 @@ class TestRefusals:
         for file in saved.iterdir():
             (tmp_path / file.name).write_bytes(file.read_bytes())
         (tmp_path / "showcase.json").write_text(content)
-        assert "showcase.json is no showcase" in self.refusal(tmp_path)
+        assert "showcase.json is not a showcase" in self.refusal(tmp_path)
 
     def test_code_that_nobody_trusts(self, saved, monkeypatch):
         monkeypatch.setattr("recommender.modeling_mender", None)
