@@ -71,7 +71,7 @@ def read_showcase(path: Path | None, known_ids: Sequence[str]) -> Showcase:
         sentences = [Sentence(str(entry["preference"]), str(entry["avoid"])) for entry in content["sentences"]]
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(
-            f"{path} is not a showcase ({type(error).__name__}: {error}); delete it, or write it again with save_showcase"
+            f"{path} is not a showcase ({type(error).__name__}: {error}); delete it, or save it again"
         ) from error
     return Showcase(attributes, tuple(shopper for shopper in shoppers if shopper.history), tuple(sentences))
 
