@@ -117,7 +117,7 @@ Set = Annotated[
     ),
 ]
 EvalLimit = Annotated[
-    int | None, typer.Option(min=1, help="Evaluate at most this many examples (or pairs) per axis.", show_default="all")
+    int | None, typer.Option(min=1, help="Evaluate so many examples (or pairs) per axis at most, instead of all.")
 ]
 Output = Annotated[
     Path | None,

@@ -173,6 +173,14 @@ class TestRefusals:
             (tmp_path / file).write_bytes((saved / file).read_bytes())
         assert "BertModel" in self.refusal(tmp_path)
 
+    def test_a_config_without_a_model_type_asks_nothing(self, saved, tmp_path, monkeypatch):
+        monkeypatch.setattr("builtins.input", lambda *prompt: pytest.fail("asked whether to run code"))
+        for file in saved.iterdir():
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+        config = json.loads((saved / "config.json").read_text())
+        (tmp_path / "config.json").write_text(json.dumps({key: config[key] for key in config if key != "model_type"}))
+        assert "cannot load" in self.refusal(tmp_path)
+
     def test_items_of_another_model(self, saved, tmp_path):
         for file in saved.iterdir():
             (tmp_path / file.name).write_bytes(file.read_bytes())
