@@ -38,7 +38,7 @@ def test_axes_and_checks(tmp_path, repeats):
     assert again["again"].any() == (repeats == "keep")
     leakage = check_leakage(tables, built.preferences, built.axes, protocol)
     assert not leakage.leaks, leakage
-    assert validate(built, protocol, None) and margins(built, protocol) and similarities(built, protocol)
+    assert validate(built, protocol) and margins(built, protocol) and similarities(built, protocol)
 
 
 def frame_of_next_items(built) -> pl.DataFrame:
