@@ -10,6 +10,7 @@ from __future__ import annotations
 import polars as pl
 
 from preference_benchmark.preferences.words import no_aspects, plain
+from preference_benchmark.tables.stop_words import ABSTRACT_NOUNS, HEADS
 
 __all__ = ["describe_by_reviews"]
 
@@ -27,29 +28,7 @@ _AFTER = frozenset(
     made fits works sounds looks feels came comes goes arrived broke holds keeps lets helps gives
     """.split()
 )
-# Nouns that say nothing of a thing.
-_ABSTRACT = frozenset(
-    """
-    ability account addition address advice age alternative amount anchor answer anymore anywhere appearance art aspect
-    attempt attention audience bang bear begin beginning bet bill blast boy bundle business call category cat center
-    character claim comment companie company compromise concept concern conclusion consideration considerably contact
-    date deal dealer decade decision degree depend description detail difficulty dimension direction dog downside
-    dozen draw drawback duet entry environment event everyday exception excess exchange excuse expectation experiment
-    expert eye face factor family fashion feature feeling field fix force forum fraction function future game gem god
-    gripe habit hassle heck hide hint hype iii image impression increase industry info information instance instant
-    instruction interfere investment joke junk knowledge lack late later latest latter left letter line list load
-    location longer loss man manner manufacturer mark marketing mass match medium mention method middle mind minimum
-    minus moment morning mother name net newbie night non notch novice occasion occur odd offered offering online owner
-    page past penny period photo pic picture plus portion possibilitie possibility post potential preference present
-    pricing prior process project purpose quarter rate rating reality recommendation regard regardless register release
-    reputation requirement research rest ride risk route row rule sat search secret section selection self semi sense
-    separately serie session share ship shot show sideway sign site situation skill slow solution sooner source spare
-    state story suggestion surprise talk task taste tendency term test theory third thousand ton tour tri trade
-    trick trip variety vice view walk warning website weekend weigh weird whatsoever whenever whim winter writing
-    """.split()
-)
-# Verbs and set phrases as often as things: no aspect alone, but the head of a pair ("music stand", "guitar case").
-_HEADS = frozenset("bag board box case clip handle light pack rack set stand top".split())
+_MORE_HEADS = "bag board box clip light rack".split()  # by themselves they tell no item from others
 _NO_NOUN, _NO_ADJECTIVE = r"(?:ed|ly|est)$", r"ly$|(?:^|[^l])ed$|[^r]er$"
 _FEWEST_SEEN = 12
 _NOUN_SHARE, _ADJECTIVE_SHARE = 0.13, 0.15
@@ -155,13 +134,15 @@ def _words(tokens: pl.DataFrame, names: pl.Series) -> pl.DataFrame:
     )
     form = plain(pl.col("word"))
     words = words.with_columns(
-        head=pl.col("word").is_in(list(_HEADS)),
+        head=pl.col("word").is_in([*HEADS, *_MORE_HEADS]),
         noun=(pl.col("names") >= _NOUN_SHARE)
         & (pl.col("names") >= pl.col("describes"))
         & ~pl.col("word").str.contains(_NO_NOUN),
         adjective=(pl.col("describes") >= _ADJECTIVE_SHARE) & ~pl.col("word").str.contains(_NO_ADJECTIVE),
     )
-    empty = pl.col("word").is_in(list(_ABSTRACT)) | form.is_in(no_aspects().implode()) | form.is_in(names.implode())
+    empty = (
+        pl.col("word").is_in(list(ABSTRACT_NOUNS)) | form.is_in(no_aspects().implode()) | form.is_in(names.implode())
+    )
     words = words.filter((pl.col("count") >= _FEWEST_SEEN) & (pl.col("noun") | pl.col("adjective")))
     words = words.filter(pl.col("head") | ~empty)
     plural = pl.when(pl.col("plurals") >= _PLURAL_SHARE).then("plural").otherwise(_plural(pl.col("written")))

@@ -12,12 +12,11 @@ from __future__ import annotations
 import html.entities
 import math
 from dataclasses import replace
-from functools import cache
 
 import polars as pl
-from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
 from preference_benchmark.tables import Tables
+from preference_benchmark.tables.stop_words import stop_words
 
 __all__ = [
     "as_aspects",
@@ -25,7 +24,6 @@ __all__ = [
     "item_terms",
     "shared_aspects",
     "term_counts",
-    "uninformative_words",
 ]
 
 
@@ -80,53 +78,12 @@ def shared_aspects(tables: Tables) -> Tables:
     return replace(tables, items=tables.items.with_columns(aspects["aspects"].fill_null([])))
 
 
-# What reviews of anything are full of.
-_BOILERPLATE = frozenset(
-    "able absolutely actually add adding almost already always amazing amazon amount anyone anything aren "
-    "arrived ask away bad basic best better big bit bought brand buck bucks buy buying came can case "
-    "cause cheap cheaper check choice close come comes company complaint complaints cost couldn couple "
-    "customer day days deal deals decent decided definitely delivery deserve didn didnt difference "
-    "different does doesn doesnt doing don dont dvds easily easy else end ended especially essential "
-    "exact exactly expect expected expensive experience extra fact far fast favorite feel fine fit fits "
-    "five followed found four free friend friends friggin fully gave general gets getting gift give gives "
-    "giving goes going gone good got great guy guys half hand happen happened happy hard hasn haven "
-    "having help helped helps high highly hope huge idea ideal ill immediately important impressed "
-    "inexpensive instead isn issue issues item items job just keep kids kind know large late later leave "
-    "left let like liked line little live long look looking looks lot lots love loved made major majority "
-    "make makes making matter maybe mean mention mine minor moment money month months multiple near "
-    "nearly need needed needs new nice notch nothing nowadays number ok okay old older one ones online "
-    "opinion option order ordered ordering original outstanding overall owned paid particular pay people "
-    "perfect perfectly person personally piece pieces place plan plays plus point possible pretty "
-    "previous price priced prices probably problem problems product products purchase purchased "
-    "purchasing put quality quick quickly quite quote read real really reason reasonable reasonably "
-    "received recently recommend recommended regular reminds replace replaced required return returned "
-    "review reviewer reviewers reviews right run said save say says second seem seems seen seller send "
-    "sent service set shipped shipping short shouldn side similar simple simply single size small solid "
-    "son sort star stars start started stop store stuff sturdy super sure surprised take takes test "
-    "tested thank thanks thing things think thought three till time times today told took total totally "
-    "tried tries true try trying turn twice two type types unit unless usd use used useful user users "
-    "uses using usually value ve version wait want wanted wants wasn watch way week weekend weeks well "
-    "went whatever wife wish won wonderful word work worked working works worry worth wouldn wrong year "
-    "years yes".split()
-)
-_FUNCTION_WORDS = frozenset(
-    "about above across after again against all along also although among and another any are around "
-    "because been before behind being below between both but cannot could did down during each either "
-    "enough etc even ever every few first for from had has have her here him his how however inside into "
-    "its itself last least less many might more most much must myself near neither never next nor not now "
-    "off often only onto other others our out outside own per rather same several shall she should since "
-    "some somehow something sometimes soon still such than that the their them then there therefore these "
-    "they this those though through throughout thus together too toward towards under until upon usually "
-    "very was were what when where whether which while who whole whom whose why will with within without "
-    "would yet you your yours yourself".split()
-)
 _FEWEST_ITEMS_OF_TERM = 3  # a term of fewer items says nothing about others
 _LARGEST_SHARE_OF_TERM = 0.15  # a term of more of the items says nothing about this one
 _PAIR_BONUS = 1.3  # a pair of words says more than either
 _SINGLE_VOICE = 0.2  # what only one reviewer says comes after what several say
 _AT_LEAST = 4  # so many terms are kept even if only one reviewer says them
 _CHUNK = 50_000  # texts whose tokens are held as text at a time
-_JUDGEMENT = 1.2  # VADER rates words from -4 to 4; milder ones ("warm", "clean") describe rather than judge
 
 
 def item_terms(counts: pl.DataFrame, most: int = 12, fewest_items: int = _FEWEST_ITEMS_OF_TERM) -> pl.DataFrame:
@@ -229,7 +186,7 @@ def _words(vocabulary: pl.DataFrame, chunks: list[pl.DataFrame]) -> pl.DataFrame
     describes = (
         pl.col("text").str.contains(r"^[\p{L}-]{3,20}$")
         & ~pl.col("text").str.contains(r"(ly|ing)$")
-        & ~pl.col("text").is_in(uninformative_words())
+        & ~pl.col("text").is_in(list(stop_words()))
     )
     # A word that is mostly capitalised inside sentences is a name: a brand or a product.
     return words.filter(describes & (pl.col("names") <= 0.5 * pl.col("inside"))).select("word", "text")
@@ -245,11 +202,3 @@ def _terms(chunk: pl.DataFrame, words: pl.Series, usable: pl.Series, items: pl.S
     terms = pl.concat([tokens.select("piece", "word", second=pl.lit(None, pl.UInt32)), pairs]).unique()
     terms = terms.with_columns(item=items.gather(terms["piece"]))
     return terms.group_by("item", "word", "second").agg(pieces=pl.len())
-
-
-@cache
-def uninformative_words() -> list[str]:
-    """Words that say nothing about an item: function words, judgements, what all reviews are full of."""
-    lexicon = SentimentIntensityAnalyzer().lexicon
-    judgement = {word for word, valence in lexicon.items() if abs(float(valence)) >= _JUDGEMENT}
-    return sorted(_FUNCTION_WORDS | _BOILERPLATE | judgement)

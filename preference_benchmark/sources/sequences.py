@@ -11,10 +11,10 @@ from pathlib import Path
 
 import polars as pl
 
-from preference_benchmark.sources.item_text import uninformative_words
 from preference_benchmark.sources.raw_files import find_beside, find_file
 from preference_benchmark.sources.raw_lines import read_report, read_words
 from preference_benchmark.tables import Tables, prepare
+from preference_benchmark.tables.stop_words import stop_words
 
 __all__ = ["read_sequences"]
 
@@ -78,7 +78,7 @@ def _aspects(titles: pl.Series) -> pl.Series:
     words = words.with_columns(first=pl.col("row") != pl.col("row").shift(1).fill_null(titles.len()))
     words = words.unique(["row", "word"], keep="first", maintain_order=True)
     shared = (pl.len().over("word") >= _FEWEST_ITEMS) & (pl.col("first").mean().over("word") < _LEADING)
-    describes = pl.col("word").str.contains(r"^\p{L}{3,}$") & ~pl.col("word").is_in(uninformative_words())
+    describes = pl.col("word").str.contains(r"^\p{L}{3,}$") & ~pl.col("word").is_in(list(stop_words()))
     lists = words.filter(shared & describes).group_by("row", maintain_order=True).agg(aspects="word")
     rows = pl.DataFrame({"row": pl.arange(titles.len(), dtype=pl.UInt32, eager=True)})
     return rows.join(lists, on="row", how="left", maintain_order="left")["aspects"].fill_null([])
