@@ -61,6 +61,9 @@ class ChildSlots(ABC):
     def values(self, table: Tensor) -> Tensor:
         """Entries of a table over the ids of the next level, with room for the widest node's children behind it.
 
+        Args:
+            table: one for all users, or one row for each. Shape: (nodes,) or (B, nodes).
+
         Returns:
             Shape: (B, M); slots without a child hold any entry.
         """
@@ -111,7 +114,10 @@ class _Padded(ChildSlots):
 
     def _windows(self, table: Tensor) -> Tensor:
         # Runs of neighbours, copied whole: several times faster than element by element.
-        return table.unfold(0, self.width, 1)[self.first]
+        if table.dim() == 1:
+            return table.unfold(0, self.width, 1)[self.first]
+        users = torch.arange(len(table), device=table.device)
+        return table.unfold(1, self.width, 1)[users[:, None], self.first]
 
 
 @dataclass(frozen=True)
@@ -129,7 +135,7 @@ class _Ragged(ChildSlots):
         return candidate.masked_fill_(~self.real, -torch.inf)
 
     def values(self, table: Tensor) -> Tensor:
-        return table[self._ids()]
+        return table[self._ids()] if table.dim() == 1 else table.gather(1, self._ids())
 
     def edges(self, look_up: Callable[[Tensor], Tensor], last: int) -> tuple[Tensor, Tensor]:
         return look_up(self._ids()), look_up((self._ids() + 1).clamp_(max=last))

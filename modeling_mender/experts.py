@@ -4,18 +4,35 @@ Behaviour knows what such customers do next: popularity, items bought by the sam
 arXiv:1905.03375) and items bought soon afterwards. Language knows what the words say: cosine in a sentence encoder's
 space, and BM25 over the encoder's own tokens (Robertson & Zaragoza 2009). No expert looks at the other items of a
 request, so its scores have one scale for all requests, and a weighted sum of them can be compared and searched.
+`ExpertSum` is that sum: alone an `ExpertsRecommender`, beside a generator part of a Mender.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from numbers import Integral, Real
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-__all__ = ["BEHAVIOUR", "EXPERTS", "LANGUAGE", "ItemItem", "Lexical", "Popularity"]
+from .configuration_mender import BEHAVIOUR, KINDS, LANGUAGE, ExpertSumConfig
+from .item_states import ItemStatesEncoder, version_of
 
-BEHAVIOUR = ("popularity", "co_purchase", "transitions")
-LANGUAGE = ("dense", "lexical", "history_text")
-EXPERTS = (*BEHAVIOUR, *LANGUAGE)
+__all__ = ["ExpertSum", "ItemItem", "Lexical", "Popularity", "prior_scores"]
+
+TEMPERATURE = 0.05
+"""Cosines are divided by it, which gives them about the scale of log-probabilities."""
+WINDOW = 3
+"""Latest items of a history whose successors count; the n-th latest counts 1/n."""
+K1, B = 1.5, 0.75
+"""BM25's saturation of repeated words, and how much longer texts are discounted."""
+COMMON = 0.9
+"""Share of the items for which a phrase to be avoided speaks no more than for nothing."""
+GROUPS = {"behaviour": BEHAVIOUR, "language": LANGUAGE}
+"""Names for several experts at once in the weights of a request."""
+KEPT_VECTORS = 2**17
+"""Up to this many item vectors, a single-precision copy is kept between requests; of more, one is made each time."""
 
 
 class Popularity(nn.Module):
@@ -28,6 +45,10 @@ class Popularity(nn.Module):
     def __init__(self, num_items: int) -> None:
         super().__init__()
         self.register_buffer("counts", torch.zeros(num_items), persistent=True)
+
+    def add_items(self, count: int) -> None:
+        """Make room for new items, which nobody bought."""
+        self.counts = functional.pad(self.counts, (0, count))
 
     def forward(self, users: int) -> Tensor:
         """Logarithm of one more than the purchases, finite for items that were never bought. Shape: (B, N)."""
@@ -48,7 +69,6 @@ class ItemItem(nn.Module):
 
     def __init__(self, num_items: int, num_neighbours: int) -> None:
         super().__init__()
-        self.num_items = num_items
         table = torch.full((num_items, num_neighbours), -1, dtype=torch.int32)
         self.register_buffer("neighbours", table, persistent=True)
         self.register_buffer("strengths", torch.zeros(num_items, num_neighbours), persistent=True)
@@ -67,8 +87,13 @@ class ItemItem(nn.Module):
         self.neighbours[:, :kept] = torch.where(values != 0, order, -1).to(torch.int32)
         self.strengths[:, :kept] = values.to(self.strengths.dtype)
 
+    def add_items(self, count: int) -> None:
+        """Make room for new items, which say nothing about others."""
+        self.neighbours = functional.pad(self.neighbours, (0, 0, 0, count), value=-1)
+        self.strengths = functional.pad(self.strengths, (0, 0, 0, count))
+
     def forward(self, history: Tensor, weights: Tensor | None = None) -> Tensor:
-        """The sum over a history.
+        """The sum over a history; of items that were added later it says nothing.
 
         Args:
             history: item indices, -1 for padding. Shape: (B, H).
@@ -77,16 +102,17 @@ class ItemItem(nn.Module):
         Returns:
             Shape: (B, N).
         """
-        present = history >= 0
-        rows = history.clamp(min=0)
+        known = (history >= 0) & (history < len(self.neighbours))
+        rows = history.masked_fill(~known, 0)
         neighbours = self.neighbours[rows].long()
-        values = self.strengths[rows].float() * present[..., None]
+        values = self.strengths[rows].float() * known[..., None]
         if weights is not None:
             values = values * weights[..., None]
         # Padding falls into a column of its own, which is cut off.
-        columns = torch.where(neighbours < 0, self.num_items, neighbours).flatten(1)
-        scores = values.new_zeros(len(history), self.num_items + 1)
-        return scores.scatter_add_(1, columns, values.flatten(1))[:, : self.num_items]
+        items = len(self.neighbours)
+        columns = torch.where(neighbours < 0, items, neighbours).flatten(1)
+        scores = values.new_zeros(len(history), items + 1)
+        return scores.scatter_add_(1, columns, values.flatten(1))[:, :items]
 
 
 class Lexical(nn.Module):
@@ -101,6 +127,7 @@ class Lexical(nn.Module):
         starts: where each token's list begins. Shape: (V + 1,), int64.
         items: items of all lists, one after the other. Shape: (P,), int32.
         gains: BM25's term for the item. Shape: (P,).
+        mean_length: tokens of a text, on average.
     """
 
     def __init__(self, vocabulary: int, num_items: int, num_postings: int) -> None:
@@ -109,6 +136,30 @@ class Lexical(nn.Module):
         self.register_buffer("starts", torch.zeros(vocabulary + 1, dtype=torch.int64), persistent=True)
         self.register_buffer("items", torch.zeros(num_postings, dtype=torch.int32), persistent=True)
         self.register_buffer("gains", torch.zeros(num_postings), persistent=True)
+        self.register_buffer("mean_length", torch.ones(()), persistent=True)
+
+    def add_items(self, token_ids: Sequence[Sequence[int]]) -> None:
+        """Add the postings of new items, by the frequencies of words and the mean length that were known before.
+
+        Args:
+            token_ids: tokens of each new item's text, without special ones.
+        """
+        lengths = torch.tensor([len(ids) for ids in token_ids], device=self.items.device)
+        flat = torch.tensor([token for ids in token_ids for token in ids], dtype=torch.int64, device=self.items.device)
+        owner = torch.repeat_interleave(torch.arange(len(lengths), device=flat.device), lengths)
+        pairs, count = torch.stack([flat, owner]).unique(dim=1, return_counts=True)
+        token, item = pairs
+        having = (self.starts.diff()[token]).float()
+        rarity = torch.log1p((self.num_items - having + 0.5) / (having + 0.5))
+        norm = K1 * (1 - B + B * lengths[item] / self.mean_length)
+        tokens = torch.repeat_interleave(torch.arange(len(self.starts) - 1, device=flat.device), self.starts.diff())
+        order = torch.cat([tokens, token]).argsort(stable=True)
+        self.starts = self.starts + functional.pad(
+            torch.bincount(token, minlength=len(self.starts) - 1).cumsum(0), (1, 0)
+        )
+        self.items = torch.cat([self.items, (item + self.num_items).to(self.items.dtype)])[order]
+        self.gains = torch.cat([self.gains, (rarity * count / (count + norm)).to(self.gains.dtype)])[order]
+        self.num_items += len(token_ids)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Scores of the items for queries; a token counts once, however often a query has it.
@@ -134,3 +185,288 @@ class Lexical(nn.Module):
         scores = self.gains.new_zeros(users * self.num_items, dtype=torch.float32)
         cell = user[owner] * self.num_items + self.items[posting].long()
         return scores.index_add_(0, cell, self.gains[posting].float()).view(users, self.num_items)
+
+
+class ExpertSum(nn.Module):
+    """The weighted sum of experts, with weights for every kind of request.
+
+    Args:
+        config: which experts, and their weights.
+        encoder: vectors of the items and the text encoder that made them, to be owned; built from `config.encoder` when
+            absent. Without either, experts that read text are given the encoder of the model around them.
+    """
+
+    def __init__(self, config: ExpertSumConfig, encoder: ItemStatesEncoder | None = None) -> None:
+        super().__init__()
+        self.config = config
+        names, items = config.experts, config.num_items
+        neighbours = min(config.num_neighbours, items)
+        self.popularity = Popularity(items) if "popularity" in names else None
+        self.co_purchase = ItemItem(items, neighbours) if "co_purchase" in names else None
+        self.transitions = ItemItem(items, neighbours) if "transitions" in names else None
+        self.lexical = Lexical(config.text_vocabulary, items, config.num_postings) if "lexical" in names else None
+        # The name "vectors": a Trainer that finds an `encoder` would hand its states on instead of the input.
+        self.vectors = encoder
+        if encoder is None and config.encoder is not None:
+            self.vectors = ItemStatesEncoder(config.encoder)
+        self._wide: tuple[Tensor, int, Tensor] | None = None
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        num_items: int,
+        *,
+        encoder: ItemStatesEncoder | None = None,
+        preference: Tensor | None = None,
+        only: Sequence[str] | None = None,
+    ) -> dict[str, Tensor]:
+        """What each expert says, by its name, in the order of `config.experts`.
+
+        Args:
+            input_ids: text tokens, then `config.text_vocabulary` + item index for the history. Shape: (B, T).
+            num_items: N. Of items beyond those that an expert was fitted on, it says 0.
+            encoder: owner of the items' vectors, where this module has none.
+            preference: vectors of the texts, where they are known already. Shape: (B, D).
+            only: names of the experts that are asked; default: all.
+
+        Returns:
+            Shape of each: (B, N).
+
+        Raises:
+            ValueError: if an expert compares vectors, and there are not N of them.
+        """
+        texts, history = self.split(input_ids)
+        found = {}
+        for name in self.config.experts:
+            if only is not None and name not in only:
+                continue
+            if name in ("dense", "history_text"):
+                query = self._queries(name, texts, history, encoder, preference)
+                found[name] = query @ self._item_vectors(encoder, num_items).T / TEMPERATURE
+            else:
+                found[name] = self._counted(name, texts, history, num_items)
+        return found
+
+    def total(
+        self,
+        input_ids: Tensor,
+        num_items: int,
+        weights: Tensor,
+        *,
+        encoder: ItemStatesEncoder | None = None,
+        preference: Tensor | None = None,
+    ) -> Tensor:
+        """The weighted sum of what `forward` returns, with one product of vectors for all that compare them.
+
+        Args:
+            input_ids: see `forward`.
+            num_items: see `forward`.
+            weights: of the experts, in the order of `config.experts`. Shape: (B, experts).
+            encoder: see `forward`.
+            preference: see `forward`.
+
+        Returns:
+            Shape: (B, N).
+        """
+        texts, history = self.split(input_ids)
+        total = torch.zeros(len(input_ids), num_items, device=input_ids.device)
+        queries = []
+        for name, weight in zip(self.config.experts, weights.T[..., None], strict=True):
+            if not bool(weight.any()):
+                continue
+            if name in ("dense", "history_text"):
+                queries.append(weight * self._queries(name, texts, history, encoder, preference))
+            else:
+                total.addcmul_(weight, self._counted(name, texts, history, num_items))
+        if queries:
+            total.addmm_(sum(queries), self._item_vectors(encoder, num_items).T, alpha=1 / TEMPERATURE)
+        return total
+
+    def penalty(
+        self,
+        avoid_input_ids: Tensor,
+        num_items: int,
+        *,
+        encoder: ItemStatesEncoder | None = None,
+    ) -> Tensor:
+        """What speaks for phrases that are to be avoided, more than for nothing, times `config.avoid`.
+
+        Encoders hardly notice a negation, so a phrase is scored as it would be if it were wanted. The language experts
+        are asked, with their weights for stated requests. For nothing speaks what is said of `COMMON` of the items:
+        only those that a phrase fits better than most lose anything.
+
+        Args:
+            avoid_input_ids: text tokens of the phrases, `config.padding` where there is none. Shape: (B, A, T').
+            num_items: N.
+            encoder: see `forward`.
+
+        Returns:
+            Shape: (B, N), at least 0.
+        """
+        users, phrases = avoid_input_ids.shape[:2]
+        flat = avoid_input_ids.flatten(0, 1)
+        evidence = torch.zeros(len(flat), num_items, device=flat.device)
+        for name, scores in self.forward(flat, num_items, encoder=encoder, only=("dense", "lexical")).items():
+            nothing = scores.quantile(COMMON, dim=1, keepdim=True)
+            evidence.add_((scores - nothing).relu_(), alpha=self.config.weights["stated"][name])
+        return self.config.avoid * evidence.view(users, phrases, num_items).sum(1)
+
+    def weights(self, kind: Tensor, factors: Mapping[str, float] | None = None) -> Tensor:
+        """Weights of requests: those of their kind, times factors.
+
+        Args:
+            kind: index in `KINDS`. Shape: (B,).
+            factors: by expert or group ("language", "behaviour"), what its weight is multiplied by.
+
+        Returns:
+            In the order of `config.weighted`. Shape: (B, experts, and the generator where there is one).
+
+        Raises:
+            ValueError: if a name is unknown, or a factor is not a finite number.
+        """
+        names = self.config.weighted
+        factors = expanded(factors or {}, names)
+        table = [[self.config.weights[own][name] * factors.get(name, 1.0) for name in names] for own in KINDS]
+        return torch.tensor(table, device=kind.device)[kind]
+
+    def split(self, input_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Text tokens, and item indices of the history; -1 elsewhere. Shape of each: (B, T)."""
+        vocabulary = self.config.text_vocabulary
+        is_text = (input_ids < vocabulary) & (input_ids != self.config.padding)
+        history = torch.where(input_ids >= vocabulary, input_ids - vocabulary, -1)
+        return torch.where(is_text, input_ids, -1), history
+
+    def add_items(self, token_ids: Sequence[Sequence[int]]) -> None:
+        """Make room for new items behind the others: nobody bought them, and their words are known.
+
+        Vectors are not added here: pass all items' to `set_item_states` of their encoder.
+
+        Args:
+            token_ids: tokens of each new item's text, without special ones.
+        """
+        for part in (self.popularity, self.co_purchase, self.transitions):
+            if part is not None:
+                part.add_items(len(token_ids))
+        if self.lexical is not None:
+            self.lexical.add_items(token_ids)
+            self.config.num_postings = len(self.lexical.items)
+        self.config.num_items += len(token_ids)
+
+    def _counted(self, name: str, texts: Tensor, history: Tensor, num_items: int) -> Tensor:
+        """Scores of an expert that compares no vectors. Shape: (B, N)."""
+        if name == "popularity":
+            found = self.popularity(len(texts))
+        elif name == "co_purchase":
+            found = self.co_purchase(history)
+        elif name == "transitions":
+            found = self.transitions(history, _recency(history))
+        else:
+            found = self.lexical(texts)
+        missing = num_items - found.shape[1]
+        return found if not missing else functional.pad(found, (0, missing))[:, :num_items]
+
+    def _queries(
+        self,
+        name: str,
+        texts: Tensor,
+        history: Tensor,
+        encoder: ItemStatesEncoder | None,
+        preference: Tensor | None,
+    ) -> Tensor:
+        """What an expert compares with the items' vectors; zero where the request has no such part. Shape: (B, D)."""
+        encoder = self.vectors if self.vectors is not None else encoder
+        if name == "history_text":
+            present = (history >= 0).float()[..., None]
+            return functional.normalize((encoder.item_states[history.clamp(min=0)].float() * present).sum(1), dim=-1)
+        if preference is None:
+            preference = encoder(texts.masked_fill(texts < 0, self.config.padding)).last_hidden_state[:, 0]
+        return preference.float() * (texts >= 0).any(1, keepdim=True)
+
+    def _item_vectors(self, encoder: ItemStatesEncoder | None, num_items: int) -> Tensor:
+        """Vectors of all items in single precision. Shape: (N, D)."""
+        table = (self.vectors if self.vectors is not None else encoder).item_states
+        if len(table) != num_items:
+            raise ValueError(
+                f"the catalogue has {num_items} items but the encoder vectors of {len(table)}; make the vectors of all "
+                "items with encode_titles and pass them to set_item_states (docs/serving.md)"
+            )
+        if num_items > KEPT_VECTORS:
+            return table.float()
+        if self._wide is None or self._wide[0] is not table or self._wide[1] != version_of(table):
+            self._wide = table, version_of(table), table.float()
+        return self._wide[2]
+
+
+def default_kind(texts: Tensor) -> Tensor:
+    """Stated where there is text, else silent, as indices in `KINDS`.
+
+    Args:
+        texts: text tokens, -1 where there is none. Shape: (B, T).
+
+    Returns:
+        Shape: (B,), int64.
+    """
+    return torch.where((texts >= 0).any(1), KINDS.index("stated"), KINDS.index("silent"))
+
+
+def _recency(history: Tensor) -> Tensor:
+    """1/n for the n-th latest of the last `WINDOW` items, else 0. Shape: (B, T)."""
+    present = history >= 0
+    place = present.flip(1).cumsum(1).flip(1)
+    return torch.where(present & (place <= WINDOW), 1.0 / place.clamp(min=1), 0.0)
+
+
+def expanded(factors: Mapping[str, float], names: Sequence[str]) -> dict[str, float]:
+    """Factors by expert, those of groups given to each of their members.
+
+    Raises:
+        ValueError: if a name is unknown, or a factor is not a finite number.
+
+    >>> expanded({"behaviour": 0, "dense": 2}, ["popularity", "dense", "generator"])
+    {'popularity': 0.0, 'dense': 2.0}
+    """
+    found: dict[str, float] = {}
+    for name, value in factors.items():
+        own = [member for member in GROUPS.get(name, (name,)) if member in names]
+        if name not in names and name not in GROUPS:
+            raise ValueError(f"weights: there is no expert {name!r}; this model has {', '.join([*names, *GROUPS])}")
+        if isinstance(value, bool) or not isinstance(value, Real) or not abs(value) < float("inf"):
+            raise ValueError(f"weights[{name!r}]={value!r}; pass a finite number")
+        found |= {member: found.get(member, 1.0) * float(value) for member in own}
+    return found
+
+
+def prior_scores(
+    prior: Tensor | Sequence[float] | Mapping[int, float], num_items: int, num_users: int, device: torch.device | str
+) -> Tensor:
+    """A business prior as something to be added to scores.
+
+    Args:
+        prior: one value for every item, for all users or for each; or values by item index, 0 for all other items.
+        num_items: N.
+        num_users: B.
+        device: where the result goes.
+
+    Returns:
+        Shape: (N,) or (B, N), float32.
+
+    Raises:
+        ValueError: if values are not finite, or there are not N of them (for each of B users).
+        IndexError: if an item index is not in the catalogue.
+    """
+    if isinstance(prior, Mapping):
+        outside = [item for item in prior if not (isinstance(item, Integral) and 0 <= item < num_items)]
+        if outside:
+            raise IndexError(f"`prior` names item index {outside[0]!r}; the catalogue has items 0..{num_items - 1}")
+        values = torch.zeros(num_items)
+        values[torch.tensor(list(prior), dtype=torch.int64)] = torch.tensor(list(prior.values()), dtype=torch.float32)
+    else:
+        values = torch.as_tensor(prior, dtype=torch.float32)
+        if values.shape not in ((num_items,), (num_users, num_items)):
+            raise ValueError(
+                f"`prior` has shape {tuple(values.shape)}; expected ({num_items},), one value for every item of the "
+                f"catalogue, or ({num_users}, {num_items})"
+            )
+    if not bool(values.isfinite().all()):
+        raise ValueError("`prior` holds a value that is not finite; pass numbers, and `exclude` to leave items out")
+    return values.to(device)

@@ -31,6 +31,7 @@ __all__ = [
     "encode_in_groups",
     "encode_titles",
     "mean_pooled",
+    "version_of",
 ]
 
 
@@ -303,3 +304,8 @@ def encode_titles(
     first = torch.zeros(len(table), dtype=torch.bool)
     first[starts] = True
     return table, first
+
+
+def version_of(tensor: Tensor) -> int:
+    """How often a tensor was written to in place; tensors made in inference mode do not count that."""
+    return 0 if tensor.is_inference() else tensor._version

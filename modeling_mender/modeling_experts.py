@@ -7,96 +7,40 @@ request is *stated* (somebody typed a preference), *inferred* (the preference wa
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
-from transformers import PreTrainedConfig
 
-from .configuration_mender import CarriesCode, ItemStatesConfig
-from .experts import EXPERTS, LANGUAGE, ItemItem, Lexical, Popularity
+from .configuration_mender import LANGUAGE, CarriesCode, ExpertSumConfig, ItemStatesConfig
+from .experts import ExpertSum, default_kind
 from .item_scoring import ItemScoringModel
 from .item_states import ItemStatesEncoder
 
-__all__ = ["KINDS", "ExpertsConfig", "ExpertsRecommender"]
-
-KINDS = ("stated", "inferred", "silent")
-TEMPERATURE = 0.05
-"""Cosines are divided by it, which gives them about the scale of log-probabilities."""
-WINDOW = 3
-"""Latest items of a history whose successors count; the n-th latest counts 1/n."""
+__all__ = ["ExpertsConfig", "ExpertsRecommender"]
 
 
-class ExpertsConfig(CarriesCode, PreTrainedConfig):
-    """Shape and weights of an `ExpertsRecommender`.
-
-    Args:
-        num_items: N.
-        experts: which of `EXPERTS` it has.
-        num_neighbours: entries kept of each row of an item-item matrix.
-        num_postings: entries of the lexical index.
-        encoder: an `ItemStatesConfig` with `pooled=True` and no order, or its dictionary, where an expert reads text.
-        weights: by kind of request, the weight of each expert; 1 where nothing is said.
+class ExpertsConfig(CarriesCode, ExpertSumConfig):
+    """Shape and weights of an `ExpertsRecommender`, see `ExpertSumConfig`.
 
     Raises:
-        ValueError: if an expert or a kind is unknown, a weight is not a finite number, or an expert that reads text
-            has no encoder.
+        ValueError: if an expert that reads text has no encoder, or see `ExpertSumConfig`.
     """
 
     model_type = "mender_experts"
     model_code = "modeling_experts.ExpertsRecommender"
     sub_configs = {"encoder": ItemStatesConfig}
 
-    def __init__(
-        self,
-        num_items: int = 1,
-        experts: Sequence[str] = ("popularity",),
-        num_neighbours: int = 200,
-        num_postings: int = 0,
-        encoder: ItemStatesConfig | dict[str, Any] | None = None,
-        weights: Mapping[str, Mapping[str, float]] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        unknown = [name for name in experts if name not in EXPERTS]
-        if unknown or not experts:
-            shown = repr(unknown[0]) if unknown else "an empty list"
-            raise ValueError(f"experts: {shown} is not known; pass some of {', '.join(EXPERTS)}")
-        if isinstance(encoder, dict):
-            encoder = ItemStatesConfig(**{"pooled": True, "max_history": 0, **encoder})
-        reading = [name for name in experts if name in LANGUAGE]
-        if reading and encoder is None:
+    def __init__(self, num_items: int = 1, experts: Any = ("popularity",), **kwargs: Any) -> None:
+        super().__init__(num_items, experts, **kwargs)
+        reading = [name for name in self.experts if name in LANGUAGE]
+        if reading and self.encoder is None:
             raise ValueError(f"expert {reading[0]!r} reads text; pass an encoder, or leave it out")
-        self.num_items, self.experts = num_items, list(experts)
-        self.num_neighbours, self.num_postings = num_neighbours, num_postings
-        self.encoder = encoder
-        self.weights = checked_weights(weights or {}, self.experts)
-        super().__init__(**kwargs)
-
-
-def checked_weights(weights: Mapping[str, Mapping[str, float]], experts: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Weights of all experts for all kinds; 1 where nothing is said.
-
-    Raises:
-        ValueError: if a kind or an expert is unknown, or a weight is not a finite number.
-
-    >>> checked_weights({"silent": {"popularity": 2}}, ["popularity"])["silent"]
-    {'popularity': 2.0}
-    """
-    for kind, own in weights.items():
-        if kind not in KINDS:
-            raise ValueError(f"kind {kind!r} of a request is not known; pass one of {', '.join(KINDS)}")
-        for name, value in own.items():
-            if name not in experts:
-                raise ValueError(f"weights[{kind!r}]: there is no expert {name!r}; this model has {', '.join(experts)}")
-            if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < float("inf"):
-                raise ValueError(f"weights[{kind!r}][{name!r}]={value!r}; pass a finite number")
-    return {kind: {name: float(weights.get(kind, {}).get(name, 1.0)) for name in experts} for kind in KINDS}
 
 
 class ExpertsRecommender(ItemScoringModel):
-    """The weighted sum of experts; see `experts`.
+    """The weighted sum of experts; see `experts.ExpertSum`.
 
     Args:
         config: which experts, and their weights.
@@ -108,18 +52,7 @@ class ExpertsRecommender(ItemScoringModel):
 
     def __init__(self, config: ExpertsConfig, encoder: ItemStatesEncoder | None = None) -> None:
         super().__init__(config)
-        names, items = config.experts, config.num_items
-        neighbours = min(config.num_neighbours, items)
-        self.popularity = Popularity(items) if "popularity" in names else None
-        self.co_purchase = ItemItem(items, neighbours) if "co_purchase" in names else None
-        self.transitions = ItemItem(items, neighbours) if "transitions" in names else None
-        # The name "vectors": a Trainer that finds an `encoder` would hand its states on instead of the input.
-        self.vectors = None
-        if config.encoder is not None:
-            self.vectors = ItemStatesEncoder(config.encoder) if encoder is None else encoder
-        self.lexical = None
-        if "lexical" in names:
-            self.lexical = Lexical(config.encoder.text_vocabulary, items, config.num_postings)
+        self.experts = ExpertSum(config, encoder)
         # Without a parameter, a Trainer would not know where the model lives.
         self.scale = nn.Parameter(torch.ones(()), requires_grad=False)
         self.post_init()
@@ -130,71 +63,43 @@ class ExpertsRecommender(ItemScoringModel):
 
     def get_input_embeddings(self) -> nn.Module | None:
         """Word embeddings of the text encoder, where there is one."""
-        return None if self.vectors is None else self.vectors.get_input_embeddings()
+        return None if self.experts.vectors is None else self.experts.vectors.get_input_embeddings()
 
-    def scores(self, input_ids: Tensor, kind: Tensor | None = None) -> Tensor:
+    def scores(
+        self,
+        input_ids: Tensor,
+        kind: Tensor | None = None,
+        *,
+        avoid_input_ids: Tensor | None = None,
+        weights: Mapping[str, float] | None = None,
+    ) -> Tensor:
         """The weighted sum of all experts.
 
         Args:
-            input_ids: as the processor makes them, with `history="vectors"` where an expert reads text, else
+            input_ids: as the processor makes them: with `history="vectors"` where an expert reads text, else
                 `history="indices"`. Shape: (B, T).
             kind: index in `KINDS` of each request; default: stated where there is text, else silent. Shape: (B,).
+            avoid_input_ids: text tokens of what is to be avoided. Shape: (B, A, T').
+            weights: by expert or group, what its fitted weight is multiplied by.
 
         Returns:
             Shape: (B, N).
         """
-        texts, _ = self._split(input_ids)
-        if kind is None:
-            spoken = (texts >= 0).any(1)
-            kind = torch.where(spoken, KINDS.index("stated"), KINDS.index("silent"))
-        table = [[self.config.weights[name][expert] for expert in self.config.experts] for name in KINDS]
-        weights = torch.tensor(table, device=input_ids.device)[kind]
-        total: Tensor | float = 0.0
-        for position, scores in enumerate(self.expert_scores(input_ids).values()):
-            total = total + weights[:, position, None] * scores
+        input_ids, experts = self._as_vectors(input_ids), self.experts
+        kind = default_kind(experts.split(input_ids)[0]) if kind is None else kind
+        own = experts.weights(kind, weights)
+        total = experts.total(input_ids, self.config.num_items, own)
+        if avoid_input_ids is not None:
+            total = total - experts.penalty(avoid_input_ids, self.config.num_items)
         return self.scale * total
 
     def expert_scores(self, input_ids: Tensor) -> dict[str, Tensor]:
         """What each expert says, by its name, in the order of `config.experts`. Shape of each: (B, N)."""
-        texts, history = self._split(input_ids)
-        vectors = None if self.vectors is None else self.vectors.item_states.float()
-        found = {}
-        for name in self.config.experts:
-            if name == "popularity":
-                found[name] = self.popularity(len(input_ids))
-            elif name == "co_purchase":
-                found[name] = self.co_purchase(history)
-            elif name == "transitions":
-                found[name] = self.transitions(history, self._recency(history))
-            elif name == "dense":
-                found[name] = self._preference_vectors(input_ids, texts) @ vectors.T / TEMPERATURE
-            elif name == "lexical":
-                found[name] = self.lexical(texts)
-            else:
-                present = (history >= 0).float()[..., None]
-                mean = functional.normalize((vectors[history.clamp(min=0)] * present).sum(1), dim=-1)
-                found[name] = mean @ vectors.T / TEMPERATURE
-        return found
+        return self.experts(self._as_vectors(input_ids), self.config.num_items)
 
-    def _split(self, input_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Text tokens without special ones, and item indices; -1 elsewhere. Shape of each: (B, T)."""
-        if self.vectors is None:  # 0 pads, items are numbered from 1, and the start token after the last of them
-            history = torch.where(input_ids <= self.config.num_items, input_ids - 1, -1)
-            return torch.full_like(input_ids, -1), history
-        encoder = self.config.encoder
-        is_text = (input_ids < encoder.text_vocabulary) & (input_ids != encoder.text_encoder.pad_token_id)
-        return torch.where(is_text, input_ids, -1), torch.where(
-            input_ids >= encoder.text_vocabulary, input_ids - encoder.text_vocabulary, -1
-        )
-
-    def _preference_vectors(self, input_ids: Tensor, texts: Tensor) -> Tensor:
-        """The preference's vector, zero where there is none. Shape: (B, D)."""
-        states = self.vectors(input_ids).last_hidden_state[:, 0].float()
-        return states * (texts >= 0).any(1, keepdim=True)
-
-    @staticmethod
-    def _recency(history: Tensor) -> Tensor:
-        """1/n for the n-th latest of the last `WINDOW` items, else 0. Shape: (B, T)."""
-        present = history >= 0
-        place = present.flip(1).cumsum(1).flip(1)
-        return torch.where(present & (place <= WINDOW), 1.0 / place.clamp(min=1), 0.0)
+    def _as_vectors(self, input_ids: Tensor) -> Tensor:
+        """Inputs with `history="indices"` as those with `history="vectors"`, of a vocabulary of padding alone."""
+        if self.config.encoder is not None:
+            return input_ids
+        # 0 pads, items are numbered from 1, and the start token comes after the last of them.
+        return torch.where(input_ids <= self.config.num_items, input_ids, 0)

@@ -24,11 +24,12 @@ from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from transformers.models.t5.modeling_t5 import T5Stack
 
 from .catalogue import REMOVED, SemanticIdCatalogue
-from .configuration_mender import ItemStatesConfig, MenderConfig
+from .configuration_mender import KINDS, LANGUAGE, ExpertSumConfig, ItemStatesConfig, MenderConfig
 from .decoder import FoldedDecoder, absorb_cross_attention
+from .experts import ExpertSum, default_kind, prior_scores
 from .generation_mender import SemanticIdLogitsProcessor
 from .item_filter import ItemSelection
-from .item_states import ItemStatesEncoder, encode_in_groups, text_encoder_class
+from .item_states import ItemStatesEncoder, encode_in_groups, text_encoder_class, version_of
 from .retrieval import Recommendations, search
 
 __all__ = ["MenderForGenerativeRetrieval"]
@@ -64,6 +65,9 @@ class MenderForGenerativeRetrieval(PreTrainedModel, GenerationMixin):
         self.decoder = T5Stack(config.decoder)
         absorb_cross_attention(self.decoder)
         self.lm_head = nn.Linear(config.decoder.d_model, config.decoder.vocab_size, bias=False)
+        self.kind_states = nn.Embedding(len(KINDS), config.decoder.d_model) if config.kinds else None
+        self.experts = None if config.experts is None else ExpertSum(config.experts)
+        self._check_experts()
         table = torch.full((config.num_items, config.num_levels), REMOVED, dtype=torch.int32)
         self.register_buffer("item_codes", table, persistent=True)
         self._catalogue: tuple[Any, SemanticIdCatalogue] | None = None
@@ -87,10 +91,17 @@ class MenderForGenerativeRetrieval(PreTrainedModel, GenerationMixin):
             init.normal_(self.lm_head.weight, std=self.config.decoder.d_model**-0.5)
             if isinstance(self.encoder_proj, nn.Linear):
                 init.normal_(self.encoder_proj.weight, std=self.config.encoder.hidden_size**-0.5)
+            if self.kind_states is not None:
+                init.normal_(self.kind_states.weight, std=self.config.decoder.d_model**-0.5)
 
     @classmethod
     def from_encoder(
-        cls, encoder: PreTrainedModel, catalogue: SemanticIdCatalogue, *, decoder: dict[str, Any] | None = None
+        cls,
+        encoder: PreTrainedModel,
+        catalogue: SemanticIdCatalogue,
+        *,
+        decoder: dict[str, Any] | None = None,
+        kinds: bool = False,
     ) -> MenderForGenerativeRetrieval:
         """A model with an encoder that is there already, trained or new, and a new decoder.
 
@@ -98,6 +109,7 @@ class MenderForGenerativeRetrieval(PreTrainedModel, GenerationMixin):
             encoder: a text encoder or an `ItemStatesEncoder`; its weights are kept.
             catalogue: the items to retrieve.
             decoder: fields in which the decoder differs from the paper's.
+            kinds: whether the decoder is told the kind of a request.
 
         Raises:
             ValueError: if transformers itself has no such encoder: the model could be trained, but not loaded.
@@ -107,10 +119,48 @@ class MenderForGenerativeRetrieval(PreTrainedModel, GenerationMixin):
             decoder=decoder,
             codebook_sizes=catalogue.codebook_sizes,
             num_items=catalogue.num_items,
+            kinds=kinds,
         )
         model = cls(config, encoder=encoder)
         model.set_catalogue(catalogue)
         return model
+
+    # Experts beside the generator
+
+    @property
+    def reads_kind(self) -> bool:
+        """Whether answers depend on the kind of a request."""
+        return self.kind_states is not None or self.experts is not None
+
+    @property
+    def shares_vectors(self) -> bool:
+        """Whether the encoder's inputs and vectors serve the experts as well: it keeps one vector for each item."""
+        encoder = self.config.encoder
+        return encoder.model_type == ItemStatesConfig.model_type and encoder.pooled
+
+    def set_experts(self, config: ExpertSumConfig | None, encoder: ItemStatesEncoder | None = None) -> None:
+        """Give the model experts, whose scores `recommend()` then adds to the generator's; `None` takes them away.
+
+        Args:
+            config: which experts, with `generator=True`.
+            encoder: vectors of the items for experts that read text, where this model's own encoder has none.
+
+        Raises:
+            ValueError: if an expert reads text and there are no vectors.
+        """
+        self.config.experts = config
+        self.experts = None if config is None else ExpertSum(config, encoder).to(self.device)
+        self._check_experts()
+
+    def _check_experts(self) -> None:
+        if self.experts is None or self.experts.vectors is not None or self.shares_vectors:
+            return
+        reading = [name for name in self.experts.config.experts if name in LANGUAGE]
+        if reading:
+            raise ValueError(
+                f"expert {reading[0]!r} reads text, and this model's encoder has no vectors of items; pass an encoder "
+                "with pooled=True for the experts"
+            )
 
     # The item table
 
@@ -204,6 +254,7 @@ class MenderForGenerativeRetrieval(PreTrainedModel, GenerationMixin):
         text_states: Tensor | None = None,
         decoder_input_ids: Tensor | None = None,
         labels: Tensor | None = None,
+        kind: Tensor | None = None,
         past_key_values: Any = None,
         use_cache: bool | None = None,
         num_items_in_batch: int | Tensor | None = None,
@@ -219,6 +270,8 @@ class MenderForGenerativeRetrieval(PreTrainedModel, GenerationMixin):
             text_states: cached states of an `ItemStatesEncoder`'s text encoder, beside `input_ids`.
             decoder_input_ids: tokens written so far, the start token first. Shape: (B, steps).
             labels: tokens of the targets (`item_tokens`), -100 where no loss is wanted. Shape: (B, L).
+            kind: index in `KINDS` of each request, where the decoder is told it. Default: silent where an
+                `ItemStatesEncoder` is given no text, else stated. Shape: (B,).
             past_key_values: cache of earlier steps.
             use_cache: whether to return the cache.
             num_items_in_batch: labels in the whole batch, where it is accumulated over several forward passes.
@@ -237,10 +290,11 @@ class MenderForGenerativeRetrieval(PreTrainedModel, GenerationMixin):
         if encoder_outputs is None:
             encoder_outputs = self._encoder_states(input_ids, attention_mask, text_states)
         states = encoder_outputs[0]
+        memory, memory_mask = self._memory(states, attention_mask, self._kind(kind, input_ids, states))
         decoded = self.decoder(
             input_ids=decoder_input_ids,
-            encoder_hidden_states=self.encoder_proj(states.to(self.lm_head.weight.dtype)),
-            encoder_attention_mask=attention_mask,
+            encoder_hidden_states=memory,
+            encoder_attention_mask=memory_mask,
             past_key_values=past_key_values,
             use_cache=use_cache if labels is None else False,
             **{name: value for name, value in kwargs.items() if name in ("output_attentions", "output_hidden_states")},
@@ -313,32 +367,52 @@ class MenderForGenerativeRetrieval(PreTrainedModel, GenerationMixin):
         num_beams: int | str | None = None,
         allowed: ItemSelection | None = None,
         exclude: ItemSelection | None = None,
+        kind: Tensor | None = None,
+        condition_weights: Tensor | None = None,
+        expert_input_ids: Tensor | None = None,
+        avoid_input_ids: Tensor | None = None,
+        prior: Tensor | Sequence[float] | Mapping[int, float] | None = None,
+        weights: Mapping[str, float] | None = None,
         **ignored: Any,
     ) -> Recommendations:
-        """The `top_k` best items of every user, with the log-probabilities of their semantic IDs.
+        """The `top_k` best items of every user.
 
-        Always deterministic: no sampling, no penalties, whatever the generation config says.
+        Scores are log-probabilities of semantic IDs; in a model with experts, their weighted sum with what the experts
+        say. Always deterministic: no sampling, no penalties, whatever the generation config says.
 
         Args:
-            input_ids: text tokens. Shape: (B, T).
-            attention_mask: 1 for tokens, 0 for padding. Shape: (B, T).
+            input_ids: text tokens; perhaps of several conditions, whose log-probabilities and language scores are added
+                with `condition_weights`. Shape: (B, T) or (B, C, T).
+            attention_mask: 1 for tokens, 0 for padding. Shape: that of `input_ids`.
             encoder_outputs: states of the encoder, instead of `input_ids`.
             top_k: items to return; fewer come back where the catalogue holds fewer.
             num_beams: prefixes kept per level; `None` keeps max(30, 2 * top_k), "exact" scores every item.
             allowed: items that may be returned (indices or a boolean mask; shared or per user).
             exclude: items that may not be returned, in the same forms.
+            kind: index in `KINDS` of each request, see `forward`; weights of experts are those of the first condition.
+                Shape: (B,) or (B, C).
+            condition_weights: of the conditions of each user, in general with a sum of 1. Shape: (B, C).
+            expert_input_ids: what the experts read where that is not `input_ids` (the processor makes it). Shape: that
+                of `input_ids`.
+            avoid_input_ids: text tokens of what is to be avoided, see `ExpertSum.penalty`. Shape: (B, A, T').
+            prior: business priors that are added to the scores, see `prior_scores`.
+            weights: by expert ("generator" among them) or group ("language", "behaviour"), what its fitted weight is
+                multiplied by.
             **ignored: other outputs of a tokenizer, such as `token_type_ids`.
 
         Returns:
             Item indices and scores of shape (B, top_k), best first.
 
         Raises:
-            ValueError: for top_k < 1, num_beams < top_k, or a filter that has the wrong shape or leaves a user without
-                items.
-            IndexError: if a filter names an item that is not in the catalogue.
+            ValueError: for top_k < 1, num_beams < top_k, a filter that has the wrong shape or leaves a user without
+                items, weights, a kind or a prior that make no sense, or inputs that the experts lack.
+            IndexError: if a filter or the prior names an item that is not in the catalogue.
         """
         if set(ignored) - {"token_type_ids", "labels", "position_ids"}:
             raise TypeError(f"recommend() got unexpected arguments {sorted(ignored)}")
+        conditions = 1 if input_ids is None or input_ids.dim() == 2 else input_ids.shape[1]
+        flat = (None if part is None else part.view(-1, part.shape[-1]) for part in (input_ids, attention_mask))
+        input_ids, attention_mask = flat
         if encoder_outputs is None:
             training = self.encoder.training
             self.encoder.eval()
@@ -346,19 +420,105 @@ class MenderForGenerativeRetrieval(PreTrainedModel, GenerationMixin):
                 encoder_outputs = self._states_for_retrieval(input_ids, attention_mask)
             finally:
                 self.encoder.train(training)
-        states = encoder_outputs[0].to(self.lm_head.weight.dtype)
+        states = encoder_outputs[0]
+        kind = self._kind(kind, input_ids, states, conditions)
+        if expert_input_ids is None and self.shares_vectors:
+            expert_input_ids = input_ids
         # The search chooses its own precision; autocast is for the encoder.
         with torch.autocast(states.device.type, enabled=False):
+            mix, evidence = self._sum(
+                states, kind, conditions, condition_weights, expert_input_ids, avoid_input_ids, prior, weights
+            )
+            memory, memory_mask = self._memory(states, attention_mask, kind)
             return search(
                 self._folded_decoder(),
                 self.catalogue,
-                self.encoder_proj(states),
-                attention_mask,
+                memory,
+                memory_mask,
                 top_k=top_k,
                 num_beams=num_beams,
                 allowed=allowed,
                 exclude=exclude,
+                mix=mix,
+                evidence=evidence,
             )
+
+    def _sum(
+        self,
+        states: Tensor,
+        kind: Tensor | None,
+        conditions: int,
+        condition_weights: Tensor | None,
+        expert_input_ids: Tensor | None,
+        avoid_input_ids: Tensor | None,
+        prior: Any,
+        weights: Mapping[str, float] | None,
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Weights of the log-probabilities (B, C), and what is added to them (B, N); `None` where that is nothing."""
+        users, items = len(states) // conditions, self.config.num_items
+        mix, evidence = self._condition_weights(condition_weights, users, conditions), None
+        if self.experts is not None:
+            if expert_input_ids is None:
+                raise ValueError(
+                    "the experts of this model read inputs of their own; pass expert_input_ids, which the processor "
+                    "makes, or input_ids"
+                )
+            own = self.experts.weights(kind, weights)
+            shared = {} if self.experts.vectors is not None else {"encoder": self.encoder}
+            # The first state of a text is its vector: it is encoded once for decoder and experts.
+            known = {"preference": states[:, 0]} if shared and self.shares_vectors else {}
+            rows = own[:, :-1] if mix is None else own[:, :-1] * mix.view(-1, 1)
+            evidence = self.experts.total(expert_input_ids.view(len(states), -1), items, rows, **shared, **known)
+            evidence = evidence.view(users, conditions, items).sum(1)
+            if avoid_input_ids is not None:
+                evidence -= self.experts.penalty(avoid_input_ids, items, **shared)
+            generator = own[:, -1:].view(users, conditions)[:, :1]
+            mix = generator.expand(users, conditions) if mix is None else generator * mix
+        elif weights or avoid_input_ids is not None:
+            given = "weights" if weights else "avoid_input_ids"
+            raise ValueError(f"this model has no experts that `{given}` could be for; leave it out")
+        if prior is not None:
+            added = prior_scores(prior, items, users, states.device).expand(users, -1)
+            evidence = added if evidence is None else evidence + added
+        return mix, evidence
+
+    def _condition_weights(self, weights: Tensor | None, users: int, conditions: int) -> Tensor | None:
+        if weights is None:
+            return None if conditions == 1 else torch.full((users, conditions), 1 / conditions, device=self.device)
+        weights = torch.as_tensor(weights, dtype=torch.float32, device=self.device)
+        if weights.shape != (users, conditions) or not bool(weights.isfinite().all()):
+            raise ValueError(
+                f"condition_weights has shape {tuple(weights.shape)} or values that are not finite; expected a number "
+                f"for each of {conditions} conditions of {users} users"
+            )
+        return weights
+
+    def _kind(
+        self, kind: Tensor | None, input_ids: Tensor | None, states: Tensor, conditions: int = 1
+    ) -> Tensor | None:
+        """The kind of every row of states, where it matters. Shape: (B * C,)."""
+        if not self.reads_kind:
+            return None
+        if kind is None:
+            config = self.config.encoder
+            if input_ids is not None and config.model_type == ItemStatesConfig.model_type:
+                is_text = (input_ids < config.text_vocabulary) & (input_ids != config.text_encoder.pad_token_id)
+                return default_kind(torch.where(is_text, input_ids, -1))
+            return torch.full((len(states),), KINDS.index("stated"), device=states.device)
+        kind = torch.as_tensor(kind, device=states.device)
+        if kind.numel() and not 0 <= int(kind.min()) <= int(kind.max()) < len(KINDS):
+            raise ValueError(f"kind={kind.flatten().tolist()}; pass indices of {', '.join(KINDS)}")
+        return kind.reshape(-1) if kind.dim() == 2 else kind.repeat_interleave(conditions)
+
+    def _memory(
+        self, states: Tensor, attention_mask: Tensor | None, kind: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """What the decoder attends to: encoder states at its width, behind the state of the kind of request."""
+        memory = self.encoder_proj(states.to(self.lm_head.weight.dtype))
+        if self.kind_states is None:
+            return memory, attention_mask
+        memory = torch.cat([self.kind_states(kind)[:, None].to(memory.dtype), memory], dim=1)
+        return memory, None if attention_mask is None else functional.pad(attention_mask, (1, 0), value=1)
 
     def _folded_decoder(self) -> FoldedDecoder:
         """The decoder's folded weights, made anew whenever a parameter has changed."""
@@ -439,11 +599,6 @@ def _new_encoder(config: Any) -> PreTrainedModel:
     if config.model_type == ItemStatesConfig.model_type:
         return ItemStatesEncoder(config)
     return text_encoder_class(config).from_config(config)
-
-
-def version_of(tensor: Tensor) -> int:
-    """How often a tensor was written to in place; tensors made in inference mode do not count that."""
-    return 0 if tensor.is_inference() else tensor._version
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor, num_items_in_batch: int | Tensor | None) -> Tensor:

@@ -1,6 +1,7 @@
 """Constrained beam search over a catalogue: the search behind `model.recommend()`.
 
-Beams of a user are never materialised as a bigger batch. A step scores the beams, looks up the children of their
+The score of an item is a weighted sum: log-probabilities of its semantic ID under one condition or several (a request
+without its preference, several preferences), and what experts say of it (`guide.Guide`). Beams of a user are never materialised as a bigger batch. A step scores the beams, looks up the children of their
 nodes in the catalogue's tree and keeps the best `width` of them; the log-softmax stays over the full vocabulary, so
 scores equal those of `generate()` with `SemanticIdLogitsProcessor`.
 """
@@ -15,14 +16,17 @@ from torch import Tensor
 
 from .candidates import CatalogueFilter, list_children
 from .catalogue import SemanticIdCatalogue
-from .decoder import FoldedDecoder
+from .decoder import DecodingState, FoldedDecoder
+from .guide import Guide
 from .item_filter import ItemSelection
 
-__all__ = ["Recommendations", "checked_top_k", "search"]
+__all__ = ["Recommendations", "checked_top_k", "leaf_scores", "search"]
 
 DEFAULT_BEAMS = 30
 EXACT_CHUNK = 256
 MANY_CANDIDATES, BLOCK = 1024, 64
+EXPERTS_BEST = 2
+"""So many times the beam's width of the leaves that experts put first are scored by the generator, whatever it finds."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,8 @@ class Recommendations:
 
     Attributes:
         item_indices: item indices; -1 pads users that may receive fewer items than others. Shape: (B, top_k), int64.
-        scores: log-probability of each item's semantic ID; -inf where padded. Shape: (B, top_k), float32.
+        scores: log-probability of each item's semantic ID, or the weighted sum of all experts where there are others;
+            -inf where padded. Shape: (B, top_k), float32.
     """
 
     item_indices: Tensor
@@ -64,18 +69,23 @@ def search(
     num_beams: int | str | None = None,
     allowed: ItemSelection | None = None,
     exclude: ItemSelection | None = None,
+    mix: Tensor | None = None,
+    evidence: Tensor | None = None,
 ) -> Recommendations:
     """The `top_k` best items of every user.
 
     Args:
         decoder: the decoder's arithmetic.
         catalogue: what may be returned.
-        memory: encoder states at decoder width. Shape: (B, T, D).
-        attention_mask: 1 for real states. Shape: (B, T).
+        memory: encoder states at decoder width, those of a user's C conditions one after the other.
+            Shape: (B * C, T, D).
+        attention_mask: 1 for real states. Shape: (B * C, T).
         top_k: how many items to return; fewer come back where fewer may be returned.
         num_beams: prefixes kept per level. `None` keeps max(30, 2 * top_k); "exact" scores every item.
         allowed: items that may be returned, see `as_selection`.
         exclude: items that may not be returned, in the same forms. Wins over `allowed`.
+        mix: weights of the log-probabilities under each condition; default: one condition of weight 1. Shape: (B, C).
+        evidence: what is added to the log-probabilities of every item. Shape: (B, N).
 
     Raises:
         ValueError: if top_k < 1, num_beams < top_k, or a filter has the wrong shape or leaves some user nothing.
@@ -93,39 +103,122 @@ def search(
     else:
         raise ValueError(f'num_beams={num_beams!r}; pass a whole number, None or "exact"')
 
-    view = None
-    if allowed is not None or exclude is not None:
-        view = CatalogueFilter(catalogue, len(memory), allowed, exclude)
-    if num_beams == "exact" and count > EXACT_CHUNK:
-        leaves, scores = _search_in_chunks(decoder, catalogue, memory, attention_mask, min(top_k, count), view)
+    users, width = len(memory) if mix is None else len(mix), min(width, count)
+    view = guide = None
+    if evidence is not None:  # it has to be looked up for every item, and filters with it
+        guide = Guide.over(catalogue, evidence, allowed, exclude)
+    elif allowed is not None or exclude is not None:
+        view = CatalogueFilter(catalogue, users, allowed, exclude)
+    generator = _Generator(decoder, memory, attention_mask, mix)
+    if guide is not None and not generator.counts:
+        leaves, scores = guide.best(width)
+    elif num_beams == "exact" and count > EXACT_CHUNK:
+        leaves, scores = _search_in_chunks(generator, catalogue, min(top_k, count), view, guide)
     else:
-        leaves, scores = _beam_search(decoder, catalogue, memory, attention_mask, min(width, count), view)
-    top_k = min(top_k, count if view is None else int(view.available.max()))
+        leaves, scores = _beam_search(generator, catalogue, width, view, guide)
+        if guide is not None and width < count:
+            leaves, scores = _with_best_of_experts(generator, catalogue, leaves, scores, guide)
+    limit = guide or view
+    top_k = min(top_k, count if limit is None else int(limit.available.max()))
     leaves, scores = leaves[:, :top_k], scores[:, :top_k]
     item_indices = catalogue.items_of_leaves(leaves).masked_fill(scores == -torch.inf, -1)
     return Recommendations(item_indices, scores)
 
 
+class _Generator:
+    """The decoder under the conditions of B users, whose log-probabilities it adds with weights.
+
+    Args:
+        decoder: the decoder's arithmetic.
+        memory: see `search`.
+        attention_mask: see `search`.
+        mix: see `search`.
+    """
+
+    def __init__(
+        self, decoder: FoldedDecoder, memory: Tensor, attention_mask: Tensor | None, mix: Tensor | None
+    ) -> None:
+        self.decoder, self.memory, self.attention_mask, self.mix = decoder, memory, attention_mask, mix
+        self.users, self.conditions = (len(memory), 1) if mix is None else mix.shape
+
+    @property
+    def counts(self) -> bool:
+        """Whether any user's score depends on it."""
+        return self.mix is None or bool(self.mix.any())
+
+    def start(self, levels: int) -> DecodingState:
+        """State before the first token of semantic IDs with so many levels."""
+        return self.decoder.start(self.memory, self.attention_mask, levels)
+
+    def step(self, state: DecodingState, tokens: Tensor, parents: Tensor | None) -> Tensor:
+        """Log-probabilities of the next token of every beam, see `FoldedDecoder.step`. Shape: (B, W, V)."""
+        if self.conditions > 1:
+            tokens = tokens.repeat_interleave(self.conditions, 0)
+            parents = None if parents is None else parents.repeat_interleave(self.conditions, 0)
+        found = self.decoder.step(state, tokens, parents)
+        if self.mix is None:
+            return found
+        if self.conditions == 1:
+            return found.mul_(self.mix[..., None])
+        return torch.einsum("bcwv,bc->bwv", found.unflatten(0, self.mix.shape), self.mix)
+
+
 def _beam_search(
-    decoder: FoldedDecoder,
+    generator: _Generator,
     catalogue: SemanticIdCatalogue,
-    memory: Tensor,
-    attention_mask: Tensor | None,
     width: int,
     view: CatalogueFilter | None,
+    guide: Guide | None,
 ) -> tuple[Tensor, Tensor]:
     """Leaves and scores, best first. Both of shape (B, <= width)."""
-    users, device = len(memory), memory.device
-    state = decoder.start(memory, attention_mask, catalogue.num_levels)
-    nodes = torch.zeros(users, 1, dtype=torch.int64, device=device)
-    scores = torch.zeros(users, 1, device=device)
+    device = generator.memory.device
+    state = generator.start(catalogue.num_levels)
+    nodes = torch.zeros(generator.users, 1, dtype=torch.int64, device=device)
+    scores = torch.zeros(generator.users, 1, device=device)
     tokens, parents, offset = nodes, None, 1
     for level in range(catalogue.num_levels):
-        log_probs = decoder.step(state, tokens, parents)
-        nodes, parents, codes, scores = expand(catalogue, level, nodes, scores, log_probs, offset, width, view)
+        log_probs = generator.step(state, tokens, parents)
+        nodes, parents, codes, scores = expand(catalogue, level, nodes, scores, log_probs, offset, width, view, guide)
         tokens = codes + offset
         offset += catalogue.codebook_sizes[level]
     return nodes, scores
+
+
+def leaf_scores(generator: _Generator, catalogue: SemanticIdCatalogue, leaves: Tensor) -> Tensor:
+    """Weighted log-probabilities of leaves, each by its own path.
+
+    Args:
+        generator: the decoder.
+        catalogue: the tree.
+        leaves: Shape: (B, M).
+
+    Returns:
+        Shape: (B, M), float32.
+    """
+    codes = catalogue.codes[catalogue.items_of_leaves(leaves)].long()
+    state = generator.start(catalogue.num_levels)
+    scores = torch.zeros(leaves.shape, device=leaves.device)
+    tokens, parents, offset = leaves.new_zeros(len(leaves), 1), None, 1
+    paths = torch.arange(leaves.shape[1], device=leaves.device).expand_as(leaves)
+    for level in range(catalogue.num_levels):
+        log_probs = generator.step(state, tokens, parents).expand(-1, leaves.shape[1], -1)
+        tokens = codes[..., level] + offset
+        scores += log_probs.gather(2, tokens[..., None]).squeeze(-1)
+        parents = torch.zeros_like(paths) if level == 0 else paths
+        offset += catalogue.codebook_sizes[level]
+    return scores
+
+
+def _with_best_of_experts(
+    generator: _Generator, catalogue: SemanticIdCatalogue, leaves: Tensor, scores: Tensor, guide: Guide
+) -> tuple[Tensor, Tensor]:
+    """What a beam found and the leaves that the experts put first, best first. Both of shape (B, W)."""
+    width = leaves.shape[1]
+    best, own = guide.best(EXPERTS_BEST * width)
+    own = own + leaf_scores(generator, catalogue, best)
+    own = own.masked_fill((best[..., None] == leaves[:, None]).any(2), -torch.inf)
+    scores, place = torch.cat([scores, own], dim=1).topk(width, dim=1)
+    return torch.cat([leaves, best], dim=1).gather(1, place), scores
 
 
 def expand(
@@ -137,11 +230,13 @@ def expand(
     offset: int,
     width: int,
     view: CatalogueFilter | None,
+    guide: Guide | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The best `width` children of the live nodes of each user.
 
     Returns:
-        Child ids, the beam each extends, their codes, and their scores, best first. Each of shape (B, W').
+        Child ids, the beam each extends, their codes, and their scores, best first. Each of shape (B, W'). The scores
+        of inner nodes are without their guide, which only chooses among them.
     """
     children = list_children(catalogue, level, nodes)
     own = log_probs[:, :, offset : offset + catalogue.codebook_sizes[level]]
@@ -149,7 +244,10 @@ def expand(
     if view is not None:
         view.mask_(level + 1, candidate, children, scores)
     keep = min(width, candidate.shape[1], catalogue.num_nodes(level + 1))
-    scores, slots = _top(candidate, keep)
+    guided = candidate if guide is None else candidate + children.values(guide.levels[level])
+    scores, slots = _top(guided, keep)
+    if guide is not None and level + 1 < catalogue.num_levels:
+        scores = candidate.gather(1, slots).masked_fill_(scores == -torch.inf, -torch.inf)
     beams = children.owners(slots)
     picked = slots - children.begin.gather(1, beams) + children.first.gather(1, beams)
     # Where children run out, empty slots behind the last node are picked; their scores are -inf.
@@ -178,22 +276,24 @@ def _top(candidate: Tensor, keep: int) -> tuple[Tensor, Tensor]:
 
 
 def _search_in_chunks(
-    decoder: FoldedDecoder,
+    generator: _Generator,
     catalogue: SemanticIdCatalogue,
-    memory: Tensor,
-    attention_mask: Tensor | None,
     top_k: int,
     view: CatalogueFilter | None,
+    guide: Guide | None,
 ) -> tuple[Tensor, Tensor]:
     """Every item scored, a range of leaves at a time, keeping the best `top_k`. Both results of shape (B, top_k)."""
-    best_leaves = torch.empty(len(memory), 0, dtype=torch.int64, device=memory.device)
-    best_scores = torch.empty(len(memory), 0, device=memory.device)
+    device, users = generator.memory.device, generator.users
+    best_leaves = torch.empty(users, 0, dtype=torch.int64, device=device)
+    best_scores = torch.empty(users, 0, device=device)
     for low in range(0, len(catalogue), EXACT_CHUNK):
         high = min(low + EXACT_CHUNK, len(catalogue))
-        window = CatalogueFilter(catalogue, len(memory), leaves=(low, high))
+        window = CatalogueFilter(catalogue, users, leaves=(low, high))
         if view is not None:
             window.share(view)
-        leaves, scores = _beam_search(decoder, catalogue, memory, attention_mask, high - low, window)
+        leaves, scores = _beam_search(generator, catalogue, high - low, window, None)
+        if guide is not None:
+            scores = scores + guide.leaves.gather(1, leaves)
         best_leaves, best_scores = torch.cat([best_leaves, leaves], 1), torch.cat([best_scores, scores], 1)
         best_scores, index = best_scores.topk(min(top_k, best_scores.shape[1]), dim=1)
         best_leaves = best_leaves.gather(1, index)

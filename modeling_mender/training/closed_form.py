@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..experts import Lexical
-from ..modeling_experts import KINDS, WINDOW, ExpertsRecommender, checked_weights
+from ..configuration_mender import KINDS
+from ..experts import B, K1, WINDOW, Lexical
+from ..modeling_experts import ExpertsRecommender
 from ..processing_mender import MenderProcessor
 from .data import bought_in_training, example_column, select_axes
 from .trainer import MenderCollator, prepare_examples
@@ -103,17 +104,17 @@ def _padded(histories: Sequence[Sequence[int]]) -> Tensor:
     return table
 
 
-def bm25_index(token_ids: Sequence[Sequence[int]], vocabulary: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Postings of BM25 over token ids, as the library bm25s computes them (Lucene's variant, k1 = 1.5, b = 0.75).
+def bm25_index(token_ids: Sequence[Sequence[int]], vocabulary: int) -> tuple[Tensor, ...]:
+    """Postings of BM25 over token ids, as the library bm25s computes them (Lucene's variant).
 
     Args:
         token_ids: tokens of each item's text.
         vocabulary: number of tokens, V.
 
     Returns:
-        Where each token's list begins (V + 1,), items of all lists (P,), and gains (P,).
+        Where each token's list begins (V + 1,), items of all lists (P,), gains (P,), and the mean length of a text.
     """
-    index = bm25s.BM25()
+    index = bm25s.BM25(k1=K1, b=B)
     index.index((list(map(list, token_ids)), {str(token): token for token in range(vocabulary)}), show_progress=False)
     scores = index.scores
     starts = torch.zeros(vocabulary + 1, dtype=torch.int64)
@@ -121,12 +122,13 @@ def bm25_index(token_ids: Sequence[Sequence[int]], vocabulary: int) -> tuple[Ten
     starts[: len(pointers)] = pointers
     starts[len(pointers) :] = pointers[-1]
     items = torch.from_numpy(np.asarray(scores["indices"]).astype(np.int32))
-    return starts, items, torch.from_numpy(np.asarray(scores["data"], dtype=np.float32))
+    gains = torch.from_numpy(np.asarray(scores["data"], dtype=np.float32))
+    return starts, items, gains, torch.tensor(sum(map(len, token_ids)) / max(1, len(token_ids)))
 
 
-def fill_lexical(expert: Lexical, index: tuple[Tensor, Tensor, Tensor]) -> None:
+def fill_lexical(expert: Lexical, index: tuple[Tensor, ...]) -> None:
     """Put an index of `bm25_index` into the expert."""
-    for buffer, values in zip((expert.starts, expert.items, expert.gains), index, strict=True):
+    for buffer, values in zip((expert.starts, expert.items, expert.gains, expert.mean_length), index, strict=True):
         buffer.copy_(values)
 
 
@@ -227,11 +229,11 @@ def fit_experts(
     items = len(processor.item_ids)
     record: dict[str, Any] = {"purchases": sum(map(len, bought))}
     validation = _by_kind(examples["validation"], limit, seed)
-    if model.popularity is not None:
-        model.popularity.counts.copy_(popularity(bought, items))
-    if model.transitions is not None:
-        model.transitions.set_matrix(transitions(bought, items))
-    if model.co_purchase is not None:
+    if model.experts.popularity is not None:
+        model.experts.popularity.counts.copy_(popularity(bought, items))
+    if model.experts.transitions is not None:
+        model.experts.transitions.set_matrix(transitions(bought, items))
+    if model.experts.co_purchase is not None:
         record["ridge_penalty"] = _best_penalty(model, processor, bought, validation["silent"], exclude_seen)
     weights = {}
     if len(model.config.experts) == 1:  # any weight gives the same order
@@ -239,7 +241,7 @@ def fit_experts(
     for kind, chosen in validation.items():
         scores, targets, seen = _expert_scores(model, processor, chosen, exclude_seen=exclude_seen)
         weights[kind] = fit_weights(scores, targets, seen, example_column(chosen, "axis"))
-    model.config.weights = checked_weights(weights, model.config.experts)
+    model.config.set_weights(weights)
     return record | {"weights": model.config.weights}
 
 
@@ -253,15 +255,15 @@ def _best_penalty(
     """Fill the matrix with the penalty that ranks best on validation by itself; where N is large, with one penalty."""
     items = len(processor.item_ids)
     if items > MOST_ITEMS_FOR_PENALTIES:
-        model.co_purchase.set_matrix(ease(bought, items, PENALTIES[1]))
+        model.experts.co_purchase.set_matrix(ease(bought, items, PENALTIES[1]))
         return PENALTIES[1]
     reached = {}
     for penalty in PENALTIES:
-        model.co_purchase.set_matrix(ease(bought, items, penalty))
+        model.experts.co_purchase.set_matrix(ease(bought, items, penalty))
         scores, targets, seen = _expert_scores(model, processor, silent, only="co_purchase", exclude_seen=exclude_seen)
         reached[penalty] = mean_log_ndcg(scores["co_purchase"], targets, seen, example_column(silent, "axis"))
     best = max(reached, key=reached.get)
-    model.co_purchase.set_matrix(ease(bought, items, best))
+    model.experts.co_purchase.set_matrix(ease(bought, items, best))
     return best
 
 

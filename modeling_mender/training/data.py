@@ -29,7 +29,7 @@ from torch import Tensor
 from torch.utils.data import Sampler, get_worker_info
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ..modeling_experts import KINDS
+from ..configuration_mender import KINDS
 from ..modeling_mender import tokens_of_items, version_of
 from ..processing_mender import MenderProcessor
 

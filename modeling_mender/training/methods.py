@@ -24,8 +24,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
 from ..catalogue import SemanticIdCatalogue
-from ..configuration_mender import ItemStatesConfig
-from ..experts import LANGUAGE
+from ..configuration_mender import LANGUAGE, ItemStatesConfig
 from ..item_states import ItemStatesEncoder, encode_titles, text_encoder_class
 from ..modeling_experts import ExpertsConfig, ExpertsRecommender
 from ..modeling_mender import MenderForGenerativeRetrieval
@@ -257,7 +256,7 @@ def _experts(
     postings = 0 if index is None else len(index[1])
     model = ExpertsRecommender(ExpertsConfig(count, names, num_postings=postings, encoder=encoder.config), encoder)
     if index is not None:
-        fill_lexical(model.lexical, index)
+        fill_lexical(model.experts.lexical, index)
     return model
 
 

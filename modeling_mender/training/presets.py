@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from ..experts import EXPERTS, LANGUAGE
+from ..configuration_mender import EXPERTS, LANGUAGE
 from ..processing_mender import HISTORIES, PREFERENCES
 from .losses import NEGATIVE_LOSSES
 

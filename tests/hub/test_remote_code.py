@@ -42,7 +42,7 @@ def saved(tmp_path_factory):
         method = small_method(name, str(encoder))
         model = method.plain_model().eval()
         if name == "popularity":
-            model.popularity.counts = torch.randperm(model.config.num_items).float()
+            model.experts.popularity.counts = torch.randperm(model.config.num_items).float()
         model.save_pretrained(root / name)
         method.processor.save_pretrained(root / name)
         # Without flags, since the package is imported here.

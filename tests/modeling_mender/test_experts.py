@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modeling_mender.experts import ItemItem, Lexical, Popularity
-from modeling_mender.modeling_experts import KINDS, ExpertsConfig, ExpertsRecommender
+from modeling_mender.configuration_mender import KINDS
+from modeling_mender.modeling_experts import ExpertsConfig, ExpertsRecommender
 from modeling_mender.training.closed_form import bm25_index, fill_lexical
 
 ITEMS = 12
@@ -18,9 +19,9 @@ def recommender(**weights: dict[str, float]) -> ExpertsRecommender:
     generator = torch.Generator().manual_seed(0)
     names = ["popularity", "co_purchase", "transitions"]
     model = ExpertsRecommender(ExpertsConfig(ITEMS, names, num_neighbours=5, weights=weights)).eval()
-    model.popularity.counts.copy_(torch.randint(0, 9, (ITEMS,), generator=generator))
-    model.co_purchase.set_matrix(torch.randn(ITEMS, ITEMS, generator=generator))
-    model.transitions.set_matrix(torch.rand(ITEMS, ITEMS, generator=generator))
+    model.experts.popularity.counts.copy_(torch.randint(0, 9, (ITEMS,), generator=generator))
+    model.experts.co_purchase.set_matrix(torch.randn(ITEMS, ITEMS, generator=generator))
+    model.experts.transitions.set_matrix(torch.rand(ITEMS, ITEMS, generator=generator))
     return model
 
 
@@ -95,7 +96,7 @@ def test_neither_padding_nor_batch_mates_change_a_request():
 def test_the_latest_items_of_a_history_say_most_about_what_is_bought_next():
     model = recommender(silent={"popularity": 0.0, "co_purchase": 0.0})
     scores = model.scores(inputs([[8, 9, 1, 2, 3]]))[0]
-    matrix = torch.stack([model.transitions(torch.tensor([[item]]))[0] for item in range(ITEMS)])
+    matrix = torch.stack([model.experts.transitions(torch.tensor([[item]]))[0] for item in range(ITEMS)])
     torch.testing.assert_close(scores, matrix[3] + matrix[2] / 2 + matrix[1] / 3)
 
 
