@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..configuration_mender import KINDS
-from ..experts import B, K1, WINDOW, Lexical
+from ..experts import K1, WINDOW, B, Lexical
 from ..modeling_experts import ExpertsRecommender
 from ..processing_mender import MenderProcessor
 from .data import bought_in_training, example_column, select_axes

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modeling_mender.experts import ItemItem, Lexical, Popularity
 from modeling_mender.configuration_mender import KINDS
+from modeling_mender.experts import ItemItem, Lexical, Popularity
 from modeling_mender.modeling_experts import ExpertsConfig, ExpertsRecommender
 from modeling_mender.training.closed_form import bm25_index, fill_lexical
 
