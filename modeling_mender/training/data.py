@@ -35,6 +35,8 @@ AXES = (
     "sentiment_following",
     "history_consolidation",
     "sentiment_following_with_history",
+    "open_wishes",
+    "wish_and_avoid",
 )
 """Axes of the benchmark."""
 
