@@ -7,6 +7,7 @@ which tells far smaller differences from noise than two separate intervals do.
 from __future__ import annotations
 
 import importlib.util
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -262,13 +263,13 @@ def shuffle_preferences(examples: Dataset, seed: int = 0) -> Dataset:
 
 
 def sample(examples: Dataset, limit: int | None, seed: int) -> Dataset:
-    """At most `limit` examples of each axis; pairs stay whole."""
+    """At most `limit` examples of each axis, whatever other axes there are; pairs stay whole."""
     if limit is None:
         return examples
     axis, pair = np.array(examples["axis"][:]), np.array(examples["pair_id"][:])
-    generator = np.random.default_rng(seed)
     kept = []
     for value in np.unique(axis):
+        generator = np.random.default_rng([seed, zlib.crc32(value.encode())])
         rows = np.flatnonzero(axis == value)
         units = np.where(pair[rows] >= 0, pair[rows], -1 - np.arange(len(rows)))
         distinct = np.unique(units)

@@ -8,7 +8,7 @@ import pytest
 from datasets import Dataset
 
 from mender.data import load_benchmark_data
-from mender.evaluation import fit_to_history, score_model, shuffle_preferences
+from mender.evaluation import fit_to_history, sample, score_model, shuffle_preferences
 from mender.training import choose_preset, fit, new_method
 from preference_benchmark.axes.examples import EXAMPLE_FEATURES
 
@@ -38,6 +38,18 @@ def examples(rows: int) -> Dataset:
                 }
             )
     return Dataset.from_list(found, features=EXAMPLE_FEATURES)
+
+
+def test_the_sample_of_an_axis_depends_on_no_other_axis():
+    every = examples(60)
+    some = sample(every, 5, seed=0)
+    axis = np.array(some["axis"][:])
+    assert {value: int((axis == value).sum()) for value in AXES} == dict(zip(AXES, (5, 5, 10), strict=True))
+    pairs = np.array(some["pair_id"][:])[axis == "sentiment_following"]
+    assert (np.unique(pairs, return_counts=True)[1] == 2).all()
+    alone = every.filter(lambda row: row["axis"] == "fine_grained_steering")
+    chosen = [user for user, value in zip(some["user_id"], axis, strict=True) if value == "fine_grained_steering"]
+    assert sample(alone, 5, seed=0)["user_id"][:] == chosen != sample(alone, 5, seed=1)["user_id"][:]
 
 
 def test_everybody_gets_the_preferences_of_another():

@@ -215,20 +215,20 @@ def test_without_attributes_there_are_no_wishes():
 
 
 def test_templates_that_name_an_attribute_are_not_used(tables):
-    """In a shop that sells things for the weekend, "need ... before the weekend" would ask for two attributes."""
+    """In a shop that sells presents, "it is for a colleague, ..." would ask for two attributes."""
     aspects = pl.col("aspects").list.concat(
         pl.when(pl.int_range(pl.len()) < 8)
-        .then(pl.lit(["weekend", "something"]))
+        .then(pl.lit(["colleague", "something"]))
         .otherwise(pl.lit([], dtype=pl.List(pl.String)))
     )
     changed = replace(tables, items=tables.items.with_columns(aspects))
     attributes = wish_attributes(changed, PROTOCOL)
-    assert "weekend" in attributes.phrases.to_list()
+    assert "colleague" in attributes.phrases.to_list()
     trained = open_wishes(changed, attributes, PROTOCOL).filter(pl.col("split") == "train")
     texts = trained["preferences"].list.first()
-    asked = texts.str.contains("weekend").sum()
+    asked = texts.str.contains("colleague").sum()
     assert asked < trained.height / 10
-    assert not texts.str.contains("before the weekend").any()
+    assert not texts.str.contains("for a colleague").any()
 
 
 def test_lists_draw_what_they_hold():
