@@ -44,7 +44,7 @@ from rich.table import Table
 from modeling_mender import SasRecForSequentialRecommendation
 from modeling_mender.decoder import AbsorbedCrossAttention
 from modeling_mender.modeling_sasrec import SasRecConfig
-from modeling_mender.training.data import length_grouped_order
+from modeling_mender.training.batches import length_grouped_order
 
 PADDED = 512
 """Tokens that the reference recipe pads every input to."""

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mender.evaluation import metric_module
-from mender.report import AXIS_NAMES, interval, number, row_name, save_figure
+from mender.report import AXIS_NAMES, SEVERAL_TARGETS, interval, number, row_name, save_figure
 from modeling_mender.training.presets import PROSE
 from preference_benchmark.hub.card import markdown_table
 from preference_benchmark.stages import write_atomically
@@ -36,12 +36,13 @@ __all__ = [
 ]
 
 METRICS = ("recall@5", "recall@10", "ndcg@5", "ndcg@10")
-"""Metrics that runs can be compared by; sentiment pairs are compared by m@k with the same k."""
+"""Metrics that runs can be compared by. In place of recall@k, sentiment pairs are compared by m@k and axes with several
+targets by precision among the first min(k, all targets)."""
 
 SIGNIFICANT = 0.05
 FLIPS = 9_999
 """Random assignments of a randomisation test; the smallest p-value is 1 / (FLIPS + 1)."""
-KEYS = ["matching", "condition", "axis", "user_id", "target", "pair_id", "occurrence"]
+KEYS = ["matching", "condition", "axis", "stratum", "user_id", "target", "unit", "pair_id", "occurrence"]
 RUN_NAMES = ("method", "seed", "commit", "command", "trained_by_commit", "trained_by_command", "seconds")
 COST_NAMES = ("trained", "parameters", "samples_per_second", "request_ms", "users_per_second")
 
@@ -148,13 +149,13 @@ def compare(
     comparison = Comparison(source, reference, metric, margin)
     comparison.costs = {method: _costs(list(own.values())) for method, own in methods.items()}
     comparison.runs = [{name: run[name] for name in RUN_NAMES if name in run} for run in settings.values()]
-    groups = gains[reference].group_by("matching", "condition", "axis", maintain_order=True)
+    groups = gains[reference].group_by("matching", "condition", "axis", "stratum", maintain_order=True)
     order = {axis: place for place, axis in enumerate(AXIS_NAMES)}
     # The users' own preferences first, then shuffled ones; within each, the axes in their own order.
-    for (matching, condition, axis), rows in sorted(
+    for (matching, condition, axis, stratum), rows in sorted(
         groups, key=lambda group: (group[0][1], order.get(group[0][2], len(order)))
     ):
-        row = row_name(axis, matching, condition)
+        row = row_name(axis, matching, condition, stratum)
         comparison.cells[row] = _cells(rows.select(KEYS), gains, reference, resamples, margin)
     comparison.cells = _corrected(comparison.cells)
     return comparison
@@ -207,24 +208,36 @@ def _check_seeds(method: str, runs: Mapping[Path, Mapping[str, Any]]) -> None:
 
 def _gains(folder: Path, metric: str) -> pl.DataFrame:
     """What each example of a run adds to the metric; a sentiment pair counts if found when wanted and only then."""
-    ranks = pl.read_parquet(folder / "ranks.parquet")
+    ranks = pl.read_parquet(folder / "ranks.parquet").with_row_index("row")
     name, k = metric.split("@")
     hit = pl.col("rank").is_between(1, int(k))
-    gain = (
-        hit.cast(pl.Float64) if name == "recall" else pl.when(hit).then(1 / (pl.col("rank") + 1).log(2)).otherwise(0.0)
-    )
+    ranks = ranks.join(_credit(ranks, name, int(k)), on="row", how="left", maintain_order="left")
+    ranks = ranks.with_columns(pl.col("gain").fill_null(0.0))
     wanted, unwanted = hit & (pl.col("sentiment") == "positive"), hit & (pl.col("sentiment") == "negative")
     paired = pl.col("pair_id") >= 0
-    single = ranks.filter(~paired).with_columns(gain=gain)
+    single = ranks.filter(~paired)
     pairs = (
         ranks.filter(paired)
-        .group_by("matching", "condition", "axis", "target", "pair_id", maintain_order=True)
-        .agg(user_id=pl.col("user_id").first(), gain=wanted.any() & ~unwanted.any())
+        .group_by("matching", "condition", "axis", "stratum", "target", "pair_id", maintain_order=True)
+        .agg(pl.col("user_id", "unit").first(), gain=wanted.any() & ~unwanted.any())
         .with_columns(pl.col("gain").cast(pl.Float64))
     )
     both = pl.concat([frame.select(*KEYS[:-1], "gain") for frame in (single, pairs)])
     # The same user and target may appear twice on a steering axis; number them so that they join one to one.
     return both.with_columns(occurrence=pl.int_range(pl.len()).over(KEYS[:-1]))
+
+
+def _credit(ranks: pl.DataFrame, name: str, k: int) -> pl.DataFrame:
+    """Recall (of one target), precision among the first min(k, all targets) (of several), or NDCG: row, gain."""
+    found = ranks.select("row", "axis", "relevant", rank="found").explode("rank").filter(pl.col("rank") <= k)
+    best = pl.min_horizontal("relevant", pl.lit(k))
+    if name == "recall":
+        several = pl.col("axis").is_in(SEVERAL_TARGETS)
+        credit = pl.when(~several).then(1.0).when(pl.col("rank") <= best).then(1 / best).otherwise(0.0)
+    else:
+        ideal = pl.lit(pl.Series(np.cumsum(1 / np.log2(np.arange(k) + 2))))
+        credit = 1 / (pl.col("rank") + 1).log(2) / ideal.gather(best - 1)
+    return found.with_columns(gain=credit).group_by("row").agg(pl.col("gain").sum())
 
 
 def _by_seed(runs: list[pl.DataFrame]) -> pl.DataFrame:
@@ -252,7 +265,7 @@ def _cells(
     base = values[reference]
     others = [method for method in values if method != reference]
     metric = metric_module()
-    units = keys["target"].to_numpy() if keys["axis"][0] in metric.CHOSEN_AXES else None
+    units = keys["unit"].to_numpy() if keys["axis"][0] in metric.CHOSEN_AXES else None
     differences = [values[method] - base for method in others]
     above_margin = [values[method] - (1 - margin) * base for method in others]
     # Drawn together, values and differences of all methods: that is what makes differences paired.
@@ -324,7 +337,8 @@ def _corrected(table: dict[str, dict[str, Cell]]) -> dict[str, dict[str, Cell]]:
 def _rows(comparison: Comparison, p_values: bool = False) -> list[list[str]]:
     """The table as text, header first."""
     k = comparison.metric.split("@")[1]
-    header = [f"{comparison.metric}; m@{k} of sentiment pairs", "n", *comparison.methods]
+    wishes = f", precision@{k} of wishes" if comparison.metric.startswith("recall") else ""
+    header = [f"{comparison.metric}; m@{k} of sentiment pairs{wishes}", "n", *comparison.methods]
     rows = [header]
     for label, cells in comparison.cells.items():
         best = max(cell.value for cell in cells.values())

@@ -7,6 +7,7 @@ which tells far smaller differences from noise than two separate intervals do.
 from __future__ import annotations
 
 import importlib.util
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -24,13 +25,14 @@ from mender.data import BenchmarkData
 from mender.report import Score, in_order
 from mender.runs import provenance, write_run
 from modeling_mender import MenderProcessor
-from modeling_mender.training.data import first_targets, select_axes
+from modeling_mender.training.data import example_column, first_targets, select_axes
 from modeling_mender.training.ranking import rank_examples, request_speed
 
 __all__ = [
     "KS",
     "check_items",
     "evaluate_saved",
+    "fit_to_history",
     "measure_requests",
     "metric_folder",
     "metric_module",
@@ -110,7 +112,8 @@ def score_model(
 
     Returns:
         Scores, and a table with one row per example and condition: matching, condition (empty, or shuffled),
-        axis, user_id, target, pair_id, sentiment, rank (0 where the target was not found).
+        axis, stratum, user_id, target, pair_id, sentiment, rank (0 where the target was not found), relevant (number
+        of targets), found (ranks of those that were found), unit (equal for examples with the same targets).
     """
     metric = evaluate.load(metric_folder())
     exclude_seen = not data.repeats if exclude_seen is None else exclude_seen
@@ -123,35 +126,117 @@ def score_model(
         for condition in ("", SHUFFLED) if shuffled else ("",):
             requests = test if not condition else shuffle_preferences(test, seed)
             ranked = rank_examples(model, processor, requests, max(KS), exclude_seen=exclude_seen)
-            targets = first_targets(test)
-            columns = {"axes": test["axis"][:], "sentiments": test["sentiment"][:], "pair_ids": test["pair_id"][:]}
-            figures = metric.compute(
-                predictions=[processor.ids(rows) for rows in ranked],
-                references=test["targets"][:],
-                **columns,
-                catalogue=len(processor.item_ids),
-                ks=KS,
-            )
             label = f"{name}, {condition}" if condition else name
-            for axis in dict.fromkeys(columns["axes"]):
-                own = {key.split("/", 1)[1]: value for key, value in figures.items() if key.startswith(f"{axis}/")}
-                scores.append(Score(axis, matching if axis == "recommendation" else "", label, own))
-            hits = ranked == np.array(processor.item_indices(targets))[:, None]
-            tables.append(
-                pl.DataFrame(
-                    {
-                        "matching": [matching if axis == "recommendation" else "" for axis in columns["axes"]],
-                        "condition": [condition] * len(test),
-                        "axis": columns["axes"],
-                        "user_id": test["user_id"][:],
-                        "target": targets,
-                        "pair_id": columns["pair_ids"],
-                        "sentiment": columns["sentiments"],
-                        "rank": np.where(hits.any(1), hits.argmax(1) + 1, 0),
-                    }
+            predictions = [processor.ids(rows) for rows in ranked]
+            columns = {column: example_column(test, column) for column in _METRIC_COLUMNS.values()}
+            groups = list(zip(test["axis"][:], example_column(test, "stratum"), strict=True))
+            for axis, stratum in dict.fromkeys(groups):
+                rows = [row for row, group in enumerate(groups) if group == (axis, stratum)]
+                own = {theirs: [columns[ours][row] for row in rows] for theirs, ours in _METRIC_COLUMNS.items()}
+                figures = metric.compute(
+                    predictions=[predictions[row] for row in rows], **own, catalogue=len(processor.item_ids), ks=KS
                 )
-            )
+                figures = {key.split("/", 1)[1]: value for key, value in figures.items()}
+                if axis == "sentiment_following_with_history":
+                    figures |= fit_to_history(ranked[rows], test.select(rows), data.items, processor)
+                scores.append(Score(axis, matching if axis == "recommendation" else "", label, figures, stratum))
+            tables.append(_ranks(ranked, test, processor, matching, condition))
     return in_order(scores), pl.concat(tables)
+
+
+# Arguments of the metric, and the columns of examples that they take.
+_METRIC_COLUMNS = {
+    "references": "targets",
+    "axes": "axis",
+    "sentiments": "sentiment",
+    "pair_ids": "pair_id",
+    "avoided": "avoided",
+}
+
+
+def _ranks(
+    ranked: np.ndarray, examples: Dataset, processor: MenderProcessor, matching: str, condition: str
+) -> pl.DataFrame:
+    """The table of `score_model` for one list of examples."""
+    axis, targets = examples["axis"][:], example_column(examples, "targets")
+    lists = pl.DataFrame({"targets": targets}).with_row_index("row")
+    flat = lists.explode("targets")
+    flat = flat.with_columns(item=pl.Series(processor.item_indices(flat["targets"].to_list())))
+    place = pl.DataFrame(
+        {
+            "row": np.repeat(np.arange(len(ranked)), ranked.shape[1]),
+            "item": ranked.ravel(),
+            "rank": np.tile(np.arange(1, ranked.shape[1] + 1), len(ranked)),
+        },
+        schema_overrides={"row": pl.UInt32},
+    )
+    flat = flat.join(place, on=["row", "item"], how="left", maintain_order="left")
+    by_row = flat.group_by("row", maintain_order=True).agg(
+        rank=pl.col("rank").first().fill_null(0),
+        relevant=pl.len(),
+        found=pl.col("rank").drop_nulls().sort(),
+        items=pl.col("item").sort().cast(pl.String).str.join(" "),
+    )
+    return pl.DataFrame(
+        {
+            "matching": [matching if name == "recommendation" else "" for name in axis],
+            "condition": [condition] * len(examples),
+            "axis": axis,
+            "stratum": example_column(examples, "stratum"),
+            "user_id": examples["user_id"][:],
+            "target": first_targets(examples),
+            "pair_id": example_column(examples, "pair_id"),
+            "sentiment": example_column(examples, "sentiment"),
+            "rank": by_row["rank"],
+            "relevant": by_row["relevant"],
+            "found": by_row["found"],
+            "unit": by_row["items"].rank("dense"),
+        }
+    )
+
+
+_COMMON = 0.1  # share of the catalogue above which an aspect says nothing of a taste
+
+
+def fit_to_history(
+    ranked: np.ndarray, examples: Dataset, items: Dataset, processor: MenderProcessor
+) -> dict[str, float]:
+    """How well the lists for unwanted items fit the histories before them.
+
+    A model that answers every negative preference with the same bestsellers leaves the unwanted item out. What it
+    recommends instead should still be what such a customer buys. An item fits a history if it has an aspect that two
+    items of the history have, and at most a tenth of the catalogue.
+
+    Args:
+        ranked: item indices, best first, -1 where there are fewer. Shape: (N, k).
+        examples: N examples; those with negative sentiment count, if their history has such an aspect.
+        items: the catalogue, with aspects.
+        processor: knows the items.
+
+    Returns:
+        "fit@k" for each k of `KS`: share of the first k that fit, mean over the "n_fit" examples; empty without any.
+    """
+    if "aspects" not in items.column_names:
+        return {}
+    aspects = pl.DataFrame({"item": np.arange(len(items)), "aspect": items["aspects"][:]}).explode("aspect")
+    aspects = aspects.drop_nulls().filter(pl.len().over("aspect") <= _COMMON * len(items))
+    negative = np.flatnonzero(np.array(examples["sentiment"][:]) == "negative")
+    histories = [processor.item_indices(examples[int(row)]["history"]) for row in negative]
+    bought = pl.DataFrame({"row": np.arange(len(negative)), "item": histories}, schema_overrides=_LISTED)
+    tastes = bought.explode("item").drop_nulls().join(aspects, on="item").group_by("row", "aspect").len()
+    tastes = tastes.filter(pl.col("len") >= 2)
+    shown = pl.DataFrame({"row": np.arange(len(negative)), "item": ranked[negative].tolist()}, schema_overrides=_LISTED)
+    shown = shown.with_columns(place=pl.int_ranges(1, pl.col("item").list.len() + 1)).explode("item", "place")
+    shown = shown.join(tastes, on="row", how="semi")
+    fitting = shown.join(aspects, on="item").join(tastes, on=["row", "aspect"], how="semi").unique(["row", "place"])
+    count = tastes["row"].n_unique()
+    if not count:
+        return {}
+    shares = {f"fit@{k}": fitting.filter(pl.col("place") <= k).height / (k * count) for k in KS}
+    return shares | {"n_fit": count}
+
+
+_LISTED = {"row": pl.Int64, "item": pl.List(pl.Int64)}
 
 
 def shuffle_preferences(examples: Dataset, seed: int = 0) -> Dataset:
@@ -178,13 +263,13 @@ def shuffle_preferences(examples: Dataset, seed: int = 0) -> Dataset:
 
 
 def sample(examples: Dataset, limit: int | None, seed: int) -> Dataset:
-    """At most `limit` examples of each axis; pairs stay whole."""
+    """At most `limit` examples of each axis, whatever other axes there are; pairs stay whole."""
     if limit is None:
         return examples
     axis, pair = np.array(examples["axis"][:]), np.array(examples["pair_id"][:])
-    generator = np.random.default_rng(seed)
     kept = []
     for value in np.unique(axis):
+        generator = np.random.default_rng([seed, zlib.crc32(value.encode())])
         rows = np.flatnonzero(axis == value)
         units = np.where(pair[rows] >= 0, pair[rows], -1 - np.arange(len(rows)))
         distinct = np.unique(units)

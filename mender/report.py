@@ -29,18 +29,29 @@ AXIS_NAMES = {
     "sentiment_following": "sentiment following",
     "history_consolidation": "history consolidation",
     "sentiment_following_with_history": "sentiment with history",
+    "open_wishes": "open wishes",
+    "wish_and_avoid": "wish and avoid",
 }
+SEVERAL_TARGETS = ("open_wishes", "wish_and_avoid")
+"""Axes with several relevant items per example, whose main figure is precision among the first min(k, all of them)."""
+LEGEND = (
+    "m: wanted and found, unwanted and left out. fit: share of the first k for an unwanted item that fit the history. "
+    "P: share of relevant items among the first min(k, all relevant). out: items to avoid among the first k."
+)
 COLOURS = ("#1f4e79", "#9db8d2", "#d0d0d0", "#e0a458", "#7a9e7e")
 
 
-def row_name(axis: str, matching: str = "", condition: str = "") -> str:
+def row_name(axis: str, matching: str = "", condition: str = "", stratum: str = "") -> str:
     """What a row of a table is called.
 
     >>> row_name("recommendation", "last"), row_name("fine_grained_steering", condition="shuffled preferences")
     ('recommendation (last)', 'fine steering, shuffled preferences')
+    >>> row_name("open_wishes", stratum="withheld")
+    'open wishes (withheld)'
     """
     name = AXIS_NAMES.get(axis, axis.replace("_", " "))
-    return name + (f" ({matching})" if matching else "") + (f", {condition}" if condition else "")
+    group = matching or stratum
+    return name + (f" ({group})" if group else "") + (f", {condition}" if condition else "")
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -70,34 +81,45 @@ class Score:
         matching: how the preference of the recommendation axis was chosen; empty on other axes.
         method: name of the method.
         results: figures of the metric for this axis, without the axis in their names.
+        stratum: of the examples, where the axis has strata.
     """
 
     axis: str
     matching: str
     method: str
     results: dict[str, float]
+    stratum: str = ""
 
     @property
     def row(self) -> str:
         """Name of the axis for people."""
-        return row_name(self.axis, self.matching)
+        return row_name(self.axis, self.matching, stratum=self.stratum)
 
     @property
     def is_paired(self) -> bool:
         """Whether the axis has sentiment pairs, which m@k counts in place of recall and NDCG."""
         return any(name.startswith("m@") for name in self.results)
 
+    @property
+    def headline_name(self) -> str:
+        """Name of the main figure: m for sentiment pairs, r_precision for several targets, recall elsewhere."""
+        return "m" if self.is_paired else "r_precision" if self.axis in SEVERAL_TARGETS else "recall"
+
     def headline(self, k: int) -> tuple[float, float, float]:
-        """The axis's main figure with its interval: m@k for sentiment pairs, recall@k elsewhere."""
-        name = f"m@{k}" if self.is_paired else f"recall@{k}"
+        """The axis's main figure with its interval; see `headline_name`."""
+        name = f"{self.headline_name}@{k}"
         return self.results[name], self.results[f"{name}/low"], self.results[f"{name}/high"]
 
     def cells(self, ks: tuple[int, ...]) -> list[str]:
-        """Recall and NDCG (or m@k) at every k, the headline's interval, and the number of examples."""
+        """Recall and NDCG, or what `LEGEND` says, at every k, the headline's interval, and the number of examples."""
         cells = []
         for k in ks:
             if self.is_paired:
-                cells += [f"m {number(self.results[f'm@{k}'], 4)}", ""]
+                fit = f"fit {number(self.results[f'fit@{k}'])}" if f"fit@{k}" in self.results else ""
+                cells += [f"m {number(self.results[f'm@{k}'], 4)}", fit]
+            elif self.axis in SEVERAL_TARGETS:
+                out = f"out {self.results[f'avoided@{k}']:.2f}" if f"avoided@{k}" in self.results else ""
+                cells += [f"P {number(self.results[f'r_precision@{k}'], 4)}", out]
             else:
                 cells += [number(self.results[f"{name}@{k}"], 4) for name in ("recall", "ndcg")]
         _, low, high = self.headline(ks[-1])
@@ -112,7 +134,7 @@ def in_order(scores: Iterable[Score]) -> list[Score]:
 
 def print_table(scores: list[Score], ks: tuple[int, ...] = (5, 10), title: str = "") -> None:
     """Print one row per axis and method."""
-    table = Table(title=title)
+    table = Table(title=title, caption=LEGEND if any(score.headline_name != "recall" for score in scores) else None)
     table.add_column("axis")
     table.add_column("method")
     for k in ks:
@@ -144,8 +166,8 @@ def draw(scores: list[Score], path: Path, k: int = 10, title: str = "") -> None:
             axes.barh(y, value, height * 0.92, color=colour, label=label)
             axes.plot([low, high], [y, y], color="black", linewidth=1)
             axes.text(high, y, f" {number(value)}", va="center", fontsize=9)
-    paired = {score.row for score in scores if score.is_paired}
-    names = [f"{row}\n{'m' if row in paired else 'recall'}@{k}" for row in rows]
+    figures = {score.row: score.headline_name.removeprefix("r_") for score in scores}
+    names = [f"{row}\n{figures[row]}@{k}" for row in rows]
     axes.set_yticks(range(len(rows)), names)
     axes.invert_yaxis()
     axes.spines[["top", "right"]].set_visible(False)

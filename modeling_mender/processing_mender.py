@@ -498,6 +498,7 @@ class MenderProcessor(ProcessorMixin):
     def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any) -> list[str]:
         """Write the tokenizer, the settings and the items to a folder; with `push_to_hub`, upload the folder."""
         saved = super().save_pretrained(save_directory, push_to_hub=False, **kwargs)
+        self._forget_processor(Path(save_directory))
         target = Path(save_directory) / ITEMS_FILE
         items: dict[str, Sequence[Any]] = {"item_id": self.item_ids, "title": self.titles}
         items |= {"codes": self.codes} if self.codes else {}
@@ -507,6 +508,15 @@ class MenderProcessor(ProcessorMixin):
         if push_to_hub:
             self.push_to_hub(kwargs.pop("repo_id", Path(save_directory).name), **kwargs)
         return [*(saved or []), str(target)]
+
+    def _forget_processor(self, folder: Path) -> None:
+        """Take this processor's name out of the tokenizer: else it could not be loaded with the encoder alone."""
+        self.tokenizer._set_processor_class(None)
+        config = folder / "tokenizer_config.json"
+        settings = json.loads(config.read_text("utf-8"))
+        with atomic_write(config) as unfinished:
+            kept = {name: value for name, value in settings.items() if name not in ("processor_class", "auto_map")}
+            unfinished.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> MenderProcessor:

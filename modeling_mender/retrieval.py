@@ -1,9 +1,10 @@
 """Constrained beam search over a catalogue: the search behind `model.recommend()`.
 
 The score of an item is a weighted sum: log-probabilities of its semantic ID under one condition or several (a request
-without its preference, several preferences), and what experts say of it (`guide.Guide`). Beams of a user are never materialised as a bigger batch. A step scores the beams, looks up the children of their
-nodes in the catalogue's tree and keeps the best `width` of them; the log-softmax stays over the full vocabulary, so
-scores equal those of `generate()` with `SemanticIdLogitsProcessor`.
+without its preference, several preferences), and what experts say of it (`guide.Guide`). Beams of a user are never
+materialised as a bigger batch. A step scores the beams, looks up the children of their nodes in the catalogue's tree
+and keeps the best `width` of them; the log-softmax stays over the full vocabulary, so with the generator alone scores
+equal those of `generate()` with `SemanticIdLogitsProcessor`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ DEFAULT_BEAMS = 30
 EXACT_CHUNK = 256
 MANY_CANDIDATES, BLOCK = 1024, 64
 EXPERTS_BEST = 2
-"""So many times the beam's width of the leaves that experts put first are scored by the generator, whatever it finds."""
+"""Leaves that experts put first and the generator scores whether a beam finds them or not, in beam widths."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A benchmark of recommenders that are steered by preferences in plain language, on six axes.
+"""A benchmark of recommenders that are steered by preferences in plain language, on eight axes.
 
 Raw public files, or your own tables, become examples of preference-conditioned recommendation, as in Preference
 Discerning (Paischer et al. 2025, arXiv:2412.08604). The package knows nothing of the models that are tested:

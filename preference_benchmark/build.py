@@ -16,7 +16,7 @@ from filelock import FileLock
 
 from preference_benchmark.axes.build import BuiltExamples, Inputs, build_examples
 from preference_benchmark.axes.examples import STORED_FEATURES, item_features, of_split, write_shards
-from preference_benchmark.axes.protocol import SPLITS
+from preference_benchmark.axes.protocol import AXES, SPLITS
 from preference_benchmark.checks.leakage import LeakageReport, check_leakage
 from preference_benchmark.checks.validation import margins, similarities, validate
 from preference_benchmark.embedding import Embedder, TextEmbedder, encoder_identity
@@ -245,6 +245,12 @@ def _statistics(built: BuiltExamples, recipe: Recipe, leakage: LeakageReport) ->
         axis: {split: frame.filter(pl.col("split") == split).height for split in SPLITS}
         for axis, frame in built.axes[recipe.protocol.matching[0]].items()
     }
+    strata = (
+        pl.concat(built.axes[recipe.protocol.matching[0]].values())
+        .filter(pl.col("stratum") != "")
+        .group_by("axis", "stratum", maintain_order=True)
+        .agg((pl.col("split") == split).sum().alias(split) for split in SPLITS)
+    )
     return {
         "read": read,
         "items": tables.items.height,
@@ -256,6 +262,7 @@ def _statistics(built: BuiltExamples, recipe: Recipe, leakage: LeakageReport) ->
             "negative": preferences.filter(pl.col("sentiment") == NEGATIVE).height,
         },
         "examples": counts,
+        "strata": strata.sort(pl.col("axis").cast(pl.Enum(AXES)), "test", descending=[False, True]).to_dicts(),
         "similarity": similarities(built, recipe.protocol),
         "leakage": leakage.records(),
         "validation": validate(built, recipe.protocol),

@@ -14,7 +14,7 @@ def test_axes_have_the_same_names_in_the_same_order():
     metric = metric_module()
     assert protocol.AXES == training.AXES
     assert {*metric.AXES} == {*protocol.AXES} == {*AXIS_NAMES}
-    assert {*metric.CHOSEN_AXES} == {*protocol.STEERING_AXES, *protocol.SENTIMENT_AXES}
+    assert {*metric.CHOSEN_AXES} == {*protocol.STEERING_AXES, *protocol.SENTIMENT_AXES, *protocol.WISH_AXES}
 
 
 def test_sentiments_and_kinds_have_the_same_names():

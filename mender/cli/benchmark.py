@@ -250,6 +250,9 @@ def _print_statistics(statistics: dict[str, Any]) -> None:
     table = Table("axis", *SPLITS)
     for axis, counts in statistics["examples"].items():
         table.add_row(axis, *(f"{counts[split]:,}" for split in SPLITS))
+        for found in statistics["strata"]:
+            if found["axis"] == axis:
+                table.add_row(f"- {found['stratum']}", *(f"{found[split]:,}" for split in SPLITS))
     console.print(table)
     size = sum(split["bytes"] for config in statistics["configs"].values() for split in config["splits"].values())
     console.print(f"{'configs':<14} {', '.join(statistics['configs'])}: {size / 1e6:,.1f} MB")

@@ -34,6 +34,8 @@ AXES = (
     "sentiment_following",
     "history_consolidation",
     "sentiment_following_with_history",
+    "open_wishes",
+    "wish_and_avoid",
 )
 """Axes of the benchmark, in the order of its tables. Other names are groups of examples like any other."""
 
@@ -42,6 +44,8 @@ CHOSEN_AXES = (
     "coarse_grained_steering",
     "sentiment_following",
     "sentiment_following_with_history",
+    "open_wishes",
+    "wish_and_avoid",
 )
 """Axes whose targets the benchmark chooses, some of them many times: their examples are not independent."""
 

@@ -19,8 +19,8 @@ from ..configuration_mender import KINDS
 from ..experts import K1, WINDOW, B, Lexical
 from ..modeling_experts import ExpertsRecommender
 from ..processing_mender import MenderProcessor
-from .data import bought_in_training, example_column, select_axes
-from .trainer import MenderCollator, prepare_examples
+from .batches import MenderCollator
+from .data import example_column, prepare_examples, select_axes, training_histories
 
 __all__ = [
     "bm25_index",
@@ -225,7 +225,8 @@ def fit_experts(
     Returns:
         The weights by kind, the ridge penalty, and how many purchases were counted.
     """
-    bought = [processor.item_indices(history) for history in bought_in_training(examples)]
+    histories = training_histories(examples["train"], examples["validation"])
+    bought = [processor.item_indices(history) for history in histories]
     items = len(processor.item_ids)
     record: dict[str, Any] = {"purchases": sum(map(len, bought))}
     validation = _by_kind(examples["validation"], limit, seed)

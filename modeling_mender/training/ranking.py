@@ -1,25 +1,47 @@
-"""Ranked lists for many examples at once, and how fast they come."""
+"""Ranked lists: of a batch, of many examples, how good they are and how fast they come."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import datasets
 import numpy as np
 import torch
+from torch import Tensor
+from torch.nn import functional
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel
+from transformers import EvalPrediction, PreTrainedModel
 
 from ..processing_mender import MenderProcessor
-from .trainer import MenderCollator, prepare_examples
+from .batches import MenderCollator
+from .data import prepare_examples
 
-__all__ = [
-    "rank_examples",
-    "request_speed",
-]
+__all__ = ["rank_batch", "rank_examples", "ranking_metrics", "request_speed"]
+
+NOT_ASKED = ("labels", "negative", "text_labels")
+"""What a batch holds for training alone."""
 
 
 @torch.no_grad()
+def rank_batch(model: PreTrainedModel, batch: Mapping[str, Any], top_k: int, num_beams: int | None = None) -> Tensor:
+    """The `top_k` best items of every example of a batch.
+
+    Args:
+        model: any model with `recommend`.
+        batch: as a `MenderCollator` makes it, on the model's device.
+        top_k: items per example.
+        num_beams: prefixes kept per level; `None` keeps max(30, 2 * top_k).
+
+    Returns:
+        Item indices, best first, padded with -1. Shape: (B, top_k), int64.
+    """
+    asked = {name: value for name, value in batch.items() if name not in NOT_ASKED}
+    found = model.recommend(**asked, top_k=top_k, num_beams=num_beams).item_indices
+    return functional.pad(found, (0, top_k - found.shape[1]), value=-1)
+
+
 def rank_examples(
     model: PreTrainedModel,
     processor: MenderProcessor,
@@ -32,7 +54,7 @@ def rank_examples(
 ) -> np.ndarray:
     """The `top_k` best items of every example.
 
-    Batches are made of examples of like length, so that little is spent on padding.
+    Batches hold examples of similar length, so that little is spent on padding.
 
     Args:
         model: any model with `recommend`.
@@ -49,16 +71,28 @@ def rank_examples(
     features = prepare_examples(examples, processor)
     order = np.argsort(features["length"][:], kind="stable")
     collate = MenderCollator(processor, model, exclude_seen=exclude_seen)
-    ranked = np.full((len(order), top_k), -1, dtype=np.int64)
+    ranked = np.empty((len(order), top_k), dtype=np.int64)
     model.eval()
     for start in tqdm(range(0, len(order), batch_size), desc="Ranking", unit="batch", disable=None):
         rows = order[start : start + batch_size]
         batch = {name: value.to(model.device) for name, value in collate([features[int(row)] for row in rows]).items()}
-        batch.pop("labels")
-        batch.pop("negative", None)
-        found = model.recommend(**batch, top_k=top_k, num_beams=num_beams).item_indices.cpu().numpy()
-        ranked[rows, : found.shape[1]] = found
+        ranked[rows] = rank_batch(model, batch, top_k, num_beams).cpu().numpy()
     return ranked
+
+
+def ranking_metrics(prediction: EvalPrediction) -> dict[str, float]:
+    """NDCG and recall of ranked items against one target each, and the number of examples.
+
+    Args:
+        prediction: ranked item indices (N, k) and target indices (N,), as `MenderTrainer` gives them.
+
+    Returns:
+        `ndcg@k`, `recall@k` and `n`, for k the length of the lists.
+    """
+    hits = np.asarray(prediction.predictions) == np.asarray(prediction.label_ids)[:, None]
+    k = hits.shape[1]
+    gain = (hits / np.log2(np.arange(2, k + 2))).sum(1)
+    return {f"ndcg@{k}": float(gain.mean()), f"recall@{k}": float(hits.any(1).mean()), "n": len(hits)}
 
 
 @torch.no_grad()

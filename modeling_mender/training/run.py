@@ -2,13 +2,10 @@
 
 NDCG@10 (`top_k`) on validation examples of every axis that is trained decides, items already bought left out. The
 weights with the best value are kept.
-
-Batches of whole sequences for SASRec, and of single targets for its evaluation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +13,6 @@ import datasets
 import numpy as np
 import torch
 from accelerate.utils import broadcast
-from torch.nn.utils.rnn import pad_sequence
 from transformers import EarlyStoppingCallback
 from transformers.utils import (
     is_torch_cuda_available,
@@ -26,36 +22,21 @@ from transformers.utils import (
 )
 
 from .alignment_tasks import alignment_features
+from .batches import MenderCollator, SequenceCollator
 from .closed_form import fit_experts
-from .data import example_column, select_axes, sequence_features
+from .data import example_column, prepare_examples, select_axes, sequence_features
 from .encoder_states import EncoderStates
 from .methods import Method
 from .presets import Preset
-from .trainer import MenderCollator, MenderTrainer, MenderTrainingArguments, prepare_examples, ranking_metrics
+from .ranking import ranking_metrics
+from .trainer import MenderTrainer, MenderTrainingArguments
 
 __all__ = [
-    "SequenceCollator",
     "fit_without_gradient",
     "make_trainer",
     "no_accelerator",
     "training_arguments",
 ]
-
-
-class SequenceCollator(MenderCollator):
-    """As `MenderCollator`; features with `labels` of their own keep them, one per position."""
-
-    def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """A batch: `input_ids`, `attention_mask` (B, T), and `labels` (B, T), or (B, 1) in evaluation."""
-        if "labels" not in features[0]:
-            return super().__call__(features)
-        inputs = [feature["input_ids"] for feature in features]
-        labels = [torch.tensor(feature["labels"]) for feature in features]
-        return {
-            "input_ids": self.processor.pad(inputs),
-            "attention_mask": self.processor.memory_mask(inputs),
-            "labels": pad_sequence(labels, batch_first=True, padding_value=-100),
-        }
 
 
 def make_trainer(

@@ -1,33 +1,21 @@
-"""Training and evaluation through the `Trainer`: predictions are ranked item lists.
-
-`prepare_examples` turns benchmark examples into token ids and item indices, `MenderCollator` pads them (or looks up
-cached encoder states), `MenderTrainer` returns the best items of every example instead of logits.
-
-Checkpoints of a run that may have been killed while it wrote one.
-
-The Trainer writes a checkpoint file by file and its own state last. A folder without a readable state is therefore
-unfinished, and the one before it is the last good one.
-"""
+"""Training and evaluation through the `Trainer`: predictions are ranked item lists."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import datasets
-import numpy as np
 import torch
 from peft import PeftModel
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import SequentialSampler
-from transformers import EvalPrediction, PreTrainedModel, Trainer, TrainingArguments
+from transformers import Trainer, TrainingArguments
 from transformers.modelcard import TrainingSummary
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, TrainOutput
 
@@ -35,22 +23,16 @@ from ..configuration_mender import public_name
 from ..hub.adapters import base_name, keeping_card, required_base, write_adapter_card
 from ..hub.card import as_list, write_card
 from ..item_scoring import ItemScoringModel
-from ..processing_mender import MenderProcessor
-from .data import EpochSetter, ItemLabels, LengthSampler, example_column, first_targets, kinds_of
-from .encoder_states import EncoderStates
+from .batches import EpochSetter, LengthSampler, MenderCollator
 from .losses import NEGATIVE_LOSSES, code_loss, text_loss
+from .ranking import rank_batch
 
-__all__ = [
-    "MenderCollator",
-    "MenderTrainer",
-    "MenderTrainingArguments",
-    "last_checkpoint",
-    "prepare_examples",
-    "ranking_metrics",
-]
-
+__all__ = ["MenderTrainer", "MenderTrainingArguments", "last_checkpoint"]
 
 STATE_FILE = "trainer_state.json"
+"""Written last: a checkpoint without a readable one was cut short."""
+FEATURES = ("input_ids", "item", "seen", "negative", "kind", "length", "labels", "text_labels")
+"""Columns of features."""
 
 
 def last_checkpoint(folder: str | os.PathLike) -> Path:
@@ -78,96 +60,6 @@ def _is_finished(checkpoint: Path) -> bool:
     except (OSError, ValueError):
         return False
     return True
-
-
-def prepare_examples(examples: datasets.Dataset, processor: MenderProcessor) -> datasets.Dataset:
-    """Model features of examples with the columns `preferences`, `history` and `target` (or `targets`).
-
-    Args:
-        examples: one row per example; `preferences` is a list of texts, `history` a list of item ids, `target` an id.
-            Of several `targets` the first counts. Where a column `sentiment` says "negative", the target must not be
-            recommended.
-        processor: renders texts and knows the items.
-
-    Returns:
-        A data set with `input_ids` (list of int), `item` (index of the target), `seen` (indices of the history),
-        `negative` (whether the item must not come back), `kind` (index in `KINDS`) and `length` (tokens), in the same
-        order.
-
-    Raises:
-        ValueError: if an item is unknown, or an example has neither preference nor history.
-    """
-
-    def render(batch: Mapping[str, list]) -> dict[str, list]:
-        inputs = processor(batch["preferences"], batch["history"], return_tensors=None)["input_ids"]
-        return {
-            "input_ids": inputs,
-            "item": processor.item_indices(first_targets(batch)),
-            "seen": [processor.item_indices(history) for history in batch["history"]],
-            "negative": [sentiment == "negative" for sentiment in example_column(batch, "sentiment")],
-            "kind": kinds_of(batch),
-            "length": [len(ids) for ids in inputs],
-        }
-
-    return examples.map(
-        render,
-        batched=True,
-        remove_columns=examples.column_names,
-        desc="Rendering examples",
-        load_from_cache_file=False,
-    )
-
-
-@dataclass
-class MenderCollator:
-    """Pads features to the longest of the batch and looks up the labels of their targets.
-
-    Args:
-        processor: owner of the tokenizer that pads.
-        model: owner of the item table; labels are what its `item_tokens` gives, looked up in a copy on the CPU.
-        states: cached encoder states by token ids; where given, batches hold `encoder_outputs` instead of `input_ids`
-            (for an `ItemStatesEncoder`, `text_states` beside them).
-        exclude_seen: whether batches carry the items of each history, so that evaluation does not return them again.
-    """
-
-    processor: MenderProcessor
-    model: PreTrainedModel
-    states: EncoderStates | None = None
-    exclude_seen: bool = False
-    item_labels: ItemLabels = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        self.item_labels = ItemLabels(self.model)
-
-    def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """A batch: `input_ids` or `encoder_outputs`, `attention_mask` (B, T), `labels` (B, L), perhaps others.
-
-        `negative` (B,) where an example says what must not come back; `text_labels` (B, T) where one asks for text,
-        in which case its `item` is -1; `exclude` (B, H) with `exclude_seen`.
-        """
-        inputs = [feature["input_ids"] for feature in features]
-        labels = self.item_labels.of([feature["item"] for feature in features], self.model)
-        batch: dict[str, Any] = {"attention_mask": self.processor.memory_mask(inputs), "labels": labels}
-        if self.states is None or self.processor.history in ("states", "vectors"):
-            batch["input_ids"] = self.processor.pad(inputs)
-        if self.states is not None:
-            texts = [self.processor.text_part(ids) for ids in inputs]
-            nothing = torch.zeros(0, self.states.width)
-            found = pad_sequence([self.states[ids] if ids else nothing for ids in texts], batch_first=True)
-            batch |= {"text_states": found} if "input_ids" in batch else {"encoder_outputs": (found,)}
-        if getattr(self.model, "reads_kind", False):
-            batch["kind"] = torch.tensor([feature["kind"] for feature in features])
-        if any(feature.get("negative") for feature in features):
-            batch["negative"] = torch.tensor([bool(feature["negative"]) for feature in features])
-        if any(feature.get("text_labels") for feature in features):
-            texts = [torch.tensor(feature["text_labels"] or [-100], dtype=torch.long) for feature in features]
-            labels = pad_sequence(texts, batch_first=True, padding_value=-100)
-            missing = batch["attention_mask"].shape[1] - labels.shape[1]
-            batch["text_labels"] = torch.nn.functional.pad(labels, (0, missing), value=-100)
-        if self.exclude_seen:
-            seen = [torch.tensor(feature["seen"], dtype=torch.long) for feature in features]
-            batch["exclude"] = pad_sequence(seen, batch_first=True, padding_value=-1)
-        return batch
 
 
 @dataclass
@@ -199,26 +91,12 @@ class MenderTrainingArguments(TrainingArguments):
             )
 
 
-def ranking_metrics(prediction: EvalPrediction) -> dict[str, float]:
-    """NDCG and recall of ranked rows against one target each, and the number of examples.
-
-    Args:
-        prediction: ranked item indices (N, k) and target indices (N,), as `MenderTrainer` gives them.
-
-    Returns:
-        `ndcg@k`, `recall@k` and `n`, for k the length of the lists.
-    """
-    hits = np.asarray(prediction.predictions) == np.asarray(prediction.label_ids)[:, None]
-    k = hits.shape[1]
-    gain = (hits / np.log2(np.arange(2, k + 2))).sum(1)
-    return {f"ndcg@{k}": float(gain.mean()), f"recall@{k}": float(hits.any(1).mean()), "n": len(hits)}
-
-
 class MenderTrainer(Trainer):
     """A `Trainer` whose predictions are ranked item indices (N, top_k) and whose label ids are targets (N,).
 
-    Works for every model with `recommend`, `item_tokens` and `item_indices`. Pass no `processing_class`: the Trainer
-    would write the text tokenizer's special tokens into the generation config, where they are codes of items.
+    Works for every model with `recommend`, `item_tokens` and `item_indices`, on features that `prepare_examples` makes,
+    with a `MenderCollator`; plain `TrainingArguments` will do. Pass no `processing_class`: the Trainer would write the
+    text tokenizer's special tokens into the generation config, where they are codes of items.
     """
 
     current_gradient_accumulation_steps = 1  # forward passes of an update; the Trainer sets it before each
@@ -295,8 +173,8 @@ class MenderTrainer(Trainer):
                 outputs.logits,
                 labels,
                 negative,
-                form=self.args.negative_loss,
-                weight=self.args.negative_weight,
+                form=self._setting("negative_loss"),
+                weight=self._setting("negative_weight"),
                 label_smoothing=smoothing,
                 num_items_in_batch=num_items_in_batch,
             )
@@ -310,7 +188,7 @@ class MenderTrainer(Trainer):
                 # A mean over this forward pass, of which one update adds up several: the Trainer divides by their
                 # number only where labels are not counted. Processes each have a mean, and gradients are averaged.
                 text = text / self.current_gradient_accumulation_steps
-            loss = loss + self.args.text_weight * text
+            loss = loss + self._setting("text_weight") * text
         return (loss, outputs) if return_outputs else loss
 
     def prediction_step(
@@ -318,8 +196,6 @@ class MenderTrainer(Trainer):
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Loss, the `top_k` best items (B, top_k) and the targets (B,) of a batch."""
         inputs = self._prepare_inputs(inputs)
-        exclude = inputs.pop("exclude", None)
-        inputs.pop("negative", None)
         recommender = self.accelerator.unwrap_model(model)
         with torch.no_grad(), self.compute_loss_context_manager():
             if "encoder_outputs" not in inputs and hasattr(recommender, "encoder"):
@@ -328,15 +204,11 @@ class MenderTrainer(Trainer):
                 text = {name: inputs[name] for name in names if name in inputs}
                 inputs = {name: value for name, value in inputs.items() if name not in ("input_ids", "text_states")}
                 inputs["encoder_outputs"] = (recommender.encoder(**text).last_hidden_state,)
-            loss = model(**inputs).loss.detach()
+            loss = model(**{name: inputs[name] for name in inputs if name not in ("exclude", "negative")}).loss.detach()
             if prediction_loss_only:
                 return loss, None, None
-            labels = inputs.pop("labels")
-            top_k, num_beams = self.args.top_k, self.args.num_beams
-            found = recommender.recommend(**inputs, top_k=top_k, num_beams=num_beams, exclude=exclude).item_indices
-        if found.shape[1] < top_k:
-            found = torch.nn.functional.pad(found, (0, top_k - found.shape[1]), value=-1)
-        return loss, found, recommender.item_indices(labels)
+            ranked = rank_batch(recommender, inputs, self._setting("top_k"), self._setting("num_beams"))
+        return loss, ranked, recommender.item_indices(inputs["labels"])
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the model with its card and, where the collator has one, the processor: a folder that can be loaded.
@@ -447,6 +319,15 @@ class MenderTrainer(Trainer):
         """The step of training at which the card of a folder was last written."""
         return {}
 
+    def _setting(self, name: str) -> Any:
+        """A field of `MenderTrainingArguments`; its default where the arguments are plain `TrainingArguments`."""
+        return getattr(self.args, name, MenderTrainingArguments.__dataclass_fields__[name].default)
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        # What the collator reads; plain TrainingArguments would remove it as unknown to the model.
+        self._signature_columns += [name for name in FEATURES if name not in self._signature_columns]
+
     def _adapted(self) -> PeftModel | None:
         model = self.accelerator.unwrap_model(self.model)
         return model if isinstance(model, PeftModel) else None
@@ -471,23 +352,6 @@ class MenderTrainer(Trainer):
     def _get_eval_sampler(self, eval_dataset: Any) -> SequentialSampler | None:
         """Examples in order: grouping by length, as in training, would shuffle predictions."""
         return SequentialSampler(eval_dataset) if self.args.world_size <= 1 else None
-
-    def rank(self, features: datasets.Dataset) -> np.ndarray:
-        """The `top_k` best item indices of every example, in the order of the examples.
-
-        Batches are made of examples of equal length, so that little is spent on padding.
-
-        Args:
-            features: as `prepare_examples` makes them.
-
-        Returns:
-            Shape: (N, k), int64; -1 where the catalogue holds fewer items.
-        """
-        order = np.argsort(features["length"], kind="stable")
-        predicted = self.predict(features.select(order), metric_key_prefix="rank").predictions
-        ranked = np.empty_like(predicted)
-        ranked[order] = predicted
-        return ranked
 
 
 def _training_section(trainer: Trainer) -> str:

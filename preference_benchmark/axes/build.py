@@ -14,7 +14,7 @@ from functools import cache
 import polars as pl
 
 from preference_benchmark.axes.next_item import history_consolidation, match, recommendation
-from preference_benchmark.axes.protocol import AXES, SENTIMENT_AXES, STEERING_AXES, Protocol
+from preference_benchmark.axes.protocol import AXES, SENTIMENT_AXES, STEERING_AXES, WISH_AXES, Protocol
 from preference_benchmark.axes.sentiment import sentiment_following, sentiment_following_with_history, sentiment_pairs
 from preference_benchmark.axes.steering import (
     SteeringCandidates,
@@ -22,6 +22,7 @@ from preference_benchmark.axes.steering import (
     fine_grained_steering,
     steering_candidates,
 )
+from preference_benchmark.axes.wishes import Attributes, open_wishes, wish_and_avoid, wish_attributes
 from preference_benchmark.embedding import Embedder, VectorStore, describe_items
 from preference_benchmark.preferences import Approximator
 from preference_benchmark.preferences.files import check_preferences
@@ -31,15 +32,25 @@ from preference_benchmark.tables import Tables
 
 __all__ = ["BuiltExamples", "Inputs", "build_examples"]
 
-# Fields of the protocol that an axis depends on.
+# Fields of the protocol that an axis depends on; those that say how tables are read are part of the tables' digest.
 _STEERING_FIELDS = ("seed", "described_by", "train_ranks", "evaluation_ranks", "pool", "draw", "partner_of")
 _SENTIMENT_FIELDS = ("sentiment_window", "distinct_pairs", "inversion", "classifier")
+_WISH_FIELDS = (
+    "seed",
+    "repeats",
+    "train_wishes",
+    "evaluation_wishes",
+    "attribute_items",
+    "attribute_share",
+    "withheld",
+)
 _MATCHING_FIELDS = ("candidates", "described_by", "inversion")
 _FIELDS = {
     "recommendation": _MATCHING_FIELDS,
     "history_consolidation": (),
     **dict.fromkeys(STEERING_AXES, _STEERING_FIELDS),
     **dict.fromkeys(SENTIMENT_AXES, _SENTIMENT_FIELDS),
+    **dict.fromkeys(WISH_AXES, _WISH_FIELDS),
 }
 
 
@@ -144,6 +155,10 @@ def build_examples(
         judge = classifier().judge if classifier else review_polarity
         return sentiment_pairs(tables, preferences, embedder, protocol, judge=judge)
 
+    @cache
+    def attributes() -> Attributes:
+        return wish_attributes(tables, protocol)
+
     def examples(axis: str, mode: str) -> pl.DataFrame:
         if axis == "recommendation":
             return recommendation(tables, matches[mode], mode)
@@ -155,7 +170,11 @@ def build_examples(
             return coarse_grained_steering(tables, preferences, candidates(), protocol)
         if axis == "sentiment_following":
             return sentiment_following(pairs())
-        return sentiment_following_with_history(tables, pairs())
+        if axis == "sentiment_following_with_history":
+            return sentiment_following_with_history(tables, pairs())
+        if axis == "open_wishes":
+            return open_wishes(tables, attributes(), protocol)
+        return wish_and_avoid(tables, attributes(), protocol)
 
     def built(axis: str, mode: str = "") -> pl.DataFrame:
         axis_key = digest_of(key, axis, mode, fields(_FIELDS[axis]), digest_of_code("axes"))

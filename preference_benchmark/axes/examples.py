@@ -1,8 +1,7 @@
 """Examples: the schema, the steps that can be targets, and their splits.
 
-Splits are leave-last-two-out: of a user's n items the last is the test target, the one before it the validation
-target, those at steps 1 to n-3 are training targets. The axes follow Preference Discerning (Paischer et al. 2025,
-arXiv:2412.08604); every choice is a field of `Protocol`.
+`Tables.split` says which steps are targets of which split: by default leave-last-two-out. The axes follow
+Preference Discerning (Paischer et al. 2025, arXiv:2412.08604); every choice is a field of `Protocol`.
 
 Histories and targets are item indices (rows of the items table) in every frame and file: a history of 20 items costs
 80 bytes, whatever the item ids are. `with_item_ids` gives examples with the ids themselves, as training and evaluation
@@ -28,6 +27,7 @@ from preference_benchmark.tables import Tables
 __all__ = [
     "COLUMNS",
     "EXAMPLE_FEATURES",
+    "ITEM_COLUMNS",
     "KEYS",
     "STORED_FEATURES",
     "as_examples",
@@ -36,7 +36,6 @@ __all__ = [
     "items_dataset",
     "last_step_of_split",
     "of_split",
-    "split",
     "targets",
     "with_item_ids",
     "with_item_index",
@@ -76,7 +75,7 @@ _BATCH = 65_536
 
 
 def targets(tables: Tables) -> pl.DataFrame:
-    """Every step that can be a target, and the items before it.
+    """Every step that is a target of some split, and the items before it.
 
     Returns:
         user_id, step, split, target (item index, int32), history (item indices, oldest first, never empty); sorted by
@@ -85,8 +84,8 @@ def targets(tables: Tables) -> pl.DataFrame:
     rows = with_item_index(tables).sort(KEYS)
     bought = rows.group_by("user_id", maintain_order=True).agg(bought="item")
     return (
-        rows.select(*KEYS, split=split(), target="item")
-        .filter(pl.col("step") >= 1)
+        rows.select(*KEYS, split=tables.split(), target="item")
+        .filter((pl.col("step") >= 1) & pl.col("split").is_in(SPLITS))
         .join(bought, on="user_id", how="left", maintain_order="left")
         .with_columns(history=pl.col("bought").list.head(pl.col("step")))
         .drop("bought")
@@ -99,16 +98,9 @@ def with_item_index(tables: Tables) -> pl.DataFrame:
     return tables.interactions.join(index, on="item_id", how="left", maintain_order="left")
 
 
-def split() -> pl.Expr:
-    """Split of the target at each step, from its distance to the end of the user's history."""
-    left = pl.len().over("user_id").cast(pl.Int64) - 1 - pl.col("step")
-    return pl.when(left == 0).then(pl.lit("test")).when(left == 1).then(pl.lit("validation")).otherwise(pl.lit("train"))
-
-
 def last_step_of_split() -> pl.Expr:
-    """The last step in the same split as each step."""
-    length = pl.len().over("user_id").cast(pl.Int64)
-    return pl.max_horizontal(length - 3, pl.col("step"))
+    """The last of the user's steps in the same split as each step, where `split` is a column."""
+    return pl.col("step").max().over("user_id", "split")
 
 
 def as_examples(

@@ -13,6 +13,7 @@ import typing
 from dataclasses import dataclass
 
 from preference_benchmark.preferences.polarity import RULES
+from preference_benchmark.tables.prepare import check_time_quantiles
 
 __all__ = [
     "AXES",
@@ -24,10 +25,11 @@ __all__ = [
     "SENTIMENT_AXES",
     "SPLITS",
     "STEERING_AXES",
+    "WISH_AXES",
 ]
 
 
-# The five axes of the paper, then the one that its derivatives add.
+# The five axes of the paper, then the one that its derivatives add, then what customers ask for.
 AXES = (
     "recommendation",
     "fine_grained_steering",
@@ -35,15 +37,19 @@ AXES = (
     "sentiment_following",
     "history_consolidation",
     "sentiment_following_with_history",
+    "open_wishes",
+    "wish_and_avoid",
 )
 STEERING_AXES = ("fine_grained_steering", "coarse_grained_steering")
 SENTIMENT_AXES = ("sentiment_following", "sentiment_following_with_history")
+WISH_AXES = ("open_wishes", "wish_and_avoid")
 SPLITS = ("train", "validation", "test")
 MODES = ("oracle", "last")
 # Where a preference comes from: somebody typed it, it was approximated from earlier reviews, or there is none.
 KINDS = ("stated", "inferred", "silent")
 
 _CHOICES = {
+    "split": ("leave_last_two", "time"),
     "repeats": ("drop", "keep"),
     "candidates": ("previous_step", "earlier_steps"),
     "pool": ("training", "all"),
@@ -55,7 +61,17 @@ _CHOICES = {
 }
 
 
-_WHOLE_NUMBERS = ("seed", "min_user", "min_item", "max_history", "user_stride")
+_WHOLE_NUMBERS = (
+    "seed",
+    "min_user",
+    "min_item",
+    "max_history",
+    "user_stride",
+    "partner_of",
+    "train_wishes",
+    "evaluation_wishes",
+    "attribute_items",
+)
 
 
 @dataclass(frozen=True)
@@ -72,6 +88,11 @@ class Protocol:
         max_history: latest interactions kept of each user. Paper: 20.
         repeats: where a user bought an item more than once: "drop" all but the first purchase (paper), or "keep" them,
             so that a target may be in its own history.
+        split: what is held out. "leave_last_two" (paper): the last interaction of every user is the test target, the
+            one before it the validation target. "time": two points in time, the same for all, begin the validation and
+            the test period; a user's first interaction in each is a target, and training knows nothing that came after
+            the first point.
+        time_quantiles: shares of the interactions that lie before these points.
         user_stride: only every n-th user gets examples, in the order of user ids; the catalogue keeps the items of
             all. Paper: 1, on Steam 7, to save calls of the language model.
         candidates: whose preferences may condition a step: those written at the "previous_step" (paper), or at all
@@ -99,7 +120,7 @@ class Protocol:
             four for each training target.
         evaluation_wishes: open wishes of validation and of test at most; half as many with something to avoid.
         attribute_items: fewest items that have an attribute which a wish names.
-        attribute_share: largest share of the catalogue that has it.
+        attribute_share: largest share of the catalogue that has it; five items are never too many.
         withheld: share of the attributes that no training wish names.
         classifier: a text classification model of the Hub with the labels POSITIVE and NEGATIVE, for the sentiment of
             reviews and preferences. None: ratings and VADER decide for reviews, the first word for preferences.
@@ -115,6 +136,8 @@ class Protocol:
     min_item: int = 5
     max_history: int = 20
     repeats: str = "drop"
+    split: str = "leave_last_two"
+    time_quantiles: tuple[float, float] = (0.8, 0.9)
     user_stride: int = 1
     candidates: str = "previous_step"
     described_by: tuple[str, ...] = ("text",)
@@ -156,6 +179,17 @@ class Protocol:
                 raise ValueError(f"{name}={getattr(self, name)} is not positive; pass at least 1.")
         if self.partner_of < 0 or self.partner_of == 1:
             raise ValueError(f"partner_of={self.partner_of} must be 0 (no limit) or at least 2.")
+        for name in ("train_wishes", "evaluation_wishes"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)} is negative; pass 0 or more.")
+        if self.attribute_items < 1:
+            raise ValueError(f"attribute_items={self.attribute_items} is not positive; pass at least 1.")
+        for name, most in (("attribute_share", 1.0), ("withheld", 0.9)):
+            share = getattr(self, name)
+            if not isinstance(share, int | float) or not 0 <= share <= most:
+                raise ValueError(f"{name}={share!r} is not a share; pass a number from 0 to {most}.")
+        check_time_quantiles(self.time_quantiles)
+        object.__setattr__(self, "time_quantiles", tuple(self.time_quantiles))
         for name in ("train_ranks", "evaluation_ranks"):
             ranks = getattr(self, name)
             whole = isinstance(ranks, list | tuple) and all(isinstance(rank, int) and rank >= 1 for rank in ranks)
@@ -169,7 +203,9 @@ class Protocol:
     @property
     def reading(self) -> dict[str, object]:
         """The fields that the reader of raw files takes."""
-        return {name: getattr(self, name) for name in ("min_user", "min_item", "max_history", "repeats")}
+        names = ["min_user", "min_item", "max_history", "repeats"]
+        names += ["split", "time_quantiles"] if self.split == "time" else []
+        return {name: getattr(self, name) for name in names}
 
     @property
     def deepest_rank(self) -> int:
@@ -195,6 +231,7 @@ class Protocol:
 
 # What the published scripts do, with their leaks.
 PAPER = Protocol(
+    axes=AXES[:6],
     matching=("oracle",),
     pool="all",
     draw="any",

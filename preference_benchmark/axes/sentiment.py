@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 import polars as pl
 
-from preference_benchmark.axes.examples import KEYS, as_examples, last_step_of_split, split, targets, with_item_index
-from preference_benchmark.axes.protocol import Protocol
+from preference_benchmark.axes.examples import KEYS, as_examples, last_step_of_split, targets, with_item_index
+from preference_benchmark.axes.protocol import SPLITS, Protocol
 from preference_benchmark.embedding import Embedder, cosines
 from preference_benchmark.preferences.polarity import NEGATIVE, POSITIVE, inverted, review_polarity
 from preference_benchmark.tables import Tables
@@ -54,11 +54,11 @@ def sentiment_pairs(
         pair_id (0, 1, ...), user_id, step (of the item), split, target, text, inverse, written (step), similarity;
         sorted by user_id and step.
     """
-    rows = with_item_index(tables).sort(KEYS)
+    rows = with_item_index(tables).sort(KEYS).with_columns(split=tables.split())
     until = last_step_of_split() if protocol.sentiment_window == "split" else pl.col("step").max().over("user_id")
-    rows = rows.with_columns(polarity=judge(rows), split=split(), until=until, position=pl.int_range(pl.len()))
+    rows = rows.with_columns(polarity=judge(rows), until=until, position=pl.int_range(pl.len()))
     disliked = (
-        rows.filter(pl.col("polarity") == NEGATIVE)
+        rows.filter((pl.col("polarity") == NEGATIVE) & pl.col("split").is_in(SPLITS))
         .join(tables.items.select("item_id", "title"), on="item_id", how="left", maintain_order="left")
         .with_columns(about=pl.format("{} {}", "review", "title").str.strip_chars())
     )

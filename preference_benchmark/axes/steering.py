@@ -275,7 +275,7 @@ def _known(tables: Tables, preferences: pl.DataFrame, pool: pl.Series) -> tuple[
         user_id, asked (item), from_step (the first step at which the user's examples know the item: 0 if it is held
         out, so that no example teaches a model to recommend it to this user); and user_id, text (in the pool), written.
     """
-    held_out = pl.col("step") + 2 >= pl.len().over("user_id")
+    held_out = tables.split() != "train"
     from_step = pl.when(held_out).then(0).otherwise(pl.col("step") + 1)
     items = with_item_index(tables).select("user_id", asked="item", from_step=from_step)
     items = items.group_by("user_id", "asked").agg(pl.min("from_step"))  # an item may have been bought again

@@ -12,7 +12,8 @@ names one to three attributes in the wording of its split (`wordings`) and belon
 
 A wish comes without a history, or after the history of some user. Items of that history are not relevant: they cannot
 be recommended where bought items are left out (the default of evaluation), and where they can, a wish is for something
-new. Items that the user holds out are no targets of training wishes.
+new. Only where things are bought again (`Protocol.repeats`) they stay relevant. Items that the user holds out are no
+targets of training wishes.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from preference_benchmark.axes.examples import as_examples, targets
+from preference_benchmark.axes.examples import as_examples, targets, with_item_index
 from preference_benchmark.axes.protocol import SPLITS, Protocol
 from preference_benchmark.axes.wordings import WORDINGS, misspellings
 from preference_benchmark.preferences.grammar import NOUN_FORMS, grammatical_forms
@@ -35,6 +36,8 @@ __all__ = ["STRATA", "Attributes", "open_wishes", "wish_and_avoid", "wish_attrib
 
 STRATA = ("known", "withheld", "composite", "misspelt", "contradictory")
 
+# So many items with an attribute are not many, however small the catalogue is.
+_NEVER_MANY = 5
 # Shares of the strata among evaluated wishes; of wishes with something to avoid, known means that both are.
 _OPEN_SHARES = {"known": 0.3, "withheld": 0.3, "composite": 0.2, "misspelt": 0.1, "contradictory": 0.1}
 _AVOID_SHARES = {"known": 0.6, "withheld": 0.4}
@@ -118,15 +121,16 @@ def wish_attributes(tables: Tables, protocol: Protocol) -> Attributes:
     """The attributes that wishes are made of.
 
     Those that fewer than `Protocol.attribute_items` items have, or more than `Protocol.attribute_share` of the
-    catalogue, are left out. The share `Protocol.withheld` of them is withheld from training: the first ones of a
-    random order in which no attribute stands behind one that contains its words ("strategy" behind "grand strategy").
+    catalogue (and more than five items), are left out. The share `Protocol.withheld` of them is withheld from
+    training: the first ones of a random order in which no attribute stands behind one that contains its words
+    ("strategy" behind "grand strategy").
     """
     vocabulary = Vocabulary.of(tables)
     index = tables.items.select("item_id", item=pl.int_range(pl.len(), dtype=pl.Int32))
     pairs = vocabulary.of_items.join(index, on="item_id").select("item", "aspect").unique().sort(pl.all())
     item, aspect = pairs["item"].to_numpy(), pairs["aspect"].to_numpy()
     having = np.bincount(aspect, minlength=len(vocabulary.aspects))
-    most = max(protocol.attribute_items, int(protocol.attribute_share * tables.items.height))
+    most = max(protocol.attribute_items, _NEVER_MANY, int(protocol.attribute_share * tables.items.height))
     chosen = np.flatnonzero((having >= protocol.attribute_items) & (having <= most))
     number = np.full(len(vocabulary.aspects), -1)
     number[chosen] = np.arange(len(chosen))
@@ -171,7 +175,7 @@ def open_wishes(tables: Tables, attributes: Attributes, protocol: Protocol) -> p
             wishes = _training_wishes(attributes, own, protocol, rng)
         else:
             wishes = _evaluated_wishes(attributes, own, split, protocol, rng)
-        wishes = _with_targets(wishes.with_columns(_relevant(wishes, attributes)), own, steps, protocol, rng)
+        wishes = _with_targets(wishes.with_columns(_relevant(wishes, attributes)), own, tables, protocol, rng)
         parts.append(_worded(wishes, attributes, split, rng))
     rows = pl.concat(parts)
     return as_examples(
@@ -209,7 +213,7 @@ def wish_and_avoid(tables: Tables, attributes: Attributes, protocol: Protocol) -
         wishes = wishes.with_columns(
             attributes=pl.concat_list("first"), relevant=wanted.list.set_difference(unwanted), avoided=unwanted
         )
-        wishes = _worded(_with_targets(wishes, own, steps, protocol, rng), attributes, split, rng)
+        wishes = _worded(_with_targets(wishes, own, tables, protocol, rng), attributes, split, rng)
         phrases, forms = (column.gather(wishes["unwanted"]) for column in (attributes.phrases, attributes.forms))
         parts.append(wishes.with_columns(avoid=WORDINGS[split].avoided(phrases, forms, rng.random(wishes.height))))
     return as_examples(
@@ -446,14 +450,14 @@ def _relevant(wishes: pl.DataFrame, attributes: Attributes) -> pl.Series:
 
 
 def _with_targets(
-    wishes: pl.DataFrame, own: pl.DataFrame, steps: pl.DataFrame, protocol: Protocol, rng: np.random.Generator
+    wishes: pl.DataFrame, own: pl.DataFrame, tables: Tables, protocol: Protocol, rng: np.random.Generator
 ) -> pl.DataFrame:
     """Wishes with user_id, step, history and targets; those for which nothing is left are dropped.
 
     Args:
         wishes: with row, target and relevant.
         own: the steps of the split, which `row` points to.
-        steps: those of all splits.
+        tables: say what each user holds out.
         protocol: says whether bought items stay relevant.
         rng: draws the first target where the drawn item is not relevant after this history.
     """
@@ -466,10 +470,10 @@ def _with_targets(
         pl.col("history").fill_null(pl.lit([], dtype=pl.List(pl.Int32))),
         split=pl.lit(own["split"].first() if own.height else None),
     )
-    never = pl.col("history")
+    never = pl.col("history") if protocol.repeats == "drop" else pl.lit([], dtype=pl.List(pl.Int32))
     training = own.height > 0 and own["split"].first() == "train"
     if training:
-        held_out = steps.filter(pl.col("split") != "train").group_by("user_id").agg(held_out="target")
+        held_out = with_item_index(tables).filter(tables.split() != "train").group_by("user_id").agg(held_out="item")
         wishes = wishes.join(held_out, on="user_id", how="left", maintain_order="left")
         never = never.list.set_union(pl.col("held_out").fill_null([]))
     left = pl.col("relevant").cast(pl.List(pl.Int32)).list.set_difference(never).list.sort()

@@ -13,10 +13,12 @@ from dataclasses import asdict, dataclass
 
 import polars as pl
 
-from preference_benchmark.axes.examples import KEYS, last_step_of_split, split, with_item_index
-from preference_benchmark.axes.protocol import SENTIMENT_AXES, STEERING_AXES, Protocol
+from preference_benchmark.axes.examples import KEYS, last_step_of_split, with_item_index
+from preference_benchmark.axes.protocol import SENTIMENT_AXES, STEERING_AXES, WISH_AXES, Protocol
 from preference_benchmark.axes.steering import steering_pool
 from preference_benchmark.preferences.polarity import NEGATIVE, inverted
+from preference_benchmark.preferences.vocabulary import Vocabulary
+from preference_benchmark.preferences.words import plain
 from preference_benchmark.tables import Tables
 
 __all__ = [
@@ -109,7 +111,7 @@ def check_leakage(
         axes: by matching mode, by axis, the examples.
         protocol: the choices that they were made by.
     """
-    steps = with_item_index(tables).sort(KEYS).select(*KEYS, "item", split=split())
+    steps = with_item_index(tables).sort(KEYS).select(*KEYS, "item", "timestamp", split=tables.split())
     written = preferences.group_by("user_id", "text").agg(written=pl.min("step"))
     with_inversions = _with_inversions(written, protocol.inversion)
     frames: dict[str, pl.DataFrame] = {}
@@ -131,12 +133,18 @@ def check_leakage(
             *_histories(axis, rows, steps),
             *_targets(axis, rows, steps, bought_again=bought_again),
         ]
+        if tables.points is not None:
+            findings.append(_times(axis, rows, steps, tables.points[0]))
         if axis in STEERING_AXES:
             findings += _steering(axis, rows, written, steering_pool(tables, preferences, Protocol()))
         elif axis in SENTIMENT_AXES:
             findings += _sentiment(axis, rows, preferences, steps)
+        elif axis in WISH_AXES:
+            findings += _wishes(axis, rows, tables)
         else:
             findings += _written_before(axis, rows, with_inversions)
+    withheld = _withheld_attributes(frames, tables)
+    findings += [_naming(axis, frame, withheld, axis in WISH_AXES) for axis, frame in frames.items() if withheld]
     findings.append(_item_text(tables))
     return LeakageReport(tuple(findings))
 
@@ -159,14 +167,30 @@ def _histories(axis: str, rows: pl.DataFrame, steps: pl.DataFrame) -> Iterator[F
     if axis == "sentiment_following":
         yield _finding("there is a history", axis, rows, pl.col("step") > 0)
         return
-    bought = steps.group_by("user_id", maintain_order=True).agg(bought="item", length=pl.len().cast(pl.Int64))
+    if axis in WISH_AXES:
+        rows = rows.filter((pl.col("user_id") != "") | (pl.col("step") > 0))
+    bought = steps.group_by("user_id", maintain_order=True).agg(bought="item")
+    last = steps.group_by("user_id", "split").agg(last=pl.max("step"))
     known = rows.join(bought, on="user_id", how="left", maintain_order="left")
+    known = known.join(last, on=["user_id", "split"], how="left", maintain_order="left")
     prefix = pl.col("bought").list.head(pl.col("step"))
     yield _finding(
         "the history is not the beginning of what its user bought", axis, known, prefix.ne_missing(pl.col("history"))
     )
-    last = pl.col("length") - pl.col("split").replace_strict({"train": 3, "validation": 2, "test": 1})
-    yield _finding("the history reaches beyond its split", axis, known, pl.col("step") > last)
+    beyond = pl.col("step") > pl.col("last").fill_null(-1)
+    yield _finding("the history reaches beyond its split", axis, known, beyond)
+
+
+def _times(axis: str, rows: pl.DataFrame, steps: pl.DataFrame, point: int) -> Finding:
+    """In a split by time no training example shows or asks for what its user bought after the first point."""
+    trained = rows.filter(pl.col("split") == "train")
+    bought = steps.select("user_id", "step", "timestamp")
+    shown = trained.with_columns(step=pl.col("step") - 1).join(bought, on=KEYS, how="left", maintain_order="left")
+    asked = trained.select("example", "user_id", item="targets").explode("item").join(steps, on=["user_id", "item"])
+    earliest = asked.group_by("example").agg(asked=pl.min("timestamp"))
+    shown = shown.join(earliest, on="example", how="left", maintain_order="left")
+    after = (pl.col("timestamp") > point).fill_null(False) | (pl.col("asked") > point).fill_null(False)
+    return _finding("a training example knows what was bought after the first point in time", axis, shown, after)
 
 
 def _targets(axis: str, rows: pl.DataFrame, steps: pl.DataFrame, *, bought_again: bool) -> Iterator[Finding]:
@@ -175,7 +199,7 @@ def _targets(axis: str, rows: pl.DataFrame, steps: pl.DataFrame, *, bought_again
     own = steps.select("user_id", target="item", own="split").unique()
     known = asked.join(own, on=["user_id", "target"], how="left").group_by("example").agg("own")
     known = rows.join(known, on="example", how="left", maintain_order="left")
-    held_out = pl.col("own").list.set_intersection(["validation", "test"]).list.len() > 0
+    held_out = pl.col("own").list.set_intersection(["validation", "test", "later"]).list.len() > 0
     trained = pl.col("split") == "train"
     rule = "a training target is held out of the same user"
     yield _finding(rule, axis, known, trained & held_out, by_design=bought_again)
@@ -185,7 +209,7 @@ def _targets(axis: str, rows: pl.DataFrame, steps: pl.DataFrame, *, bought_again
         strange = known.with_columns(strange=pl.col("example").is_in(strange.implode()))
         yield _finding("a target is not a target of any user in its split", axis, strange, pl.col("strange"))
         yield _finding("an evaluated target is held out of the same user", axis, known, ~trained & held_out)
-    else:
+    elif axis not in WISH_AXES:  # a wish asks for all items that have something, also those that the user buys later
         elsewhere = pl.col("own").list.drop_nulls()
         other = (elsewhere.list.len() > 0) & ~elsewhere.list.contains(pl.col("split"))
         yield _finding("a target is the user's in another split", axis, known, other)
@@ -264,9 +288,51 @@ def _sentiment(axis: str, rows: pl.DataFrame, preferences: pl.DataFrame, steps: 
     yield _finding("an evaluated text was trained on", axis, evaluated, pl.col("text").is_in(trained.implode()))
 
 
+def _wishes(axis: str, rows: pl.DataFrame, tables: Tables) -> Iterator[Finding]:
+    """Evaluated wishes are new in their words, and what must stay out is no target."""
+    said = pl.concat_list("preferences", "avoid").list.eval(pl.element().str.to_lowercase())
+    rows = rows.with_columns(said=said)
+    trained = rows.filter(pl.col("split") == "train")["said"].list.first().unique()
+    evaluated = rows.filter(pl.col("split") != "train")
+    repeated = pl.col("said").list.first().is_in(trained.implode())
+    yield _finding("an evaluated wish was trained on", axis, evaluated, repeated)
+    both = pl.col("targets").list.set_intersection("avoided").list.len() > 0
+    yield _finding("a target must stay out", axis, rows, both)
+
+
+def _withheld_attributes(frames: Mapping[str, pl.DataFrame], tables: Tables) -> list[str]:
+    """The attributes that open wishes of the stratum "withheld" name, in plain form: the one that all targets have."""
+    if "open_wishes" not in frames:
+        return []
+    rows = frames["open_wishes"].filter(pl.col("stratum") == "withheld")
+    vocabulary = Vocabulary.of(tables)
+    forms = vocabulary.aspects.to_frame("phrase").select(form=plain(pl.col("phrase"))).with_row_index("aspect")
+    index = tables.items.select("item_id", target=pl.int_range(pl.len(), dtype=pl.Int32))
+    pairs = vocabulary.of_items.join(index, on="item_id").join(forms, on="aspect").select("target", "form")
+    asked = rows.select("targets", text=plain(pl.col("preferences").list.first()), target="targets").explode("target")
+    named = asked.join(pairs, on="target").filter(pl.col("text").str.contains(pl.col("form"), literal=True))
+    shared = named.group_by("text", "form").agg(targets=pl.col("targets").first(), having=pl.len())
+    named = shared.filter(pl.col("having") >= pl.col("targets").list.len())
+    # The longest of them: "turn-based strategy", although the items have "strategy" as well.
+    named = named.sort(pl.col("form").str.len_chars(), "form", descending=True).unique("text", keep="first")
+    return named["form"].unique().sort().to_list()
+
+
+def _naming(axis: str, frame: pl.DataFrame, withheld: list[str], is_wish: bool) -> Finding:
+    """Training examples that name a withheld attribute: no wish may; preferences from reviews do, and are counted."""
+    trained = frame.filter(pl.col("split") == "train")
+    said = trained.select("split", "user_id", "preferences", text=pl.concat_list("preferences", "avoid"))
+    distinct = said.select(text=pl.col("text").explode()).unique().drop_nulls()
+    distinct = distinct.with_columns(names=plain(pl.col("text")).str.contains_any(withheld))
+    naming = distinct.filter("names")["text"]
+    names = pl.col("text").list.eval(pl.element().is_in(naming.implode())).list.any()
+    rule = "a training example names an attribute that is withheld from training wishes"
+    return _finding(rule, axis, said.with_columns(names=names), pl.col("names"), by_design=not is_wish)
+
+
 def _item_text(tables: Tables) -> Finding:
     """Item text may quote reviews of the training period only."""
-    reviews = tables.interactions.with_columns(split=split())
+    reviews = tables.interactions.with_columns(split=tables.split())
     written = _sentences(reviews.select("item_id", "split", *KEYS, words="review"))
     described = _sentences(tables.items.select("item_id", words="text")).select("item_id", "sentence").unique()
     held_out = written.filter(pl.col("split") != "train")

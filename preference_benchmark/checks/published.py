@@ -12,6 +12,7 @@ from typing import Protocol as Shape
 
 import polars as pl
 
+from preference_benchmark.axes.examples import ITEM_COLUMNS
 from preference_benchmark.axes.protocol import AXES, KINDS, SENTIMENT_AXES, SPLITS
 from preference_benchmark.preferences.polarity import NEGATIVE, POSITIVE
 
@@ -52,7 +53,7 @@ def recheck(folder: Path, benchmark: Listed) -> list[str]:
 
 
 def _problems(rows: pl.DataFrame, items: int, *, bought_again: bool) -> list[str]:
-    indices = pl.concat([rows[name].explode(empty_as_null=False) for name in ("history", "targets")])
+    indices = pl.concat([rows[name].explode(empty_as_null=False) for name in ITEM_COLUMNS])
     paired = pl.col("axis").is_in(SENTIMENT_AXES)
     negative = pl.col("sentiment") == NEGATIVE
     pairs = rows.filter(paired).group_by("axis", "pair_id").agg(examples=pl.len(), negative=negative.sum())
@@ -60,6 +61,7 @@ def _problems(rows: pl.DataFrame, items: int, *, bought_again: bool) -> list[str
     found = {f"examples have an unknown {name}": ~pl.col(name).is_in(known) for name, known in columns.items()}
     found |= {
         "examples have no target": pl.col("targets").list.len() == 0,
+        "examples must avoid one of their targets": pl.col("avoided").list.set_intersection("targets").list.len() > 0,
         "examples have no preference": pl.col("preferences").list.len() == 0,
         "examples of unpaired axes have a pair or a negative sentiment": ~paired
         & ((pl.col("pair_id") != -1) | negative),

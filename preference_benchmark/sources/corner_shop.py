@@ -74,6 +74,8 @@ def corner_shop(
     min_item: int = 5,
     max_history: int = 20,
     repeats: str = "drop",
+    split: str = "leave_last_two",
+    time_quantiles: tuple[float, float] = (0.8, 0.9),
 ) -> CornerShop:
     """A shop of this size; the same seed gives the same shop.
 
@@ -85,6 +87,8 @@ def corner_shop(
         min_item: fewest interactions of an item, as in `prepare`.
         max_history: interactions kept per user, as in `prepare`.
         repeats: as in `prepare`; nobody here buys an item twice.
+        split: as in `prepare`.
+        time_quantiles: as in `prepare`.
 
     Raises:
         ValueError: if the sizes are too small for anything to be left after filtering.
@@ -129,6 +133,8 @@ def corner_shop(
         min_item=min_item,
         max_history=max_history,
         repeats=repeats,
+        split=split,
+        time_quantiles=time_quantiles,
         report=ReadReport(source="corner-shop"),
     )
     tastes = rows.select(

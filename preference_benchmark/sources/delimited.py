@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -67,8 +68,8 @@ def read_csv(
 
     Raises:
         ValueError: if the file is empty, not in its encoding, or without rows; if the header lacks a column or names
-            one twice; if too many rows are malformed; if a quotation mark is out of place, or lines inside a quoted
-            field read as rows of their own.
+            one twice; if too many rows are malformed; if a quotation mark is out of place, or the lines of a quoted
+            field are rows (see `_Rows.refuse_swallowed`).
     """
     for name, mark in (("separator", separator), ("quote", quote)):
         if mark and (len(mark) != 1 or not mark.isascii()):
@@ -117,7 +118,8 @@ class _Rows:
         self.path, self.names, self.kept, self.separator, self.quote = path, names, kept, separator, quote
         self.count = LineCount(path)
         self._places = [names.index(name) for name in kept.values()]
-        self._inside: list[tuple[int, str]] = []  # lines inside quoted fields that have as many fields as a row
+        self._marks_in_plain_fields = False
+        self._swallowed: list[tuple] = []  # row, line, kept values: lines of a quoted field that are rows without marks
 
     @classmethod
     def below_header(
@@ -131,12 +133,18 @@ class _Rows:
         quote: str,
     ) -> tuple[_Rows, int]:
         """The reader of a file, and how many bytes of its first block the header takes."""
-        found = []
+        found, refused = [], []
         for mark in SEPARATORS if separator is None else (separator,):
             plain = cls(path, [], {}, mark, quote)
-            line, names, ended = next(plain.parsed(block, first_line))
+            try:
+                line, names, ended = next(plain.parsed(block, first_line))
+            except ValueError as error:  # quoted names have other characters behind them than this one
+                refused.append(error)
+                continue
             names = [name.strip() for name in names]
             found.append((cls(path, names, select(names), mark, quote), ended))
+        if not found:
+            raise refused[0]
         rows, ended = max(found, key=lambda pair: (len(pair[0].kept), len(pair[0].names)))
         twice = [name for name in dict.fromkeys(rows.names) if name and rows.names.count(name) > 1]
         if twice:
@@ -175,6 +183,7 @@ class _Rows:
         if self.quote and self.quote.encode() in block:
             quotes = np.flatnonzero(data == ord(self.quote))
             if not _regular(data, quotes, ord(self.separator)):
+                self._marks_in_plain_fields = True
                 return None
             inside = np.searchsorted(quotes, line_ends) % 2 == 1
             row_ends, inner = line_ends[~inside], line_ends[inside]
@@ -196,14 +205,12 @@ class _Rows:
         if frame.height != good.sum():
             return None
         self._count(int((~blank).sum()), lines[short].tolist(), lines[long].tolist())
-        # The lines that begin after an end inside quotes.
-        after = np.searchsorted(line_ends, inner)
-        ends = line_ends[np.minimum(after + 1, len(line_ends) - 1)]
-        as_long = np.searchsorted(separators, ends) - np.searchsorted(separators, inner) == len(self.names) - 1
-        self._inside += [
-            (first_line + int(line) + 1, block[start + 1 : end].decode("utf-8"))
-            for line, start, end in zip(after[as_long], inner[as_long], ends[as_long], strict=True)
-        ]
+        if len(inner):
+            at = np.searchsorted(line_ends, starts)
+            fewest = np.minimum.reduceat(np.diff(np.searchsorted(separators, line_ends), prepend=0), at)
+            spanning = np.searchsorted(line_ends, row_ends) > at
+            for row in np.flatnonzero(good & spanning & (fewest >= len(self.names) - 1)).tolist():
+                self._note_lines(int(lines[row]), block[starts[row] : row_ends[row]])
         return frame.with_columns(pl.Series(LINE, lines[good], dtype=pl.Int64))
 
     def _by_polars(self, block: bytes) -> pl.DataFrame:
@@ -227,6 +234,7 @@ class _Rows:
         """The rows as the csv module reads them."""
         columns: list[list[str]] = [[] for _ in self._places]
         lines, short, long, total = [], [], [], 0
+        written = block.split(b"\n")
         for line, row, ended in self.parsed(block, first_line):
             total += 1
             if len(row) != len(self.names):
@@ -236,12 +244,7 @@ class _Rows:
             for column, place in zip(columns, self._places, strict=True):
                 column.append(row[place])
             if ended > line:
-                inner = block.split(b"\n")[line + 1 - first_line : ended + 1 - first_line]
-                self._inside += [
-                    (number, text.decode("utf-8"))
-                    for number, text in enumerate(inner, line + 1)
-                    if text.count(self.separator.encode()) == len(self.names) - 1
-                ]
+                self._note_lines(line, b"\n".join(written[line - first_line : ended - first_line + 1]))
         self._count(total, short, long)
         frame = pl.DataFrame(dict(zip(self.kept, columns, strict=True)), schema=dict.fromkeys(self.kept, pl.String))
         return frame.with_columns(pl.Series(LINE, lines, dtype=pl.Int64))
@@ -268,30 +271,69 @@ class _Rows:
         finally:
             csv.field_size_limit(limit)
 
-    def refuse_swallowed(self, frame: pl.DataFrame, keys: list[str]) -> None:
-        """Raise a ValueError if a line inside a quoted field reads as a row of its own.
+    def _note_lines(self, first_line: int, row: bytes) -> None:
+        """Remember the lines of a row if each would be a row without the marks around the field that joins them."""
+        mark, separator = re.escape(self.quote), re.escape(self.separator)
+        quoted = re.compile(rf"(?:\A|(?<={separator})){mark}((?:[^{mark}]|{mark}{mark})*){mark}")
+        text = quoted.sub(lambda field: field[1] if "\n" in field[1] else field[0], row.decode("utf-8"))
+        lines = []
+        for number, line in enumerate(text.split("\n"), first_line):
+            try:
+                fields = next(csv.reader([line], delimiter=self.separator, quotechar=self.quote, strict=True), [])
+            except csv.Error:
+                return
+            if len(fields) != len(self.names):
+                return
+            lines.append((first_line, number, *(fields[place] for place in self._places)))
+        self._swallowed += lines
 
-        It does if it has as many fields as the header and, where ids stand, text of the same shape as the ids of
-        other rows: letters and digits in the same places.
+    def refuse_swallowed(self, frame: pl.DataFrame, keys: list[str]) -> None:
+        """Raise a ValueError if a quoted field holds rows rather than text.
+
+        A stray mark at the start of a field and another at the end of one leave a file that is well-formed: all rows
+        from the one to the other have become one field. Taking the two marks away shows it: then *every* line that
+        the field spans is a row, as long as the header, with ids, and with numbers and times where the other rows
+        have them. That is refused. Where a table has neither, ids of the shape that others have (letters and digits in
+        the same places) must do; that is refused from four lines on, or if marks stand in plain fields, where no
+        writer of CSV leaves them. Less is no proof, as people do write such lines into reviews: it is read as text,
+        and noted.
         """
-        if not self._inside or not keys:
+        if not self._swallowed or not keys:
             return
-        lines = pl.DataFrame(self._inside, schema=["number", "text"], orient="row")
-        parts = pl.col("text").str.split(self.separator)
-        alike = pl.lit(True)
-        for key in keys:
-            value = parts.list.get(self.names.index(self.kept[key])).str.strip_chars(self.quote)
-            known = frame.select(_shape(pl.col(key)).unique()).to_series()
-            alike &= _shape(value).is_in(known.implode())
-        lines = lines.filter(alike)
-        if lines.height:
-            number, text = lines.row(0)
-            begun = frame.filter(pl.col(LINE) < number)[LINE].max()
-            raise ValueError(
-                f"line {number:,} of {self.path} reads as a row of its own ({text[:80]!r}), but lies inside a quoted "
-                f"field that opens in line {begun:,}: a quotation mark is missing or too many. Repair it; pass "
-                "quote='' if quotation marks are ordinary characters; or write the table as JSON lines or Parquet."
+        schema = {"row": pl.Int64, LINE: pl.Int64} | dict.fromkeys(self.kept, pl.String)
+        lines = pl.DataFrame(self._swallowed, schema=schema, orient="row")
+        others = frame.filter(~pl.col(LINE).is_in(lines["row"].implode()))
+        nothing_else = others.is_empty()
+        others = lines if nothing_else else others
+        numbers = [name for name in self.kept if name not in keys and _of_numbers(others[name])]
+        filled = {name: pl.col(name) != "" for name in self.kept}
+        known = {name: others.select(_shape(pl.col(name)).unique()).to_series() for name in [*keys, *numbers]}
+        alike = {name: _shape(pl.col(name)).is_in(shapes.implode()) for name, shapes in known.items()}
+        fields = (
+            lines.with_columns(
+                ids=pl.all_horizontal(filled[key] for key in keys),
+                known_ids=pl.all_horizontal(alike[key] for key in keys),
+                numbers=pl.all_horizontal(True, *(alike[name] | ~filled[name] for name in numbers)),
+                any_number=pl.any_horizontal(False, *(filled[name] for name in numbers)),
             )
+            .group_by("row", maintain_order=True)
+            .agg(
+                pl.len().alias("lines"),
+                (pl.col("ids") & pl.col("numbers") & pl.col("any_number")).all().alias("proven"),
+                (pl.col("ids") & pl.col("numbers") & pl.col("known_ids")).all().alias("alike"),
+            )
+        )
+        enough = (pl.col("lines") >= 4) | self._marks_in_plain_fields
+        proven = fields.filter(pl.col("proven") & (not nothing_else) | pl.col("alike") & enough).select("row", "lines")
+        for begun, height in proven.iter_rows():
+            raise ValueError(
+                f"the quoted field that opens in line {begun:,} of {self.path} spans {height:,} lines, each of which "
+                "reads as a row of its own: a quotation mark is missing or too many. Repair it; pass quote='' if "
+                "quotation marks are ordinary characters; or write the table as JSON lines or Parquet."
+            )
+        self.count.note(
+            fields.filter("alike")["row"], "quoted fields of which every line reads as a row, taken as text"
+        )
 
     def _count(self, rows: int, short: list[int], long: list[int]) -> None:
         self.count.lines += rows
@@ -310,6 +352,12 @@ def _regular(data: np.ndarray, quotes: np.ndarray, separator: int) -> bool:
     begins = (opening == 0) | np.isin(data[opening - 1], (separator, ord("\n")))
     ends = np.isin(data[closing + 1], (separator, ord("\n")))
     return bool((begins | doubled[:-1]).all() and (ends | doubled[1:]).all())
+
+
+def _of_numbers(values: pl.Series) -> bool:
+    """Whether a column of text holds numbers or times, and nothing else."""
+    known = values.drop_nulls()
+    return not known.is_empty() and known.str.contains(r"^[0-9TZ:+./, -]*[0-9][0-9TZ:+./, -]*$").all()
 
 
 def _shape(text: pl.Expr) -> pl.Expr:

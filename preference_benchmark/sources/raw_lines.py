@@ -132,26 +132,33 @@ class LineCount:
         others: those that are about ids nobody asked for.
         malformed: how many lines, or entries of lists in them, are malformed, by reason.
         entries: how many of these are entries.
+        notes: how many lines are worth a look, by what they are.
     """
 
     def __init__(self, path: RawFile) -> None:
         self.path = path
         self.lines = self.others = self.entries = 0
         self.malformed: Counter[str] = Counter()
+        self.notes: Counter[str] = Counter()
         self._first: dict[str, list[int]] = {}
 
     def reject(self, numbers: Iterable[int], reason: str) -> None:
         """Count lines as malformed, and remember the first of them."""
-        numbers = list(numbers)
-        if not numbers:
-            return
-        self.malformed[reason] += len(numbers)
-        first = self._first.setdefault(reason, [])
-        first += numbers[: _SHOWN - len(first)]
+        self._remember(list(numbers), reason, self.malformed)
+
+    def note(self, numbers: Iterable[int], what: str) -> None:
+        """Count lines that are used and worth a look, and remember the first of them."""
+        self._remember(list(numbers), what, self.notes)
+
+    def _remember(self, numbers: list[int], what: str, counted: Counter[str]) -> None:
+        if numbers:
+            counted[what] += len(numbers)
+            first = self._first.setdefault(what, [])
+            first += numbers[: _SHOWN - len(first)]
 
     @property
     def examples(self) -> dict[str, tuple[str, ...]]:
-        """The first malformed lines as "file:line", by reason."""
+        """The first malformed or noted lines as "file:line", by reason."""
         return {
             reason: tuple(f"{self.path.name}:{number}" for number in numbers) for reason, numbers in self._first.items()
         }
@@ -215,9 +222,11 @@ def read_report(
     """
     counts = list(counts)
     malformed: Counter[str] = Counter()
+    noted = Counter(notes or {})
     examples: dict[str, tuple[str, ...]] = {}
     for count in counts:
         malformed.update(count.malformed)
+        noted.update(count.notes)
         for reason, first in count.examples.items():
             examples[reason] = (examples.get(reason, ()) + first)[:_SHOWN]
     left_out = Counter(dropped or {})
@@ -231,7 +240,7 @@ def read_report(
         dropped={reason: count for reason, count in left_out.items() if count},
         malformed=dict(malformed),
         examples=examples,
-        notes=dict(notes or {}),
+        notes=dict(noted),
     )
 
 

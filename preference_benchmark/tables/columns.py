@@ -12,6 +12,7 @@ import polars as pl
 
 __all__ = [
     "DATES",
+    "FIRST_SECOND",
     "MISSING",
     "Where",
     "by_row",
@@ -39,7 +40,7 @@ _INTEGER = r"^[+-]?[0-9]{1,18}$"
 _LEAST_OVERLAP = 0.05  # share of the items below which a catalogue is taken for another data set's
 
 # Unix seconds of 1e8 and 1e11 are the years 1973 and 5138: numbers between are seconds, larger ones another unit.
-_FIRST_SECOND, _LAST_SECOND = 100_000_000, 100_000_000_000
+FIRST_SECOND, _LAST_SECOND = 100_000_000, 100_000_000_000
 _PER_SECOND = {"seconds": 1, "milliseconds": 1_000, "microseconds": 1_000_000, "nanoseconds": 1_000_000_000}
 _LARGEST = 9.2e18  # of a 64-bit integer
 # Days since 1899-12-30, as spreadsheets count them, from 1954 to 2118; calendar years; days written as YYYYMMDD.
@@ -222,7 +223,7 @@ def _from_numbers(values: pl.Series, found: pl.Series, dates: str, where: Where)
     if known.is_empty():
         return found
     present = found.is_not_null()
-    late, early = found >= _LAST_SECOND, found < _FIRST_SECOND
+    late, early = found >= _LAST_SECOND, found < FIRST_SECOND
     if late.any():
         if not late.filter(present).all():
             _refuse_mixed_units(found, late, where)

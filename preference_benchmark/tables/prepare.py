@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from preference_benchmark.tables.columns import (
+    FIRST_SECOND,
     identifiers,
     ratings,
     require_columns,
@@ -21,7 +22,7 @@ from preference_benchmark.tables.columns import (
 )
 from preference_benchmark.tables.report import Counts, ReadReport
 
-__all__ = ["UNTITLED", "Tables", "k_core", "prepare"]
+__all__ = ["UNTITLED", "Tables", "check_time_quantiles", "k_core", "prepare"]
 
 UNTITLED = "untitled item"
 _REQUIRED_ITEM_COLUMNS = ("item_id", "title")
@@ -45,6 +46,8 @@ class Tables:
         noun: what items of this data set are called in general, in the plural.
         aspects_from: where the items' aspects come from: the "source" states them, or they are words of "reviews" or
             "titles", among which preferences look for phrases themselves.
+        points: in a split by time, the Unix seconds after which the validation and the test period begin; None: the
+            last two interactions of every user are held out.
         truth: user_id, step, likes, dislikes (lists of aspects), where the users' true tastes are known: in data that
             a program has generated.
     """
@@ -54,12 +57,46 @@ class Tables:
     report: ReadReport
     noun: str = "products"
     aspects_from: str = "source"
+    points: tuple[int, int] | None = None
     truth: pl.DataFrame | None = None
 
+    def split(self) -> pl.Expr:
+        """The split of each interaction: "train", "validation", "test", or "later" for what is in none of them.
+
+        Leave-last-two-out: of every user's interactions the last is the test target, the one before it the validation
+        target. By time: what comes before the first point is for training; the first interaction of a user in each of
+        the two periods after it is a target, and the others are neither trained on nor predicted.
+
+        Returns:
+            An expression over interactions in any order, with user_id, step and timestamp.
+        """
+        step, user = pl.col("step"), "user_id"
+        if self.points is None:
+            # Looks at steps, not at neighbouring rows: what is built must not depend on the order of the rows.
+            left = pl.len().over(user).cast(pl.Int64) - 1 - step
+            return (
+                pl.when(left == 0)
+                .then(pl.lit("test"))
+                .when(left == 1)
+                .then(pl.lit("validation"))
+                .otherwise(pl.lit("train"))
+            )
+        first, second = (pl.col("timestamp") > point for point in self.points)
+        before = (~first).sum().over(user).cast(pl.Int64)  # steps are in the order of time
+        until = (~second).sum().over(user).cast(pl.Int64)
+        return (
+            pl.when(~first)
+            .then(pl.lit("train"))
+            .when(~second & (step == before))
+            .then(pl.lit("validation"))
+            .when(second & (step == until))
+            .then(pl.lit("test"))
+            .otherwise(pl.lit("later"))
+        )
+
     def training_period(self) -> pl.DataFrame:
-        """Interactions that no evaluation target hides behind: all but the last two of every user."""
-        # Looks at steps, not at neighbouring rows: what is built must not depend on the order of the rows.
-        return self.interactions.filter(pl.col("step") + 2 < pl.len().over("user_id"))
+        """Interactions that models may learn from: those of the split "train"."""
+        return self.interactions.filter(self.split() == "train")
 
     def write(self, folder: Path) -> None:
         """Write the tables into a folder; `read` gives them back."""
@@ -67,7 +104,8 @@ class Tables:
         self.interactions.write_parquet(folder / "interactions.parquet")
         if self.truth is not None:
             self.truth.write_parquet(folder / "truth.parquet")
-        about = {"report": asdict(self.report), "noun": self.noun, "aspects_from": self.aspects_from}
+        about = {"report": asdict(self.report)}
+        about |= {name: getattr(self, name) for name in ("noun", "aspects_from", "points")}
         (folder / "tables.json").write_text(json.dumps(about), encoding="utf-8")
 
     @classmethod
@@ -81,7 +119,8 @@ class Tables:
         frames = (pl.read_parquet(folder / f"{name}.parquet") for name in ("items", "interactions"))
         truth = folder / "truth.parquet"
         truth = pl.read_parquet(truth) if truth.is_file() else None
-        return cls(*frames, ReadReport(**record), **about, truth=truth)
+        points = about.pop("points")
+        return cls(*frames, ReadReport(**record), **about, points=points and tuple(points), truth=truth)
 
 
 def prepare(
@@ -92,6 +131,8 @@ def prepare(
     min_item: int = 5,
     max_history: int = 20,
     repeats: str = "drop",
+    split: str = "leave_last_two",
+    time_quantiles: tuple[float, float] = (0.8, 0.9),
     unbought: str = "drop",
     unknown_items: str = "error",
     dates: str = "auto",
@@ -113,6 +154,9 @@ def prepare(
         max_history: interactions kept per user.
         repeats: "drop": where a user bought an item more than once only the first purchase counts, so that a history
             never holds its own target; or "keep" all of them, where things are bought again.
+        split: "leave_last_two": the last two interactions of every user are held out; "time": what comes after two
+            points in time, the same for all; see `Tables.split`.
+        time_quantiles: shares of the interactions that lie before these points.
         unbought: "drop" items without an interaction, or "keep" every item in the catalogue, where what nobody has
             bought yet is to be recommended.
         unknown_items: "error" or "drop": interactions with items that the items table lacks.
@@ -127,7 +171,8 @@ def prepare(
     >>> prepare(items, rows, min_user=2, min_item=2).interactions["item_id"].to_list()
     ['mug', 'tea', 'tea', 'mug']
     """
-    _check_choices(min_user, min_item, max_history, repeats, unbought, unknown_items)
+    _check_choices(min_user, min_item, max_history, repeats, unbought, unknown_items, split)
+    check_time_quantiles(time_quantiles)
     # Ids become numbers at once, and the wide column, the reviews, is fetched at the end for the rows that stay:
     # what lies between costs what integers cost, however long the ids and the texts are.
     rows = _checked_interactions(interactions, dates)
@@ -192,14 +237,26 @@ def prepare(
         after=after,
         advice=advice,
     )
-    return Tables(catalogue, rows, report)
+    points = None
+    if split == "time":
+        if "timestamp" not in interactions.lazy().collect_schema().names() or rows["timestamp"].max() < FIRST_SECOND:
+            raise ValueError(
+                'split="time" needs the times of the interactions, but there are none; add a column "timestamp" '
+                'or use split="leave_last_two".'
+            )
+        # Rows of one second stay together: the points are times that some rows have.
+        found = [rows["timestamp"].quantile(share, interpolation="lower") for share in time_quantiles]
+        points = (int(found[0]), int(found[1]))
+        if points[0] == points[1]:
+            raise ValueError(f"no time lies between the quantiles {time_quantiles}; pass others as time_quantiles.")
+    return Tables(catalogue, rows, report, points=points)
 
 
 _NEVER = "items without an interaction"
 
 
 def _check_choices(
-    min_user: int, min_item: int, max_history: int, repeats: str, unbought: str, unknown_items: str
+    min_user: int, min_item: int, max_history: int, repeats: str, unbought: str, unknown_items: str, split: str
 ) -> None:
     if min_user < 1 or min_item < 1 or max_history < 3:
         raise ValueError(
@@ -210,6 +267,7 @@ def _check_choices(
         ("repeats", repeats, ("drop", "keep")),
         ("unbought", unbought, ("drop", "keep")),
         ("unknown_items", unknown_items, ("error", "drop")),
+        ("split", split, ("leave_last_two", "time")),
     ):
         if value not in choices:
             raise ValueError(f'{name}={value!r} is not known; pass "{choices[0]}" or "{choices[1]}".')
@@ -225,6 +283,13 @@ def _with_handed_over(report: ReadReport, **rows: int) -> ReadReport:
             "please report it."
         )
     return report
+
+
+def check_time_quantiles(shares: tuple[float, float]) -> None:
+    """Raise a ValueError unless these are two shares, the smaller one first."""
+    pair = isinstance(shares, list | tuple) and len(shares) == 2
+    if not pair or not all(isinstance(share, int | float) for share in shares) or not 0 < shares[0] < shares[1] < 1:
+        raise ValueError(f"time_quantiles={shares!r} must be two shares between 0 and 1, such as (0.8, 0.9).")
 
 
 def _advice(rows: pl.DataFrame, before: Counts, after: Counts, min_user: int, min_item: int) -> str:

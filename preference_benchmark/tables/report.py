@@ -35,7 +35,7 @@ class ReadReport:
         used: what became part of a table, by table: "interactions", "items", and what else a source uses.
         dropped: what was left out, by reason.
         malformed: what could not be read, by reason.
-        examples: by reason, the first lines as "file:line", or the first items as "title (id)".
+        examples: by reason or note, the first lines as "file:line", or the first items as "title (id)".
         notes: other things worth knowing, by what was counted.
         before: counts before the filters `min_user` and `min_item`.
         after: counts after them.
@@ -73,7 +73,7 @@ class ReadReport:
             rows.append(f"read: {self.lines:,} lines of {', '.join(self.files)}")
         rows += [f"malformed: {self._counted(count, reason)}" for reason, count in self.malformed.items() if count]
         rows += [f"dropped: {self._counted(count, reason)}" for reason, count in self.dropped.items() if count]
-        rows += [f"note: {count:,} {what}" for what, count in self.notes.items() if count]
+        rows += [f"note: {self._counted(count, what)}" for what, count in self.notes.items() if count]
         rows.append(f"before filters: {self.before}")
         rows.append(f"after filters: {self.after}")
         rows.append("used: " + ", ".join(f"{count:,} {table}" for table, count in self.used.items()))

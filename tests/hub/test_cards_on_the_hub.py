@@ -26,7 +26,8 @@ from transformers import AutoModel, AutoProcessor, pipeline
 from modeling_mender import MenderProcessor, MenderTrainer, MenderTrainingArguments, add_lora, write_card
 from modeling_mender.hub.adapters import save_adapter
 from modeling_mender.hub.card import push_card
-from modeling_mender.training.trainer import MenderCollator, prepare_examples
+from modeling_mender.training.batches import MenderCollator
+from modeling_mender.training.data import prepare_examples
 work = Path(sys.argv[2])
 items = shop_items()
 processor = MenderProcessor(word_tokenizer(), items, max_length=24)

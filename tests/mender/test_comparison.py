@@ -24,19 +24,25 @@ def write_run(folder, method, hit_rate, seed=0, source="shop", pairs=((True, Fal
             "matching": ["oracle"] * USERS,
             "condition": [""] * USERS,
             "axis": ["recommendation"] * USERS,
+            "stratum": [""] * USERS,
             "user_id": [f"u{row}" for row in range(USERS)],
             "target": ["i"] * USERS,
             "pair_id": [-1] * USERS,
             "sentiment": ["positive"] * USERS,
             "rank": np.where(hits, 3, 0),
+            "relevant": [1] * USERS,
+            "found": [[3] if hit else [] for hit in hits],
+            "unit": [0] * USERS,
         }
     )
     rows = [
-        {"sentiment": sentiment, "rank": 1 if hit else 0, "pair_id": pair, "target": f"t{pair}", "user_id": f"p{pair}"}
+        {"sentiment": sentiment, "rank": int(hit), "pair_id": pair, "target": f"t{pair}", "user_id": f"p{pair}"}
+        | {"relevant": 1, "found": [1] * hit, "unit": pair}
         for pair, found in enumerate(pairs)
         for sentiment, hit in zip(("positive", "negative"), found, strict=True)
     ]
-    paired = pl.DataFrame([{"matching": "", "condition": "", "axis": "sentiment_following", **row} for row in rows])
+    same = {"matching": "", "condition": "", "axis": "sentiment_following", "stratum": ""}
+    paired = pl.DataFrame([same | row for row in rows])
     pl.concat([single, paired.select(single.columns)], how="vertical_relaxed").write_parquet(folder / "ranks.parquet")
     settings = {"source": source, "method": method, "seed": seed, "parameters": 10, "training": {"steps": 3}}
     (folder / "five_axes.json").write_text(json.dumps({"settings": settings}))
@@ -178,3 +184,34 @@ def test_seeds_show_their_spread(tmp_path):
     runs = read(write_run(tmp_path / "a", "one", 0.30), write_run(tmp_path / "b", "one", 0.40, seed=1))
     cell = compare(runs).cells["recommendation (oracle)"]["one"]
     assert cell.seed_spread == pytest.approx(np.std([0.3, 0.4], ddof=1))
+
+
+def test_wishes_are_compared_by_all_relevant_items_and_by_stratum(tmp_path):
+    folder = write_run(tmp_path / "a", "one", 0.3)
+    lists = [([1, 4], 2), ([2, 3], 40), ([], 3), ([1, 2, 3], 3)]
+    wishes = pl.DataFrame(
+        {
+            "matching": "",
+            "condition": "",
+            "axis": "open_wishes",
+            "stratum": ["known", "known", "withheld", "withheld"],
+            "user_id": "",
+            "target": [f"i{row}" for row in range(4)],
+            "pair_id": -1,
+            "sentiment": "positive",
+            "rank": [found[0] if found else 0 for found, _ in lists],
+            "relevant": [relevant for _, relevant in lists],
+            "found": pl.Series([found for found, _ in lists], dtype=pl.List(pl.Int64)),
+            "unit": range(4),
+        }
+    )
+    ranks = pl.read_parquet(folder / "ranks.parquet")
+    pl.concat([ranks, wishes.select(ranks.columns)], how="vertical_relaxed").write_parquet(folder / "ranks.parquet")
+    cells = compare(read(folder), metric="recall@5").cells
+    # Of two relevant items one is among the first two; of forty two are among the first five.
+    assert cells["open wishes (known)"]["one"].value == pytest.approx((1 / 2 + 2 / 5) / 2)
+    assert cells["open wishes (withheld)"]["one"].value == pytest.approx((0 + 1) / 2)
+    gain = 1 / np.log2(np.arange(2, 12))
+    ndcg = [(gain[0] + gain[3]) / gain[:2].sum(), gain[1:3].sum() / gain[:10].sum()]
+    cells = compare(read(folder), metric="ndcg@10").cells
+    assert cells["open wishes (known)"]["one"].value == pytest.approx(np.mean(ndcg))

@@ -6,10 +6,11 @@ import polars as pl
 import pytest
 import torch
 from doubles import random_catalogue, tiny_model, word_tokenizer
-from transformers import AutoProcessor
+from transformers import AutoProcessor, AutoTokenizer
 
 from modeling_mender import MenderProcessor
 from modeling_mender.processing_mender import add_code_tokens, avoid_sentence
+from preference_benchmark.embedding import TextEmbedder
 from preference_benchmark.preferences.polarity import NEGATIVE, invert, preference_polarity
 
 TITLES = ["green tea", "rose soap", "glass lamp", "blue mug"]
@@ -213,6 +214,19 @@ def test_saved_processor_reads_the_same(processor, tmp_path):
         assert (loaded.item_ids, loaded.titles, loaded.max_length) == (IDS, TITLES, 32)
         again = loaded("find gentle soap", ["mug-1"])
         assert torch.equal(again["input_ids"], processor("find gentle soap", ["mug-1"])["input_ids"])
+
+
+def test_an_encoder_saved_from_a_model_is_an_encoder_like_any_other(processor, tmp_path):
+    model = tiny_model(random_catalogue(4, [2, 2]))
+    expected = processor.tokenizer("find gentle soap")["input_ids"]
+    model.save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
+    loaded = AutoProcessor.from_pretrained(tmp_path / "model")
+    for name, tokenizer in (("own", processor.tokenizer), ("loaded", loaded.tokenizer)):
+        model.encoder.save_pretrained(tmp_path / name)
+        tokenizer.save_pretrained(tmp_path / name)
+        assert AutoTokenizer.from_pretrained(tmp_path / name)("find gentle soap")["input_ids"] == expected
+        assert TextEmbedder(str(tmp_path / name)).encode(["find gentle soap"]).shape == (1, 24)
 
 
 def test_a_missing_items_file_is_an_error(processor, tmp_path):

@@ -33,8 +33,8 @@ class HashEmbedder:
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def random_tables(seed: int, users: int = 12, items: int = 15, rows: int = 140, repeats: str = "drop") -> Tables:
-    """Histories by chance, with ratings (some unknown) and short reviews (some empty)."""
+def random_tables(seed: int, users: int = 12, items: int = 15, rows: int = 140, **options) -> Tables:
+    """Histories by chance, with ratings (some unknown) and short reviews (some empty); options: of `prepare`."""
     rng = np.random.default_rng(seed)
     colours, shapes = ("red", "green", "blue", "old rose", "lime"), ("round handle", "flat lid", "deep base")
     catalogue = pl.DataFrame(
@@ -50,12 +50,12 @@ def random_tables(seed: int, users: int = 12, items: int = 15, rows: int = 140, 
         {
             "user_id": [f"user-{n:02d}" for n in rng.integers(users, size=rows)],
             "item_id": [f"item-{n:02d}" for n in rng.integers(items, size=rows)],
-            "timestamp": rng.integers(1_000, size=rows),
+            "timestamp": 1_600_000_000 + rng.integers(1_000, size=rows),
             "rating": pl.Series(ratings).fill_nan(None),
             "review": [reviews[n] for n in rng.integers(len(reviews), size=rows)],
         }
     )
-    return prepare(catalogue, interactions, min_user=3, min_item=1, repeats=repeats)
+    return prepare(catalogue, interactions, **{"min_user": 3, "min_item": 1} | options)
 
 
 def random_preferences(tables: Tables, seed: int, vocabulary: int = 60, openings=OPENINGS) -> pl.DataFrame:

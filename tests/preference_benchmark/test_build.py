@@ -14,8 +14,8 @@ from datasets import load_dataset
 
 from preference_benchmark import build as build_benchmark
 from preference_benchmark import load, read_tables, recipe
-from preference_benchmark.axes.examples import EXAMPLE_FEATURES, STORED_FEATURES
-from preference_benchmark.axes.protocol import PAPER, SPLITS
+from preference_benchmark.axes.examples import EXAMPLE_FEATURES, ITEM_COLUMNS, STORED_FEATURES
+from preference_benchmark.axes.protocol import PAPER, SPLITS, STEERING_AXES, WISH_AXES
 from preference_benchmark.checks.leakage import LeakageError
 from preference_benchmark.hub import folder as hub_folder
 from preference_benchmark.hub import plots
@@ -75,9 +75,9 @@ def test_what_load_dataset_reads_is_what_load_gives_with_item_ids(built, tmp_pat
         for split, rows in stored.items():
             examples = benchmark.examples[mode][split]
             assert rows.features == STORED_FEATURES and examples.features == EXAMPLE_FEATURES
-            for name in ("history", "targets"):
+            for name in ITEM_COLUMNS:
                 assert examples[name][:] == [[ids[index] for index in found] for found in rows[name]]
-            same = [name for name in STORED_FEATURES if name not in ("history", "targets")]
+            same = [name for name in STORED_FEATURES if name not in ITEM_COLUMNS]
             assert examples.select_columns(same).to_list() == rows.select_columns(same).to_list()
 
 
@@ -87,12 +87,13 @@ def test_another_seed_differs_only_where_a_seed_matters(built, copy):
     assert one.items.to_list() == other.items.to_list()
     for split in SPLITS:
         ours, theirs = (found.examples["oracle"][split].to_polars() for found in (one, other))
-        steering = pl.col("axis").is_in(["fine_grained_steering", "coarse_grained_steering"])
-        assert ours.filter(~steering).equals(theirs.filter(~steering))
-        assert not ours.filter(steering).equals(theirs.filter(steering))
-        # The seed says whose history is shown, not what is asked.
+        steering, wishes = pl.col("axis").is_in(STEERING_AXES), pl.col("axis").is_in(WISH_AXES)
+        assert ours.filter(~(steering | wishes)).equals(theirs.filter(~(steering | wishes)))
+        for drawn in (steering, wishes):
+            assert not ours.filter(drawn).equals(theirs.filter(drawn))
+        # Steering: the seed says whose history is shown, not what is asked.
         asked = ["axis", "preferences", "targets"]
-        assert ours.select(asked).equals(theirs.select(asked))
+        assert ours.filter(steering).select(asked).equals(theirs.filter(steering).select(asked))
 
 
 def test_statistics_count_what_the_files_hold(built):
@@ -132,6 +133,8 @@ STAGES = [
     "sentiment_following",
     "history_consolidation",
     "sentiment_following_with_history",
+    "open_wishes",
+    "wish_and_avoid",
     "recommendation-oracle",
     "recommendation-last",
     "finished",
@@ -194,6 +197,8 @@ def test_a_seed_makes_only_its_own_stages_anew(copy):
     assert [name for name, found in seen if not found] == [
         "fine_grained_steering",
         "coarse_grained_steering",
+        "open_wishes",
+        "wish_and_avoid",
         "finished",
     ]
 

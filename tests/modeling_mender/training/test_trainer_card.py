@@ -13,7 +13,9 @@ from transformers import AutoModel, pipeline
 from modeling_mender import MenderProcessor, MenderTrainer, MenderTrainingArguments, add_lora
 from modeling_mender.hub.adapters import write_adapter_card
 from modeling_mender.hub.card import write_card
-from modeling_mender.training.trainer import MenderCollator, prepare_examples, ranking_metrics
+from modeling_mender.training.batches import MenderCollator
+from modeling_mender.training.data import prepare_examples
+from modeling_mender.training.ranking import ranking_metrics
 
 
 @pytest.fixture(scope="module")

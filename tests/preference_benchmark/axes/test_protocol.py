@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from preference_benchmark.axes.protocol import AXES, PAPER, Protocol
+from preference_benchmark.axes.protocol import AXES, PAPER, WISH_AXES, Protocol
 
 
 @pytest.mark.parametrize(
@@ -32,3 +32,34 @@ def test_bad_choices_are_refused(changes, message):
 def test_axes_keep_their_order():
     assert Protocol(axes=tuple(reversed(AXES))).axes == AXES
     assert PAPER.leaks == "flag"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"partner_of": 1},
+        {"partner_of": -2},
+        {"train_wishes": -1},
+        {"evaluation_wishes": 2.5},
+        {"attribute_items": 0},
+        {"attribute_share": 1.5},
+        {"withheld": "half"},
+        {"withheld": 1.0},
+        {"split": "random"},
+        {"time_quantiles": (0.9, 0.8)},
+        {"time_quantiles": "0.8,0.9"},
+        {"time_quantiles": ("a", "b")},
+    ],
+)
+def test_choices_about_wishes_and_time_are_checked(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Protocol(**wrong)
+
+
+def test_only_a_split_by_time_is_passed_to_the_reader():
+    assert "split" not in Protocol().reading
+    assert Protocol(split="time", time_quantiles=[0.5, 0.6]).reading["time_quantiles"] == (0.5, 0.6)
+
+
+def test_the_papers_protocol_has_the_papers_axes_and_partners():
+    assert PAPER.axes == tuple(axis for axis in AXES if axis not in WISH_AXES) and PAPER.partner_of == 0

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 import pytest
+from benchmark_doubles import random_tables
 
 from preference_benchmark.axes.examples import COLUMNS, targets
 from preference_benchmark.axes.protocol import Protocol
@@ -214,20 +215,20 @@ def test_without_attributes_there_are_no_wishes():
 
 
 def test_templates_that_name_an_attribute_are_not_used(tables):
-    """In a shop that sells things for the weekend, "need ... before the weekend" would ask for two attributes."""
+    """In a shop that sells presents, "it is for a colleague, ..." would ask for two attributes."""
     aspects = pl.col("aspects").list.concat(
         pl.when(pl.int_range(pl.len()) < 8)
-        .then(pl.lit(["weekend", "something"]))
+        .then(pl.lit(["colleague", "something"]))
         .otherwise(pl.lit([], dtype=pl.List(pl.String)))
     )
     changed = replace(tables, items=tables.items.with_columns(aspects))
     attributes = wish_attributes(changed, PROTOCOL)
-    assert "weekend" in attributes.phrases.to_list()
+    assert "colleague" in attributes.phrases.to_list()
     trained = open_wishes(changed, attributes, PROTOCOL).filter(pl.col("split") == "train")
     texts = trained["preferences"].list.first()
-    asked = texts.str.contains("weekend").sum()
+    asked = texts.str.contains("colleague").sum()
     assert asked < trained.height / 10
-    assert not texts.str.contains("before the weekend").any()
+    assert not texts.str.contains("for a colleague").any()
 
 
 def test_lists_draw_what_they_hold():
@@ -236,3 +237,16 @@ def test_lists_draw_what_they_hold():
     assert lists.series().to_list() == [[5], [], [6, 7]]
     drawn = lists.draw(np.array([0, 1, 2] * 50), rng).reshape(50, 3)
     assert set(drawn[:, 0]) == {5} and set(drawn[:, 1]) == {-1} and set(drawn[:, 2]) == {6, 7}
+
+
+def test_where_things_are_bought_again_a_wish_may_be_for_what_the_history_holds():
+    tables = random_tables(3, users=30, rows=500, repeats="keep")
+    protocol = Protocol(repeats="keep", train_wishes=300, evaluation_wishes=200)
+    attributes = wish_attributes(tables, protocol)
+    wishes = open_wishes(tables, attributes, protocol)
+    again = wishes.filter(pl.col("history").list.set_intersection("targets").list.len() > 0)
+    assert {"train", "validation", "test"} == set(again["split"])
+    evaluated = wishes.filter((pl.col("split") == "test") & (pl.col("stratum") == "known"))
+    said = named(evaluated["preferences"].list.first().to_list(), attributes.phrases)
+    for row, (phrase,) in zip(evaluated.iter_rows(named=True), said, strict=True):
+        assert set(row["targets"]) == having(tables, phrase)

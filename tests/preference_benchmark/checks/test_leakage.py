@@ -9,7 +9,7 @@ import pytest
 from benchmark_doubles import examples_of, random_preferences, random_tables
 
 from preference_benchmark.axes.examples import KEYS, with_item_index
-from preference_benchmark.axes.protocol import AXES, PAPER, Protocol
+from preference_benchmark.axes.protocol import AXES, PAPER, WISH_AXES, Protocol
 from preference_benchmark.checks.leakage import LeakageError, check_leakage
 
 STEERING = ("fine_grained_steering", "coarse_grained_steering")
@@ -63,12 +63,47 @@ def test_what_is_bought_again_may_be_asked_for_again(tmp_path):
     assert "a target is in its own history" in {rule for _, rule in leaks(found)}
 
 
+BY_TIME = Protocol(split="time", time_quantiles=(0.6, 0.8))
+
+
+@pytest.fixture(scope="module")
+def by_time(tmp_path_factory):
+    tables = random_tables(1, users=60, rows=600, **BY_TIME.reading)
+    folder = tmp_path_factory.mktemp("stages")
+    return examples_of(tables, lambda given: random_preferences(given, 1), folder, BY_TIME)
+
+
+def test_a_split_by_time_has_no_leaks_and_all_axes(by_time):
+    report = check_leakage(by_time.tables, by_time.preferences, by_time.axes, BY_TIME)
+    assert report.leaks == []
+    for name in AXES:
+        assert set(axis(by_time, name)["split"]) == {"train", "validation", "test"}, name
+    known = with_item_index(by_time.tables).select("user_id", "step", "timestamp")
+    last = axis(by_time, "open_wishes").filter(pl.col("split") == "train", pl.col("user_id") != "")
+    shown = last.with_columns(step=pl.col("history").list.len().cast(pl.Int64) - 1).join(known, on=["user_id", "step"])
+    assert shown.height == last.height and shown["timestamp"].max() <= by_time.tables.points[0]
+
+
+@pytest.mark.parametrize("name", AXES)
+def test_training_on_what_came_after_the_first_point_is_found(by_time, name):
+    after = with_item_index(by_time.tables).filter(pl.col("timestamp") > by_time.tables.points[0])
+    after = after.group_by("user_id").agg(bought="item")
+    rows = axis(by_time, name).join(after, on="user_id", how="left", maintain_order="left")
+    planted = rows.with_columns(targets=pl.coalesce("bought", "targets"), split=pl.lit("train")).drop("bought")
+    frames = {mode: {**found, name: planted} for mode, found in by_time.axes.items()}
+    report = check_leakage(by_time.tables, by_time.preferences, frames, BY_TIME)
+    rule = "a training example knows what was bought after the first point in time"
+    assert rule in {leak.rule for leak in report.leaks if leak.axis == name}
+
+
 def test_every_axis_is_searched(clean):
     report = check_leakage(clean.tables, clean.preferences, clean.axes, Protocol())
     assert {finding.axis for finding in report.findings} == {*AXES, "items"}
     assert all(finding.searched > 0 for finding in report.findings)
     by_design = [finding for finding in report.findings if finding.by_design and finding.found]
-    assert {finding.axis for finding in by_design} <= {*SENTIMENT, *STEERING}
+    named = "a training example names an attribute that is withheld from training wishes"
+    assert {finding.axis for finding in by_design if finding.rule != named} <= {*SENTIMENT, *STEERING}
+    assert not {finding.axis for finding in by_design if finding.rule == named} & {*WISH_AXES}
     assert "by design sentiment_following: the negative preference knows its item" in str(report)
 
 
@@ -100,7 +135,30 @@ def test_evaluated_examples_among_the_training_examples_are_found(clean, name):
         "a training target is held out of the same user",
         "a target is the user's in another split",
         "the history reaches beyond its split",
+        "a training example names an attribute that is withheld from training wishes",
     }
+
+
+@pytest.mark.parametrize("name", WISH_AXES)
+def test_an_evaluated_wish_among_the_training_wishes_is_found(clean, name):
+    wishes = axis(clean, name)
+    evaluated = wishes.filter((pl.col("split") == "test") & (pl.col("user_id") == "")).head(1)
+    planted = pl.concat([wishes, evaluated.with_columns(split=pl.lit("train"), user_id=pl.lit(""))])
+    assert "an evaluated wish was trained on" in rules(leaks(clean, **{name: planted}), name)
+
+
+@pytest.mark.parametrize("name", WISH_AXES)
+def test_a_withheld_attribute_in_a_training_wish_is_found(clean, name):
+    withheld = axis(clean, "open_wishes").filter(pl.col("stratum") == "withheld")
+    text = withheld.sort(pl.col("preferences").list.first().str.len_chars())["preferences"][0][0]
+    said = pl.when(pl.col("split") == "train").then(pl.lit([f"{text} and much more"])).otherwise("preferences")
+    broken = rules(leaks(clean, **{name: axis(clean, name).with_columns(preferences=said)}), name)
+    assert "a training example names an attribute that is withheld from training wishes" in broken
+
+
+def test_a_target_that_must_stay_out_is_found(clean):
+    planted = axis(clean, "wish_and_avoid").with_columns(avoided="targets")
+    assert "a target must stay out" in rules(leaks(clean, wish_and_avoid=planted), "wish_and_avoid")
 
 
 @pytest.mark.parametrize("name", STEERING)

@@ -102,12 +102,95 @@ def test_a_stray_quotation_mark_swallows_no_row(tmp_path, place, others):
 
 
 def test_rows_inside_a_quoted_field_are_found(tmp_path):
-    text = 'user_id,item_id,review\nu1,i1,fine\nu1,i2,"Great\nu2,i2,so so\nu3,i4,good"\nu4,i2,bad\n'
-    with pytest.raises(ValueError, match=r"line 4 of .* reads as a row of its own .'u2,i2,so so'.*opens in line 3"):
+    text = 'user_id,item_id,review\nu1,i1,fine\nu1,i2,"Great\nu2,i2,so so\nu2,i3,bad\nu3,i4,good"\nu4,i2,bad\n'
+    with pytest.raises(ValueError, match=r"field that opens in line 3 of .* spans 4 lines, .*quote=''"):
         read(tmp_path, text)
-    assert len(rows_of(read(tmp_path, text, quote=""))) == 5
+    assert len(rows_of(read(tmp_path, text, quote=""))) == 6
     prose = 'user_id,item_id,review\nu1,i1,fine\nu2,i2,"Well\nsoft, light, warm\nand so on"\n'
     assert rows_of(read(tmp_path, prose))[1] == ("u2", "i2", "Well\nsoft, light, warm\nand so on")
+
+
+def test_a_table_that_somebody_wrote_into_a_review_is_read_as_text(tmp_path):
+    text = 'user_id,item_id,review\nu1,i1,fine\nu1,i2,"Mine:\nu2,i2,so so"\n'
+    raw = read(tmp_path, text)
+    assert rows_of(raw)[1] == ("u1", "i2", "Mine:\nu2,i2,so so")
+    what = "quoted fields of which every line reads as a row, taken as text"
+    assert raw.count.notes == {what: 1} and raw.count.examples[what] == ("t.csv:3",)
+    # With marks in plain fields this is no file that a writer of CSV wrote: the marks may mean nothing.
+    with pytest.raises(ValueError, match="field that opens in line 3 of .* spans 2 lines"):
+        read(tmp_path, text + 'u3,i3,5" or 6"\n')
+
+
+PURCHASES = ["user_id", "item_id", "day", "rating", "review"]
+pieces = st.lists(st.sampled_from(["u1", "i2", "2024-01-02", "5", "so so", ",", ",", "\n", "\n", '"']), max_size=12)
+purchases = st.lists(
+    st.tuples(
+        st.sampled_from(["u1", "u2", "x y"]),
+        st.sampled_from(["i1", "i2", "a, b"]),
+        st.sampled_from(["2024-01-01", "2024-01-02"]),
+        st.sampled_from(["4", "5", ""]),
+        pieces.map("".join),
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+def written(rows, quoting=csv.QUOTE_MINIMAL) -> str:
+    stream = io.StringIO(newline="")
+    csv.writer(stream, lineterminator="\n", quoting=quoting).writerows([PURCHASES, *rows])
+    return stream.getvalue()
+
+
+def read_purchases(folder, text: str, **options) -> list[tuple]:
+    raw = read(folder, text, lambda found: {name: name for name in found}, **options)
+    return [tuple(value or "" for value in row) for row in raw.frame.select(PURCHASES).iter_rows()]
+
+
+def is_row(line: str) -> bool:
+    return re.fullmatch(r"(u[12]|x y),i[12],2024-01-0[12],[45]?,[^,]*", line) is not None
+
+
+@given(rows=purchases, quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC]))
+def test_reviews_that_hold_lines_of_the_table_are_text(tmp_path_factory, rows, quoting):
+    # Only a review all of whose later lines are rows leaves the same file as two stray marks around these rows.
+    assume(not any("\n" in row[-1] and all(is_row(line) for line in row[-1].split("\n")[1:]) for row in rows))
+    assert read_purchases(tmp_path_factory.mktemp("csv"), written(rows, quoting)) == rows
+
+
+@given(rows=purchases, place=st.integers(0, 10_000), remove=st.booleans())
+def test_one_stray_or_missing_mark_loses_no_row(tmp_path_factory, rows, place, remove):
+    rows = [(*row[:-1], row[-1].replace("\n", " ")) for row in rows]
+    text = written(rows)
+    start = text.index("\n") + 1
+    marks = [at for at, character in enumerate(text) if character == '"']
+    assume(marks or not remove)
+    at = marks[place % len(marks)] if remove else start + place % (len(text) + 1 - start)
+    text = text[:at] + text[at + 1 :] if remove else f'{text[:at]}"{text[at:]}'
+    folder = tmp_path_factory.mktemp("csv")
+    try:
+        found = read_purchases(folder, text)
+    except ValueError as error:
+        assert "quotation mark" in str(error) or "are malformed" in str(error)
+    else:
+        assert len(found) == len(rows)
+        assert sum(one != other for one, other in zip(found, rows, strict=True)) == 1
+
+
+@given(rows=purchases, ends=st.tuples(st.integers(0, 20), st.integers(1, 20)), column=st.sampled_from([0, 1, 4]))
+def test_rows_between_two_stray_marks_are_not_lost(tmp_path_factory, rows, ends, column):
+    rows = [tuple(re.sub(r"[\n\",]", " ", cell) for cell in row) for row in rows]
+    rows = [("u1", "i1", "2024-01-01", "4", "fine"), *rows, ("u2", "i2", "2024-01-02", "5", "good")]
+    first = 1 + ends[0] % (len(rows) - 2) if len(rows) < 4 else ends[0] % (len(rows) - 1)
+    last = min(first + ends[1], len(rows) - 1)
+    cells = [list(row) for row in rows]
+    cells[first][column] = '"' + cells[first][column]
+    cells[last][column] += '"'
+    text = "\n".join(",".join(row) for row in [PURCHASES, *cells]) + "\n"
+    folder = tmp_path_factory.mktemp("csv")
+    with pytest.raises(ValueError, match=rf"quoted field that opens in line {first + 2} of .* spans"):
+        read_purchases(folder, text)
+    assert len(read_purchases(folder, text, quote="")) == len(rows)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
@@ -282,3 +283,74 @@ def test_titles_are_never_empty():
     tables = prepare(items, ten_by_ten())
     assert tables.items["title"][2] == "untitled item"
     assert tables.report.notes["items without a title of their own"] == 1
+
+
+DAY = 86_400
+
+
+def dated(seed: int, **options) -> Tables:
+    rng = np.random.default_rng(seed)
+    rows = rng.integers([30, 40], size=(300, 2)).tolist()
+    table = interactions(rows, timestamp=(1_600_000_000 + DAY * rng.integers(200, size=300)).tolist())
+    return prepare(catalogue(table), table, min_user=3, min_item=1, **options)
+
+
+def test_leave_last_two_holds_out_the_end_of_every_history():
+    tables = dated(0)
+    rows = tables.interactions.with_columns(split=tables.split())
+    for user in rows.partition_by("user_id"):
+        splits = user.sort("step")["split"].to_list()
+        assert splits == ["train"] * (len(splits) - 2) + ["validation", "test"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_split_by_time_holds_out_what_comes_first_after_two_points(seed):
+    tables = dated(seed, split="time", time_quantiles=(0.6, 0.8))
+    first, second = tables.points
+    times = tables.interactions["timestamp"].sort()
+    assert (times <= first).mean() >= 0.6 - 1 / len(times) and (times < first).mean() <= 0.6
+    assert (times <= second).mean() >= 0.8 - 1 / len(times) and (times < second).mean() <= 0.8
+    rows = tables.interactions.with_columns(split=tables.split()).sort("user_id", "step")
+    seen: Counter = Counter()
+    for user, time, split in rows.select("user_id", "timestamp", "split").iter_rows():
+        period = "train" if time <= first else "validation" if time <= second else "test"
+        expected = period if period == "train" or not seen[user, period] else "later"
+        assert split == expected
+        seen[user, period] += 1
+    assert {"train", "validation", "test", "later"} == set(rows["split"])
+    assert tables.training_period()["timestamp"].max() <= first
+
+
+def test_the_order_of_rows_does_not_change_the_split():
+    tables = dated(1, split="time")
+    mixed = replace(tables, interactions=tables.interactions.sample(fraction=1.0, shuffle=True, seed=0))
+    keys = ["user_id", "step", "split"]
+    one, other = (
+        found.interactions.with_columns(split=found.split()).sort(keys).select(keys) for found in (tables, mixed)
+    )
+    assert one.equals(other)
+
+
+def test_the_points_in_time_are_kept_on_disk(tmp_path):
+    tables = dated(2, split="time")
+    tables.write(tmp_path)
+    assert Tables.read(tmp_path).points == tables.points and dated(2).points is None
+
+
+def test_a_split_by_time_needs_times_and_two_different_points():
+    rows = [(user, item) for user in range(4) for item in range(6)]
+    without = interactions(rows)
+    with pytest.raises(
+        ValueError, match='needs the times of the interactions, but there are none; add a column "timestamp"'
+    ):
+        prepare(catalogue(without), without, split="time", min_user=1, min_item=1)
+    order = interactions(rows, timestamp=list(range(len(rows))))
+    with pytest.raises(ValueError, match="needs the times of the interactions"):
+        prepare(catalogue(order), order, split="time", min_user=1, min_item=1)
+    same = interactions(rows, timestamp=[1_600_000_000] * len(rows))
+    with pytest.raises(ValueError, match="no time lies between"):
+        prepare(catalogue(same), same, split="time", min_user=1, min_item=1)
+    with pytest.raises(ValueError, match="two shares between 0 and 1"):
+        prepare(catalogue(same), same, split="time", time_quantiles=(0.9, 0.8), min_user=1)
+    with pytest.raises(ValueError, match="split='random' is not known"):
+        prepare(catalogue(same), same, split="random")

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 from benchmark_doubles import HashEmbedder, examples_of, random_tables
 
-from preference_benchmark.axes.protocol import AXES, Protocol
+from preference_benchmark.axes.protocol import AXES, WISH_AXES, Protocol
 from preference_benchmark.checks.leakage import check_leakage
 from preference_benchmark.checks.validation import margins, similarities, validate
 from preference_benchmark.preferences import ExtractiveApproximator
@@ -32,8 +32,11 @@ def test_axes_and_checks(tmp_path, repeats):
     built = examples_of(tables, EXTRACTIVE, tmp_path, protocol)
     assert set(built.axes["oracle"]) == set(AXES)
     bought = tables.items["item_id"].is_in(tables.interactions["item_id"].unique().implode()).arg_true()
-    for frame in built.axes["oracle"].values():
-        assert frame["targets"].explode().is_in(bought.implode()).all()
+    only_bought = {
+        axis: frame["targets"].explode().is_in(bought.implode()).all() for axis, frame in built.axes["oracle"].items()
+    }
+    assert all(only_bought[axis] for axis in AXES if axis not in WISH_AXES)
+    assert not only_bought["open_wishes"]  # a wish may be for something new
     again = frame_of_next_items(built).select(again=pl.col("history").list.contains(pl.col("targets").list.first()))
     assert again["again"].any() == (repeats == "keep")
     leakage = check_leakage(tables, built.preferences, built.axes, protocol)

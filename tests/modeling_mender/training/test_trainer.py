@@ -9,12 +9,14 @@ import torch
 from accelerate.data_loader import BatchSamplerShard, DataLoaderShard
 from doubles import WORDS, random_catalogue, tiny_model, word_tokenizer
 from peft import LoraConfig, get_peft_model
-from transformers import EvalPrediction
+from transformers import TrainingArguments
 
 from modeling_mender import MenderProcessor, MenderTrainer, MenderTrainingArguments, SasRecForSequentialRecommendation
 from modeling_mender.modeling_sasrec import SasRecConfig
-from modeling_mender.training.encoder_states import EncoderStates
-from modeling_mender.training.trainer import MenderCollator, prepare_examples, ranking_metrics
+from modeling_mender.training.batches import MenderCollator
+from modeling_mender.training.data import prepare_examples
+from modeling_mender.training.ranking import ranking_metrics
+from modeling_mender.training.trainer import last_checkpoint
 
 ITEMS = len(WORDS)
 
@@ -43,7 +45,7 @@ def features(processor):
     return prepare_examples(examples, processor)
 
 
-def trainer(model, processor, tmp_path, states=None, **settings):
+def trainer(model, processor, tmp_path, **settings):
     arguments = MenderTrainingArguments(
         output_dir=str(tmp_path),
         report_to="none",
@@ -52,7 +54,7 @@ def trainer(model, processor, tmp_path, states=None, **settings):
         per_device_eval_batch_size=5,
         **settings,
     )
-    return MenderTrainer(model=model, args=arguments, data_collator=MenderCollator(processor, model, states))
+    return MenderTrainer(model=model, args=arguments, data_collator=MenderCollator(processor, model))
 
 
 def test_features_hold_targets_and_lengths(features):
@@ -72,9 +74,26 @@ def test_a_tiny_task_is_learnt_by_heart(model, processor, features, tmp_path):
     )
     subject.train_dataset = features
     subject.train()
-    ranked = subject.rank(features)
+    ranked = subject.predict(features).predictions
     assert ranked.shape == (ITEMS, 10)
     assert (ranked[:, 0] == np.arange(ITEMS)).mean() > 0.9
+
+
+def test_plain_training_arguments_will_do(model, processor, features, tmp_path):
+    arguments = TrainingArguments(
+        str(tmp_path), max_steps=3, eval_strategy="steps", eval_steps=3, report_to="none", use_cpu=True
+    )
+    subject = MenderTrainer(
+        model,
+        arguments,
+        data_collator=MenderCollator(processor, model, exclude_seen=True),
+        train_dataset=features,
+        eval_dataset=features,
+        compute_metrics=ranking_metrics,
+    )
+    subject.train()
+    evaluated = next(entry for entry in subject.state.log_history if "eval_ndcg@10" in entry)
+    assert 0 <= evaluated["eval_ndcg@10"] <= evaluated["eval_recall@10"] <= 1 and evaluated["eval_n"] == ITEMS
 
 
 def test_labels_are_smoothed_in_training_alone(model, processor, features, tmp_path):
@@ -177,7 +196,7 @@ def test_a_resumed_run_sees_the_batches_that_were_left(done, sharded, model, pro
 
 
 def test_ranking_keeps_the_order_of_examples(model, processor, features, tmp_path):
-    ranked = trainer(model, processor, tmp_path, top_k=5).rank(features)
+    ranked = trainer(model, processor, tmp_path, top_k=5).predict(features).predictions
     collate = MenderCollator(processor, model)
     for row in (0, 3, ITEMS - 1):
         batch = collate([features[row]])
@@ -188,7 +207,7 @@ def test_ranking_keeps_the_order_of_examples(model, processor, features, tmp_pat
 def test_seen_items_are_not_returned_again(model, processor, features, tmp_path):
     subject = trainer(model, processor, tmp_path, top_k=ITEMS)
     subject.data_collator = MenderCollator(processor, model, exclude_seen=True)
-    ranked = subject.rank(features)
+    ranked = subject.predict(features).predictions
     for row, example in enumerate(features):
         assert set(ranked[row][ranked[row] >= 0].tolist()) == set(range(ITEMS)) - set(example["seen"])
 
@@ -209,29 +228,6 @@ def test_metrics_see_item_indices(model, processor, features, tmp_path):
     assert results["eval_one_loss"] > 0
 
 
-def test_cached_states_give_the_same_loss_and_ranking(model, processor, features, tmp_path):
-    model.encoder.requires_grad_(False)
-    states = EncoderStates.build(model, features["input_ids"], tmp_path / "states", tokens_per_batch=40)
-    assert len(states) == ITEMS and features[0]["input_ids"] in states and [1, 2, 3] not in states
-    assert not list(tmp_path.glob("*.tmp"))
-    batch = [features[row] for row in (1, 2, 3, 7)]
-    plain, cached = (MenderCollator(processor, model, source)(batch) for source in (None, states))
-    with torch.no_grad():
-        assert abs(model(**plain).loss - model(**cached).loss) < 2e-2
-    ranked = [trainer(model, processor, tmp_path, source, top_k=1).rank(features) for source in (None, states)]
-    assert (ranked[0] == ranked[1]).mean() > 0.9
-
-
-def test_states_of_a_trained_encoder_are_refused(model, tmp_path):
-    with pytest.raises(ValueError, match="the encoder is being trained"):
-        EncoderStates.build(model, [[1, 2]], tmp_path / "states")
-    model.encoder.requires_grad_(False)
-    with pytest.raises(ValueError, match="no inputs"):
-        EncoderStates.build(model, [], tmp_path / "states")
-    with pytest.raises(KeyError, match="no cached encoder states for an input of 1 tokens"):
-        EncoderStates.build(model, [[1, 2]], tmp_path / "states")[[3]]
-
-
 def test_generation_config_is_left_alone(model, processor, features, tmp_path):
     subject = trainer(model, processor, tmp_path, max_steps=1, save_strategy="no")
     subject.train_dataset = features
@@ -239,7 +235,15 @@ def test_generation_config_is_left_alone(model, processor, features, tmp_path):
     assert (model.generation_config.eos_token_id, model.generation_config.pad_token_id) == (None, 0)
 
 
-def test_ranking_metrics_agree_with_their_definition():
-    ranked = np.array([[4, 7, 1], [2, 3, 5], [0, 1, -1]])
-    found = ranking_metrics(EvalPrediction(ranked, np.array([7, 9, 0])))
-    assert found == {"ndcg@3": pytest.approx((1 / np.log2(3) + 1) / 3), "recall@3": pytest.approx(2 / 3), "n": 3}
+def test_a_checkpoint_without_its_end_does_not_count(tmp_path):
+    with pytest.raises(ValueError, match="no finished checkpoint"):
+        last_checkpoint(tmp_path)
+    state = '{"global_step": %d, "epoch": 1.0, "log_history": []}'
+    for step, text in ((9, state % 9), (10, state % 10), (20, '{"global_step": 20, "epo'), (30, None)):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        (folder / "model.safetensors").touch()
+        if text is not None:
+            (folder / "trainer_state.json").write_text(text)
+    (tmp_path / "checkpoint-best").mkdir()
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-10"

@@ -9,6 +9,7 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 
+import datasets
 import pytest
 import torch
 from doubles import WORDS, encoder_folder, random_catalogue, shop_examples, shop_items
@@ -24,7 +25,7 @@ from modeling_mender import (
 from modeling_mender.training.data import first_targets
 from modeling_mender.training.encoder_states import EncoderStates
 from modeling_mender.training.ranking import rank_examples
-from modeling_mender.training.run import training_arguments
+from modeling_mender.training.run import fit_without_gradient, training_arguments
 
 DECODER = {"num_layers": 1, "d_model": 32, "d_ff": 64, "d_kv": 8, "num_heads": 4, "dropout_rate": 0.0}
 
@@ -74,6 +75,41 @@ def test_a_tiny_set_is_learnt_by_heart(folder, tmp_path):
     ranked = rank_examples(method.model, method.processor, trainer_axis(examples["train"], "recommendation"))
     targets = method.processor.item_indices(first_targets(trainer_axis(examples["train"], "recommendation")))
     assert (ranked[:, 0] == torch.tensor(targets).numpy()).mean() > 0.9
+
+
+def only_what_is_needed(examples, target="target"):
+    """The recommendation examples with a preference, a history and a target; nothing else."""
+
+    def plain(row):
+        item = row["targets"][0]
+        return {target: item if target == "target" else [item]}
+
+    chosen = trainer_axis(examples, "recommendation").map(plain)
+    return chosen.select_columns(["preferences", "history", target])
+
+
+@pytest.mark.parametrize("name", ["mender-emb", "mender-tok", "tiger", "lc-rec", "sasrec"])
+def test_preferences_history_and_target_are_enough_to_train(name, folder, tmp_path):
+    target = "targets" if name == "tiger" else "target"
+    examples = datasets.DatasetDict(
+        {split: only_what_is_needed(rows, target) for split, rows in shop_examples(8).items() if split != "test"}
+    )
+    preset = {"encoder_shape": {"hidden_size": 8}, "decoder": {}} if name == "sasrec" else {}
+    method, trainer = small_run(folder, tmp_path, name, examples, preset=preset, max_steps=2)
+    trainer.train()
+    assert trainer.evaluate()["eval_n"] == len(examples["validation"])
+    ranked = rank_examples(method.model, method.processor, examples["validation"])
+    assert ranked.shape == (len(examples["validation"]), 10)
+
+
+@pytest.mark.parametrize("name", ["popularity", "item-item", "text-search", "hybrid"])
+def test_preferences_history_and_target_are_enough_without_a_gradient(name, folder):
+    examples = datasets.DatasetDict({split: only_what_is_needed(rows) for split, rows in shop_examples(8).items()})
+    method = build_method(load_preset(name), shop_items(), encoder=folder)
+    record = fit_without_gradient(method, examples)
+    # Without user ids every training example counts as a user of its own.
+    assert record["purchases"] == sum(len(history) + 1 for history in examples["train"]["history"])
+    assert rank_examples(method.model, method.processor, examples["validation"]).shape[1] == 10
 
 
 def trainer_axis(examples, axis):
@@ -292,10 +328,10 @@ def test_two_processes_train_and_measure_like_one(folder, tmp_path):
         f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "import json, os\n"
         "from pathlib import Path\n"
-        "import test_training_run\n"
-        "from test_training_run import random_catalogue, small_run\n"
+        "import test_run\n"
+        "from test_run import random_catalogue, small_run\n"
         "from doubles import shop_examples\n"
-        "test_training_run.random_catalogue = lambda *given: random_catalogue(*given, seed=int(os.environ['RANK']))\n"
+        "test_run.random_catalogue = lambda *given: random_catalogue(*given, seed=int(os.environ['RANK']))\n"
         "from modeling_mender.training import encoder_states\n"
         "def encode(*given, plain=encoder_states._encode_to_file):\n"
         "    Path(sys.argv[1], f\"encoded-{os.environ['RANK']}\").touch()\n"

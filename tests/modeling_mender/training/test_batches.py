@@ -1,12 +1,15 @@
-"""Labels from a copy of the item table: those of the model, in worker processes as well, and after every change."""
+"""Batches: every example once an epoch, little padding, and the labels that the model gives, in workers as well."""
 
 from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from doubles import WORDS, random_catalogue, tiny_model, word_tokenizer
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from modeling_mender import (
@@ -17,9 +20,13 @@ from modeling_mender import (
     SasRecForSequentialRecommendation,
 )
 from modeling_mender.modeling_sasrec import SasRecConfig
-from modeling_mender.training.data import ItemLabels
-from modeling_mender.training.run import SequenceCollator
-from modeling_mender.training.trainer import MenderCollator
+from modeling_mender.training.batches import (
+    ItemLabels,
+    LengthSampler,
+    MenderCollator,
+    SequenceCollator,
+    length_grouped_order,
+)
 
 ITEMS = len(WORDS)
 FEATURES = [{"input_ids": [2, 5, 3], "item": row, "seen": []} for row in range(ITEMS)]
@@ -122,3 +129,42 @@ def test_models_that_score_items_have_their_rows_for_labels(monkeypatch):
     items = {"item_id": WORDS, "title": WORDS}
     collator = SequenceCollator(MenderProcessor(word_tokenizer(), items, history="indices", preference="none"), scorer)
     assert collator(FEATURES)["labels"].tolist() == [[row] for row in range(ITEMS)]
+
+
+@given(
+    lengths=st.lists(st.integers(1, 500), min_size=1, max_size=200),
+    batch_size=st.integers(1, 40),
+    seed=st.integers(0, 5),
+    epoch=st.integers(0, 3),
+)
+def test_every_example_stands_once(lengths, batch_size, seed, epoch):
+    order = length_grouped_order(lengths, batch_size, seed, epoch)
+    assert sorted(order.tolist()) == list(range(len(lengths)))
+
+
+def test_batches_hold_similar_lengths():
+    lengths = np.random.default_rng(0).lognormal(4.8, 0.6, 6400).astype(int).clip(1, 512)
+    order = length_grouped_order(lengths, 64, seed=0, epoch=0)
+    slots = lengths[order].reshape(-1, 64).max(1).sum() * 64
+    assert slots / lengths.sum() < 1.05
+    assert (lengths.reshape(-1, 64).max(1).sum() * 64) / lengths.sum() > 2
+
+
+def test_order_depends_on_seed_and_epoch_alone():
+    sampler = LengthSampler([3, 1, 2] * 50, batch_size=8, seed=1)
+    first = list(sampler)
+    torch.manual_seed(5)
+    np.random.seed(5)
+    assert list(sampler) == first and len(sampler) == 150
+    sampler.set_epoch(1)
+    second = list(sampler)
+    assert second != first
+    sampler.set_epoch(0)
+    assert list(sampler) == first
+    assert list(LengthSampler([3, 1, 2] * 50, batch_size=8, seed=2)) != first
+
+
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_the_short_batch_is_the_last(epoch):
+    order = length_grouped_order([1] * 10 + [9], 4, seed=0, epoch=epoch)
+    assert len(order) == 11

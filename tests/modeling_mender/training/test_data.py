@@ -9,7 +9,6 @@ from doubles import shop_examples, shop_items
 
 from modeling_mender import MenderProcessor
 from modeling_mender.training.data import (
-    bought_in_training,
     first_targets,
     select_axes,
     sequence_features,
@@ -87,7 +86,7 @@ def test_histories_are_the_longest_with_their_target(train):
 
 def test_items_bought_in_training_are_those_before_the_last_two_of_every_user():
     examples = shop_examples(5)
-    bought = Counter(map(tuple, bought_in_training(examples)))
+    bought = Counter(map(tuple, training_histories(examples["train"], examples["validation"])))
     history = select_axes(examples["test"], {"recommendation": 1.0})["history"][:]
     assert bought == Counter(tuple(items[:-1]) for items in history)
 

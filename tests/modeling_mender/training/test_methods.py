@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import random
+
 import datasets
 import pytest
 import torch
 from doubles import CODEBOOKS, SMALL, WORDS, encoder_folder, random_catalogue, shop_examples, shop_items
 from doubles import small_method as build
-from transformers import AutoModel, AutoProcessor, BertModel
+from transformers import AutoModel, AutoProcessor, AutoTokenizer, BertModel
 
 from modeling_mender import build_method, load_preset, make_trainer
 from modeling_mender.processing_mender import first_code_token
 from modeling_mender.training import methods
+from modeling_mender.training.methods import code_only_tokenizer, word_tokenizer
 from modeling_mender.training.presets import CONDITIONING, preset_names
 from modeling_mender.training.ranking import rank_examples, request_speed
 from modeling_mender.training.run import fit_without_gradient
@@ -192,3 +195,35 @@ def test_features_without_text_labels_join_alignment_tasks(folder, examples, tmp
     asks_for_text = [bool(labels) for labels in data["text_labels"]]
     assert sum(asks_for_text) == len(WORDS)
     assert all((item == -1) == text for item, text in zip(data["item"], asks_for_text, strict=True))
+
+
+def texts(count: int = 400) -> list[str]:
+    """Sentences of made-up words, many of them equally frequent."""
+    chance = random.Random(0)
+    words = ["".join(chance.choices("abcdefgh", k=chance.randint(2, 9))) for _ in range(300)]
+    return [" ".join(chance.choices(words, k=6)) for _ in range(count)]
+
+
+def test_the_same_texts_give_the_same_words_whatever_their_order():
+    own = texts()
+    first = word_tokenizer(own, 200)
+    chance = random.Random(1)
+    for _ in range(4):
+        again = word_tokenizer(chance.sample(own, len(own)), 200)
+        assert again.get_vocab() == first.get_vocab()
+        assert again(own[:20])["input_ids"] == first(own[:20])["input_ids"]
+
+
+def test_a_vocabulary_has_at_most_the_tokens_asked_for():
+    assert len(word_tokenizer(texts(), 200)) == 200
+    assert len(word_tokenizer(["tea"], 200)) < 20
+
+
+def test_special_tokens_frame_every_text(tmp_path):
+    for tokenizer in (word_tokenizer(texts(), 200), code_only_tokenizer()):
+        tokenizer.save_pretrained(tmp_path)
+        loaded = AutoTokenizer.from_pretrained(tmp_path)
+        for each in (tokenizer, loaded):
+            assert each.pad_token_id == 0
+            assert each("")["input_ids"] == [each.eos_token_id]
+            assert each("Ω")["input_ids"] == [each.unk_token_id, each.eos_token_id]

@@ -1,0 +1,234 @@
+"""Batches: examples of similar length together, padded, with the labels of their targets.
+
+Padding every input to one length is the largest waste in training language encoders (section 5 of the paper's code pads
+to 512). Here examples are shuffled, cut into large chunks, and sorted by length within each, so that a batch pads by a
+token or two; the batches themselves are shuffled again. The Trainer's own grouping draws from the global random state;
+this order depends on seed and epoch alone, so that an interrupted run continues with exactly the batches it would have
+seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import Sampler, get_worker_info
+from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from ..modeling_mender import tokens_of_items, version_of
+from ..processing_mender import MenderProcessor
+from .encoder_states import EncoderStates
+
+__all__ = ["EpochSetter", "ItemLabels", "LengthSampler", "MenderCollator", "SequenceCollator", "length_grouped_order"]
+
+BATCHES_PER_CHUNK = 50
+"""Batches whose examples are sorted together; more means less padding and less chance."""
+
+
+def length_grouped_order(lengths: Sequence[int] | np.ndarray, batch_size: int, seed: int, epoch: int) -> np.ndarray:
+    """A permutation of the examples in which consecutive batches hold examples of similar length.
+
+    Args:
+        lengths: tokens of every example. Shape: (N,).
+        batch_size: examples per batch.
+        seed: of all draws.
+        epoch: gives every epoch an order of its own.
+
+    >>> order = length_grouped_order([5, 1, 5, 1], batch_size=2, seed=0, epoch=0)
+    >>> {frozenset(batch) for batch in order.reshape(2, 2).tolist()} == {frozenset({0, 2}), frozenset({1, 3})}
+    True
+    """
+    lengths = np.asarray(lengths)
+    generator = np.random.default_rng([seed, epoch])
+    order = generator.permutation(len(lengths))
+    # By chunk, then by length; the sort is stable, so that ties keep the order of the shuffle.
+    chunk = np.arange(len(order)) // (batch_size * BATCHES_PER_CHUNK)
+    order = order[np.lexsort([lengths[order], chunk])]
+    whole = len(order) // batch_size * batch_size
+    batches = order[:whole].reshape(-1, batch_size)
+    batches = batches[generator.permutation(len(batches))]
+    # The incomplete batch stays last: only there may a batch be short.
+    return np.concatenate([batches.reshape(-1), order[whole:]])
+
+
+class LengthSampler(Sampler[int]):
+    """A sampler over `length_grouped_order`; `set_epoch` moves it on, as the Trainer does.
+
+    Args:
+        lengths: tokens of every example.
+        batch_size: examples per batch, over all processes and accumulation steps.
+        seed: of all draws.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
+        self.lengths = np.asarray(lengths)
+        self.batch_size, self.seed, self.epoch = batch_size, seed, 0
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(length_grouped_order(self.lengths, self.batch_size, self.seed, self.epoch).tolist())
+
+    def set_epoch(self, epoch: int) -> None:
+        """Use the order of this epoch."""
+        self.epoch = epoch
+
+
+class EpochSetter(TrainerCallback):
+    """Tells a sampler the epoch before batches are drawn.
+
+    The Trainer does so by way of its data loader. But where several processes go on in the middle of an epoch, the
+    loader skips batches around each process's share of the batches, and the sampler below both is not reached.
+
+    Args:
+        sampler: of the training.
+    """
+
+    def __init__(self, sampler: LengthSampler) -> None:
+        self.sampler = sampler
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        """Set the epoch: the whole part of `state.epoch`, which is fractional in the middle of one."""
+        self.sampler.set_epoch(int(state.epoch))
+
+
+class ItemLabels:
+    """What a model's `item_tokens` gives, from a copy of its item table in main memory.
+
+    A collator may run in worker processes, which cannot read from a GPU, and in the main process every question to a
+    GPU waits for the work before it. So the table is copied once, and again when the model has another one. Models
+    whose labels are item indices (`ItemScoringModel`) have no table.
+
+    Args:
+        model: owner of the item table.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._source: Tensor | None = None
+        self._version = 0
+        self._codes: Tensor | None = None
+        self.refresh(model)
+
+    def refresh(self, model: PreTrainedModel) -> None:
+        """Copy the table anew if the model has another one, or the same one on another device.
+
+        Args:
+            model: owner of the item table.
+
+        Raises:
+            RuntimeError: in a worker process, if the table is not in main memory.
+        """
+        table = getattr(model, "item_codes", None)
+        if table is None or (table is self._source and version_of(table) == self._version):
+            return
+        if get_worker_info() is not None and table.device.type != "cpu":
+            raise RuntimeError(
+                f"the item table on {table.device} is not the one that labels were copied from, and a worker process "
+                "cannot read it; make the collator once the model is on its device and has its catalogue, or set "
+                "num_workers=0"
+            )
+        self._source, self._version, self._codes = table, version_of(table), table.detach().cpu()
+
+    def of(self, item_indices: Sequence[int], model: PreTrainedModel) -> Tensor:
+        """Labels of items; -100 where an index is below 0.
+
+        Args:
+            item_indices: Length B.
+            model: owner of the item table.
+
+        Returns:
+            Shape: (B, L), int64.
+
+        Raises:
+            IndexError: if an item is not in the catalogue.
+            RuntimeError: see `refresh`.
+        """
+        self.refresh(model)
+        items = torch.tensor(item_indices)
+        chosen = items.clamp(min=0)
+        if self._codes is None:
+            labels = model.item_tokens(chosen).cpu()
+        else:
+            labels = tokens_of_items(chosen, self._codes, model.config.codebook_sizes)
+        return labels.masked_fill((items < 0).view(-1, *[1] * (labels.dim() - 1)), -100)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A pickled table counts its versions anew."""
+        self.__dict__.update(state)
+        self._version = 0 if self._source is None else version_of(self._source)
+
+
+@dataclass
+class MenderCollator:
+    """Pads features to the longest of the batch and looks up the labels of their targets.
+
+    Args:
+        processor: owner of the tokenizer that pads.
+        model: owner of the item table; labels are what its `item_tokens` gives, looked up in a copy on the CPU.
+        states: cached encoder states by token ids; where given, batches hold `encoder_outputs` instead of `input_ids`
+            (for an `ItemStatesEncoder`, `text_states` beside them).
+        exclude_seen: whether batches carry the items of each history, so that evaluation does not return them again.
+    """
+
+    processor: MenderProcessor
+    model: PreTrainedModel
+    states: EncoderStates | None = None
+    exclude_seen: bool = False
+    item_labels: ItemLabels = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self.item_labels = ItemLabels(self.model)
+
+    def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """A batch: `input_ids` or `encoder_outputs`, `attention_mask` (B, T), `labels` (B, L), perhaps others.
+
+        `negative` (B,) where an example says what must not come back; `text_labels` (B, T) where one asks for text,
+        in which case its `item` is -1; `exclude` (B, H) with `exclude_seen`.
+        """
+        inputs = [feature["input_ids"] for feature in features]
+        labels = self.item_labels.of([feature["item"] for feature in features], self.model)
+        batch: dict[str, Any] = {"attention_mask": self.processor.memory_mask(inputs), "labels": labels}
+        if self.states is None or self.processor.history in ("states", "vectors"):
+            batch["input_ids"] = self.processor.pad(inputs)
+        if self.states is not None:
+            texts = [self.processor.text_part(ids) for ids in inputs]
+            nothing = torch.zeros(0, self.states.width)
+            found = pad_sequence([self.states[ids] if ids else nothing for ids in texts], batch_first=True)
+            batch |= {"text_states": found} if "input_ids" in batch else {"encoder_outputs": (found,)}
+        if getattr(self.model, "reads_kind", False):
+            batch["kind"] = torch.tensor([feature["kind"] for feature in features])
+        if any(feature.get("negative") for feature in features):
+            batch["negative"] = torch.tensor([bool(feature["negative"]) for feature in features])
+        if any(feature.get("text_labels") for feature in features):
+            texts = [torch.tensor(feature["text_labels"] or [-100], dtype=torch.long) for feature in features]
+            labels = pad_sequence(texts, batch_first=True, padding_value=-100)
+            missing = batch["attention_mask"].shape[1] - labels.shape[1]
+            batch["text_labels"] = torch.nn.functional.pad(labels, (0, missing), value=-100)
+        if self.exclude_seen:
+            seen = [torch.tensor(feature["seen"], dtype=torch.long) for feature in features]
+            batch["exclude"] = pad_sequence(seen, batch_first=True, padding_value=-1)
+        return batch
+
+
+class SequenceCollator(MenderCollator):
+    """As `MenderCollator`; features with `labels` of their own keep them, one per position."""
+
+    def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """A batch: `input_ids`, `attention_mask` (B, T), and `labels` (B, T), or (B, 1) in evaluation."""
+        if "labels" not in features[0]:
+            return super().__call__(features)
+        inputs = [feature["input_ids"] for feature in features]
+        labels = [torch.tensor(feature["labels"]) for feature in features]
+        return {
+            "input_ids": self.processor.pad(inputs),
+            "attention_mask": self.processor.memory_mask(inputs),
+            "labels": pad_sequence(labels, batch_first=True, padding_value=-100),
+        }
