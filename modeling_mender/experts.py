@@ -10,7 +10,7 @@ request, so its scores have one scale for all requests, and a weighted sum of th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from numbers import Integral, Real
+from numbers import Real
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from torch.nn import functional
 from .configuration_mender import BEHAVIOUR, KINDS, LANGUAGE, ExpertSumConfig
 from .item_states import ItemStatesEncoder, version_of
 
-__all__ = ["ExpertSum", "ItemItem", "Lexical", "Popularity", "prior_scores"]
+__all__ = ["ExpertSum", "ItemItem", "Lexical", "Popularity"]
 
 TEMPERATURE = 0.05
 """Cosines are divided by it, which gives them about the scale of log-probabilities."""
@@ -282,6 +282,12 @@ class ExpertSum(nn.Module):
             total.addmm_(sum(queries), self._item_vectors(encoder, num_items).T, alpha=1 / TEMPERATURE)
         return total
 
+    @property
+    def avoids(self) -> bool:
+        """Whether anything that is to be avoided loses by it."""
+        own = self.config.weights["stated"]
+        return self.config.avoid > 0 and any(own.get(name) for name in ("dense", "lexical"))
+
     def penalty(
         self,
         avoid_input_ids: Tensor,
@@ -434,39 +440,3 @@ def expanded(factors: Mapping[str, float], names: Sequence[str]) -> dict[str, fl
             raise ValueError(f"weights[{name!r}]={value!r}; pass a finite number")
         found |= {member: found.get(member, 1.0) * float(value) for member in own}
     return found
-
-
-def prior_scores(
-    prior: Tensor | Sequence[float] | Mapping[int, float], num_items: int, num_users: int, device: torch.device | str
-) -> Tensor:
-    """A business prior as something to be added to scores.
-
-    Args:
-        prior: one value for every item, for all users or for each; or values by item index, 0 for all other items.
-        num_items: N.
-        num_users: B.
-        device: where the result goes.
-
-    Returns:
-        Shape: (N,) or (B, N), float32.
-
-    Raises:
-        ValueError: if values are not finite, or there are not N of them (for each of B users).
-        IndexError: if an item index is not in the catalogue.
-    """
-    if isinstance(prior, Mapping):
-        outside = [item for item in prior if not (isinstance(item, Integral) and 0 <= item < num_items)]
-        if outside:
-            raise IndexError(f"`prior` names item index {outside[0]!r}; the catalogue has items 0..{num_items - 1}")
-        values = torch.zeros(num_items)
-        values[torch.tensor(list(prior), dtype=torch.int64)] = torch.tensor(list(prior.values()), dtype=torch.float32)
-    else:
-        values = torch.as_tensor(prior, dtype=torch.float32)
-        if values.shape not in ((num_items,), (num_users, num_items)):
-            raise ValueError(
-                f"`prior` has shape {tuple(values.shape)}; expected ({num_items},), one value for every item of the "
-                f"catalogue, or ({num_users}, {num_items})"
-            )
-    if not bool(values.isfinite().all()):
-        raise ValueError("`prior` holds a value that is not finite; pass numbers, and `exclude` to leave items out")
-    return values.to(device)

@@ -6,7 +6,8 @@ A selection names items by index or by a boolean mask, for all users or one per 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-__all__ = ["ItemSelection", "allowed_mask", "as_mask", "as_selection", "check_items_left"]
+__all__ = ["ItemSelection", "allowed_mask", "as_mask", "as_selection", "check_items_left", "prior_scores"]
 
 ItemSelection = Tensor | np.ndarray | Iterable[int] | Iterable[Iterable[int]]
 """Item indices or a boolean mask over all items; shared by all users (one dimension) or one per user (two)."""
@@ -101,6 +102,42 @@ def allowed_mask(
     if exclude is not None:
         parts.append(~as_mask(as_selection(exclude, "exclude", num_items, num_users, device), num_items))
     return None if not parts else parts[0] if len(parts) == 1 else parts[0] & parts[1]
+
+
+def prior_scores(
+    prior: Tensor | Sequence[float] | Mapping[int, float], num_items: int, num_users: int, device: torch.device | str
+) -> Tensor:
+    """A business prior as something to be added to scores.
+
+    Args:
+        prior: one value for every item, for all users or for each; or values by item index, 0 for all other items.
+        num_items: N.
+        num_users: B.
+        device: where the result goes.
+
+    Returns:
+        Shape: (N,) or (B, N), float32.
+
+    Raises:
+        ValueError: if values are not finite, or there are not N of them (for each of B users).
+        IndexError: if an item index is not in the catalogue.
+    """
+    if isinstance(prior, Mapping):
+        outside = [item for item in prior if not (isinstance(item, Integral) and 0 <= item < num_items)]
+        if outside:
+            raise IndexError(f"`prior` names item index {outside[0]!r}; the catalogue has items 0..{num_items - 1}")
+        values = torch.zeros(num_items)
+        values[torch.tensor(list(prior), dtype=torch.int64)] = torch.tensor(list(prior.values()), dtype=torch.float32)
+    else:
+        values = torch.as_tensor(prior, dtype=torch.float32)
+        if values.shape not in ((num_items,), (num_users, num_items)):
+            raise ValueError(
+                f"`prior` has shape {tuple(values.shape)}; expected ({num_items},), one value for every item of the "
+                f"catalogue, or ({num_users}, {num_items})"
+            )
+    if not bool(values.isfinite().all()):
+        raise ValueError("`prior` holds a value that is not finite; pass numbers, and `exclude` to leave items out")
+    return values.to(device)
 
 
 def check_items_left(available: Tensor) -> None:

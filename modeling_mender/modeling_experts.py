@@ -89,12 +89,17 @@ class ExpertsRecommender(ItemScoringModel):
         kind = default_kind(experts.split(input_ids)[0]) if kind is None else kind
         own = experts.weights(kind, weights)
         total = experts.total(input_ids, self.config.num_items, own)
-        if avoid_input_ids is not None:
+        if avoid_input_ids is not None and experts.avoids:
             total = total - experts.penalty(avoid_input_ids, self.config.num_items)
         return self.scale * total
 
-    def expert_scores(self, input_ids: Tensor) -> dict[str, Tensor]:
-        """What each expert says, by its name, in the order of `config.experts`. Shape of each: (B, N)."""
+    def expert_scores(self, input_ids: Tensor, expert_input_ids: Tensor | None = None) -> dict[str, Tensor]:
+        """What each expert says of every item, by its name. Shape of each: (B, N).
+
+        Args:
+            input_ids: as for `scores`.
+            expert_input_ids: not needed: experts are all there is.
+        """
         return self.experts(self._as_vectors(input_ids), self.config.num_items)
 
     def _as_vectors(self, input_ids: Tensor) -> Tensor:

@@ -26,11 +26,11 @@ from transformers.models.t5.modeling_t5 import T5Stack
 from .catalogue import REMOVED, SemanticIdCatalogue
 from .configuration_mender import KINDS, LANGUAGE, ExpertSumConfig, ItemStatesConfig, MenderConfig
 from .decoder import FoldedDecoder, absorb_cross_attention
-from .experts import ExpertSum, default_kind, prior_scores
+from .experts import ExpertSum, default_kind
 from .generation_mender import SemanticIdLogitsProcessor
-from .item_filter import ItemSelection
+from .item_filter import ItemSelection, prior_scores
 from .item_states import ItemStatesEncoder, encode_in_groups, text_encoder_class, version_of
-from .retrieval import Recommendations, search
+from .retrieval import Generator, Recommendations, item_scores, search
 
 __all__ = ["MenderForGenerativeRetrieval"]
 
@@ -422,12 +422,21 @@ class MenderForGenerativeRetrieval(PreTrainedModel, GenerationMixin):
                 self.encoder.train(training)
         states = encoder_outputs[0]
         kind = self._kind(kind, input_ids, states, conditions)
-        if expert_input_ids is None and self.shares_vectors:
-            expert_input_ids = input_ids
+        # The first state of a text is its vector: where the experts read the same, it is encoded once.
+        known = None
+        if expert_input_ids is None and self.shares_vectors and input_ids is not None:
+            expert_input_ids, known = input_ids, states[:, 0]
         # The search chooses its own precision; autocast is for the encoder.
         with torch.autocast(states.device.type, enabled=False):
             mix, evidence = self._sum(
-                states, kind, conditions, condition_weights, expert_input_ids, avoid_input_ids, prior, weights
+                kind,
+                (len(states) // conditions, conditions),
+                condition_weights,
+                prior,
+                weights,
+                expert_input_ids,
+                known,
+                avoid_input_ids,
             )
             memory, memory_mask = self._memory(states, attention_mask, kind)
             return search(
@@ -443,42 +452,86 @@ class MenderForGenerativeRetrieval(PreTrainedModel, GenerationMixin):
                 evidence=evidence,
             )
 
+    @torch.no_grad()
+    def log_probabilities(
+        self,
+        item_indices: Tensor,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        kind: Tensor | None = None,
+    ) -> Tensor:
+        """Log-probabilities of the semantic IDs of items, by the generator alone.
+
+        Args:
+            item_indices: of each user. Shape: (B, M).
+            input_ids: Shape: (B, T).
+            attention_mask: 1 for tokens, 0 for padding. Shape: (B, T).
+            kind: index in `KINDS` of each request, see `forward`. Shape: (B,).
+
+        Returns:
+            -inf for items that were removed. Shape: (B, M), float32.
+        """
+        states = self._states_for_retrieval(input_ids, attention_mask)[0]
+        memory = self._memory(states, attention_mask, self._kind(kind, input_ids, states))
+        generator = Generator(self._folded_decoder(), *memory, None)
+        return item_scores(generator, self.catalogue, item_indices.to(states.device))
+
+    def expert_scores(self, input_ids: Tensor, expert_input_ids: Tensor | None = None) -> dict[str, Tensor]:
+        """What each expert says of every item, by its name, without the generator.
+
+        Args:
+            input_ids: Shape: (B, T).
+            expert_input_ids: what the experts read where that is not `input_ids`. Shape: (B, T').
+
+        Returns:
+            Shape of each: (B, N).
+        """
+        read = input_ids if expert_input_ids is None else expert_input_ids
+        return self.experts(read, self.config.num_items, encoder=self._vectors())
+
+    def _vectors(self) -> ItemStatesEncoder | None:
+        """This model's encoder where experts that have no vectors of their own share it."""
+        return self.encoder if self.shares_vectors and self.experts.vectors is None else None
+
     def _sum(
         self,
-        states: Tensor,
         kind: Tensor | None,
-        conditions: int,
+        shape: tuple[int, int],
         condition_weights: Tensor | None,
-        expert_input_ids: Tensor | None,
-        avoid_input_ids: Tensor | None,
         prior: Any,
         weights: Mapping[str, float] | None,
+        expert_input_ids: Tensor | None,
+        preference: Tensor | None,
+        avoid_input_ids: Tensor | None,
     ) -> tuple[Tensor | None, Tensor | None]:
         """Weights of the log-probabilities (B, C), and what is added to them (B, N); `None` where that is nothing."""
-        users, items = len(states) // conditions, self.config.num_items
+        (users, conditions), items = shape, self.config.num_items
         mix, evidence = self._condition_weights(condition_weights, users, conditions), None
         if self.experts is not None:
-            if expert_input_ids is None:
-                raise ValueError(
-                    "the experts of this model read inputs of their own; pass expert_input_ids, which the processor "
-                    "makes, or input_ids"
-                )
-            own = self.experts.weights(kind, weights)
-            shared = {} if self.experts.vectors is not None else {"encoder": self.encoder}
-            # The first state of a text is its vector: it is encoded once for decoder and experts.
-            known = {"preference": states[:, 0]} if shared and self.shares_vectors else {}
-            rows = own[:, :-1] if mix is None else own[:, :-1] * mix.view(-1, 1)
-            evidence = self.experts.total(expert_input_ids.view(len(states), -1), items, rows, **shared, **known)
-            evidence = evidence.view(users, conditions, items).sum(1)
-            if avoid_input_ids is not None:
-                evidence -= self.experts.penalty(avoid_input_ids, items, **shared)
-            generator = own[:, -1:].view(users, conditions)[:, :1]
-            mix = generator.expand(users, conditions) if mix is None else generator * mix
+            own = self.experts.weights(kind.view(users, conditions)[:, 0], weights)
+            own, generator = own[:, :-1], own[:, -1:]
+            encoder = self._vectors()
+            if bool(own.any()):
+                if expert_input_ids is None:
+                    raise ValueError(
+                        "the experts of this model read inputs of their own; pass expert_input_ids, which the processor "
+                        "makes, or input_ids"
+                    )
+                rows = own.repeat_interleave(conditions, 0)
+                rows = rows if mix is None else rows * mix.view(-1, 1)
+                read = expert_input_ids.reshape(users * conditions, -1)
+                evidence = self.experts.total(read, items, rows, encoder=encoder, preference=preference)
+                evidence = evidence.view(users, conditions, items).sum(1)
+            if avoid_input_ids is not None and self.experts.avoids:
+                penalty = self.experts.penalty(avoid_input_ids, items, encoder=encoder)
+                evidence = -penalty if evidence is None else evidence - penalty
+            if mix is not None or bool((generator != 1).any()):
+                mix = generator if mix is None else generator * mix
         elif weights or avoid_input_ids is not None:
             given = "weights" if weights else "avoid_input_ids"
             raise ValueError(f"this model has no experts that `{given}` could be for; leave it out")
         if prior is not None:
-            added = prior_scores(prior, items, users, states.device).expand(users, -1)
+            added = prior_scores(prior, items, users, self.device).expand(users, -1)
             evidence = added if evidence is None else evidence + added
         return mix, evidence
 

@@ -22,14 +22,16 @@ from .item_filter import ItemSelection, allowed_mask, as_selection
 __all__ = ["GenerativeRetrievalPipeline"]
 
 TASK = "generative-retrieval"
-REQUEST_KEYS = ("preference", "avoid", "history", "allowed", "exclude")
+SAID = ("preference", "inferred", "avoid", "history", "strength", "preference_weights")
+"""Keys of a request that the processor renders."""
+REQUEST_KEYS = (*SAID, "allowed", "exclude")
 
 
 @dataclass(frozen=True)
 class _Request:
-    """One rendered request: token ids, and what it alone allows and excludes, as indices or masks."""
+    """One rendered request: its features, and what it alone allows and excludes, as indices or masks."""
 
-    input_ids: list[int]
+    features: dict[str, Any]
     allowed: Tensor | None
     exclude: Tensor | None
 
@@ -38,8 +40,8 @@ class GenerativeRetrievalPipeline(Pipeline):
     """Ranked items for a preference and a history.
 
     Args:
-        **kwargs: as for every pipeline. `top_k`, `num_beams`, `allowed`, `exclude` and `unknown_items` become
-            defaults of the calls.
+        **kwargs: as for every pipeline. `top_k`, `num_beams`, `allowed`, `exclude`, `prior`, `weights` and
+            `unknown_items` become defaults of the calls.
 
     Raises:
         TypeError: if the model cannot `recommend`, or there is no processor that knows the items.
@@ -67,11 +69,14 @@ class GenerativeRetrievalPipeline(Pipeline):
 
         Args:
             inputs: a request, a list of them, or a generator (which streams). A request is a preference text, or a
-                dictionary with some of "preference" (a text, or several), "avoid" (what is not wanted, likewise),
-                "history" (item ids, oldest first), "allowed" and "exclude" (item ids, item indices or a mask, for this
-                request on top of those for all).
+                dictionary with some of "preference" (a text, or several), "inferred" (instead of it, one that nobody
+                typed), "avoid" (what is not wanted, likewise), "history" (item ids, oldest first), "strength" and
+                "preference_weights" (see `MenderProcessor`), "allowed" and "exclude" (item ids, item indices or a mask,
+                for this request on top of those for all).
             **kwargs: for all requests of this call: `top_k`, items to return (10); `num_beams`, prefixes kept per
                 level, or "exact"; `allowed` and `exclude`, item ids, item indices or a boolean mask over all items;
+                `prior`, a value to be added to the score of every item, or of those named by id or index; `weights`,
+                factors for the weights of experts, as {"language": 0};
                 `unknown_items`, "skip" to leave out items of histories and filters that the catalogue lacks;
                 `batch_size`, requests answered at once.
 
@@ -104,6 +109,8 @@ class GenerativeRetrievalPipeline(Pipeline):
         num_beams: int | str | None = None,
         allowed: Sequence[str] | ItemSelection | None = None,
         exclude: Sequence[str] | ItemSelection | None = None,
+        prior: Tensor | Sequence[float] | Mapping[str | int, float] | None = None,
+        weights: Mapping[str, float] | None = None,
         unknown_items: str | None = None,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         rendering = {"unknown_items": unknown_items}
@@ -112,7 +119,10 @@ class GenerativeRetrievalPipeline(Pipeline):
         unknown_items = unknown_items or defaults.get("unknown_items", "error")
         filters = {"allowed": allowed, "exclude": exclude}
         filters = {name: self._selection(value, name, unknown_items) for name, value in filters.items()}
-        retrieval = {"top_k": top_k, "num_beams": num_beams, **filters}
+        if isinstance(prior, Mapping) and all(isinstance(item, str) for item in prior):
+            known = {item: value for item, value in prior.items() if unknown_items == "error" or item in self.processor}
+            prior = dict(zip(self.processor.item_indices(list(known)), known.values(), strict=True))
+        retrieval = {"top_k": top_k, "num_beams": num_beams, **filters, "prior": prior, "weights": weights}
         given = [{name: value for name, value in part.items() if value is not None} for part in (rendering, retrieval)]
         return given[0], given[1], {}
 
@@ -127,15 +137,19 @@ class GenerativeRetrievalPipeline(Pipeline):
         history = request.get("history")
         if isinstance(history, str):
             raise ValueError(f"history={history!r} is one text; pass a list of item ids, oldest first")
+        weights = request.get("preference_weights")
         rendered = self.processor(
             [request.get("preference")],
             [[] if history is None else list(history)],
+            inferred=[request.get("inferred")],
             avoid=[request.get("avoid")],
+            strength=request.get("strength"),
+            preference_weights=None if weights is None else [list(weights)],
             unknown_items=unknown_items,
             return_tensors=None,
         )
         filters = [self._selection(request.get(name), name, unknown_items) for name in ("allowed", "exclude")]
-        return {"requests": [_Request(rendered["input_ids"][0], *filters)]}
+        return {"requests": [_Request({name: values[0] for name, values in rendered.items()}, *filters)]}
 
     def _forward(
         self,
@@ -144,18 +158,19 @@ class GenerativeRetrievalPipeline(Pipeline):
         num_beams: int | str | None = None,
         allowed: Tensor | None = None,
         exclude: Tensor | None = None,
+        **scoring: Any,
     ) -> dict[str, Tensor]:
         # A batch is a list of what `preprocess` returned; alone, a request comes as it was returned.
         requests = [one for part in inputs["requests"] for one in (part if isinstance(part, list) else [part])]
-        rendered = [request.input_ids for request in requests]
+        inputs = self.processor.collate([request.features for request in requests])
         allowed, exclude = _batch_filters(requests, allowed, exclude, len(self.processor.item_ids))
         found = self.model.recommend(
-            input_ids=self.processor.pad(rendered).to(self.device),
-            attention_mask=self.processor.memory_mask(rendered).to(self.device),
+            **{name: value.to(self.device) for name, value in inputs.items()},
             top_k=top_k,
             num_beams=num_beams,
             allowed=allowed,
             exclude=exclude,
+            **scoring,
         )
         return {"item_indices": found.item_indices, "scores": found.scores}
 

@@ -16,6 +16,7 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import accumulate, chain, zip_longest
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,9 @@ from torch import Tensor
 from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
 from transformers.utils import cached_file
 
-from .configuration_mender import atomic_write
+from .configuration_mender import KINDS, atomic_write
 
-__all__ = ["MenderProcessor", "add_code_tokens", "avoid_sentence", "first_code_token"]
+__all__ = ["MenderProcessor", "add_code_tokens", "avoid_sentence", "avoided_phrase", "first_code_token"]
 
 ITEMS_FILE = "items.json"
 HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
@@ -64,6 +65,16 @@ def avoid_sentence(text: str) -> str:
     if not text or TRAINED_NEGATION.match(text):
         return text
     return f"Avoid {NEGATION.sub('', text)}"
+
+
+def avoided_phrase(text: str) -> str:
+    """What a person wants to avoid, without the words that say no.
+
+    >>> avoided_phrase("Avoid strong smells."), avoided_phrase("no wool"), avoided_phrase("please don't show me wool")
+    ('strong smells', 'wool', 'wool')
+    """
+    text = " ".join(text.split()).rstrip(".")
+    return NEGATION.sub("", re.sub(rf"{TRAINED_NEGATION.pattern}\s*", "", text, count=1))
 
 
 def code_token(level: int, code: int) -> str:
@@ -131,6 +142,8 @@ class MenderProcessor(ProcessorMixin):
         max_history: items of the history that are written, the latest of them.
         title_length: tokens of a title at most, for "states" and "vectors".
         codebook_sizes: codes per level, for "codes".
+        kinds: whether the model is told the kind of every request.
+        experts: whether the model has experts, for which what is to be avoided is no part of the preference's text.
 
     Raises:
         ValueError: if ids and titles differ in number, an id stands twice, a mode is unknown, or codes are missing.
@@ -151,6 +164,8 @@ class MenderProcessor(ProcessorMixin):
         max_history: int = 20,
         title_length: int = 32,
         codebook_sizes: Sequence[int] | None = None,
+        kinds: bool = False,
+        experts: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(tokenizer)
@@ -163,6 +178,7 @@ class MenderProcessor(ProcessorMixin):
         self.max_length = max_length
         self.history, self.preference = history, preference
         self.max_history, self.title_length = max_history, title_length
+        self.kinds, self.experts = kinds, experts
         self.codebook_sizes = None if codebook_sizes is None else [int(size) for size in codebook_sizes]
         self.item_ids: list[str] = []
         self.titles: list[str] = []
@@ -289,7 +305,10 @@ class MenderProcessor(ProcessorMixin):
         preference: str | Sequence[str] | Sequence[Sequence[str]] | None = None,
         history: Sequence[str] | Sequence[Sequence[str]] | None = None,
         *,
+        inferred: str | Sequence[str] | Sequence[Sequence[str]] | None = None,
         avoid: str | Sequence[str] | Sequence[Sequence[str]] | None = None,
+        strength: float | None = None,
+        preference_weights: Sequence[float] | Sequence[Sequence[float]] | None = None,
         unknown_items: str = "error",
         return_tensors: str | None = "pt",
     ) -> BatchFeature:
@@ -301,31 +320,130 @@ class MenderProcessor(ProcessorMixin):
             history: item ids of one user, oldest first; for a batch, one list per user. Empty or `None`: only the
                 preference counts. Beside one user's history, even an empty one, a list of texts is that user's;
                 without a history, each text is a user's own.
-            avoid: what is not wanted, in the same forms as the preference; see `avoid_sentence`.
+            inferred: instead of a preference that somebody typed, one that was written from earlier reviews; in the same
+                forms.
+            avoid: what is not wanted, in the same forms. A model with experts is given each phrase by itself, others
+                read it behind the preference, see `avoid_sentence`.
+            strength: how much the preference moves the answer away from that of the history alone: 1 is the model's
+                own answer, 0 leaves the preference out, more than 1 exaggerates it. Without a history, there is nothing
+                to move away from.
+            preference_weights: weights of several preferences of a user, which are then conditions of their own instead
+                of one text.
             unknown_items: "error", or "skip" to leave out history items that the catalogue lacks.
             return_tensors: "pt", "np", or `None` for unpadded lists.
 
         Returns:
-            `input_ids` and `attention_mask`. Shape: (B, T).
+            What `recommend()` takes: `input_ids` and `attention_mask`, of shape (B, T), or (B, C, T) beside
+            `condition_weights` (B, C) where a strength or weights make several conditions; `kind` (B,) or (B, C) where
+            the model is told; for its experts `avoid_input_ids` (B, A, T'), and `expert_input_ids` where they do not
+            read `input_ids`.
 
         Raises:
-            ValueError: if a user has neither preference nor history, a history item is unknown, or a text cannot be
-                encoded.
+            ValueError: if a user has neither preference nor history, a history item is unknown, a text cannot be
+                encoded, a weight is no finite number, or what is wanted is to be avoided as well.
         """
-        preferences, histories = _as_batch(preference, history, avoid)
-        input_ids = [
-            self.render(text, self.item_indices(items, unknown_items=unknown_items), user)
-            for user, (text, items) in enumerate(zip(preferences, histories, strict=True))
+        users, histories = _as_batch({"preference": preference, "inferred": inferred, "avoid": avoid}, history)
+        weights = _as_weights(preference_weights, users)
+        requests = [
+            self._request(user, texts, self.item_indices(items, unknown_items=unknown_items), strength, own)
+            for user, (texts, items, own) in enumerate(zip(users, histories, weights, strict=True))
         ]
-        if return_tensors is None:
-            masks = self.memory_mask(input_ids).tolist()
-            masks = [mask[: len(ids)] for mask, ids in zip(masks, input_ids, strict=True)]
-            return BatchFeature({"input_ids": input_ids, "attention_mask": masks})
-        padded = {
-            "input_ids": self.pad(input_ids),
-            "attention_mask": self.memory_mask(input_ids),
-        }
-        return BatchFeature(padded, tensor_type=return_tensors)
+        if return_tensors is not None:
+            return BatchFeature(self.collate(requests), tensor_type=return_tensors)
+        found = {name: [request[name] for request in requests] for name in requests[0]}
+        if not any(_is_nested(ids) for ids in found["input_ids"]):
+            masks = self.memory_mask(found["input_ids"]).tolist()
+            found["attention_mask"] = [mask[: len(ids)] for mask, ids in zip(masks, found["input_ids"], strict=True)]
+        return BatchFeature(found)
+
+    def _request(
+        self,
+        user: int,
+        texts: Mapping[str, list[str]],
+        item_indices: list[int],
+        strength: float | None,
+        weights: Sequence[float] | None,
+    ) -> dict[str, Any]:
+        """Features of one request: lists of token ids, unpadded, one list of them where there are several conditions.
+
+        Args:
+            user: position in the batch, for messages.
+            texts: by name of an argument of `__call__`, what the user said.
+            item_indices: the history.
+            strength: see `__call__`.
+            weights: of the user's preferences.
+        """
+        wanted = texts["preference"] or texts["inferred"]
+        kind = KINDS.index("stated" if texts["preference"] else "inferred")
+        if texts["preference"] and texts["inferred"]:
+            raise ValueError(f"user {user} has a preference and an inferred one; pass one of the two")
+        # Experts of language do not understand a negation: they are told what is not wanted by itself.
+        negative = [text for text in wanted if self.experts and _is_negative(text)]
+        avoided = [phrase for phrase in map(avoided_phrase, (*texts["avoid"], *negative)) if phrase]
+        if not self.experts:
+            wanted = _sentences(wanted, texts["avoid"])
+        elif both := {phrase.casefold() for phrase in avoided} & {text.casefold().rstrip(".") for text in wanted}:
+            raise ValueError(f"user {user} wants {min(both)!r} and wants to avoid it; leave one of the two out")
+        if strength is not None and not isfinite(strength):
+            raise ValueError(f"strength={strength!r}; pass a finite number, 1 for the model's own answer")
+        silent = KINDS.index("silent")
+        conditions = [(wanted, kind if wanted else silent, 1.0)]
+        if weights is not None and len(wanted) > 1:
+            conditions = [([text], kind, weight / sum(weights)) for text, weight in zip(wanted, weights, strict=True)]
+        if strength is not None and wanted and item_indices:
+            conditions = [(text, own, weight * strength) for text, own, weight in conditions]
+            conditions.append(([], silent, 1.0 - strength))
+        inputs = [self.render(text, item_indices, user) for text, _, _ in conditions]
+        several = len(conditions) > 1
+        found: dict[str, Any] = {"input_ids": inputs if several else inputs[0]}
+        if several:
+            found["condition_weights"] = [weight for _, _, weight in conditions]
+        if self.kinds or self.experts:
+            found["kind"] = [own for _, own, _ in conditions] if several else conditions[0][1]
+        if self.experts:
+            found["avoid_input_ids"] = self.text_inputs(avoided) if avoided else []
+            if self.history not in ("vectors", "indices") or negative:
+                own = [[text for text in texts if text not in negative] for texts, _, _ in conditions]
+                own = [self._render_vectors(_joined(text), item_indices) for text in own]
+                found["expert_input_ids"] = own if several else own[0]
+        return found
+
+    def collate(self, requests: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        """Padded features of a batch of requests, each with those that a call with `return_tensors=None` returns.
+
+        Args:
+            requests: of every request its `input_ids`, and what else there is.
+
+        Returns:
+            See `__call__`.
+        """
+        conditions = [ids if _is_nested(ids) else [ids] for ids in (request["input_ids"] for request in requests)]
+        count = max(map(len, conditions))
+
+        def stacked(name: str, default: str = "") -> list[Any]:
+            """One entry for each condition of each request; those that a request lacks repeat its first."""
+            own = [request[name if name in request else default] for request in requests]
+            own = [value if len(ids) > 1 else [value] for value, ids in zip(own, conditions, strict=True)]
+            return [part for value in own for part in (*value, *value[:1] * (count - len(value)))]
+
+        inputs = stacked("input_ids")
+        found = {"input_ids": self.pad(inputs), "attention_mask": self.memory_mask(inputs)}
+        if self.experts and any(request.get("expert_input_ids") for request in requests):
+            # With one vector an item, inputs serve the experts as they are, but for requests with a negation.
+            found["expert_input_ids"] = self.pad(stacked("expert_input_ids", "input_ids"))
+        if "kind" in requests[0] and (self.kinds or self.experts):
+            found["kind"] = torch.tensor(stacked("kind"))
+        if count > 1:
+            found = {name: value.unflatten(0, (len(requests), count)) for name, value in found.items()}
+            weights = [request.get("condition_weights", [1.0]) for request in requests]
+            found["condition_weights"] = torch.tensor([[*own, *[0.0] * (count - len(own))] for own in weights])
+        most = max(len(request.get("avoid_input_ids") or []) for request in requests) if self.experts else 0
+        if most:
+            nothing = [self.tokenizer.pad_token_id]
+            phrases = [list(request["avoid_input_ids"]) for request in requests]
+            flat = [ids for own in phrases for ids in (*own, *[nothing] * (most - len(own)))]
+            found["avoid_input_ids"] = self.pad(flat).unflatten(0, (len(requests), most))
+        return found
 
     def pad(self, input_ids: Sequence[Sequence[int]]) -> Tensor:
         """Inputs as one tensor, padded on the right. Shape: (B, T)."""
@@ -403,6 +521,12 @@ class MenderProcessor(ProcessorMixin):
             ends = accumulate(sizes, initial=len(self.tokenizer))
             self._item_pieces = [list(range(start, start + size)) for start, size in zip(ends, sizes, strict=False)]
         return [*text, *chain.from_iterable(self._item_pieces[index] for index in item_indices)]
+
+    def _render_vectors(self, preference: str, item_indices: Sequence[int]) -> list[int]:
+        """What experts read: text tokens, then one number for each item. Padding alone where there is neither."""
+        text = self.text_inputs([preference])[0] if preference else []
+        items = [len(self.tokenizer) + index for index in item_indices[-self.max_history :]]
+        return [*text, *items] or [self.tokenizer.pad_token_id]
 
     def text_inputs(self, texts: Sequence[str], max_length: int | None = None) -> list[list[int]]:
         """Token ids of texts, special tokens included.
@@ -486,7 +610,7 @@ class MenderProcessor(ProcessorMixin):
 
     @property
     def model_input_names(self) -> list[str]:
-        """What a call returns."""
+        """What a call returns, in general."""
         return ["input_ids", "attention_mask"]
 
     def to_dict(self) -> dict[str, Any]:
@@ -532,41 +656,84 @@ class MenderProcessor(ProcessorMixin):
         return processor
 
 
-def _as_batch(preference: Any, history: Any, avoid: Any) -> tuple[list[list[str]], list[list[str]]]:
-    """The sentences of each user's preferences, and item ids."""
+def _as_batch(texts: Mapping[str, Any], history: Any) -> tuple[list[dict[str, list[str]]], list[list[str]]]:
+    """What each user said, by the name of the argument, and item ids."""
     nested = history is not None and len(history) > 0 and not isinstance(history[0], str)
     if history is None:
-        one = preference is None or isinstance(preference, str)
+        one = all(given is None or isinstance(given, str) for given in list(texts.values())[:2])
     else:
         one = not nested and all(
             text is None or isinstance(text, str) or all(isinstance(part, str) for part in text)
-            for text in (preference, avoid)
+            for text in texts.values()
         )
     if one:
         # Several preferences for one history, be it empty; a batch of users has a list of them, or None.
-        return [_sentences(preference, avoid)], [list(history or [])]
-    lists = [texts for texts in (preference, avoid) if texts is not None and not isinstance(texts, str)]
+        return [{name: _listed(given) for name, given in texts.items()}], [list(history or [])]
+    lists = [given for given in texts.values() if given is not None and not isinstance(given, str)]
     if history is not None and len(history) and not nested:
         raise ValueError(
             f"{len(lists[0])} preferences but one history of {len(history)} items; pass a list of histories, "
             "one per user"
         )
     users = len(history) if nested else len(lists[0])
-    for name, texts in (("preferences", preference), ("texts to avoid", avoid)):
-        if texts is not None and not isinstance(texts, str) and len(texts) != users:
+    called = {"preference": "preferences", "inferred": "inferred preferences", "avoid": "texts to avoid"}
+    for name, given in texts.items():
+        if given is not None and not isinstance(given, str) and len(given) != users:
             histories = "" if history is None else f" but {users} histories"
-            raise ValueError(f"{len(texts)} {name}{histories or f' for {users} users'}; pass one of each per user")
-    wanted, avoided = (
-        [texts] * users if texts is None or isinstance(texts, str) else texts for texts in (preference, avoid)
-    )
-    sentences = [_sentences(*texts) for texts in zip(wanted, avoided, strict=True)]
-    return sentences, [list(items) for items in history] if nested else [[] for _ in range(users)]
+            raise ValueError(
+                f"{len(given)} {called[name]}{histories or f' for {users} users'}; pass one of each per user"
+            )
+    said = [
+        {
+            name: _listed(given if given is None or isinstance(given, str) else given[user])
+            for name, given in texts.items()
+        }
+        for user in range(users)
+    ]
+    return said, [list(items) for items in history] if nested else [[] for _ in range(users)]
+
+
+def _is_negative(text: str) -> bool:
+    """Whether a sentence begins by saying no."""
+    text = " ".join(text.split())
+    return bool(TRAINED_NEGATION.match(text) or NEGATION.match(text))
+
+
+def _listed(texts: str | Sequence[str] | None) -> list[str]:
+    """One text or several, or none, without empty ones."""
+    given = [texts] if isinstance(texts, str) else texts or []
+    return [text for text in given if text.strip()]
+
+
+def _as_weights(weights: Any, users: Sequence[Mapping[str, list[str]]]) -> list[Sequence[float] | None]:
+    """The weights of each user's preferences.
+
+    Raises:
+        ValueError: if there is not one for each preference, one is no finite number, or those of a user add up to 0.
+    """
+    if weights is None:
+        return [None] * len(users)
+    own = [weights] if len(weights) and not isinstance(weights[0], Sequence | Tensor) else list(weights)
+    wanted = [texts["preference"] or texts["inferred"] for texts in users]
+    if len(own) != len(users) or any(len(one) != len(texts) for one, texts in zip(own, wanted, strict=True)):
+        raise ValueError(
+            f"preference_weights has {[len(one) for one in own]} weights for {[len(texts) for texts in wanted]} "
+            "preferences; pass one weight for each preference of each user"
+        )
+    own = [[float(weight) for weight in one] for one in own]
+    if any(one and not (isfinite(sum(one)) and sum(one)) for one in own):
+        raise ValueError(f"preference_weights={own}; pass finite numbers whose sum is not 0")
+    return own
+
+
+def _is_nested(input_ids: Sequence[Any]) -> bool:
+    """Whether a request has several conditions, each a list of token ids."""
+    return len(input_ids) > 0 and isinstance(input_ids[0], Sequence)
 
 
 def _sentences(preference: str | Sequence[str] | None, avoid: str | Sequence[str] | None = None) -> list[str]:
     """What one user wants and what to avoid, as sentences without the full stop at their end."""
-    wanted, avoided = ([texts] if isinstance(texts, str) else texts or [] for texts in (preference, avoid))
-    sentences = (text.strip().rstrip(".") for text in (*wanted, *map(avoid_sentence, avoided)))
+    sentences = (text.strip().rstrip(".") for text in (*_listed(preference), *map(avoid_sentence, _listed(avoid))))
     return [sentence for sentence in sentences if sentence]
 
 

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from .candidates import CatalogueFilter, list_children
-from .catalogue import SemanticIdCatalogue
+from .catalogue import REMOVED, SemanticIdCatalogue
 from .decoder import DecodingState, FoldedDecoder
 from .guide import Guide
 from .item_filter import ItemSelection
 
-__all__ = ["Recommendations", "checked_top_k", "leaf_scores", "search"]
+__all__ = ["Generator", "Recommendations", "checked_top_k", "item_scores", "search"]
 
 DEFAULT_BEAMS = 30
 EXACT_CHUNK = 256
@@ -110,7 +110,7 @@ def search(
         guide = Guide.over(catalogue, evidence, allowed, exclude)
     elif allowed is not None or exclude is not None:
         view = CatalogueFilter(catalogue, users, allowed, exclude)
-    generator = _Generator(decoder, memory, attention_mask, mix)
+    generator = Generator(decoder, memory, attention_mask, mix)
     if guide is not None and not generator.counts:
         leaves, scores = guide.best(width)
     elif num_beams == "exact" and count > EXACT_CHUNK:
@@ -126,7 +126,7 @@ def search(
     return Recommendations(item_indices, scores)
 
 
-class _Generator:
+class Generator:
     """The decoder under the conditions of B users, whose log-probabilities it adds with weights.
 
     Args:
@@ -165,7 +165,7 @@ class _Generator:
 
 
 def _beam_search(
-    generator: _Generator,
+    generator: Generator,
     catalogue: SemanticIdCatalogue,
     width: int,
     view: CatalogueFilter | None,
@@ -185,24 +185,25 @@ def _beam_search(
     return nodes, scores
 
 
-def leaf_scores(generator: _Generator, catalogue: SemanticIdCatalogue, leaves: Tensor) -> Tensor:
-    """Weighted log-probabilities of leaves, each by its own path.
+def item_scores(generator: Generator, catalogue: SemanticIdCatalogue, item_indices: Tensor) -> Tensor:
+    """Weighted log-probabilities of items, each by its own path.
 
     Args:
         generator: the decoder.
-        catalogue: the tree.
-        leaves: Shape: (B, M).
+        catalogue: the items.
+        item_indices: Shape: (B, M).
 
     Returns:
-        Shape: (B, M), float32.
+        -inf for items that were removed. Shape: (B, M), float32.
     """
-    codes = catalogue.codes[catalogue.items_of_leaves(leaves)].long()
+    codes = catalogue.codes[item_indices].long()
+    removed, codes = codes[..., 0] == REMOVED, codes.clamp(min=0)
     state = generator.start(catalogue.num_levels)
-    scores = torch.zeros(leaves.shape, device=leaves.device)
-    tokens, parents, offset = leaves.new_zeros(len(leaves), 1), None, 1
-    paths = torch.arange(leaves.shape[1], device=leaves.device).expand_as(leaves)
+    scores = torch.zeros(item_indices.shape, device=item_indices.device).masked_fill_(removed, -torch.inf)
+    tokens, parents, offset = item_indices.new_zeros(len(item_indices), 1), None, 1
+    paths = torch.arange(item_indices.shape[1], device=item_indices.device).expand_as(item_indices)
     for level in range(catalogue.num_levels):
-        log_probs = generator.step(state, tokens, parents).expand(-1, leaves.shape[1], -1)
+        log_probs = generator.step(state, tokens, parents).expand(-1, paths.shape[1], -1)
         tokens = codes[..., level] + offset
         scores += log_probs.gather(2, tokens[..., None]).squeeze(-1)
         parents = torch.zeros_like(paths) if level == 0 else paths
@@ -211,12 +212,12 @@ def leaf_scores(generator: _Generator, catalogue: SemanticIdCatalogue, leaves: T
 
 
 def _with_best_of_experts(
-    generator: _Generator, catalogue: SemanticIdCatalogue, leaves: Tensor, scores: Tensor, guide: Guide
+    generator: Generator, catalogue: SemanticIdCatalogue, leaves: Tensor, scores: Tensor, guide: Guide
 ) -> tuple[Tensor, Tensor]:
     """What a beam found and the leaves that the experts put first, best first. Both of shape (B, W)."""
     width = leaves.shape[1]
     best, own = guide.best(EXPERTS_BEST * width)
-    own = own + leaf_scores(generator, catalogue, best)
+    own = own + item_scores(generator, catalogue, catalogue.items_of_leaves(best))
     own = own.masked_fill((best[..., None] == leaves[:, None]).any(2), -torch.inf)
     scores, place = torch.cat([scores, own], dim=1).topk(width, dim=1)
     return torch.cat([leaves, best], dim=1).gather(1, place), scores
@@ -277,7 +278,7 @@ def _top(candidate: Tensor, keep: int) -> tuple[Tensor, Tensor]:
 
 
 def _search_in_chunks(
-    generator: _Generator,
+    generator: Generator,
     catalogue: SemanticIdCatalogue,
     top_k: int,
     view: CatalogueFilter | None,

@@ -203,6 +203,9 @@ class MenderCollator:
             nothing = torch.zeros(0, self.states.width)
             found = pad_sequence([self.states[ids] if ids else nothing for ids in texts], batch_first=True)
             batch |= {"text_states": found} if "input_ids" in batch else {"encoder_outputs": (found,)}
+        if self.processor.experts:
+            read = self.processor.collate(features)
+            batch |= {name: read[name] for name in ("avoid_input_ids", "expert_input_ids") if name in read}
         if getattr(self.model, "reads_kind", False):
             batch["kind"] = torch.tensor([feature["kind"] for feature in features])
         if any(feature.get("negative") for feature in features):

@@ -1,4 +1,4 @@
-"""Experts fitted without a gradient: counts, EASE in closed form, a BM25 index, and weights chosen on validation.
+"""Experts fitted without a gradient: counts, EASE in closed form, a BM25 index.
 
 EASE (Steck 2019, arXiv:1905.03375) is a linear model of each item on all others with a ridge penalty and a zero
 diagonal; its solution needs one inverse of the items' Gram matrix.
@@ -6,39 +6,24 @@ diagonal; its solution needs one inverse of the items' Gram matrix.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import bm25s
-import datasets
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..configuration_mender import KINDS
 from ..experts import K1, WINDOW, B, Lexical
-from ..modeling_experts import ExpertsRecommender
-from ..processing_mender import MenderProcessor
-from .batches import MenderCollator
-from .data import example_column, prepare_examples, select_axes, training_histories
 
 __all__ = [
     "bm25_index",
     "ease",
     "fill_lexical",
-    "fit_experts",
-    "fit_weights",
-    "mean_log_ndcg",
     "popularity",
     "transitions",
 ]
 
-PENALTIES = (20.0, 100.0, 500.0)
-MOST_ITEMS_FOR_PENALTIES = 5_000
-"""Of larger catalogues, whose inverse takes a minute, the middle penalty is taken unseen."""
 USERS_AT_ONCE = 8_192
-FLOOR = 0.01
-"""Added to NDCG before its logarithm, so that an axis where nothing is found does not decide alone."""
 
 
 def popularity(histories: Sequence[Sequence[int]], num_items: int) -> Tensor:
@@ -130,195 +115,3 @@ def fill_lexical(expert: Lexical, index: tuple[Tensor, ...]) -> None:
     """Put an index of `bm25_index` into the expert."""
     for buffer, values in zip((expert.starts, expert.items, expert.gains, expert.mean_length), index, strict=True):
         buffer.copy_(values)
-
-
-def mean_log_ndcg(scores: Tensor, targets: Tensor, seen: Tensor, groups: Sequence[str], top_k: int = 10) -> float:
-    """The mean over groups of log(NDCG@k + 0.01), so that small and large figures count alike.
-
-    Args:
-        scores: of all items for every example. Shape: (M, N).
-        targets: item index of each example. Shape: (M,).
-        seen: items that are not ranked, -1 for padding. Shape: (M, S).
-        groups: of each example, such as its axis.
-        top_k: items that count.
-    """
-    own = scores.gather(1, targets[:, None])
-    # Ties go to the item with the smaller index, as in a ranked list.
-    ahead = (scores > own) | ((scores == own) & (torch.arange(scores.shape[1]) < targets[:, None]))
-    among_seen = ahead.gather(1, seen.clamp(min=0)) & (seen >= 0)
-    # A history may name an item more than once.
-    repeats = (seen[:, :, None] == seen[:, None, :]).tril(-1).any(2)
-    rank = ahead.sum(1) - (among_seen & ~repeats).sum(1) + 1
-    gain = torch.where(rank <= top_k, 1.0 / torch.log2(rank + 1.0), 0.0)
-    names, group = np.unique(np.asarray(groups), return_inverse=True)
-    means = np.bincount(group, gain.numpy(), len(names)) / np.bincount(group)
-    return float(np.log(means + FLOOR).mean())
-
-
-def fit_weights(
-    scores: Mapping[str, Tensor], targets: Tensor, seen: Tensor, groups: Sequence[str], top_k: int = 10
-) -> dict[str, float]:
-    """Weights of experts that rank targets best, by `mean_log_ndcg`.
-
-    A pattern search without gradient: every weight in turn is raised, lowered, set to zero or brought back, and what
-    helps is kept; then with smaller steps.
-
-    Args:
-        scores: by expert, the scores of all items for every example. Shape of each: (M, N).
-        targets: item index of each example. Shape: (M,).
-        seen: items that are not ranked, -1 for padding. Shape: (M, S).
-        groups: of each example, such as its axis.
-        top_k: items that count.
-
-    Returns:
-        A weight of at least 0 for every expert; the largest is 1 (all are, if none tells the items apart).
-    """
-    spread = {name: float(values.std(1).mean()) for name, values in scores.items()}
-    names = [name for name in scores if spread[name] > 0]  # one that says nothing of these examples gets no weight
-    if not names:
-        return dict.fromkeys(scores, 1.0)
-
-    def value(weights: np.ndarray) -> float:
-        total = sum(float(weight) * scores[name] for name, weight in zip(names, weights, strict=True) if weight)
-        return mean_log_ndcg(total, targets, seen, groups, top_k)
-
-    # Steps are of a size that changes rankings: relative to how far an expert's scores spread within a request.
-    unit = 1 / np.array([spread[name] for name in names])
-    starts = [*(np.eye(len(names)) * unit), unit]
-    best = max(starts, key=value)
-    reached = value(best)
-    for factor in (4.0, 2.0, 1.3):
-        improved = True
-        while improved:
-            improved = False
-            for position in range(len(names)):
-                base = best[position] or unit[position] * (best / unit).max() / 4
-                for candidate in (base * factor, base / factor, base, 0.0):
-                    trial = best.copy()
-                    trial[position] = candidate
-                    if trial.any() and (found := value(trial)) > reached + 1e-6:
-                        best, reached, improved = trial, found, True
-    found = dict(zip(names, best / best.max(), strict=True))
-    return {name: float(np.float32(found.get(name, 0.0))) for name in scores}
-
-
-@torch.no_grad()
-def fit_experts(
-    model: ExpertsRecommender,
-    processor: MenderProcessor,
-    examples: datasets.DatasetDict,
-    *,
-    limit: int = 1000,
-    seed: int = 0,
-    exclude_seen: bool = True,
-) -> dict[str, Any]:
-    """Count what was bought in the training period, and choose the weights of each kind of request on validation.
-
-    Args:
-        model: its experts are filled, its weights set.
-        processor: renders examples.
-        examples: `train` and `validation` splits of a benchmark.
-        limit: validation examples of each kind.
-        seed: of their choice.
-        exclude_seen: whether items of the history are left out of the ranking.
-
-    Returns:
-        The weights by kind, the ridge penalty, and how many purchases were counted.
-    """
-    histories = training_histories(examples["train"], examples["validation"])
-    bought = [processor.item_indices(history) for history in histories]
-    items = len(processor.item_ids)
-    record: dict[str, Any] = {"purchases": sum(map(len, bought))}
-    validation = _by_kind(examples["validation"], limit, seed)
-    if model.experts.popularity is not None:
-        model.experts.popularity.counts.copy_(popularity(bought, items))
-    if model.experts.transitions is not None:
-        model.experts.transitions.set_matrix(transitions(bought, items))
-    if model.experts.co_purchase is not None:
-        record["ridge_penalty"] = _best_penalty(model, processor, bought, validation["silent"], exclude_seen)
-    weights = {}
-    if len(model.config.experts) == 1:  # any weight gives the same order
-        return record
-    for kind, chosen in validation.items():
-        scores, targets, seen = _expert_scores(model, processor, chosen, exclude_seen=exclude_seen)
-        weights[kind] = fit_weights(scores, targets, seen, example_column(chosen, "axis"))
-    model.config.set_weights(weights)
-    return record | {"weights": model.config.weights}
-
-
-def _best_penalty(
-    model: ExpertsRecommender,
-    processor: MenderProcessor,
-    bought: list[list[int]],
-    silent: datasets.Dataset,
-    exclude_seen: bool,
-) -> float:
-    """Fill the matrix with the penalty that ranks best on validation by itself; where N is large, with one penalty."""
-    items = len(processor.item_ids)
-    if items > MOST_ITEMS_FOR_PENALTIES:
-        model.experts.co_purchase.set_matrix(ease(bought, items, PENALTIES[1]))
-        return PENALTIES[1]
-    reached = {}
-    for penalty in PENALTIES:
-        model.experts.co_purchase.set_matrix(ease(bought, items, penalty))
-        scores, targets, seen = _expert_scores(model, processor, silent, only="co_purchase", exclude_seen=exclude_seen)
-        reached[penalty] = mean_log_ndcg(scores["co_purchase"], targets, seen, example_column(silent, "axis"))
-    best = max(reached, key=reached.get)
-    model.experts.co_purchase.set_matrix(ease(bought, items, best))
-    return best
-
-
-def _by_kind(examples: datasets.Dataset, limit: int, seed: int) -> dict[str, datasets.Dataset]:
-    """Validation examples of every kind: positive ones only, as many of each axis as of any other.
-
-    Silent ones are recommendation examples without their preference.
-    """
-    axes = {name: 1.0 for name in dict.fromkeys(example_column(examples, "axis"))}
-    positive = select_axes(examples, axes)
-    generator = np.random.default_rng(seed)
-    silent = _sampled(select_axes(positive, {"recommendation": 1.0}), limit, generator)
-    nothing = [[] for _ in range(len(silent))]
-    silent = silent.remove_columns("preferences").add_column(
-        "preferences", nothing, feature=datasets.List(datasets.Value("string"))
-    )
-    found = {"silent": silent}
-    kinds = np.array(example_column(positive, "kind"))
-    for kind in KINDS[:2]:
-        rows = np.flatnonzero(kinds == kind)
-        # A kind that the benchmark lacks is fitted on what there is.
-        own = positive.select(rows) if len(rows) else positive
-        axis = np.array(example_column(own, "axis"))
-        share = max(1, limit // len(np.unique(axis)))
-        parts = [_sampled(own.select(np.flatnonzero(axis == name)), share, generator) for name in np.unique(axis)]
-        found[kind] = datasets.concatenate_datasets(parts)
-    return found
-
-
-def _sampled(examples: datasets.Dataset, limit: int, generator: np.random.Generator) -> datasets.Dataset:
-    if len(examples) <= limit:
-        return examples
-    return examples.select(np.sort(generator.choice(len(examples), limit, replace=False)))
-
-
-def _expert_scores(
-    model: ExpertsRecommender,
-    processor: MenderProcessor,
-    examples: datasets.Dataset,
-    only: str | None = None,
-    batch_size: int = 128,
-    exclude_seen: bool = True,
-) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-    """Scores by expert (M, N), targets (M,), and items to leave out (M, S) of examples."""
-    features = prepare_examples(examples, processor)
-    collate = MenderCollator(processor, model, exclude_seen=True)
-    parts, targets, seen = [], [], []
-    for start in range(0, len(features), batch_size):
-        batch = collate([features[row] for row in range(start, min(start + batch_size, len(features)))])
-        found = model.expert_scores(batch["input_ids"].to(model.device))
-        parts.append({name: scores.cpu() for name, scores in found.items() if only in (None, name)})
-        targets.append(batch["labels"][:, 0])
-        seen.append(batch["exclude"] if exclude_seen else batch["exclude"][:, :0])
-    width = max(part.shape[1] for part in seen)
-    padded = [torch.nn.functional.pad(part, (0, width - part.shape[1]), value=-1) for part in seen]
-    joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    return joined, torch.cat(targets), torch.cat(padded)

@@ -26,6 +26,7 @@ __all__ = [
     "select_axes",
     "sequence_features",
     "training_histories",
+    "without_preference",
 ]
 
 AXES = (
@@ -169,7 +170,7 @@ def prepare_examples(examples: datasets.Dataset, processor: MenderProcessor) -> 
     Returns:
         A data set with `input_ids` (list of int), `item` (index of the target), `seen` (indices of the history),
         `negative` (whether the item must not be recommended), `kind` (index in `KINDS`) and `length` (tokens), in the
-        same order.
+        same order; for a model with experts also what they read.
 
     Raises:
         ValueError: if an item is unknown, or an example has neither preference nor history.
@@ -177,9 +178,12 @@ def prepare_examples(examples: datasets.Dataset, processor: MenderProcessor) -> 
 
     def render(batch: Mapping[str, list]) -> dict[str, list]:
         avoid = example_column(batch, "avoid")
-        inputs = processor(batch["preferences"], batch["history"], avoid=avoid, return_tensors=None)["input_ids"]
+        rendered = processor(batch["preferences"], batch["history"], avoid=avoid, return_tensors=None)
+        own = {name: rendered[name] for name in ("avoid_input_ids", "expert_input_ids") if name in rendered}
+        inputs = rendered["input_ids"]
         return {
             "input_ids": inputs,
+            **own,
             "item": processor.item_indices(first_targets(batch)),
             "seen": [processor.item_indices(history) for history in batch["history"]],
             "negative": [sentiment == "negative" for sentiment in example_column(batch, "sentiment")],
@@ -221,6 +225,13 @@ def training_histories(train: datasets.Dataset, validation: datasets.Dataset | N
         table = table.sort(table["history"].list.len(), descending=True, maintain_order=True)
         table = table.unique("user_id", keep="first", maintain_order=True).sort("user_id")
     return table["history"].to_list()
+
+
+def without_preference(examples: datasets.Dataset) -> datasets.Dataset:
+    """The same examples as silent requests: a history alone. Those without a history are left out."""
+    rows = [row for row, history in enumerate(examples["history"][:]) if history]
+    kept, texts = examples.select(rows), examples.features["preferences"]
+    return kept.remove_columns("preferences").add_column("preferences", [[]] * len(kept), feature=texts)
 
 
 def sequence_features(examples: datasets.Dataset, processor: MenderProcessor) -> datasets.Dataset:

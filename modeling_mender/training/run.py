@@ -21,15 +21,16 @@ from transformers.utils import (
     is_torch_xpu_available,
 )
 
+from ..processing_mender import MenderProcessor
 from .alignment_tasks import alignment_features
 from .batches import MenderCollator, SequenceCollator
-from .closed_form import fit_experts
-from .data import example_column, prepare_examples, select_axes, sequence_features
+from .data import example_column, prepare_examples, repeated, select_axes, sequence_features, without_preference
 from .encoder_states import EncoderStates
 from .methods import Method
 from .presets import Preset
 from .ranking import ranking_metrics
 from .trainer import MenderTrainer, MenderTrainingArguments
+from .weights import fit_experts
 
 __all__ = [
     "fit_without_gradient",
@@ -76,7 +77,11 @@ def make_trainer(
         train = sequence_features(recommendations, processor)
     else:
         chosen = select_axes(examples["train"], preset.axes, negatives=preset.negatives != "none", seed=seed)
-        train = prepare_examples(chosen, processor)
+        if preset.silent:
+            generator = np.random.default_rng(seed)
+            kept = repeated(np.arange(len(recommendations)), preset.silent, generator)
+            chosen = datasets.concatenate_datasets([chosen, without_preference(recommendations.select(kept))])
+        train = _trained_features(chosen, processor)
         if preset.alignment:
             train = _with_text_labels(train)
             tasks = alignment_features(processor, recommendations, preset.alignment, seed)
@@ -84,7 +89,10 @@ def make_trainer(
     validation, stopping = None, []
     if args.eval_strategy != "no":
         chosen = _validation_examples(examples["validation"], _validation_axes(preset), validation_limit, seed)
-        validation = prepare_examples(chosen, processor)
+        if preset.silent:
+            shown = _validation_examples(examples["validation"], ["recommendation"], validation_limit, seed)
+            chosen = datasets.concatenate_datasets([chosen, without_preference(shown)])
+        validation = _trained_features(chosen, processor)
         stopping = [EarlyStoppingCallback(preset.patience)] if preset.patience else []
     method.model.to(args.device)  # the Trainer would do so later: a frozen encoder's states are to be computed there
     if args.world_size > 1:  # see ddp_broadcast_buffers
@@ -205,6 +213,13 @@ def _collator(
     return MenderCollator(processor, model, states, exclude_seen=exclude_seen)
 
 
+def _trained_features(examples: datasets.Dataset, processor: MenderProcessor) -> datasets.Dataset:
+    """Features of examples without what only experts read, which are fitted after the training."""
+    features = prepare_examples(examples, processor)
+    extra = [name for name in ("avoid_input_ids", "expert_input_ids") if name in features.column_names]
+    return features.remove_columns(extra)
+
+
 def _with_text_labels(features: datasets.Dataset) -> datasets.Dataset:
     return features.add_column("text_labels", [[]] * len(features), feature=datasets.List(datasets.Value("int64")))
 
@@ -215,8 +230,10 @@ def fit_without_gradient(
 ) -> dict[str, Any]:
     """Experts count what was bought in training, and choose their weights on validation; see `fit_experts`.
 
+    A method with a generator is trained first: its weight is chosen beside the others.
+
     Args:
-        method: a method whose preset is not trained by gradient.
+        method: a method whose preset has experts.
         examples: `train` and `validation` splits of a benchmark.
         exclude_seen: whether validation leaves items of the history out of the ranking.
 
@@ -224,8 +241,9 @@ def fit_without_gradient(
         What was found, for the record.
 
     Raises:
-        ValueError: if the method is trained by gradient.
+        ValueError: if the method has no experts.
     """
-    if method.preset.trained:
-        raise ValueError(f"{method.preset.name} is trained by gradient; call make_trainer")
-    return fit_experts(method.model, method.processor, examples, exclude_seen=exclude_seen)
+    if not method.preset.experts:
+        raise ValueError(f"{method.preset.name} has no experts and is trained by gradient; call make_trainer")
+    model = method.model.get_base_model() if hasattr(method.model, "get_base_model") else method.model
+    return fit_experts(model.eval(), method.processor, examples, exclude_seen=exclude_seen)

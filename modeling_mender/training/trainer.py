@@ -31,7 +31,10 @@ __all__ = ["MenderTrainer", "MenderTrainingArguments", "last_checkpoint"]
 
 STATE_FILE = "trainer_state.json"
 """Written last: a checkpoint without a readable one was cut short."""
-FEATURES = ("input_ids", "item", "seen", "negative", "kind", "length", "labels", "text_labels")
+FEATURES = (
+    *("input_ids", "item", "seen", "negative", "kind", "length", "labels", "text_labels"),
+    *("avoid_input_ids", "expert_input_ids"),
+)
 """Columns of features."""
 
 
@@ -204,6 +207,8 @@ class MenderTrainer(Trainer):
                 text = {name: inputs[name] for name in names if name in inputs}
                 inputs = {name: value for name, value in inputs.items() if name not in ("input_ids", "text_states")}
                 inputs["encoder_outputs"] = (recommender.encoder(**text).last_hidden_state,)
+                if getattr(recommender, "experts", None) is not None:  # they read the input itself
+                    inputs.setdefault("expert_input_ids", text["input_ids"])
             loss = model(**{name: inputs[name] for name in inputs if name not in ("exclude", "negative")}).loss.detach()
             if prediction_loss_only:
                 return loss, None, None

@@ -1,0 +1,261 @@
+"""Weights of experts, and of the generator beside them, chosen on validation for each kind of request.
+
+Every expert is asked once; what it says is kept, and weights are then tried by the thousand. No gradient is needed, so
+what is improved is the ranking itself: the mean over axes of the logarithm of NDCG, so that small and large figures
+count alike. A generator cannot score a whole catalogue in seconds: it is asked about the items that it or an expert
+puts first, and about the target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..configuration_mender import GENERATOR, KINDS
+from ..processing_mender import MenderProcessor
+from .batches import MenderCollator
+from .closed_form import ease, popularity, transitions
+from .data import example_column, prepare_examples, select_axes, training_histories, without_preference
+
+__all__ = ["fit_experts", "fit_weights", "mean_log_ndcg"]
+
+PENALTIES = (20.0, 100.0, 500.0)
+MOST_ITEMS_FOR_PENALTIES = 5_000
+"""Of larger catalogues, whose inverse takes a minute, the middle penalty is taken unseen."""
+FLOOR = 0.01
+"""Added to NDCG before its logarithm, so that an axis where nothing is found does not decide alone."""
+CANDIDATES, BEST = 128, 30
+"""Items of a request that the generator is asked about, among them its own best."""
+BATCH = 16
+
+
+def mean_log_ndcg(scores: Tensor, targets: Tensor, seen: Tensor, groups: Sequence[str], top_k: int = 10) -> float:
+    """The mean over groups of log(NDCG@k + 0.01), so that small and large figures count alike.
+
+    Args:
+        scores: of all items for every example. Shape: (M, N).
+        targets: item index of each example. Shape: (M,).
+        seen: items that are not ranked, -1 for padding. Shape: (M, S).
+        groups: of each example, such as its axis.
+        top_k: items that count.
+    """
+    own = scores.gather(1, targets[:, None])
+    # Ties go to the item with the smaller index, as in a ranked list.
+    ahead = (scores > own) | ((scores == own) & (torch.arange(scores.shape[1]) < targets[:, None]))
+    among_seen = ahead.gather(1, seen.clamp(min=0)) & (seen >= 0)
+    # A history may name an item more than once.
+    repeats = (seen[:, :, None] == seen[:, None, :]).tril(-1).any(2)
+    rank = ahead.sum(1) - (among_seen & ~repeats).sum(1) + 1
+    gain = torch.where(rank <= top_k, 1.0 / torch.log2(rank + 1.0), 0.0)
+    names, group = np.unique(np.asarray(groups), return_inverse=True)
+    means = np.bincount(group, gain.numpy(), len(names)) / np.bincount(group)
+    return float(np.log(means + FLOOR).mean())
+
+
+def fit_weights(
+    scores: Mapping[str, Tensor], targets: Tensor, seen: Tensor, groups: Sequence[str], top_k: int = 10
+) -> dict[str, float]:
+    """Weights of experts that rank targets best, by `mean_log_ndcg`.
+
+    A pattern search without gradient: every weight in turn is raised, lowered, set to zero or brought back, and what
+    helps is kept; then with smaller steps.
+
+    Args:
+        scores: by expert, the scores of all items for every example. Shape of each: (M, N).
+        targets: item index of each example. Shape: (M,).
+        seen: items that are not ranked, -1 for padding. Shape: (M, S).
+        groups: of each example, such as its axis.
+        top_k: items that count.
+
+    Returns:
+        A weight of at least 0 for every expert; the largest is 1 (all are, if none tells the items apart).
+    """
+    spread = {name: float(values.std(1).mean()) for name, values in scores.items()}
+    names = [name for name in scores if spread[name] > 0]  # one that says nothing of these examples gets no weight
+    if not names:
+        return dict.fromkeys(scores, 1.0)
+
+    def value(weights: np.ndarray) -> float:
+        total = sum(float(weight) * scores[name] for name, weight in zip(names, weights, strict=True) if weight)
+        return mean_log_ndcg(total, targets, seen, groups, top_k)
+
+    # Steps are of a size that changes rankings: relative to how far an expert's scores spread within a request.
+    unit = 1 / np.array([spread[name] for name in names])
+    starts = [*(np.eye(len(names)) * unit), unit]
+    best = max(starts, key=value)
+    reached = value(best)
+    for factor in (4.0, 2.0, 1.3):
+        improved = True
+        while improved:
+            improved = False
+            for position in range(len(names)):
+                base = best[position] or unit[position] * (best / unit).max() / 4
+                for candidate in (base * factor, base / factor, base, 0.0):
+                    trial = best.copy()
+                    trial[position] = candidate
+                    if trial.any() and (found := value(trial)) > reached + 1e-6:
+                        best, reached, improved = trial, found, True
+    found = dict(zip(names, best / best.max(), strict=True))
+    return {name: float(np.float32(found.get(name, 0.0))) for name in scores}
+
+
+@torch.no_grad()
+def fit_experts(
+    model: Any,
+    processor: MenderProcessor,
+    examples: datasets.DatasetDict,
+    *,
+    limit: int = 1000,
+    seed: int = 0,
+    exclude_seen: bool = True,
+) -> dict[str, Any]:
+    """Count what was bought in the training period, and choose the weights of each kind of request on validation.
+
+    Args:
+        model: an `ExpertsRecommender`, or a trained Mender with experts; its experts are filled, its weights set.
+        processor: renders examples.
+        examples: `train` and `validation` splits of a benchmark.
+        limit: validation examples in all, as many of each kind as of any other.
+        seed: of their choice.
+        exclude_seen: whether items of the history are left out of the ranking.
+
+    Returns:
+        The weights by kind, the ridge penalty, and how many purchases were counted.
+    """
+    experts, config = model.experts, model.experts.config
+    histories = training_histories(examples["train"], examples["validation"])
+    bought = [processor.item_indices(history) for history in histories]
+    items = len(processor.item_ids)
+    record: dict[str, Any] = {"purchases": sum(map(len, bought))}
+    validation = _by_kind(examples["validation"], limit // len(KINDS), seed)
+    if experts.popularity is not None:
+        experts.popularity.counts.copy_(popularity(bought, items))
+    if experts.transitions is not None:
+        experts.transitions.set_matrix(transitions(bought, items))
+    if experts.co_purchase is not None:
+        record["ridge_penalty"] = _best_penalty(model, processor, bought, validation["silent"], exclude_seen)
+    if len(config.weighted) == 1:  # any weight gives the same order
+        config.set_weights({})
+        return record
+    weights = {}
+    for kind, chosen in validation.items():
+        scores, targets, seen = _scores(model, processor, chosen, exclude_seen)
+        weights[kind] = fit_weights(scores, targets, seen, example_column(chosen, "axis"))
+    config.set_weights(weights)
+    return record | {"weights": config.weights}
+
+
+def _best_penalty(
+    model: Any,
+    processor: MenderProcessor,
+    bought: list[list[int]],
+    examples: datasets.Dataset,
+    exclude_seen: bool,
+) -> float:
+    """Fill the matrix with the penalty that ranks best on validation by itself; where N is large, with one penalty."""
+    items, expert = len(processor.item_ids), model.experts.co_purchase
+    if items > MOST_ITEMS_FOR_PENALTIES:
+        expert.set_matrix(ease(bought, items, PENALTIES[1]))
+        return PENALTIES[1]
+    reached = {}
+    for penalty in PENALTIES:
+        expert.set_matrix(ease(bought, items, penalty))
+        scores, targets, seen = _scores(model, processor, examples, exclude_seen, only="co_purchase")
+        reached[penalty] = mean_log_ndcg(scores["co_purchase"], targets, seen, example_column(examples, "axis"))
+    best = max(reached, key=reached.get)
+    expert.set_matrix(ease(bought, items, best))
+    return best
+
+
+def _by_kind(examples: datasets.Dataset, limit: int, seed: int) -> dict[str, datasets.Dataset]:
+    """Validation examples of every kind: positive ones only, as many of each axis as of any other.
+
+    Silent ones are recommendation examples without their preference.
+    """
+    axes = {name: 1.0 for name in dict.fromkeys(example_column(examples, "axis"))}
+    positive = select_axes(examples, axes)
+    generator = np.random.default_rng(seed)
+    found = {"silent": without_preference(_sampled(select_axes(positive, {"recommendation": 1.0}), limit, generator))}
+    kinds = np.array(example_column(positive, "kind"))
+    for kind in KINDS[:2]:
+        rows = np.flatnonzero(kinds == kind)
+        # A kind that the benchmark lacks is fitted on what there is.
+        own = positive.select(rows) if len(rows) else positive
+        axis = np.array(example_column(own, "axis"))
+        share = max(1, limit // len(np.unique(axis)))
+        parts = [_sampled(own.select(np.flatnonzero(axis == name)), share, generator) for name in np.unique(axis)]
+        found[kind] = datasets.concatenate_datasets(parts)
+    return found
+
+
+def _sampled(examples: datasets.Dataset, limit: int, generator: np.random.Generator) -> datasets.Dataset:
+    if len(examples) <= limit:
+        return examples
+    return examples.select(np.sort(generator.choice(len(examples), limit, replace=False)))
+
+
+def _scores(
+    model: Any, processor: MenderProcessor, examples: datasets.Dataset, exclude_seen: bool, only: str | None = None
+) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """What every expert, or only one, says of the candidates of each example.
+
+    Returns:
+        Scores by expert (M, P), and the candidates' places of the target (M,) and of items to leave out (M, S), -1
+        where there is none.
+    """
+    features = prepare_examples(examples, processor)
+    collate = MenderCollator(processor, model, exclude_seen=True)
+    alone = only is not None or GENERATOR not in model.experts.config.weighted
+    parts, targets, seen = [], [], []
+    for start in range(0, len(features), BATCH):
+        batch = collate([features[row] for row in range(start, min(start + BATCH, len(features)))])
+        batch = {name: value.to(model.device) for name, value in batch.items()}
+        target, own = torch.tensor(features["item"][start : start + BATCH]), batch["exclude"].cpu()
+        own = own if exclude_seen else own[:, :0]
+        found = model.expert_scores(batch["input_ids"], batch.get("expert_input_ids"))
+        found = {name: scores.cpu() for name, scores in found.items() if only in (None, name)}
+        if not alone:
+            found, target, own = _with_generator(model, batch, found, target, own)
+        parts.append(found)
+        targets.append(target)
+        seen.append(own)
+    width = max(part.shape[1] for part in seen)
+    padded = [torch.nn.functional.pad(part, (0, width - part.shape[1]), value=-1) for part in seen]
+    joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    return joined, torch.cat(targets), torch.cat(padded)
+
+
+def _with_generator(
+    model: Any, batch: Mapping[str, Tensor], scores: Mapping[str, Tensor], targets: Tensor, seen: Tensor
+) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """Scores of the candidates of a batch, the generator's among them, and where targets and seen items are there."""
+    asked = {name: batch[name] for name in ("input_ids", "attention_mask", "kind") if name in batch}
+    items = next(iter(scores.values())).shape[1]
+    nothing = {"behaviour": 0.0, "language": 0.0, GENERATOR: 1.0}
+    own = model.recommend(**asked, top_k=min(BEST, items), exclude=batch["exclude"], weights=nothing).item_indices.cpu()
+    # By how far in front the generator or some expert puts an item; the target comes first, seen items come last.
+    rank = torch.full((len(targets), items + 1), items)
+    rank.scatter_(1, own.where(own >= 0, items), torch.arange(own.shape[1]).expand_as(own))
+    for values in scores.values():
+        order = values.argsort(dim=1, descending=True, stable=True)
+        place = torch.empty_like(order).scatter_(1, order, torch.arange(items).expand_as(order))
+        # An expert that has nothing to say of a request puts nothing in front.
+        nothing_said = values.amax(1, keepdim=True) == values.amin(1, keepdim=True)
+        place = place.masked_fill(nothing_said, items)
+        rank[:, :items] = torch.minimum(rank[:, :items], place)
+    rank.scatter_(1, seen.where(seen >= 0, items), 2 * items)
+    rank.scatter_(1, targets[:, None], -1)
+    pool = rank[:, :items].topk(min(CANDIDATES, items), dim=1, largest=False).indices.sort(dim=1).values
+
+    def places(wanted: Tensor) -> Tensor:
+        at = torch.searchsorted(pool, wanted.contiguous()).clamp_(max=pool.shape[1] - 1)
+        return torch.where(pool.gather(1, at) == wanted, at, -1)
+
+    found = {name: values.gather(1, pool) for name, values in scores.items()}
+    found[GENERATOR] = model.log_probabilities(pool.to(model.device), **asked).cpu()
+    return found, places(targets[:, None])[:, 0], places(seen)
