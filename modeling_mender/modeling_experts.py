@@ -70,6 +70,7 @@ class ExpertsRecommender(ItemScoringModel):
         input_ids: Tensor,
         kind: Tensor | None = None,
         *,
+        expert_input_ids: Tensor | None = None,
         avoid_input_ids: Tensor | None = None,
         weights: Mapping[str, float] | None = None,
     ) -> Tensor:
@@ -79,13 +80,15 @@ class ExpertsRecommender(ItemScoringModel):
             input_ids: as the processor makes them: with `history="vectors"` where an expert reads text, else
                 `history="indices"`. Shape: (B, T).
             kind: index in `KINDS` of each request; default: stated where there is text, else silent. Shape: (B,).
+            expert_input_ids: what is read instead of `input_ids` where that says no. Shape: (B, T').
             avoid_input_ids: text tokens of what is to be avoided. Shape: (B, A, T').
             weights: by expert or group, what its fitted weight is multiplied by.
 
         Returns:
             Shape: (B, N).
         """
-        input_ids, experts = self._as_vectors(input_ids), self.experts
+        experts = self.experts
+        input_ids = self._as_vectors(input_ids if expert_input_ids is None else expert_input_ids)
         kind = default_kind(experts.split(input_ids)[0]) if kind is None else kind
         own = experts.weights(kind, weights)
         total = experts.total(input_ids, self.config.num_items, own)
@@ -98,8 +101,9 @@ class ExpertsRecommender(ItemScoringModel):
 
         Args:
             input_ids: as for `scores`.
-            expert_input_ids: not needed: experts are all there is.
+            expert_input_ids: see `scores`.
         """
+        input_ids = input_ids if expert_input_ids is None else expert_input_ids
         return self.experts(self._as_vectors(input_ids), self.config.num_items)
 
     def _as_vectors(self, input_ids: Tensor) -> Tensor:

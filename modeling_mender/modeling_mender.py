@@ -514,8 +514,8 @@ class MenderForGenerativeRetrieval(PreTrainedModel, GenerationMixin):
             if bool(own.any()):
                 if expert_input_ids is None:
                     raise ValueError(
-                        "the experts of this model read inputs of their own; pass expert_input_ids, which the processor "
-                        "makes, or input_ids"
+                        "the experts of this model read inputs of their own; pass expert_input_ids, which the "
+                        "processor makes, or input_ids"
                     )
                 rows = own.repeat_interleave(conditions, 0)
                 rows = rows if mix is None else rows * mix.view(-1, 1)

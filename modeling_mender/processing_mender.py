@@ -320,8 +320,8 @@ class MenderProcessor(ProcessorMixin):
             history: item ids of one user, oldest first; for a batch, one list per user. Empty or `None`: only the
                 preference counts. Beside one user's history, even an empty one, a list of texts is that user's;
                 without a history, each text is a user's own.
-            inferred: instead of a preference that somebody typed, one that was written from earlier reviews; in the same
-                forms.
+            inferred: instead of a preference that somebody typed, one that was written from earlier reviews; in the
+                same forms.
             avoid: what is not wanted, in the same forms. A model with experts is given each phrase by itself, others
                 read it behind the preference, see `avoid_sentence`.
             strength: how much the preference moves the answer away from that of the history alone: 1 is the model's
@@ -350,7 +350,8 @@ class MenderProcessor(ProcessorMixin):
         ]
         if return_tensors is not None:
             return BatchFeature(self.collate(requests), tensor_type=return_tensors)
-        found = {name: [request[name] for request in requests] for name in requests[0]}
+        names = dict.fromkeys(chain.from_iterable(requests))
+        found = {name: [request.get(name) for request in requests] for name in names}
         if not any(_is_nested(ids) for ids in found["input_ids"]):
             masks = self.memory_mask(found["input_ids"]).tolist()
             found["attention_mask"] = [mask[: len(ids)] for mask, ids in zip(masks, found["input_ids"], strict=True)]
@@ -378,7 +379,8 @@ class MenderProcessor(ProcessorMixin):
         if texts["preference"] and texts["inferred"]:
             raise ValueError(f"user {user} has a preference and an inferred one; pass one of the two")
         # Experts of language do not understand a negation: they are told what is not wanted by itself.
-        negative = [text for text in wanted if self.experts and _is_negative(text)]
+        apart = self.experts and self.preference == "text"
+        negative = [text for text in wanted if apart and _is_negative(text)]
         avoided = [phrase for phrase in map(avoided_phrase, (*texts["avoid"], *negative)) if phrase]
         if not self.experts:
             wanted = _sentences(wanted, texts["avoid"])
@@ -422,7 +424,7 @@ class MenderProcessor(ProcessorMixin):
 
         def stacked(name: str, default: str = "") -> list[Any]:
             """One entry for each condition of each request; those that a request lacks repeat its first."""
-            own = [request[name if name in request else default] for request in requests]
+            own = [request.get(name) or request[default] if default else request[name] for request in requests]
             own = [value if len(ids) > 1 else [value] for value, ids in zip(own, conditions, strict=True)]
             return [part for value in own for part in (*value, *value[:1] * (count - len(value)))]
 

@@ -64,8 +64,8 @@ class Preset:
         history: how the processor writes items of the history, see `MenderProcessor`.
         preference: "text", or "none" for methods that do not read it.
         item_text: what an item's vector is made of where `history` is "vectors": its "title" or its whole "text".
-        experts: what is added up, see `configuration_mender.EXPERTS`: by a model "experts" alone, by a Mender beside its
-            generator.
+        experts: what is added up, see `configuration_mender.EXPERTS`: by a model "experts" alone, by a Mender beside
+            its generator.
         kinds: whether the decoder of a Mender that reads preferences is told the kind of a request: stated, inferred or
             silent.
         silent: how often an epoch shows each recommendation example without its preference (0.5: half of them).

@@ -144,3 +144,118 @@ def test_exact_and_covering_beams_equal_brute_force_over_the_sum(layout, case, d
     assert all(
         len({*row}) == len(row) for row in ([item for item in own if item >= 0] for own in narrow.item_indices.tolist())
     )
+
+
+def test_with_the_other_weights_at_zero_the_generator_answers_alone():
+    catalogue = random_catalogue(40, [4, 4, 5])
+    model, alone = model_with_experts(catalogue), model_with_experts(catalogue, experts=False)
+    inputs, kind = requests(4, 40), torch.tensor([0, 1, 2, 0])
+    expected = alone.recommend(**inputs, kind=kind)
+    model.config.experts.set_weights({own: {**dict.fromkeys(EXPERTS, 0.0), "generator": 1.0} for own in KINDS}, 0.0)
+    for factors in (None, {"language": 3.0}):
+        found = model.recommend(**inputs, kind=kind, weights=factors, avoid_input_ids=inputs["input_ids"][:, None])
+        assert torch.equal(found.item_indices, expected.item_indices) and torch.equal(found.scores, expected.scores)
+
+
+@many
+@given(st.integers(0, 99), st.integers(1, 3))
+def test_without_the_generator_a_beam_finds_what_the_experts_put_first(seed, top_k):
+    model = model_with_experts(random_catalogue(45, [4, 4, 4], seed), seed)
+    inputs, kind = requests(3, 45, seed), torch.tensor([0, 1, 2])
+    found = model.recommend(**inputs, kind=kind, top_k=top_k, num_beams=3, weights={"generator": 0})
+    expected = brute_force(model, inputs, kind, {"generator": 0.0})
+    torch.testing.assert_close(
+        found.scores, expected.sort(dim=1, descending=True).values[:, :top_k], rtol=1e-4, atol=1e-4
+    )
+
+
+@many
+@given(st.integers(0, 99), st.floats(-1, 3), st.floats(0.1, 2))
+def test_conditions_are_added_with_their_weights(seed, strength, generator_weight):
+    model = model_with_experts(random_catalogue(30, [4, 4, 4], seed), seed)
+    first, second = requests(2, 30, seed), requests(2, 30, seed + 1)
+    width = max(part["input_ids"].shape[1] for part in (first, second))
+    padded = [
+        {name: torch.nn.functional.pad(value, (0, width - value.shape[1])) for name, value in part.items()}
+        for part in (first, second)
+    ]
+    inputs = {name: torch.stack([part[name] for part in padded], dim=1) for name in first}
+    weights = torch.tensor([[strength, 1 - strength]] * 2)
+    factors = {"generator": generator_weight, "behaviour": 0.0}
+    found = model.recommend(
+        **inputs, kind=torch.zeros(2).long(), condition_weights=weights, num_beams="exact", top_k=30, weights=factors
+    )
+    given = {**dict.fromkeys(EXPERTS[:3], 0.0), "generator": generator_weight}
+    kind = torch.zeros(2, dtype=torch.int64)
+    expected = strength * brute_force(model, first, kind, given) + (1 - strength) * brute_force(
+        model, second, kind, given
+    )
+    expected = expected.sort(dim=1, descending=True).values
+    torch.testing.assert_close(found.scores, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_items_added_after_training_are_found_by_what_is_said_of_them():
+    items, model = 40, model_with_experts(random_catalogue(40, [5, 5, 5]))
+    free = [
+        code for code in torch.cartesian_prod(*[torch.arange(5)] * 3).tolist() if tuple(code) not in model.catalogue
+    ]
+    model.set_catalogue(model.catalogue.add(torch.tensor(free[:3])))
+    vectors = torch.cat([model.encoder.item_states, torch.nn.functional.normalize(torch.randn(3, 24), dim=-1)])
+    with pytest.raises(ValueError, match="vectors of 40"):
+        model.recommend(**requests(1, items), kind=torch.tensor([0]))
+    model.encoder.set_item_states(vectors, torch.ones(43, dtype=torch.bool))
+    model.experts.add_items([[7, 8, 9], [7, 10], [11, 11]])
+    inputs, kind = requests(2, 43, seed=3), torch.tensor([0, 2])
+    expected = brute_force(model, inputs, kind)
+    found = model.recommend(**inputs, kind=kind, top_k=43, num_beams="exact")
+    torch.testing.assert_close(found.scores, expected.sort(dim=1, descending=True).values, rtol=1e-4, atol=1e-4)
+    # Nothing but the words: the added item that has them comes first, though the generator hardly knows it.
+    asked = {"input_ids": torch.tensor([[11]]), "attention_mask": torch.ones(1, 1, dtype=torch.int64)}
+    words = {"lexical": 1e3, "dense": 0.0, "behaviour": 0.0}
+    assert model.recommend(**asked, kind=kind[:1], top_k=1, num_beams=2, weights=words).item_indices.tolist() == [[42]]
+
+
+def test_priors_move_items_and_say_what_is_wrong_with_them():
+    model = model_with_experts(random_catalogue(40, [4, 4, 5]), experts=False)
+    inputs = requests(2, 40)
+    plain = model.recommend(**inputs, top_k=40, num_beams="exact")
+    last = int(plain.item_indices[0, -1])
+    assert int(model.recommend(**inputs, prior={last: 1e3}, num_beams=10).item_indices[0, 0]) == last
+    values = torch.randn(2, 40, generator=torch.Generator().manual_seed(0))
+    found = model.recommend(**inputs, prior=values, top_k=40, num_beams="exact")
+    moved = torch.zeros(2, 40).scatter_(1, plain.item_indices, plain.scores) + values
+    torch.testing.assert_close(found.scores, moved.sort(dim=1, descending=True).values, rtol=1e-4, atol=1e-4)
+    for prior, message in (
+        (torch.zeros(39), r"shape \(39,\)"),
+        ({40: 1.0}, "item index 40"),
+        ([torch.nan] * 40, "finite"),
+    ):
+        with pytest.raises((ValueError, IndexError), match=message):
+            model.recommend(**inputs, prior=prior)
+
+
+@pytest.mark.parametrize(
+    "given_, message",
+    [
+        ({"kind": torch.tensor([0, 3])}, "stated, inferred, silent"),
+        ({"weights": {"magic": 1}}, "no expert 'magic'"),
+        ({"weights": {"language": float("nan")}}, "finite"),
+        ({"condition_weights": torch.ones(2, 3)}, "condition_weights"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_in_a_sentence(given_, message):
+    model = model_with_experts(random_catalogue(20, [4, 5]))
+    with pytest.raises(ValueError, match=message):
+        model.recommend(**requests(2, 20), **given_)
+
+
+def test_a_model_with_experts_is_saved_and_loaded(tmp_path):
+    model = model_with_experts(random_catalogue(40, [4, 4, 5]))
+    model.save_pretrained(tmp_path)
+    loaded = MenderForGenerativeRetrieval.from_pretrained(tmp_path)
+    inputs, kind = requests(4, 40, avoided=1), torch.tensor([0, 1, 2, 0])
+    found, expected = loaded.recommend(**inputs, kind=kind), model.recommend(**inputs, kind=kind)
+    assert torch.equal(found.item_indices, expected.item_indices)
+    torch.testing.assert_close(found.scores, expected.scores)
+    # The vectors are those of the encoder, once.
+    assert sum(tensor.shape == model.encoder.item_states.shape for tensor in loaded.state_dict().values()) == 1

@@ -147,7 +147,7 @@ def test_unknown_items_of_filters(pipe):
         (
             {"preferences": "find tea"},
             {},
-            r"has the keys \['preferences'\]; known are \['preference', 'avoid', 'history'",
+            r"has the keys \['preferences'\]; known are \['preference', 'inferred', 'avoid', 'history'",
         ),
         ({"history": "item-tea"}, {}, "history='item-tea' is one text; pass a list"),
         ({"preference": " "}, {}, "neither a preference nor a history"),

@@ -15,6 +15,7 @@ NAMES = [
     "hybrid",
     "item-item",
     "lc-rec",
+    "mender",
     "mender-emb",
     "mender-fid",
     "mender-tok",
