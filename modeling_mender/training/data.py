@@ -18,6 +18,7 @@ from ..processing_mender import MenderProcessor
 
 __all__ = [
     "AXES",
+    "FOR_EXPERTS",
     "example_column",
     "first_targets",
     "kinds_of",
@@ -28,6 +29,9 @@ __all__ = [
     "training_histories",
     "without_preference",
 ]
+
+FOR_EXPERTS = ("avoid_input_ids", "expert_input_ids")
+"""Features that only a model with experts reads."""
 
 AXES = (
     "recommendation",
@@ -179,11 +183,11 @@ def prepare_examples(examples: datasets.Dataset, processor: MenderProcessor) -> 
     def render(batch: Mapping[str, list]) -> dict[str, list]:
         avoid = example_column(batch, "avoid")
         rendered = processor(batch["preferences"], batch["history"], avoid=avoid, return_tensors=None)
-        own = {name: rendered[name] for name in ("avoid_input_ids", "expert_input_ids") if name in rendered}
         inputs = rendered["input_ids"]
+        read = {name: rendered.get(name) or [None] * len(inputs) for name in features if name in FOR_EXPERTS}
         return {
             "input_ids": inputs,
-            **own,
+            **read,
             "item": processor.item_indices(first_targets(batch)),
             "seen": [processor.item_indices(history) for history in batch["history"]],
             "negative": [sentiment == "negative" for sentiment in example_column(batch, "sentiment")],
@@ -191,10 +195,15 @@ def prepare_examples(examples: datasets.Dataset, processor: MenderProcessor) -> 
             "length": [len(ids) for ids in inputs],
         }
 
+    number, tokens = datasets.Value("int64"), datasets.List(datasets.Value("int64"))
+    features = {"input_ids": tokens, "item": number, "seen": tokens, "negative": datasets.Value("bool"), "kind": number}
+    if processor.experts:
+        features |= dict(zip(FOR_EXPERTS, (datasets.List(tokens), tokens), strict=True))
     return examples.map(
         render,
         batched=True,
         remove_columns=examples.column_names,
+        features=datasets.Features({**features, "length": number}),
         desc="Rendering examples",
         load_from_cache_file=False,
     )

@@ -24,7 +24,15 @@ from transformers.utils import (
 from ..processing_mender import MenderProcessor
 from .alignment_tasks import alignment_features
 from .batches import MenderCollator, SequenceCollator
-from .data import example_column, prepare_examples, repeated, select_axes, sequence_features, without_preference
+from .data import (
+    FOR_EXPERTS,
+    example_column,
+    prepare_examples,
+    repeated,
+    select_axes,
+    sequence_features,
+    without_preference,
+)
 from .encoder_states import EncoderStates
 from .methods import Method
 from .presets import Preset
@@ -216,8 +224,7 @@ def _collator(
 def _trained_features(examples: datasets.Dataset, processor: MenderProcessor) -> datasets.Dataset:
     """Features of examples without what only experts read, which are fitted after the training."""
     features = prepare_examples(examples, processor)
-    extra = [name for name in ("avoid_input_ids", "expert_input_ids") if name in features.column_names]
-    return features.remove_columns(extra)
+    return features.remove_columns([name for name in FOR_EXPERTS if name in features.column_names])
 
 
 def _with_text_labels(features: datasets.Dataset) -> datasets.Dataset:
