@@ -487,7 +487,11 @@ def _with_targets(
 
 
 def _worded(wishes: pl.DataFrame, attributes: Attributes, split: str, rng: np.random.Generator) -> pl.DataFrame:
-    """Wishes with `text`; repetitions of a text after the same history are dropped."""
+    """Wishes with `text`; those that repeat the text of another after the same history are dropped.
+
+    So are those whose text names an attribute that is not theirs: side by side "ballpoint" and "stainless steel" name
+    "ballpoint stainless" as well, and a slip may make another attribute of one.
+    """
     lists = wishes.select(pl.int_range(pl.len()).alias("wish"), "attributes", "stratum").explode("attributes")
     lists = lists.with_columns(
         phrase=attributes.phrases.gather(lists["attributes"]), form=attributes.forms.gather(lists["attributes"])
@@ -496,8 +500,24 @@ def _worded(wishes: pl.DataFrame, attributes: Attributes, split: str, rng: np.ra
     named = lists.group_by("wish", maintain_order=True).agg("phrase", "form")
     template = _templates(named["form"], attributes.phrases, split, rng)
     text = WORDINGS[split].wishes(named["phrase"], named["form"], template)
+    wishes = wishes.with_columns(text=text).filter(_names_its_own_only(text, wishes["attributes"], attributes))
     keys = ["text", "user_id", "step", *(name for name in ("unwanted",) if name in wishes.columns)]
-    return wishes.with_columns(text=text).unique(keys, keep="first", maintain_order=True)
+    return wishes.unique(keys, keep="first", maintain_order=True)
+
+
+def _names_its_own_only(texts: pl.Series, named: pl.Series, attributes: Attributes) -> pl.Series:
+    """Whether each text names no attribute but those of its wish, and those inside their words."""
+    forms = attributes.phrases.to_frame("phrase").select(form=plain(pl.col("phrase")))["form"]
+    found = texts.to_frame("text").select(
+        pl.int_range(pl.len()).alias("wish"),
+        form=plain(pl.col("text")).str.extract_many(forms.implode(), overlapping=True),
+    )
+    own = pl.DataFrame({"wish": np.arange(len(named)), "own": named}).explode("own")
+    own = own.with_columns(own=forms.gather(own["own"]))
+    pairs = found.explode("form").drop_nulls().join(own, on="wish")
+    inside = pairs.select("wish", "form", inside=pl.col("own").str.contains(pl.col("form"), literal=True))
+    strange = inside.group_by("wish", "form").agg(pl.col("inside").any()).filter(~pl.col("inside"))["wish"]
+    return ~found["wish"].is_in(strange.implode())
 
 
 def _slips(lists: pl.DataFrame, split: str, rng: np.random.Generator) -> pl.Series:

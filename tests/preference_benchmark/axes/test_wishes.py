@@ -12,6 +12,7 @@ from benchmark_doubles import random_tables
 from preference_benchmark.axes.examples import COLUMNS, targets
 from preference_benchmark.axes.protocol import Protocol
 from preference_benchmark.axes.wishes import Lists, open_wishes, wish_and_avoid, wish_attributes
+from preference_benchmark.axes.wordings import misspellings
 from preference_benchmark.preferences.words import plain
 from preference_benchmark.sources.corner_shop import corner_shop
 from preference_benchmark.tables import prepare
@@ -229,6 +230,24 @@ def test_templates_that_name_an_attribute_are_not_used(tables):
     asked = texts.str.contains("colleague").sum()
     assert asked < trained.height / 10
     assert not texts.str.contains("for a colleague").any()
+
+
+def test_wishes_name_no_attribute_that_is_not_theirs(tables):
+    """ "Red" and "cotton shirts" make a "red cotton shirt", and a slip may make another word of one."""
+    slips = misspellings("lavender", "test")
+    own = (["red", "cotton shirts"], ["red cotton"], ["lavender"], slips)
+    place = pl.int_range(pl.len()) % len(own)
+    aspects = pl.coalesce(pl.when(place == index).then(pl.lit(list(names))) for index, names in enumerate(own))
+    items = tables.items.with_columns(aspects=aspects, kind=pl.when(place == 0).then(pl.lit("cotton shirts")))
+    changed = replace(tables, items=items)
+    protocol = PROTOCOL.replace(attribute_share=0.5, withheld=0.0, evaluation_wishes=400)
+    wishes = open_wishes(changed, wish_attributes(changed, protocol), protocol)
+    asked = wishes.select("stratum", text=pl.col("preferences").list.first(), target=pl.col("targets").list.first())
+    asked = asked.with_columns(names=changed.items["aspects"].gather(asked["target"]).list.first())
+    assert asked["text"].str.contains("cotton shirt").any() and asked["text"].str.contains("(?i)red cotton").any()
+    assert not asked.filter(pl.col("names") != "red cotton")["text"].str.contains("(?i)red cotton").any()
+    misspelt = asked.filter((pl.col("names") == "lavender") & (pl.col("stratum") == "misspelt"))
+    assert misspelt.height and not misspelt["text"].str.contains_any(list(slips)).any()
 
 
 def test_lists_draw_what_they_hold():
