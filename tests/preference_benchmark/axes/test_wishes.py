@@ -87,8 +87,31 @@ def test_strata_name_what_they_promise(tables, attributes, wishes):
             assert not first & second and row["split"] != "train"
         elif row["stratum"] == "known":
             assert len(phrases) == 1 and not phrases & withheld
+        elif row["stratum"] == "span":
+            assert row["split"] == "train" and not phrases & withheld
         else:
             assert row["stratum"] == "misspelt" and not phrases & withheld
+
+
+def test_spans_are_words_in_a_row_of_the_texts_of_their_targets_and_of_no_others(tables, wishes):
+    spans = wishes.filter(pl.col("stratum") == "span")
+    assert spans.height > 100
+    texts = tables.items.select(text=plain(pl.concat_str("title", pl.lit(". "), "text")))["text"].to_list()
+    checked = 0
+    for row in spans.iter_rows(named=True):
+        text = row["preferences"][0]
+        said = pl.select(plain(pl.lit(text)).str.strip_chars().str.split("  ")).item().to_list()
+        shared = [
+            f" {'  '.join(said[start:end])} "
+            for start in range(len(said))
+            for end in range(start + 1, min(start + 3, len(said)) + 1)
+        ]
+        saying = [{index for index, whole in enumerate(texts) if words in whole} for words in shared]
+        # Some run of words of the wish is said by exactly the targets, items of the history aside.
+        if not row["history"]:
+            checked += 1
+            assert set(row["targets"]) in saying
+    assert checked > 30
 
 
 def test_no_training_wish_names_a_withheld_attribute_or_an_evaluated_combination(attributes, wishes, avoiding):
