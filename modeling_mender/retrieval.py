@@ -26,8 +26,6 @@ __all__ = ["Generator", "Recommendations", "checked_top_k", "item_scores", "sear
 DEFAULT_BEAMS = 30
 EXACT_CHUNK = 256
 MANY_CANDIDATES, BLOCK = 1024, 64
-EXPERTS_BEST = 2
-"""Leaves that experts put first and the generator scores whether a beam finds them or not, in beam widths."""
 
 
 @dataclass(frozen=True)
@@ -117,8 +115,6 @@ def search(
         leaves, scores = _search_in_chunks(generator, catalogue, min(top_k, count), view, guide)
     else:
         leaves, scores = _beam_search(generator, catalogue, width, view, guide)
-        if guide is not None and width < count:
-            leaves, scores = _with_best_of_experts(generator, catalogue, leaves, scores, guide)
     limit = guide or view
     top_k = min(top_k, count if limit is None else int(limit.available.max()))
     leaves, scores = leaves[:, :top_k], scores[:, :top_k]
@@ -209,18 +205,6 @@ def item_scores(generator: Generator, catalogue: SemanticIdCatalogue, item_indic
         parents = torch.zeros_like(paths) if level == 0 else paths
         offset += catalogue.codebook_sizes[level]
     return scores
-
-
-def _with_best_of_experts(
-    generator: Generator, catalogue: SemanticIdCatalogue, leaves: Tensor, scores: Tensor, guide: Guide
-) -> tuple[Tensor, Tensor]:
-    """What a beam found and the leaves that the experts put first, best first. Both of shape (B, W)."""
-    width = leaves.shape[1]
-    best, own = guide.best(EXPERTS_BEST * width)
-    own = own + item_scores(generator, catalogue, catalogue.items_of_leaves(best))
-    own = own.masked_fill((best[..., None] == leaves[:, None]).any(2), -torch.inf)
-    scores, place = torch.cat([scores, own], dim=1).topk(width, dim=1)
-    return torch.cat([leaves, best], dim=1).gather(1, place), scores
 
 
 def expand(

@@ -145,7 +145,10 @@ def fit_experts(
     weights = {}
     for kind, chosen in validation.items():
         scores, targets, seen = _scores(model, processor, chosen, exclude_seen)
-        weights[kind] = fit_weights(scores, targets, seen, example_column(chosen, "axis"))
+        found = fit_weights(scores, targets, seen, example_column(chosen, "axis"))
+        # Only ratios matter; with a generator, the sum is in units of its log-probability.
+        unit = found.get(GENERATOR) or 1.0
+        weights[kind] = {name: value / unit for name, value in found.items()}
     config.set_weights(weights)
     return record | {"weights": config.weights}
 
