@@ -1,8 +1,13 @@
 """The weight search finds what helps."""
 
 import numpy as np
+import pytest
 import torch
+from doubles import WORDS, encoder_folder, shop_examples, small_method
 
+from modeling_mender.configuration_mender import KINDS
+from modeling_mender.training.ranking import rank_examples
+from modeling_mender.training.run import fit_without_gradient
 from modeling_mender.training.weights import fit_weights, mean_log_ndcg
 
 
@@ -31,3 +36,33 @@ def test_the_search_trusts_what_helps():
     total = sum(weights[name] * scores[name] for name in scores)
     best_alone = max(mean_log_ndcg(scores[name], targets, none, ["axis"] * users) for name in scores)
     assert mean_log_ndcg(total, targets, none, ["axis"] * users) > best_alone
+
+
+def ndcg(model, processor, examples) -> float:
+    ranked = rank_examples(model, processor, examples)
+    hits = ranked == np.array(processor.item_indices([target for (target,) in examples["targets"][:]]))[:, None]
+    return float((hits / np.log2(np.arange(2, 12))).sum(1).mean())
+
+
+@pytest.mark.parametrize("name, changes", [("mender", {}), ("mender-tok", {"experts": ["popularity", "lexical"]})])
+def test_the_fitted_sum_ranks_better_than_an_untrained_generator(name, changes, tmp_path):
+    method, examples = small_method(name, encoder_folder(tmp_path), **changes), shop_examples(8)
+    model, processor = method.model.eval(), method.processor
+    stated = examples["validation"].filter(lambda row: row["axis"] == "fine_grained_steering")
+    before = ndcg(model, processor, stated)
+    record = fit_without_gradient(method, examples)
+    assert record["weights"] == model.config.experts.weights and {*record["weights"]} == {*KINDS}
+    assert all(weights["generator"] in (0.0, 1.0) for weights in record["weights"].values())
+    # The preferences name their targets, which the words find at once.
+    assert ndcg(model, processor, stated) > max(0.6, before)
+    assert record["weights"]["silent"]["lexical"] == 0
+    nothing = {"language": 0.0, "behaviour": 0.0}
+    inputs = processor(["find tea"], [["item-mug"]])
+    alone = model.recommend(**inputs, weights=nothing, num_beams="exact").item_indices
+    by_probability = model.log_probabilities(torch.arange(len(WORDS))[None], **only(inputs)).argsort(descending=True)
+    if record["weights"]["stated"]["generator"]:
+        assert alone.tolist() == by_probability[:, :10].tolist()
+
+
+def only(inputs) -> dict:
+    return {name: inputs[name] for name in ("input_ids", "attention_mask", "kind")}
