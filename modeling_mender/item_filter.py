@@ -1,4 +1,4 @@
-"""`allowed=` and `exclude=`: which items a request may return, by one contract for every model.
+"""What a request says of items and what comes back, by one contract for every model: filters, priors, ranked items.
 
 A selection names items by index or by a boolean mask, for all users or one per user. Item ids are the processor's:
 `processor.item_indices(ids)` turns them into indices, and the pipeline does so itself.
@@ -7,6 +7,7 @@ A selection names items by index or by a boolean mask, for all users or one per 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
 
@@ -15,10 +16,49 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-__all__ = ["ItemSelection", "allowed_mask", "as_mask", "as_selection", "check_items_left", "prior_scores"]
+__all__ = [
+    "ItemSelection",
+    "Recommendations",
+    "allowed_mask",
+    "as_mask",
+    "as_selection",
+    "check_items_left",
+    "checked_top_k",
+    "prior_scores",
+]
 
 ItemSelection = Tensor | np.ndarray | Iterable[int] | Iterable[Iterable[int]]
 """Item indices or a boolean mask over all items; shared by all users (one dimension) or one per user (two)."""
+
+
+@dataclass(frozen=True)
+class Recommendations:
+    """Ranked items of B users, best first.
+
+    Attributes:
+        item_indices: item indices; -1 pads users that may receive fewer items than others. Shape: (B, top_k), int64.
+        scores: log-probability of each item's semantic ID, or the weighted sum of all experts where there are others;
+            -inf where padded. Shape: (B, top_k), float32.
+    """
+
+    item_indices: Tensor
+    scores: Tensor
+
+    def __len__(self) -> int:
+        return len(self.item_indices)
+
+
+def checked_top_k(top_k: int) -> int:
+    """The number of items asked for.
+
+    Raises:
+        ValueError: if it is not a whole number above 0.
+    """
+    if not isinstance(top_k, Integral) or isinstance(top_k, bool):
+        raise ValueError(f"top_k={top_k!r}; pass a whole number")
+    if top_k < 1:
+        raise ValueError(f"top_k={top_k} asks for no items; pass top_k >= 1")
+    return int(top_k)
 
 
 def as_selection(

@@ -12,8 +12,14 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from .item_filter import ItemSelection, allowed_mask, check_items_left, prior_scores
-from .retrieval import Recommendations, checked_top_k
+from .item_filter import (
+    ItemSelection,
+    Recommendations,
+    allowed_mask,
+    check_items_left,
+    checked_top_k,
+    prior_scores,
+)
 
 __all__ = ["ItemScoringModel", "top_items"]
 

@@ -28,9 +28,9 @@ from .configuration_mender import KINDS, LANGUAGE, ExpertSumConfig, ItemStatesCo
 from .decoder import FoldedDecoder, absorb_cross_attention
 from .experts import ExpertSum, default_kind
 from .generation_mender import SemanticIdLogitsProcessor
-from .item_filter import ItemSelection, prior_scores
+from .item_filter import ItemSelection, Recommendations, prior_scores
 from .item_states import ItemStatesEncoder, encode_in_groups, text_encoder_class, version_of
-from .retrieval import Generator, Recommendations, item_scores, search
+from .retrieval import Generator, item_scores, search
 
 __all__ = ["MenderForGenerativeRetrieval"]
 

@@ -9,7 +9,6 @@ equal those of `generate()` with `SemanticIdLogitsProcessor`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from numbers import Integral
 
 import torch
@@ -19,43 +18,13 @@ from .candidates import CatalogueFilter, list_children
 from .catalogue import REMOVED, SemanticIdCatalogue
 from .decoder import DecodingState, FoldedDecoder
 from .guide import Guide
-from .item_filter import ItemSelection
+from .item_filter import ItemSelection, Recommendations, checked_top_k
 
-__all__ = ["Generator", "Recommendations", "checked_top_k", "item_scores", "search"]
+__all__ = ["Generator", "item_scores", "search"]
 
 DEFAULT_BEAMS = 30
 EXACT_CHUNK = 256
 MANY_CANDIDATES, BLOCK = 1024, 64
-
-
-@dataclass(frozen=True)
-class Recommendations:
-    """Ranked items of B users, best first.
-
-    Attributes:
-        item_indices: item indices; -1 pads users that may receive fewer items than others. Shape: (B, top_k), int64.
-        scores: log-probability of each item's semantic ID, or the weighted sum of all experts where there are others;
-            -inf where padded. Shape: (B, top_k), float32.
-    """
-
-    item_indices: Tensor
-    scores: Tensor
-
-    def __len__(self) -> int:
-        return len(self.item_indices)
-
-
-def checked_top_k(top_k: int) -> int:
-    """The number of items asked for.
-
-    Raises:
-        ValueError: if it is not a whole number above 0.
-    """
-    if not isinstance(top_k, Integral) or isinstance(top_k, bool):
-        raise ValueError(f"top_k={top_k!r}; pass a whole number")
-    if top_k < 1:
-        raise ValueError(f"top_k={top_k} asks for no items; pass top_k >= 1")
-    return int(top_k)
 
 
 def search(
