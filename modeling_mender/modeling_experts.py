@@ -1,8 +1,9 @@
-"""A recommender without a trained network: the weighted sum of experts, with weights for each kind of request.
+"""A recommender without a trained network: a weighted sum of experts, with separate weights for each kind of request.
 
 Presets choose the experts: `popularity`, `item-item` (behaviour), `text-search` (language) and `hybrid` (both). A
-request is *stated* (somebody typed a preference), *inferred* (the preference was written from earlier reviews) or
-*silent* (a history alone), and each kind has weights of its own: what is typed deserves more trust than a guess.
+request is *stated* (a user typed the preference), *inferred* (the preference was derived from earlier reviews) or
+*silent* (only a history). Each kind has its own weights, because a typed preference is more reliable than an inferred
+one.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedConfig
 
-from .configuration_mender import CarriesCode, ItemStatesConfig
+from .configuration_mender import CarriesCode, ItemStatesConfig, check_sizes
 from .experts import EXPERTS, LANGUAGE, ItemItem, Lexical, Popularity
 from .item_scoring import ItemScoringModel
 from .item_states import ItemStatesEncoder
@@ -24,25 +25,26 @@ __all__ = ["KINDS", "ExpertsConfig", "ExpertsRecommender"]
 
 KINDS = ("stated", "inferred", "silent")
 TEMPERATURE = 0.05
-"""Cosines are divided by it, which gives them about the scale of log-probabilities."""
+"""Divides cosine similarities, so that they have about the scale of log-probabilities."""
 WINDOW = 3
-"""Latest items of a history whose successors count; the n-th latest counts 1/n."""
+"""Number of latest items that the transitions expert uses; the n-th latest has weight 1/n."""
 
 
 class ExpertsConfig(CarriesCode, PreTrainedConfig):
-    """Shape and weights of an `ExpertsRecommender`.
+    """Sizes and weights of an `ExpertsRecommender`.
 
     Args:
         num_items: N.
-        experts: which of `EXPERTS` it has.
-        num_neighbours: entries kept of each row of an item-item matrix.
+        experts: names from `EXPERTS`.
+        num_neighbours: entries kept in each row of an item-item matrix.
         num_postings: entries of the lexical index.
-        encoder: an `ItemStatesConfig` with `pooled=True` and no order, or its dictionary, where an expert reads text.
-        weights: by kind of request, the weight of each expert; 1 where nothing is said.
+        encoder: an `ItemStatesConfig` with `pooled=True` and `max_history=0`, or its dictionary; required by experts
+            that read text.
+        weights: the weight of each expert by kind of request; default 1.
 
     Raises:
-        ValueError: if an expert or a kind is unknown, a weight is not a finite number, or an expert that reads text
-            has no encoder.
+        ValueError: if an expert or a kind is unknown, a weight is not a finite number, a size is out of range, or an
+            expert that reads text has no encoder.
     """
 
     model_type = "mender_experts"
@@ -67,16 +69,17 @@ class ExpertsConfig(CarriesCode, PreTrainedConfig):
             encoder = ItemStatesConfig(**{"pooled": True, "max_history": 0, **encoder})
         reading = [name for name in experts if name in LANGUAGE]
         if reading and encoder is None:
-            raise ValueError(f"expert {reading[0]!r} reads text; pass an encoder, or leave it out")
+            raise ValueError(f"expert {reading[0]!r} reads text; pass an encoder, or leave the expert out")
         self.num_items, self.experts = num_items, list(experts)
         self.num_neighbours, self.num_postings = num_neighbours, num_postings
         self.encoder = encoder
         self.weights = checked_weights(weights or {}, self.experts)
         super().__init__(**kwargs)
+        check_sizes(self.to_dict())
 
 
 def checked_weights(weights: Mapping[str, Mapping[str, float]], experts: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Weights of all experts for all kinds; 1 where nothing is said.
+    """The weights of all experts for all kinds of request; 1 if not given.
 
     Raises:
         ValueError: if a kind or an expert is unknown, or a weight is not a finite number.
@@ -86,7 +89,7 @@ def checked_weights(weights: Mapping[str, Mapping[str, float]], experts: Sequenc
     """
     for kind, own in weights.items():
         if kind not in KINDS:
-            raise ValueError(f"kind {kind!r} of a request is not known; pass one of {', '.join(KINDS)}")
+            raise ValueError(f"unknown kind of request {kind!r}; pass one of {', '.join(KINDS)}")
         for name, value in own.items():
             if name not in experts:
                 raise ValueError(f"weights[{kind!r}]: there is no expert {name!r}; this model has {', '.join(experts)}")
@@ -96,11 +99,11 @@ def checked_weights(weights: Mapping[str, Mapping[str, float]], experts: Sequenc
 
 
 class ExpertsRecommender(ItemScoringModel):
-    """The weighted sum of experts; see `experts`.
+    """Ranks items by a weighted sum of expert scores; see `experts`.
 
     Args:
-        config: which experts, and their weights.
-        encoder: vectors of the items, and the text encoder that made them; built from `config.encoder` when absent.
+        config: the experts and their weights.
+        encoder: item vectors and the text encoder that made them; by default created from `config.encoder`.
     """
 
     config_class = ExpertsConfig
@@ -113,40 +116,40 @@ class ExpertsRecommender(ItemScoringModel):
         self.popularity = Popularity(items) if "popularity" in names else None
         self.co_purchase = ItemItem(items, neighbours) if "co_purchase" in names else None
         self.transitions = ItemItem(items, neighbours) if "transitions" in names else None
-        # The name "vectors": a Trainer that finds an `encoder` would hand its states on instead of the input.
+        # Not named `encoder`: the Trainer would pass the states of an attribute `encoder` instead of the input.
         self.vectors = None
         if config.encoder is not None:
             self.vectors = ItemStatesEncoder(config.encoder) if encoder is None else encoder
         self.lexical = None
         if "lexical" in names:
             self.lexical = Lexical(config.encoder.text_vocabulary, items, config.num_postings)
-        # Without a parameter, a Trainer would not know where the model lives.
+        # The Trainer finds the device of a model by its parameters, and there are no others.
         self.scale = nn.Parameter(torch.ones(()), requires_grad=False)
         self.post_init()
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Nothing to draw: everything is counted, and the encoder brings its own weights."""
+        """Nothing to initialise: all tables are fitted, and the encoder has its own weights."""
 
     def get_input_embeddings(self) -> nn.Module | None:
-        """Word embeddings of the text encoder, where there is one."""
+        """Word embeddings of the text encoder; `None` without one."""
         return None if self.vectors is None else self.vectors.get_input_embeddings()
 
     def scores(self, input_ids: Tensor, kind: Tensor | None = None) -> Tensor:
         """The weighted sum of all experts.
 
         Args:
-            input_ids: as the processor makes them, with `history="vectors"` where an expert reads text, else
+            input_ids: inputs from a processor with `history="vectors"` if an expert reads text, otherwise with
                 `history="indices"`. Shape: (B, T).
-            kind: index in `KINDS` of each request; default: stated where there is text, else silent. Shape: (B,).
+            kind: index in `KINDS` of each request; default: stated with text, silent without. Shape: (B,).
 
         Returns:
             Shape: (B, N).
         """
         texts, _ = self._split(input_ids)
         if kind is None:
-            spoken = (texts >= 0).any(1)
-            kind = torch.where(spoken, KINDS.index("stated"), KINDS.index("silent"))
+            has_text = (texts >= 0).any(1)
+            kind = torch.where(has_text, KINDS.index("stated"), KINDS.index("silent"))
         table = [[self.config.weights[name][expert] for expert in self.config.experts] for name in KINDS]
         weights = torch.tensor(table, device=input_ids.device)[kind]
         total: Tensor | float = 0.0
@@ -155,30 +158,30 @@ class ExpertsRecommender(ItemScoringModel):
         return self.scale * total
 
     def expert_scores(self, input_ids: Tensor) -> dict[str, Tensor]:
-        """What each expert says, by its name, in the order of `config.experts`. Shape of each: (B, N)."""
+        """Scores of each expert by name, in the order of `config.experts`. Shape of each: (B, N)."""
         texts, history = self._split(input_ids)
         vectors = None if self.vectors is None else self.vectors.item_states.float()
-        found = {}
+        scores = {}
         for name in self.config.experts:
             if name == "popularity":
-                found[name] = self.popularity(len(input_ids))
+                scores[name] = self.popularity(len(input_ids))
             elif name == "co_purchase":
-                found[name] = self.co_purchase(history)
+                scores[name] = self.co_purchase(history)
             elif name == "transitions":
-                found[name] = self.transitions(history, self._recency(history))
+                scores[name] = self.transitions(history, self._recency(history))
             elif name == "dense":
-                found[name] = self._preference_vectors(input_ids, texts) @ vectors.T / TEMPERATURE
+                scores[name] = self._preference_vectors(input_ids, texts) @ vectors.T / TEMPERATURE
             elif name == "lexical":
-                found[name] = self.lexical(texts)
+                scores[name] = self.lexical(texts)
             else:
                 present = (history >= 0).float()[..., None]
                 mean = functional.normalize((vectors[history.clamp(min=0)] * present).sum(1), dim=-1)
-                found[name] = mean @ vectors.T / TEMPERATURE
-        return found
+                scores[name] = mean @ vectors.T / TEMPERATURE
+        return scores
 
     def _split(self, input_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Text tokens without special ones, and item indices; -1 elsewhere. Shape of each: (B, T)."""
-        if self.vectors is None:  # 0 pads, items are numbered from 1, and the start token after the last of them
+        """Text tokens and item indices of inputs, -1 at all other positions. Shape of each: (B, T)."""
+        if self.vectors is None:  # 0 is padding, items count from 1, and N + 1 is the start token
             history = torch.where(input_ids <= self.config.num_items, input_ids - 1, -1)
             return torch.full_like(input_ids, -1), history
         encoder = self.config.encoder
@@ -188,13 +191,13 @@ class ExpertsRecommender(ItemScoringModel):
         )
 
     def _preference_vectors(self, input_ids: Tensor, texts: Tensor) -> Tensor:
-        """The preference's vector, zero where there is none. Shape: (B, D)."""
+        """Vectors of preferences, 0 without a preference. Shape: (B, D)."""
         states = self.vectors(input_ids).last_hidden_state[:, 0].float()
         return states * (texts >= 0).any(1, keepdim=True)
 
     @staticmethod
     def _recency(history: Tensor) -> Tensor:
-        """1/n for the n-th latest of the last `WINDOW` items, else 0. Shape: (B, T)."""
+        """1/n for the n-th latest of the last `WINDOW` items, otherwise 0. Shape: (B, T)."""
         present = history >= 0
-        place = present.flip(1).cumsum(1).flip(1)
-        return torch.where(present & (place <= WINDOW), 1.0 / place.clamp(min=1), 0.0)
+        position = present.flip(1).cumsum(1).flip(1)
+        return torch.where(present & (position <= WINDOW), 1.0 / position.clamp(min=1), 0.0)

@@ -1,8 +1,8 @@
-"""Constrained beam search over a catalogue: the search behind `model.recommend()`.
+"""Constrained beam search over a catalogue, which `model.recommend()` uses.
 
-Beams of a user are never materialised as a bigger batch. A step scores the beams, looks up the children of their
-nodes in the catalogue's tree and keeps the best `width` of them; the log-softmax stays over the full vocabulary, so
-scores equal those of `generate()` with `SemanticIdLogitsProcessor`.
+Beams do not enlarge the batch. A step scores the beams of all users, looks up the children of their nodes in the tree
+of the catalogue and keeps the best `width` of them. The log-softmax is over the full vocabulary, so scores equal those
+of `generate()` with `SemanticIdLogitsProcessor`.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Recommendations:
     """Ranked items of B users, best first.
 
     Attributes:
-        item_indices: item indices; -1 pads users that may receive fewer items than others. Shape: (B, top_k), int64.
-        scores: log-probability of each item's semantic ID; -inf where padded. Shape: (B, top_k), float32.
+        item_indices: item indices, padded with -1 for users with fewer items. Shape: (B, top_k), int64.
+        scores: log-probability of each item's semantic ID, padded with -inf. Shape: (B, top_k), float32.
     """
 
     item_indices: Tensor
@@ -42,15 +42,15 @@ class Recommendations:
 
 
 def checked_top_k(top_k: int) -> int:
-    """The number of items asked for.
+    """Checks a `top_k` argument.
 
     Raises:
-        ValueError: if it is not a whole number above 0.
+        ValueError: if it is not an integer above 0.
     """
     if not isinstance(top_k, Integral) or isinstance(top_k, bool):
-        raise ValueError(f"top_k={top_k!r}; pass a whole number")
+        raise ValueError(f"top_k={top_k!r}; pass an integer")
     if top_k < 1:
-        raise ValueError(f"top_k={top_k} asks for no items; pass top_k >= 1")
+        raise ValueError(f"top_k={top_k}; pass top_k >= 1")
     return int(top_k)
 
 
@@ -68,18 +68,19 @@ def search(
     """The `top_k` best items of every user.
 
     Args:
-        decoder: the decoder's arithmetic.
-        catalogue: what may be returned.
+        decoder: folded weights of the decoder.
+        catalogue: the items to search.
         memory: encoder states at decoder width. Shape: (B, T, D).
-        attention_mask: 1 for real states. Shape: (B, T).
-        top_k: how many items to return; fewer come back where fewer may be returned.
+        attention_mask: 1 for real states, 0 for padding. Shape: (B, T).
+        top_k: items to return; fewer are returned if fewer are allowed.
         num_beams: prefixes kept per level. `None` keeps max(30, 2 * top_k); "exact" scores every item.
         allowed: items that may be returned, see `as_selection`.
-        exclude: items that may not be returned, in the same forms. Wins over `allowed`.
+        exclude: items that may not be returned, in the same forms. Takes precedence over `allowed`.
 
     Raises:
-        ValueError: if top_k < 1, num_beams < top_k, or a filter has the wrong shape or leaves some user nothing.
-        IndexError: if a filter names an item that is not in the catalogue.
+        ValueError: for top_k < 1, num_beams < top_k, or a filter that has the wrong shape or leaves a user without
+            items.
+        IndexError: if a filter contains an item that is not in the catalogue.
     """
     top_k, count = checked_top_k(top_k), len(catalogue)
     if num_beams == "exact":
@@ -91,16 +92,16 @@ def search(
             raise ValueError(f"num_beams={num_beams} cannot return top_k={top_k} items; pass num_beams >= top_k")
         width = int(num_beams)
     else:
-        raise ValueError(f'num_beams={num_beams!r}; pass a whole number, None or "exact"')
+        raise ValueError(f'num_beams={num_beams!r}; pass an integer, None or "exact"')
 
-    view = None
+    item_filter = None
     if allowed is not None or exclude is not None:
-        view = CatalogueFilter(catalogue, len(memory), allowed, exclude)
+        item_filter = CatalogueFilter(catalogue, len(memory), allowed, exclude)
     if num_beams == "exact" and count > EXACT_CHUNK:
-        leaves, scores = _search_in_chunks(decoder, catalogue, memory, attention_mask, min(top_k, count), view)
+        leaves, scores = _search_in_chunks(decoder, catalogue, memory, attention_mask, min(top_k, count), item_filter)
     else:
-        leaves, scores = _beam_search(decoder, catalogue, memory, attention_mask, min(width, count), view)
-    top_k = min(top_k, count if view is None else int(view.available.max()))
+        leaves, scores = _beam_search(decoder, catalogue, memory, attention_mask, min(width, count), item_filter)
+    top_k = min(top_k, count if item_filter is None else int(item_filter.available.max()))
     leaves, scores = leaves[:, :top_k], scores[:, :top_k]
     item_indices = catalogue.items_of_leaves(leaves).masked_fill(scores == -torch.inf, -1)
     return Recommendations(item_indices, scores)
@@ -112,7 +113,7 @@ def _beam_search(
     memory: Tensor,
     attention_mask: Tensor | None,
     width: int,
-    view: CatalogueFilter | None,
+    item_filter: CatalogueFilter | None,
 ) -> tuple[Tensor, Tensor]:
     """Leaves and scores, best first. Both of shape (B, <= width)."""
     users, device = len(memory), memory.device
@@ -122,7 +123,7 @@ def _beam_search(
     tokens, parents, offset = nodes, None, 1
     for level in range(catalogue.num_levels):
         log_probs = decoder.step(state, tokens, parents)
-        nodes, parents, codes, scores = expand(catalogue, level, nodes, scores, log_probs, offset, width, view)
+        nodes, parents, codes, scores = expand(catalogue, level, nodes, scores, log_probs, offset, width, item_filter)
         tokens = codes + offset
         offset += catalogue.codebook_sizes[level]
     return nodes, scores
@@ -136,23 +137,23 @@ def expand(
     log_probs: Tensor,
     offset: int,
     width: int,
-    view: CatalogueFilter | None,
+    item_filter: CatalogueFilter | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The best `width` children of the live nodes of each user.
+    """The best `width` children of the current nodes of each user.
 
     Returns:
-        Child ids, the beam each extends, their codes, and their scores, best first. Each of shape (B, W').
+        Child ids, the beams that they extend, their codes, and their scores, best first. Each of shape (B, W').
     """
     children = list_children(catalogue, level, nodes)
     own = log_probs[:, :, offset : offset + catalogue.codebook_sizes[level]]
     candidate = children.scores(catalogue, level, own, scores)
-    if view is not None:
-        view.mask_(level + 1, candidate, children, scores)
+    if item_filter is not None:
+        item_filter.mask_(level + 1, candidate, children, scores)
     keep = min(width, candidate.shape[1], catalogue.num_nodes(level + 1))
     scores, slots = _top(candidate, keep)
     beams = children.owners(slots)
     picked = slots - children.begin.gather(1, beams) + children.first.gather(1, beams)
-    # Where children run out, empty slots behind the last node are picked; their scores are -inf.
+    # If there are too few children, empty slots after the last node are picked; their scores are -inf.
     picked = picked.clamp_(max=catalogue.num_nodes(level + 1) - 1)
     codes = catalogue.codes_of(level + 1, picked, nodes.gather(1, beams))
     codes = codes.clamp_(max=catalogue.codebook_sizes[level] - 1)
@@ -160,9 +161,9 @@ def expand(
 
 
 def _top(candidate: Tensor, keep: int) -> tuple[Tensor, Tensor]:
-    """`candidate.topk(keep)`; of very many candidates, only blocks that hold one of the best are looked through.
+    """`candidate.topk(keep)`, which for many candidates only searches the `keep` blocks with the highest maxima.
 
-    The best `keep` lie in the `keep` blocks with the highest maxima.
+    These blocks contain the best `keep` candidates.
     """
     users, count = candidate.shape
     if count < MANY_CANDIDATES * keep:
@@ -173,8 +174,8 @@ def _top(candidate: Tensor, keep: int) -> tuple[Tensor, Tensor]:
     slots = (best[..., None] * BLOCK + torch.arange(BLOCK, device=best.device)).flatten(1)
     rest = torch.arange(whole, count, device=best.device).expand(users, -1)
     slots = torch.cat([slots, rest], dim=1)
-    scores, place = candidate.gather(1, slots).topk(keep, dim=1)
-    return scores, slots.gather(1, place)
+    scores, position = candidate.gather(1, slots).topk(keep, dim=1)
+    return scores, slots.gather(1, position)
 
 
 def _search_in_chunks(
@@ -183,16 +184,16 @@ def _search_in_chunks(
     memory: Tensor,
     attention_mask: Tensor | None,
     top_k: int,
-    view: CatalogueFilter | None,
+    item_filter: CatalogueFilter | None,
 ) -> tuple[Tensor, Tensor]:
-    """Every item scored, a range of leaves at a time, keeping the best `top_k`. Both results of shape (B, top_k)."""
+    """Score every item, one range of leaves at a time, and keep the best `top_k`. Both results of shape (B, top_k)."""
     best_leaves = torch.empty(len(memory), 0, dtype=torch.int64, device=memory.device)
     best_scores = torch.empty(len(memory), 0, device=memory.device)
     for low in range(0, len(catalogue), EXACT_CHUNK):
         high = min(low + EXACT_CHUNK, len(catalogue))
         window = CatalogueFilter(catalogue, len(memory), leaves=(low, high))
-        if view is not None:
-            window.share(view)
+        if item_filter is not None:
+            window.share(item_filter)
         leaves, scores = _beam_search(decoder, catalogue, memory, attention_mask, high - low, window)
         best_leaves, best_scores = torch.cat([best_leaves, leaves], 1), torch.cat([best_scores, scores], 1)
         best_scores, index = best_scores.topk(min(top_k, best_scores.shape[1]), dim=1)
