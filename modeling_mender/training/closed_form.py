@@ -19,7 +19,7 @@ from ..experts import Lexical
 from ..modeling_experts import KINDS, WINDOW, ExpertsRecommender, checked_weights
 from ..processing_mender import MenderProcessor
 from .batches import MenderCollator
-from .data import example_column, prepare_examples, select_axes, training_histories
+from .data import example_column, prepare_examples, select_axes, training_histories, without_preferences
 
 __all__ = [
     "bm25_index",
@@ -275,11 +275,7 @@ def _by_kind(examples: datasets.Dataset, limit: int, seed: int) -> dict[str, dat
     positive = select_axes(examples, axes)
     generator = np.random.default_rng(seed)
     silent = _sampled(select_axes(positive, {"recommendation": 1.0}), limit, generator)
-    nothing = [[] for _ in range(len(silent))]
-    silent = silent.remove_columns("preferences").add_column(
-        "preferences", nothing, feature=datasets.List(datasets.Value("string"))
-    )
-    found = {"silent": silent}
+    found = {"silent": without_preferences(silent)}
     kinds = np.array(example_column(positive, "kind"))
     for kind in KINDS[:2]:
         rows = np.flatnonzero(kinds == kind)

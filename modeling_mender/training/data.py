@@ -26,6 +26,7 @@ __all__ = [
     "select_axes",
     "sequence_features",
     "training_histories",
+    "without_preferences",
 ]
 
 AXES = (
@@ -155,6 +156,24 @@ def repeated(rows: np.ndarray, weight: float, generator: np.random.Generator) ->
     whole = int(weight)
     extra = generator.choice(rows, round((weight - whole) * len(rows)), replace=False)
     return np.concatenate([*[rows] * whole, extra]).astype(np.int64)
+
+
+def without_preferences(examples: datasets.Dataset) -> datasets.Dataset:
+    """The same examples as silent requests: a history alone.
+
+    >>> examples = datasets.Dataset.from_dict({"preferences": [["Find tea"]], "history": [["mug"]], "target": ["tea"]})
+    >>> silent = without_preferences(examples)
+    >>> silent["preferences"][0], silent["kind"][0], silent["target"][0]
+    ([], 'silent', 'tea')
+    """
+    texts = datasets.List(datasets.Value("string"))
+    nothing = [[] for _ in range(len(examples))]
+    silent = examples.remove_columns(
+        [name for name in ("preferences", "avoid", "kind") if name in examples.column_names]
+    )
+    for name in ("preferences", "avoid"):
+        silent = silent.add_column(name, nothing, feature=texts)
+    return silent.add_column("kind", ["silent"] * len(examples))
 
 
 def prepare_examples(examples: datasets.Dataset, processor: MenderProcessor) -> datasets.Dataset:
