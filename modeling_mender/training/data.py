@@ -27,7 +27,7 @@ __all__ = [
     "select_axes",
     "sequence_features",
     "training_histories",
-    "without_preference",
+    "without_preferences",
 ]
 
 FOR_EXPERTS = ("avoid_input_ids", "expert_input_ids")
@@ -162,6 +162,24 @@ def repeated(rows: np.ndarray, weight: float, generator: np.random.Generator) ->
     return np.concatenate([*[rows] * whole, extra]).astype(np.int64)
 
 
+def without_preferences(examples: datasets.Dataset) -> datasets.Dataset:
+    """The same examples as silent requests: a history alone.
+
+    >>> examples = datasets.Dataset.from_dict({"preferences": [["Find tea"]], "history": [["mug"]], "target": ["tea"]})
+    >>> silent = without_preferences(examples)
+    >>> silent["preferences"][0], silent["kind"][0], silent["target"][0]
+    ([], 'silent', 'tea')
+    """
+    texts = datasets.List(datasets.Value("string"))
+    nothing = [[] for _ in range(len(examples))]
+    silent = examples.remove_columns(
+        [name for name in ("preferences", "avoid", "kind") if name in examples.column_names]
+    )
+    for name in ("preferences", "avoid"):
+        silent = silent.add_column(name, nothing, feature=texts)
+    return silent.add_column("kind", ["silent"] * len(examples))
+
+
 def prepare_examples(examples: datasets.Dataset, processor: MenderProcessor) -> datasets.Dataset:
     """Model features of examples with the columns `preferences`, `history` and `target` (or `targets`).
 
@@ -234,13 +252,6 @@ def training_histories(train: datasets.Dataset, validation: datasets.Dataset | N
         table = table.sort(table["history"].list.len(), descending=True, maintain_order=True)
         table = table.unique("user_id", keep="first", maintain_order=True).sort("user_id")
     return table["history"].to_list()
-
-
-def without_preference(examples: datasets.Dataset) -> datasets.Dataset:
-    """The same examples as silent requests: a history alone. Those without a history are left out."""
-    rows = [row for row, history in enumerate(examples["history"][:]) if history]
-    kept, texts = examples.select(rows), examples.features["preferences"]
-    return kept.remove_columns("preferences").add_column("preferences", [[]] * len(kept), feature=texts)
 
 
 def sequence_features(examples: datasets.Dataset, processor: MenderProcessor) -> datasets.Dataset:

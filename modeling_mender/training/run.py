@@ -31,7 +31,7 @@ from .data import (
     repeated,
     select_axes,
     sequence_features,
-    without_preference,
+    without_preferences,
 )
 from .encoder_states import EncoderStates
 from .methods import Method
@@ -85,11 +85,11 @@ def make_trainer(
         train = sequence_features(recommendations, processor)
     else:
         chosen = select_axes(examples["train"], preset.axes, negatives=preset.negatives != "none", seed=seed)
-        if preset.silent:
-            generator = np.random.default_rng(seed)
-            kept = repeated(np.arange(len(recommendations)), preset.silent, generator)
-            chosen = datasets.concatenate_datasets([chosen, without_preference(recommendations.select(kept))])
         train = _trained_features(chosen, processor)
+        if preset.silent:
+            kept = repeated(_with_history(recommendations), preset.silent, np.random.default_rng(seed))
+            silent = _trained_features(without_preferences(recommendations.select(kept)), processor)
+            train = datasets.concatenate_datasets([train, silent])
         if preset.alignment:
             train = _with_text_labels(train)
             tasks = alignment_features(processor, recommendations, preset.alignment, seed)
@@ -97,10 +97,11 @@ def make_trainer(
     validation, stopping = None, []
     if args.eval_strategy != "no":
         chosen = _validation_examples(examples["validation"], _validation_axes(preset), validation_limit, seed)
+        validation = _trained_features(chosen, processor)
         if preset.silent:
             shown = _validation_examples(examples["validation"], ["recommendation"], validation_limit, seed)
-            chosen = datasets.concatenate_datasets([chosen, without_preference(shown)])
-        validation = _trained_features(chosen, processor)
+            silent = _trained_features(without_preferences(shown.select(_with_history(shown))), processor)
+            validation = datasets.concatenate_datasets([validation, silent])
         stopping = [EarlyStoppingCallback(preset.patience)] if preset.patience else []
     method.model.to(args.device)  # the Trainer would do so later: a frozen encoder's states are to be computed there
     if args.world_size > 1:  # see ddp_broadcast_buffers
@@ -219,6 +220,11 @@ def _collator(
             with args.main_process_first(desc="encoding of inputs"):  # the others then find the file
                 states = EncoderStates.build(model, texts, cache)
     return MenderCollator(processor, model, states, exclude_seen=exclude_seen)
+
+
+def _with_history(examples: datasets.Dataset) -> np.ndarray:
+    """Rows of the examples that have a history."""
+    return np.flatnonzero([bool(history) for history in examples["history"][:]])
 
 
 def _trained_features(examples: datasets.Dataset, processor: MenderProcessor) -> datasets.Dataset:

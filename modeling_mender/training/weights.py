@@ -21,7 +21,7 @@ from ..configuration_mender import GENERATOR, KINDS
 from ..processing_mender import MenderProcessor
 from .batches import MenderCollator
 from .closed_form import ease, popularity, transitions
-from .data import example_column, prepare_examples, select_axes, training_histories, without_preference
+from .data import example_column, prepare_examples, select_axes, training_histories, without_preferences
 
 __all__ = ["fit_experts", "fit_weights", "mean_log_ndcg"]
 
@@ -190,7 +190,7 @@ def _by_kind(examples: datasets.Dataset, limit: int, seed: int) -> dict[str, dat
     axes = {name: 1.0 for name in dict.fromkeys(example_column(examples, "axis"))}
     positive = select_axes(examples, axes)
     generator = np.random.default_rng(seed)
-    found = {"silent": without_preference(_sampled(select_axes(positive, {"recommendation": 1.0}), limit, generator))}
+    found = {"silent": without_preferences(_sampled(select_axes(positive, {"recommendation": 1.0}), limit, generator))}
     kinds = np.array(example_column(positive, "kind"))
     for kind in KINDS[:2]:
         rows = np.flatnonzero(kinds == kind)

@@ -100,7 +100,7 @@ def test_names_of_special_tokens_are_text(history, name):
 
 def test_half_a_character_is_refused(processor):
     for request in (("find tea \ud83d", None), (["find tea", "\udc80"], ["tea-1"])):
-        with pytest.raises(ValueError, match=r"holds the lone surrogate '\\ud\w+' at position \d+; remove it"):
+        with pytest.raises(ValueError, match=r"contains the lone surrogate '\\ud\w+' at position \d+; remove it"):
             processor(*request)
 
 
@@ -193,7 +193,7 @@ def test_rows_become_items(processor):
 
 def test_rows_without_an_item_say_what_to_call(processor):
     for read in (processor.ids, processor.decode_items):
-        with pytest.raises(IndexError, match="item index 4 has no item.*call set_items with all items"):
+        with pytest.raises(IndexError, match="no item with index 4.*call set_items with all items"):
             read(torch.tensor([3, 4, -1]))
     processor.set_items({"item_id": [*IDS, "rose-1"], "title": [*TITLES, "rose"]})
     assert processor.ids([4, -1]) == ["rose-1"]
@@ -202,7 +202,7 @@ def test_rows_without_an_item_say_what_to_call(processor):
 def test_items_are_checked(processor):
     with pytest.raises(ValueError, match="2 item ids but 1 titles"):
         processor.set_items({"item_id": ["a", "b"], "title": ["x"]})
-    with pytest.raises(ValueError, match="item id 'a' stands more than once"):
+    with pytest.raises(ValueError, match="item id 'a' occurs more than once"):
         processor.set_items({"item_id": ["a", "b", "a"], "title": ["x", "y", "z"]})
 
 
@@ -316,7 +316,7 @@ def test_modes_survive_saving(history, tmp_path):
 def test_bad_modes_are_refused():
     with pytest.raises(ValueError, match="history='pictures'"):
         in_mode("pictures")
-    with pytest.raises(ValueError, match="needs codebook_sizes"):
+    with pytest.raises(ValueError, match="needs the codebook_sizes"):
         MenderProcessor(word_tokenizer(), history="codes")
     with pytest.raises(ValueError, match="the codes of all 1 items, got 0"):
         MenderProcessor(word_tokenizer(), {"item_id": ["a"], "title": ["a"]}, history="codes", codebook_sizes=[2])
@@ -324,7 +324,7 @@ def test_bad_modes_are_refused():
         MenderProcessor(
             word_tokenizer(), {"item_id": ["a"], "title": ["a"], "codes": [[0]]}, history="codes", codebook_sizes=[2]
         )("", ["a"])
-    with pytest.raises(ValueError, match="has 6 of the 6 code tokens already"):
+    with pytest.raises(ValueError, match="already has 6 of the 6 code tokens"):
         add_code_tokens(in_mode("codes").tokenizer, CODE_SIZES)
 
 
