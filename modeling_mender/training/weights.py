@@ -1,9 +1,9 @@
 """Weights of experts, and of the generator beside them, chosen on validation for each kind of request.
 
-Every expert is asked once; what it says is kept, and weights are then tried by the thousand. No gradient is needed, so
-what is improved is the ranking itself: the mean over axes of the logarithm of NDCG, so that small and large figures
-count alike. A generator cannot score a whole catalogue in seconds: it is asked about the items that it or an expert
-puts first, and about the target.
+The scores of all experts are computed once and kept, then thousands of weights are tried without a gradient. The
+objective is the ranking itself: the mean over axes of the logarithm of NDCG, so that small and large figures count
+alike. Scoring a whole catalogue with a generator takes too long, so the scores are limited to candidates: the targets,
+and the items that the generator or an expert ranks first.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ MOST_ITEMS_FOR_PENALTIES = 5_000
 FLOOR = 0.01
 """Added to NDCG before its logarithm, so that an axis where nothing is found does not decide alone."""
 CANDIDATES, BEST = 128, 30
-"""Items of a request that the generator is asked about, among them its own best."""
+"""Number of candidates of an example, and of those that the generator contributes."""
 MOST_TARGETS = 10
-"""Relevant items of an example that are looked for, where there are more."""
+"""Largest number of relevant items of an example that count."""
 BATCH = 16
 
 
@@ -149,6 +149,7 @@ def fit_experts(
     if len(config.weighted) == 1:  # any weight gives the same order
         config.set_weights({})
         return record
+    config.set_weights({})  # the generator must rank its candidates, whatever weight an earlier fit gave it
     weights = {}
     for kind, chosen in validation.items():
         scores, targets, seen = _scores(model, processor, chosen, exclude_seen)
@@ -212,11 +213,11 @@ def _sampled(examples: datasets.Dataset, limit: int, generator: np.random.Genera
 def _scores(
     model: Any, processor: MenderProcessor, examples: datasets.Dataset, exclude_seen: bool, only: str | None = None
 ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-    """What every expert, or only one, says of the candidates of each example.
+    """Scores of the candidates of each example, by all experts or one of them.
 
     Returns:
-        Scores by expert (M, P), and the candidates' places of targets (M, R) and of items to leave out (M, S), -1
-        where there is none.
+        Scores by expert (M, P), and positions among the candidates of the targets (M, R) and of the items to leave out
+        (M, S), padded with -1.
     """
     features = prepare_examples(examples, processor)
     collate = MenderCollator(processor, model, exclude_seen=True)
@@ -247,20 +248,19 @@ def _padded(rows: Sequence[Any]) -> Tensor:
 def _with_generator(
     model: Any, batch: Mapping[str, Tensor], scores: Mapping[str, Tensor], targets: Tensor, seen: Tensor
 ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-    """Scores of the candidates of a batch, the generator's among them, and the places of targets and seen items."""
+    """Scores of the candidates of a batch, including the generator's, and the positions of targets and seen items."""
     asked = {name: batch[name] for name in ("input_ids", "attention_mask", "kind") if name in batch}
     items = next(iter(scores.values())).shape[1]
-    nothing = {"behaviour": 0.0, "language": 0.0, GENERATOR: 1.0}
-    own = model.recommend(**asked, top_k=min(BEST, items), exclude=batch["exclude"], weights=nothing).item_indices.cpu()
-    # By how far in front the generator or some expert puts an item; targets come first, seen items come last.
+    alone = {"behaviour": 0.0, "language": 0.0}
+    own = model.recommend(**asked, top_k=min(BEST, items), exclude=batch["exclude"], weights=alone).item_indices.cpu()
+    # The best rank of an item by the generator or an expert; targets come first, seen items last.
     rank = torch.full((len(targets), items + 1), items)
     rank.scatter_(1, own.where(own >= 0, items), torch.arange(own.shape[1]).expand_as(own))
     for values in scores.values():
         order = values.argsort(dim=1, descending=True, stable=True)
         place = torch.empty_like(order).scatter_(1, order, torch.arange(items).expand_as(order))
-        # An expert that has nothing to say of a request puts nothing in front.
-        nothing_said = values.amax(1, keepdim=True) == values.amin(1, keepdim=True)
-        place = place.masked_fill(nothing_said, items)
+        # An expert with equal scores for all items ranks none of them first.
+        place = place.masked_fill(values.amax(1, keepdim=True) == values.amin(1, keepdim=True), items)
         rank[:, :items] = torch.minimum(rank[:, :items], place)
     rank.scatter_(1, seen.where(seen >= 0, items), 2 * items)
     rank.scatter_(1, targets.where(targets >= 0, items), -1)
