@@ -310,7 +310,7 @@ class ExpertSumConfig(PreTrainedConfig):
         encoder: ItemStatesConfig | dict[str, Any] | None = None,
         generator: bool = False,
         weights: Mapping[str, Mapping[str, float]] | None = None,
-        avoid: float = 1.0,
+        avoid: float = 4.0,
         **kwargs: Any,
     ) -> None:
         unknown = [name for name in experts if name not in EXPERTS]

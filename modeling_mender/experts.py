@@ -29,6 +29,8 @@ K1, B = 1.5, 0.75
 """BM25's parameters for repeated words and for the length of texts."""
 COMMON = 0.9
 """Quantile of an expert's scores over the catalogue up to which a phrase to avoid costs an item nothing."""
+AVOIDING = ("dense", "lexical")
+"""Experts that find what matches a phrase to avoid."""
 GROUPS = {"behaviour": BEHAVIOUR, "language": LANGUAGE}
 """Groups of experts that the weights of a request can name."""
 KEPT_VECTORS = 2**17
@@ -285,8 +287,7 @@ class ExpertSum(nn.Module):
     @property
     def avoids(self) -> bool:
         """Whether `penalty` can be more than 0."""
-        own = self.config.weights["stated"]
-        return self.config.avoid > 0 and any(own.get(name) for name in ("dense", "lexical"))
+        return self.config.avoid > 0 and any(name in self.config.experts for name in AVOIDING)
 
     def penalty(
         self,
@@ -298,8 +299,8 @@ class ExpertSum(nn.Module):
         """The penalty of every item for phrases to avoid: the evidence that it matches them, times `config.avoid`.
 
         Encoders hardly notice negation, so each phrase is scored in its positive form. Evidence is the score of the
-        language experts, with their weights for stated requests, above the `COMMON` quantile of the catalogue: only
-        items that match a phrase better than most have a penalty.
+        language experts, with their weights for stated requests (1 if all of these are 0), above the `COMMON` quantile
+        of the catalogue: only items that match a phrase better than most have a penalty.
 
         Args:
             avoid_input_ids: text tokens of the phrases, padded with `config.padding`. Shape: (B, A, T').
@@ -312,9 +313,11 @@ class ExpertSum(nn.Module):
         users, phrases = avoid_input_ids.shape[:2]
         flat = avoid_input_ids.flatten(0, 1)
         evidence = torch.zeros(len(flat), num_items, device=flat.device)
-        for name, scores in self.forward(flat, num_items, encoder=encoder, only=("dense", "lexical")).items():
-            common = scores.quantile(COMMON, dim=1, keepdim=True)
-            evidence.add_((scores - common).relu_(), alpha=self.config.weights["stated"][name])
+        weights = {name: self.config.weights["stated"][name] for name in AVOIDING if name in self.config.experts}
+        asked = [name for name, weight in weights.items() if weight] or list(weights)
+        for name, scores in self.forward(flat, num_items, encoder=encoder, only=asked).items():
+            common = scores.kthvalue(max(1, round(COMMON * num_items)), dim=1, keepdim=True).values
+            evidence.add_((scores - common).relu_(), alpha=weights[name] or 1.0)
         return self.config.avoid * evidence.view(users, phrases, num_items).sum(1)
 
     def weights(self, kind: Tensor, factors: Mapping[str, float] | None = None) -> Tensor:

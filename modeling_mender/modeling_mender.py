@@ -343,6 +343,10 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
                 reasons given in `recommend()`.
             IndexError: if a filter contains an item that is not in the catalogue.
         """
+        if kwargs.get("custom_generate") is None:  # the plain beams know no experts
+            kwargs.pop("expert_input_ids", None)
+            if kwargs.pop("avoid_input_ids", None) is not None:
+                raise ValueError("generate() cannot avoid anything: it uses the generator alone; call recommend()")
         processors = LogitsProcessorList(kwargs.pop("logits_processor", None) or [])
         given = any(isinstance(item, SemanticIdLogitsProcessor) for item in processors)
         filters = {"allowed": allowed, "exclude": exclude}
@@ -498,6 +502,10 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
         read = input_ids if expert_input_ids is None else expert_input_ids
         return self.experts(read, self.config.num_items, encoder=self._vectors())
 
+    def penalty(self, avoid_input_ids: Tensor) -> Tensor:
+        """Penalties of all items for phrases to avoid, see `ExpertSum.penalty`. Shape: (B, N)."""
+        return self.experts.penalty(avoid_input_ids, self.config.num_items, encoder=self._vectors())
+
     def _vectors(self) -> ItemStatesEncoder | None:
         """This model's encoder, if the experts use its item vectors."""
         return self.encoder if self.shares_vectors and self.experts.vectors is None else None
@@ -532,7 +540,7 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
                 evidence = self.experts.total(read, items, rows, encoder=encoder, preference=preference)
                 evidence = evidence.view(users, conditions, items).sum(1)
             if avoid_input_ids is not None and self.experts.avoids:
-                penalty = self.experts.penalty(avoid_input_ids, items, encoder=encoder)
+                penalty = self.penalty(avoid_input_ids)
                 evidence = -penalty if evidence is None else evidence - penalty
             if mix is not None or bool((generator != 1).any()):
                 mix = generator if mix is None else generator * mix

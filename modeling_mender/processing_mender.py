@@ -51,6 +51,14 @@ NEGATION = re.compile(
 )
 """Other negations, up to the thing that is not wanted."""
 
+TYPED_NEGATION = re.compile(
+    r"""(?ix) ^ (?:please\s+)? (?:
+        avoid\s+\S | exclude\s+\S | no\s+(?!idea|matter|doubt|problem|preference|rush|worries)\S
+      | (?:(?:i|we)\s+)? (?:do\s+not|don['’]?t) \s+ (?:want|like|show|recommend|suggest|give) \b
+    )"""
+)
+"""How a preference begins that says what is not wanted. Fewer forms than above: "not sure, maybe tea" asks for tea."""
+
 
 def avoid_sentence(text: str) -> str:
     """A sentence for something that a user wants to avoid, in the wording that models are trained on.
@@ -382,7 +390,7 @@ class MenderProcessor(ProcessorMixin):
             raise ValueError(f"user {user} has a preference and an inferred one; pass one of the two")
         # Language experts do not understand negation, so negated sentences become phrases to avoid.
         apart = self.experts and self.preference == "text"
-        negative = [text for text in wanted if apart and _is_negative(text)]
+        negative = [text for text in wanted if apart and TYPED_NEGATION.match(text.strip())]
         avoided = [phrase for phrase in map(avoided_phrase, (*texts["avoid"], *negative)) if phrase]
         if not self.experts:
             wanted = _sentences(wanted, texts["avoid"])
@@ -697,12 +705,6 @@ def _as_batch(texts: Mapping[str, Any], history: Any) -> tuple[list[dict[str, li
         for user in range(users)
     ]
     return said, [list(items) for items in history] if nested else [[] for _ in range(users)]
-
-
-def _is_negative(text: str) -> bool:
-    """Whether a sentence begins with a negation."""
-    text = " ".join(text.split())
-    return bool(TRAINED_NEGATION.match(text) or NEGATION.match(text))
 
 
 def _listed(texts: str | Sequence[str] | None) -> list[str]:

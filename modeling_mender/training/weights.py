@@ -21,7 +21,7 @@ from ..configuration_mender import GENERATOR, KINDS
 from ..processing_mender import MenderProcessor
 from .batches import MenderCollator
 from .closed_form import ease, popularity, transitions
-from .data import example_column, prepare_examples, select_axes, training_histories, without_preferences
+from .data import example_column, kinds_of, prepare_examples, select_axes, training_histories, without_preferences
 
 __all__ = ["fit_experts", "fit_weights", "mean_log_ndcg"]
 
@@ -34,6 +34,10 @@ CANDIDATES, BEST = 128, 30
 """Number of candidates of an example, and of those that the generator contributes."""
 MOST_TARGETS = 10
 """Largest number of relevant items of an example that count."""
+AVOID = "avoid"
+AVOID_WEIGHTS = (0.5, 1.0, 2.0, 4.0, 8.0)
+TOLERANCE = 0.03
+"""Share of NDCG that a larger weight of phrases to avoid may cost."""
 BATCH = 16
 
 
@@ -158,7 +162,14 @@ def fit_experts(
         unit = found.get(GENERATOR) or 1.0
         weights[kind] = {name: value / unit for name, value in found.items()}
     config.set_weights(weights)
-    return record | {"weights": config.weights}
+    record["weights"] = config.weights
+    avoiding = np.flatnonzero([bool(texts) for texts in example_column(examples["validation"], "avoid")])
+    if len(avoiding) and experts.avoids:
+        chosen = examples["validation"].select(avoiding)
+        record["avoid"] = _best_avoid(
+            model, processor, _sampled(chosen, limit // 5, np.random.default_rng(seed)), exclude_seen
+        )
+    return record
 
 
 def _best_penalty(
@@ -180,6 +191,21 @@ def _best_penalty(
         reached[penalty] = mean_log_ndcg(scores["co_purchase"], targets, seen, example_column(examples, "axis"))
     best = max(reached, key=reached.get)
     expert.set_matrix(ease(bought, items, best))
+    return best
+
+
+def _best_avoid(model: Any, processor: MenderProcessor, examples: datasets.Dataset, exclude_seen: bool) -> float:
+    """Set the largest weight of phrases to avoid whose rankings are about as good as the best."""
+    config, axes = model.experts.config, example_column(examples, "axis")
+    config.set_weights(config.weights, 1.0)
+    scores, targets, seen = _scores(model, processor, examples, exclude_seen, avoid=True)
+    penalty = scores.pop(AVOID)
+    weights = [config.weights[KINDS[kind]] for kind in kinds_of(examples)]
+    total = sum(torch.tensor([own[name] for own in weights])[:, None] * values for name, values in scores.items())
+    reached = {weight: mean_log_ndcg(total - weight * penalty, targets, seen, axes) for weight in AVOID_WEIGHTS}
+    least = max(reached.values()) + np.log(1 - TOLERANCE)
+    best = max(weight for weight, value in reached.items() if value >= least)
+    config.set_weights(config.weights, best)
     return best
 
 
@@ -211,9 +237,14 @@ def _sampled(examples: datasets.Dataset, limit: int, generator: np.random.Genera
 
 
 def _scores(
-    model: Any, processor: MenderProcessor, examples: datasets.Dataset, exclude_seen: bool, only: str | None = None
+    model: Any,
+    processor: MenderProcessor,
+    examples: datasets.Dataset,
+    exclude_seen: bool,
+    only: str | None = None,
+    avoid: bool = False,
 ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-    """Scores of the candidates of each example, by all experts or one of them.
+    """Scores of the candidates of each example, by all experts or one of them, perhaps with penalties as "avoid".
 
     Returns:
         Scores by expert (M, P), and positions among the candidates of the targets (M, R) and of the items to leave out
@@ -231,6 +262,8 @@ def _scores(
         own = own if exclude_seen else own[:, :0]
         found = model.expert_scores(batch["input_ids"], batch.get("expert_input_ids"))
         found = {name: scores.cpu() for name, scores in found.items() if only in (None, name)}
+        if avoid:
+            found[AVOID] = model.penalty(batch["avoid_input_ids"]).cpu()
         if not alone:
             found, target, own = _with_generator(model, batch, found, target, own)
         parts.append(found)
