@@ -71,6 +71,7 @@ class ExpertsRecommender(ItemScoringModel):
         input_ids: Tensor,
         kind: Tensor | None = None,
         *,
+        condition_weights: Tensor | None = None,
         expert_input_ids: Tensor | None = None,
         avoid_input_ids: Tensor | None = None,
         weights: Mapping[str, float] | None = None,
@@ -79,8 +80,9 @@ class ExpertsRecommender(ItemScoringModel):
 
         Args:
             input_ids: inputs from a processor with `history="vectors"` if an expert reads text, otherwise with
-                `history="indices"`. Shape: (B, T).
-            kind: index in `KINDS` of each request; default: stated with text, silent without. Shape: (B,).
+                `history="indices"`. Shape: (B, T), or (B, C, T) for several conditions of each user.
+            kind: index in `KINDS` of each request; default: stated with text, silent without. Shape: (B,) or (B, C).
+            condition_weights: weights of each user's conditions. Shape: (B, C).
             expert_input_ids: inputs without negated sentences, to be read instead of `input_ids`. Shape: (B, T').
             avoid_input_ids: text tokens of the phrases to avoid. Shape: (B, A, T').
             weights: factors for fitted weights, by expert or group.
@@ -88,11 +90,15 @@ class ExpertsRecommender(ItemScoringModel):
         Returns:
             Shape: (B, N).
         """
-        experts = self.experts
-        input_ids = self._as_vectors(input_ids if expert_input_ids is None else expert_input_ids)
-        kind = default_kind(experts.split(input_ids)[0]) if kind is None else kind
-        own = experts.weights(kind, weights)
-        total = experts.total(input_ids, self.config.num_items, own)
+        experts, items = self.experts, self.config.num_items
+        users, conditions = len(input_ids), 1 if input_ids.dim() == 2 else input_ids.shape[1]
+        read = input_ids if expert_input_ids is None else expert_input_ids
+        read = self._as_vectors(read.reshape(users * conditions, -1))
+        kind = default_kind(experts.split(read)[0]) if kind is None else kind
+        own = experts.weights(kind.reshape(users, -1)[:, 0], weights).repeat_interleave(conditions, 0)
+        if condition_weights is not None:
+            own = own * condition_weights.reshape(-1, 1)
+        total = experts.total(read, items, own).view(users, conditions, items).sum(1)
         if avoid_input_ids is not None and experts.avoids:
             total = total - self.penalty(avoid_input_ids)
         return self.scale * total

@@ -389,8 +389,8 @@ class MenderProcessor(ProcessorMixin):
         if texts["preference"] and texts["inferred"]:
             raise ValueError(f"user {user} has a preference and an inferred one; pass one of the two")
         # Language experts do not understand negation, so negated sentences become phrases to avoid.
-        apart = self.experts and self.preference == "text"
-        negative = [text for text in wanted if apart and TYPED_NEGATION.match(text.strip())]
+        reads = self.preference == "text"
+        negative = [text for text in wanted if reads and self.experts and TYPED_NEGATION.match(text.strip())]
         avoided = [phrase for phrase in map(avoided_phrase, (*texts["avoid"], *negative)) if phrase]
         if not self.experts:
             wanted = _sentences(wanted, texts["avoid"])
@@ -400,9 +400,9 @@ class MenderProcessor(ProcessorMixin):
             raise ValueError(f"strength={strength!r}; pass a finite number, 1 for the model's own answer")
         silent = KINDS.index("silent")
         conditions = [(wanted, kind if wanted else silent, 1.0)]
-        if weights is not None and len(wanted) > 1:
+        if reads and weights is not None and len(wanted) > 1:
             conditions = [([text], kind, weight / sum(weights)) for text, weight in zip(wanted, weights, strict=True)]
-        if strength is not None and wanted and item_indices:
+        if reads and strength is not None and wanted and item_indices:
             conditions = [(text, own, weight * strength) for text, own, weight in conditions]
             conditions.append(([], silent, 1.0 - strength))
         inputs = [self.render(text, item_indices, user) for text, _, _ in conditions]

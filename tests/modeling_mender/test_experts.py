@@ -123,3 +123,13 @@ def test_saved_experts_recommend_the_same(tmp_path):
 def test_settings_that_make_no_sense_are_refused_by_name(settings, named):
     with pytest.raises(ValueError, match=named):
         ExpertsConfig(3, **{"experts": ["popularity"], **settings})
+
+
+def test_conditions_of_a_request_are_added_with_their_weights():
+    model = recommender()
+    first, second = inputs([[1, 2], [4]]), inputs([[5], [6, 7]])
+    both = torch.stack([first, second], dim=1)
+    weights = torch.tensor([[2.0, -1.0], [0.5, 0.5]])
+    expected = weights[:, :1] * model.scores(first) + weights[:, 1:] * model.scores(second)
+    kind = torch.full((2, 2), KINDS.index("silent"))
+    torch.testing.assert_close(model.scores(both, kind, condition_weights=weights), expected)
