@@ -24,6 +24,7 @@ import numpy as np
 import polars as pl
 
 from preference_benchmark.preferences.evidence import WINDOW, Summary, collect, summarise
+from preference_benchmark.preferences.grammar import relative_clauses, with_article
 from preference_benchmark.preferences.polarity import NEGATIVE, POSITIVE
 from preference_benchmark.preferences.vocabulary import Vocabulary
 from preference_benchmark.tables import Tables
@@ -153,8 +154,9 @@ def sentences(rows: pl.DataFrame, noun: str) -> pl.Series:
     """One sentence per row, no two alike within a group.
 
     Args:
-        rows: row (int: the group), before, after (lists of str, may be empty: aspects that stand before and after
-            the noun), noun (str or null: what the items are called), negative (bool), variant (int: chooses the
+        rows: row (int: the group), adjectives, kinds (lists of str, may be empty: what stands before the noun), nouns
+            (with articles) and clauses (what follows "with" and "that"), noun (str or null: what the items are
+            called), negative (bool), variant (int: chooses the
             wording), repeat (int: -1, or the place among the group's sentences that have no aspects of their own,
             0 to 4).
         noun: what items are called where the row knows nothing better.
@@ -170,7 +172,7 @@ def sentences(rows: pl.DataFrame, noun: str) -> pl.Series:
         .then(_pick(_NEGATIVE, variant))
         .when(~repeats)
         .then(_pick(_POSITIVE, variant))
-        .when(pl.col("before").list.len() + pl.col("after").list.len() > 0)
+        .when(pl.any_horizontal(pl.col(*_PLACES).list.len() > 0))
         .then(_pick(_CLOSE, pl.col("repeat")))
         .otherwise(_pick(_UNKNOWN, pl.col("repeat")))
     )
@@ -178,19 +180,26 @@ def sentences(rows: pl.DataFrame, noun: str) -> pl.Series:
     return frame.select(text=pl.col("template").str.replace("{what}", pl.col("what"), literal=True))["text"]
 
 
+_PLACES = ("adjectives", "kinds", "nouns", "clauses")  # of aspects in a sentence
+
+
 def _noun_phrase(noun: str, negative: pl.Expr) -> pl.Expr:
-    """Aspects around a noun: "indie strategy games with open world and great soundtrack"."""
+    """Aspects around a noun: "atmospheric strategy games with a level editor that are easy to learn"."""
     joint = pl.when(negative).then(pl.lit(" or ")).otherwise(pl.lit(" and "))
-    before, after = pl.col("before"), pl.col("after")
-    leading = pl.concat_str([before.list.join(" "), pl.lit(" ")])
-    following = pl.concat_str([pl.lit(" with "), _listed(after, joint)])
-    return pl.concat_str(
-        [
-            pl.when(before.list.len() > 0).then(leading).otherwise(pl.lit("")),
-            pl.col("noun").fill_null(noun),
-            pl.when(after.list.len() > 0).then(following).otherwise(pl.lit("")),
-        ]
+    adjectives, kinds, nouns, clauses = (pl.col(name) for name in _PLACES)
+    # "Gory violent games", but "no gory or violent games".
+    before = pl.when(negative).then(_listed(pl.concat_list(adjectives, kinds), joint))
+    before = before.otherwise(
+        pl.concat_str(adjectives.list.join(" "), pl.lit(" "), _listed(kinds, joint)).str.strip_chars()
     )
+    called = pl.col("noun").fill_null(noun)
+    parts = [
+        pl.concat_str(before, pl.lit(" ")).str.strip_chars_start(),
+        called,
+        pl.when(nouns.list.len() > 0).then(pl.concat_str(pl.lit(" with "), _listed(nouns, joint))),
+        pl.when(clauses.list.len() > 0).then(pl.concat_str(pl.lit(" that "), _listed(clauses, joint))),
+    ]
+    return pl.concat_str(parts, ignore_nulls=True)
 
 
 def _listed(words: pl.Expr, joint: pl.Expr) -> pl.Expr:
@@ -292,8 +301,7 @@ def _write(
             "repeat": repeat.ravel(),
             "variant": variant.ravel(),
             "noun": _in_words(vocabulary.nouns, named.ravel()),
-            "before": _aspects_where(vocabulary.aspects, aspects, vocabulary.before_noun),
-            "after": _aspects_where(vocabulary.aspects, aspects, ~vocabulary.before_noun),
+            **_in_places(vocabulary, aspects),
         }
     )
     frame = frame.with_columns(text=sentences(frame, vocabulary.noun))
@@ -348,6 +356,33 @@ def _named(vocabulary: Vocabulary, named: np.ndarray, aspects: np.ndarray) -> tu
         named = np.where((kind >= 0) & ((named < 0) | wider), kind, named)
     says_kind = (own >= 0) & (named >= 0)[:, :, None] & (head[own] == head[named][:, :, None])
     return named, np.where(says_kind, -1, aspects)
+
+
+def _in_places(vocabulary: Vocabulary, positions: np.ndarray) -> dict[str, pl.Series]:
+    """Aspects as words in the place of a sentence that their form takes; a list per sentence and place.
+
+    Args:
+        vocabulary: of the data set.
+        positions: of aspects, -1 for none. Shape: (R, S, aspects).
+    """
+    forms, clauses = vocabulary.forms, relative_clauses(vocabulary.aspects, vocabulary.forms)
+    clause, adjective, kind, one = (
+        found.to_numpy()
+        for found in (clauses.is_not_null(), *(forms == form for form in ("adjective", "kind", "count")))
+    )
+    noun = ~(clause | adjective)
+    # A genre stands before "games"; what is a kind of thing itself only where single words do.
+    before = noun & (vocabulary.before_noun | (kind & (vocabulary.noun_of_aspect < 0)))
+    general = vocabulary.noun.removesuffix("s")  # "card game" stands before "games" as "card"
+    words = pl.DataFrame({"text": vocabulary.aspects, "clause": clauses, "before": before, "one": one | kind}).select(
+        text=pl.when("before")
+        .then(pl.col("text").str.strip_suffix(f" {general}"))
+        .when(pl.col("one") & pl.col("clause").is_null())
+        .then(with_article(pl.col("text")))
+        .otherwise(pl.coalesce("clause", "text"))
+    )["text"]
+    places = {"adjectives": adjective & ~clause, "kinds": before, "nouns": noun & ~before, "clauses": clause}
+    return {name: _aspects_where(words, positions, wanted) for name, wanted in places.items()}
 
 
 def _aspects_where(words: pl.Series, positions: np.ndarray, wanted: np.ndarray) -> pl.Series:
