@@ -1,18 +1,12 @@
 """Preferences without a language model: sentences about the aspects that a history speaks for and against.
 
-Stands in for the LLM of Preference Discerning (Paischer et al. 2025, arXiv:2412.08604) where there is none to
-ask: deterministic, fast, and every sentence can be traced to items and reviews. Says what can be known from them:
-a user without bad ratings or negative remarks gets no negative preferences.
+Replaces the LLM of Preference Discerning (Paischer et al. 2025, arXiv:2412.08604): deterministic, fast, and every
+sentence can be traced to items and reviews. A user without bad ratings or negative remarks gets no negative preference.
 
-Which aspects share a sentence: aspects that the same items of the history have, each used once.
-
-All rows at once; the loops run over the five sentences and the words of a sentence.
-
-From groups of aspects to sentences in the paper's style: "Find ...", "Avoid ...".
-
-The wording varies with what is said but is the same whenever the same is said, which keeps the number of distinct
-texts small. Negative sentences are worded so that the rules of inversion (avoid -> Find, exclude and no -> Search
-for) leave good ones.
+Aspects that the same items of the history have share a sentence, each aspect once. Sentences have the paper's style
+("Find ...", "Avoid ..."), and each aspect the place that its grammatical form takes (see `grammar`). The same aspects
+always get the same wording, which keeps the number of distinct texts small, and negative sentences are worded so that
+their inversions (avoid -> Find, exclude and no -> Search for) are good sentences too.
 """
 
 from __future__ import annotations

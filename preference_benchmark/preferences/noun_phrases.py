@@ -1,4 +1,4 @@
-"""What reviewers call things and how they describe them: nouns, adjectives and pairs of them, told by their company.
+"""What reviewers call things and how they describe them: nouns, adjectives and pairs, found by the words around them.
 
 Some releases have reviews and nothing else. Which words of a review name something shows in the words beside them,
 without a tagger: a noun closes a phrase that an article opens ("the bridge pickup ."), an adjective follows a degree
@@ -15,7 +15,7 @@ from preference_benchmark.tables.stop_words import ABSTRACT_NOUNS, HEADS
 
 __all__ = ["describe_by_reviews"]
 
-# Words are judged on so many reviews at most; more change nothing.
+# Words are counted in this many reviews at most; more change nothing.
 _REVIEWS = 100_000
 _DETERMINERS = "a an the this that these those my your his her its our their some any another each every".split()
 _POINTING = "this these".split()
@@ -183,14 +183,14 @@ def _phrases(tokens: pl.DataFrame, words: pl.DataFrame, num_items: int) -> pl.Da
 
 
 def _of_items(phrases: pl.DataFrame, num_items: int) -> pl.DataFrame:
-    """How well phrases tell items: item_id, phrase, items, score."""
-    told = phrases.group_by("item_id", "phrase", "items").agg(reviews=pl.len())
-    told = told.with_columns(most=pl.col("reviews").max().over("item_id"))
+    """How well phrases distinguish items: item_id, phrase, items, score."""
+    scored = phrases.group_by("item_id", "phrase", "items").agg(reviews=pl.len())
+    scored = scored.with_columns(most=pl.col("reviews").max().over("item_id"))
     alone = (pl.col("reviews") == 1) & (pl.col("most") > 1)
     bonus = pl.when(pl.col("phrase").str.contains(" ")).then(_PAIR_BONUS).otherwise(1.0)
     bonus *= pl.when(alone).then(_SINGLE_VOICE).otherwise(1.0)
     score = pl.col("reviews").sqrt() * (num_items / pl.col("items")).log() * bonus
-    return told.select("item_id", "phrase", "items", score=score.round(6))
+    return scored.select("item_id", "phrase", "items", score=score.round(6))
 
 
 def _shown(phrases: pl.Series, words: pl.DataFrame) -> pl.DataFrame:

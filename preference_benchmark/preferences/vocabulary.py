@@ -1,14 +1,13 @@
-"""The aspects a data set speaks of, where items have them and where text mentions them.
+"""The aspects of a data set: which items have them, and how text mentions them.
 
 Text and aspects are compared word by word in a plain form: lower case, no punctuation, no plural s. Words are
 set apart by two blanks, so that a phrase with one blank at either end matches whole words only, and phrases
 that stand side by side do not share a blank.
 
-Aspects for data sets whose items have none: words and word pairs that recur in the items' titles.
-
-The first part of a title, up to a comma or the like, ends with what the thing is ("argan oil shampoo"), opens with who
-made it, and says in between what tells it from others. So recurring terms become the item's aspects, the last of the
-first part its kind as well, and words that mostly open titles are left out as names.
+Where items have no aspects, they are words and pairs of words that recur in titles. The first part of a title, up to a
+comma or the like, ends with what the thing is ("argan oil shampoo"), opens with who made it, and says in between what
+tells it from others. So recurring terms become the item's aspects, the last of the first part its kind as well, and
+words that mostly open titles are left out as names.
 """
 
 from __future__ import annotations
@@ -148,7 +147,7 @@ class Vocabulary:
 
     Attributes:
         aspects: A distinct phrases, sorted.
-        weight: how telling each aspect is; higher for those that fewer items have. Shape: (A,).
+        weight: how informative each aspect is; higher for those that fewer items have. Shape: (A,).
         forms: the grammatical form of each aspect, one of `grammar.FORMS`. Length: A.
         before_noun: whether an aspect that is a noun may stand before what it describes ("beeswax candles") rather
             than behind it ("straps with a button"). Shape: (A,), bool.
@@ -212,7 +211,7 @@ class Vocabulary:
         forms = pl.DataFrame({"phrase": phrases, "form": forms}).select(form=form)["form"]
         return cls(
             aspects=phrases,
-            weight=_telling(having, items.height),
+            weight=_informative(having, items.height),
             forms=forms,
             before_noun=phrases.str.contains(before).to_numpy(),
             of_items=of_items,
@@ -269,7 +268,7 @@ def _same(words: pl.Series, others: pl.Series) -> np.ndarray:
     return found.fill_null(-1).to_numpy().astype(np.int64)
 
 
-def _telling(having: np.ndarray, num_items: int) -> np.ndarray:
+def _informative(having: np.ndarray, num_items: int) -> np.ndarray:
     """Log of the inverse share of items with an aspect, less where hardly any have it: those are accidents."""
     return np.log((num_items + 1) / (having + 0.5)) * having / (having + _ACCIDENTAL)
 

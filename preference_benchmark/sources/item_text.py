@@ -1,10 +1,8 @@
-"""From an item's metadata to the text that is embedded and the aspects that people can ask for.
+"""From an item's metadata, or its reviews, to the text that is embedded and the aspects that people can ask for.
 
-Words that tell an item from others, taken from what people wrote about it.
-
-Some releases have reviews but no metadata. An item is then described by the terms (words and pairs of words)
-that its reviewers use and other items' reviewers do not: TF-IDF, where the term frequency counts reviews, so
-that one talkative reviewer does not decide. Words of judgement ("great", "broke") and proper names are left out.
+Some releases have reviews but no metadata. An item is then described by the terms (words and pairs of words) that its
+reviewers use and other items' reviewers do not: TF-IDF, where the term frequency counts reviews, so that one long
+review does not decide. Words of judgement ("great", "broke") and proper names are left out.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """MovieLens (Harper & Konstan 2016) in all its forms, packed or unpacked: 100K, 1M, 10M, 20M and later, latest.
 
 100K has `u.data` and `u.item` (tabs and bars, Latin-1), 1M and 10M have `ratings.dat` and `movies.dat` (two colons;
-Latin-1 or UTF-8), the others `ratings.csv`, `movies.csv` and `tags.csv`. Nobody writes reviews there: the tags a
-user gave a movie stand for one. Tags also describe the movies, but only those that were given in the training
+Latin-1 or UTF-8), the others `ratings.csv`, `movies.csv` and `tags.csv`. There are no reviews: the tags a
+user gave a movie replace one. Tags also describe the movies, but only those that were given in the training
 period, so that nothing of the interactions to be predicted leaks into a movie's text.
 """
 

@@ -1,8 +1,8 @@
 """Raw files of one record a line: JSON, Python literals, or words.
 
-Blocks of bounded size go through polars, Python literals respelled as JSON. A block that polars refuses, or that holds
-a value out of its bounds, is halved until the lines at fault are found; those are read one by one, and what cannot be
-used is left out, counted by reason and remembered by number. Nothing is ever evaluated.
+Polars reads blocks of bounded size, with Python literals respelled as JSON. A block that polars refuses, or that holds
+a value out of its bounds, is halved until the lines at fault are found. Those are read one by one; lines that cannot be
+used are left out, counted by reason, and the first of them named by number. Nothing is ever evaluated.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ _SHOWN = 5  # lines of a reason that reports and errors name
 _FEW = 64  # lines that are read one by one rather than halved further
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 NOT_UTF8, _NO_RECORD = "lines that are not UTF-8", "lines that are no record"
-OTHERS = "lines about items that nobody reviewed"
+OTHERS = "lines about items without a review"
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class LineCount:
     Attributes:
         path: the file.
         lines: those that are not blank.
-        others: those that are about ids nobody asked for.
+        others: those about ids that do not matter.
         malformed: how many lines, or entries of lists in them, are malformed, by reason.
         entries: how many of these are entries.
         notes: how many lines are worth a look, by what they are.
@@ -363,7 +363,7 @@ def _decoded(line: bytes, encoding: str) -> str | None:
 
 
 def _is_literal(path: RawFile, block: bytes) -> bool:
-    """Whether the file holds Python literals rather than JSON, judged by its first lines."""
+    """Whether the file holds Python literals rather than JSON, by its first lines."""
     first = [line for line in block[: 1 << 20].split(b"\n") if line.strip()][:50]
     for literal in (False, True):
         if not first or any(_record(line, literal)[0] is not None for line in first):
@@ -477,7 +477,7 @@ class _Reader:
         return self._with_lines(pl.DataFrame(rows, schema=dtypes(self.schema), orient="row", strict=True), lines)
 
     def _value(self, value: object, name: str, number: int) -> object:
-        """What polars makes of the value, or what can be made of it without a guess."""
+        """The value as polars would read it, or converted where there is one reading only."""
         field = self.schema[name]
         if value is None or value != value:  # programs write NaN where there is nothing
             return None

@@ -1,7 +1,7 @@
 """The Yelp Open Dataset: reviews of businesses, JSON lines, unpacked or still in `yelp_dataset.tar`.
 
 `yelp_academic_dataset_review.json` and `yelp_academic_dataset_business.json`. A business has categories (one text,
-parted by commas) and attributes, whose values are Python literals written as text: "True", "u'free'", or a dict of
+separated by commas) and attributes, whose values are Python literals written as text: "True", "u'free'", or a dict of
 flags such as "{'romantic': False, 'casual': True}".
 """
 
@@ -163,7 +163,7 @@ def _attributes(raw: pl.Series) -> pl.Series:
         .then(pl.col("value").str.extract_all(flag).list.eval(pl.element().str.extract(flag)))
         .otherwise(pl.concat_list(simple))
     )
-    # "Music: {'dj': False}" has no flag that is true: exploded, it is null and falls out.
+    # "Music: {'dj': False}" has no flag that is true: exploded, it is null and dropped.
     entries = entries.explode("value").drop_nulls("value")
     key = pl.col("key").str.replace_all(r"([a-z])([A-Z0-9])", "$1 $2").str.to_lowercase()
     key = key.str.strip_prefix("restaurants ").replace({"wi fi": "wifi", "has tv": "tv"})
