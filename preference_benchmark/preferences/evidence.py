@@ -27,12 +27,12 @@ _DECAY = 0.85
 # mattered, the item's other aspects matter less.
 _MENTION = 2.0
 _UNMENTIONED = 0.3
-# A single word that does not even describe the item is often no more than a word.
+# A mention of a single word that is no aspect of the item is weak evidence.
 _PASSING = 0.5
 _POLAR = 0.05
 _FAINT = 0.2
 
-# Turns of phrase about goods that VADER's word list cannot see, replaced by words that it can.
+# Phrases about products that VADER's lexicon does not know, replaced by words that it does.
 _IDIOMS = {
     r"\bcan'?t go wrong\b|\bwon me over\b|\bis exactly\b|\breason i bought\b": "love",
     r"\bnothing wrong\b|\bno (issue|problem)s?\b": "good",

@@ -35,7 +35,7 @@ __all__ = [
 MAX_ASPECTS = 3
 
 _BITS = np.array([bin(number).count("1") for number in range(1 << 10)], dtype=np.int8)
-# Sentences for users of whom fewer aspects are known than sentences are needed: pairs of them, in this order.
+# Further sentences where fewer aspects are known than sentences are needed: pairs of them, in this order.
 _PAIRS = np.array([(0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3)])
 
 
@@ -126,7 +126,7 @@ _POSITIVE = (
     "Search for more {what}",
 )
 _NEGATIVE = ("Avoid {what}", "Exclude {what}", "No {what}")
-# For users of whom less is known than five sentences can say: the same taste again, less strictly.
+# Where fewer aspects are known than five sentences need: the same taste again, less strictly.
 _CLOSE = (
     "Find something close to {what}",
     "Look for alternatives to {what}",
@@ -134,7 +134,7 @@ _CLOSE = (
     "Find what goes well with {what}",
     "Look for something that resembles {what}",
 )
-# And for those of whom nothing is known: sentences that claim nothing.
+# Where no aspect is known: sentences that claim nothing.
 _UNKNOWN = (
     "Find {what} in keeping with my recent choices",
     "Search for {what} like the latest one",
@@ -158,7 +158,7 @@ def sentences(rows: pl.DataFrame, noun: str) -> pl.Series:
     repeats = pl.col("repeat") >= 0
     negative = pl.col("negative") & ~repeats
     frame = rows.with_columns(what=_noun_phrase(noun, negative))
-    # Different aspects can make the same words ("hair", "dryer" and "hair dryer"): worded differently, they stay apart.
+    # Different aspects can make the same words ("hair", "dryer" and "hair dryer"): the wordings keep them distinct.
     same = ["row", "negative", repeats, "what"]
     variant = pl.col("variant").first().over(same) + pl.int_range(pl.len()).over(same)
     template = (
@@ -353,7 +353,7 @@ def _named(vocabulary: Vocabulary, named: np.ndarray, aspects: np.ndarray) -> tu
 
 
 def _in_places(vocabulary: Vocabulary, positions: np.ndarray) -> dict[str, pl.Series]:
-    """Aspects as words in the place of a sentence that their form takes; a list per sentence and place.
+    """The aspects of each sentence as words, by the place in the sentence that their form takes.
 
     Args:
         vocabulary: of the data set.
@@ -365,7 +365,7 @@ def _in_places(vocabulary: Vocabulary, positions: np.ndarray) -> dict[str, pl.Se
         for found in (clauses.is_not_null(), *(forms == form for form in ("adjective", "kind", "count")))
     )
     noun = ~(clause | adjective)
-    # A genre stands before "games"; what is a kind of thing itself only where single words do.
+    # A genre stands before "games"; another kind of thing only where single nouns do.
     before = noun & (vocabulary.before_noun | (kind & (vocabulary.noun_of_aspect < 0)))
     general = vocabulary.noun.removesuffix("s")  # "card game" stands before "games" as "card"
     words = pl.DataFrame({"text": vocabulary.aspects, "clause": clauses, "before": before, "one": one | kind}).select(

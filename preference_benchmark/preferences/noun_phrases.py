@@ -29,7 +29,7 @@ _AFTER = frozenset(
     made fits works sounds looks feels came comes goes arrived broke holds keeps lets helps gives
     """.split()
 )
-_MORE_HEADS = "bag board box clip light rack".split()  # by themselves they tell no item from others
+_MORE_HEADS = "bag board box clip light rack".split()  # alone they distinguish no item
 _NO_NOUN, _NO_ADJECTIVE = r"(?:ed|ly|est)$", r"ly$|(?:^|[^l])ed$|[^r]er$"
 _FEWEST_SEEN = 12
 _NOUN_SHARE, _ADJECTIVE_SHARE = 0.13, 0.15
@@ -37,13 +37,13 @@ _FEWEST_ITEMS, _FEWEST_REVIEWS = 3, 5
 _LARGEST_SHARE = 0.4
 _LIFT = 4.0
 _MOST = 6
-# A pair says more than a word; what one reviewer of many says is often an accident.
+# A pair says more than a word; what only one of many reviewers says is often accidental.
 _PAIR_BONUS, _SINGLE_VOICE = 1.3, 0.3
-# A kind is what many point at ("this capo"): so many items have it, and so large a part of its mentions points.
+# A kind ("this capo") has this many items, and follows "this" or "these" in this share of its mentions.
 _FEWEST_OF_KIND, _POINTED_SHARE = 3, 0.05
-# So large a part of the articles before a noun are "a" where it is one that people count.
+# Share of "a" among the articles before a noun from which on it is countable.
 _COUNTED_SHARE = 0.15
-# So large a part of a word's uses must have the plural s for it to be shown with one.
+# Share of plural uses from which on a word is countable, and shown in the plural that people write.
 _PLURAL_SHARE = 0.1
 
 
@@ -57,7 +57,7 @@ def describe_by_reviews(items: pl.DataFrame, reviews: pl.DataFrame, names: pl.Se
 
     Returns:
         item_id, aspects (list of str, most telling first, may be empty), adjectives and counted (lists of str: those
-        of the aspects that describe, and the nouns that people count), noun (str: what the item most likely is, in
+        of the aspects that describe, and the countable nouns), noun (str: what the item most likely is, in
         the plural, or null); in the order of the items.
     """
     tokens = _tokens(reviews.head(_REVIEWS))
@@ -126,7 +126,7 @@ def _words(tokens: pl.DataFrame, names: pl.Series) -> pl.DataFrame:
     """Nouns and adjectives.
 
     Returns:
-        word, noun (bool), counted (bool: whether it is a noun that people count), head (bool: names something as the
+        word, noun (bool), counted (bool: whether it is a countable noun), head (bool: names something as the
         second of a pair only), pointed (share of mentions that "this" points at), written (as most often written),
         plural (as most often written with an s, or null).
     """

@@ -171,7 +171,7 @@ def _split_opening(texts: pl.Series, rules: str) -> pl.DataFrame:
     frame = texts.cast(pl.String).to_frame("text")
     if rules == "paper":
         return frame.select(*_opening("text", _PAPER))
-    # Who wishes does not matter: "The user hates X" says what "Hate X" says.
+    # The subject does not matter: "The user hates X" says what "Hate X" says.
     frame = frame.with_columns(text=pl.col("text").str.replace(rf"(?i)^\s*{_SUBJECT}\s+", ""))
     refusal = rf"(?i)^\s*{_REFUSALS}\s+(?:ever )?({_ASKING})\b\s+(.+)$"
     asked = pl.col("text").str.extract(refusal, 1)

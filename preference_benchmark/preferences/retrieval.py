@@ -1,4 +1,4 @@
-"""How well preferences find what their user took next, among all items.
+"""How well preferences find their user's next item among all items.
 
 The rank of the next item when the catalogue is ordered by its closest preference, compared with chance, popularity,
 the last item as the query, and preferences of somebody else. Items that the user already had are left out.
@@ -116,7 +116,7 @@ def queries_after(tables: Tables, steps: pl.DataFrame) -> Queries:
 def nearest_preference(
     at: Queries, preferences: pl.DataFrame, tables: Tables, embedder: Embedder, source: np.ndarray | None = None
 ) -> Ranks:
-    """Items by the cosine with the closest of the preferences that may condition the query (see `Candidates`).
+    """Items by the cosine with the nearest of the preferences that may condition the query (see `Candidates`).
 
     Args:
         at: the queries.
@@ -156,7 +156,7 @@ def last_item(at: Queries, tables: Tables, embedder: Embedder) -> Ranks:
 
 
 def popularity(at: Queries, tables: Tables) -> Ranks:
-    """Items by how many users took them in the training period."""
+    """Items by how many users bought them in the training period."""
     counts = tables.items.select("item_id").join(
         tables.training_period().group_by("item_id").len(), on="item_id", how="left", maintain_order="left"
     )

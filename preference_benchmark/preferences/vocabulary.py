@@ -35,7 +35,7 @@ _LARGEST_SHARE = 0.4
 _NAME_SHARE = 0.5
 # Where the part of a title ends that says what the thing is.
 _PART_END = r"(?i),|;|:|\(| [-–—|/] | (?:with|for|in|of|from|by|and|set|pack)\b"
-# So large a part of a word's uses must have the plural s where it is one that people count.
+# Share of plural uses from which on a word is a countable noun.
 _PLURAL_SHARE = 0.25
 _MEASURES = "count counts inch inches pack packs piece pieces set sets size dozen per box ream case".split()
 # A pair must be this many times commoner than its words would be side by side by chance.
@@ -49,7 +49,7 @@ def mine_aspects(items: pl.DataFrame) -> pl.DataFrame:
         items: item_id, title.
 
     Returns:
-        item_id, aspects and counted (lists of str, may be empty: all, and those that are nouns that people count),
+        item_id, aspects and counted (lists of str, may be empty: all, and the countable nouns among them),
         noun (str: what the item most likely is, in the plural, or null), in the order of the items.
     """
     words = _words(items)
@@ -133,7 +133,7 @@ def _words(items: pl.DataFrame) -> pl.DataFrame:
 _NOUN_COLUMNS = ("department", "kind")
 # Below this share of items with aspects they are mined from text instead.
 _ENOUGH = 0.5
-# So many items must have an aspect for it to count half of what its rarity says.
+# An aspect of this many items gets half the weight that its rarity gives.
 _ACCIDENTAL = 3.0
 _SINGLE_WORD = r"^[^\s]*([^s\s]|ss|us)$"
 # Shops phrase aspects as facts ("Includes level editor", "Captions available") and put their own name before them.
@@ -201,7 +201,7 @@ class Vocabulary:
         noun_of_aspect = _same(phrases, nouns)
         forms = grammatical_forms(phrases, pl.Series(noun_of_aspect >= 0))
         counted = described["counted"].explode().drop_nulls() if "counted" in described.columns else adjectives
-        by_lists = pl.col("form").is_in(["mass", "count"])  # what people write knows better which of these it is
+        by_lists = pl.col("form").is_in(["mass", "count"])  # what people write shows better which of these it is
         form = pl.when(pl.col("phrase").is_in(adjectives.implode()) & by_lists).then(pl.lit("adjective"))
         form = (
             form.when(pl.col("phrase").is_in(counted.implode()) & by_lists & ~is_plural(pl.col("phrase")))
@@ -269,11 +269,11 @@ def _same(words: pl.Series, others: pl.Series) -> np.ndarray:
 
 
 def _informative(having: np.ndarray, num_items: int) -> np.ndarray:
-    """Log of the inverse share of items with an aspect, less where hardly any have it: those are accidents."""
+    """Log of the inverse share of items with an aspect, less where hardly any have it, which is often accidental."""
     return np.log((num_items + 1) / (having + 0.5)) * having / (having + _ACCIDENTAL)
 
 
 def _in_the_plural(noun: pl.Expr) -> pl.Expr:
-    """A noun that stands for many: departments in the singular become "kitchen products"."""
+    """A noun in the plural; departments in the singular become "kitchen products"."""
     noun = noun.str.to_lowercase()
     return pl.when(noun.str.ends_with("s")).then(noun).otherwise(pl.concat_str([noun, pl.lit(" products")]))

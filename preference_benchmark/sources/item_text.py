@@ -80,7 +80,7 @@ _FEWEST_ITEMS_OF_TERM = 3  # a term of fewer items says nothing about others
 _LARGEST_SHARE_OF_TERM = 0.15  # a term of more of the items says nothing about this one
 _PAIR_BONUS = 1.3  # a pair of words says more than either
 _SINGLE_VOICE = 0.2  # what only one reviewer says comes after what several say
-_AT_LEAST = 4  # so many terms are kept even if only one reviewer says them
+_AT_LEAST = 4  # this many terms are kept even if only one reviewer says them
 _CHUNK = 50_000  # texts whose tokens are held as text at a time
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from preference_benchmark.sources.raw_files import WHITE_SPACE, RawFile, blocks, line_starts, written_lines
+from preference_benchmark.sources.raw_files import WHITE_SPACE, RawFile, blocks, line_starts, nonblank_lines
 from preference_benchmark.tables import ReadReport
 from preference_benchmark.tables.columns import MISSING
 
@@ -279,7 +279,7 @@ def read_records(
     for first_line, block in blocks(path):
         if not block.strip():
             continue
-        count.lines += len(written_lines(block))
+        count.lines += len(nonblank_lines(block))
         reader = reader or _Reader(schema, required, _is_literal(path, block), count, numbered)
         if only is not None:
             block, skipped = _skip_others(block, *only)
@@ -319,7 +319,7 @@ def read_words(path: Path, *, fewest: int, max_malformed: float = 0.01) -> RawLi
     for first_line, block in blocks(path):
         if first_line == 1 and block.lstrip()[:1] in (b"{", b"["):
             raise ValueError(f"{path} holds JSON records; expected lines of words such as `user item item ...`.")
-        count.lines += len(written_lines(block))
+        count.lines += len(nonblank_lines(block))
         text = text_lines(block, "utf-8").to_frame().with_row_index("number", offset=first_line)
         text = text.with_columns(words=pl.col("line").str.extract_all(r"[^ \t\x0b\x0c\r]+"))
         foreign, short = pl.col("line").is_null(), pl.col("words").list.len() < fewest
@@ -381,13 +381,13 @@ def _record(line: bytes, literal: bool) -> tuple[dict | None, str]:
     if text is None:
         return None, NOT_UTF8
     try:
-        record = ast.literal_eval(text.strip()) if literal else json.loads(text, object_pairs_hook=_once)
+        record = ast.literal_eval(text.strip()) if literal else json.loads(text, object_pairs_hook=_without_duplicates)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return None, _NO_RECORD
     return (record, "") if isinstance(record, dict) else (None, _NO_RECORD)
 
 
-def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
     """The object of these pairs; refuses one that holds a name twice."""
     found = dict(pairs)
     if len(found) < len(pairs):
@@ -433,7 +433,7 @@ class _Reader:
             try:
                 frame = pl.read_ndjson(spelled, schema=dtypes(self.schema))
                 if self._is_plain(frame, spelled):
-                    return [self._with_lines(frame, first_line + written_lines(block))]
+                    return [self._with_lines(frame, first_line + nonblank_lines(block))]
             except pl.exceptions.PolarsError:
                 pass  # some line is malformed, or a value of another type: find out which
         if block.count(b"\n") <= _FEW:
