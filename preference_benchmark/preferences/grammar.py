@@ -9,13 +9,30 @@ from __future__ import annotations
 
 import polars as pl
 
-__all__ = ["FORMS", "NOUN_FORMS", "grammatical_forms", "in_plural", "is_plural", "relative_clauses", "with_article"]
+__all__ = [
+    "FORMS",
+    "MASS_NOUNS",
+    "NOUN_FORMS",
+    "grammatical_forms",
+    "in_plural",
+    "is_plural",
+    "relative_clauses",
+    "with_article",
+]
 
 FORMS = ("mass", "count", "adjective", "clause", "kind", "kinds")
 """Nouns without an article ("organic cotton", "zombies"), nouns with one ("glass jar"), adjectives ("gluten-free"),
 what follows "is" alone ("easy to clean"), what a thing is ("card game"), and the same in the plural ("strings")."""
 
 NOUN_FORMS = ("mass", "count", "kind", "kinds")
+
+MASS_NOUNS = frozenset(
+    """
+    ink toner paper cardboard leather plastic wood bamboo steel metal brass chrome cotton glass foam rubber nylon water
+    humidity hardware software action sustain feedback thickness light cardstock usa gold silver
+    """.split()
+)
+"""Nouns that take no article although people write them in the plural too."""
 
 _KINDS = frozenset(
     """

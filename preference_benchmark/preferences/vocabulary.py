@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from preference_benchmark.preferences.grammar import grammatical_forms, in_plural, is_plural
+from preference_benchmark.preferences.grammar import MASS_NOUNS, grammatical_forms, in_plural, is_plural
 from preference_benchmark.preferences.names import Names
 from preference_benchmark.preferences.noun_phrases import describe_by_reviews
 from preference_benchmark.preferences.words import no_aspects, plain
@@ -36,7 +36,7 @@ _NAME_SHARE = 0.5
 # Where the part of a title ends that says what the thing is.
 _PART_END = r"(?i),|;|:|\(| [-–—|/] | (?:with|for|in|of|from|by|and|set|pack)\b"
 # Share of plural uses from which on a word is a countable noun.
-_PLURAL_SHARE = 0.25
+_PLURAL_SHARE = 0.1
 _MEASURES = "count counts inch inches pack packs piece pieces set sets size dozen per box ream case".split()
 # A pair must be this many times commoner than its words would be side by side by chance.
 _LIFT = 8.0
@@ -202,12 +202,11 @@ class Vocabulary:
         forms = grammatical_forms(phrases, pl.Series(noun_of_aspect >= 0))
         counted = described["counted"].explode().drop_nulls() if "counted" in described.columns else adjectives
         by_lists = pl.col("form").is_in(["mass", "count"])  # what people write shows better which of these it is
+        mass = pl.col("phrase").str.extract(r"(\S+)$").is_in(list(MASS_NOUNS))
+        countable = pl.col("phrase").is_in(counted.implode()) & ~is_plural(pl.col("phrase")) & ~mass
         form = pl.when(pl.col("phrase").is_in(adjectives.implode()) & by_lists).then(pl.lit("adjective"))
-        form = (
-            form.when(pl.col("phrase").is_in(counted.implode()) & by_lists & ~is_plural(pl.col("phrase")))
-            .then(pl.lit("count"))
-            .otherwise("form")
-        )
+        form = form.when(countable & by_lists).then(pl.lit("count"))
+        form = form.when(mass & (pl.col("form") == "kind")).then(pl.lit("mass")).otherwise("form")
         forms = pl.DataFrame({"phrase": phrases, "form": forms}).select(form=form)["form"]
         return cls(
             aspects=phrases,
