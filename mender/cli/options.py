@@ -237,8 +237,16 @@ def assignments(pairs: Sequence[str], option: str) -> dict[str, Any]:
 
 
 def _value_of(text: str) -> Any:
-    """A value as YAML writes it, except that 3e-4 is a number (YAML reads a word) and "no" a word (YAML: false)."""
-    if text.lower() in ("no", "yes", "off", "on"):  # save_strategy=no
+    """A value as YAML writes it, with the exceptions that people expect.
+
+    3e-4 is a number (YAML: a word), "no" is a word (YAML: false), and so are formats of dates and separators, some of
+    which YAML keeps for itself.
+
+    >>> [_value_of(text) for text in ("3e-4", "no", "%d.%m.%Y", ",", "|", "[1, 2]", "~")]
+    [0.0003, 'no', '%d.%m.%Y', ',', '|', [1, 2], None]
+    """
+    mark = text != "~" and text[:1] not in ("'", '"', "[", "{") and not any(map(str.isalnum, text))
+    if text.lower() in ("no", "yes", "off", "on") or (text and mark) or text.startswith("%"):
         return text
     value = yaml.safe_load(text)
     try:

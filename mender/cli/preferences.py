@@ -176,7 +176,7 @@ def compare(
     mender preferences compare outputs/extractive.parquet outputs/llama.parquet --source corner-shop
     """
     from preference_benchmark.embedding import TextEmbedder
-    from preference_benchmark.preferences.files import belonging, read_preferences
+    from preference_benchmark.preferences.files import read_preferences, restrict_to_tables
     from preference_benchmark.preferences.quality import compare as compare_preferences
 
     with results(as_json) as show, user_errors():
@@ -186,7 +186,7 @@ def compare(
             found[name] = path, *read_preferences(path)
         read, _ = _read(source, tables, changes)
         comparison = compare_preferences(
-            {name: belonging(preferences, read, path) for name, (path, preferences, _) in found.items()},
+            {name: restrict_to_tables(preferences, read, path) for name, (path, preferences, _) in found.items()},
             read,
             TextEmbedder(encoder),
             reports={name: report for name, (_, _, report) in found.items()},

@@ -152,7 +152,7 @@ def build_examples(
 
     @cache
     def pairs() -> pl.DataFrame:
-        judge = classifier().judge if classifier else review_polarity
+        judge = classifier().review_polarity if classifier else review_polarity
         return sentiment_pairs(tables, preferences, embedder, protocol, judge=judge)
 
     @cache

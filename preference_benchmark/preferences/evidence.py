@@ -1,7 +1,7 @@
 """What a user's history says about aspects: how much each is liked and disliked, step by step.
 
-Two sources of evidence: the aspects of an item take over the verdict of its rating, and an aspect that the review
-mentions takes the tone of the clause that mentions it. After each step the latest items of the history are summed
+There are two sources of evidence: the aspects of an item share the verdict of its rating, and an aspect that the review
+mentions has the tone of the clause that mentions it. After each step the latest items of the history are summed
 up, the newest with the highest weight.
 """
 
@@ -27,12 +27,12 @@ _DECAY = 0.85
 # mattered, the item's other aspects matter less.
 _MENTION = 2.0
 _UNMENTIONED = 0.3
-# A single word that does not even describe the item is often no more than a word.
+# A mention of a single word that is no aspect of the item is weak evidence.
 _PASSING = 0.5
 _POLAR = 0.05
 _FAINT = 0.2
 
-# Turns of phrase about goods that VADER's word list cannot see, replaced by words that it can.
+# Phrases about products that VADER's lexicon does not know, replaced by words that it does.
 _IDIOMS = {
     r"\bcan'?t go wrong\b|\bwon me over\b|\bis exactly\b|\breason i bought\b": "love",
     r"\bnothing wrong\b|\bno (issue|problem)s?\b": "good",
@@ -93,7 +93,7 @@ def summarise(
         evidence: user, step, length, aspect, weight.
         rows: number R of (user, step) pairs.
         first_row: row of each user's step 0. Shape: (users,).
-        weight: how telling each aspect is. Shape: (A,).
+        weight: how informative each aspect is. Shape: (A,).
         places: how many aspects to keep.
         sign: 1 for liked aspects, -1 for disliked ones.
     """
@@ -132,33 +132,33 @@ def _mentions(rows: pl.DataFrame, vocabulary: Vocabulary) -> pl.DataFrame:
     none = pl.DataFrame(schema={"row": rows.schema["row"], "aspect": pl.UInt32, "weight": pl.Float64})
     if patterns.is_empty():
         return none
-    told = rows.filter(pl.col("review") != "").select("row", "verdict", clause=clauses(pl.col("review")))
-    told = told.explode("clause").with_columns(words=plain(pl.col("clause")))
-    told = told.with_columns(
+    found = rows.filter(pl.col("review") != "").select("row", "verdict", clause=clauses(pl.col("review")))
+    found = found.explode("clause").with_columns(words=plain(pl.col("clause")))
+    found = found.with_columns(
         pattern=pl.col("words").str.extract_many(patterns["pattern"].implode(), leftmost=True)
     ).filter(pl.col("pattern").list.len() > 0)
-    if told.is_empty():
+    if found.is_empty():
         return none
     # The aspect's own words must not colour the tone: a rich texture is not praise.
     bare = pl.col("words").str.replace_many(patterns["pattern"].to_list(), [" it "], leftmost=True)
     for idiom, replacement in _IDIOMS.items():
         bare = bare.str.replace_all(idiom.replace(" ", " +"), replacement)
-    told = told.with_columns(bare=bare.str.replace_all(r"\s+", " ").str.strip_chars())
-    told = told.with_columns(tone=compound_scores(told["bare"]))
+    found = found.with_columns(bare=bare.str.replace_all(r"\s+", " ").str.strip_chars())
+    found = found.with_columns(tone=compound_scores(found["bare"]))
     polar = pl.col("tone").abs() >= _POLAR
-    told = told.with_columns(tone=pl.when(polar).then("tone").otherwise(pl.col("verdict") * _FAINT))
-    told = told.explode("pattern").join(patterns, on="pattern")
-    told = told.group_by("row", "aspect").agg(pl.col("tone").mean().round(6), pattern=pl.col("pattern").first())
+    found = found.with_columns(tone=pl.when(polar).then("tone").otherwise(pl.col("verdict") * _FAINT))
+    found = found.explode("pattern").join(patterns, on="pattern")
+    found = found.group_by("row", "aspect").agg(pl.col("tone").mean().round(6), pattern=pl.col("pattern").first())
     owned = rows.select("row", "item_id").join(vocabulary.of_items, on="item_id").select("row", "aspect", own=True)
-    told = told.join(owned, on=["row", "aspect"], how="left")
+    found = found.join(owned, on=["row", "aspect"], how="left")
     passing = pl.col("own").is_null() & ~pl.col("pattern").str.strip_chars().str.contains(" ")
-    return told.select(
+    return found.select(
         "row", "aspect", weight=_MENTION * pl.col("tone") * pl.when(passing).then(_PASSING).otherwise(1.0)
     )
 
 
 def _user_groups(evidence: pl.DataFrame, rows: int = 400_000) -> list[pl.DataFrame]:
-    """Evidence in parts of about so many rows, each user in one part."""
+    """Evidence in chunks of about this many rows, each user in one chunk."""
     ordered = evidence.sort("user", "step", "aspect")
     if ordered.is_empty():
         return []

@@ -1,18 +1,12 @@
 """Preferences without a language model: sentences about the aspects that a history speaks for and against.
 
-Stands in for the LLM of Preference Discerning (Paischer et al. 2025, arXiv:2412.08604) where there is none to
-ask: deterministic, fast, and every sentence can be traced to items and reviews. Says what can be known from them:
-a user without bad ratings or negative remarks gets no negative preferences.
+Replaces the LLM of Preference Discerning (Paischer et al. 2025, arXiv:2412.08604): deterministic, fast, and every
+sentence can be traced to items and reviews. A user without bad ratings or negative remarks gets no negative preference.
 
-Which aspects share a sentence: aspects that the same items of the history have, each used once.
-
-All rows at once; the loops run over the five sentences and the words of a sentence.
-
-From groups of aspects to sentences in the paper's style: "Find ...", "Avoid ...".
-
-The wording varies with what is said but is the same whenever the same is said, which keeps the number of distinct
-texts small. Negative sentences are worded so that the rules of inversion (avoid -> Find, exclude and no -> Search
-for) leave good ones.
+Aspects that the same items of the history have share a sentence, each aspect once. Sentences have the paper's style
+("Find ...", "Avoid ..."), and each aspect the place that its grammatical form takes (see `grammar`). The same aspects
+always get the same wording, which keeps the number of distinct texts small, and negative sentences are worded so that
+their inversions (avoid -> Find, exclude and no -> Search for) are good sentences too.
 """
 
 from __future__ import annotations
@@ -24,6 +18,7 @@ import numpy as np
 import polars as pl
 
 from preference_benchmark.preferences.evidence import WINDOW, Summary, collect, summarise
+from preference_benchmark.preferences.grammar import relative_clauses, with_article
 from preference_benchmark.preferences.polarity import NEGATIVE, POSITIVE
 from preference_benchmark.preferences.vocabulary import Vocabulary
 from preference_benchmark.tables import Tables
@@ -40,7 +35,7 @@ __all__ = [
 MAX_ASPECTS = 3
 
 _BITS = np.array([bin(number).count("1") for number in range(1 << 10)], dtype=np.int8)
-# Sentences for users of whom fewer aspects are known than sentences are needed: pairs of them, in this order.
+# Further sentences where fewer aspects are known than sentences are needed: pairs of them, in this order.
 _PAIRS = np.array([(0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3)])
 
 
@@ -131,7 +126,7 @@ _POSITIVE = (
     "Search for more {what}",
 )
 _NEGATIVE = ("Avoid {what}", "Exclude {what}", "No {what}")
-# For users of whom less is known than five sentences can say: the same taste again, less strictly.
+# Where fewer aspects are known than five sentences need: the same taste again, less strictly.
 _CLOSE = (
     "Find something close to {what}",
     "Look for alternatives to {what}",
@@ -139,7 +134,7 @@ _CLOSE = (
     "Find what goes well with {what}",
     "Look for something that resembles {what}",
 )
-# And for those of whom nothing is known: sentences that claim nothing.
+# Where no aspect is known: sentences that claim nothing.
 _UNKNOWN = (
     "Find {what} in keeping with my recent choices",
     "Search for {what} like the latest one",
@@ -153,8 +148,9 @@ def sentences(rows: pl.DataFrame, noun: str) -> pl.Series:
     """One sentence per row, no two alike within a group.
 
     Args:
-        rows: row (int: the group), before, after (lists of str, may be empty: aspects that stand before and after
-            the noun), noun (str or null: what the items are called), negative (bool), variant (int: chooses the
+        rows: row (int: the group), adjectives, kinds (lists of str, may be empty: what stands before the noun), nouns
+            (with articles) and clauses (what follows "with" and "that"), noun (str or null: what the items are
+            called), negative (bool), variant (int: chooses the
             wording), repeat (int: -1, or the place among the group's sentences that have no aspects of their own,
             0 to 4).
         noun: what items are called where the row knows nothing better.
@@ -162,7 +158,7 @@ def sentences(rows: pl.DataFrame, noun: str) -> pl.Series:
     repeats = pl.col("repeat") >= 0
     negative = pl.col("negative") & ~repeats
     frame = rows.with_columns(what=_noun_phrase(noun, negative))
-    # Different aspects can make the same words ("hair", "dryer" and "hair dryer"): worded differently, they stay apart.
+    # Different aspects can make the same words ("hair", "dryer" and "hair dryer"): the wordings keep them distinct.
     same = ["row", "negative", repeats, "what"]
     variant = pl.col("variant").first().over(same) + pl.int_range(pl.len()).over(same)
     template = (
@@ -170,7 +166,7 @@ def sentences(rows: pl.DataFrame, noun: str) -> pl.Series:
         .then(_pick(_NEGATIVE, variant))
         .when(~repeats)
         .then(_pick(_POSITIVE, variant))
-        .when(pl.col("before").list.len() + pl.col("after").list.len() > 0)
+        .when(pl.any_horizontal(pl.col(*_PLACES).list.len() > 0))
         .then(_pick(_CLOSE, pl.col("repeat")))
         .otherwise(_pick(_UNKNOWN, pl.col("repeat")))
     )
@@ -178,19 +174,26 @@ def sentences(rows: pl.DataFrame, noun: str) -> pl.Series:
     return frame.select(text=pl.col("template").str.replace("{what}", pl.col("what"), literal=True))["text"]
 
 
+_PLACES = ("adjectives", "kinds", "nouns", "clauses")  # of aspects in a sentence
+
+
 def _noun_phrase(noun: str, negative: pl.Expr) -> pl.Expr:
-    """Aspects around a noun: "indie strategy games with open world and great soundtrack"."""
+    """Aspects around a noun: "atmospheric strategy games with a level editor that are easy to learn"."""
     joint = pl.when(negative).then(pl.lit(" or ")).otherwise(pl.lit(" and "))
-    before, after = pl.col("before"), pl.col("after")
-    leading = pl.concat_str([before.list.join(" "), pl.lit(" ")])
-    following = pl.concat_str([pl.lit(" with "), _listed(after, joint)])
-    return pl.concat_str(
-        [
-            pl.when(before.list.len() > 0).then(leading).otherwise(pl.lit("")),
-            pl.col("noun").fill_null(noun),
-            pl.when(after.list.len() > 0).then(following).otherwise(pl.lit("")),
-        ]
+    adjectives, kinds, nouns, clauses = (pl.col(name) for name in _PLACES)
+    # "Gory violent games", but "no gory or violent games".
+    before = pl.when(negative).then(_listed(pl.concat_list(adjectives, kinds), joint))
+    before = before.otherwise(
+        pl.concat_str(adjectives.list.join(" "), pl.lit(" "), _listed(kinds, joint)).str.strip_chars()
     )
+    called = pl.col("noun").fill_null(noun)
+    parts = [
+        pl.concat_str(before, pl.lit(" ")).str.strip_chars_start(),
+        called,
+        pl.when(nouns.list.len() > 0).then(pl.concat_str(pl.lit(" with "), _listed(nouns, joint))),
+        pl.when(clauses.list.len() > 0).then(pl.concat_str(pl.lit(" that "), _listed(clauses, joint))),
+    ]
+    return pl.concat_str(parts, ignore_nulls=True)
 
 
 def _listed(words: pl.Expr, joint: pl.Expr) -> pl.Expr:
@@ -292,8 +295,7 @@ def _write(
             "repeat": repeat.ravel(),
             "variant": variant.ravel(),
             "noun": _in_words(vocabulary.nouns, named.ravel()),
-            "before": _aspects_where(vocabulary.aspects, aspects, vocabulary.before_noun),
-            "after": _aspects_where(vocabulary.aspects, aspects, ~vocabulary.before_noun),
+            **_in_places(vocabulary, aspects),
         }
     )
     frame = frame.with_columns(text=sentences(frame, vocabulary.noun))
@@ -348,6 +350,33 @@ def _named(vocabulary: Vocabulary, named: np.ndarray, aspects: np.ndarray) -> tu
         named = np.where((kind >= 0) & ((named < 0) | wider), kind, named)
     says_kind = (own >= 0) & (named >= 0)[:, :, None] & (head[own] == head[named][:, :, None])
     return named, np.where(says_kind, -1, aspects)
+
+
+def _in_places(vocabulary: Vocabulary, positions: np.ndarray) -> dict[str, pl.Series]:
+    """The aspects of each sentence as words, by the place in the sentence that their form takes.
+
+    Args:
+        vocabulary: of the data set.
+        positions: of aspects, -1 for none. Shape: (R, S, aspects).
+    """
+    forms, clauses = vocabulary.forms, relative_clauses(vocabulary.aspects, vocabulary.forms)
+    clause, adjective, kind, one = (
+        found.to_numpy()
+        for found in (clauses.is_not_null(), *(forms == form for form in ("adjective", "kind", "count")))
+    )
+    noun = ~(clause | adjective)
+    # A genre stands before "games"; another kind of thing only where single nouns do.
+    before = noun & (vocabulary.before_noun | (kind & (vocabulary.noun_of_aspect < 0)))
+    general = vocabulary.noun.removesuffix("s")  # "card game" stands before "games" as "card"
+    words = pl.DataFrame({"text": vocabulary.aspects, "clause": clauses, "before": before, "one": one | kind}).select(
+        text=pl.when("before")
+        .then(pl.col("text").str.strip_suffix(f" {general}"))
+        .when(pl.col("one") & pl.col("clause").is_null())
+        .then(with_article(pl.col("text")))
+        .otherwise(pl.coalesce("clause", "text"))
+    )["text"]
+    places = {"adjectives": adjective & ~clause, "kinds": before, "nouns": noun & ~before, "clauses": clause}
+    return {name: _aspects_where(words, positions, wanted) for name, wanted in places.items()}
 
 
 def _aspects_where(words: pl.Series, positions: np.ndarray, wanted: np.ndarray) -> pl.Series:

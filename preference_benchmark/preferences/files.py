@@ -15,7 +15,7 @@ import polars as pl
 from preference_benchmark.preferences.polarity import NEGATIVE, POSITIVE
 from preference_benchmark.tables import Tables
 
-__all__ = ["belonging", "check_preferences", "read_preferences", "write_preferences"]
+__all__ = ["restrict_to_tables", "check_preferences", "read_preferences", "write_preferences"]
 
 _COLUMNS = ("user_id", "step", "rank", "text", "sentiment")
 _KEYS = ["user_id", "step"]
@@ -100,7 +100,7 @@ def read_preferences(path: str | Path) -> tuple[pl.DataFrame, dict[str, object]]
     return preferences, report if isinstance(report, dict) else {}
 
 
-def belonging(preferences: pl.DataFrame, tables: Tables, path: str | Path) -> pl.DataFrame:
+def restrict_to_tables(preferences: pl.DataFrame, tables: Tables, path: str | Path) -> pl.DataFrame:
     """The preferences of those users and steps that the tables have, as an approximator gives them.
 
     Args:
@@ -109,11 +109,11 @@ def belonging(preferences: pl.DataFrame, tables: Tables, path: str | Path) -> pl
         path: of the file, for the error.
 
     Raises:
-        ValueError: if a step was about another item, or no preference belongs to the tables.
+        ValueError: if a step was about another item, or no preference is about the tables.
     """
     known = _with_items(preferences, tables, path).filter(pl.col("here").is_not_null())
     if known.is_empty():
-        raise ValueError(f"no preference of {path} belongs to a user and step of this data set.")
+        raise ValueError(f"no preference of {path} is about a user and step of this data set.")
     return known.drop("item_id", "here")
 
 

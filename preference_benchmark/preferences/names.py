@@ -16,9 +16,9 @@ from preference_benchmark.tables import Tables
 __all__ = ["Names"]
 
 _BRAND_COLUMNS = ("brand", "manufacturer", "developer", "publisher", "store")
-# Written with a capital inside sentences so often and in so large a share, a word is a name.
+# A word that has a capital inside sentences this often, and in this share of its uses, is a name.
 _FEWEST, _CAPITAL_SHARE = 5, 0.75
-# Names that are no brand and that a preference may well speak of.
+# Names that are no brand: preferences may contain them.
 _NO_BRAND = frozenset(
     """
     i english french german spanish italian japanese chinese american european british african christmas easter

@@ -1,4 +1,4 @@
-"""What reviewers call things and how they describe them: nouns, adjectives and pairs of them, told by their company.
+"""What reviewers call things and how they describe them: nouns, adjectives and pairs, found by the words around them.
 
 Some releases have reviews and nothing else. Which words of a review name something shows in the words beside them,
 without a tagger: a noun closes a phrase that an article opens ("the bridge pickup ."), an adjective follows a degree
@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import polars as pl
 
+from preference_benchmark.preferences.grammar import in_plural
 from preference_benchmark.preferences.words import no_aspects, plain
 from preference_benchmark.tables.stop_words import ABSTRACT_NOUNS, HEADS
 
 __all__ = ["describe_by_reviews"]
 
-# Words are judged on so many reviews at most; more change nothing.
+# Words are counted in this many reviews at most; more change nothing.
 _REVIEWS = 100_000
 _DETERMINERS = "a an the this that these those my your his her its our their some any another each every".split()
 _POINTING = "this these".split()
@@ -28,7 +29,7 @@ _AFTER = frozenset(
     made fits works sounds looks feels came comes goes arrived broke holds keeps lets helps gives
     """.split()
 )
-_MORE_HEADS = "bag board box clip light rack".split()  # by themselves they tell no item from others
+_MORE_HEADS = "bag board box clip light rack".split()  # alone they distinguish no item
 _NO_NOUN, _NO_ADJECTIVE = r"(?:ed|ly|est)$", r"ly$|(?:^|[^l])ed$|[^r]er$"
 _FEWEST_SEEN = 12
 _NOUN_SHARE, _ADJECTIVE_SHARE = 0.13, 0.15
@@ -36,11 +37,13 @@ _FEWEST_ITEMS, _FEWEST_REVIEWS = 3, 5
 _LARGEST_SHARE = 0.4
 _LIFT = 4.0
 _MOST = 6
-# A pair says more than a word; what one reviewer of many says is often an accident.
+# A pair says more than a word; what only one of many reviewers says is often accidental.
 _PAIR_BONUS, _SINGLE_VOICE = 1.3, 0.3
-# A kind is what many point at ("this capo"): so many items have it, and so large a part of its mentions points.
+# A kind ("this capo") has this many items, and follows "this" or "these" in this share of its mentions.
 _FEWEST_OF_KIND, _POINTED_SHARE = 3, 0.05
-# So large a part of a word's uses must have the plural s for it to be shown with one.
+# Share of "a" among the articles before a noun from which on it is countable.
+_COUNTED_SHARE = 0.15
+# Share of plural uses from which on a word is countable, and shown in the plural that people write.
 _PLURAL_SHARE = 0.1
 
 
@@ -53,9 +56,9 @@ def describe_by_reviews(items: pl.DataFrame, reviews: pl.DataFrame, names: pl.Se
         names: words in plain form that are names, see `Names`.
 
     Returns:
-        item_id, aspects (list of str, most telling first, may be empty), adjectives (list of str: those of the
-        aspects that describe), noun (str: what the item most likely is, in the plural, or null); in the order of
-        the items.
+        item_id, aspects (list of str, most telling first, may be empty), adjectives and counted (lists of str: those
+        of the aspects that describe, and the countable nouns), noun (str: what the item most likely is, in
+        the plural, or null); in the order of the items.
     """
     tokens = _tokens(reviews.head(_REVIEWS))
     words = _words(tokens, names)
@@ -69,12 +72,13 @@ def describe_by_reviews(items: pl.DataFrame, reviews: pl.DataFrame, names: pl.Se
     best = best.group_by("item_id", maintain_order=True).head(_MOST)
     best = best.join(_shown(best["phrase"].unique(), words), on="phrase", how="left", maintain_order="left")
     adjective = pl.col("phrase").is_in(words.filter(~pl.col("noun"))["word"].implode())
+    counted = pl.col("phrase").str.extract(r"(\S+)$").is_in(words.filter("counted")["word"].implode())
     lists = best.group_by("item_id", maintain_order=True).agg(
-        aspects="shown", adjectives=pl.col("shown").filter(adjective)
+        aspects="shown", adjectives=pl.col("shown").filter(adjective), counted=pl.col("shown").filter(counted)
     )
     described = items.select("item_id").join(lists, on="item_id", how="left", maintain_order="left")
     described = described.join(_kinds(found, words), on="item_id", how="left", maintain_order="left")
-    return described.with_columns(pl.col("aspects").fill_null([]), pl.col("adjectives").fill_null([]))
+    return described.with_columns(pl.col("aspects", "adjectives", "counted").fill_null([]))
 
 
 def _tokens(reviews: pl.DataFrame) -> pl.DataFrame:
@@ -83,7 +87,8 @@ def _tokens(reviews: pl.DataFrame) -> pl.DataFrame:
     Returns:
         review (number), item_id, word (plain), written (lower case), previous (the word before, plain), closes
         (whether a phrase ends with the word), opened and opened_before (whether an article or its like stands one or
-        two words before), graded (whether a degree word stands before), pointed ("this" or "these" does).
+        two words before), counted ("a" or "an" does), graded (whether a degree word stands before), pointed ("this" or
+        "these" does).
     """
     text = pl.col("review").str.to_lowercase()
     rows = reviews.select("item_id", token=text.str.extract_all(r"\p{L}[\p{L}'’]*|[^\s\p{L}]"))
@@ -94,6 +99,7 @@ def _tokens(reviews: pl.DataFrame) -> pl.DataFrame:
         word=pl.when(letters).then(plain(pl.col("token")).str.strip_chars()),
         ends=pl.col("token").is_in(list(_AFTER)) | ~pl.col("token").str.contains(r"^\p{L}"),
         opens=pl.col("token").is_in(_DETERMINERS),
+        one=pl.col("token").is_in(["a", "an"]),
         degree=pl.col("token").is_in(_DEGREES),
         pointing=pl.col("token").is_in(_POINTING),
     )
@@ -110,6 +116,7 @@ def _tokens(reviews: pl.DataFrame) -> pl.DataFrame:
         closes=pl.when(same).then(pl.col("ends").shift(-1)).otherwise(True),
         opened=one & pl.col("opens").shift(1),
         opened_before=two & pl.col("opens").shift(2) & pl.col("word").shift(1).is_not_null(),
+        counted=(one & pl.col("one").shift(1)) | (two & pl.col("one").shift(2) & pl.col("word").shift(1).is_not_null()),
         graded=one & pl.col("degree").shift(1),
         pointed=(one & pl.col("pointing").shift(1)) | (two & pl.col("pointing").shift(2)),
     ).drop_nulls("word")
@@ -119,8 +126,9 @@ def _words(tokens: pl.DataFrame, names: pl.Series) -> pl.DataFrame:
     """Nouns and adjectives.
 
     Returns:
-        word, noun (bool), head (bool: names something as the second of a pair only), pointed (share of mentions that
-        "this" points at), written (as most often written), plural (as most often written with an s, or null).
+        word, noun (bool), counted (bool: whether it is a countable noun), head (bool: names something as the
+        second of a pair only), pointed (share of mentions that "this" points at), written (as most often written),
+        plural (as most often written with an s, or null).
     """
     closed = pl.col("closes") & (pl.col("opened") | pl.col("opened_before"))
     words = tokens.group_by("word").agg(
@@ -128,6 +136,7 @@ def _words(tokens: pl.DataFrame, names: pl.Series) -> pl.DataFrame:
         names=closed.mean(),
         describes=(pl.col("closes") & pl.col("graded")).mean(),
         pointed=(pl.col("closes") & pl.col("pointed")).mean(),
+        counted=(pl.col("closes") & pl.col("counted")).mean() / closed.mean(),
         written=pl.col("written").mode().sort().first(),
         plurals=(pl.col("written") != pl.col("word")).mean(),
         plural=pl.col("written").filter(pl.col("written") != pl.col("word")).mode().sort().first(),
@@ -138,6 +147,7 @@ def _words(tokens: pl.DataFrame, names: pl.Series) -> pl.DataFrame:
         noun=(pl.col("names") >= _NOUN_SHARE)
         & (pl.col("names") >= pl.col("describes"))
         & ~pl.col("word").str.contains(_NO_NOUN),
+        counted=(pl.col("counted") >= _COUNTED_SHARE) | (pl.col("plurals") >= _PLURAL_SHARE),
         adjective=(pl.col("describes") >= _ADJECTIVE_SHARE) & ~pl.col("word").str.contains(_NO_ADJECTIVE),
     )
     empty = (
@@ -145,8 +155,8 @@ def _words(tokens: pl.DataFrame, names: pl.Series) -> pl.DataFrame:
     )
     words = words.filter((pl.col("count") >= _FEWEST_SEEN) & (pl.col("noun") | pl.col("adjective")))
     words = words.filter(pl.col("head") | ~empty)
-    plural = pl.when(pl.col("plurals") >= _PLURAL_SHARE).then("plural").otherwise(_plural(pl.col("written")))
-    return words.select("word", "noun", "head", "pointed", "written", plural=plural).sort("word")
+    plural = pl.when(pl.col("plurals") >= _PLURAL_SHARE).then("plural").otherwise(in_plural(pl.col("written")))
+    return words.select("word", "noun", "counted", "head", "pointed", "written", plural=plural).sort("word")
 
 
 def _phrases(tokens: pl.DataFrame, words: pl.DataFrame, num_items: int) -> pl.DataFrame:
@@ -173,14 +183,14 @@ def _phrases(tokens: pl.DataFrame, words: pl.DataFrame, num_items: int) -> pl.Da
 
 
 def _of_items(phrases: pl.DataFrame, num_items: int) -> pl.DataFrame:
-    """How well phrases tell items: item_id, phrase, items, score."""
-    told = phrases.group_by("item_id", "phrase", "items").agg(reviews=pl.len())
-    told = told.with_columns(most=pl.col("reviews").max().over("item_id"))
+    """How well phrases distinguish items: item_id, phrase, items, score."""
+    scored = phrases.group_by("item_id", "phrase", "items").agg(reviews=pl.len())
+    scored = scored.with_columns(most=pl.col("reviews").max().over("item_id"))
     alone = (pl.col("reviews") == 1) & (pl.col("most") > 1)
     bonus = pl.when(pl.col("phrase").str.contains(" ")).then(_PAIR_BONUS).otherwise(1.0)
     bonus *= pl.when(alone).then(_SINGLE_VOICE).otherwise(1.0)
     score = pl.col("reviews").sqrt() * (num_items / pl.col("items")).log() * bonus
-    return told.select("item_id", "phrase", "items", score=score.round(6))
+    return scored.select("item_id", "phrase", "items", score=score.round(6))
 
 
 def _shown(phrases: pl.Series, words: pl.DataFrame) -> pl.DataFrame:
@@ -199,13 +209,3 @@ def _kinds(found: pl.DataFrame, words: pl.DataFrame) -> pl.DataFrame:
     kinds = kinds.unique("item_id", keep="first", maintain_order=True)
     before = pl.col("phrase").str.extract(r"^(.* )").fill_null("")
     return kinds.select("item_id", noun=pl.concat_str(before, "plural"))
-
-
-def _plural(noun: pl.Expr) -> pl.Expr:
-    """The plural of regular nouns; a word that ends with s is one already, unless it hisses twice."""
-    return (
-        noun.str.replace(r"([^aeiou])y$", "${1}ies$")
-        .str.replace(r"(ss|x|z|ch|sh)$", "${1}es$")
-        .str.replace(r"([^s$])$", "${1}s")
-        .str.replace(r"\$$", "")
-    )

@@ -1,14 +1,10 @@
-"""Polarity of reviews and preferences by a classifier, as the paper has it.
+"""Polarity of reviews and preferences, and the inversion of a preference.
 
-Preference Discerning (Paischer et al. 2025, arXiv:2412.08604) asks siebert/sentiment-roberta-large-english, a model
-of 1.4 GB, about every review and every preference. Any binary model with the labels POSITIVE and NEGATIVE will do.
-
-Polarity of reviews and preferences, and the inversion of a preference.
-
-The paper asks a classifier about reviews and the first word of a preference about its polarity, and turns
-"avoid" into "Find", "exclude" and "no" into "Search for" (Paischer et al. 2025, arXiv:2412.08604). Here the
-rating speaks for a review where it is clear, and VADER (Hutto & Gilbert 2014) where it is not. Rules come in two
-modes: "paper", exactly these three words, and "extended", which knows other ways to say no as well.
+Preference Discerning (Paischer et al. 2025, arXiv:2412.08604) classifies reviews with a model
+(siebert/sentiment-roberta-large-english, 1.4 GB), takes the polarity of a preference from its first word, and inverts
+it by three rules: "avoid" becomes "Find", "exclude" and "no" become "Search for". Here the rating of a review decides
+where it is clear, and VADER (Hutto & Gilbert 2014) where it is not; `SentimentClassifier` does as the paper does. Rules
+come in two modes: "paper", exactly these three words, and "extended", which knows other ways to say no.
 """
 
 from __future__ import annotations
@@ -97,7 +93,7 @@ def compound_scores(texts: pl.Series) -> pl.Series:
 
 
 def review_polarity(interactions: pl.DataFrame) -> pl.Series:
-    """Whether each interaction speaks well or ill of its item.
+    """Whether each interaction is positive or negative about its item.
 
     Ratings of 4 and above are positive, of 2 and below negative. Between them, and where the rating is unknown,
     the review's text decides: negative if VADER finds it negative, else positive. No evidence counts as
@@ -132,7 +128,7 @@ def preference_polarity(texts: pl.Series, rules: str = "paper") -> pl.Series:
     >>> preference_polarity(texts, rules="extended").to_list()
     ['positive', 'negative', 'negative', 'positive']
     """
-    negative = _parted(texts, rules)["opposite"].is_not_null()
+    negative = _split_opening(texts, rules)["opposite"].is_not_null()
     return pl.select(
         pl.when(negative).then(pl.lit(NEGATIVE)).otherwise(pl.lit(POSITIVE)).alias("sentiment")
     ).to_series()
@@ -153,7 +149,7 @@ def inverted(texts: pl.Series, rules: str = "paper") -> pl.Series:
     >>> inverted(pl.Series(["Please do not show me loud toys", "Stay away from wool"]), rules="extended").to_list()
     ['Show me loud toys', 'Find wool']
     """
-    parts = _parted(texts, rules)
+    parts = _split_opening(texts, rules)
     usable = pl.col("opposite").is_not_null() & (pl.col("rest") != "")
     joined = pl.concat_str(["opposite", "rest"], separator=" ")
     return parts.select(pl.when(usable).then(joined).alias(texts.name)).to_series()
@@ -168,14 +164,14 @@ def invert(preference: str, rules: str = "paper") -> str | None:
     return inverted(pl.Series([preference], dtype=pl.String), rules)[0]
 
 
-def _parted(texts: pl.Series, rules: str) -> pl.DataFrame:
-    """What says yes instead of a text's opening (null where that says yes already), and the rest of the text."""
+def _split_opening(texts: pl.Series, rules: str) -> pl.DataFrame:
+    """The positive opening in place of a negative one (null if the text has none), and the rest of the text."""
     if rules not in RULES:
         raise ValueError(f"rules={rules!r} are not known; pass one of {RULES}.")
     frame = texts.cast(pl.String).to_frame("text")
     if rules == "paper":
         return frame.select(*_opening("text", _PAPER))
-    # Who wishes does not matter: "The user hates X" says what "Hate X" says.
+    # The subject does not matter: "The user hates X" says what "Hate X" says.
     frame = frame.with_columns(text=pl.col("text").str.replace(rf"(?i)^\s*{_SUBJECT}\s+", ""))
     refusal = rf"(?i)^\s*{_REFUSALS}\s+(?:ever )?({_ASKING})\b\s+(.+)$"
     asked = pl.col("text").str.extract(refusal, 1)
@@ -199,7 +195,7 @@ def _opening(column: str, inversions: Mapping[str, str]) -> tuple[pl.Expr, pl.Ex
 
 
 class SentimentClassifier:
-    """Judges texts with a model of the Hub; every distinct text is asked about once.
+    """Classifies texts with a model of the Hub, each distinct text once.
 
     Args:
         name_or_path: a text classification model with the labels POSITIVE and NEGATIVE, in any case.
@@ -231,17 +227,17 @@ class SentimentClassifier:
         new = new.sort(pl.col("text").str.len_chars(), "text")["text"]
         answers = []
         starts = range(0, len(new), self.batch_size)
-        for start in tqdm(starts, desc="Judging sentiment", disable=not self.progress or len(starts) < 8):
+        for start in tqdm(starts, desc="Classifying sentiment", disable=not self.progress or len(starts) < 8):
             batch = new.slice(start, self.batch_size).to_list()
             found = self.pipeline(batch, batch_size=len(batch), truncation=True)
             answers += [answer["label"].lower() for answer in found]
-        judged = pl.DataFrame({"text": new, "polarity": answers}, schema=self._known.schema)
-        self._known = pl.concat([self._known, judged])
+        answered = pl.DataFrame({"text": new, "polarity": answers}, schema=self._known.schema)
+        self._known = pl.concat([self._known, answered])
         joined = asked.join(self._known, on="text", how="left", maintain_order="left")
         return joined["polarity"].fill_null(POSITIVE)
 
-    def judge(self, interactions: pl.DataFrame) -> pl.Series:
-        """Whether each interaction speaks well or ill of its item: its review says it, or its rating where none is."""
+    def review_polarity(self, interactions: pl.DataFrame) -> pl.Series:
+        """Polarity of each interaction: that of its review, or of its rating where there is no review."""
         by_rating = review_polarity(interactions.with_columns(review=pl.lit("")))
         by_review = self.polarity(interactions["review"])
         written = interactions.select(written=pl.col("review").fill_null("") != "").to_series()

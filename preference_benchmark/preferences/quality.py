@@ -1,10 +1,9 @@
-"""How good preferences are, without asking people: the open question of Preference Discerning on its LLM-made ones.
+"""How good preferences are, measured without asking people.
 
-Tables are compared on the users and steps that all of them cover (Paischer et al. 2025, arXiv:2412.08604, validate
-theirs by a study with people). A good preference finds its user's next item better than somebody else's does, agrees
-with the ratings, says something else than its neighbours, and names no brand.
-
-What a comparison of preferences found: a table to read, numbers to keep, a picture to look at.
+Preference Discerning (Paischer et al. 2025, arXiv:2412.08604) validates its preferences by a study with people. Here
+tables of preferences are compared on the users and steps that all of them cover: a good preference finds its user's
+next item better than another user's does, agrees with the ratings, differs from the others of its step, and names no
+brand. The result is a table to print, numbers to keep, and a figure.
 """
 
 from __future__ import annotations
@@ -24,19 +23,19 @@ from preference_benchmark.preferences.names import Names
 from preference_benchmark.preferences.polarity import POSITIVE
 from preference_benchmark.preferences.retrieval import (
     Ranks,
-    closest_preference,
     last_item,
-    points,
+    nearest_preference,
+    other_users,
     popularity,
-    shuffled_users,
+    queries_after,
     uniform,
 )
 from preference_benchmark.tables import Tables
 
 __all__ = [
     "Comparison",
-    "Found",
     "METRICS",
+    "RetrievalResult",
     "TARGETS",
     "compare",
     "polarity_agreement",
@@ -54,8 +53,8 @@ METRICS = {
 
 
 @dataclass(frozen=True)
-class Found:
-    """How one way to order the catalogue found the next items.
+class RetrievalResult:
+    """How well one way to order the catalogue finds the next items.
 
     Attributes:
         values: mean and 95% interval (low, high) by metric; "share ranked before" is 0 at best and 0.5 by chance.
@@ -74,7 +73,7 @@ class Comparison:
 
     Attributes:
         users: users compared on.
-        targets: next items sought.
+        targets: how many next items are to be found.
         items: size of the catalogue.
         seed: of everything drawn.
         retrieval: what was found, by method: controls, tables, and tables exchanged between users.
@@ -87,7 +86,7 @@ class Comparison:
     targets: int
     items: int
     seed: int
-    retrieval: dict[str, Found]
+    retrieval: dict[str, RetrievalResult]
     lift: dict[str, dict[str, Interval]]
     described: dict[str, dict[str, float]]
     ks: list[int]
@@ -185,7 +184,7 @@ _KEYS = ["user_id", "step"]
 _WINDOW = 5
 # Pairs and steps that similarities are averaged over: enough for three digits.
 _SAMPLE = 2_000
-# Steps whose preferences are held against ratings: every one brings up to five reviews to embed.
+# Steps whose preferences are compared with ratings: every one brings up to five reviews to embed.
 _HELD_STEPS = 500
 _THOUSAND = 1_000
 
@@ -206,7 +205,7 @@ def compare(
         tables: the data set.
         embedder: embeds preferences, item texts and reviews.
         reports: by name, with users, cost and seconds where they are known.
-        targets: which next items are sought: "held-out", the last two of each user, which no item text knows
+        targets: which next items are to be found: "held-out", the last two of each user, which no item text knows
             anything of; or "all".
         seed: of random order, exchange between users, samples and bootstrap.
 
@@ -217,17 +216,17 @@ def compare(
         raise ValueError(f"targets={targets!r} is not known; pass one of {TARGETS}.")
     embedder = CachedEmbedder(embedder)
     common = _common_steps(tables_of_preferences, tables, targets)
-    at = points(tables, common)
-    sought = {"random": uniform(at, seed), "popularity": popularity(at, tables)}
-    sought["last item"] = last_item(at, tables, embedder)
-    exchanged = shuffled_users(at, seed)
+    at = queries_after(tables, common)
+    rankings = {"random": uniform(at, seed), "popularity": popularity(at, tables)}
+    rankings["last item"] = last_item(at, tables, embedder)
+    exchanged = other_users(at, seed)
     names = Names.of(tables)
     described, lifts = {}, {}
     for name, preferences in tables_of_preferences.items():
         kept = preferences.join(common, on=_KEYS, how="semi").sort(*_KEYS, "rank")
-        own = closest_preference(at, kept, tables, embedder)
-        others = closest_preference(at, kept, tables, embedder, exchanged)
-        sought |= {name: own, f"{name}, of another user": others}
+        own = nearest_preference(at, kept, tables, embedder)
+        others = nearest_preference(at, kept, tables, embedder, exchanged)
+        rankings |= {name: own, f"{name}, of another user": others}
         lifts[name] = {metric: own.interval(value(own) - value(others), seed) for metric, value in METRICS.items()}
         described[name] = _described(kept, tables, embedder, names, seed) | _spent((reports or {}).get(name, {}))
     ks = np.unique(np.rint(np.geomspace(1, at.num_items, 60)).astype(int))
@@ -236,7 +235,7 @@ def compare(
         targets=len(at.target),
         items=at.num_items,
         seed=seed,
-        retrieval={name: _found(ranks, ks, seed) for name, ranks in sought.items()},
+        retrieval={name: _result(ranks, ks, seed) for name, ranks in rankings.items()},
         lift=lifts,
         described=described,
         ks=ks.tolist(),
@@ -244,7 +243,7 @@ def compare(
 
 
 def _common_steps(tables_of_preferences: Mapping[str, pl.DataFrame], tables: Tables, targets: str) -> pl.DataFrame:
-    """user_id and step that every table covers and that a sought item follows."""
+    """user_id and step that every table covers and that an item to be found follows."""
     length = pl.len().over("user_id").cast(pl.Int64)
     reach = 3 if targets == "held-out" else length
     left = length - 1 - pl.col("step")
@@ -260,14 +259,14 @@ def _common_steps(tables_of_preferences: Mapping[str, pl.DataFrame], tables: Tab
 def polarity_agreement(
     preferences: pl.DataFrame, tables: Tables, embedder: Embedder, seed: int = 0
 ) -> tuple[float, float, int]:
-    """Whether preferences like what was rated well and avoid what was rated badly.
+    """How many preferences ask for what was rated well and avoid what was rated badly.
 
-    A preference is held against that of the five latest items whose review it is closest to. Ratings of 4 and more
-    speak for, of 2 and less against; others say nothing.
+    A preference is compared with the rating of the item, among the five latest, whose review is nearest to it. Ratings
+    of 4 and more speak for the item, of 2 and less against it; others are left out.
 
     Returns:
         Share that agrees; the same averaged over well and badly rated items, which chance brings to 0.5 (NaN where
-        all speak alike); number of preferences held against a rating.
+        all speak alike); number of preferences compared with a rating.
     """
     chosen = _sampled(preferences.select(_KEYS).unique(maintain_order=True), seed, _HELD_STEPS)
     rows = tables.interactions.join(tables.items.select("item_id", "title"), on="item_id", how="left")
@@ -277,10 +276,10 @@ def polarity_agreement(
     pairs = preferences.join(chosen, on=_KEYS, how="semi").with_row_index("preference").join(rated, on="user_id")
     pairs = pairs.filter(pl.col("rated").is_between(pl.col("step") - (_WINDOW - 1), pl.col("step")))
     pairs = pairs.with_columns(similarity=cosines(pairs["text"], pairs["about"], embedder))
-    closest = pairs.sort(["preference", "similarity", "rated"], descending=[False, True, True])
-    closest = closest.unique("preference", keep="first", maintain_order=True)
-    agrees = (closest["sentiment"] == POSITIVE) == closest["well"]
-    shares = [agrees.filter(closest["well"] == well).mean() for well in (True, False)]
+    nearest = pairs.sort(["preference", "similarity", "rated"], descending=[False, True, True])
+    nearest = nearest.unique("preference", keep="first", maintain_order=True)
+    agrees = (nearest["sentiment"] == POSITIVE) == nearest["well"]
+    shares = [agrees.filter(nearest["well"] == well).mean() for well in (True, False)]
     balanced = float("nan") if None in shares else float(np.mean(shares))
     return float(agrees.mean() or 0.0), balanced, len(agrees)
 
@@ -296,7 +295,7 @@ def _described(
         "negative %": 100 * float((preferences["sentiment"] != POSITIVE).mean()),
         "agree with ratings %": 100 * agreement,
         "the same, balanced %": 100 * balanced,
-        "held against ratings": held,
+        "compared with ratings": held,
         "distinct %": 100 * texts.n_unique() / len(texts),
         "redundancy (cosine within a step)": _within(preferences, embedder, seed),
         "sameness (cosine between users)": _between(preferences, embedder, seed),
@@ -338,7 +337,7 @@ def _spent(report: Mapping[str, object]) -> dict[str, float]:
     return {"$ per 1,000 users": _THOUSAND * cost / users, "s per 1,000 users": _THOUSAND * seconds / users}
 
 
-def _found(ranks: Ranks, ks: np.ndarray, seed: int) -> Found:
+def _result(ranks: Ranks, ks: np.ndarray, seed: int) -> RetrievalResult:
     values = {metric: ranks.interval(value(ranks), seed) for metric, value in METRICS.items()}
     curve = [float(ranks.recall(int(k)).mean()) for k in ks]
-    return Found(values, float(np.median(ranks.rank)), curve)
+    return RetrievalResult(values, float(np.median(ranks.rank)), curve)

@@ -1,4 +1,4 @@
-"""How well preferences find what their user took next, among all items.
+"""How well preferences find their user's next item among all items.
 
 The rank of the next item when the catalogue is ordered by its closest preference, compared with chance, popularity,
 the last item as the query, and preferences of somebody else. Items that the user already had are left out.
@@ -15,7 +15,16 @@ from preference_benchmark.embedding import Embedder, positions
 from preference_benchmark.preferences.candidates import Candidates
 from preference_benchmark.tables import Tables
 
-__all__ = ["Points", "Ranks", "closest_preference", "last_item", "points", "popularity", "shuffled_users", "uniform"]
+__all__ = [
+    "Queries",
+    "Ranks",
+    "nearest_preference",
+    "last_item",
+    "popularity",
+    "queries_after",
+    "other_users",
+    "uniform",
+]
 
 # Entries of a block of scores: 2^23 float32 are 32 MB.
 _BLOCK_ENTRIES = 1 << 23
@@ -23,15 +32,15 @@ _RESAMPLES = 1_000
 
 
 @dataclass(frozen=True)
-class Points:
-    """Where a next item is sought: P points, sorted by user and step.
+class Queries:
+    """Which next items are to be found: P queries, one for each, sorted by user and step.
 
     Attributes:
         frame: user_id, step (of the target).
         target: row of the next item. Shape: (P,).
         last: row of the item before it. Shape: (P,).
         user: number of the user. Shape: (P,).
-        seen: pairs of point and row of an item that the user already had. Shape: (S, 2).
+        seen: pairs of query and row of an item that the user already had. Shape: (S, 2).
         num_items: N.
     """
 
@@ -49,7 +58,7 @@ class Ranks:
 
     Attributes:
         rank: shape (P,).
-        candidates: how many items were ranked at each point. Shape: (P,).
+        candidates: how many items were ranked at each query. Shape: (P,).
         user: number of the user, the unit that intervals are drawn over. Shape: (P,).
     """
 
@@ -70,7 +79,7 @@ class Ranks:
         return (self.rank - 1) / np.maximum(self.candidates - 1, 1)
 
     def interval(self, values: np.ndarray, seed: int = 0) -> tuple[float, float, float]:
-        """Mean of a value per point, with its 95% interval by bootstrap over users."""
+        """Mean of a value per query, with its 95% interval by bootstrap over users."""
         sums = np.bincount(self.user, weights=values)
         counts = np.bincount(self.user)
         sums, counts = sums[counts > 0], counts[counts > 0]
@@ -80,55 +89,55 @@ class Ranks:
         return float(values.mean()), float(low), float(high)
 
 
-def points(tables: Tables, steps: pl.DataFrame) -> Points:
-    """Points after given steps.
+def queries_after(tables: Tables, steps: pl.DataFrame) -> Queries:
+    """A query for the item after each of the given steps.
 
     Args:
         tables: the data set.
-        steps: user_id, step: after which steps the next item is sought; those without a next item are left out.
+        steps: user_id, step: the steps whose next item is to be found; those without one are left out.
     """
     items = tables.items.select("item_id").with_row_index("item")
     rows = tables.interactions.select("user_id", "step", "item_id").join(items, on="item_id")
     wanted = steps.select("user_id", pl.col("step") + 1).unique()
-    found = rows.join(wanted, on=["user_id", "step"], how="semi").sort("user_id", "step").with_row_index("point")
-    had = found.select("point", "user_id", until="step").join(rows, on="user_id")
+    found = rows.join(wanted, on=["user_id", "step"], how="semi").sort("user_id", "step").with_row_index("query")
+    had = found.select("query", "user_id", until="step").join(rows, on="user_id")
     had = had.filter(pl.col("step") < pl.col("until"))
-    last = had.sort("point", "step").group_by("point", maintain_order=True).agg(pl.col("item").last())
-    return Points(
+    last = had.sort("query", "step").group_by("query", maintain_order=True).agg(pl.col("item").last())
+    return Queries(
         found.select("user_id", "step"),
         found["item"].to_numpy().astype(np.int64),
         last["item"].to_numpy().astype(np.int64),
         (found["user_id"].rank("dense") - 1).to_numpy().astype(np.int64),
-        had.select("point", "item").to_numpy().astype(np.int64),
+        had.select("query", "item").to_numpy().astype(np.int64),
         tables.items.height,
     )
 
 
-def closest_preference(
-    at: Points, preferences: pl.DataFrame, tables: Tables, embedder: Embedder, source: np.ndarray | None = None
+def nearest_preference(
+    at: Queries, preferences: pl.DataFrame, tables: Tables, embedder: Embedder, source: np.ndarray | None = None
 ) -> Ranks:
-    """Items by the cosine with the closest of the preferences that may condition the point (see `Candidates`).
+    """Items by the cosine with the nearest of the preferences that may condition the query (see `Candidates`).
 
     Args:
-        at: the points.
+        at: the queries.
         preferences: as an approximator gives them.
         tables: the data set.
         embedder: embeds preferences and item texts.
-        source: whose preferences each point takes; default: its own. Shape: (P,).
+        source: whose preferences each query takes; default: its own. Shape: (P,).
     """
     options = (
         Candidates.of(preferences, tables)
         .distinct()
-        .join(at.frame.with_row_index("point"), on=["user_id", "step"], how="inner", maintain_order="left")
+        .join(at.frame.with_row_index("query"), on=["user_id", "step"], how="inner", maintain_order="left")
     )
-    options = options.sort("point", "text")
+    options = options.sort("query", "text")
     texts = options["text"].unique().sort()
     vectors, items = embedder.encode(texts), embedder.encode(tables.items["text"])
-    rows, owner = positions(options["text"], texts), options["point"].to_numpy()
+    rows, owner = positions(options["text"], texts), options["query"].to_numpy()
     first = np.searchsorted(owner, np.arange(len(at.target)))
     count = np.bincount(owner, minlength=len(at.target))
     if (count == 0).any():
-        raise ValueError(f"{(count == 0).sum():,} points have no preference; pass points of the table's own steps.")
+        raise ValueError(f"{(count == 0).sum():,} queries have no preference; pass queries of the table's own steps.")
     source = np.arange(len(at.target)) if source is None else source
 
     def scores(block: np.ndarray) -> np.ndarray:
@@ -140,14 +149,14 @@ def closest_preference(
     return _ranks(at, scores, 8)
 
 
-def last_item(at: Points, tables: Tables, embedder: Embedder) -> Ranks:
+def last_item(at: Queries, tables: Tables, embedder: Embedder) -> Ranks:
     """Items by the cosine with the last item."""
     items = embedder.encode(tables.items["text"])
     return _ranks(at, lambda block: items[at.last[block]] @ items.T, 2)
 
 
-def popularity(at: Points, tables: Tables) -> Ranks:
-    """Items by how many users took them in the training period."""
+def popularity(at: Queries, tables: Tables) -> Ranks:
+    """Items by how many users bought them in the training period."""
     counts = tables.items.select("item_id").join(
         tables.training_period().group_by("item_id").len(), on="item_id", how="left", maintain_order="left"
     )
@@ -155,14 +164,14 @@ def popularity(at: Points, tables: Tables) -> Ranks:
     return _ranks(at, lambda block: np.tile(popular, (len(block), 1)), 2)
 
 
-def uniform(at: Points, seed: int) -> Ranks:
+def uniform(at: Queries, seed: int) -> Ranks:
     """Items in random order."""
     rng = np.random.default_rng(seed)
     return _ranks(at, lambda block: rng.random((len(block), at.num_items), dtype=np.float32), 2)
 
 
-def shuffled_users(at: Points, seed: int) -> np.ndarray:
-    """For each point a random point of another user. Shape: (P,).
+def other_users(at: Queries, seed: int) -> np.ndarray:
+    """For each query a random query of another user. Shape: (P,).
 
     Raises:
         ValueError: if there is one user only.
@@ -180,8 +189,8 @@ def shuffled_users(at: Points, seed: int) -> np.ndarray:
     return first[giver] + (rng.random(len(giver)) * count[giver]).astype(np.int64)
 
 
-def _ranks(at: Points, scores, width: int) -> Ranks:
-    """Ranks of targets by scores of blocks of points, with about `width` rows of scores in memory per point."""
+def _ranks(at: Queries, scores, width: int) -> Ranks:
+    """Ranks of targets by scores of blocks of queries, with about `width` rows of scores in memory per query."""
     total = len(at.target)
     rank, candidates_left = np.empty(total), np.empty(total)
     size = max(1, _BLOCK_ENTRIES // (at.num_items * width))

@@ -1,14 +1,13 @@
-"""The aspects a data set speaks of, where items have them and where text mentions them.
+"""The aspects of a data set: which items have them, and how text mentions them.
 
 Text and aspects are compared word by word in a plain form: lower case, no punctuation, no plural s. Words are
 set apart by two blanks, so that a phrase with one blank at either end matches whole words only, and phrases
 that stand side by side do not share a blank.
 
-Aspects for data sets whose items have none: words and word pairs that recur in the items' titles.
-
-A title ends with what the thing is ("argan oil shampoo"), opens with who made it, and says in between what tells
-it from others. So recurring terms become the item's aspects, the last of them its kind as well, and words that mostly
-open titles are left out as names.
+Where items have no aspects, they are words and pairs of words that recur in titles. The first part of a title, up to a
+comma or the like, ends with what the thing is ("argan oil shampoo"), opens with who made it, and says in between what
+tells it from others. So recurring terms become the item's aspects, the last of the first part its kind as well, and
+words that mostly open titles are left out as names.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from preference_benchmark.preferences.grammar import MASS_NOUNS, grammatical_forms, in_plural, is_plural
 from preference_benchmark.preferences.names import Names
 from preference_benchmark.preferences.noun_phrases import describe_by_reviews
 from preference_benchmark.preferences.words import no_aspects, plain
@@ -33,6 +33,11 @@ _MOST = 6
 _FEWEST_ITEMS, _FEWEST_OF_KIND = 3, 8
 _LARGEST_SHARE = 0.4
 _NAME_SHARE = 0.5
+# Where the part of a title ends that says what the thing is.
+_PART_END = r"(?i),|;|:|\(| [-–—|/] | (?:with|for|in|of|from|by|and|set|pack)\b"
+# Share of plural uses from which on a word is a countable noun.
+_PLURAL_SHARE = 0.1
+_MEASURES = "count counts inch inches pack packs piece pieces set sets size dozen per box ream case".split()
 # A pair must be this many times commoner than its words would be side by side by chance.
 _LIFT = 8.0
 
@@ -44,28 +49,35 @@ def mine_aspects(items: pl.DataFrame) -> pl.DataFrame:
         items: item_id, title.
 
     Returns:
-        item_id, aspects (list of str, may be empty), noun (str: what the item most likely is, or null), in the
-        order of the items.
+        item_id, aspects and counted (lists of str, may be empty: all, and the countable nouns among them),
+        noun (str: what the item most likely is, in the plural, or null), in the order of the items.
     """
     words = _words(items)
     terms = _terms(words, items.height)
     ordered = terms.sort(pl.col("form").str.len_chars(), "form", descending=[True, False])
-    found = items.select(
-        "item_id", form=plain(pl.col("title")).str.extract_many(ordered["form"].implode(), leftmost=True)
-    )
-    found = found.explode("form").join(terms, on="form", maintain_order="left")
-    found = found.with_columns(last=pl.int_range(pl.len()).over("item_id") == pl.len().over("item_id") - 1)
-    kind = pl.col("last") & (pl.col("items") >= _FEWEST_OF_KIND)
+    found = _found(items, pl.col("title"), ordered)
+    opening = pl.col("title").str.replace_all(_PART_END, "\n").str.split("\n").list.first()
+    form = grammatical_forms(terms["phrase"])
+    kinds = terms.filter((terms["items"] >= _FEWEST_OF_KIND) & (form != "adjective"))
+    last = _found(items, opening, ordered).group_by("item_id").agg(pl.col("form", "phrase").last())
+    last = last.join(kinds.select("form"), on="form", how="semi").select("item_id", noun=in_plural(pl.col("phrase")))
     described = found.group_by("item_id", maintain_order=True).agg(
         aspects=pl.col("phrase").unique(maintain_order=True).tail(_MOST),
-        noun=pl.col("phrase").filter(kind).last(),
+        counted=pl.col("phrase").filter("counted").unique(maintain_order=True),
     )
+    described = described.join(last, on="item_id", how="left", maintain_order="left")
     described = items.select("item_id").join(described, on="item_id", how="left", maintain_order="left")
-    return described.with_columns(pl.col("aspects").fill_null([]))
+    return described.with_columns(pl.col("aspects", "counted").fill_null([]))
+
+
+def _found(items: pl.DataFrame, text: pl.Expr, terms: pl.DataFrame) -> pl.DataFrame:
+    """Terms in a text of each item, in their order, the longest where several match: item_id, form, phrase, counted."""
+    found = items.select("item_id", form=plain(text).str.extract_many(terms["form"].implode(), leftmost=True))
+    return found.explode("form").join(terms.select("form", "phrase", "counted"), on="form", maintain_order="left")
 
 
 def _terms(words: pl.DataFrame, num_items: int) -> pl.DataFrame:
-    """Recurring terms: form (plain), phrase (as most often written), items (how many have it)."""
+    """Recurring terms: form (plain), phrase (as most often written), items (how many have it), counted."""
     recurring = pl.col("items").is_between(_FEWEST_ITEMS, max(_FEWEST_ITEMS, _LARGEST_SHARE * num_items))
     single = (
         words.group_by("word")
@@ -74,33 +86,44 @@ def _terms(words: pl.DataFrame, num_items: int) -> pl.DataFrame:
             items=pl.col("item_id").n_unique(),
             phrase=pl.col("lower").mode().sort().first(),
             opening=(pl.col("position") == 0).mean(),
+            counted=(pl.col("lower") != pl.col("word")).mean() >= _PLURAL_SHARE,
         )
         .filter(pl.col("word").str.contains(r"^\p{L}{3,}$") & (pl.col("opening") <= _NAME_SHARE))
-        .filter(~plain(pl.col("word")).is_in(no_aspects().implode()))
+        .filter(~plain(pl.col("word")).is_in(no_aspects().implode()) & ~pl.col("phrase").is_in(_MEASURES))
     )
     pairs = (
         words.with_columns(before=pl.col("word").shift(1), lower_before=pl.col("lower").shift(1))
-        .filter(pl.col("position") > 0)
+        .filter((pl.col("position") > 0) & pl.col("joined"))
         .join(single.select(before="word", count_before="count"), on="before")
-        .join(single.select("word", "count"), on="word")
+        .join(single.select("word", "count", "counted"), on="word")
         .filter(pl.col("before") != pl.col("word"))
         .group_by("before", "word")
         .agg(
             items=pl.col("item_id").n_unique(),
+            counted=pl.col("counted").first(),
             phrase=pl.concat_str("lower_before", "lower", separator=" ").mode().sort().first(),
             lift=pl.len() * words.height / (pl.col("count_before").first() * pl.col("count").first()),
         )
         .filter(pl.col("lift") >= _LIFT)
     )
-    both = pl.concat([pairs.select("phrase", "items"), single.select("phrase", "items")]).filter(recurring)
+    columns = ("phrase", "items", "counted")
+    both = pl.concat([pairs.select(columns), single.select(columns)]).filter(recurring)
     both = both.with_columns(form=plain(pl.col("phrase"))).sort("items", "phrase", descending=[True, False])
     return both.unique("form", keep="first", maintain_order=True)
 
 
 def _words(items: pl.DataFrame) -> pl.DataFrame:
-    """Words of titles in order: item_id, position, lower (as written, lower case), word (plain)."""
-    lower = pl.col("title").str.to_lowercase().str.extract_all(r"\p{L}[\p{L}\p{N}]*|\d+")
+    """Words of titles in order.
+
+    Returns:
+        item_id, position, lower (as written, lower case), word (plain), joined (whether no comma or the like stands
+        before it).
+    """
+    text = pl.col("title").str.to_lowercase().str.replace_all(r"&#?\w+;", " ")
+    lower = text.str.extract_all(r"\p{L}[\p{L}\p{N}]*|\d+|[^\s\p{L}\p{N}'’&-]")
     words = items.select("item_id", lower=lower).explode("lower").drop_nulls("lower")
+    letters = pl.col("lower").str.contains(r"^[\p{L}\p{N}]")
+    words = words.with_columns(joined=letters.shift(1, fill_value=False)).filter(letters)
     return words.with_columns(
         position=pl.int_range(pl.len()).over("item_id"), word=plain(pl.col("lower")).str.strip_chars()
     )
@@ -110,7 +133,7 @@ def _words(items: pl.DataFrame) -> pl.DataFrame:
 _NOUN_COLUMNS = ("department", "kind")
 # Below this share of items with aspects they are mined from text instead.
 _ENOUGH = 0.5
-# So many items must have an aspect for it to count half of what its rarity says.
+# An aspect of this many items gets half the weight that its rarity gives.
 _ACCIDENTAL = 3.0
 _SINGLE_WORD = r"^[^\s]*([^s\s]|ss|us)$"
 # Shops phrase aspects as facts ("Includes level editor", "Captions available") and put their own name before them.
@@ -124,9 +147,10 @@ class Vocabulary:
 
     Attributes:
         aspects: A distinct phrases, sorted.
-        weight: how telling each aspect is; higher for those that fewer items have. Shape: (A,).
-        before_noun: whether an aspect stands before the noun ("vegan snacks") or after ("snacks with mint flavour").
-            Shape: (A,), bool.
+        weight: how informative each aspect is; higher for those that fewer items have. Shape: (A,).
+        forms: the grammatical form of each aspect, one of `grammar.FORMS`. Length: A.
+        before_noun: whether an aspect that is a noun may stand before what it describes ("beeswax candles") rather
+            than behind it ("straps with a button"). Shape: (A,), bool.
         of_items: item_id, aspect (position); one row per item and aspect.
         nouns: M words for kinds of items, sorted.
         noun_of_items: item_id, noun (position); at most one row per item.
@@ -139,6 +163,7 @@ class Vocabulary:
 
     aspects: pl.Series
     weight: np.ndarray
+    forms: pl.Series
     before_noun: np.ndarray
     of_items: pl.DataFrame
     nouns: pl.Series
@@ -157,13 +182,15 @@ class Vocabulary:
         """
         items = tables.items
         having = items.filter(pl.col("aspects").list.len() > 0).height
+        adjectives = pl.Series(dtype=pl.String)
         before = _SINGLE_WORD
         if tables.aspects_from == "reviews":
             reviews = tables.training_period().select("item_id", "review")
             described = describe_by_reviews(items, reviews, Names.of(tables).brands)
-            before = _any_of(described["adjectives"].explode().drop_nulls().unique())
+            adjectives = described["adjectives"].explode().drop_nulls()
+            before = "^$"
         elif tables.aspects_from == "titles" or having < _ENOUGH * items.height:
-            described, before = mine_aspects(items), r"."
+            described = mine_aspects(items)
         else:
             columns = [name for name in _NOUN_COLUMNS if items.schema.get(name) == pl.String]
             noun = _in_the_plural(pl.col(columns[0])) if columns else pl.lit(None, dtype=pl.String)
@@ -171,15 +198,26 @@ class Vocabulary:
         of_items, phrases = _numbered(described)
         having = np.bincount(of_items["aspect"].to_numpy(), minlength=len(phrases))
         noun_of_items, nouns = _places(described.filter(pl.col("noun") != ""), "noun")
+        noun_of_aspect = _same(phrases, nouns)
+        forms = grammatical_forms(phrases, pl.Series(noun_of_aspect >= 0))
+        counted = described["counted"].explode().drop_nulls() if "counted" in described.columns else adjectives
+        by_lists = pl.col("form").is_in(["mass", "count"])  # what people write shows better which of these it is
+        mass = pl.col("phrase").str.extract(r"(\S+)$").is_in(list(MASS_NOUNS))
+        countable = pl.col("phrase").is_in(counted.implode()) & ~is_plural(pl.col("phrase")) & ~mass
+        form = pl.when(pl.col("phrase").is_in(adjectives.implode()) & by_lists).then(pl.lit("adjective"))
+        form = form.when(countable & by_lists).then(pl.lit("count"))
+        form = form.when(mass & (pl.col("form") == "kind")).then(pl.lit("mass")).otherwise("form")
+        forms = pl.DataFrame({"phrase": phrases, "form": forms}).select(form=form)["form"]
         return cls(
             aspects=phrases,
-            weight=_telling(having, items.height),
+            weight=_informative(having, items.height),
+            forms=forms,
             before_noun=phrases.str.contains(before).to_numpy(),
             of_items=of_items,
             nouns=nouns,
             noun_of_items=noun_of_items.select("item_id", "noun"),
             noun=tables.noun,
-            noun_of_aspect=_same(phrases, nouns),
+            noun_of_aspect=noun_of_aspect,
             noun_head=_plain_words(nouns).list.last().rank("dense").fill_null(0).to_numpy().astype(np.int64),
             noun_words=_plain_words(nouns).list.len().to_numpy().astype(np.int64),
         )
@@ -229,17 +267,12 @@ def _same(words: pl.Series, others: pl.Series) -> np.ndarray:
     return found.fill_null(-1).to_numpy().astype(np.int64)
 
 
-def _any_of(words: pl.Series) -> str:
-    """A regular expression that matches these words and no others."""
-    return f"^(?:{'|'.join(words.sort())})$" if len(words) else "^$"
-
-
-def _telling(having: np.ndarray, num_items: int) -> np.ndarray:
-    """Log of the inverse share of items with an aspect, less where hardly any have it: those are accidents."""
+def _informative(having: np.ndarray, num_items: int) -> np.ndarray:
+    """Log of the inverse share of items with an aspect, less where hardly any have it, which is often accidental."""
     return np.log((num_items + 1) / (having + 0.5)) * having / (having + _ACCIDENTAL)
 
 
 def _in_the_plural(noun: pl.Expr) -> pl.Expr:
-    """A noun that stands for many: departments in the singular become "kitchen products"."""
+    """A noun in the plural; departments in the singular become "kitchen products"."""
     noun = noun.str.to_lowercase()
     return pl.when(noun.str.ends_with("s")).then(noun).otherwise(pl.concat_str([noun, pl.lit(" products")]))

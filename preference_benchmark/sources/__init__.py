@@ -8,7 +8,7 @@ name           files it looks for (each also without `.gz`)
 amazon2014     reviews_{category}_5.json.gz or reviews_{category}.json.gz; optional meta_{category}.json.gz
 amazon2018     {category}_5.json.gz or {category}.json.gz; optional meta_{category}.json.gz
 amazon2023     {category}.jsonl.gz or .parquet, or raw_review_{category}/*.parquet; optional meta_... or raw_meta_...
-corner-shop    none: it is made
+corner-shop    none: it is generated
 movielens      ml-100k, ml-1m, ml-10m, ml-20m and later, ml-latest; packed (.zip) or unpacked
 sequences      user_sequence.txt.gz; optional item_text.txt.gz
 steam          australian_user_reviews.json.gz, steam_games.json.gz

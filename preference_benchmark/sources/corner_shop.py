@@ -23,7 +23,7 @@ _LIKES, _DISLIKES, _MAX_CHANGES = 5, 4, 8
 # Weights of a purchase's log-odds. Likes dominate; popularity and habit are there to be learned as well. What
 # people dislike they mostly find out at home, or there would be no bad reviews.
 _LIKE, _DISLIKE = 3.0, -0.2
-# Stars: what nobody minds gets three; a like adds less than a dislike takes away.
+# Stars: an item with neither gets about three; a like adds less than a dislike takes away.
 _INDIFFERENT, _PRAISE, _BLAME = 3.2, 0.8, 1.6
 _NEXT_KIND, _SAME_KIND, _SAME_DEPARTMENT = 1.5, -1.0, 0.4
 _POPULARITY = 0.9
@@ -86,7 +86,7 @@ def corner_shop(
         min_user: fewest interactions of a user, as in `prepare`.
         min_item: fewest interactions of an item, as in `prepare`.
         max_history: interactions kept per user, as in `prepare`.
-        repeats: as in `prepare`; nobody here buys an item twice.
+        repeats: as in `prepare`; no customer here buys an item twice.
         split: as in `prepare`.
         time_quantiles: as in `prepare`.
 
@@ -221,7 +221,7 @@ def _describe(goods: _Goods, rng: np.random.Generator) -> pl.DataFrame:
         .then(pl.format("{} {} with {} and {}", second, kind, first_aspect, extra))
         .otherwise(pl.format("{} {} {}", first, second, kind))
     )
-    # Goods that would carry the same title are told apart by a number.
+    # Items that would have the same title are distinguished by a number.
     again = pl.int_range(pl.len()).over("title")
     title_once = pl.when(again > 0).then(pl.format("{}, No. {}", "title", again + 1)).otherwise("title")
     frame = frame.with_columns(title=title).with_columns(title=title_once)

@@ -167,14 +167,14 @@ def write_reviews(
         (attitude == 0, _NOTICED, 1, 0.2),
     ):
         chosen = np.argsort(np.where(which, order, 2.0), axis=1)[:, :most]
-        told = np.take_along_axis(which, chosen, axis=1) & (rng.random(chosen.shape) < share)
+        mentioned = np.take_along_axis(which, chosen, axis=1) & (rng.random(chosen.shape) < share)
         for place in range(chosen.shape[1]):
             position = np.take_along_axis(aspects, chosen[:, place : place + 1], axis=1)[:, 0]
             aspect = pl.Series(names).gather(position)
             parts.append(name := f"part{len(parts)}")
             frame = frame.with_columns(aspect=aspect, sentence=_choose(templates, rows, rng))
             sentence = pl.col("sentence").str.replace("{aspect}", pl.col("aspect"), literal=True)
-            frame = frame.with_columns(pl.when(pl.Series(told[:, place])).then(sentence).alias(name))
+            frame = frame.with_columns(pl.when(pl.Series(mentioned[:, place])).then(sentence).alias(name))
     frame = frame.with_columns(
         remark=pl.when(pl.Series(rng.random(rows) < 0.35)).then(_choose(_REMARKS, rows, rng)),
         closing=pl.when(pl.Series(rng.random(rows) < 0.4)).then(_by_rating(_CLOSINGS, ratings, rng)),

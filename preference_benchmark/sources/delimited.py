@@ -21,7 +21,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from preference_benchmark.sources.raw_files import RawFile, blocks, written_lines
+from preference_benchmark.sources.raw_files import RawFile, blocks, nonblank_lines
 from preference_benchmark.sources.raw_lines import (
     LINE,
     NOT_UTF8,
@@ -408,7 +408,7 @@ def read_delimited(
     frames, count = [], LineCount(path)
     names = list(fields)
     for first_line, block in blocks(path):
-        count.lines += len(written_lines(block))
+        count.lines += len(nonblank_lines(block))
         text = next(
             (text for encoding in encodings if not (text := text_lines(block, encoding)).null_count()),
             text_lines(block, encodings[0]),

@@ -1,10 +1,8 @@
-"""From an item's metadata to the text that is embedded and the aspects that people can ask for.
+"""From an item's metadata, or its reviews, to the text that is embedded and the aspects that people can ask for.
 
-Words that tell an item from others, taken from what people wrote about it.
-
-Some releases have reviews but no metadata. An item is then described by the terms (words and pairs of words)
-that its reviewers use and other items' reviewers do not: TF-IDF, where the term frequency counts reviews, so
-that one talkative reviewer does not decide. Words of judgement ("great", "broke") and proper names are left out.
+Some releases have reviews but no metadata. An item is then described by the terms (words and pairs of words) that its
+reviewers use and other items' reviewers do not: TF-IDF, where the term frequency counts reviews, so that one long
+review does not decide. Words of judgement ("great", "broke") and proper names are left out.
 """
 
 from __future__ import annotations
@@ -82,7 +80,7 @@ _FEWEST_ITEMS_OF_TERM = 3  # a term of fewer items says nothing about others
 _LARGEST_SHARE_OF_TERM = 0.15  # a term of more of the items says nothing about this one
 _PAIR_BONUS = 1.3  # a pair of words says more than either
 _SINGLE_VOICE = 0.2  # what only one reviewer says comes after what several say
-_AT_LEAST = 4  # so many terms are kept even if only one reviewer says them
+_AT_LEAST = 4  # this many terms are kept even if only one reviewer says them
 _CHUNK = 50_000  # texts whose tokens are held as text at a time
 
 

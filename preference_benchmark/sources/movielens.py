@@ -1,8 +1,8 @@
 """MovieLens (Harper & Konstan 2016) in all its forms, packed or unpacked: 100K, 1M, 10M, 20M and later, latest.
 
 100K has `u.data` and `u.item` (tabs and bars, Latin-1), 1M and 10M have `ratings.dat` and `movies.dat` (two colons;
-Latin-1 or UTF-8), the others `ratings.csv`, `movies.csv` and `tags.csv`. Nobody writes reviews there: the tags a
-user gave a movie stand for one. Tags also describe the movies, but only those that were given in the training
+Latin-1 or UTF-8), the others `ratings.csv`, `movies.csv` and `tags.csv`. There are no reviews: the tags a
+user gave a movie replace one. Tags also describe the movies, but only those that were given in the training
 period, so that nothing of the interactions to be predicted leaks into a movie's text.
 """
 
@@ -16,7 +16,7 @@ import polars as pl
 
 from preference_benchmark.sources.delimited import read_csv, read_delimited, typed
 from preference_benchmark.sources.item_text import as_aspects, clean_text, shared_aspects
-from preference_benchmark.sources.raw_files import RawFile, find_holdings
+from preference_benchmark.sources.raw_files import RawFile, find_dataset
 from preference_benchmark.sources.raw_lines import SECONDS, Field, Number, RawLines, read_report
 from preference_benchmark.tables import Tables, labelled, prepare
 
@@ -68,7 +68,7 @@ def read_movielens(path: str | Path, *, max_malformed: float = 0.01, **options: 
         ValueError: if a file cannot be used.
     """
     markers = tuple(form.ratings for form in _FORMS)
-    files = find_holdings(path, markers, ("ml-*.zip", "ml-*"), "MovieLens release", _HOME)
+    files = find_dataset(path, markers, ("ml-*.zip", "ml-*"), "MovieLens release", _HOME)
     form = next(form for form in _FORMS if form.ratings in files)
     if form.movies not in files:
         raise FileNotFoundError(

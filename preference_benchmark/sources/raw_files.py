@@ -26,12 +26,12 @@ __all__ = [
     "RawFile",
     "WHITE_SPACE",
     "blocks",
+    "files_in",
     "find_beside",
+    "find_dataset",
     "find_file",
-    "find_holdings",
-    "holdings",
     "line_starts",
-    "written_lines",
+    "nonblank_lines",
 ]
 
 
@@ -61,7 +61,7 @@ _DAMAGE = (zipfile.BadZipFile, tarfile.TarError, NotImplementedError, RuntimeErr
 
 @dataclass(frozen=True)
 class ArchiveMember:
-    """A file inside an archive; stands wherever the path of a raw file does.
+    """A file inside an archive, used wherever the path of a raw file is.
 
     Attributes:
         archive: the zip or tar file.
@@ -83,7 +83,7 @@ class ArchiveMember:
 RawFile = Path | ArchiveMember
 
 
-def holdings(path: Path) -> dict[str, RawFile]:
+def files_in(path: Path) -> dict[str, RawFile]:
     """The files of a folder, or of a zip or tar archive, by the last part of their names.
 
     Raises:
@@ -142,13 +142,13 @@ def blocks(path: RawFile, encoding: str = "utf-8") -> Iterator[tuple[int, bytes]
     except (zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(f"{path} is a damaged gzip file ({error}); download it again.") from error
     except _DAMAGE as error:
-        raise ValueError(f"{path} lies in a damaged archive ({_briefly(error)}); download it again.") from error
+        raise ValueError(f"{path} is in a damaged archive ({_briefly(error)}); download it again.") from error
 
 
-def written_lines(block: bytes) -> np.ndarray:
+def nonblank_lines(block: bytes) -> np.ndarray:
     r"""The numbers of the lines of a block that are not blank, counted from 0.
 
-    >>> written_lines(b"a\n\n \t\nb").tolist()
+    >>> nonblank_lines(b"a\n\n \t\nb").tolist()
     [0, 3]
     """
     data, starts = line_starts(block)
@@ -171,7 +171,7 @@ def _with_line_feeds(block: bytes, end: bytes) -> bytes:
 
 
 def _utf8_chunks(path: RawFile, stream: BinaryIO, encoding: str) -> Iterator[bytes]:
-    """The content as UTF-8, without a byte order mark; what claims to be UTF-8 comes as it is."""
+    """The content as UTF-8, without a byte order mark; UTF-8 is passed on unchecked."""
     try:
         name = codecs.lookup(encoding).name
     except LookupError:
@@ -280,7 +280,7 @@ def find_file(path: str | Path, patterns: tuple[str, ...], what: str, home: str 
 
 
 def find_beside(folder: Path, patterns: tuple[str, ...], what: str) -> Path | None:
-    """Like `find_file` in a folder, but None where there is no such file."""
+    """Like `find_file` in a folder; None where there is no such file."""
     for pattern in patterns:
         found = sorted(entry for entry in folder.glob(pattern) if entry.is_file())
         if len(found) > 1:
@@ -293,7 +293,7 @@ def find_beside(folder: Path, patterns: tuple[str, ...], what: str) -> Path | No
 
 
 def _refuse_twin(path: Path) -> None:
-    """Raise a ValueError if the file lies there both packed and unpacked: which of them is meant?"""
+    """Raise a ValueError if the file is there both packed and unpacked."""
     twin = path.with_name(path.name.removesuffix(".gz") if path.name.endswith(".gz") else f"{path.name}.gz")
     if twin.is_file():
         raise ValueError(
@@ -302,7 +302,7 @@ def _refuse_twin(path: Path) -> None:
         )
 
 
-def find_holdings(
+def find_dataset(
     path: str | Path, markers: tuple[str, ...], nested: tuple[str, ...], what: str, home: str
 ) -> dict[str, RawFile]:
     """The files of a data set that is published as one archive, packed or unpacked.
@@ -328,11 +328,11 @@ def find_holdings(
             f"{path} does not exist; expected {what}: {' or '.join(nested)}, or a folder with {' or '.join(markers)}. "
             f"The public files are described at {home}."
         )
-    files = holdings(path.parent if path.name in markers else path)
+    files = files_in(path.parent if path.name in markers else path)
     if not files.keys().isdisjoint(markers):
         return files
     inner = [entry for pattern in nested for entry in sorted(path.glob(pattern))] if path.is_dir() else []
-    found = {entry: files for entry in inner if not (files := holdings(entry)).keys().isdisjoint(markers)}
+    found = {entry: files for entry in inner if not (files := files_in(entry)).keys().isdisjoint(markers)}
     if len({entry.name.split(".")[0] for entry in found}) > 1:  # packed beside unpacked is the same twice
         names = [entry.name for entry in found]
         raise ValueError(f"{path} holds {what} more than once: {names}; pass the path of the one that is meant.")

@@ -1,8 +1,8 @@
 """Raw files of one record a line: JSON, Python literals, or words.
 
-Blocks of bounded size go through polars, Python literals respelled as JSON. A block that polars refuses, or that holds
-a value out of its bounds, is halved until the lines at fault are found; those are read one by one, and what cannot be
-used is left out, counted by reason and remembered by number. Nothing is ever evaluated.
+Polars reads blocks of bounded size, with Python literals respelled as JSON. A block that polars refuses, or that holds
+a value out of its bounds, is halved until the lines at fault are found. Those are read one by one; lines that cannot be
+used are left out, counted by reason, and the first of them named by number. Nothing is ever evaluated.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from preference_benchmark.sources.raw_files import WHITE_SPACE, RawFile, blocks, line_starts, written_lines
+from preference_benchmark.sources.raw_files import WHITE_SPACE, RawFile, blocks, line_starts, nonblank_lines
 from preference_benchmark.tables import ReadReport
 from preference_benchmark.tables.columns import MISSING
 
@@ -94,7 +94,7 @@ _SHOWN = 5  # lines of a reason that reports and errors name
 _FEW = 64  # lines that are read one by one rather than halved further
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 NOT_UTF8, _NO_RECORD = "lines that are not UTF-8", "lines that are no record"
-OTHERS = "lines about items that nobody reviewed"
+OTHERS = "lines about items without a review"
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class LineCount:
     Attributes:
         path: the file.
         lines: those that are not blank.
-        others: those that are about ids nobody asked for.
+        others: those about ids that do not matter.
         malformed: how many lines, or entries of lists in them, are malformed, by reason.
         entries: how many of these are entries.
         notes: how many lines are worth a look, by what they are.
@@ -279,7 +279,7 @@ def read_records(
     for first_line, block in blocks(path):
         if not block.strip():
             continue
-        count.lines += len(written_lines(block))
+        count.lines += len(nonblank_lines(block))
         reader = reader or _Reader(schema, required, _is_literal(path, block), count, numbered)
         if only is not None:
             block, skipped = _skip_others(block, *only)
@@ -319,7 +319,7 @@ def read_words(path: Path, *, fewest: int, max_malformed: float = 0.01) -> RawLi
     for first_line, block in blocks(path):
         if first_line == 1 and block.lstrip()[:1] in (b"{", b"["):
             raise ValueError(f"{path} holds JSON records; expected lines of words such as `user item item ...`.")
-        count.lines += len(written_lines(block))
+        count.lines += len(nonblank_lines(block))
         text = text_lines(block, "utf-8").to_frame().with_row_index("number", offset=first_line)
         text = text.with_columns(words=pl.col("line").str.extract_all(r"[^ \t\x0b\x0c\r]+"))
         foreign, short = pl.col("line").is_null(), pl.col("words").list.len() < fewest
@@ -363,7 +363,7 @@ def _decoded(line: bytes, encoding: str) -> str | None:
 
 
 def _is_literal(path: RawFile, block: bytes) -> bool:
-    """Whether the file holds Python literals rather than JSON, judged by its first lines."""
+    """Whether the file holds Python literals rather than JSON, by its first lines."""
     first = [line for line in block[: 1 << 20].split(b"\n") if line.strip()][:50]
     for literal in (False, True):
         if not first or any(_record(line, literal)[0] is not None for line in first):
@@ -381,13 +381,13 @@ def _record(line: bytes, literal: bool) -> tuple[dict | None, str]:
     if text is None:
         return None, NOT_UTF8
     try:
-        record = ast.literal_eval(text.strip()) if literal else json.loads(text, object_pairs_hook=_once)
+        record = ast.literal_eval(text.strip()) if literal else json.loads(text, object_pairs_hook=_without_duplicates)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return None, _NO_RECORD
     return (record, "") if isinstance(record, dict) else (None, _NO_RECORD)
 
 
-def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
     """The object of these pairs; refuses one that holds a name twice."""
     found = dict(pairs)
     if len(found) < len(pairs):
@@ -433,7 +433,7 @@ class _Reader:
             try:
                 frame = pl.read_ndjson(spelled, schema=dtypes(self.schema))
                 if self._is_plain(frame, spelled):
-                    return [self._with_lines(frame, first_line + written_lines(block))]
+                    return [self._with_lines(frame, first_line + nonblank_lines(block))]
             except pl.exceptions.PolarsError:
                 pass  # some line is malformed, or a value of another type: find out which
         if block.count(b"\n") <= _FEW:
@@ -477,7 +477,7 @@ class _Reader:
         return self._with_lines(pl.DataFrame(rows, schema=dtypes(self.schema), orient="row", strict=True), lines)
 
     def _value(self, value: object, name: str, number: int) -> object:
-        """What polars makes of the value, or what can be made of it without a guess."""
+        """The value as polars would read it, or converted where there is one reading only."""
         field = self.schema[name]
         if value is None or value != value:  # programs write NaN where there is nothing
             return None

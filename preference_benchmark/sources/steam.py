@@ -3,7 +3,7 @@
 `australian_user_reviews.json.gz` holds one user a line with all their reviews. A review says whether the user
 recommends the game, and on which day it was posted; posts of the year in which the pages were collected carry no year,
 or no date at all. `steam_reviews.json.gz`, which unpacks to `steam_new.json`, is larger and holds one review a line.
-Users are told apart by name there, as in all published counts (some lines have an account number as well), and what a
+Users are identified by name there, as in all published counts (some lines have an account number as well), and what a
 review thinks of the game has to be read from its text. `steam_games.json.gz` holds one game a line. All are Python
 literals.
 """

@@ -192,7 +192,7 @@ class _Reader:
 
 
 def _converted(raw: RawLines, *, dates: str, decimal: str) -> pl.DataFrame | pl.LazyFrame:
-    """Interactions with times and ratings read; what they are is checked here, where lines are known."""
+    """Interactions with times and ratings converted here, where errors can name lines."""
     frame = raw.frame
     schema = frame.collect_schema()
     given = [name for name in ("timestamp", "rating") if name in schema]
@@ -218,7 +218,7 @@ def _where(raw: RawLines, frame: pl.DataFrame) -> Where:
 
 
 def _listed(raw: RawLines, separator: str | None) -> pl.DataFrame:
-    """Items with aspects as lists, and columns of one's own with the types that their text shows."""
+    """Items with aspects as lists, and further columns with the types that their text shows."""
     frame = raw.frame.lazy().collect()
     where = _where(raw, frame)
     if frame.schema.get("aspects") == pl.String:
@@ -230,7 +230,7 @@ def _listed(raw: RawLines, separator: str | None) -> pl.DataFrame:
 
 
 def _lists(values: pl.Series, separator: str | None, where: Where) -> pl.Series:
-    """Lists of text from their text: as JSON, Python and numpy write them, or entries with a separator between."""
+    """Lists from text: as JSON, Python and numpy write them, or entries with a separator between."""
     text = values.str.strip_chars()
     missing = text.str.to_lowercase().is_in(MISSING).fill_null(True)
     bracketed = text.str.starts_with("[").fill_null(False) & ~missing
@@ -276,7 +276,7 @@ def _entries(text: str) -> list[str] | None:
 
 
 def _inferred(values: pl.Series) -> pl.Series:
-    """A column of one's own as numbers, truth values or lists where all of its text is."""
+    """A further column as numbers, truth values or lists, where all of its text can be read so."""
     known = values.drop_nulls()
     known = known.filter(known != "")
     if values.dtype != pl.String or known.is_empty():

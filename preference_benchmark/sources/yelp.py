@@ -1,7 +1,7 @@
 """The Yelp Open Dataset: reviews of businesses, JSON lines, unpacked or still in `yelp_dataset.tar`.
 
 `yelp_academic_dataset_review.json` and `yelp_academic_dataset_business.json`. A business has categories (one text,
-parted by commas) and attributes, whose values are Python literals written as text: "True", "u'free'", or a dict of
+separated by commas) and attributes, whose values are Python literals written as text: "True", "u'free'", or a dict of
 flags such as "{'romantic': False, 'casual': True}".
 """
 
@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 import polars as pl
 
 from preference_benchmark.sources.item_text import as_aspects, clean_text, shared_aspects
-from preference_benchmark.sources.raw_files import find_holdings
+from preference_benchmark.sources.raw_files import find_dataset
 from preference_benchmark.sources.raw_lines import RATING, RawLines, read_records, read_report
 from preference_benchmark.tables import Tables, labelled, prepare
 
@@ -41,7 +41,7 @@ _BUSINESS_FIELDS = {
 }
 _DATES = ("%Y-%m-%d %H:%M:%S", "%Y-%m-%d")  # the older releases have days only
 _ID = r'"business_id": ?"([\w-]+)"'
-# Not what anybody asks for: how to pay, and numbers without a unit.
+# Attributes that are no preference: how to pay, and numbers without a unit.
 _NOT_ASPECTS = ("BusinessAcceptsCreditCards", "BusinessAcceptsBitcoin", "RestaurantsPriceRange2")
 _NO = ("none", "no", "false")
 
@@ -73,7 +73,7 @@ def read_yelp(
     if since and until and since > until:
         raise ValueError(f"since={since} lies after until={until}; pass the first and the last day of a period.")
     markers = (_REVIEWS, f"{_REVIEWS}.gz")
-    files = find_holdings(path, markers, _ARCHIVES, "Yelp reviews", f"{_HOME} (accept the terms in person)")
+    files = find_dataset(path, markers, _ARCHIVES, "Yelp reviews", f"{_HOME} (accept the terms in person)")
     business_file = files.get(_BUSINESSES, files.get(f"{_BUSINESSES}.gz"))
     if business_file is None:
         raise FileNotFoundError(
@@ -145,7 +145,7 @@ def _businesses(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def _attributes(raw: pl.Series) -> pl.Series:
-    """What a business has, as phrases: "wifi free", "good for kids", "ambience casual"; what it has not is left out.
+    """What a business has, as phrases: "wifi free", "good for kids", "ambience casual"; what it lacks is left out.
 
     Args:
         raw: objects as JSON, values being Python literals as text.
@@ -163,7 +163,7 @@ def _attributes(raw: pl.Series) -> pl.Series:
         .then(pl.col("value").str.extract_all(flag).list.eval(pl.element().str.extract(flag)))
         .otherwise(pl.concat_list(simple))
     )
-    # "Music: {'dj': False}" has no flag that is true: exploded, it is null and falls out.
+    # "Music: {'dj': False}" has no flag that is true: exploded, it is null and dropped.
     entries = entries.explode("value").drop_nulls("value")
     key = pl.col("key").str.replace_all(r"([a-z])([A-Z0-9])", "$1 $2").str.to_lowercase()
     key = key.str.strip_prefix("restaurants ").replace({"wi fi": "wifi", "has tv": "tv"})

@@ -1,4 +1,4 @@
-"""Preferences written by a language model: what is asked, who is asked, what of the answers is kept."""
+"""Preferences written by a language model: prompts, engines that run the model, and the cache of answers."""
 
 from __future__ import annotations
 

@@ -1,11 +1,9 @@
-"""Answers that were paid for, kept in append-only shards of JSON lines.
+"""The cache of a language model's answers, in append-only shards of JSON lines, and the costs of a run.
 
 Every process appends to a shard of its own, each batch with one system call, so that writers cannot tear each
 other's lines and a killed process loses at most what had not come back yet. Raw answers are kept, not what was made
 of them: parser and rules can improve without paying again. An answer is found by model, prompt version, user, step
-and attempt, and only while what was asked is still the same.
-
-What writing costs: estimates before, an account after.
+and attempt, and only while what was asked is still the same. Costs are estimated before a run and counted after it.
 """
 
 from __future__ import annotations
@@ -65,7 +63,7 @@ class Answer:
 
     @property
     def key(self) -> Key:
-        """Whom and when it is about, and the attempt."""
+        """Which user, step and attempt it is about."""
         return Key(self.user_id, self.step, self.attempt)
 
 
@@ -89,7 +87,7 @@ class AnswerCache:
         folder: where the answers of all models and prompts are.
         model: name of the model.
         version: of the prompt, see `Prompt.version`.
-        about: kept beside the answers as JSON, for people.
+        about: the prompt and sampling, kept beside the answers as JSON for people to read.
 
     Attributes:
         damaged: lines that could not be read, such as one that a killed process left unfinished.
@@ -146,7 +144,7 @@ class AnswerCache:
                 self._remember(line)
 
     def reload(self) -> None:
-        """Read everything again: what is found then depends on the files alone, not on who wrote when."""
+        """Read everything again: the result depends on the files alone, not on the order of writing."""
         self._answers, self._read_up_to, self.damaged = {}, {}, 0
         self.refresh()
 
@@ -206,7 +204,7 @@ _TOKENS_PER_ENTRY, _TOKENS_AROUND = 14, 12
 
 @dataclass(frozen=True)
 class Prices:
-    """What a server charges, in US dollars per million tokens; 0 for one's own.
+    """What a server charges, in US dollars per million tokens; 0 for your own server.
 
     Raises:
         ValueError: if a price is negative.
@@ -226,7 +224,7 @@ class Prices:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run would take; `print` it.
+    """How much a run would take; `print` it.
 
     Attributes:
         users: users of whom preferences are wanted.
@@ -265,7 +263,7 @@ class Estimate:
 def estimate(
     lengths: Sequence[int], answers: Mapping[int, Answer], users: int, entries: int, prices: Prices
 ) -> Estimate:
-    """What the unanswered among the first requests would take.
+    """How much the first requests without an answer would take.
 
     Args:
         lengths: characters in the messages of every first request.
@@ -295,13 +293,13 @@ def estimate(
 
 @dataclass
 class WritingReport:
-    """How the preferences of a table came to be; `print` it, `as_dict` goes beside the table.
+    """How a table of preferences was written; `print` it, `as_dict` goes beside the table.
 
     Attributes:
-        approximator: which kind wrote them.
+        approximator: which approximator wrote them.
         model: name of the model, None without one.
         prompt: version of the prompt.
-        users: users who were asked about.
+        users: how many users the model was asked about.
         steps: steps that have preferences, and why others have none: "written", "failed", "nothing to ask about",
             "unfinished" (no answer yet: the run was stopped, or the server did not answer).
         answers: what the answers were: "usable", "unusable", "cut off", "refused", "sent in this run".

@@ -1,10 +1,9 @@
-"""Preferences written by a language model: ask, keep the answers, judge the entries, ask again, count.
+"""Preferences written by a language model: ask, keep the answers, check their entries, ask again, count.
 
 As in Preference Discerning (Paischer et al. 2025, arXiv:2412.08604) the model is asked once per user and step, and a
-step counts only with enough usable entries. What is unusable is asked again; what stays unusable is counted and the
-step left out. Answers are kept as they came, so a run that was killed continues where it stood.
-
-A way to stop a run that has paid for answers which are still under way.
+step counts only with enough usable entries. The model is asked again where its answer is unusable; steps whose answers
+stay unusable are counted and left out. Raw answers are kept, so a run that was killed continues where it ended, and the
+first interrupt lets requests that are under way finish: their answers are paid for.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from tqdm.auto import tqdm
 
 from preference_benchmark.preferences.llm.answers import Answer, AnswerCache, Estimate, Prices, WritingReport, estimate
 from preference_benchmark.preferences.llm.engine import FINISHED, LOST, REFUSED, Completion, Engine, Key, Request
-from preference_benchmark.preferences.llm.parsing import entries, judged
+from preference_benchmark.preferences.llm.parsing import checked_entries, entries
 from preference_benchmark.preferences.llm.prompts import Prompt, Windows, windows
 from preference_benchmark.preferences.names import Names
 from preference_benchmark.preferences.polarity import preference_polarity
@@ -46,7 +45,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 def stop_on_signals() -> Iterator[threading.Event]:
     """An event that is set by the first interrupt (Ctrl-C) or termination signal; the second one ends the process.
 
-    Outside the main thread, where signals cannot be caught, the event is set by nobody.
+    Outside the main thread, where signals cannot be caught, the event is never set.
     """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -74,7 +73,7 @@ _ENTRY = {"user_id": pl.String, "step": pl.Int64, "attempt": pl.Int64, "text": p
 
 
 class Interrupted(RuntimeError):
-    """The run was stopped; what was answered is kept, and the next run continues."""
+    """The run was stopped; the answers so far are kept, and the next run continues."""
 
 
 class LlmApproximator:
@@ -85,9 +84,9 @@ class LlmApproximator:
         prompt: what is asked; the engine's own.
         cache: folder of the answers.
         retries: how often an unusable answer is asked for again.
-        limit: write about so many users only: those that `first_users` gives; None for all.
+        limit: how many users to write about: those that `first_users` gives; None for all.
         prices: of tokens.
-        polarity: says of texts whether they are "positive" or "negative"; default: the paper's rule.
+        polarity: classifies texts as "positive" or "negative"; default: the paper's rule.
         progress: whether to show progress bars.
 
     Attributes:
@@ -120,7 +119,7 @@ class LlmApproximator:
         self.report: WritingReport | None = None
 
     def __call__(self, tables: Tables) -> pl.DataFrame:
-        """Preferences after every step of every user, as far as the model gave usable ones.
+        """Preferences after every step of every user, where the model gave usable ones.
 
         Returns:
             user_id, step, rank (0 to 4, positive ones first), text (distinct within user and step), sentiment;
@@ -142,7 +141,7 @@ class LlmApproximator:
                     break
                 run.ask(cache, due, attempt, stop)
             cache.reload()
-            found = run.judged(cache, self.retries + 1)
+            found = run.checked(cache, self.retries + 1)
             self.report = run.account(cache, found)
             if stop.is_set():
                 raise Interrupted(
@@ -188,7 +187,7 @@ class LlmApproximator:
 
 
 class _Run:
-    """One call: which questions are open, and what came of them."""
+    """One call: which questions are open, and how they ended."""
 
     def __init__(self, approximator: LlmApproximator, asked: Windows, names: Names) -> None:
         self.approximator, self.asked, self.names = approximator, asked, names
@@ -205,7 +204,7 @@ class _Run:
         if attempt == 0:
             return self.questions
         again = []
-        enough = self._enough(self.judged(cache, attempt))
+        enough = self._enough(self.checked(cache, attempt))
         for user, step, digest in _named(self.questions):
             before = cache.find(Key(user, step, attempt - 1), digest)
             again.append(before is not None and before.finish != REFUSED and (user, step) not in enough)
@@ -248,7 +247,7 @@ class _Run:
             approximator.engine.run(batches(), deliver, stop)
 
     def usable(self, found: pl.DataFrame) -> pl.DataFrame:
-        """Entries of the steps that have enough: user_id, step, place, text, form."""
+        """Usable entries of the steps that have enough: user_id, step, place, text, form."""
         kept = found.filter(pl.col("rejected").is_null())
         kept = kept.with_columns(place=pl.int_range(pl.len()).over("user_id", "step"))
         kept = kept.filter(pl.len().over("user_id", "step") >= self.approximator.prompt.entries)
@@ -256,7 +255,7 @@ class _Run:
         return kept.select("user_id", "step", "place", "text", form=pl.col("text").str.to_lowercase())
 
     def account(self, cache: AnswerCache, found: pl.DataFrame) -> WritingReport:
-        """What came of everything, with the judged entries."""
+        """How all steps, answers and entries ended."""
         approximator, asked = self.approximator, self.asked
         answers = self._answers(cache, approximator.retries + 1)
         enough = self._enough(found)
@@ -304,8 +303,8 @@ class _Run:
         found = [answer for named in _named(self.questions) for answer in self._answers_of(cache, *named)]
         return sorted((answer for answer in found if answer.attempt < attempts), key=lambda answer: answer.key)
 
-    def judged(self, cache: AnswerCache, attempts: int) -> pl.DataFrame:
-        """Entries of the first attempts' answers, judged: user_id, step, attempt, text, rejected."""
+    def checked(self, cache: AnswerCache, attempts: int) -> pl.DataFrame:
+        """Entries of the first attempts' answers, checked: user_id, step, attempt, text, rejected."""
         prompt = self.approximator.prompt
         rows = [
             (answer.user_id, answer.step, answer.attempt, text)
@@ -314,7 +313,7 @@ class _Run:
             for text in (entries(answer.text) if prompt.json_answer else _first_line(answer))
         ]
         found = pl.DataFrame(rows, schema=_ENTRY, orient="row")
-        return judged(found, self.asked.frame, self.names, [wish for _, wish in prompt.examples])
+        return checked_entries(found, self.asked.frame, self.names, [answer for _, answer in prompt.examples])
 
     def _enough(self, found: pl.DataFrame) -> set[tuple[str, int]]:
         """User and step of those with enough usable entries."""
@@ -352,7 +351,7 @@ def first_users(tables: Tables, limit: int | None) -> Tables:
 
 
 def _first_line(answer: Answer) -> list[str]:
-    """The line that an answer is; none if it was cut off, since half a wish may be its opposite."""
+    """The line that an answer is; none if it was cut off, since half a preference may be its opposite."""
     lines = answer.text.strip().splitlines()
     if not lines or (answer.finish == "length" and len(lines) == 1):
         return []

@@ -1,8 +1,8 @@
-"""What the writing of preferences asks of a language model, whoever runs it.
+"""The interface between the writing of preferences and whatever runs the language model.
 
-An engine is given batches of requests and delivers completions as they come, in any order. What it may not do is
-lose one: a request ends as a completion with a text, as one that the model refused, or as one that could not be
-delivered, and the last kind is asked again by the next run.
+An engine takes batches of requests and delivers completions as they come, in any order. It must not lose a request:
+each ends as a completion with a text, as one that the model refused, or as one that could not be delivered. The next
+run repeats the last kind.
 """
 
 from __future__ import annotations
@@ -64,9 +64,9 @@ class Request:
     """One question to the model.
 
     Attributes:
-        key: whom and when it is about.
+        key: which user, step and attempt it is about.
         messages: chat messages with "role" and "content".
-        window: digest of what is asked; an answer belongs to a request with the same digest only.
+        window: digest of what is asked; an answer is used only for a request with the same digest.
         seed: of the draw of this answer.
     """
 

@@ -1,8 +1,7 @@
 """Completions from a chat model on this machine, through transformers: batches, the model's own chat template.
 
-With xgrammar installed, answers are held to the prompt's JSON schema while they are written. A batch always holds
-the same requests and draws from its own seed, so that a run that was killed and continued writes what an
-uninterrupted one would have.
+With xgrammar installed, decoding is constrained to the prompt's JSON schema. A batch always holds the same requests and
+has its own seed, so a run that was killed and continued writes what an uninterrupted one would have written.
 """
 
 from __future__ import annotations
@@ -28,12 +27,12 @@ class LocalModel:
 
     Args:
         name_or_path: a Hub name or a local folder.
-        prompt: says what form the answer has and where it ends.
+        prompt: gives the form of the answer and where it ends.
         sampling: how answers are drawn.
         batch_size: requests per forward pass.
         device: as torch names it; default: the accelerator if there is one.
         dtype: as `from_pretrained` takes it; "auto" is the checkpoint's own.
-        constrained: whether answers are held to the JSON schema; default: if xgrammar is installed.
+        constrained: whether decoding is constrained to the JSON schema; default: if xgrammar is installed.
 
     Raises:
         ValueError: if `batch_size` is not positive, or if the model has no chat template and the prompt needs one.
@@ -77,7 +76,7 @@ class LocalModel:
 
     @property
     def constrained(self) -> bool:
-        """Whether answers are held to the prompt's JSON schema."""
+        """Whether decoding is constrained to the prompt's JSON schema."""
         return self._processor is not None
 
     def run(self, batches: Iterator[list[Request]], deliver: Deliver, stop: threading.Event) -> None:

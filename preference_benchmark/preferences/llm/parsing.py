@@ -1,14 +1,12 @@
-"""From a model's answer to its entries, however untidy the answer.
+"""From a model's answer to its entries, and the rules that an entry must keep to count as a preference.
 
 Models wrap JSON into prose and code fences, quote with the wrong marks, leave commas behind and run out of tokens.
 Nothing here is evaluated: strict JSON goes through `json`, all else through a scanner that knows brackets and
-quotation marks and nothing more. A string that was cut off is dropped, since half a wish may be its opposite.
+quotation marks and nothing more. A string that was cut off is dropped, since half a preference may be its opposite.
 
-What an entry must be to count as a preference; whatever breaks a rule is rejected under that rule's name.
-
-The paper rejects single words and asks for no brands, products, prices or delivery. The other rules keep out what
-only looks like a preference: sentences that do not tell a search what to do, text copied from a review, and
-anything that a review has talked the model into. All entries at once.
+An entry that breaks a rule is rejected under the name of the rule. The paper rejects single words and asks for no
+brands, products, prices or delivery. The other rules keep out what only looks like a preference: sentences that are no
+instruction to a search, text copied from a review, and instructions that a review has smuggled in.
 """
 
 from __future__ import annotations
@@ -26,7 +24,7 @@ from preference_benchmark.preferences.words import plain
 __all__ = [
     "RULES",
     "entries",
-    "judged",
+    "checked_entries",
     "tidy",
 ]
 
@@ -35,7 +33,7 @@ _THINKING = re.compile(r"<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL | re.IGN
 _FENCE = re.compile(r"```[\w-]*\n?|~~~[\w-]*\n?")
 _BULLET = re.compile(r"^\s*(?:[-*•–]|\(?\d{1,2}[.):])\s+(?P<text>\S.*)$")
 _CLOSING = {'"': '"', "'": "'", "“": "”", "”": "”", "„": "“", "‘": "’", "«": "»"}
-# Longer answers are none: five sentences need a fraction of it.
+# The rest of a longer answer is not read: five sentences need a fraction of this.
 _LONGEST = 20_000
 _DEEPEST = 20
 
@@ -209,8 +207,10 @@ def tidy(texts: pl.Expr) -> pl.Expr:
     return inner.str.slice(0, 1).str.to_uppercase() + inner.str.slice(1)
 
 
-def judged(entries: pl.DataFrame, windows: pl.DataFrame, names: Names, examples: Sequence[str] = ()) -> pl.DataFrame:
-    """Entries with the rule that each breaks.
+def checked_entries(
+    entries: pl.DataFrame, windows: pl.DataFrame, names: Names, examples: Sequence[str] = ()
+) -> pl.DataFrame:
+    """Entries with the rule that each breaks, if any.
 
     Args:
         entries: user_id, step, text and any other columns, in order of preference; a text counts once per user and
@@ -251,11 +251,11 @@ def judged(entries: pl.DataFrame, windows: pl.DataFrame, names: Names, examples:
 
 
 def _copied(entries: pl.DataFrame, windows: pl.DataFrame) -> pl.DataFrame:
-    """Entries that stand in the window word for word: user_id, step, form, copied (true)."""
-    told = plain(pl.col("text").str.replace(_OPENING_WORDS, ""))
-    long = entries.select("user_id", "step", "form", told=told).unique()
-    long = long.filter(pl.col("told").str.count_matches(r"\S+") >= _COPIED_WORDS)
+    """Entries whose words are in the window, in a row: user_id, step, form, copied (true)."""
+    content = plain(pl.col("text").str.replace(_OPENING_WORDS, ""))
+    long = entries.select("user_id", "step", "form", content=content).unique()
+    long = long.filter(pl.col("content").str.count_matches(r"\S+") >= _COPIED_WORDS)
     keys = ["user_id", "step"]
     asked = windows.join(long.select(keys).unique(), on=keys, how="semi").select(*keys, shown=plain(pl.col("window")))
-    both = long.join(asked, on=keys).filter(pl.col("shown").str.contains(pl.col("told"), literal=True))
+    both = long.join(asked, on=keys).filter(pl.col("shown").str.contains(pl.col("content"), literal=True))
     return both.select(*keys, "form", copied=True).unique([*keys, "form"])

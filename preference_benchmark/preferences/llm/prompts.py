@@ -6,10 +6,9 @@ product names, price or delivery. `instruct` asks a chat model for all five at o
 models, which cannot follow that: shown examples, they turn one review into one preference, and the five latest
 make up a step's.
 
-What a model gets to read about a user after a step: the latest items with rating and review, as JSON lines.
-
-All users at once. Reviews are other people's text, so they are made harmless first: markup of chat templates and
-sentences that speak to a model ("ignore previous instructions") are taken out, and long reviews are cut.
+A prompt's window holds the user's latest items with rating and review, as JSON lines. Reviews are other people's text,
+so markup of chat templates and sentences that address a model ("ignore previous instructions") are removed first, and
+long reviews are cut.
 """
 
 from __future__ import annotations
@@ -66,10 +65,10 @@ class Prompt:
     """A way to ask.
 
     Attributes:
-        name: what people call it.
-        system: what is said first; empty for none.
-        template: what is said last; holds "{window}".
-        examples: pairs of a shown window and its answer, for models that continue a text.
+        name: of the prompt, as on the command line.
+        system: the system message; "" for none.
+        template: the message that asks; holds "{window}".
+        examples: windows and their answers, shown to models that continue a text.
         window: how many of the latest items are shown.
         entries: how many usable entries an answer must have.
         carried: of how many of the latest steps the answers make up a step's preferences.
@@ -164,7 +163,7 @@ _TITLE_CHARACTERS = 120
 _ASPECTS = 6
 _REMOVED = "[...]"
 
-# Sentences that speak to a model instead of about an item.
+# Sentences that address a model rather than describe an item.
 ADDRESSING = (
     r"\b(?:ignor\w*|disregard\w*|forget|overrid\w*|bypass\w*)\b[^.!?\n]{0,40}"
     r"\b(?:instruction|prompt|rule|message|direction|guideline|system)s?\b"
@@ -183,14 +182,14 @@ _CHAT_MARKUP = r"(?i)<\|?/?[a-z_ ]{1,30}\|?>|\[/?(?:INST|SYS)\]|<<?/?SYS>?>|</?s
 
 @dataclass(frozen=True)
 class Windows:
-    """What is asked about.
+    """What the model is asked about.
 
     Attributes:
         frame: user_id, step, window (str), digest (str); sorted by user_id and step. Steps that there is nothing
             to ask about are absent.
         unasked: steps that there is nothing to ask about.
         shortened: reviews that were cut.
-        cleaned: reviews of which sentences that speak to a model, or markup, were taken out.
+        cleaned: reviews from which markup, or sentences that address a model, were removed.
     """
 
     frame: pl.DataFrame
@@ -211,11 +210,11 @@ def windows(tables: Tables, prompt: Prompt) -> Windows:
     flat = pl.col("raw").str.replace_all(r"\s+", " ")
     counts = rows.select(long=pl.col("long").sum(), cleaned=(pl.col("bare") != flat).sum()).row(0)
     rows = rows.join(_shown_items(tables.items), on="item_id", how="left", maintain_order="left")
-    told = pl.col("shown").str.contains(r"\p{L}")
-    rows = rows.with_columns(told=told, line=_json_line() if prompt.json_answer else _plain_line())
+    has_text = pl.col("shown").str.contains(r"\p{L}")
+    rows = rows.with_columns(has_text=has_text, line=_json_line() if prompt.json_answer else _plain_line())
     lines = [pl.col("line").shift(back).over("user_id", order_by="step") for back in reversed(range(prompt.window))]
     rows = rows.with_columns(window=pl.concat_list(lines).list.drop_nulls().list.join("\n"))
-    asked = rows.filter("told") if prompt.needs_review else rows
+    asked = rows.filter("has_text") if prompt.needs_review else rows
     digests = pl.Series("digest", [_digest(window) for window in asked["window"]], dtype=pl.String)
     frame = asked.select("user_id", "step", "window").with_columns(digests)
     return Windows(frame, rows.height - asked.height, *counts)

@@ -1,8 +1,8 @@
 """Completions from any OpenAI-compatible server: vLLM, TGI, llama.cpp, `transformers serve`, or a hosted one.
 
-Past one machine the server is the engine. Requests run side by side up to a bound and below the server's limits per
-minute. A request that fails for a passing reason is repeated after a growing pause; where the server says "too many
-requests", all requests wait. A request that the server refuses for good is counted and not repeated.
+Requests run concurrently, up to a limit and within the server's rate limits. A request that fails for a temporary
+reason is repeated after a growing pause; after "too many requests" all requests wait. A request that the server
+refuses for good is counted and not repeated.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class _Pace:
         self._held_until = 0.0
 
     async def wait(self, tokens: int, stop: threading.Event) -> bool:
-        """Return when a request of about so many tokens may begin; False if the run was stopped before."""
+        """Return when a request of about this many tokens may begin; False if the run was stopped before."""
         return await _unless_stopped(self._admitted(tokens), stop)
 
     async def _admitted(self, tokens: int) -> None:
@@ -62,12 +62,12 @@ class _Pace:
                 piece = min(self._owed, self._tokens.max_rate)
                 self._owed -= piece
                 await self._tokens.acquire(piece)
-        # Another task may have been told to wait in the meantime; that holds for this one too.
+        # A "too many requests" to another task in the meantime holds for this one as well.
         while (held := self._held_until - time.monotonic()) > 0:
             await asyncio.sleep(held)
 
     def hold(self, seconds: float) -> None:
-        """Let no request begin for so long."""
+        """Let no request begin for this long."""
         self._held_until = max(self._held_until, time.monotonic() + seconds)
 
     def correct(self, expected: int, used: int) -> None:
@@ -90,9 +90,9 @@ async def _unless_stopped(work: Coroutine[object, object, None], stop: threading
 RESPONSE_FORMATS = ("json_schema", "json_object", "text")
 
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.5, 60.0
-_HOLDING_BACK = 429
-_PASSING_STATUS = frozenset({408, 409, 425, 429})
-# All from here on pass as well: proxies have numbers of their own.
+_TOO_MANY_REQUESTS = 429
+_TEMPORARY_STATUS = frozenset({408, 409, 425, 429})
+# All from here on are temporary as well: proxies have numbers of their own.
 _SERVER_ERRORS = 500
 # No request can succeed after these.
 _FATAL_STATUS = frozenset({401, 402, 403, 404, 405})
@@ -107,9 +107,9 @@ class OpenAIServer:
 
     Args:
         model: as the server names it.
-        prompt: says what form the answer has and where it ends.
+        prompt: gives the form of the answer and where it ends.
         base_url: such as "http://127.0.0.1:8000/v1"; default: the environment's OPENAI_BASE_URL, else OpenAI's.
-        api_key: default: the environment's OPENAI_API_KEY. Servers of one's own often need none.
+        api_key: default: the environment's OPENAI_API_KEY. Your own server may need none.
         sampling: how answers are drawn.
         response_format: how JSON is asked for: "json_schema" (the server guarantees that answers fit), "json_object",
             or "text" (the prompt alone), for servers that know neither. Where the prompt asks for no JSON it is not
@@ -166,7 +166,7 @@ class OpenAIServer:
         """Complete all requests, as `Engine.run` says.
 
         Raises:
-            Unavailable: if the server lets nobody in, wants payment, does not know the model, or refuses the form of
+            Unavailable: if the server denies access, wants payment, does not know the model, or refuses the form of
                 the requests.
         """
         asyncio.run(self._run(batches, deliver, stop))
@@ -197,7 +197,7 @@ class OpenAIServer:
     async def _complete(
         self, client: AsyncOpenAI, request: Request, pace: _Pace, stop: threading.Event
     ) -> Completion | None:
-        """The end of one request; None if the run was stopped before it began."""
+        """How one request ended; None if the run was stopped before it began."""
         from openai import APIConnectionError, APIResponseValidationError, APIStatusError, APITimeoutError
 
         expected = request.characters // _CHARACTERS_PER_TOKEN + self.sampling.max_tokens // 4
@@ -210,10 +210,10 @@ class OpenAIServer:
             except APIStatusError as error:
                 reason = f"HTTP {error.status_code}"
                 self.faults[reason] += 1
-                if error.status_code < _SERVER_ERRORS and error.status_code not in _PASSING_STATUS:
+                if error.status_code < _SERVER_ERRORS and error.status_code not in _TEMPORARY_STATUS:
                     return self._refusal(request, error)
                 seconds = self._pause(request, attempt, error.response.headers.get("retry-after"))
-                if error.status_code == _HOLDING_BACK:
+                if error.status_code == _TOO_MANY_REQUESTS:
                     pace.hold(seconds)
             except APITimeoutError:
                 reason = "timed out"
@@ -262,9 +262,9 @@ class OpenAIServer:
         )
 
     def _refusal(self, request: Request, error: APIStatusError) -> Completion:
-        """A request that the server will not answer; an error if it will answer none."""
+        """A request that the server refuses; an error if it would refuse all."""
         self._refused += 1
-        message, status = _said(error), error.status_code
+        message, status = _message(error), error.status_code
         if status in _FATAL_STATUS:
             where = self._client_arguments.get("base_url") or "the server"
             remedy = "Check the address (it usually ends in /v1), the key and the model's name."
@@ -289,7 +289,7 @@ class OpenAIServer:
         return min(max(asked, doubling), _LONGEST_PAUSE_SECONDS)
 
 
-def _said(error: APIStatusError) -> str:
+def _message(error: APIStatusError) -> str:
     """What the server said, in one line; the library's own text leaves out what is not in OpenAI's form."""
     said = error.body.get("message", error.body) if isinstance(error.body, dict) else error.body
     return " ".join(str(said or error).split())[:300].rstrip(".")

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 import polars as pl
 import pytest
 from benchmark_doubles import random_tables, shuffled_users
 from polars.testing import assert_frame_equal
 
 from preference_benchmark.preferences import ExtractiveApproximator
+from preference_benchmark.preferences.extractive import sentences
 from preference_benchmark.preferences.polarity import inverted, preference_polarity
 from preference_benchmark.sources import read_source
 from preference_benchmark.sources.corner_shop import corner_shop
@@ -173,9 +177,83 @@ def test_titles_are_mined_where_items_have_no_aspects():
     preferences = write(tables)
     assert_five_distinct(preferences, tables)
     words = " ".join(preferences["text"])
-    assert "argan oil shampoo" in words and "argan oil lotion" in words
-    assert "shampoo shampoo" not in words
+    assert "shampoos with argan oil" in words and "lotions with argan oil" in words
+    assert not re.search(r"shampoos? with [^.]*shampoo", words.split(" Find ")[0])
     assert not any(maker.lower() in words.lower() for maker in makers)
+
+
+def said_of(aspects: list[str], rating: float, noun: str = "products", **items) -> set[str]:
+    """What is said of one purchase, without the openings."""
+    tables = table([("u", "a", rating, "")], {"a": aspects, "b": ["mint flavour"], "c": ["oak wood"]}, **items)
+    text = write(replace(tables, noun=noun)).filter(sentiment="positive" if rating > 3 else "negative")["text"]
+    return set(text.str.replace(r"^(?:Find|Search for|Look for|Avoid|Exclude|No) (?:more |other )?", ""))
+
+
+@pytest.mark.parametrize(
+    ("aspects", "noun", "said"),
+    [
+        (["glass jar"], "products", "products with a glass jar"),
+        (["airtight lid", "organic cotton"], "products", "products with an airtight lid and organic cotton"),
+        (["easy to clean"], "products", "products that are easy to clean"),
+        (["great for kids"], "games", "games that are great for kids"),
+        (["lasts long"], "products", "products that last long"),
+        (["does not fade"], "textiles", "textiles that do not fade"),
+        (["gluten-free"], "snacks", "gluten-free snacks"),
+        (["massively multiplayer", "captions"], "games", "massively multiplayer games with captions"),
+        (["strategy", "trading"], "games", "strategy and trading games"),
+        (["card game"], "games", "card games"),
+        (["action rpg", "open world"], "games", "open world action rpg games"),
+        (["glass jar", "easy to open"], "products", "products with a glass jar that are easy to open"),
+    ],
+)
+def test_sentences_are_english(aspects, noun, said):
+    found = said_of(aspects, 5.0, noun)
+    in_any_order = [sorted(re.split(r" and | ", text)) for text in found]
+    assert sorted(re.split(r" and | ", said)) in in_any_order
+
+
+@pytest.mark.parametrize(
+    ("aspects", "said"),
+    [
+        (["breaks easily"], "products that break easily"),
+        (["hard to clean"], "products that are hard to clean"),
+        (["strong smell"], "products with a strong smell"),
+    ],
+)
+def test_what_is_avoided_keeps_its_polarity(aspects, said):
+    assert said in said_of(aspects, 1.0)
+
+
+def test_several_things_to_avoid_are_avoided_each():
+    rows = pl.DataFrame(
+        {
+            "row": [0, 0],
+            "adjectives": [["gory", "violent"]] * 2,
+            "kinds": [["strategy"]] * 2,
+            "nouns": [["a level editor", "captions"]] * 2,
+            "clauses": [["are hard to learn"]] * 2,
+            "noun": [None, "card games"],
+            "negative": [True, False],
+            "variant": [0, 0],
+            "repeat": [-1, -1],
+        },
+        schema_overrides={"noun": pl.String},
+    )
+    assert sentences(rows, "games").to_list() == [
+        "Avoid gory, violent or strategy games with a level editor or captions that are hard to learn",
+        "Find gory violent strategy card games with a level editor and captions that are hard to learn",
+    ]
+
+
+def test_kinds_in_titles_are_what_their_first_part_ends_with():
+    colours, tips = ("blue", "red", "green", "black"), ("Fine Tip", "Chisel Tip", "Bullet Tip")
+    kinds = ("Permanent Marker", "Gel Pen", "Desk Calendar")
+    titles = [f"Acme {kind}, {tip}, {colour}, 12 Count" for kind in kinds for tip in tips for colour in colours]
+    names = [f"i{n:02d}" for n in range(len(titles))]
+    tables = table([("u", name, 5.0, "") for name in names[::7]], {name: [] for name in names}, title=titles)
+    words = " ".join(write(tables)["text"])
+    assert "permanent markers" in words and "gel pens with a bullet tip" in words
+    assert "count" not in words and "tips" not in words
 
 
 def test_titles_without_a_common_word_still_give_five():

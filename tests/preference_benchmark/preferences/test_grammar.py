@@ -5,7 +5,13 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from preference_benchmark.preferences.grammar import grammatical_forms, with_article
+from preference_benchmark.preferences.grammar import (
+    grammatical_forms,
+    in_plural,
+    is_plural,
+    relative_clauses,
+    with_article,
+)
 from preference_benchmark.sources.corner_shop_goods import FACETS
 
 
@@ -39,3 +45,18 @@ def test_articles_follow_the_sound():
     words = pl.Series(["umbrella", "unicorn theme", "fps", "mmorpg", "moba", "elastic closure"])
     said = pl.select(with_article(words)).to_series().to_list()
     assert said == ["an umbrella", "a unicorn theme", "an fps", "an mmorpg", "a moba", "an elastic closure"]
+
+
+def test_what_many_things_do():
+    phrases = pl.Series(["easy to clean", "breaks easily", "has a lid", "doesn't fade", "works", "lens cover", "red"])
+    said = relative_clauses(phrases, grammatical_forms(phrases)).to_list()
+    assert said == ["are easy to clean", "break easily", "have a lid", "don't fade", None, None, None]
+
+
+def test_plurals_are_plural():
+    nouns = pl.Series(["gel pen", "shelf", "box", "brush", "battery", "toy", "brass"])
+    many = pl.select(in_plural(nouns)).to_series()
+    assert many.to_list() == ["gel pens", "shelves", "boxes", "brushes", "batteries", "toys", "brasses"]
+    assert pl.select(is_plural(many)).to_series().all()
+    assert pl.select(in_plural(pl.Series(["strings", "scissors"]))).to_series().to_list() == ["strings", "scissors"]
+    assert not pl.select(is_plural(pl.Series(["glass jar", "bonus"]))).to_series().any()

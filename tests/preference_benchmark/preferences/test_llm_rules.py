@@ -3,7 +3,7 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from preference_benchmark.preferences.llm.parsing import RULES, judged
+from preference_benchmark.preferences.llm.parsing import RULES, checked_entries
 from preference_benchmark.preferences.names import Names
 
 NAMES = Names(pl.Series([" acme "]), pl.Series([" deep  red  reading  lamp "]))
@@ -14,7 +14,7 @@ def rejected(text: str, before: tuple[str, ...] = ()) -> str | None:
     rows = [("u", 0, wish) for wish in (*before, text)]
     entries = pl.DataFrame(rows, schema={"user_id": pl.String, "step": pl.Int64, "text": pl.String}, orient="row")
     windows = pl.DataFrame({"user_id": ["u"], "step": [0], "window": [WINDOW]})
-    return judged(entries, windows, NAMES, ["Find dark coffee"])["rejected"][-1]
+    return checked_entries(entries, windows, NAMES, ["Find dark coffee"])["rejected"][-1]
 
 
 @pytest.mark.parametrize(
@@ -62,4 +62,4 @@ def test_the_same_words_count_once():
 def test_no_entries_give_none():
     schema = {"user_id": pl.String, "step": pl.Int64, "text": pl.String}
     windows = pl.DataFrame(schema={"user_id": pl.String, "step": pl.Int64, "window": pl.String})
-    assert judged(pl.DataFrame(schema=schema), windows, NAMES).is_empty()
+    assert checked_entries(pl.DataFrame(schema=schema), windows, NAMES).is_empty()

@@ -13,7 +13,7 @@ from llm_loopback import LoopbackServer, completion, good_answer
 from polars.testing import assert_frame_equal
 
 from preference_benchmark.preferences.llm import LlmApproximator, OpenAIServer, Prices, prompt_named
-from preference_benchmark.preferences.llm.parsing import judged
+from preference_benchmark.preferences.llm.parsing import checked_entries
 from preference_benchmark.preferences.names import Names
 from preference_benchmark.tables import Tables
 
@@ -240,4 +240,4 @@ def test_an_adverse_server_and_nasty_reviews_break_nothing(tmp_path):
     # Whatever came through has passed every rule.
     assert not found["text"].str.contains("(?i)evil|crypto|casino|pirate|gambling|ignore").any()
     windows = found.select("user_id", "step").unique().with_columns(window=pl.lit(""))
-    assert judged(found, windows, Names.of(tables))["rejected"].null_count() == found.height
+    assert checked_entries(found, windows, Names.of(tables))["rejected"].null_count() == found.height

@@ -8,7 +8,7 @@ from benchmark_doubles import random_preferences, random_tables
 from polars.testing import assert_frame_equal
 
 from preference_benchmark.axes.examples import KEYS
-from preference_benchmark.preferences.files import belonging, read_preferences, write_preferences
+from preference_benchmark.preferences.files import read_preferences, restrict_to_tables, write_preferences
 
 
 def test_a_table_and_its_report_come_back(tmp_path):
@@ -19,7 +19,7 @@ def test_a_table_and_its_report_come_back(tmp_path):
     found, report = read_preferences(path)
     assert_frame_equal(found.drop("item_id"), table)
     assert set(found.select(*KEYS, "item_id").rows()) == set(tables.interactions.select(*KEYS, "item_id").rows())
-    assert_frame_equal(belonging(found, tables, path), table)
+    assert_frame_equal(restrict_to_tables(found, tables, path), table)
     assert report == {"users": 3} and len(list(path.parent.iterdir())) == 2
 
 
@@ -35,18 +35,18 @@ def test_steps_that_have_moved_are_refused(tmp_path):
     was, now = tables.interactions["item_id"][0], tables.interactions["item_id"][1]
     match = f"mine.parquet: what user '{user}' wants after step 0 was written .* item '{was}'; here it is item '{now}'"
     for refused in (
-        lambda: belonging(found, moved, "mine.parquet"),
+        lambda: restrict_to_tables(found, moved, "mine.parquet"),
         lambda: write_preferences(found, tmp_path / "mine.parquet", {}, moved),
     ):
         with pytest.raises(ValueError, match=match):
             refused()
     # Users and steps that the tables lack are no mistake: a benchmark may ask some users only.
     some = replace(tables, interactions=tables.interactions.filter(~own))
-    assert_frame_equal(belonging(found, some, "mine.parquet"), found.filter(~own).drop("item_id"))
+    assert_frame_equal(restrict_to_tables(found, some, "mine.parquet"), found.filter(~own).drop("item_id"))
     with pytest.raises(ValueError, match=f"the tables have no step 0 of user '{user}'"):
         write_preferences(found, tmp_path / "mine.parquet", {}, some)
-    with pytest.raises(ValueError, match="belongs to a user and step"):
-        belonging(found.filter(own), some, "mine.parquet")
+    with pytest.raises(ValueError, match="is about a user and step"):
+        restrict_to_tables(found.filter(own), some, "mine.parquet")
 
 
 def test_bad_files_are_refused(tmp_path):

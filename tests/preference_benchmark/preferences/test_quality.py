@@ -9,11 +9,11 @@ from benchmark_doubles import HashEmbedder, random_preferences, random_tables
 
 from preference_benchmark.preferences.quality import compare, polarity_agreement
 from preference_benchmark.preferences.retrieval import (
-    closest_preference,
     last_item,
-    points,
+    nearest_preference,
+    other_users,
     popularity,
-    shuffled_users,
+    queries_after,
     uniform,
 )
 from preference_benchmark.tables import Tables
@@ -33,8 +33,8 @@ def test_ranks_are_those_of_a_loop():
     tables = random_tables(0)
     preferences = random_preferences(tables, 0)
     embedder = HashEmbedder()
-    at = points(tables, tables.interactions.select("user_id", "step"))
-    ranks = closest_preference(at, preferences, tables, embedder)
+    at = queries_after(tables, tables.interactions.select("user_id", "step"))
+    ranks = nearest_preference(at, preferences, tables, embedder)
     items = embedder.encode(tables.items["text"])
     ids = tables.items["item_id"].to_list()
     for place, (user, step) in enumerate(at.frame.iter_rows()):
@@ -66,7 +66,7 @@ def test_knowing_the_next_item_beats_all_controls():
 
 def test_chance_is_chance():
     tables = random_tables(2, users=60, items=40, rows=1_200)
-    at = points(tables, tables.interactions.select("user_id", "step"))
+    at = queries_after(tables, tables.interactions.select("user_id", "step"))
     ranks = uniform(at, 0)
     assert ranks.recall(10).mean() == pytest.approx((10 / ranks.candidates).mean(), abs=0.05)
     assert ranks.share_before().mean() == pytest.approx(0.5, abs=0.03)
@@ -77,8 +77,8 @@ def test_chance_is_chance():
 @pytest.mark.parametrize("seed", range(3))
 def test_exchange_gives_everybody_somebody_elses(seed):
     tables = random_tables(seed)
-    at = points(tables, tables.interactions.select("user_id", "step"))
-    source = shuffled_users(at, seed)
+    at = queries_after(tables, tables.interactions.select("user_id", "step"))
+    source = other_users(at, seed)
     assert (at.user[source] != at.user).all()
     assert len(np.unique(at.user[source])) == len(np.unique(at.user))
 

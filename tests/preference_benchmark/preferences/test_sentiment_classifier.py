@@ -46,7 +46,7 @@ def test_every_distinct_text_is_asked_about_once(judging):
 
 def test_ratings_speak_where_no_review_does(judging):
     rows = pl.DataFrame({"rating": [1.0, 1.0, 5.0, None], "review": ["", "lovely", "bad", ""]})
-    assert judging[0].judge(rows).to_list() == ["negative", "positive", "negative", "positive"]
+    assert judging[0].review_polarity(rows).to_list() == ["negative", "positive", "negative", "positive"]
 
 
 def test_other_labels_are_refused(monkeypatch):

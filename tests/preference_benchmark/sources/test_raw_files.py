@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preference_benchmark.sources import raw_files
-from preference_benchmark.sources.raw_files import ArchiveMember, blocks, find_file, written_lines
+from preference_benchmark.sources.raw_files import ArchiveMember, blocks, find_file, nonblank_lines
 
 LINES = ["café,1", "", "plain,2", "世界,3", "last,4"]
 MARKS = {"utf-8": codecs.BOM_UTF8, "utf-16-le": codecs.BOM_UTF16_LE, "utf-16-be": codecs.BOM_UTF16_BE}
@@ -68,7 +68,7 @@ def test_what_is_not_in_its_encoding_is_refused(tmp_path, data, encoding, messag
 def test_written_lines_are_those_that_are_not_blank(lines, ended):
     block = "\n".join(lines).encode() + (b"\n" if ended else b"")
     expected = [number for number, line in enumerate(block.split(b"\n")) if line.strip()]
-    assert written_lines(block).tolist() == expected
+    assert nonblank_lines(block).tolist() == expected
 
 
 def test_members_of_archives_are_read_where_they_are(tmp_path):
