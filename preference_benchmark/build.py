@@ -18,6 +18,7 @@ from preference_benchmark.axes.build import BuiltExamples, Inputs, build_example
 from preference_benchmark.axes.examples import STORED_FEATURES, item_features, of_split, write_shards
 from preference_benchmark.axes.protocol import AXES, SPLITS
 from preference_benchmark.checks.leakage import LeakageReport, check_leakage
+from preference_benchmark.checks.specificity import specificity
 from preference_benchmark.checks.validation import margins, similarities, validate
 from preference_benchmark.embedding import Embedder, TextEmbedder, encoder_identity
 from preference_benchmark.hub import folder as hub_folder
@@ -264,6 +265,7 @@ def _statistics(built: BuiltExamples, recipe: Recipe, leakage: LeakageReport) ->
         "examples": counts,
         "strata": strata.sort(pl.col("axis").cast(pl.Enum(AXES)), "test", descending=[False, True]).to_dicts(),
         "similarity": similarities(built, recipe.protocol),
+        "specificity": specificity(built, recipe.protocol),
         "leakage": leakage.records(),
         "validation": validate(built, recipe.protocol),
     }

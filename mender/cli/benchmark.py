@@ -233,6 +233,7 @@ def _print_statistics(statistics: dict[str, Any]) -> None:
     from rich.table import Table
 
     from preference_benchmark.axes.protocol import SPLITS
+    from preference_benchmark.hub.card import SPECIFICITY, specificity_warnings
 
     console = Console(width=120, highlight=False)
     read, written = statistics["read"], statistics["preferences"]
@@ -254,5 +255,13 @@ def _print_statistics(statistics: dict[str, Any]) -> None:
             if found["axis"] == axis:
                 table.add_row(f"- {found['stratum']}", *(f"{found[split]:,}" for split in SPLITS))
     console.print(table)
+    table = Table("axis (test)", "n", *SPECIFICITY, title="specificity", title_justify="left")
+    table.columns[0].no_wrap = True
+    for axis, found in statistics["specificity"].items():
+        figures = (found[name] for name in SPECIFICITY.values())
+        table.add_row(axis, f"{found['n']:,}", *("" if figure is None else f"{figure:,.4g}" for figure in figures))
+    console.print(table)
+    for warning in specificity_warnings(statistics):
+        console.print(f"warning: {warning}", style="yellow")
     size = sum(split["bytes"] for config in statistics["configs"].values() for split in config["splits"].values())
     console.print(f"{'configs':<14} {', '.join(statistics['configs'])}: {size / 1e6:,.1f} MB")

@@ -10,6 +10,10 @@ names one to three attributes in the wording of its split (`wordings`) and belon
 - misspelt: as known, with a slip of the fingers.
 - contradictory: two attributes that no item has together; relevant are items with either.
 
+Training also asks for spans: one to three words in a row of an item's title or text, which need not be an attribute.
+From them a model learns to find what a text says, and to look past the wording of a wish; none holds the words of a
+withheld attribute.
+
 A wish comes without a history, or after the history of some user. Items of that history are not relevant: they cannot
 be recommended where bought items are left out (the default of evaluation), and where they can, a wish is for something
 new. Only where things are bought again (`Protocol.repeats`) they stay relevant. Items that the user holds out are no
@@ -27,10 +31,12 @@ import polars as pl
 from preference_benchmark.axes.examples import as_examples, targets, with_item_index
 from preference_benchmark.axes.protocol import SPLITS, Protocol
 from preference_benchmark.axes.wordings import WORDINGS, misspellings
+from preference_benchmark.embedding import describe_items
 from preference_benchmark.preferences.grammar import NOUN_FORMS, grammatical_forms
 from preference_benchmark.preferences.vocabulary import Vocabulary
 from preference_benchmark.preferences.words import plain
 from preference_benchmark.tables import Tables
+from preference_benchmark.tables.stop_words import stop_words
 
 __all__ = ["STRATA", "Attributes", "open_wishes", "wish_and_avoid", "wish_attributes"]
 
@@ -54,6 +60,9 @@ _RESERVED = 0.3
 _DRAWS = 8
 # Training wishes for each training target at most, so that a small data set is not flooded with them.
 _PER_TARGET = 4
+# Share of open training wishes that ask for spans; words of a span at most; items whose texts spans are taken from;
+# and characters of a span's first and last word at least.
+_SPANS, _SPAN_WORDS, _SPAN_ITEMS, _SPAN_LETTERS = 1 / 3, 3, 20_000, 3
 
 
 @dataclass(frozen=True)
@@ -177,6 +186,8 @@ def open_wishes(tables: Tables, attributes: Attributes, protocol: Protocol) -> p
             wishes = _evaluated_wishes(attributes, own, split, protocol, rng)
         wishes = _with_targets(wishes.with_columns(_relevant(wishes, attributes)), own, tables, protocol, rng)
         parts.append(_worded(wishes, attributes, split, rng))
+        if split == "train":
+            parts.append(_span_wishes(tables, attributes, own, protocol))
     rows = pl.concat(parts)
     return as_examples(
         "open_wishes",
@@ -276,7 +287,7 @@ def _balanced(values: np.ndarray, count: int, rng: np.random.Generator) -> np.nd
 def _training_wishes(
     attributes: Attributes, own: pl.DataFrame, protocol: Protocol, rng: np.random.Generator
 ) -> pl.DataFrame:
-    starts = _starts(attributes, own, protocol.train_wishes, rng)
+    starts = _starts(attributes, own, round((1 - _SPANS) * protocol.train_wishes), rng)
     number = 1 + np.searchsorted(np.cumsum(_NUMBERS)[:-1], rng.random(starts.height), side="right")
     wishes = _with_companions(starts, number, attributes, rng)
     # What no training wish may name together is named one at a time.
@@ -286,6 +297,73 @@ def _training_wishes(
     single = pl.when(misspelt).then(pl.lit("misspelt")).otherwise(pl.lit("known"))
     return wishes.with_columns(
         stratum=pl.when(pl.col("attributes").list.len() > 1).then(pl.lit("composite")).otherwise(single)
+    )
+
+
+def _span_wishes(tables: Tables, attributes: Attributes, own: pl.DataFrame, protocol: Protocol) -> pl.DataFrame:
+    """Training wishes for spans, every other one after the history of a random user."""
+    rng = _random(protocol, "spans")
+    count = int(_SPANS * min(protocol.train_wishes, _PER_TARGET * own.height))
+    spans = _spans(tables, attributes, count, protocol, rng)
+    first = _balanced(np.arange(len(spans)), count, rng)
+    wishes = pl.DataFrame({"first": first, "target": spans.items.draw(first, rng).astype(np.int32)})
+    wishes = _with_histories(wishes.with_columns(attributes=pl.concat_list("first"), stratum=pl.lit("span")), own, rng)
+    wishes = _with_targets(wishes.with_columns(_relevant(wishes, spans)), own, tables, protocol, rng)
+    wishes = _with_text(wishes, spans, attributes.phrases, "train", rng)
+    return wishes.filter(~_names_withheld(wishes["text"], attributes))
+
+
+def _spans(
+    tables: Tables, attributes: Attributes, count: int, protocol: Protocol, rng: np.random.Generator
+) -> Attributes:
+    """Spans of the items' texts and the items that say them; at most `count`, in the place of attributes.
+
+    A span lies between two punctuation marks, begins and ends with a word that is no stop word, holds no withheld
+    attribute, and is said by at most `Protocol.attribute_share` of the items (or by five).
+    """
+    texts = pl.DataFrame(
+        {"title": tables.items["title"], "text": describe_items(tables.items, protocol.described_by)}
+    ).select(text=pl.concat_str("title", pl.lit(". "), "text", ignore_nulls=True))
+    shown = texts[np.sort(rng.permutation(texts.height)[:_SPAN_ITEMS])]
+    words = shown.select(part=pl.col("text").str.replace_all(r"[^\p{L}\p{N}\s'&-]+", "\n").str.split("\n"))
+    words = words.explode("part").with_row_index("part_of")
+    words = words.select(
+        "part_of",
+        word=pl.col("part").str.to_lowercase().str.extract_all(r"[\p{L}\p{N}](?:[\p{L}\p{N}'&-]*[\p{L}\p{N}])?"),
+    ).explode("word")
+    words = words.drop_nulls("word").with_columns(
+        telling=~pl.col("word").is_in(sorted(stop_words()))
+        & (pl.col("word").str.len_chars() >= _SPAN_LETTERS)
+        & pl.col("word").str.contains(r"\p{L}")
+    )
+    parts = []
+    for length in range(1, _SPAN_WORDS + 1):
+        last = length - 1
+        inside = pl.col("part_of") == pl.col("part_of").shift(-last)
+        span = pl.concat_str([pl.col("word").shift(-place) for place in range(length)], separator=" ")
+        parts.append(words.select(phrase=span, kept=inside & pl.col("telling") & pl.col("telling").shift(-last)))
+    spans = pl.concat(parts).filter("kept").select("phrase", form=plain(pl.col("phrase")))
+    spans = spans.group_by("form").agg(pl.col("phrase").mode().sort().first()).sort("form")
+    spans = spans.filter(~_names_withheld(spans["phrase"], attributes))
+    # More than are needed: those that too many items say are known only once all texts have been searched.
+    spans = spans[np.sort(rng.permutation(spans.height)[: 2 * count])]
+    said = texts.select(
+        item=pl.int_range(pl.len()),
+        form=plain(pl.col("text")).str.extract_many(spans["form"].implode(), overlapping=True),
+    )
+    said = said.explode("form").drop_nulls().unique()
+    most = max(_NEVER_MANY, int(protocol.attribute_share * tables.items.height))
+    few = said.group_by("form").agg(items=pl.len()).filter(pl.col("items") <= most)
+    spans = spans.join(few, on="form", how="semi", maintain_order="left")
+    spans = spans[np.sort(rng.permutation(spans.height)[:count])].with_row_index("span")
+    said = said.join(spans.select("form", "span"), on="form").sort("span", "item")
+    span, item = said["span"].to_numpy().astype(np.int64), said["item"].to_numpy()
+    return Attributes(
+        phrases=spans["phrase"],
+        forms=grammatical_forms(spans["phrase"], pl.Series(np.zeros(spans.height, dtype=bool))),
+        withheld=np.zeros(spans.height, dtype=bool),
+        items=Lists.of(span, item, spans.height),
+        of_items=Lists.of(item, span, tables.items.height),
     )
 
 
@@ -487,17 +565,60 @@ def _with_targets(
 
 
 def _worded(wishes: pl.DataFrame, attributes: Attributes, split: str, rng: np.random.Generator) -> pl.DataFrame:
-    """Wishes with `text`; repetitions of a text after the same history are dropped."""
+    """Wishes with `text`, without those whose text names an attribute that is not theirs.
+
+    Side by side "ballpoint" and "stainless steel" name "ballpoint stainless" as well, and a slip may make another
+    attribute of one.
+    """
+    wishes = _with_text(wishes, attributes, attributes.phrases, split, rng)
+    return wishes.filter(_names_its_own_only(wishes["text"], wishes["attributes"], attributes))
+
+
+def _with_text(
+    wishes: pl.DataFrame, attributes: Attributes, unnamed: pl.Series, split: str, rng: np.random.Generator
+) -> pl.DataFrame:
+    """Wishes with `text`; those that repeat the text of another after the same history are dropped.
+
+    Args:
+        wishes: with attributes and stratum.
+        attributes: what they name.
+        unnamed: phrases that no wording may name by its own words.
+        split: whose wordings are used.
+        rng: draws them.
+    """
     lists = wishes.select(pl.int_range(pl.len()).alias("wish"), "attributes", "stratum").explode("attributes")
     lists = lists.with_columns(
         phrase=attributes.phrases.gather(lists["attributes"]), form=attributes.forms.gather(lists["attributes"])
     )
     lists = lists.with_columns(phrase=_slips(lists, split, rng))
     named = lists.group_by("wish", maintain_order=True).agg("phrase", "form")
-    template = _templates(named["form"], attributes.phrases, split, rng)
+    template = _templates(named["form"], unnamed, split, rng)
     text = WORDINGS[split].wishes(named["phrase"], named["form"], template)
+    wishes = wishes.with_columns(text=text)
     keys = ["text", "user_id", "step", *(name for name in ("unwanted",) if name in wishes.columns)]
-    return wishes.with_columns(text=text).unique(keys, keep="first", maintain_order=True)
+    return wishes.unique(keys, keep="first", maintain_order=True)
+
+
+def _names_withheld(texts: pl.Series, attributes: Attributes) -> pl.Series:
+    """Whether each text holds the words of a withheld attribute."""
+    withheld = attributes.phrases.filter(pl.Series(attributes.withheld)).to_frame("phrase")
+    forms = withheld.select(form=plain(pl.col("phrase")))["form"]
+    return texts.to_frame("text").select(named=plain(pl.col("text")).str.contains_any(forms.implode()))["named"]
+
+
+def _names_its_own_only(texts: pl.Series, named: pl.Series, attributes: Attributes) -> pl.Series:
+    """Whether each text names no attribute but those of its wish, and those inside their words."""
+    forms = attributes.phrases.to_frame("phrase").select(form=plain(pl.col("phrase")))["form"]
+    found = texts.to_frame("text").select(
+        pl.int_range(pl.len()).alias("wish"),
+        form=plain(pl.col("text")).str.extract_many(forms.implode(), overlapping=True),
+    )
+    own = pl.DataFrame({"wish": np.arange(len(named)), "own": named}).explode("own")
+    own = own.with_columns(own=forms.gather(own["own"]))
+    pairs = found.explode("form").drop_nulls().join(own, on="wish")
+    inside = pairs.select("wish", "form", inside=pl.col("own").str.contains(pl.col("form"), literal=True))
+    strange = inside.group_by("wish", "form").agg(pl.col("inside").any()).filter(~pl.col("inside"))["wish"]
+    return ~found["wish"].is_in(strange.implode())
 
 
 def _slips(lists: pl.DataFrame, split: str, rng: np.random.Generator) -> pl.Series:

@@ -18,7 +18,17 @@ from huggingface_hub import DatasetCardData
 from preference_benchmark.axes.protocol import PAPER, SPLITS, Protocol
 from preference_benchmark.hub.plots import PLOTS
 
-__all__ = ["benchmark_configs", "markdown_table", "render", "validation_section"]
+__all__ = ["SPECIFICITY", "benchmark_configs", "markdown_table", "render", "specificity_warnings", "validation_section"]
+
+SPECIFICITY = {
+    "fit (cosine)": "fit_by_cosine",
+    "fit (aspects)": "fit_by_aspects",
+    "alone (cosine)": "by_cosine",
+    "alone (aspects)": "by_aspects",
+    "popularity": "popularity",
+    "in titles": "in_titles",
+}
+"""Headers of the table of specificity, and the figure of `checks.specificity` below each."""
 
 _TEMPLATE = Path(__file__).parent / "card_template.md"
 # A name that the template gets no value for is an error, not an empty text.
@@ -85,7 +95,13 @@ def benchmark_configs(splits: Mapping[str, Iterable[str]]) -> list[dict[str, Any
 
 def validation_section(statistics: dict) -> str:
     """What was measured about the benchmark itself, as Markdown."""
-    parts = (_margins(statistics), _truth(statistics), _repeats(statistics), _leakage(statistics))
+    parts = (
+        _specificity(statistics),
+        _margins(statistics),
+        _truth(statistics),
+        _repeats(statistics),
+        _leakage(statistics),
+    )
     return "\n\n".join(part.rstrip() for part in parts if part) + "\n"
 
 
@@ -152,6 +168,34 @@ def _section(found: Listed) -> dict[str, Any]:
         "validation": validation_section(s),
         "choices": _choices(s["protocol"]),
     }
+
+
+def _specificity(s: dict) -> str:
+    header = ["axis", "n", *SPECIFICITY]
+    rows = [
+        [name, found["n"], *("" if found[figure] is None else found[figure] for figure in SPECIFICITY.values())]
+        for name, found in s["specificity"].items()
+    ]
+    text = (
+        "How specific preferences are, on the test split. Fit: how many items fit a preference as well as the target "
+        "does, with the target (median), by cosine and by the aspects that it names; on wishes, how many are relevant. "
+        "Alone: recall@10 of a ranking by the preference alone; on wishes, precision among the first min(10, "
+        "all relevant). A model that also uses the history can reach more. Popularity ignores the preference. In "
+        "titles: share of the relevant items, or of those to avoid, whose titles name the attribute.\n\n"
+        + markdown_table(header, rows)
+    )
+    return "\n\n".join([text.rstrip(), *(f"**{warning}**" for warning in specificity_warnings(s))])
+
+
+def specificity_warnings(statistics: dict) -> list[str]:
+    """One sentence for each axis that cannot tell models apart."""
+    return [
+        f"{name} cannot tell whether a model uses preferences: what a preference alone reaches "
+        f"({max(found['by_cosine'], found['by_aspects']):.3f}) is too close to what popularity reaches "
+        f"({found['popularity']:.3f}), with n = {found['n']:,}."
+        for name, found in statistics["specificity"].items()
+        if not found["tells_apart"]
+    ]
 
 
 def _margins(s: dict) -> str:

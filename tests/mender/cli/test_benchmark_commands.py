@@ -22,6 +22,7 @@ def test_a_finished_build_is_found_again(small_shop, build_small_shop, mender):
 def test_stats_are_printed_for_people_and_machines(small_shop, mender):
     code, out, _ = mender("benchmark", "stats", small_shop)
     assert code == 0 and "The corner shop" in out and "fine_grained_steering" in out
+    assert "specificity" in out and "open_wishes (withheld)" in out
     code, out, err = mender("benchmark", "stats", small_shop, "--json")
     assert code == 0 and json.loads(out)["corner-shop"]["protocol"]["seed"] == 101 and "The corner shop" in err
 

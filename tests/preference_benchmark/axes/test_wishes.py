@@ -12,6 +12,7 @@ from benchmark_doubles import random_tables
 from preference_benchmark.axes.examples import COLUMNS, targets
 from preference_benchmark.axes.protocol import Protocol
 from preference_benchmark.axes.wishes import Lists, open_wishes, wish_and_avoid, wish_attributes
+from preference_benchmark.axes.wordings import misspellings
 from preference_benchmark.preferences.words import plain
 from preference_benchmark.sources.corner_shop import corner_shop
 from preference_benchmark.tables import prepare
@@ -86,8 +87,31 @@ def test_strata_name_what_they_promise(tables, attributes, wishes):
             assert not first & second and row["split"] != "train"
         elif row["stratum"] == "known":
             assert len(phrases) == 1 and not phrases & withheld
+        elif row["stratum"] == "span":
+            assert row["split"] == "train" and not phrases & withheld
         else:
             assert row["stratum"] == "misspelt" and not phrases & withheld
+
+
+def test_spans_are_words_in_a_row_of_the_texts_of_their_targets_and_of_no_others(tables, wishes):
+    spans = wishes.filter(pl.col("stratum") == "span")
+    assert spans.height > 100
+    texts = tables.items.select(text=plain(pl.concat_str("title", pl.lit(". "), "text")))["text"].to_list()
+    checked = 0
+    for row in spans.iter_rows(named=True):
+        text = row["preferences"][0]
+        said = pl.select(plain(pl.lit(text)).str.strip_chars().str.split("  ")).item().to_list()
+        shared = [
+            f" {'  '.join(said[start:end])} "
+            for start in range(len(said))
+            for end in range(start + 1, min(start + 3, len(said)) + 1)
+        ]
+        saying = [{index for index, whole in enumerate(texts) if words in whole} for words in shared]
+        # Some run of words of the wish is said by exactly the targets, items of the history aside.
+        if not row["history"]:
+            checked += 1
+            assert set(row["targets"]) in saying
+    assert checked > 30
 
 
 def test_no_training_wish_names_a_withheld_attribute_or_an_evaluated_combination(attributes, wishes, avoiding):
@@ -229,6 +253,24 @@ def test_templates_that_name_an_attribute_are_not_used(tables):
     asked = texts.str.contains("colleague").sum()
     assert asked < trained.height / 10
     assert not texts.str.contains("for a colleague").any()
+
+
+def test_wishes_name_no_attribute_that_is_not_theirs(tables):
+    """ "Red" and "cotton shirts" make a "red cotton shirt", and a slip may make another word of one."""
+    slips = misspellings("lavender", "test")
+    own = (["red", "cotton shirts"], ["red cotton"], ["lavender"], slips)
+    place = pl.int_range(pl.len()) % len(own)
+    aspects = pl.coalesce(pl.when(place == index).then(pl.lit(list(names))) for index, names in enumerate(own))
+    items = tables.items.with_columns(aspects=aspects, kind=pl.when(place == 0).then(pl.lit("cotton shirts")))
+    changed = replace(tables, items=items)
+    protocol = PROTOCOL.replace(attribute_share=0.5, withheld=0.0, evaluation_wishes=400)
+    wishes = open_wishes(changed, wish_attributes(changed, protocol), protocol)
+    asked = wishes.select("stratum", text=pl.col("preferences").list.first(), target=pl.col("targets").list.first())
+    asked = asked.with_columns(names=changed.items["aspects"].gather(asked["target"]).list.first())
+    assert asked["text"].str.contains("cotton shirt").any() and asked["text"].str.contains("(?i)red cotton").any()
+    assert not asked.filter(pl.col("names") != "red cotton")["text"].str.contains("(?i)red cotton").any()
+    misspelt = asked.filter((pl.col("names") == "lavender") & (pl.col("stratum") == "misspelt"))
+    assert misspelt.height and not misspelt["text"].str.contains_any(list(slips)).any()
 
 
 def test_lists_draw_what_they_hold():

@@ -10,7 +10,7 @@ from benchmark_doubles import HashEmbedder
 
 from preference_benchmark import build, recipe
 from preference_benchmark.hub import plots
-from preference_benchmark.hub.card import markdown_table, render
+from preference_benchmark.hub.card import markdown_table, render, specificity_warnings
 from preference_benchmark.hub.folder import contents
 
 
@@ -49,6 +49,19 @@ def test_every_benchmark_has_a_section_with_its_terms_and_figures(shop):
     assert "| matched preference (oracle) states a true like |" in card and "{{" not in card
     headings = [block for block in card.split("\n\n") if block.startswith("#")]
     assert all("\n" not in heading for heading in headings)  # a blank line before and after each
+
+
+def test_axes_that_cannot_tell_models_apart_are_named(shop):
+    specificity = shop.statistics["specificity"]
+    wishes = specificity["open_wishes (withheld)"]
+    lost = wishes | {"by_cosine": 0.1, "by_aspects": 0.12, "popularity": 0.1, "tells_apart": False}
+    changed = {"clear": wishes | {"tells_apart": True}, "lost": lost}
+    warnings = specificity_warnings({"specificity": changed})
+    assert len(warnings) == 1 and warnings[0].startswith("lost cannot tell whether a model uses preferences")
+    assert "(0.120)" in warnings[0] and f"n = {wishes['n']:,}" in warnings[0]
+    card = render([second(shop, specificity=changed)])
+    assert f"**{warnings[0]}**" in card and "| lost |" in card
+    assert all(f"| {name} |" in render([shop]) for name in specificity)
 
 
 def test_cells_keep_within_their_table():
