@@ -115,6 +115,8 @@ class ItemStatesConfig(PreTrainedConfig):
 
     Args:
         text_encoder: configuration of the encoder of preferences and titles, or its dictionary (with `model_type`).
+        width: of the items' vectors, for the expert "learned".
+        reader_width: hidden units of that expert.
         text_vocabulary: token ids below this are text; id `text_vocabulary + s` is the s-th row of the state table.
         num_states: rows M of the state table, over all items.
         pooled: whether every text is one vector (the mean of its states) or one state per token.
@@ -185,7 +187,7 @@ def encoder_config(config: PreTrainedConfig | dict[str, Any], default: str) -> P
 KINDS = ("stated", "inferred", "silent")
 """Kinds of request: somebody typed a preference, it was written from earlier reviews, or there is a history alone."""
 BEHAVIOUR = ("popularity", "co_purchase", "transitions")
-LANGUAGE = ("dense", "lexical", "history_text")
+LANGUAGE = ("dense", "learned", "lexical", "history_text")
 EXPERTS = (*BEHAVIOUR, *LANGUAGE)
 GENERATOR = "generator"
 """Name of the generator's log-probabilities among the weights of experts."""
@@ -199,6 +201,8 @@ class ExpertSumConfig(PreTrainedConfig):
         experts: which of `EXPERTS` there are.
         num_neighbours: entries kept of each row of an item-item matrix.
         num_postings: entries of the lexical index.
+        width: of the items' vectors, for the expert "learned".
+        reader_width: hidden units of that expert.
         text_vocabulary: token ids below this are text; id `text_vocabulary + i` is item i of the history.
         padding: token id that pads texts.
         encoder: an `ItemStatesConfig` with `pooled=True` and no order, or its dictionary: the experts' own text encoder
@@ -220,6 +224,8 @@ class ExpertSumConfig(PreTrainedConfig):
         experts: Sequence[str] = ("popularity",),
         num_neighbours: int = 200,
         num_postings: int = 0,
+        width: int = 384,
+        reader_width: int = 1024,
         text_vocabulary: int = 1,
         padding: int = 0,
         encoder: ItemStatesConfig | dict[str, Any] | None = None,
@@ -236,9 +242,11 @@ class ExpertSumConfig(PreTrainedConfig):
             encoder = ItemStatesConfig(**{"pooled": True, "max_history": 0, **encoder})
         if encoder is not None:
             text_vocabulary, padding = encoder.text_vocabulary, encoder.text_encoder.pad_token_id
+            width = encoder.hidden_size
         super().__init__(**kwargs)
         self.num_items, self.experts = num_items, list(experts)
         self.num_neighbours, self.num_postings = num_neighbours, num_postings
+        self.width, self.reader_width = width, reader_width
         self.text_vocabulary, self.padding = text_vocabulary, padding
         self.encoder, self.generator = encoder, generator
         self.set_weights(weights or {}, avoid)

@@ -179,8 +179,10 @@ def prepare_examples(examples: datasets.Dataset, processor: MenderProcessor) -> 
     def render(batch: Mapping[str, list]) -> dict[str, list]:
         avoid = example_column(batch, "avoid")
         rendered = processor(batch["preferences"], batch["history"], avoid=avoid, return_tensors=None)
-        own = {name: rendered[name] for name in ("avoid_input_ids", "expert_input_ids") if name in rendered}
-        inputs = rendered["input_ids"]
+        inputs, own = rendered["input_ids"], {}
+        if processor.experts:  # of a request without a negation, they read the same as the model
+            for name in ("avoid_input_ids", "expert_input_ids"):
+                own[name] = [ids or [] for ids in rendered.get(name, [[]] * len(inputs))]
         return {
             "input_ids": inputs,
             **own,
@@ -191,10 +193,24 @@ def prepare_examples(examples: datasets.Dataset, processor: MenderProcessor) -> 
             "length": [len(ids) for ids in inputs],
         }
 
+    token_ids = datasets.List(datasets.Value("int64"))
+    columns = {
+        "input_ids": token_ids,
+        "avoid_input_ids": datasets.List(token_ids),
+        "expert_input_ids": token_ids,
+        "item": datasets.Value("int64"),
+        "seen": token_ids,
+        "negative": datasets.Value("bool"),
+        "kind": datasets.Value("int64"),
+        "length": datasets.Value("int64"),
+    }
+    if not processor.experts:
+        del columns["avoid_input_ids"], columns["expert_input_ids"]
     return examples.map(
         render,
         batched=True,
         remove_columns=examples.column_names,
+        features=datasets.Features(columns),  # what is empty in a first batch has no type of its own
         desc="Rendering examples",
         load_from_cache_file=False,
     )

@@ -13,6 +13,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import polars as pl
 import torch
 from torch import Tensor
 
@@ -22,7 +23,7 @@ from .batches import MenderCollator
 from .closed_form import ease, popularity, transitions
 from .data import example_column, prepare_examples, select_axes, training_histories, without_preference
 
-__all__ = ["fit_experts", "fit_weights", "mean_log_ndcg"]
+__all__ = ["axis_and_stratum", "fit_experts", "fit_weights", "mean_log_ndcg"]
 
 PENALTIES = (20.0, 100.0, 500.0)
 MOST_ITEMS_FOR_PENALTIES = 5_000
@@ -32,16 +33,20 @@ FLOOR = 0.01
 CANDIDATES, BEST = 128, 30
 """Items of a request that the generator is asked about, among them its own best."""
 BATCH = 16
+SHARES = {"stated": 0.6, "inferred": 0.2, "silent": 0.2}
+"""Of the validation examples, by kind: stated requests have the most axes."""
 
 
-def mean_log_ndcg(scores: Tensor, targets: Tensor, seen: Tensor, groups: Sequence[str], top_k: int = 10) -> float:
-    """The mean over groups of log(NDCG@k + 0.01), so that small and large figures count alike.
+def mean_log_ndcg(
+    scores: Tensor, targets: Tensor, seen: Tensor, groups: Sequence[tuple[str, ...]], top_k: int = 10
+) -> float:
+    """The mean over axes, and within an axis over strata, of log(NDCG@k + 0.01): small and large figures count alike.
 
     Args:
         scores: of all items for every example. Shape: (M, N).
         targets: item index of each example. Shape: (M,).
         seen: items that are not ranked, -1 for padding. Shape: (M, S).
-        groups: of each example, such as its axis.
+        groups: axis and stratum of each example, or its axis alone.
         top_k: items that count.
     """
     own = scores.gather(1, targets[:, None])
@@ -52,13 +57,13 @@ def mean_log_ndcg(scores: Tensor, targets: Tensor, seen: Tensor, groups: Sequenc
     repeats = (seen[:, :, None] == seen[:, None, :]).tril(-1).any(2)
     rank = ahead.sum(1) - (among_seen & ~repeats).sum(1) + 1
     gain = torch.where(rank <= top_k, 1.0 / torch.log2(rank + 1.0), 0.0)
-    names, group = np.unique(np.asarray(groups), return_inverse=True)
-    means = np.bincount(group, gain.numpy(), len(names)) / np.bincount(group)
-    return float(np.log(means + FLOOR).mean())
+    found = pl.DataFrame({"group": list(groups), "gain": gain.numpy()}).group_by("group").agg(pl.mean("gain"))
+    logs = found.select(axis=pl.col("group").list.first(), value=(pl.col("gain") + FLOOR).log())
+    return float(logs.group_by("axis").agg(pl.mean("value"))["value"].mean())
 
 
 def fit_weights(
-    scores: Mapping[str, Tensor], targets: Tensor, seen: Tensor, groups: Sequence[str], top_k: int = 10
+    scores: Mapping[str, Tensor], targets: Tensor, seen: Tensor, groups: Sequence[tuple[str, ...]], top_k: int = 10
 ) -> dict[str, float]:
     """Weights of experts that rank targets best, by `mean_log_ndcg`.
 
@@ -69,7 +74,7 @@ def fit_weights(
         scores: by expert, the scores of all items for every example. Shape of each: (M, N).
         targets: item index of each example. Shape: (M,).
         seen: items that are not ranked, -1 for padding. Shape: (M, S).
-        groups: of each example, such as its axis.
+        groups: see `mean_log_ndcg`.
         top_k: items that count.
 
     Returns:
@@ -120,7 +125,7 @@ def fit_experts(
         model: an `ExpertsRecommender`, or a trained Mender with experts; its experts are filled, its weights set.
         processor: renders examples.
         examples: `train` and `validation` splits of a benchmark.
-        limit: validation examples in all, as many of each kind as of any other.
+        limit: validation examples in all, see `SHARES`.
         seed: of their choice.
         exclude_seen: whether items of the history are left out of the ranking.
 
@@ -132,7 +137,7 @@ def fit_experts(
     bought = [processor.item_indices(history) for history in histories]
     items = len(processor.item_ids)
     record: dict[str, Any] = {"purchases": sum(map(len, bought))}
-    validation = _by_kind(examples["validation"], limit // len(KINDS), seed)
+    validation = _by_kind(examples["validation"], limit, seed)
     if experts.popularity is not None:
         experts.popularity.counts.copy_(popularity(bought, items))
     if experts.transitions is not None:
@@ -145,7 +150,7 @@ def fit_experts(
     weights = {}
     for kind, chosen in validation.items():
         scores, targets, seen = _scores(model, processor, chosen, exclude_seen)
-        weights[kind] = fit_weights(scores, targets, seen, example_column(chosen, "axis"))
+        weights[kind] = fit_weights(scores, targets, seen, axis_and_stratum(chosen))
     config.set_weights(weights)
     return record | {"weights": config.weights}
 
@@ -166,29 +171,37 @@ def _best_penalty(
     for penalty in PENALTIES:
         expert.set_matrix(ease(bought, items, penalty))
         scores, targets, seen = _scores(model, processor, examples, exclude_seen, only="co_purchase")
-        reached[penalty] = mean_log_ndcg(scores["co_purchase"], targets, seen, example_column(examples, "axis"))
+        reached[penalty] = mean_log_ndcg(scores["co_purchase"], targets, seen, axis_and_stratum(examples))
     best = max(reached, key=reached.get)
     expert.set_matrix(ease(bought, items, best))
     return best
 
 
+def axis_and_stratum(examples: datasets.Dataset) -> list[tuple[str, str]]:
+    """Axis and stratum of every example: what weights are to serve alike."""
+    return list(zip(*(example_column(examples, name) for name in ("axis", "stratum")), strict=True))
+
+
 def _by_kind(examples: datasets.Dataset, limit: int, seed: int) -> dict[str, datasets.Dataset]:
-    """Validation examples of every kind: positive ones only, as many of each axis as of any other.
+    """Validation examples of every kind: positive ones only, as many of each axis and stratum as of any other.
 
     Silent ones are recommendation examples without their preference.
     """
     axes = {name: 1.0 for name in dict.fromkeys(example_column(examples, "axis"))}
     positive = select_axes(examples, axes)
     generator = np.random.default_rng(seed)
-    found = {"silent": without_preference(_sampled(select_axes(positive, {"recommendation": 1.0}), limit, generator))}
+    recommendations = _sampled(
+        select_axes(positive, {"recommendation": 1.0}), round(SHARES["silent"] * limit), generator
+    )
+    found = {"silent": without_preference(recommendations)}
     kinds = np.array(example_column(positive, "kind"))
     for kind in KINDS[:2]:
         rows = np.flatnonzero(kinds == kind)
         # A kind that the benchmark lacks is fitted on what there is.
         own = positive.select(rows) if len(rows) else positive
-        axis = np.array(example_column(own, "axis"))
-        share = max(1, limit // len(np.unique(axis)))
-        parts = [_sampled(own.select(np.flatnonzero(axis == name)), share, generator) for name in np.unique(axis)]
+        group = np.array([" ".join(names) for names in axis_and_stratum(own)])
+        share = max(1, round(SHARES[kind] * limit) // len(np.unique(group)))
+        parts = [_sampled(own.select(np.flatnonzero(group == name)), share, generator) for name in np.unique(group)]
         found[kind] = datasets.concatenate_datasets(parts)
     return found
 
