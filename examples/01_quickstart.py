@@ -79,6 +79,8 @@ def main(
         **origin,
         "source": benchmark.source,
         "method": "Mender",
+        "exclude_seen": not benchmark.repeats,
+        "repeats": "keep" if benchmark.repeats else "drop",
         **method.parameters,
         "training": record,
         "preset": asdict(chosen),

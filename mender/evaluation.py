@@ -25,7 +25,7 @@ from mender.data import BenchmarkData
 from mender.report import Score, in_order
 from mender.runs import provenance, write_run
 from modeling_mender import MenderProcessor
-from modeling_mender.training.data import example_column, first_targets, select_axes
+from modeling_mender.training.data import example_column, first_targets, select_axes, without_preferences
 from modeling_mender.training.ranking import rank_examples, request_speed
 
 __all__ = [
@@ -84,6 +84,8 @@ def metric_module() -> ModuleType:
 
 KS = (5, 10)
 SHUFFLED = "shuffled preferences"
+SILENT = "silent"
+"""Matching mode of recommendation examples that are asked without a preference."""
 
 
 def score_model(
@@ -99,6 +101,9 @@ def score_model(
 ) -> tuple[list[Score], pl.DataFrame]:
     """Scores by axis and matching mode, and the rank of every target.
 
+    Recommendation examples are asked once more without a preference, as the matching mode "silent": what a model knows
+    from the history alone.
+
     Args:
         model: any model with `recommend`.
         processor: renders its inputs.
@@ -111,19 +116,17 @@ def score_model(
         shuffled: whether the model is also measured with the preferences of other users.
 
     Returns:
-        Scores, and a table with one row per example and condition: matching, condition (empty, or shuffled),
+        Scores, and a table with one row per example and condition: matching (of the recommendation axis: oracle, last
+        or silent; else empty), condition (empty, or shuffled),
         axis, stratum, user_id, target, pair_id, sentiment, rank (0 where the target was not found), relevant (number
         of targets), found (ranks of those that were found), unit (equal for examples with the same targets).
     """
     metric = evaluate.load(metric_folder())
     exclude_seen = not data.repeats if exclude_seen is None else exclude_seen
     scores, tables = [], []
-    for matching, examples in data.examples.items():
-        test = examples[split]
-        if matching == "last":  # the other axes do not depend on how the next item's preference is chosen
-            test = select_axes(test, {"recommendation": 1.0})
+    for matching, test in _asked(data, split):
         test = sample(test, limit, seed)
-        for condition in ("", SHUFFLED) if shuffled else ("",):
+        for condition in ("", SHUFFLED) if shuffled and matching != SILENT else ("",):
             requests = test if not condition else shuffle_preferences(test, seed)
             ranked = rank_examples(model, processor, requests, max(KS), exclude_seen=exclude_seen)
             label = f"{name}, {condition}" if condition else name
@@ -142,6 +145,17 @@ def score_model(
                 scores.append(Score(axis, matching if axis == "recommendation" else "", label, figures, stratum))
             tables.append(_ranks(ranked, test, processor, matching, condition))
     return in_order(scores), pl.concat(tables)
+
+
+def _asked(data: BenchmarkData, split: str) -> Iterator[tuple[str, Dataset]]:
+    """Matching modes with their examples; only the first mode has the axes beside recommendation."""
+    first = next(iter(data.examples))
+    everything = data.examples[first][split]
+    yield first, everything
+    if "recommendation" in everything.unique("axis"):
+        recommendation = {mode: select_axes(own[split], {"recommendation": 1.0}) for mode, own in data.examples.items()}
+        yield from list(recommendation.items())[1:]
+        yield SILENT, without_preferences(recommendation[first])
 
 
 # Arguments of the metric, and the columns of examples that they take.
@@ -315,6 +329,7 @@ def evaluate_saved(
         "method": name,
         "parameters": model.num_parameters(),
         "exclude_seen": exclude_seen,
+        "repeats": "keep" if data.repeats else "drop",
         "split": split,
         **measure_requests(model, processor, data),
     }

@@ -57,7 +57,7 @@ def write_run(
 
     Args:
         folder: of the run.
-        scores: one per axis, matching mode and method.
+        scores: one per axis, matching mode, stratum and method.
         settings: what the run depends on, and what it cost.
         title: of table and plot.
         ranks: one row per example, see `mender.evaluation.score_model`; `None` writes none.
@@ -68,7 +68,8 @@ def write_run(
     print_table(scores, title=title)
     folder.mkdir(parents=True, exist_ok=True)
     draw(scores, folder / "five_axes.png", title=title)
-    rows = [{"axis": one.axis, "matching": one.matching, "method": one.method, **one.results} for one in scores]
+    names = ("axis", "matching", "stratum", "method")
+    rows = [{name: getattr(one, name) for name in names} | one.results for one in scores]
     record = {"settings": settings, "scores": rows}
     write_atomically(folder / FIGURES, json.dumps(record, indent=2).encode())
     if ranks is not None:

@@ -268,6 +268,7 @@ def save_and_measure(
         "training": {key: value for key, value in training.items() if key != "seconds"},
         "seconds": training["seconds"],
         "exclude_seen": not data.repeats,
+        "repeats": "keep" if data.repeats else "drop",
         **measure_requests(model, method.processor, data),
         "preset": asdict(method.preset),
     }

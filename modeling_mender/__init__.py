@@ -1,8 +1,8 @@
 """Mender: generative retrieval steered by preferences in natural language.
 
 Importing this package registers its classes, so that `AutoConfig`, `AutoModel` and `AutoProcessor` load saved models
-and `pipeline("generative-retrieval")` serves them. A saved model carries the code it needs, for those without the
-package. Quantizers, training and cards are imported when they are first used.
+and `pipeline("generative-retrieval")` serves them. A saved model includes the code that it needs, so it can also be
+loaded without this package. Quantizers, training and cards are imported on first use.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from transformers.pipelines import PIPELINE_REGISTRY
 from .catalogue import SemanticIdCatalogue
 from .configuration_mender import ItemStatesConfig, MenderConfig
 from .generation_mender import SemanticIdLogitsProcessor
+from .item_filter import Recommendations
 from .item_states import ItemStatesEncoder
 from .modeling_experts import ExpertsConfig, ExpertsRecommender
 from .modeling_mender import MenderForGenerativeRetrieval
 from .modeling_sasrec import SasRecConfig, SasRecForSequentialRecommendation
 from .pipeline_mender import TASK, GenerativeRetrievalPipeline
 from .processing_mender import MenderProcessor
-from .retrieval import Recommendations
 
 if TYPE_CHECKING:
     from .hub.card import write_card
@@ -86,7 +86,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    """A name of a subpackage, imported now."""
+    """Imports a name of a subpackage on first use."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f".{_MODULES[name]}", __name__), name)

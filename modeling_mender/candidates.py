@@ -1,6 +1,6 @@
-"""Candidates of a beam search: the children of its live nodes, and which of them a request allows.
+"""Candidates of a beam search: the children of the beams' nodes, and which of them a request allows.
 
-Per-request filters never rebuild the prefix tree: they mask the children that lead to no allowed item.
+Per-request filters never rebuild the prefix tree. They mask the children that lead to no allowed item.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ __all__ = [
 
 
 RAGGED_COST = 3
-"""How many padded slots cost as much as one slot of a ragged layout, which has to find out whose child it is."""
+"""Padded slots that cost as much as one slot of a ragged layout, which has to look up its parent."""
 WHOLE_LEVEL = 2**17
-"""Up to this many nodes, what a mask allows is worked out for a whole level at once, not for the candidates alone."""
+"""Up to this many nodes, a mask is evaluated once for a whole level instead of for each step's candidates."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class ChildSlots(ABC):
     """M slots for the children of W nodes of each of B users.
 
     Attributes:
-        nodes: the nodes. Shape: (B, W).
+        nodes: node ids. Shape: (B, W).
         first: first child of each node, as a node id of the next level. Shape: (B, W).
-        begin: slot of that child; the node's other children follow. Shape: (B, W).
+        begin: slot of that child; the node's other children follow it. Shape: (B, W).
     """
 
     nodes: Tensor
@@ -45,7 +45,7 @@ class ChildSlots(ABC):
 
     @abstractmethod
     def scores(self, catalogue: SemanticIdCatalogue, level: int, log_probs: Tensor, scores: Tensor) -> Tensor:
-        """Score of every slot: its node's plus the log-probability of its code, -inf where there is no child.
+        """Score of every slot: the node's score plus the log-probability of the code; -inf where there is no child.
 
         Args:
             catalogue: the tree.
@@ -59,22 +59,25 @@ class ChildSlots(ABC):
 
     @abstractmethod
     def values(self, table: Tensor) -> Tensor:
-        """Entries of a table over the ids of the next level, with room for the widest node's children behind it.
+        """Table entries of the children.
+
+        Args:
+            table: one entry per node of the next level, padded at the end by the widest node's number of children.
 
         Args:
             table: one for all users, or one row for each. Shape: (nodes,) or (B, nodes).
 
         Returns:
-            Shape: (B, M); slots without a child hold any entry.
+            Shape: (B, M). Entries of slots without a child are arbitrary.
         """
 
     @abstractmethod
     def edges(self, look_up: Callable[[Tensor], Tensor], last: int) -> tuple[Tensor, Tensor]:
-        """What `look_up` says of every slot's child id, and of the id after it.
+        """The values of `look_up` at every slot's child id, and at the id after it.
 
         Args:
-            look_up: from node ids to values, element by element, in the layout (B, ...).
-            last: the largest id it takes.
+            look_up: maps node ids to values, element by element, in the layout (B, ...).
+            last: the largest id it accepts.
 
         Returns:
             Shapes: (B, M), (B, M).
@@ -82,12 +85,12 @@ class ChildSlots(ABC):
 
     @abstractmethod
     def owners(self, slots: Tensor) -> Tensor:
-        """The node, 0..W-1, that slots belong to. Shape: that of `slots`, (B, ...)."""
+        """The position (0..W-1) of each slot's parent. Shape: that of `slots`, (B, ...)."""
 
 
 @dataclass(frozen=True)
 class _Padded(ChildSlots):
-    """As many slots for every node as the widest has children; `widths` is None where all nodes are that wide."""
+    """Equally many slots for every node; `widths` (children per node) is None if all nodes fill their slots."""
 
     width: int
     widths: Tensor | None
@@ -113,7 +116,7 @@ class _Padded(ChildSlots):
         return slots // self.width
 
     def _windows(self, table: Tensor) -> Tensor:
-        # Runs of neighbours, copied whole: several times faster than element by element.
+        # Copying runs of neighbours is several times faster than gathering single elements.
         if table.dim() == 1:
             return table.unfold(0, self.width, 1)[self.first]
         users = torch.arange(len(table), device=table.device)
@@ -122,7 +125,7 @@ class _Padded(ChildSlots):
 
 @dataclass(frozen=True)
 class _Ragged(ChildSlots):
-    """The children of a user one after the other; users with fewer children than the one with most have idle slots."""
+    """The children of a user one after the other; all users get as many slots as the user with most children."""
 
     owner: Tensor
     real: Tensor
@@ -149,7 +152,7 @@ class _Ragged(ChildSlots):
 
 
 def list_children(catalogue: SemanticIdCatalogue, level: int, nodes: Tensor) -> ChildSlots:
-    """The children of nodes.
+    """The children of nodes, in the cheaper of two layouts.
 
     Args:
         catalogue: the tree.
@@ -171,18 +174,18 @@ def list_children(catalogue: SemanticIdCatalogue, level: int, nodes: Tensor) -> 
 
 
 class CatalogueFilter:
-    """Which leaves of a catalogue B users may receive.
+    """Which leaves of a catalogue each of B users may receive.
 
     Args:
-        catalogue: the catalogue that is searched.
+        catalogue: the catalogue to search.
         num_users: B.
         allowed: items that may be returned, see `as_selection`; `None` allows all.
-        exclude: items that may not be returned, in the same forms. Wins over `allowed`.
-        leaves: a half-open range of leaf positions outside which nothing is returned.
+        exclude: items that may not be returned, in the same forms. Takes precedence over `allowed`.
+        leaves: a half-open range of leaf positions; items outside it are not returned.
 
     Raises:
-        ValueError: if a selection has the wrong shape, or leaves some user without any item.
-        IndexError: if an item index lies outside the catalogue.
+        ValueError: if a selection has the wrong shape, or leaves a user without any item.
+        IndexError: if an item index is not in the catalogue.
     """
 
     def __init__(
@@ -196,7 +199,7 @@ class CatalogueFilter:
         self.catalogue = catalogue
         self.num_users = num_users
         self.leaves = leaves
-        # Items that are excluded by index are few: only the nodes above them are looked at, never a mask of all items.
+        # Few items are excluded by index, so only their ancestors are checked, without a mask over all items.
         few: Tensor | None = None
         if exclude is not None:
             exclude = as_selection(exclude, "exclude", catalogue.num_items, num_users, catalogue.device)
@@ -212,17 +215,17 @@ class CatalogueFilter:
         check_items_left(self.available)
 
     def share(self, other: CatalogueFilter) -> None:
-        """Take over what another filter of the same catalogue and users allows and excludes."""
+        """Use the allowed and excluded items of another filter, for the same catalogue and users."""
         self._count, self._alive, self._dead = other._count, other._alive, other._dead
 
     def mask_(self, level: int, scores: Tensor, children: ChildSlots, parent_scores: Tensor) -> None:
-        """Set the scores of children below which nothing may be returned to -inf, in place.
+        """Set the scores of children that lead to no allowed item to -inf, in place.
 
         Args:
             level: depth of the children, 1..L.
             scores: one score per slot. Shape: (B, M).
-            children: whose scores they are.
-            parent_scores: scores of their parents. Shape: (B, W).
+            children: the slots.
+            parent_scores: scores of the parents. Shape: (B, W).
         """
         if self._count is not None:
             scores.masked_fill_(~self._allowed_below(level, children), -torch.inf)
@@ -231,7 +234,7 @@ class CatalogueFilter:
             scores.masked_fill_((low >= self.leaves[1]) | (high <= self.leaves[0]), -torch.inf)
         if self._dead is not None and self._dead[level - 1] is not None:
             dead, parents = (part.expand(len(scores), -1).contiguous() for part in self._dead[level - 1])
-            # A beam without score holds a neighbour's node; the neighbour itself is the one to find.
+            # A beam with score -inf repeats the node of another beam; only that other beam must be found.
             nodes, order = children.nodes.masked_fill(parent_scores == -torch.inf, -2).sort(dim=1)
             place = torch.searchsorted(nodes, parents).clamp_(max=nodes.shape[1] - 1)
             hit = (nodes.gather(1, place) == parents) & (dead >= 0)
@@ -240,11 +243,11 @@ class CatalogueFilter:
             scores.scatter_add_(1, slot.masked_fill_(~hit, 0), torch.where(hit, -torch.inf, 0.0))
 
     def allows_below(self, level: int, nodes: Tensor) -> Tensor:
-        """Whether anything may be returned below nodes, where nothing is excluded by index.
+        """Whether the mask allows any item below each node; exclusions by index are not considered.
 
         Args:
             level: depth of the nodes, 1..L.
-            nodes: node ids; users stand one after the other, each with as many rows. Shape: (rows, M).
+            nodes: node ids; all rows of a user are adjacent, and every user has equally many. Shape: (rows, M).
 
         Returns:
             Shape: (rows, M), bool.
@@ -282,7 +285,7 @@ class CatalogueFilter:
         return self.catalogue.leaf_starts(level, nodes), self.catalogue.leaf_starts(level, nodes + 1)
 
     def _count_between(self, low: Tensor, high: Tensor) -> Tensor:
-        """How many items of a leaf range the mask allows."""
+        """Number of items that the mask allows in leaf ranges."""
         count = self._count
         if count is None:
             return high - low
@@ -293,23 +296,23 @@ class CatalogueFilter:
         return gather.view(low.shape)
 
     def _dead_nodes(self, excluded: Tensor) -> list[tuple[Tensor, Tensor] | None]:
-        """Per level 1..L, the nodes below which every otherwise allowed item is excluded, and their parents.
+        """For each level 1..L, the nodes below which every allowed item is excluded, and their parents.
 
         Returns:
-            L pairs (nodes, parents), each of shape (B or 1, E); -1 pads. None where no node of the level is dead.
+            L pairs (nodes, parents), each of shape (B or 1, E), padded with -1; None for levels without such a node.
         """
         catalogue = self.catalogue
         levels = catalogue.num_levels
         items = excluded if excluded.dim() == 2 else excluded[None]
         if self._count is not None and self._count.dim() == 2:
-            items = items.expand(self.num_users, -1)  # what is left below a node differs between users
+            items = items.expand(self.num_users, -1)  # the items left below a node differ between users
         codes = catalogue.codes[items.clamp(min=0)].long()
         present = (items >= 0) & (codes[..., 0] >= 0)
         paths = [torch.where(present, 0, -1)]
         for level in range(levels):
             step = catalogue.descend(level, paths[-1].reshape(-1), codes[..., level].reshape(-1))
             paths.append(step.view_as(paths[0]))
-        # Count each excluded item once, and only where the mask does not rule it out already.
+        # Count each excluded item once, and only if the mask allows it.
         leaves, order = paths[levels].sort(dim=1)
         fresh = torch.ones_like(leaves, dtype=torch.bool)
         fresh[:, 1:] = leaves[:, 1:] != leaves[:, :-1]
@@ -318,7 +321,7 @@ class CatalogueFilter:
         running = _running_count(fresh)
         dead: list[tuple[Tensor, Tensor] | None] = []
         for level in range(1, levels + 1):
-            # Leaf order is node order at every level, so the sorted path is sorted as well.
+            # Node ids ascend with leaf positions at every level, so this path is sorted as well.
             path = paths[level].gather(1, order).contiguous()
             below = running.gather(1, torch.searchsorted(path, path, right=True)) - running.gather(
                 1, torch.searchsorted(path, path)
@@ -348,7 +351,7 @@ class CatalogueFilter:
 
 
 def _running_count(flags: Tensor) -> Tensor:
-    """Number of set flags before each position along the last axis, one longer than the input."""
+    """Number of set flags before each position of the last axis. Shape: (..., M) -> (..., M + 1)."""
     count = torch.zeros(*flags.shape[:-1], flags.shape[-1] + 1, dtype=torch.int32, device=flags.device)
     torch.cumsum(flags, dim=-1, dtype=torch.int32, out=count[..., 1:])
     return count

@@ -1,14 +1,9 @@
 """The catalogue as a prefix tree of semantic IDs.
 
-Every item owns one code tuple; constrained decoding walks the tuples level by level. The tree is stored as
-level-wise compressed sparse rows over lexicographically sorted codes: the children of a node are a contiguous range,
-so child ids cost nothing and a leaf's position stands for its item (the layout of STATIC, arXiv:2602.22647, without
-its dense levels).
-
-Where the children of each node begin, in two bytes a node.
-
-The offsets of a prefix tree never decrease, and neighbours differ by a handful: one full number for every 128 of them
-and a 16-bit distance for each say the same in half the memory. Lists that are short, or too steep, stay as they are.
+Every item has one code tuple, and constrained decoding follows the tuples level by level. The tree is stored as one
+compressed sparse row list per level over lexicographically sorted codes. The children of a node are a contiguous
+range, so child ids need no memory, and a leaf's position identifies its item (the layout of STATIC,
+arXiv:2602.22647, without its dense levels).
 """
 
 from __future__ import annotations
@@ -31,7 +26,10 @@ WORTH_COMPACTING = 2**16
 
 
 class CompactOffsets:
-    """A non-decreasing list of whole numbers, read by index.
+    """A non-decreasing list of integers in about two bytes each, read by index.
+
+    The child offsets of a prefix tree never decrease, and neighbours differ by little. One full number for every 128
+    offsets and a 16-bit difference for each take half the memory. Short or steep lists are stored as they are.
 
     Args:
         values: the numbers, at least one. Shape: (M,), int64.
@@ -59,13 +57,13 @@ class CompactOffsets:
         return self._length
 
     def __getitem__(self, index: Tensor) -> Tensor:
-        """The numbers at these places, int64."""
+        """The numbers at these positions, int64."""
         offset = self._offset[index].long()
         return offset if self._base is None else offset + self._base[index >> BLOCK_BITS]
 
     @property
     def nbytes(self) -> int:
-        """Memory of the list."""
+        """Bytes of the list."""
         return self._offset.nbytes + (0 if self._base is None else self._base.nbytes)
 
     def to(self, device: torch.device | str) -> CompactOffsets:
@@ -77,21 +75,21 @@ class CompactOffsets:
 
 
 REMOVED = -1
-"""Code of every level of a row that was removed: the row keeps its number, nothing can retrieve it."""
+"""Code at every level of a removed item: its index stays taken, but it can no longer be retrieved."""
 
 
 class SemanticIdCatalogue:
     """Item indices and their semantic IDs, with the prefix tree that constrains decoding.
 
-    Immutable: `add` and `remove` return a new catalogue. Row numbers never change, so titles, histories and saved
-    results stay valid when items come and go.
+    Immutable: `add` and `remove` return a new catalogue. Item indices never change, so titles, histories and saved
+    results stay valid when items are added or removed.
 
     Args:
-        codes: one code per level, coarse to fine; a removed row holds `REMOVED` at every level. Shape: (N, L).
-        codebook_sizes: how many codes each level has. Length L.
+        codes: one code per level, coarse to fine; `REMOVED` at every level of a removed item. Shape: (N, L).
+        codebook_sizes: number of codes per level. Length L.
 
     Raises:
-        ValueError: if a code lies outside its codebook, two items share a code tuple, or no item is left.
+        ValueError: if a code is outside its codebook, two items share a code tuple, or no item is left.
 
     >>> catalogue = SemanticIdCatalogue(torch.tensor([[0, 1], [2, 0], [0, 0]]), codebook_sizes=[3, 2])
     >>> len(catalogue), (2, 0) in catalogue, (2, 1) in catalogue
@@ -104,23 +102,23 @@ class SemanticIdCatalogue:
         codes = torch.as_tensor(codes)
         self.codebook_sizes = tuple(int(size) for size in codebook_sizes)
         _check_shape(codes, self.codebook_sizes)
-        live = _live_rows(codes, self.codebook_sizes)
+        live = _live_items(codes, self.codebook_sizes)
         self.num_live = len(codes) if live is None else len(live)
         if self.num_live == 0:
             raise ValueError(f"the catalogue has no item left ({len(codes)} items, all removed); add items before use")
         self.codes = codes.to(torch.int32)
         self._build(live)
 
-    def _build(self, rows: Tensor | None) -> None:
-        """Sort the codes of the live rows (`None`: all) and derive the child ranges of every level."""
-        codes = self.codes if rows is None else self.codes[rows]
+    def _build(self, live: Tensor | None) -> None:
+        """Sort the codes of the live items (`None`: all) and derive the child ranges of every level."""
+        codes = self.codes if live is None else self.codes[live]
         order = _lexicographic_order(codes, self.codebook_sizes)
         already_sorted = order is None
         if not already_sorted:
             codes = codes[order]
         self._item_of_leaf: Tensor | None = None
-        if rows is not None or not already_sorted:
-            item_of_leaf = order if rows is None else rows if already_sorted else rows[order]
+        if live is not None or not already_sorted:
+            item_of_leaf = order if live is None else live if already_sorted else live[order]
             self._item_of_leaf = item_of_leaf.to(torch.int32)
 
         levels, count = len(self.codebook_sizes), len(codes)
@@ -143,7 +141,7 @@ class SemanticIdCatalogue:
             widths = child_start.diff()
             self.widest.append(int(widths.max()))
             code = column[leaf]
-            # Codes ascend below a node: 0, 1, 2, ... if the first is 0 and the last one less than their number.
+            # Codes ascend below a node: they are 0, 1, 2, ... if the first is 0 and the last is their number minus 1.
             implied = bool((code[first] == 0).all()) and bool((code[child_start[1:] - 1] == widths - 1).all())
             self._code.append(None if implied else functional.pad(code, (0, self.widest[-1])))
             self._child_start.append(CompactOffsets(child_start))
@@ -159,13 +157,13 @@ class SemanticIdCatalogue:
             "separate them with a tie-breaking level (break_ties) before building the catalogue"
         )
 
-    # Python's view
+    # As a Python collection
 
     def __len__(self) -> int:
         return self.num_live
 
     def __iter__(self) -> Iterator[tuple[int, ...]]:
-        """Code tuples of the items that were not removed, by item index."""
+        """Code tuples of all items that were not removed, in the order of item indices."""
         live = self.codes[:, 0] != REMOVED
         return (tuple(code) for code in self.codes[live].tolist())
 
@@ -183,8 +181,8 @@ class SemanticIdCatalogue:
 
     def __repr__(self) -> str:
         removed = self.num_items - len(self)
-        gone = f", {removed} removed" if removed else ""
-        return f"SemanticIdCatalogue({len(self)} items{gone}, codebook_sizes={list(self.codebook_sizes)})"
+        suffix = f", {removed} removed" if removed else ""
+        return f"SemanticIdCatalogue({len(self)} items{suffix}, codebook_sizes={list(self.codebook_sizes)})"
 
     @property
     def num_levels(self) -> int:
@@ -193,19 +191,19 @@ class SemanticIdCatalogue:
 
     @property
     def num_items(self) -> int:
-        """N, the items including removed ones."""
+        """N, removed items included."""
         return len(self.codes)
 
     @property
     def device(self) -> torch.device:
-        """Where the tree lives."""
+        """The device of the tree."""
         return self.codes.device
 
     @property
     def index_bytes(self) -> int:
         """Bytes of the tree: child ranges and codes.
 
-        Left out are the item table, which the model stores anyway, and the order of the items: 4 bytes each where they
+        Not counted are the item table, which the model stores anyway, and the order of the items: 4 bytes each if they
         are not sorted by code.
         """
         parts = [*self._child_start, *(code for code in self._code if code is not None), *self._leaf_starts.values()]
@@ -215,7 +213,7 @@ class SemanticIdCatalogue:
         """Nodes at depth `level`: 1 at the root (level 0), the number of items at level L."""
         return len(self._child_start[level]) - 1 if level < self.num_levels else len(self)
 
-    # Items come and go
+    # Adding and removing items
 
     def add(self, codes: Tensor) -> SemanticIdCatalogue:
         """A catalogue with new items at the indices N, N+1, ...; existing items keep index and codes.
@@ -232,11 +230,11 @@ class SemanticIdCatalogue:
         """A catalogue in which some items can no longer be retrieved; all others keep their index and codes.
 
         Args:
-            item_indices: of the items to remove, or a boolean mask over all items.
+            item_indices: the items to remove, or a boolean mask over all items.
 
         Raises:
-            IndexError: if an item is not in this catalogue, or was removed before.
-            ValueError: if a mask does not cover the items of the catalogue.
+            IndexError: if an item is not in this catalogue, or was already removed.
+            ValueError: if the length of a mask is not the number of items.
         """
         listed = item_indices if isinstance(item_indices, Tensor) else list(item_indices)
         items = torch.as_tensor(listed, device=self.device)
@@ -246,11 +244,11 @@ class SemanticIdCatalogue:
             items = items.nonzero().squeeze(1)
         items = items.long()
         outside = (items < 0) | (items >= self.num_items)
-        gone = outside | (self.codes[items.clamp(0, self.num_items - 1), 0] == REMOVED)
-        if bool(gone.any()):
+        absent = outside | (self.codes[items.clamp(0, self.num_items - 1), 0] == REMOVED)
+        if bool(absent.any()):
             raise IndexError(
-                f"item indices {items[gone][:5].tolist()} are not in this catalogue of {self.num_items} items "
-                "(or were removed before); pass only items that are in it"
+                f"item indices {items[absent][:5].tolist()} are not in this catalogue of {self.num_items} items "
+                "(or were already removed); pass only items that are in it"
             )
         codes = self.codes.clone()
         codes[items] = REMOVED
@@ -261,10 +259,10 @@ class SemanticIdCatalogue:
         return self if torch.device(device) == self.device else self.around(self.codes.to(device))
 
     def around(self, codes: Tensor) -> SemanticIdCatalogue:
-        """The same catalogue, with the tree it has, around a copy of its codes and on that copy's device.
+        """The same catalogue and tree, with another tensor of the same codes, on the device of that tensor.
 
         Args:
-            codes: equal to the catalogue's, which is not checked. Shape: (N, L), int32.
+            codes: must equal the catalogue's codes, which is not checked. Shape: (N, L), int32.
         """
         device = codes.device
         moved = object.__new__(SemanticIdCatalogue)
@@ -289,22 +287,22 @@ class SemanticIdCatalogue:
         return start[nodes], start[nodes + 1]
 
     def is_ragged(self, level: int) -> bool:
-        """Whether the widest node of depth `level` has far more children than most: padding all to it is waste."""
+        """Whether the widest node of depth `level` has so many children that padding all nodes to it is wasteful."""
         return self.widest[level] > 8 * max(8, self.num_nodes(level + 1) / self.num_nodes(level))
 
     def code_table(self, level: int) -> Tensor | None:
-        """The last code of every node of depth `level`, padded by the widest sibling range.
+        """The last code of every node of depth `level`, padded by the size of the widest sibling range.
 
-        `None` where the codes below every parent are 0, 1, 2, ... in turn.
+        `None` if the codes below every parent are 0, 1, 2, ... in order.
         """
         return self._code[level - 1]
 
     def leaf_starts(self, level: int, nodes: Tensor) -> Tensor:
-        """Position of the first leaf below each node; that of node id + 1 ends its range.
+        """Position of the first leaf below each node; the value of node id + 1 is the end of the node's range.
 
         Args:
             level: depth of `nodes`.
-            nodes: node ids of that depth, or their number for the end of the last. Any shape, int64.
+            nodes: node ids of that depth; the number of nodes gives the end of the last range. Any shape, int64.
         """
         if level == self.num_levels:
             return nodes
@@ -322,8 +320,9 @@ class SemanticIdCatalogue:
 
         Args:
             level: depth of `nodes`, at least 1.
-            nodes: node ids of that depth, or up to the widest node's number of children beyond. Any shape.
-            parents: their parents, same shape; read only where codes are implied by position.
+            nodes: node ids of that depth, or ids that exceed the last by at most the widest node's number of children.
+                Any shape.
+            parents: parents of the nodes, in the same shape; used only if codes are implied by position.
         """
         code = self._code[level - 1]
         if code is not None:
@@ -331,12 +330,12 @@ class SemanticIdCatalogue:
         return nodes - self._child_start[level - 1][parents]
 
     def descend(self, level: int, nodes: Tensor, codes: Tensor) -> Tensor:
-        """The child of each node that carries the given code, or -1 where there is none.
+        """The child of each node with the given code, or -1 if there is none.
 
         Args:
             level: depth of `nodes`.
             nodes: node ids of that depth; negative ids have no children. Shape: (B,).
-            codes: code at the next level. Shape: (B,).
+            codes: codes at the next level. Shape: (B,).
         """
         parents = nodes.clamp(min=0)
         low, end = self.children(level, parents)
@@ -354,7 +353,7 @@ class SemanticIdCatalogue:
         return torch.where(found, low, torch.full_like(low, -1))
 
     def item_indices(self, codes: Tensor) -> Tensor:
-        """Item indices of full code tuples, -1 for tuples that no item has.
+        """Item indices of full code tuples; -1 for tuples that no item has.
 
         Args:
             codes: Shape: (M, L).
@@ -373,9 +372,9 @@ class SemanticIdCatalogue:
         """Item indices of leaves (node ids at level L), int64."""
         return leaves.long() if self._item_of_leaf is None else self._item_of_leaf[leaves].long()
 
-    def leaf_order(self, per_row: Tensor) -> Tensor:
-        """Reorder a per-row table (..., N) into leaf order (..., live items)."""
-        return per_row if self._item_of_leaf is None else per_row.index_select(-1, self._item_of_leaf)
+    def leaf_order(self, per_item: Tensor) -> Tensor:
+        """Reorder a table with one entry per item, (..., N), into leaf order, (..., live items)."""
+        return per_item if self._item_of_leaf is None else per_item.index_select(-1, self._item_of_leaf)
 
 
 def _check_shape(codes: Tensor, codebook_sizes: tuple[int, ...]) -> None:
@@ -387,13 +386,13 @@ def _check_shape(codes: Tensor, codebook_sizes: tuple[int, ...]) -> None:
             f"for codebook_sizes={list(codebook_sizes)}"
         )
     if len(codes) == 0:
-        raise ValueError("the catalogue is empty (codes have no rows); pass the codes of at least one item")
+        raise ValueError("the catalogue is empty; pass the codes of at least one item")
     if codes.is_floating_point() or codes.is_complex() or codes.dtype == torch.bool:
         raise ValueError(f"codes have dtype {codes.dtype}; expected an integer type")
 
 
-def _live_rows(codes: Tensor, codebook_sizes: tuple[int, ...]) -> Tensor | None:
-    """Rows that are not removed, or None where none is; raises for codes outside their codebook."""
+def _live_items(codes: Tensor, codebook_sizes: tuple[int, ...]) -> Tensor | None:
+    """Indices of the items that are not removed, or None if no item is removed; checks that codes are in range."""
     if codes.dtype in (torch.uint8, torch.uint16, torch.uint32, torch.uint64):
         codes = codes.long()
     limit = torch.tensor(codebook_sizes, device=codes.device)
@@ -403,9 +402,9 @@ def _live_rows(codes: Tensor, codebook_sizes: tuple[int, ...]) -> Tensor | None:
     live = (codes != REMOVED).any(dim=1)
     wrong = ((codes < 0) | (codes >= limit)) & live[:, None]
     if bool(wrong.any()):
-        row, level = wrong.nonzero()[0].tolist()
+        item, level = wrong.nonzero()[0].tolist()
         raise ValueError(
-            f"item index {row} has code {int(codes[row, level])} at level {level}, outside its codebook of "
+            f"item index {item} has code {int(codes[item, level])} at level {level}, outside its codebook of "
             f"{codebook_sizes[level]} codes; re-encode the item or enlarge codebook_sizes[{level}]"
         )
     return live.nonzero().squeeze(1)
@@ -416,10 +415,10 @@ def _smallest_dtype(codebook_size: int) -> torch.dtype:
 
 
 def _lexicographic_order(codes: Tensor, codebook_sizes: tuple[int, ...]) -> Tensor | None:
-    """Rows sorted by code tuple, or None where they are sorted already.
+    """The permutation that sorts items by code tuple, or None if they are already sorted.
 
-    As many levels as fit are packed into one mixed-radix int64 key; longer IDs are sorted key by key from the last
-    levels to the first with a stable sort.
+    As many levels as fit are packed into one mixed-radix int64 key. Longer IDs need several keys and one stable sort
+    per key, from the last levels to the first.
     """
     keys: list[Tensor] = []
     radix = 1

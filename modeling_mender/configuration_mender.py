@@ -1,12 +1,14 @@
-"""Configurations: of Mender (encoder, T5 decoder, semantic IDs) and of an encoder with precomputed item states.
+"""Configurations of Mender (encoder, T5 decoder, semantic IDs) and of an encoder with precomputed item states.
 
-`CarriesCode` writes into every configuration which code loads the model, so that `trust_remote_code=True` needs no
-installation: `register_for_auto_class` copies the files of a model beside its weights, but names one auto class and no
-pipeline. What is saved names the origin of its parts by their names on the Hub; local paths are never published.
+`CarriesCode` writes the names of the code that loads a model into its configuration, so that the model can be loaded
+with `trust_remote_code=True` where this package is not installed. `register_for_auto_class` copies the code files but
+registers only one auto class and no pipeline. Saved configurations name their encoder by its name on the Hub; local
+paths are never published.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import uuid
@@ -15,17 +17,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig, T5Config
+from safetensors import safe_open
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig, PreTrainedModel, T5Config
 from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME
 
 from .pipeline_mender import TASK, GenerativeRetrievalPipeline
 
 __all__ = [
     "CarriesCode",
+    "ChecksWeights",
     "ExpertSumConfig",
     "ItemStatesConfig",
     "MenderConfig",
     "atomic_write",
+    "check_sizes",
     "encoder_config",
     "public_name",
 ]
@@ -36,7 +41,7 @@ NAME = re.compile(r"\w[\w.-]*(?:/\w[\w.-]*)?")
 
 
 def public_name(name_or_path: str | os.PathLike | None) -> str | None:
-    """Name on the Hub of a model that was loaded by that name, or from a folder of the Hub's cache; else `None`.
+    """The Hub name of a model that was loaded by that name or from the Hub's cache; otherwise `None`.
 
     >>> public_name("org/encoder"), public_name("/home/me/.cache/models--org--encoder/snapshots/0123")
     ('org/encoder', 'org/encoder')
@@ -51,12 +56,12 @@ def public_name(name_or_path: str | os.PathLike | None) -> str | None:
 
 @contextmanager
 def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
-    """A path to write to, beside the file; it replaces the file when the block ends without an error.
+    """Gives a temporary path to write to; the temporary file replaces `path` if the block ends without an error.
 
-    Readers find the old file or the whole new one, also after a crash or with several writers.
+    Readers see either the old file or the complete new one, even after a crash or with several writers.
 
     Args:
-        path: of the file; its folder is created.
+        path: path of the file; its folder is created.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,23 +74,23 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
 
 
 class CarriesCode:
-    """Mixin of configurations, first in line: writes `auto_map` and `custom_pipelines`.
+    """Mixin for configurations that writes `auto_map` and `custom_pipelines`. Must be the first base class.
 
     Attributes:
         model_code: file and class of the model, "modeling_x.ModelX".
-        auto_classes: auto classes that load it.
+        auto_classes: auto classes that load the model.
     """
 
     model_code = ""
     auto_classes = ("AutoModel",)
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields, with the names of the code that loads the model."""
+        """All fields, including the names of the code that loads the model."""
         module = type(self).__module__.rpartition(".")[2]
         code = {"AutoConfig": f"{module}.{type(self).__name__}", **dict.fromkeys(self.auto_classes, self.model_code)}
-        # Names of a model from the Hub refer to its repository ("org/name--file.Class"); a saved one has its own files.
-        set_by_hand = getattr(self, "auto_map", None) or {}
-        code.update({auto: name for auto, name in set_by_hand.items() if "--" not in name})
+        # In a model from the Hub, names point to its repository ("org/name--file.Class"); a saved copy has the files.
+        given = getattr(self, "auto_map", None) or {}
+        code.update({auto: name for auto, name in given.items() if "--" not in name})
         pipeline = {"impl": f"pipeline_mender.{GenerativeRetrievalPipeline.__name__}", "pt": ["AutoModel"]}
         return {**_without_paths(super().to_dict()), "auto_map": code, "custom_pipelines": {TASK: pipeline}}
 
@@ -93,8 +98,8 @@ class CarriesCode:
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         """A configuration from its fields.
 
-        Installed code drops `custom_pipelines`: its own pipeline is registered, and transformers would ask to trust
-        that of the repository.
+        If this package is installed, its own pipeline is registered. `custom_pipelines` is then dropped, because
+        transformers would otherwise ask whether to trust the code of the repository.
         """
         if not cls.__module__.startswith(f"{TRANSFORMERS_DYNAMIC_MODULE_NAME}."):
             config_dict = {name: value for name, value in config_dict.items() if name != "custom_pipelines"}
@@ -102,7 +107,7 @@ class CarriesCode:
 
 
 def _without_paths(fields: dict[str, Any]) -> dict[str, Any]:
-    """Fields in which the origin of sub-configurations is a name on the Hub or left out, never a local path."""
+    """The fields, with local paths removed from the `_name_or_path` of sub-configurations."""
     parts = {name: _without_paths(value) for name, value in fields.items() if isinstance(value, dict)}
     for part in parts.values():
         if "_name_or_path" in part:
@@ -110,22 +115,98 @@ def _without_paths(fields: dict[str, Any]) -> dict[str, Any]:
     return {**fields, **parts}
 
 
+SIZE_LIMITS = (
+    (re.compile(r"layers?$"), 1_000),
+    (re.compile(r"^d_|_d$|heads$|_dim$|hidden_size$|intermediate_size$"), 2**20),
+    (re.compile(r"size$|sizes$|vocabulary$|^num_|history$"), 2**31 - 1),
+)
+"""Largest values of the fields of a configuration, by the first pattern that matches a field's name."""
+
+
+def check_sizes(fields: Mapping[str, Any], parent: str = "") -> None:
+    """Checks that no size in a configuration, including its sub-configurations, is beyond any real model.
+
+    A model with a billion layers could not even be created to compare it with its weights, see `ChecksWeights`.
+
+    Args:
+        fields: fields of the configuration.
+        parent: name of the sub-configuration with a dot, for the error message.
+
+    Raises:
+        ValueError: if a size is too large.
+
+    >>> check_sizes({"decoder": {"num_layers": 10**9}})
+    Traceback (most recent call last):
+    ValueError: decoder.num_layers=1000000000 in the configuration is too large; the limit is 1000
+    """
+    for name, value in fields.items():
+        if isinstance(value, Mapping):
+            check_sizes(value, f"{parent}{name}.")
+            continue
+        limit = next((limit for pattern, limit in SIZE_LIMITS if pattern.search(str(name))), None)
+        numbers = value if isinstance(value, list | tuple) else [value]
+        if limit is not None and any(isinstance(number, int) and number > limit for number in numbers):
+            raise ValueError(f"{parent}{name}={value} in the configuration is too large; the limit is {limit}")
+
+
+class ChecksWeights:
+    """Mixin for models that refuses saved weights that are smaller than their configuration, before allocating memory.
+
+    Without it, transformers would allocate and randomly initialise whatever a saved file does not contain. Must come
+    before `PreTrainedModel` in the base classes.
+    """
+
+    @staticmethod
+    def _load_pretrained_model(
+        model: PreTrainedModel,
+        state_dict: Any,
+        checkpoint_files: list[str] | None,
+        load_config: Any,
+        expected_keys: list[str] | None = None,
+    ) -> Any:
+        """Load weights into a model that has no storage yet (on the "meta" device), or an adapter into a model.
+
+        Raises:
+            ValueError: if the configuration describes more weights than the files contain.
+        """
+        whole_model = expected_keys is None and not load_config.is_quantized
+        if checkpoint_files and whole_model and not load_config.ignore_mismatched_sizes:
+            _check_weights(model, [file for file in checkpoint_files if file.endswith(".safetensors")])
+        return PreTrainedModel._load_pretrained_model(model, state_dict, checkpoint_files, load_config, expected_keys)
+
+
+def _check_weights(model: PreTrainedModel, files: Sequence[str]) -> None:
+    saved: dict[str, list[int]] = {}
+    for file in files:
+        with safe_open(file, framework="pt") as weights:
+            saved |= {name: weights.get_slice(name).get_shape() for name in weights.keys()}  # noqa: SIM118
+    # Totals are compared, because transformers renames, splits and joins the weights of some encoders.
+    tied = model.all_tied_weights_keys
+    expected = {name: list(tensor.shape) for name, tensor in model.state_dict().items() if name not in tied}
+    total, available = (sum(map(math.prod, shapes.values())) for shapes in (expected, saved))
+    if files and total > available:
+        name = next((name for name, shape in expected.items() if saved.get(name) != shape), "")
+        raise ValueError(
+            f"the configuration describes {total:,} weights, but the saved files contain {available:,} (the first "
+            f"difference is {name}, {expected.get(name)} instead of {saved.get(name, 'nothing')}); use the config.json "
+            "that was saved with these weights"
+        )
+
+
 class ItemStatesConfig(PreTrainedConfig):
     """Shape of an `ItemStatesEncoder`.
 
     Args:
         text_encoder: configuration of the encoder of preferences and titles, or its dictionary (with `model_type`).
-        width: of the items' vectors, for the expert "learned".
-        reader_width: hidden units of that expert.
-        text_vocabulary: token ids below this are text; id `text_vocabulary + s` is the s-th row of the state table.
-        num_states: rows M of the state table, over all items.
-        pooled: whether every text is one vector (the mean of its states) or one state per token.
-        max_history: items whose place in the history is told apart, the latest counted first; older ones share the
-            last place. 0 leaves the order out.
+        text_vocabulary: token ids below this are text; id `text_vocabulary + s` is row s of the state table.
+        num_states: M, the rows of the state table over all items.
+        pooled: whether a text is one vector (the mean of its states) or one state per token.
+        max_history: number of distinct positions in the history, counted from the latest item; older items share the
+            last one. 0 ignores the order.
 
     Raises:
-        ValueError: if a size is negative, the text encoder has no padding token to tell text from padding, or
-            transformers itself has no such encoder.
+        ValueError: if a size is out of range, the text encoder has no padding token, or transformers does not have
+            the text encoder.
     """
 
     model_type = "mender_item_states"
@@ -147,14 +228,15 @@ class ItemStatesConfig(PreTrainedConfig):
                 "the first two must be positive, the last not negative"
             )
         if getattr(text_encoder, "pad_token_id", None) is None:
-            raise ValueError(f"{type(text_encoder).__name__} has no pad_token_id; set it to tell text from padding")
-        # The base class would take the attention implementation from sub-configurations that are there already.
+            raise ValueError(f"{type(text_encoder).__name__} has no pad_token_id; set one, it marks the end of a text")
+        # Set after the base class, which would otherwise copy the attention implementation of sub-configurations.
         super().__init__(**kwargs)
         self.text_encoder = text_encoder
         self.text_vocabulary = text_vocabulary
         self.num_states = num_states
         self.pooled = pooled
         self.max_history = max_history
+        check_sizes(self.to_dict())
 
     @property
     def hidden_size(self) -> int:
@@ -163,23 +245,24 @@ class ItemStatesConfig(PreTrainedConfig):
 
 
 def encoder_config(config: PreTrainedConfig | dict[str, Any], default: str) -> PreTrainedConfig:
-    """Configuration of a text encoder, one that can be built again from its fields.
+    """Configuration of a text encoder whose code is part of transformers.
 
     Args:
         config: the configuration, or its dictionary.
-        default: `model_type` of a dictionary that has none.
+        default: `model_type` of a dictionary without one.
 
     Raises:
-        ValueError: if transformers does not have the encoder; its code was then loaded from a repository.
+        ValueError: if transformers does not have the encoder, because its code was loaded from a repository.
     """
     fields = dict(config) if isinstance(config, dict) else None
     kind = config.model_type if fields is None else fields.pop("model_type", default)
     known = CONFIG_MAPPING[kind] if kind in CONFIG_MAPPING else None
     if known is None or (fields is None and not isinstance(config, known)):
         raise ValueError(
-            f"transformers has no such encoder of model_type {kind!r}: its code came with trust_remote_code=True, and "
-            "a model saved with it could not be loaded; take an encoder that transformers has, or register this one "
-            "(AutoConfig.register, AutoModel.register) before models with it are made and loaded"
+            f"transformers has no such encoder of model_type {kind!r}; its code was loaded with "
+            "trust_remote_code=True, and a model saved with it could not be loaded. Use an encoder that is part of "
+            "transformers, or register this one (AutoConfig.register, AutoModel.register) before you create or load "
+            "models with it"
         )
     return config if fields is None else known(**fields)
 
@@ -306,15 +389,14 @@ class MenderConfig(CarriesCode, PreTrainedConfig):
     Args:
         encoder: configuration of the language encoder or of an `ItemStatesEncoder`, as an object or its dictionary
             (with `model_type`). Default: T5.
-        decoder: configuration of the T5 decoder, or the fields in which it differs from the paper's.
+        decoder: configuration of the T5 decoder, or the fields that differ from the paper's decoder.
         codebook_sizes: codes per level of a semantic ID, coarse to fine, the tie-breaking level last.
-        num_items: rows of the item table, removed items included.
-        kinds: whether the decoder is told the kind of a request (one of `KINDS`), by a learned state of its own.
-        experts: an `ExpertSumConfig`, or its dictionary: what is added to the generator's scores.
+        num_items: N, removed items included.
+        kinds: whether the decoder reads the kind of a request (one of `KINDS`), as one more learned state.
+        experts: an `ExpertSumConfig`, or its dictionary: experts whose scores are added to the generator's.
 
     Raises:
-        ValueError: if a codebook size or the number of items is not positive, or transformers itself has no such
-            encoder.
+        ValueError: if a size is out of range, or transformers does not have the encoder.
 
     >>> config = MenderConfig(codebook_sizes=[8, 8, 2], num_items=20)
     >>> config.decoder.vocab_size, config.decoder.d_model
@@ -342,10 +424,10 @@ class MenderConfig(CarriesCode, PreTrainedConfig):
         if not codebook_sizes or min(codebook_sizes) < 1:
             raise ValueError(f"codebook_sizes={codebook_sizes}; every level needs at least one code")
         if num_items < 1:
-            raise ValueError(f"num_items={num_items}; the item table needs at least one row")
+            raise ValueError(f"num_items={num_items}; a catalogue needs at least one item")
         encoder = {} if encoder is None else encoder
         kind = encoder.get("model_type") if isinstance(encoder, dict) else encoder.model_type
-        # By name, not by class: code loaded from a folder brings its own copy of the class.
+        # Compared by name, because code loaded from a folder has its own copy of the class.
         if kind != ItemStatesConfig.model_type:
             encoder = encoder_config(encoder, default="t5")
         elif isinstance(encoder, dict):
@@ -364,17 +446,18 @@ class MenderConfig(CarriesCode, PreTrainedConfig):
         )
         kwargs["is_encoder_decoder"] = True
         super().__init__(**kwargs)
-        # Set after the base class: it would take the attention implementation from sub-configurations it finds, and a
-        # loaded encoder without one pays no attention to padding masks.
+        # Set after the base class, which would otherwise copy the attention implementation of sub-configurations; a
+        # loaded encoder without one ignores padding masks.
         self.encoder = encoder
         self.decoder = T5Config(**decoder)
         self.codebook_sizes = codebook_sizes
         self.num_items = num_items
         self.kinds = kinds
         self.experts = ExpertSumConfig(**{**experts, "generator": True}) if isinstance(experts, dict) else experts
-        # And these because it fills them with defaults meant for text vocabularies.
+        # The base class fills these with defaults for text vocabularies.
         self.pad_token_id, self.eos_token_id, self.decoder_start_token_id = 0, None, 0
         self.tie_word_embeddings = tie_word_embeddings
+        check_sizes(self.to_dict())
 
     @property
     def num_levels(self) -> int:

@@ -1,11 +1,11 @@
-"""Experts: parts that score every item of the catalogue, each from its own evidence, to be added with weights.
+"""Experts: modules that score every item of the catalogue; a weighted sum of their scores ranks the items.
 
-Behaviour knows what such customers do next: popularity, items bought by the same people (EASE, Steck 2019,
-arXiv:1905.03375) and items bought soon afterwards. Language knows what the words say: cosine in a sentence encoder's
-space, BM25 over the encoder's own tokens (Robertson & Zaragoza 2009), and what training has taught about wishes: where
-among the items' vectors that which is meant lies. No expert looks at the other items of a
-request, so its scores have one scale for all requests, and a weighted sum of them can be compared and searched.
-`ExpertSum` is that sum: alone an `ExpertsRecommender`, beside a generator part of a Mender.
+Behaviour experts use purchases: popularity, items bought by the same people (EASE, Steck 2019, arXiv:1905.03375) and
+items bought soon afterwards. Language experts use text: cosine similarity of sentence embeddings, and BM25 over the
+encoder's tokens (Robertson & Zaragoza 2009), and a map from wishes to the items that are meant, which is trained.
+Scores are not normalised per request, so an expert has one scale for all requests, and its weight means the same
+everywhere. `ExpertSum` is the weighted sum: by itself it is an `ExpertsRecommender`, beside a generator it is part of a
+Mender.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Popularity(nn.Module):
     """How often each item was bought, the same for everybody.
 
     Attributes:
-        counts: purchases in the training period. Shape: (N,).
+        counts: number of purchases in the training period. Shape: (N,).
     """
 
     def __init__(self, num_items: int) -> None:
@@ -56,20 +56,20 @@ class Popularity(nn.Module):
         self.counts = functional.pad(self.counts, (0, count))
 
     def forward(self, users: int) -> Tensor:
-        """Logarithm of one more than the purchases, finite for items that were never bought. Shape: (B, N)."""
+        """Logarithm of 1 + purchases, which is finite for items that were never bought. Shape: (B, N)."""
         return self.counts.float().log1p().expand(users, -1)
 
 
 class ItemItem(nn.Module):
-    """What the items of a history say about others: a sparse matrix with the largest entries of every row.
+    """Scores items by those of a history: a sparse item-item matrix with the largest entries of every row.
 
     Args:
         num_items: N.
-        num_neighbours: entries kept of a row, K.
+        num_neighbours: K, the number of entries kept per item.
 
     Attributes:
-        neighbours: items that each item speaks for, -1 where there are fewer. Shape: (N, K), int32.
-        strengths: how much. Shape: (N, K).
+        neighbours: the items with the largest entries, padded with -1. Shape: (N, K), int32.
+        strengths: the entries. Shape: (N, K).
     """
 
     def __init__(self, num_items: int, num_neighbours: int) -> None:
@@ -79,10 +79,10 @@ class ItemItem(nn.Module):
         self.register_buffer("strengths", torch.zeros(num_items, num_neighbours), persistent=True)
 
     def set_matrix(self, matrix: Tensor) -> None:
-        """Keep the entries of largest magnitude of every row.
+        """Keep the entries of largest magnitude in every row of a matrix.
 
         Args:
-            matrix: entry (i, j) is what item i says about item j. Shape: (N, N).
+            matrix: entry (i, j) is the score that item i in a history gives to item j. Shape: (N, N).
         """
         kept = min(self.neighbours.shape[1], matrix.shape[1])
         _, order = matrix.abs().topk(kept, dim=1)
@@ -98,22 +98,22 @@ class ItemItem(nn.Module):
         self.strengths = functional.pad(self.strengths, (0, 0, 0, count))
 
     def forward(self, history: Tensor, weights: Tensor | None = None) -> Tensor:
-        """The sum over a history; of items that were added later it says nothing.
+        """The sum of the matrix rows of a history; items without a row add nothing.
 
         Args:
-            history: item indices, -1 for padding. Shape: (B, H).
-            weights: of the places of the history. Shape: (B, H).
+            history: item indices, padded with -1. Shape: (B, H).
+            weights: weight of each item of the history; default 1. Shape: (B, H).
 
         Returns:
             Shape: (B, N).
         """
         known = (history >= 0) & (history < len(self.neighbours))
-        rows = history.masked_fill(~known, 0)
-        neighbours = self.neighbours[rows].long()
-        values = self.strengths[rows].float() * known[..., None]
+        item_indices = history.masked_fill(~known, 0)
+        neighbours = self.neighbours[item_indices].long()
+        values = self.strengths[item_indices].float() * known[..., None]
         if weights is not None:
             values = values * weights[..., None]
-        # Padding falls into a column of its own, which is cut off.
+        # Padding goes into an extra column, which is removed.
         items = len(self.neighbours)
         columns = torch.where(neighbours < 0, items, neighbours).flatten(1)
         scores = values.new_zeros(len(history), items + 1)
@@ -121,18 +121,18 @@ class ItemItem(nn.Module):
 
 
 class Lexical(nn.Module):
-    """BM25 of texts over token ids: for every token the items whose text has it, and what a query gains there.
+    """BM25 of texts over token ids: an inverted index with the items that contain each token, and their BM25 terms.
 
     Args:
-        vocabulary: number of tokens, V.
+        vocabulary: V, the number of tokens.
         num_items: N.
-        num_postings: entries in all lists together, P.
+        num_postings: P, the number of entries in all posting lists.
 
     Attributes:
-        starts: where each token's list begins. Shape: (V + 1,), int64.
-        items: items of all lists, one after the other. Shape: (P,), int32.
-        gains: BM25's term for the item. Shape: (P,).
-        mean_length: tokens of a text, on average.
+        starts: start of each token's posting list. Shape: (V + 1,), int64.
+        items: item indices of all posting lists, one after the other. Shape: (P,), int32.
+        gains: the BM25 term of each posting. Shape: (P,).
+        mean_length: mean number of tokens of a text.
     """
 
     def __init__(self, vocabulary: int, num_items: int, num_postings: int) -> None:
@@ -167,10 +167,10 @@ class Lexical(nn.Module):
         self.num_items += len(token_ids)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Scores of the items for queries; a token counts once, however often a query has it.
+        """Scores of all items for queries; repeated tokens of a query count once.
 
         Args:
-            tokens: token ids, -1 where there is none. Shape: (B, T).
+            tokens: token ids, padded with -1. Shape: (B, T).
 
         Returns:
             Shape: (B, N).

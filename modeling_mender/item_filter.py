@@ -1,12 +1,13 @@
-"""`allowed=` and `exclude=`: which items a request may return, by one contract for every model.
+"""What a request says about items, with one contract for all models: filters, priors, and the ranked items it gets.
 
-A selection names items by index or by a boolean mask, for all users or one per user. Item ids are the processor's:
-`processor.item_indices(ids)` turns them into indices, and the pipeline does so itself.
+A selection is a list of item indices or a boolean mask, either shared by all users or one per user. Models do not know
+item ids: `processor.item_indices(ids)` converts them to indices, and the pipeline does so by itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
 
@@ -15,30 +16,69 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-__all__ = ["ItemSelection", "allowed_mask", "as_mask", "as_selection", "check_items_left", "prior_scores"]
+__all__ = [
+    "ItemSelection",
+    "Recommendations",
+    "allowed_mask",
+    "as_mask",
+    "as_selection",
+    "check_items_left",
+    "checked_top_k",
+    "prior_scores",
+]
 
 ItemSelection = Tensor | np.ndarray | Iterable[int] | Iterable[Iterable[int]]
 """Item indices or a boolean mask over all items; shared by all users (one dimension) or one per user (two)."""
 
 
+@dataclass(frozen=True)
+class Recommendations:
+    """Ranked items of B users, best first.
+
+    Attributes:
+        item_indices: item indices, padded with -1 for users with fewer items. Shape: (B, top_k), int64.
+        scores: log-probability of each item's semantic ID, or the weighted sum of experts, padded with -inf.
+            Shape: (B, top_k), float32.
+    """
+
+    item_indices: Tensor
+    scores: Tensor
+
+    def __len__(self) -> int:
+        return len(self.item_indices)
+
+
+def checked_top_k(top_k: int) -> int:
+    """Checks a `top_k` argument.
+
+    Raises:
+        ValueError: if it is not an integer above 0.
+    """
+    if not isinstance(top_k, Integral) or isinstance(top_k, bool):
+        raise ValueError(f"top_k={top_k!r}; pass an integer")
+    if top_k < 1:
+        raise ValueError(f"top_k={top_k}; pass top_k >= 1")
+    return int(top_k)
+
+
 def as_selection(
     selection: ItemSelection, name: str, num_items: int, num_users: int, device: torch.device | str = "cpu"
 ) -> Tensor:
-    """A checked selection as a tensor.
+    """Checks a selection and converts it to a tensor.
 
     Args:
-        selection: item indices or a boolean mask, shared or per user; -1 pads indices.
-        name: of the argument, for messages.
+        selection: item indices or a boolean mask, shared or per user; indices may be padded with -1.
+        name: name of the argument, for messages.
         num_items: N, removed items included.
         num_users: B.
-        device: where the result goes.
+        device: device of the result.
 
     Returns:
         A boolean mask of shape (N,) or (B, N), or item indices of shape (E,) or (B, E), padded with -1.
 
     Raises:
-        ValueError: if it is neither, a mask does not cover N items, or there is not one entry for each user.
-        IndexError: if an index is below -1 or not below N.
+        ValueError: if it is neither, a mask does not have N entries, or the number of rows is not B.
+        IndexError: if an index is not between -1 and N - 1.
 
     >>> as_selection([[3, 1], [2]], "exclude", num_items=4, num_users=2)
     tensor([[ 3,  1],
@@ -48,7 +88,7 @@ def as_selection(
     if selected.dim() not in (1, 2) or (selected.dim() == 2 and len(selected) != num_users):
         raise ValueError(
             f"`{name}` has shape {tuple(selected.shape)}; expected one dimension (shared by all users) "
-            f"or two with one row for each of the {num_users} users"
+            f"or two dimensions with one row for each of the {num_users} users"
         )
     if selected.dtype == torch.bool:
         if selected.shape[-1] != num_items:
@@ -58,18 +98,18 @@ def as_selection(
     outside = (selected < -1) | (selected >= num_items)
     if bool(outside.any()):
         raise IndexError(
-            f"`{name}` names item index {int(selected[outside][0])}; the catalogue has items 0..{num_items - 1}, "
+            f"`{name}` contains item index {int(selected[outside][0])}; the catalogue has items 0..{num_items - 1}, "
             "and -1 is padding"
         )
     return selected
 
 
 def as_mask(selected: Tensor, num_items: int) -> Tensor:
-    """A checked selection as a boolean mask. Shape: (..., N)."""
+    """A selection from `as_selection` as a boolean mask. Shape: (..., N)."""
     if selected.dtype == torch.bool:
         return selected
     mask = torch.zeros(*selected.shape[:-1], num_items + 1, dtype=torch.bool, device=selected.device)
-    # Padding goes to one place more, which is cut off.
+    # Padding goes into an extra entry, which is removed.
     return mask.scatter_(-1, torch.where(selected < 0, num_items, selected), True)[..., :num_items]
 
 
@@ -80,14 +120,14 @@ def allowed_mask(
     num_users: int,
     device: torch.device | str = "cpu",
 ) -> Tensor | None:
-    """What is allowed and not excluded; `None` where everything is.
+    """Mask of the items that are allowed and not excluded; `None` without filters.
 
     Args:
         allowed: items that may be returned; `None` allows all.
-        exclude: items that may not be returned; wins over `allowed`.
+        exclude: items that may not be returned; takes precedence over `allowed`.
         num_items: N.
         num_users: B.
-        device: where the result goes.
+        device: device of the result.
 
     Returns:
         Shape: (N,) or (B, N), bool.
@@ -96,12 +136,12 @@ def allowed_mask(
         ValueError: see `as_selection`.
         IndexError: see `as_selection`.
     """
-    parts = []
+    masks = []
     if allowed is not None:
-        parts.append(as_mask(as_selection(allowed, "allowed", num_items, num_users, device), num_items))
+        masks.append(as_mask(as_selection(allowed, "allowed", num_items, num_users, device), num_items))
     if exclude is not None:
-        parts.append(~as_mask(as_selection(exclude, "exclude", num_items, num_users, device), num_items))
-    return None if not parts else parts[0] if len(parts) == 1 else parts[0] & parts[1]
+        masks.append(~as_mask(as_selection(exclude, "exclude", num_items, num_users, device), num_items))
+    return None if not masks else masks[0] if len(masks) == 1 else masks[0] & masks[1]
 
 
 def prior_scores(
@@ -141,13 +181,13 @@ def prior_scores(
 
 
 def check_items_left(available: Tensor) -> None:
-    """Refuse filters that leave some user nothing.
+    """Raises an error if filters leave a user without items.
 
     Args:
-        available: items that each user may receive. Shape: (B,).
+        available: number of items that each user may receive. Shape: (B,).
 
     Raises:
-        ValueError: if there are none.
+        ValueError: if a number is 0.
     """
     if bool((available == 0).any()):
         user = int((available == 0).nonzero()[0])
@@ -167,27 +207,27 @@ def _as_tensor(selection: ItemSelection, name: str) -> Tensor:
         return _whole_numbers(listed, name)
     if not all(map(_is_list, listed)):
         raise ValueError(f"`{name}` mixes lists with single items; pass one list for all users, or one per user")
-    parts = [_whole_numbers(part if hasattr(part, "__array__") else list(part), name) for part in listed]
-    if any(part.dtype == torch.bool for part in parts):
-        if len({(part.dtype, len(part)) for part in parts}) > 1:
+    rows = [_whole_numbers(row if hasattr(row, "__array__") else list(row), name) for row in listed]
+    if any(row.dtype == torch.bool for row in rows):
+        if len({(row.dtype, len(row)) for row in rows}) > 1:
             raise ValueError(f"`{name}` mixes masks with indices, or masks of several lengths; pass one kind")
-        return torch.stack(parts)
-    return pad_sequence(parts, batch_first=True, padding_value=-1)
+        return torch.stack(rows)
+    return pad_sequence(rows, batch_first=True, padding_value=-1)
 
 
 def _is_list(value: Any) -> bool:
-    """Whether an entry of a selection is a user's own selection rather than an item."""
+    """Whether an entry of a selection is the selection of one user, not an item."""
     return not isinstance(value, str) and isinstance(value, Iterable) and getattr(value, "ndim", 1) > 0
 
 
 def _whole_numbers(values: Tensor | np.ndarray | Sequence[Any], name: str) -> Tensor:
-    """Booleans or whole numbers as a tensor; an empty list names no items."""
+    """Booleans or integers as a tensor; an empty list selects no items."""
     if not isinstance(values, Tensor):
         array = np.asarray(values)
         if array.dtype.kind in "OSU" and array.size:
             raise ValueError(
-                f"`{name}` names {array.flatten().tolist()[0]!r}; pass item indices, "
-                "which processor.item_indices(ids) gives for ids"
+                f"`{name}` contains {array.flatten().tolist()[0]!r}; pass item indices, "
+                "processor.item_indices(ids) converts ids to indices"
             )
         if not array.size and array.dtype != bool:
             array = array.astype(np.int64)

@@ -1,4 +1,4 @@
-"""Models that score every item of the catalogue at once, and the best of such scores."""
+"""Base class of models that score every item of the catalogue at once, and top-k over such scores."""
 
 from __future__ import annotations
 
@@ -12,24 +12,31 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from .item_filter import ItemSelection, allowed_mask, check_items_left, prior_scores
-from .retrieval import Recommendations, checked_top_k
+from .configuration_mender import ChecksWeights
+from .item_filter import (
+    ItemSelection,
+    Recommendations,
+    allowed_mask,
+    check_items_left,
+    checked_top_k,
+    prior_scores,
+)
 
 __all__ = ["ItemScoringModel", "top_items"]
 
 
-class ItemScoringModel(PreTrainedModel, ABC):
-    """A model that scores every item at once; its labels are item indices. Subclasses give `scores`."""
+class ItemScoringModel(ChecksWeights, PreTrainedModel, ABC):
+    """A model that scores every item at once; its labels are item indices. Subclasses implement `scores`."""
 
     base_model_prefix = ""
     main_input_name = "input_ids"
 
     def item_tokens(self, item_indices: Tensor) -> Tensor:
-        """Labels of one target per user: the item index itself. Shape: (B, 1)."""
+        """Labels of items: the item indices themselves. Shape: (B,) -> (B, 1)."""
         return torch.as_tensor(item_indices)[:, None]
 
     def item_indices(self, labels: Tensor) -> Tensor:
-        """Items of labels. Shape: (B,)."""
+        """Item indices of labels. Shape: (B, 1) -> (B,)."""
         return labels[:, 0]
 
     def forward(
@@ -57,9 +64,9 @@ class ItemScoringModel(PreTrainedModel, ABC):
 
         Args:
             input_ids: as the processor makes them. Shape: (B, T).
-            attention_mask: not needed.
+            attention_mask: not used.
             top_k: items to return.
-            num_beams: not needed: every item is scored.
+            num_beams: not used, every item is scored.
             allowed: items that may be returned (indices or a boolean mask; shared or per user).
             exclude: items that may not be returned, in the same forms.
             prior: business priors that are added to the scores, see `prior_scores`.
@@ -67,7 +74,7 @@ class ItemScoringModel(PreTrainedModel, ABC):
 
         Raises:
             ValueError: for top_k < 1, or a filter or prior that has the wrong shape or leaves a user without items.
-            IndexError: if a filter or prior names an item that is not in the catalogue.
+            IndexError: if a filter or prior contains an item that is not in the catalogue.
         """
         scores = self.scores(input_ids, **read)
         if prior is not None:
@@ -82,17 +89,17 @@ class ItemScoringModel(PreTrainedModel, ABC):
 def top_items(
     scores: Tensor, top_k: int, allowed: ItemSelection | None = None, exclude: ItemSelection | None = None
 ) -> Recommendations:
-    """The `top_k` best items of every user, ties by item index.
+    """The `top_k` best items of every user; ties are ordered by item index.
 
     Args:
         scores: one score per user and item. Shape: (B, N).
-        top_k: items to return; fewer come back where fewer are left.
+        top_k: items to return; fewer are returned if fewer are left.
         allowed: items that may be returned, see `as_selection`.
-        exclude: items that may not be returned, in the same forms. Wins over `allowed`.
+        exclude: items that may not be returned, in the same forms. Takes precedence over `allowed`.
 
     Raises:
-        ValueError: for top_k < 1, or a filter that has the wrong shape or leaves some user nothing.
-        IndexError: if a filter names an item beyond the N scored.
+        ValueError: for top_k < 1, or a filter that has the wrong shape or leaves a user without items.
+        IndexError: if a filter contains an item that is not in the catalogue.
 
     >>> top_items(torch.tensor([[0.1, 0.9, 0.5]]), top_k=2, exclude=[1]).item_indices
     tensor([[2, 0]])

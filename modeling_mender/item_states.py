@@ -1,15 +1,9 @@
-"""An encoder that reads only the preference: the states of every item's title are computed once and looked up.
+"""An encoder that reads only the preference; the states of item titles are computed once and looked up in a table.
 
 Mender-FiD keeps the token states of each title and lets the decoder fuse them (fusion in decoder, Izacard & Grave
-2021, arXiv:2007.01282); Mender-Emb (arXiv:2412.08604) keeps one vector per item. An input is text tokens followed by
-rows of the state table, written as token ids beyond the text vocabulary, so that such a model takes the same
-`input_ids` and `attention_mask` as any other. A request then costs one short preference, however long the history.
-
-Encoding a batch of texts in groups that a processor's cache holds.
-
-A long batch sends every intermediate result of an encoder through main memory; on a CPU, a thousand tokens at a time
-are faster than all at once (measured by `benchmarks/retrieval.py`). Texts of similar length share a group, so one long
-text does not make the others as long.
+2021, arXiv:2007.01282). Mender-Emb (arXiv:2412.08604) keeps one vector per item. An input is the text tokens, followed
+by rows of the state table as token ids above the text vocabulary, so the model takes the same `input_ids` and
+`attention_mask` as any other. The cost of a request is encoding one short preference, however long the history.
 """
 
 from __future__ import annotations
@@ -24,7 +18,7 @@ from transformers import AutoModel, AutoModelForTextEncoding, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput
 
-from .configuration_mender import ItemStatesConfig
+from .configuration_mender import ChecksWeights, ItemStatesConfig
 
 __all__ = [
     "ItemStatesEncoder",
@@ -36,6 +30,7 @@ __all__ = [
 
 
 TOKENS_AT_ONCE = 1024
+"""Tokens per group on a CPU, so that the intermediate results of the encoder stay in its cache."""
 
 
 def encode_in_groups(
@@ -44,13 +39,16 @@ def encode_in_groups(
     attention_mask: Tensor | None,
     tokens_at_once: int | None = None,
 ) -> Tensor:
-    """States of all texts, as `encode` gives them for the whole batch; zeros where a text is padded.
+    """Encode a batch in groups of texts of similar length; states of padding are 0.
+
+    On a CPU, about a thousand tokens at a time are faster than the whole batch (see `benchmarks/retrieval.py`), and a
+    long text does not add padding to short ones.
 
     Args:
-        encode: from `input_ids` and `attention_mask` of a group to its states. Shape: (G, T') -> (G, T', D).
+        encode: maps `input_ids` and `attention_mask` of a group to its states. Shape: (G, T') -> (G, T', D).
         input_ids: text tokens. Shape: (B, T).
-        attention_mask: 1 for tokens, 0 for padding; `None` where nothing is padded. Shape: (B, T).
-        tokens_at_once: tokens in a group, padding included; a longer text is a group of its own. Default: about a
+        attention_mask: 1 for tokens, 0 for padding; `None` if nothing is padded. Shape: (B, T).
+        tokens_at_once: tokens in a group, padding included; a longer text forms a group by itself. Default: about a
             thousand on a CPU, everything on an accelerator.
 
     Returns:
@@ -63,50 +61,49 @@ def encode_in_groups(
         tokens_at_once = TOKENS_AT_ONCE if input_ids.device.type == "cpu" else users * length
     if users * length <= tokens_at_once:
         return encode(input_ids, attention_mask)
-    # Padding behind a text is cut off; padding before it stays, since positions count from the left.
+    # Padding on the right is removed; padding on the left stays, because positions count from the left.
     ends = length - attention_mask.bool().int().flip(1).argmax(dim=1)
     order = ends.argsort(descending=True, stable=True)
     states = None
     for group in _groups(ends[order].tolist(), tokens_at_once):
-        rows = order[group]
-        width = int(ends[rows[0]])
-        found = encode(input_ids[rows, :width], attention_mask[rows, :width])
+        texts = order[group]
+        width = int(ends[texts[0]])
+        encoded = encode(input_ids[texts, :width], attention_mask[texts, :width])
         if states is None:
-            states = found.new_zeros(users, length, found.shape[-1])
-        states[rows, :width] = found
+            states = encoded.new_zeros(users, length, encoded.shape[-1])
+        states[texts, :width] = encoded
     return states
 
 
 def _groups(lengths: list[int], tokens_at_once: int) -> list[slice]:
-    """Runs of texts, longest first, of at most `tokens_at_once` padded tokens and of nearly equal size.
+    """Slices of texts, longest first, of at most `tokens_at_once` padded tokens and nearly equal size.
 
     >>> _groups([150] * 8, 1024)
     [slice(0, 4, None), slice(4, 8, None)]
     >>> _groups([900, 200, 200, 200], 1024)
     [slice(0, 1, None), slice(1, 4, None)]
     """
-    runs, low = [], 0
+    groups, low = [], 0
     while low < len(lengths):
         left = len(lengths) - low
         most = max(1, tokens_at_once // max(1, lengths[low]))
-        # As many groups as needed, and no smaller last one where lengths are equal.
+        # Divides texts of equal length into the fewest groups, without a small last group.
         size = -(-left // -(-left // most))
-        runs.append(slice(low, low + size))
+        groups.append(slice(low, low + size))
         low += size
-    return runs
+    return groups
 
 
-class ItemStatesEncoder(PreTrainedModel):
+class ItemStatesEncoder(ChecksWeights, PreTrainedModel):
     """A text encoder for preferences and a table of precomputed states for items.
 
     Args:
-        config: the shape.
-        text_encoder: an encoder that is loaded already; built from `config.text_encoder` when absent.
+        config: the configuration.
+        text_encoder: a loaded encoder; by default one is created from `config.text_encoder`.
 
     Attributes:
-        item_states: states of all items, one after the other, half precision where built by `encode_titles`.
-            Shape: (M, D).
-        first_state: whether a row of the table is an item's first. Shape: (M,), bool.
+        item_states: states of all items, one after the other; float16 if `encode_titles` made them. Shape: (M, D).
+        first_state: whether a row of the table is the first state of its item. Shape: (M,), bool.
     """
 
     config_class = ItemStatesConfig
@@ -139,26 +136,26 @@ class ItemStatesEncoder(PreTrainedModel):
         return self.text_encoder.get_input_embeddings()
 
     def train(self, mode: bool = True) -> ItemStatesEncoder:
-        """Set training mode; a frozen text encoder stays in evaluation mode, so that its states never change."""
+        """Set training mode; a frozen text encoder stays in evaluation mode, so that its states do not change."""
         super().train(mode)
         if mode and not any(parameter.requires_grad for parameter in self.text_encoder.parameters()):
             self.text_encoder.eval()
         return self
 
     def set_item_states(self, states: Tensor, first: Tensor) -> None:
-        """Replace the state table, as `encode_titles` makes it; a table on disk stays on disk (memory-mapped).
+        """Replace the state table by the results of `encode_titles`; a memory-mapped table stays on disk.
 
         Args:
-            states: Shape: (M, D).
-            first: Shape: (M,), bool.
+            states: states of all items. Shape: (M, D).
+            first: whether a state is the first of its item. Shape: (M,), bool.
 
         Raises:
-            ValueError: if the shapes do not fit.
+            ValueError: if the shapes do not match.
         """
         if states.shape != (len(first), self.config.hidden_size):
             raise ValueError(
-                f"states have shape {tuple(states.shape)} beside {len(first)} rows; "
-                f"expected ({len(first)}, {self.config.hidden_size})"
+                f"states have shape {tuple(states.shape)}, and first has {len(first)} entries; "
+                f"expected states of shape ({len(first)}, {self.config.hidden_size})"
             )
         self.item_states, self.first_state = states.to(self.device), first.to(self.device, torch.bool)
         self.config.num_states = len(states)
@@ -171,37 +168,37 @@ class ItemStatesEncoder(PreTrainedModel):
         text_states: Tensor | None = None,
         **_: Any,
     ) -> BaseModelOutput:
-        """States of text and items, where each stands in the input.
+        """States of text and items, in the order of the input.
 
         Args:
             input_ids: text tokens, then rows of the state table; padded on the right. Shape: (B, T).
-            attention_mask: not needed here: padding is known by its token id. (With `pooled`, the mask keeps the
-                decoder from the text positions behind the first, whose states mean nothing.)
-            text_states: cached states of the text encoder instead of running it; at least as wide as the longest text.
-                Shape: (B, >= text tokens, D).
+            attention_mask: not used, padding is recognised by its token id. (With `pooled`, the mask hides the text
+                positions after the first from the decoder; their states have no meaning.)
+            text_states: cached states of the text encoder, so that it need not run; at least as long as the longest
+                text. Shape: (B, >= text tokens, D).
 
         Returns:
             Shape: (B, T, D).
 
         Raises:
-            ValueError: if an input names a row that the table lacks, or `text_states` are fewer than the tokens of the
+            ValueError: if an input refers to a row that the table does not have, or `text_states` is shorter than the
                 longest text.
         """
         vocabulary = self.config.text_vocabulary
         text = (input_ids < vocabulary) & (input_ids != self.config.text_encoder.pad_token_id)
-        # Both at once: every number that is read from an accelerator waits for it.
+        # One transfer for both numbers: each transfer from an accelerator waits for its pending work.
         width, last = torch.stack([text.sum(1).max(), input_ids.max().long()]).tolist()
         if last - vocabulary >= len(self.item_states):
             raise ValueError(
-                f"input_ids name row {last - vocabulary} of the state table, which has {len(self.item_states)} rows; "
-                "for new items and titles, make the table with encode_titles and pass it to set_item_states of this "
-                "encoder (docs/serving.md)"
+                f"input_ids refer to row {last - vocabulary} of the state table, which has {len(self.item_states)} "
+                "rows; after adding items or changing titles, make a new table with encode_titles and pass it to "
+                "set_item_states of this encoder (docs/serving.md)"
             )
         index = (input_ids - vocabulary).clamp(min=0)
-        # Not `self.dtype`: a copy of the model that `nn.DataParallel` makes has weights, but no parameters.
+        # Not `self.dtype`: replicas of `nn.DataParallel` have weights but no parameters.
         items = self.item_states[index].to(self.get_input_embeddings().weight.dtype)
         if self.order is not None:
-            items = items + self.order(self._places(index, input_ids >= vocabulary))
+            items = items + self.order(self._positions(index, input_ids >= vocabulary))
         if width == 0:
             return BaseModelOutput(last_hidden_state=items)
         if text_states is None:
@@ -209,22 +206,22 @@ class ItemStatesEncoder(PreTrainedModel):
             text_states = self._encode_texts(texts[:, :width])
         elif text_states.shape[1] < width:
             raise ValueError(
-                f"text_states has {text_states.shape[1]} states a text, but input_ids has texts of {width} tokens; "
-                "pass the states of all of them"
+                f"text_states has {text_states.shape[1]} states per text, but the longest text in input_ids has "
+                f"{width} tokens; pass the states of all tokens"
             )
         text_states = text_states[:, :width]
         if self.config.pooled:
             text_states = mean_pooled(text_states, text[:, :width])[:, None]
-        # Texts stand before the items: only that part of the batch is chosen from, place by place.
-        ahead = text_states.shape[1]
-        front = torch.where(text[:, :ahead, None], text_states.to(items.dtype), items[:, :ahead])
-        return BaseModelOutput(last_hidden_state=torch.cat([front, items[:, ahead:]], dim=1))
+        # Texts come before items, so only the first positions can be either.
+        length = text_states.shape[1]
+        front = torch.where(text[:, :length, None], text_states.to(items.dtype), items[:, :length])
+        return BaseModelOutput(last_hidden_state=torch.cat([front, items[:, length:]], dim=1))
 
     def _encode_texts(self, input_ids: Tensor) -> Tensor:
-        """States of texts. Where nothing is trained, each distinct text is encoded once, beside others of its length.
+        """States of texts. Without gradients, each distinct text is encoded once, grouped by length.
 
         Args:
-            input_ids: text tokens, and the text encoder's padding behind them. Shape: (B, T).
+            input_ids: text tokens, padded on the right. Shape: (B, T).
 
         Returns:
             Shape: (B, T, D).
@@ -236,26 +233,26 @@ class ItemStatesEncoder(PreTrainedModel):
         padding = self.config.text_encoder.pad_token_id
         if torch.is_grad_enabled():
             return encode(input_ids, (input_ids != padding).long())
-        # On the CPU: not every accelerator has this operation, and there is little of it.
-        distinct, place = input_ids.cpu().unique(dim=0, return_inverse=True)
+        # On the CPU, because some accelerators do not support this operation; the tensors are small.
+        distinct, position = input_ids.cpu().unique(dim=0, return_inverse=True)
         distinct = distinct.to(input_ids.device)
-        return encode_in_groups(encode, distinct, (distinct != padding).long())[place.to(input_ids.device)]
+        return encode_in_groups(encode, distinct, (distinct != padding).long())[position.to(input_ids.device)]
 
-    def _places(self, index: Tensor, is_item: Tensor) -> Tensor:
-        """Place of each state's item in the history, the latest 0. Shape: (B, T)."""
+    def _positions(self, index: Tensor, is_item: Tensor) -> Tensor:
+        """Position of each state's item in the history, counted from the latest item. Shape: (B, T)."""
         starts = (self.first_state[index] & is_item).long()
         later = starts.flip(1).cumsum(1).flip(1) - starts
         return later.clamp(max=self.config.max_history - 1)
 
 
 def mean_pooled(states: Tensor, mask: Tensor) -> Tensor:
-    """Mean of the states of each text, of unit length. Shape: (B, D)."""
+    """The normalised mean of the states of each text. Shape: (B, D)."""
     mask = mask[..., None].to(states.dtype)
     return functional.normalize((states * mask).sum(1) / mask.sum(1).clamp(min=1), dim=-1)
 
 
 def text_encoder_class(config: Any) -> type:
-    """The Auto class that gives an encoder alone: T5's would otherwise bring its decoder."""
+    """The Auto class that creates only the encoder; `AutoModel` would add the decoder of T5."""
     return AutoModelForTextEncoding if type(config) in AutoModelForTextEncoding._model_mapping else AutoModel
 
 
@@ -268,17 +265,17 @@ def encode_titles(
     inner: tuple[int, int] = (0, 0),
     tokens_per_batch: int = 8192,
 ) -> tuple[Tensor, Tensor]:
-    """The state table of a catalogue: every title through the encoder once, in batches of like length.
+    """The state table of a catalogue. Titles are encoded once, in batches of similar length.
 
     Args:
         encoder: a text encoder.
         titles: token ids of each item's title, special tokens included.
         pooled: one mean vector per title instead of one state per token.
-        inner: special tokens before and after a title, whose states are left out (they count towards the mean).
+        inner: number of special tokens before and after a title, whose states are left out (but are part of the mean).
         tokens_per_batch: tokens in a batch, padding included.
 
     Returns:
-        States of shape (M, D), float16, in the order of the items, and whether each is its item's first, (M,).
+        States in the order of the items, float16, and whether each is the first of its item. Shapes: (M, D), (M,).
     """
     lengths = torch.tensor([len(ids) for ids in titles])
     before, after = inner
@@ -289,7 +286,7 @@ def encode_titles(
     training = encoder.training
     encoder.eval()
     for batch in lengths.argsort(stable=True).split(size):
-        ids = nn.utils.rnn.pad_sequence([torch.tensor(titles[row]) for row in batch.tolist()], batch_first=True)
+        ids = nn.utils.rnn.pad_sequence([torch.tensor(titles[item]) for item in batch.tolist()], batch_first=True)
         mask = torch.arange(ids.shape[1]) < lengths[batch][:, None]
         states = encoder(input_ids=ids.to(encoder.device), attention_mask=mask.long().to(encoder.device))
         states = states.last_hidden_state.float().cpu()
@@ -307,5 +304,5 @@ def encode_titles(
 
 
 def version_of(tensor: Tensor) -> int:
-    """How often a tensor was written to in place; tensors made in inference mode do not count that."""
+    """How often a tensor was modified in place; 0 for tensors created in inference mode, which do not count."""
     return 0 if tensor.is_inference() else tensor._version

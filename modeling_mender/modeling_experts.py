@@ -1,8 +1,9 @@
-"""A recommender without a trained network: the weighted sum of experts, with weights for each kind of request.
+"""A recommender without a trained network: a weighted sum of experts, with separate weights for each kind of request.
 
 Presets choose the experts: `popularity`, `item-item` (behaviour), `text-search` (language) and `hybrid` (both). A
-request is *stated* (somebody typed a preference), *inferred* (the preference was written from earlier reviews) or
-*silent* (a history alone), and each kind has weights of its own: what is typed deserves more trust than a guess.
+request is *stated* (a user typed the preference), *inferred* (the preference was derived from earlier reviews) or
+*silent* (only a history). Each kind has its own weights, because a typed preference is more reliable than an inferred
+one.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ __all__ = ["ExpertsConfig", "ExpertsRecommender"]
 
 
 class ExpertsConfig(CarriesCode, ExpertSumConfig):
-    """Shape and weights of an `ExpertsRecommender`, see `ExpertSumConfig`.
+    """Sizes and weights of an `ExpertsRecommender`, see `ExpertSumConfig`.
 
     Raises:
         ValueError: if an expert that reads text has no encoder, or see `ExpertSumConfig`.
@@ -36,15 +37,15 @@ class ExpertsConfig(CarriesCode, ExpertSumConfig):
         super().__init__(num_items, experts, **kwargs)
         reading = [name for name in self.experts if name in LANGUAGE]
         if reading and self.encoder is None:
-            raise ValueError(f"expert {reading[0]!r} reads text; pass an encoder, or leave it out")
+            raise ValueError(f"expert {reading[0]!r} reads text; pass an encoder, or leave the expert out")
 
 
 class ExpertsRecommender(ItemScoringModel):
-    """The weighted sum of experts; see `experts.ExpertSum`.
+    """Ranks items by a weighted sum of expert scores; see `experts.ExpertSum`.
 
     Args:
-        config: which experts, and their weights.
-        encoder: vectors of the items, and the text encoder that made them; built from `config.encoder` when absent.
+        config: the experts and their weights.
+        encoder: item vectors and the text encoder that made them; by default created from `config.encoder`.
     """
 
     config_class = ExpertsConfig
@@ -53,16 +54,16 @@ class ExpertsRecommender(ItemScoringModel):
     def __init__(self, config: ExpertsConfig, encoder: ItemStatesEncoder | None = None) -> None:
         super().__init__(config)
         self.experts = ExpertSum(config, encoder)
-        # Without a parameter, a Trainer would not know where the model lives.
+        # The Trainer finds the device of a model by its parameters, and there are no others.
         self.scale = nn.Parameter(torch.ones(()), requires_grad=False)
         self.post_init()
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Nothing to draw: everything is counted, and the encoder brings its own weights."""
+        """Nothing to initialise: all tables are fitted, and the encoder has its own weights."""
 
     def get_input_embeddings(self) -> nn.Module | None:
-        """Word embeddings of the text encoder, where there is one."""
+        """Word embeddings of the text encoder; `None` without one."""
         return None if self.experts.vectors is None else self.experts.vectors.get_input_embeddings()
 
     def scores(
@@ -77,12 +78,12 @@ class ExpertsRecommender(ItemScoringModel):
         """The weighted sum of all experts.
 
         Args:
-            input_ids: as the processor makes them: with `history="vectors"` where an expert reads text, else
+            input_ids: inputs from a processor with `history="vectors"` if an expert reads text, otherwise with
                 `history="indices"`. Shape: (B, T).
-            kind: index in `KINDS` of each request; default: stated where there is text, else silent. Shape: (B,).
-            expert_input_ids: what is read instead of `input_ids` where that says no. Shape: (B, T').
-            avoid_input_ids: text tokens of what is to be avoided. Shape: (B, A, T').
-            weights: by expert or group, what its fitted weight is multiplied by.
+            kind: index in `KINDS` of each request; default: stated with text, silent without. Shape: (B,).
+            expert_input_ids: inputs without negated sentences, to be read instead of `input_ids`. Shape: (B, T').
+            avoid_input_ids: text tokens of the phrases to avoid. Shape: (B, A, T').
+            weights: factors for fitted weights, by expert or group.
 
         Returns:
             Shape: (B, N).
@@ -97,7 +98,7 @@ class ExpertsRecommender(ItemScoringModel):
         return self.scale * total
 
     def expert_scores(self, input_ids: Tensor, expert_input_ids: Tensor | None = None) -> dict[str, Tensor]:
-        """What each expert says of every item, by its name. Shape of each: (B, N).
+        """Scores of each expert by name, in the order of `config.experts`. Shape of each: (B, N).
 
         Args:
             input_ids: as for `scores`.
@@ -107,8 +108,8 @@ class ExpertsRecommender(ItemScoringModel):
         return self.experts(self._as_vectors(input_ids), self.config.num_items)
 
     def _as_vectors(self, input_ids: Tensor) -> Tensor:
-        """Inputs with `history="indices"` as those with `history="vectors"`, of a vocabulary of padding alone."""
+        """Inputs with `history="indices"` in the form of `history="vectors"` with one text token, padding."""
         if self.config.encoder is not None:
             return input_ids
-        # 0 pads, items are numbered from 1, and the start token comes after the last of them.
+        # 0 is padding, items count from 1, and N + 1 is the start token.
         return torch.where(input_ids <= self.config.num_items, input_ids, 0)

@@ -1,8 +1,8 @@
-"""Mender: a language encoder and a small T5 decoder that writes the semantic ID of the next item.
+"""Mender: a language encoder and a small T5 decoder that generates the semantic ID of the next item.
 
 Preference discerning as generative retrieval (Paischer et al. 2024, arXiv:2412.08604): the encoder reads a preference
-and a history, the decoder attends to its states and generates one code per level. The item table is part of the
-weights, so a saved model retrieves from the same catalogue wherever it is loaded.
+and a history, the decoder attends to its states and generates one code per level. The item table is saved with the
+weights, so a loaded model always retrieves from the catalogue it was saved with.
 """
 
 from __future__ import annotations
@@ -24,25 +24,32 @@ from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from transformers.models.t5.modeling_t5 import T5Stack
 
 from .catalogue import REMOVED, SemanticIdCatalogue
-from .configuration_mender import KINDS, LANGUAGE, ExpertSumConfig, ItemStatesConfig, MenderConfig
+from .configuration_mender import (
+    KINDS,
+    LANGUAGE,
+    ChecksWeights,
+    ExpertSumConfig,
+    ItemStatesConfig,
+    MenderConfig,
+)
 from .decoder import FoldedDecoder, absorb_cross_attention
 from .experts import ExpertSum, default_kind
 from .generation_mender import SemanticIdLogitsProcessor
-from .item_filter import ItemSelection, prior_scores
+from .item_filter import ItemSelection, Recommendations, prior_scores
 from .item_states import ItemStatesEncoder, encode_in_groups, text_encoder_class, version_of
-from .retrieval import Generator, Recommendations, item_scores, search
+from .retrieval import Generator, item_scores, search
 
 __all__ = ["MenderForGenerativeRetrieval"]
 
 
-class MenderForGenerativeRetrieval(PreTrainedModel, GenerationMixin):
+class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMixin):
     """Encoder, optional projection, T5 decoder and an untied head over the semantic-ID vocabulary.
 
-    The vocabulary is 0 for padding and start, then the codes of each level in turn; there is no end token.
+    Token 0 is padding and the start token, followed by the codes of each level in turn. There is no end token.
 
     Args:
-        config: the model's shape.
-        encoder: an encoder that is loaded already; built from `config.encoder` when absent.
+        config: the configuration.
+        encoder: a loaded encoder; by default one is created from `config.encoder`.
     """
 
     config_class = MenderConfig
@@ -57,7 +64,7 @@ class MenderForGenerativeRetrieval(PreTrainedModel, GenerationMixin):
         if encoder is None:
             encoder = _new_encoder(config.encoder)
         if getattr(encoder, "pooler", None) is not None:
-            encoder.pooler = None  # a sentence vector that nothing here reads, and distributed training would miss
+            encoder.pooler = None  # not used here, and distributed training fails on parameters without gradients
         self.encoder = encoder
         width = config.encoder.hidden_size
         same = width == config.decoder.d_model
@@ -73,7 +80,7 @@ class MenderForGenerativeRetrieval(PreTrainedModel, GenerationMixin):
         self._catalogue: tuple[Any, SemanticIdCatalogue] | None = None
         self._folded: tuple[Any, FoldedDecoder] | None = None
         self.post_init()
-        # T5Stack asks for "wo" in float32, a pattern that would also catch BERT's "word_embeddings".
+        # T5Stack keeps modules that match "wo" in float32, which would include BERT's "word_embeddings".
         self._keep_in_fp32_modules = {"DenseReluDense.wo"}
         self.generation_config = GenerationConfig(
             max_new_tokens=config.num_levels,
@@ -86,7 +93,7 @@ class MenderForGenerativeRetrieval(PreTrainedModel, GenerationMixin):
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
         if module is self:
-            # The scales of T5: unit embeddings, and a head that starts with unit logits.
+            # The scales of T5: embeddings and initial logits of unit variance.
             init.normal_(self.decoder.embed_tokens.weight, std=1.0)
             init.normal_(self.lm_head.weight, std=self.config.decoder.d_model**-0.5)
             if isinstance(self.encoder_proj, nn.Linear):
@@ -103,16 +110,16 @@ class MenderForGenerativeRetrieval(PreTrainedModel, GenerationMixin):
         decoder: dict[str, Any] | None = None,
         kinds: bool = False,
     ) -> MenderForGenerativeRetrieval:
-        """A model with an encoder that is there already, trained or new, and a new decoder.
+        """A model with a given encoder and a new decoder.
 
         Args:
             encoder: a text encoder or an `ItemStatesEncoder`; its weights are kept.
             catalogue: the items to retrieve.
-            decoder: fields in which the decoder differs from the paper's.
-            kinds: whether the decoder is told the kind of a request.
+            decoder: fields of the configuration in which the decoder differs from the paper's.
+            kinds: whether the decoder reads the kind of a request.
 
         Raises:
-            ValueError: if transformers itself has no such encoder: the model could be trained, but not loaded.
+            ValueError: if transformers does not have the encoder; the model could be trained, but not loaded.
         """
         config = cls.config_class(
             encoder=encoder.config,
@@ -166,14 +173,14 @@ class MenderForGenerativeRetrieval(PreTrainedModel, GenerationMixin):
 
     @property
     def catalogue(self) -> SemanticIdCatalogue:
-        """The items this model retrieves, built from the saved item table when first asked for."""
+        """The items that this model retrieves; built from the item table on first use."""
         key = self._item_table_key()
         if self._catalogue is None or self._catalogue[0] != key:
             self._catalogue = (key, SemanticIdCatalogue(self.item_codes, self.config.codebook_sizes))
         return self._catalogue[1]
 
     def _item_table_key(self) -> tuple[Any, ...]:
-        """What tells an item table from another; its address stays taken while a catalogue holds it."""
+        """Identifies an item table; its address is not reused while a catalogue refers to it."""
         table = self.item_codes
         return table.data_ptr(), version_of(table), table.shape, table.device
 
@@ -181,7 +188,7 @@ class MenderForGenerativeRetrieval(PreTrainedModel, GenerationMixin):
         """Replace the item table, for instance by `model.catalogue.add(...)` or `.remove(...)`.
 
         Raises:
-            ValueError: if the catalogue's codebooks are not those the decoder was made for.
+            ValueError: if the codebook sizes of the catalogue differ from those of the decoder.
         """
         sizes = list(catalogue.codebook_sizes)
         if sizes != list(self.config.codebook_sizes):
@@ -210,7 +217,7 @@ class MenderForGenerativeRetrieval(PreTrainedModel, GenerationMixin):
         return tokens_of_items(item_indices, self.item_codes, self.config.codebook_sizes)
 
     def item_indices(self, tokens: Tensor) -> Tensor:
-        """Item indices of decoder tokens, the inverse of `item_tokens`; -1 for tokens that are no item's.
+        """Item indices of decoder tokens, the inverse of `item_tokens`; -1 for tokens that no item has.
 
         Args:
             tokens: Shape: (..., L).
@@ -221,7 +228,7 @@ class MenderForGenerativeRetrieval(PreTrainedModel, GenerationMixin):
         codes = tokens.to(self.item_codes.device) - _token_offsets(self.config.codebook_sizes, self.item_codes.device)
         return self.catalogue.item_indices(codes.reshape(-1, self.config.num_levels)).view(tokens.shape[:-1])
 
-    # Hugging Face's hooks
+    # Methods that transformers calls
 
     def get_input_embeddings(self) -> nn.Module:
         """Word embeddings of the encoder."""
@@ -236,10 +243,10 @@ class MenderForGenerativeRetrieval(PreTrainedModel, GenerationMixin):
         return self.lm_head
 
     def train(self, mode: bool = True) -> MenderForGenerativeRetrieval:
-        """Set training mode; a frozen encoder stays in evaluation mode, so that its states never change."""
+        """Set training mode; a frozen encoder stays in evaluation mode, so that its states do not change."""
         super().train(mode)
-        # Fused optimizers change parameters without telling their version counters, so folded weights made before
-        # a training step would be taken for current ones after it.
+        # Fused optimizers change parameters without increasing their version counters, so folded weights from before
+        # a training step would look current after it.
         self._folded = None
         if mode and not any(parameter.requires_grad for parameter in self.encoder.parameters()):
             self.encoder.eval()
@@ -267,14 +274,14 @@ class MenderForGenerativeRetrieval(PreTrainedModel, GenerationMixin):
             input_ids: text tokens. Shape: (B, T).
             attention_mask: 1 for tokens, 0 for padding. Shape: (B, T).
             encoder_outputs: states of the encoder, instead of `input_ids`. First entry of shape (B, T, encoder width).
-            text_states: cached states of an `ItemStatesEncoder`'s text encoder, beside `input_ids`.
-            decoder_input_ids: tokens written so far, the start token first. Shape: (B, steps).
-            labels: tokens of the targets (`item_tokens`), -100 where no loss is wanted. Shape: (B, L).
-            kind: index in `KINDS` of each request, where the decoder is told it. Default: silent where an
-                `ItemStatesEncoder` is given no text, else stated. Shape: (B,).
+            text_states: cached states of the text encoder of an `ItemStatesEncoder`, in addition to `input_ids`.
+            decoder_input_ids: tokens generated so far, including the start token. Shape: (B, steps).
+            labels: tokens of the targets (`item_tokens`); -100 is ignored. Shape: (B, L).
+            kind: index in `KINDS` of each request, for models that read it. Default: silent for an `ItemStatesEncoder`
+                without text, otherwise stated. Shape: (B,).
             past_key_values: cache of earlier steps.
             use_cache: whether to return the cache.
-            num_items_in_batch: labels in the whole batch, where it is accumulated over several forward passes.
+            num_items_in_batch: number of labels in the whole batch, with gradient accumulation.
             return_dict: whether to return a tuple (`False`) or a `Seq2SeqLMOutput`.
             **kwargs: passed on to the decoder.
 
@@ -284,7 +291,7 @@ class MenderForGenerativeRetrieval(PreTrainedModel, GenerationMixin):
         if decoder_input_ids is None:
             if labels is None:
                 raise ValueError(
-                    "pass labels (to train) or decoder_input_ids (to decode); to retrieve, use recommend()"
+                    "pass labels (for training) or decoder_input_ids (for decoding); to retrieve items, use recommend()"
                 )
             decoder_input_ids = self._shift_right(labels)
         if encoder_outputs is None:
@@ -320,29 +327,32 @@ class MenderForGenerativeRetrieval(PreTrainedModel, GenerationMixin):
         exclude: ItemSelection | None = None,
         **kwargs: Any,
     ) -> Any:
-        """`GenerationMixin.generate`, over semantic IDs of the catalogue only.
+        """`GenerationMixin.generate`, restricted to semantic IDs of the catalogue.
+
+        `recommend()` gives the same results several times faster.
 
         Args:
-            *args: as for `generate`.
-            constrained: whether to add a `SemanticIdLogitsProcessor` where none is given.
+            *args: passed on to `GenerationMixin.generate`.
+            constrained: whether to add a `SemanticIdLogitsProcessor` if none is given.
             allowed: items that may be generated, as in `recommend()`.
             exclude: items that may not be generated, as in `recommend()`.
-            **kwargs: as for `generate`. `recommend()` gives the same answers several times faster.
+            **kwargs: passed on to `GenerationMixin.generate`.
 
         Raises:
-            ValueError: if filters come with `constrained=False` or a `SemanticIdLogitsProcessor`, or see `recommend()`.
-            IndexError: if a filter names an item that is not in the catalogue.
+            ValueError: if filters are combined with `constrained=False` or a `SemanticIdLogitsProcessor`, or for the
+                reasons given in `recommend()`.
+            IndexError: if a filter contains an item that is not in the catalogue.
         """
         processors = LogitsProcessorList(kwargs.pop("logits_processor", None) or [])
         given = any(isinstance(item, SemanticIdLogitsProcessor) for item in processors)
         filters = {"allowed": allowed, "exclude": exclude}
         filters = {name: selection for name, selection in filters.items() if selection is not None}
         if kwargs.get("custom_generate") is not None:
-            kwargs |= filters  # such a callable decodes by itself
+            kwargs |= filters  # the callable applies them
         elif filters and (given or not constrained):
             raise ValueError(
-                f"{' and '.join(filters)} would not be applied: pass them to the SemanticIdLogitsProcessor, or leave "
-                "the processor and constrained=False out"
+                f"{' and '.join(filters)} would not be applied; pass them to the SemanticIdLogitsProcessor, or call "
+                "generate without a processor and with constrained=True"
             )
         if constrained and not given:
             users = 1 if not filters else _num_users(args, kwargs)
@@ -350,7 +360,7 @@ class MenderForGenerativeRetrieval(PreTrainedModel, GenerationMixin):
             processors.append(SemanticIdLogitsProcessor(self.catalogue, num_users=users, **own))
         settings = kwargs.get("generation_config") or self.generation_config
         if (kwargs.get("num_beams") or settings.num_beams or 1) > 1:
-            # All semantic IDs are equally long: scores are log-probabilities, not divided by a length.
+            # All semantic IDs have the same length, so scores are plain log-probabilities.
             kwargs.setdefault("length_penalty", 0.0)
         return super().generate(*args, logits_processor=processors, **kwargs)
 
@@ -377,15 +387,15 @@ class MenderForGenerativeRetrieval(PreTrainedModel, GenerationMixin):
     ) -> Recommendations:
         """The `top_k` best items of every user.
 
-        Scores are log-probabilities of semantic IDs; in a model with experts, their weighted sum with what the experts
-        say. Always deterministic: no sampling, no penalties, whatever the generation config says.
+        Scores are log-probabilities of semantic IDs; with experts, the weighted sum of log-probability and expert
+        scores. The result is deterministic; sampling and penalties in the generation config are ignored.
 
         Args:
             input_ids: text tokens; perhaps of several conditions, whose log-probabilities and language scores are added
                 with `condition_weights`. Shape: (B, T) or (B, C, T).
             attention_mask: 1 for tokens, 0 for padding. Shape: that of `input_ids`.
             encoder_outputs: states of the encoder, instead of `input_ids`.
-            top_k: items to return; fewer come back where the catalogue holds fewer.
+            top_k: items to return; fewer are returned if the catalogue has fewer.
             num_beams: prefixes kept per level; `None` keeps max(30, 2 * top_k), "exact" scores every item.
             allowed: items that may be returned (indices or a boolean mask; shared or per user).
             exclude: items that may not be returned, in the same forms.
@@ -405,8 +415,8 @@ class MenderForGenerativeRetrieval(PreTrainedModel, GenerationMixin):
 
         Raises:
             ValueError: for top_k < 1, num_beams < top_k, a filter that has the wrong shape or leaves a user without
-                items, weights, a kind or a prior that make no sense, or inputs that the experts lack.
-            IndexError: if a filter or the prior names an item that is not in the catalogue.
+                items, invalid weights, kinds or priors, or missing inputs of experts.
+            IndexError: if a filter or prior contains an item that is not in the catalogue.
         """
         if set(ignored) - {"token_type_ids", "labels", "position_ids"}:
             raise TypeError(f"recommend() got unexpected arguments {sorted(ignored)}")
@@ -422,11 +432,11 @@ class MenderForGenerativeRetrieval(PreTrainedModel, GenerationMixin):
                 self.encoder.train(training)
         states = encoder_outputs[0]
         kind = self._kind(kind, input_ids, states, conditions)
-        # The first state of a text is its vector: where the experts read the same, it is encoded once.
+        # The first state of a text is its vector: if the experts read the same input, it is encoded only once.
         known = None
         if expert_input_ids is None and self.shares_vectors and input_ids is not None:
             expert_input_ids, known = input_ids, states[:, 0]
-        # The search chooses its own precision; autocast is for the encoder.
+        # Autocast is for the encoder only; the search chooses its own precision.
         with torch.autocast(states.device.type, enabled=False):
             mix, evidence = self._sum(
                 kind,
@@ -574,14 +584,14 @@ class MenderForGenerativeRetrieval(PreTrainedModel, GenerationMixin):
         return memory, None if attention_mask is None else functional.pad(attention_mask, (1, 0), value=1)
 
     def _folded_decoder(self) -> FoldedDecoder:
-        """The decoder's folded weights, made anew whenever a parameter has changed."""
+        """The folded weights of the decoder, recomputed if a parameter has changed."""
         parts = (self.decoder, self.lm_head)
         adapted = any(hasattr(module, "base_layer") for part in parts for module in part.modules())
-        # Adapters keep the modules that each of them saved side by side; which of them is active is part of the key.
-        kept = [module for part in parts for module in part.modules() if hasattr(module, "modules_to_save")]
-        active = tuple((module.disable_adapters, *module.active_adapters) for module in kept)
+        # With `modules_to_save`, every adapter has its own copy of a module; the key includes which copy is active.
+        copies = [module for part in parts for module in part.modules() if hasattr(module, "modules_to_save")]
+        active = tuple((module.disable_adapters, *module.active_adapters) for module in copies)
         key = active, tuple((p.data_ptr(), version_of(p), p.dtype) for part in parts for p in part.parameters())
-        # In training, fused optimizers change parameters without telling their version counters.
+        # In training, fused optimizers change parameters without increasing their version counters.
         if adapted or self.training or self._folded is None or self._folded[0] != key:
             dtype = self.lm_head.weight.dtype
             dtype = torch.float32 if dtype == torch.float16 else dtype
@@ -591,7 +601,7 @@ class MenderForGenerativeRetrieval(PreTrainedModel, GenerationMixin):
     def _states_for_retrieval(self, input_ids: Tensor | None, attention_mask: Tensor | None) -> tuple[Tensor]:
         if input_ids is None:
             return self._encoder_states(None, attention_mask)
-        if self.encoder.config.model_type == ItemStatesConfig.model_type:  # it groups its texts itself
+        if self.encoder.config.model_type == ItemStatesConfig.model_type:  # it encodes in groups by itself
             return self._encoder_states(input_ids, attention_mask)
         return (encode_in_groups(lambda *group: self._encoder_states(*group)[0], input_ids, attention_mask),)
 
@@ -599,7 +609,7 @@ class MenderForGenerativeRetrieval(PreTrainedModel, GenerationMixin):
         self, input_ids: Tensor | None, attention_mask: Tensor | None, text_states: Tensor | None = None
     ) -> tuple[Tensor]:
         if input_ids is None:
-            raise ValueError("pass input_ids (the processor makes them) or encoder_outputs")
+            raise ValueError("pass input_ids (from the processor) or encoder_outputs")
         cached = {} if text_states is None else {"text_states": text_states}
         return (self.encoder(input_ids=input_ids, attention_mask=attention_mask, **cached).last_hidden_state,)
 
@@ -634,7 +644,7 @@ def tokens_of_items(item_indices: Tensor, item_codes: Tensor, codebook_sizes: Se
 
 
 def _num_users(args: Sequence[Any], inputs: Mapping[str, Any]) -> int:
-    """How many users `generate` is called for."""
+    """The number of users that `generate` is called for."""
     given = [
         *args[:1],
         *(inputs.get(name) for name in ("inputs", "input_ids")),
@@ -648,14 +658,14 @@ def _token_offsets(codebook_sizes: Sequence[int], device: torch.device) -> Tenso
 
 
 def _new_encoder(config: Any) -> PreTrainedModel:
-    # By name, not by class: code loaded from a folder brings its own copy of the configuration class.
+    # Compared by name, because code loaded from a folder has its own copy of the configuration class.
     if config.model_type == ItemStatesConfig.model_type:
         return ItemStatesEncoder(config)
     return text_encoder_class(config).from_config(config)
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor, num_items_in_batch: int | Tensor | None) -> Tensor:
-    """Mean cross-entropy over labels, or over the labels of the whole accumulated batch."""
+    """Mean cross-entropy over the labels, or over all labels of an accumulated batch."""
     reduction = "mean" if num_items_in_batch is None else "sum"
     loss = functional.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction=reduction)
     return loss if num_items_in_batch is None else loss / num_items_in_batch

@@ -1,9 +1,9 @@
-"""SASRec: self-attention over item ids, the classical yardstick that never reads a preference.
+"""SASRec: self-attention over item ids, the standard sequential baseline, which does not read preferences.
 
-Kang & McAuley 2018 (arXiv:1808.09781), trained as it is strongest: cross-entropy over the whole catalogue at every
-position of a sequence instead of one sampled negative (Klenitskiy & Vasilev 2023, arXiv:2309.07602), with dropout and
-tied item embeddings. For catalogues too large for that, `num_negatives` samples them, shared by a batch, with the
-logQ-free uniform correction that equal sampling needs.
+Kang & McAuley 2018 (arXiv:1808.09781), trained with its strongest objective: cross-entropy over the whole catalogue at
+every position of a sequence instead of one sampled negative (Klenitskiy & Vasilev 2023, arXiv:2309.07602), with dropout
+and tied item embeddings. For large catalogues, `num_negatives` items are sampled uniformly and shared by a batch;
+uniform sampling needs no logQ correction.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from transformers import PreTrainedConfig
 from transformers import initialization as init
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from .configuration_mender import CarriesCode
+from .configuration_mender import CarriesCode, check_sizes
 from .item_scoring import ItemScoringModel
 
 __all__ = ["SasRecConfig", "SasRecForSequentialRecommendation"]
 
 
 class SasRecConfig(CarriesCode, PreTrainedConfig):
-    """Shape of a `SasRecForSequentialRecommendation`.
+    """Sizes of a `SasRecForSequentialRecommendation`.
 
     Args:
         num_items: N.
         hidden_size: width.
         num_layers: transformer blocks.
         num_heads: attention heads; must divide the width.
-        max_history: positions, counted from the latest item; earlier items are not read.
-        dropout: on embeddings, attention and feed-forward layers.
-        num_negatives: items sampled per batch as negatives; 0 takes the whole catalogue.
+        max_history: positions, counted from the latest item; earlier items are ignored.
+        dropout: dropout rate of embeddings, attention and feed-forward layers.
+        num_negatives: items sampled per batch as negatives; 0 uses the whole catalogue.
 
     Raises:
-        ValueError: if the heads do not divide the width.
+        ValueError: if a size is out of range, or the heads do not divide the width.
     """
 
     model_type = "mender_sasrec"
@@ -53,12 +53,17 @@ class SasRecConfig(CarriesCode, PreTrainedConfig):
         num_negatives: int = 0,
         **kwargs: Any,
     ) -> None:
+        sizes = {"num_items": num_items, "hidden_size": hidden_size, "num_layers": num_layers, "num_heads": num_heads}
+        for name, value in {**sizes, "max_history": max_history}.items():
+            if value < 1:
+                raise ValueError(f"{name}={value}; pass a positive number")
         if hidden_size % num_heads:
             raise ValueError(f"num_heads={num_heads} does not divide hidden_size={hidden_size}")
         self.num_items, self.hidden_size = num_items, hidden_size
         self.num_layers, self.num_heads = num_layers, num_heads
         self.max_history, self.dropout, self.num_negatives = max_history, dropout, num_negatives
         super().__init__(**kwargs)
+        check_sizes(self.to_dict())
 
 
 class SasRecForSequentialRecommendation(ItemScoringModel):
@@ -94,7 +99,7 @@ class SasRecForSequentialRecommendation(ItemScoringModel):
         return self.items
 
     def item_indices(self, labels: Tensor) -> Tensor:
-        """Items of labels, the last of each sequence. Shape: (B,)."""
+        """The last item index of each sequence of labels. Shape: (B, T) -> (B,)."""
         position = torch.arange(labels.shape[1], device=labels.device)
         last = torch.where(labels != -100, position, -1).max(dim=1).values
         return labels.gather(1, last.clamp(min=0)[:, None]).squeeze(1)
@@ -111,13 +116,13 @@ class SasRecForSequentialRecommendation(ItemScoringModel):
 
         Args:
             input_ids: start token and item indices + 1, padded with 0 on the right. Shape: (B, T).
-            attention_mask: not needed: padding is 0.
-            labels: the next item's index at every position, -100 where none is asked for, (B, T); or that of the last
-                position alone, (B, 1).
-            num_items_in_batch: labels in the whole batch, where it is accumulated over several forward passes.
+            attention_mask: not used, padding is 0.
+            labels: the index of the next item at every position, with -100 for positions to ignore, (B, T); or only at
+                the last position, (B, 1).
+            num_items_in_batch: number of labels in the whole batch, with gradient accumulation.
 
         Returns:
-            `loss`, and as `logits` the scores after the last item. Shape: (B, N).
+            `loss`, and as `logits` the scores at the last position. Shape: (B, N).
         """
         hidden = self._hidden(input_ids)
         last = hidden.gather(1, self._last(input_ids)[:, None, None].expand(-1, 1, hidden.shape[-1])).squeeze(1)
@@ -128,7 +133,7 @@ class SasRecForSequentialRecommendation(ItemScoringModel):
         return SequenceClassifierOutput(loss=loss, logits=last @ self._item_vectors().T)
 
     def scores(self, input_ids: Tensor) -> Tensor:
-        """Log-probabilities of all items as the next one, without dropout. Shape: (B, N)."""
+        """Log-probabilities of all items to be the next one, without dropout. Shape: (B, N)."""
         training = self.training
         self.eval()
         logits = self(input_ids).logits
@@ -145,10 +150,10 @@ class SasRecForSequentialRecommendation(ItemScoringModel):
     def _hidden(self, input_ids: Tensor) -> Tensor:
         if input_ids.shape[1] > self.config.max_history + 1:
             raise ValueError(
-                f"{input_ids.shape[1] - 1} items beside max_history={self.config.max_history}; "
-                "give the processor the same max_history"
+                f"a history has {input_ids.shape[1] - 1} items, but max_history={self.config.max_history}; "
+                "use a processor with the same max_history"
             )
-        # The latest item is at position 0, so that histories of all lengths end alike.
+        # The latest item is at position 0, whatever the length of the history.
         position = (self._last(input_ids)[:, None] - torch.arange(input_ids.shape[1], device=input_ids.device)).clamp(0)
         hidden = self.dropout(self.items(input_ids) * self.config.hidden_size**0.5 + self.positions(position))
         for block in self.blocks:
@@ -170,7 +175,7 @@ class SasRecForSequentialRecommendation(ItemScoringModel):
 
 
 class _Block(nn.Module):
-    """Causal self-attention and a feed-forward layer, each behind a norm. Padding on the right is never attended to."""
+    """Pre-norm causal self-attention and feed-forward layer. Being causal, it ignores padding on the right."""
 
     def __init__(self, config: SasRecConfig) -> None:
         super().__init__()

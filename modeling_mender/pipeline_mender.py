@@ -1,7 +1,6 @@
-"""`pipeline("generative-retrieval")`: requests as people write them in, ranked items with titles out.
+"""`pipeline("generative-retrieval")`: ranked items with ids and titles for preferences and histories.
 
-A request names a preference, a history of item ids, or both; the processor renders it, the model's `recommend()`
-retrieves.
+A request has a preference, a history of item ids, or both. The processor renders it, and `model.recommend()` retrieves.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ REQUEST_KEYS = (*SAID, "allowed", "exclude")
 
 @dataclass(frozen=True)
 class _Request:
-    """One rendered request: its features, and what it alone allows and excludes, as indices or masks."""
+    """One rendered request: its features, and the request's own filters as item indices or masks."""
 
     features: dict[str, Any]
     allowed: Tensor | None
@@ -44,9 +43,9 @@ class GenerativeRetrievalPipeline(Pipeline):
             `unknown_items` become defaults of the calls.
 
     Raises:
-        TypeError: if the model cannot `recommend`, or there is no processor that knows the items.
+        TypeError: if the model has no `recommend`, or the processor no `decode_items`.
 
-    Any model of this library serves: `pipeline("generative-retrieval", model="org/mender-small")`.
+    Works with every model of this library: `pipeline("generative-retrieval", model="org/mender-small")`.
     """
 
     _load_processor = True
@@ -57,47 +56,47 @@ class GenerativeRetrievalPipeline(Pipeline):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        for part, value, method in (("model", self.model, "recommend"), ("processor", self.processor, "decode_items")):
+        for name, value, method in (("model", self.model, "recommend"), ("processor", self.processor, "decode_items")):
             if not hasattr(value, method):
                 raise TypeError(
-                    f"{TASK} needs a {part} with {method}(), got {type(value).__name__}; "
-                    f"pass {part}= as it was saved with the model"
+                    f"{TASK} needs a {name} with {method}(), got {type(value).__name__}; "
+                    f"pass the {name} that was saved with the model as {name}="
                 )
 
     def __call__(self, inputs: Any, **kwargs: Any) -> Any:
         """The best items of every request.
 
         Args:
-            inputs: a request, a list of them, or a generator (which streams). A request is a preference text, or a
-                dictionary with some of "preference" (a text, or several), "inferred" (instead of it, one that nobody
-                typed), "avoid" (what is not wanted, likewise), "history" (item ids, oldest first), "strength" and
-                "preference_weights" (see `MenderProcessor`), "allowed" and "exclude" (item ids, item indices or a mask,
-                for this request on top of those for all).
-            **kwargs: for all requests of this call: `top_k`, items to return (10); `num_beams`, prefixes kept per
-                level, or "exact"; `allowed` and `exclude`, item ids, item indices or a boolean mask over all items;
-                `prior`, a value to be added to the score of every item, or of those named by id or index; `weights`,
-                factors for the weights of experts, as {"language": 0};
-                `unknown_items`, "skip" to leave out items of histories and filters that the catalogue lacks;
-                `batch_size`, requests answered at once.
+            inputs: a request, a list of requests, or a generator of requests (results are streamed). A request is a
+                preference text, or a dictionary with some of the keys "preference" (a text or a list of texts),
+                "inferred" (instead of it, a preference that the user did not type), "avoid" (what the user does not
+                want, in the same forms), "history" (item ids, oldest first), "strength" and "preference_weights" (see
+                `MenderProcessor`), "allowed" and "exclude" (item ids, item indices or a mask; applied in addition to
+                the filters of the call).
+            **kwargs: for all requests of this call: `top_k`, items to return (default 10); `num_beams`, prefixes kept
+                per level, or "exact"; `allowed` and `exclude`, item ids, item indices or a boolean mask over all items;
+                `prior`, added to the scores of all items, or of some by id or index; `weights`, factors for the weights
+                of experts, such as {"language": 0}; `unknown_items`, "skip" to ignore items of histories, filters and
+                priors that are not in the catalogue; `batch_size`, requests per batch.
 
         Returns:
-            For a request, a list of `{"item_id", "title", "score"}`, best first, fewer than `top_k` where fewer items
-            are left; for several requests, a list of such lists. The score is the log-probability of the item's
-            semantic ID for models that generate one.
+            For one request, a list of `{"item_id", "title", "score"}`, best first, with fewer than `top_k` entries if
+            fewer items are left. For several requests, a list of such lists. For models that generate semantic IDs, the
+            score is the log-probability of the item's semantic ID.
 
         Raises:
-            TypeError: if a request is neither text nor dictionary.
-            ValueError: for unknown keys or items, a request that says nothing, or filters that leave no item.
+            TypeError: if a request is neither a text nor a dictionary.
+            ValueError: for unknown keys or items, an empty request, or filters that leave no item.
         """
         if isinstance(inputs, list | tuple):
             return super().__call__(list(inputs), **kwargs) if inputs else []
         return super().__call__(inputs, **kwargs)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
-        """Write everything the pipeline needs to a folder: the model with its code, and the processor with the items.
+        """Save the model with its code and the processor with the items to a folder.
 
         Args:
-            save_directory: the folder, made where it does not exist.
+            save_directory: the folder; created if it does not exist.
             **kwargs: passed on to both, for instance `push_to_hub=True, repo_id="org/name"`.
         """
         self.model.save_pretrained(save_directory, **kwargs)
@@ -114,29 +113,37 @@ class GenerativeRetrievalPipeline(Pipeline):
         unknown_items: str | None = None,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         rendering = {"unknown_items": unknown_items}
-        # Missing while the defaults themselves are read.
+        # The attribute does not exist yet while the defaults are being set.
         defaults = getattr(self, "_preprocess_params", {})
         unknown_items = unknown_items or defaults.get("unknown_items", "error")
         filters = {"allowed": allowed, "exclude": exclude}
         filters = {name: self._selection(value, name, unknown_items) for name, value in filters.items()}
         if isinstance(prior, Mapping) and all(isinstance(item, str) for item in prior):
-            known = {item: value for item, value in prior.items() if unknown_items == "error" or item in self.processor}
-            prior = dict(zip(self.processor.item_indices(list(known)), known.values(), strict=True))
+            known = self.processor.item_indices(list(prior), unknown_items="skip")
+            if unknown_items == "error":
+                known = self.processor.item_indices(list(prior))
+            values = [value for item, value in prior.items() if unknown_items == "error" or item in self.processor]
+            prior = dict(zip(known, values, strict=True))
         retrieval = {"top_k": top_k, "num_beams": num_beams, **filters, "prior": prior, "weights": weights}
-        given = [{name: value for name, value in part.items() if value is not None} for part in (rendering, retrieval)]
-        return given[0], given[1], {}
+        rendering, retrieval = (
+            {name: value for name, value in settings.items() if value is not None}
+            for settings in (rendering, retrieval)
+        )
+        return rendering, retrieval, {}
 
     def preprocess(self, request: str | Mapping[str, Any], unknown_items: str = "error") -> dict[str, list[_Request]]:
-        """A request, rendered. Padding waits until the batch is known."""
+        """Render a request. Padding follows when the batch is known."""
         if isinstance(request, str):
             request = {"preference": request}
         if not isinstance(request, Mapping):
-            raise TypeError(f"a request is a text or a dictionary with {REQUEST_KEYS}, got {type(request).__name__}")
+            raise TypeError(
+                f"a request must be a text or a dictionary with the keys {REQUEST_KEYS}, got {type(request).__name__}"
+            )
         if unknown := sorted(set(request) - set(REQUEST_KEYS)):
-            raise ValueError(f"a request has the keys {unknown}; known are {list(REQUEST_KEYS)}")
+            raise ValueError(f"a request has the unknown keys {unknown}; known keys are {list(REQUEST_KEYS)}")
         history = request.get("history")
         if isinstance(history, str):
-            raise ValueError(f"history={history!r} is one text; pass a list of item ids, oldest first")
+            raise ValueError(f"history={history!r} is a single text; pass a list of item ids, oldest first")
         weights = request.get("preference_weights")
         rendered = self.processor(
             [request.get("preference")],
@@ -160,8 +167,10 @@ class GenerativeRetrievalPipeline(Pipeline):
         exclude: Tensor | None = None,
         **scoring: Any,
     ) -> dict[str, Tensor]:
-        # A batch is a list of what `preprocess` returned; alone, a request comes as it was returned.
-        requests = [one for part in inputs["requests"] for one in (part if isinstance(part, list) else [part])]
+        # In a batch, each entry is a list as `preprocess` returned it; for a single request it is the request itself.
+        requests = [
+            request for entry in inputs["requests"] for request in (entry if isinstance(entry, list) else [entry])
+        ]
         inputs = self.processor.collate([request.features for request in requests])
         allowed, exclude = _batch_filters(requests, allowed, exclude, len(self.processor.item_ids))
         found = self.model.recommend(
@@ -175,41 +184,41 @@ class GenerativeRetrievalPipeline(Pipeline):
         return {"item_indices": found.item_indices, "scores": found.scores}
 
     def postprocess(self, found: dict[str, Tensor]) -> list[dict[str, Any]]:
-        """Ids, titles and scores of one request's items."""
+        """Ids, titles and scores of the items for one request."""
         indices, scores = found["item_indices"][0], found["scores"][0]
-        there = indices >= 0
-        items = self.processor.decode_items(indices[there])
-        return [{**item, "score": score} for item, score in zip(items, scores[there].tolist(), strict=True)]
+        real = indices >= 0
+        items = self.processor.decode_items(indices[real])
+        return [{**item, "score": score} for item, score in zip(items, scores[real].tolist(), strict=True)]
 
     def _selection(
         self, selection: Sequence[str] | ItemSelection | None, name: str, unknown_items: str
     ) -> Tensor | None:
-        """Item indices of ids or indices, or a boolean mask over all items. Shape: (E,) or (N,)."""
+        """A selection as item indices or a boolean mask over all items. Shape: (E,) or (N,)."""
         if selection is None:
             return None
         if isinstance(selection, str):
-            raise ValueError(f"{name}={selection!r} is one text; pass a list of item ids")
+            raise ValueError(f"{name}={selection!r} is a single text; pass a list of item ids")
         if isinstance(selection, Iterable) and not isinstance(selection, Tensor):
             selection = selection if isinstance(selection, np.ndarray) else list(selection)
             if len(selection) and all(isinstance(item, str) for item in selection):
                 selection = self.processor.item_indices(selection, unknown_items=unknown_items)
         selected = as_selection(selection, name, len(self.processor.item_ids), num_users=1)
         if selected.dim() > 1:
-            raise ValueError(f"`{name}` has one row per user; put filters of one user into that user's request")
+            raise ValueError(f"`{name}` has one row per user; put the filter of a user into the request of that user")
         return selected
 
 
 def _batch_filters(
     requests: Sequence[_Request], allowed: Tensor | None, exclude: Tensor | None, num_items: int
 ) -> tuple[Tensor | None, Tensor | None]:
-    """What a batch may receive, and which items it may not.
+    """The filters of a batch.
 
-    What is excluded by a mask becomes part of what is allowed: the model looks up every excluded index in its tree, but
-    masks cost the same however many items they exclude.
+    Exclusion masks are merged into the mask of allowed items. The model looks up every excluded index in its tree,
+    while the cost of a mask does not depend on how many items it excludes.
 
     Returns:
-        A mask of shape (N,) or (B, N), and item indices of shape (E,) or (B, E), padded with -1; `None` for all items,
-        and for none.
+        Allowed items as a mask of shape (N,) or (B, N), and excluded item indices of shape (E,) or (B, E), padded with
+        -1. Each is `None` without such a filter.
     """
     shared, few = _masked(allowed, exclude, num_items)
     own = [_masked(request.allowed, request.exclude, num_items) for request in requests]
@@ -229,6 +238,6 @@ def _batch_filters(
 
 
 def _masked(allowed: Tensor | None, exclude: Tensor | None, num_items: int) -> tuple[Tensor | None, Tensor | None]:
-    """A mask of what is allowed and not excluded by a mask, and the indices of what is excluded by index."""
+    """A mask of items that are allowed and not excluded by a mask, and the item indices that are excluded by index."""
     by_mask = exclude is not None and exclude.dtype == torch.bool
     return allowed_mask(allowed, exclude if by_mask else None, num_items, 1), None if by_mask else exclude

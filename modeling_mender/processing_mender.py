@@ -1,11 +1,10 @@
-"""Renders a preference and a history as input ids, and item indices back into ids and titles.
+"""Renders a preference and a history as input ids, and converts item indices to item ids and titles.
 
-The processor owns what people read (item ids, titles) as the model owns the codes: one JSON file beside the tokenizer.
-The methods of the paper (arXiv:2412.08604) differ here in how a history is written: as titles, as codes, as rows of a
-table of precomputed states, or as item indices. The preference stands first, then the items, oldest first.
+The processor holds item ids and titles, in one JSON file next to the tokenizer; the model holds the codes. The methods
+of the paper (arXiv:2412.08604) differ in how a history is rendered: as titles, as codes, as rows of a table of
+precomputed states, or as item indices. The preference comes first, then the items, oldest first.
 
-Codes are tokens of the encoder, one per code, behind its text vocabulary (as in TIGER, arXiv:2305.05065, and LC-Rec,
-arXiv:2311.09049).
+Codes are additional tokens of the encoder, one per code (as in TIGER, arXiv:2305.05065, and LC-Rec, arXiv:2311.09049).
 """
 
 from __future__ import annotations
@@ -31,13 +30,13 @@ __all__ = ["MenderProcessor", "add_code_tokens", "avoid_sentence", "avoided_phra
 
 ITEMS_FILE = "items.json"
 HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
-KEPT_TITLES = 200_000
-"""Titles whose tokens are remembered, some 0.1 GB; beyond, all are forgotten."""
+CACHED_TITLES = 200_000
+"""Titles whose tokens are cached, about 0.1 GB; the cache is cleared when it is full."""
 HISTORIES = ("titles", "codes", "states", "vectors", "indices", "none")
 PREFERENCES = ("text", "none")
 
 TRAINED_NEGATION = re.compile(r"(?i)(?:avoid|exclude|no)\b")
-"""How the paper's negative preferences begin."""
+"""How negative preferences begin in the paper's data."""
 NEGATION = re.compile(
     r"""(?ix) ^ (?:please\s+)?
     (?:(?:i|we|they|she|he|(?:the\s+)?(?:user|customer)) (?:['’]m|\s+am|\s+are|\s+is)?
@@ -50,13 +49,13 @@ NEGATION = re.compile(
       | not\s+interested\s+in | not | dislikes? | hates? | less
     ) \s+ (?=\S)"""
 )
-"""Other ways to say no, up to what is not wanted."""
+"""Other negations, up to the thing that is not wanted."""
 
 
 def avoid_sentence(text: str) -> str:
-    """The sentence for what a person wants to avoid, in the words that models are trained on.
+    """A sentence for something that a user wants to avoid, in the wording that models are trained on.
 
-    A plain phrase becomes "Avoid ..."; another way to say no is replaced by it. Empty where nothing is to be avoided.
+    A plain phrase becomes "Avoid ...", and other negations are replaced by it. An empty text stays empty.
 
     >>> avoid_sentence("strong smells"), avoid_sentence("No strong smells"), avoid_sentence("please don't show me wool")
     ('Avoid strong smells', 'No strong smells', 'Avoid wool')
@@ -78,7 +77,7 @@ def avoided_phrase(text: str) -> str:
 
 
 def code_token(level: int, code: int) -> str:
-    """Name of a code as a token.
+    """The token of a code.
 
     >>> code_token(0, 12), code_token(3, 0)
     ('<a_12>', '<d_0>')
@@ -87,34 +86,35 @@ def code_token(level: int, code: int) -> str:
 
 
 def add_code_tokens(tokenizer: Any, codebook_sizes: Sequence[int], encoder: PreTrainedModel | None = None) -> None:
-    """Give a tokenizer one token per code, level by level, and its encoder the embeddings of them.
+    """Add one token per code to a tokenizer, level by level, and embeddings for them to its encoder.
 
-    The embeddings are new, so they must be trained: adapters alone would leave them at their random start.
+    The new embeddings are random and must be trained; adapters that do not train embeddings leave them random.
 
     Args:
-        tokenizer: extended in place.
+        tokenizer: modified in place.
         codebook_sizes: codes per level.
-        encoder: resized to the tokenizer; new rows start as its own class starts them, spare ones are used as they are.
+        encoder: resized to the tokenizer. New embeddings are initialised as the encoder's class does it; unused rows of
+            its embedding table are used first, as they are.
 
     Raises:
-        ValueError: if the tokenizer has some of these tokens already.
+        ValueError: if the tokenizer already has some of these tokens.
     """
     names = [code_token(level, code) for level, size in enumerate(codebook_sizes) for code in range(size)]
-    # Special tokens are not recognised in what people write: a preference that holds "<a_1>" names no code.
+    # As special tokens they are not recognised in texts: "<a_1>" in a preference does not become a code.
     added = tokenizer.add_tokens(names, special_tokens=True)
     if added != len(names):
-        raise ValueError(f"the tokenizer has {len(names) - added} of the {len(names)} code tokens already")
+        raise ValueError(f"the tokenizer already has {len(names) - added} of the {len(names)} code tokens")
     if encoder is not None:
-        # transformers would draw the new rows from a spread of at most some 3e-5 of the old ones', around their mean:
-        # all codes would start as the same vector, and a model from scratch takes many epochs to tell them apart.
+        # With mean_resizing, transformers would draw the new rows around the mean of the old ones with at most 3e-5 of
+        # their spread. All codes would start with almost the same vector, which costs many epochs of training.
         encoder.resize_token_embeddings(len(tokenizer), mean_resizing=False)
 
 
 def first_code_token(tokenizer: Any, codebook_sizes: Sequence[int]) -> int:
-    """Token id of the first level's code 0; the ids of the others follow.
+    """Token id of code 0 of the first level; the ids of all other codes follow it.
 
     Raises:
-        ValueError: if the tokenizer lacks the code tokens.
+        ValueError: if the tokenizer does not have the code tokens.
     """
     first = tokenizer.convert_tokens_to_ids(code_token(0, 0))
     last = tokenizer.convert_tokens_to_ids(code_token(len(codebook_sizes) - 1, codebook_sizes[-1] - 1))
@@ -126,30 +126,31 @@ def first_code_token(tokenizer: Any, codebook_sizes: Sequence[int]) -> int:
 
 
 class MenderProcessor(ProcessorMixin):
-    """Turns (preference, history) into model inputs, and item indices into items.
+    """Converts preferences and histories to model inputs, and item indices to item ids and titles.
 
     Args:
         tokenizer: tokenizer of the model's encoder.
-        items: what people call the items: `{"item_id": [...], "title": [...]}`; the position is the model's item index.
-            With `history="codes"` also `"codes"`, one list of codes per item.
-        max_length: tokens of an input. Where a history is longer, its oldest items are left out; a preference longer
-            than the input is cut at its end.
-        history: how items of the history are written. "titles": their text; "codes": their semantic IDs, as tokens
-            that `add_code_tokens` gave the tokenizer; "states" and "vectors": rows of an `ItemStatesEncoder`'s table,
-            several or one per item; "indices": item indices alone, for models without a text encoder; "none": not at
-            all.
-        preference: "text", or "none" for methods that do not read it.
-        max_history: items of the history that are written, the latest of them.
-        title_length: tokens of a title at most, for "states" and "vectors".
+        items: ids and titles, `{"item_id": [...], "title": [...]}`, in the order of item indices. With
+            `history="codes"` also `"codes"`, one list of codes per item.
+        max_length: maximum number of tokens of an input. The oldest items of a long history are left out, and a
+            preference that is longer than the input is truncated.
+        history: how to render items of the history. "titles": their text; "codes": their semantic IDs, as tokens that
+            `add_code_tokens` added to the tokenizer; "states" and "vectors": rows of the table of an
+            `ItemStatesEncoder`, several or one per item; "indices": item indices, for models without a text encoder;
+            "none": the history is ignored.
+        preference: "text", or "none" for methods that ignore it.
+        max_history: maximum number of items to render, counted from the latest.
+        title_length: maximum number of tokens of a title, for "states" and "vectors".
         codebook_sizes: codes per level, for "codes".
         kinds: whether the model is told the kind of every request.
         experts: whether the model has experts, for which what is to be avoided is no part of the preference's text.
 
     Raises:
-        ValueError: if ids and titles differ in number, an id stands twice, a mode is unknown, or codes are missing.
+        ValueError: if the numbers of ids and titles differ, an id occurs twice, a mode is unknown, or codes are
+            missing.
 
-    Call it with `preference=` (a text, or several to be joined) and `history=` (item ids, oldest first), or with lists
-    of them for a batch.
+    Call it with `preference=` (a text, or a list of texts to join) and `history=` (item ids, oldest first), or with
+    lists of these for a batch.
     """
 
     tokenizer_class = "AutoTokenizer"
@@ -174,7 +175,7 @@ class MenderProcessor(ProcessorMixin):
                 f"history={history!r}, preference={preference!r}; pass one of {HISTORIES} and one of {PREFERENCES}"
             )
         if history == "codes" and not codebook_sizes:
-            raise ValueError('history="codes" needs codebook_sizes, those of the catalogue')
+            raise ValueError('history="codes" needs the codebook_sizes of the catalogue')
         self.max_length = max_length
         self.history, self.preference = history, preference
         self.max_history, self.title_length = max_history, title_length
@@ -191,62 +192,64 @@ class MenderProcessor(ProcessorMixin):
         """Replace the items.
 
         Args:
-            items: `{"item_id": [...], "title": [...]}`, one entry per item index; perhaps `"codes"`, and with
-                `history="states"` perhaps `"states"`, how many rows of the encoder's table each item has (default: as
-                before, and for new titles as many as they make).
-            new_states: with `history="states"`, whether the encoder gets a table of these titles afterwards.
+            items: `{"item_id": [...], "title": [...]}`, in the order of item indices; optionally `"codes"`, and with
+                `history="states"` optionally `"states"`, the number of rows of each item in the encoder's table
+                (default: unchanged for known titles, the number of tokens for new titles).
+            new_states: with `history="states"`, whether you will give the encoder a new table for these titles.
 
         Raises:
-            ValueError: if ids and titles differ in number, an id stands twice, codes are missing, or an item would have
-                another number of states than before.
+            ValueError: if the numbers of ids and titles differ, an id occurs twice, codes are missing, or the number of
+                states of an item would change.
         """
         ids, titles = list(items["item_id"]), list(items["title"])
         if len(ids) != len(titles):
             raise ValueError(f"{len(ids)} item ids but {len(titles)} titles; every item needs both")
         index_of = {item_id: index for index, item_id in enumerate(ids)}
         if len(index_of) != len(ids):
-            twice = next(item_id for index, item_id in enumerate(ids) if index_of[item_id] != index)
-            raise ValueError(f"item id {twice!r} stands more than once; ids must be unique")
+            repeated = next(item_id for index, item_id in enumerate(ids) if index_of[item_id] != index)
+            raise ValueError(f"item id {repeated!r} occurs more than once; ids must be unique")
         codes = [list(map(int, code)) for code in items.get("codes") or []]
         if self.history == "codes" and len(codes) != len(ids):
             raise ValueError(f'history="codes" needs the codes of all {len(ids)} items, got {len(codes)}')
         if self.history == "states":
             known = self.state_counts if self.item_ids and not new_states else []
-            self._state_counts = self._counts_beside(known, ids, titles, items.get("states"))
+            self._state_counts = self._new_state_counts(known, ids, titles, items.get("states"))
         self.item_ids, self.titles, self.codes, self._index_of = ids, titles, codes, index_of
         self._item_pieces: list[list[int]] | None = None
         self._title_tokens: dict[str, list[int]] = {}
 
     @property
     def state_counts(self) -> list[int]:
-        """How many rows of an `ItemStatesEncoder`'s table each item has."""
+        """Number of rows of each item in the table of an `ItemStatesEncoder`."""
         if self.history == "vectors":
             return [1] * len(self.item_ids)
         if self._state_counts is None:
             self._state_counts = self._count_states(self.item_ids, self.titles)
         return list(self._state_counts)
 
-    def _counts_beside(
+    def _new_state_counts(
         self, known: Sequence[int], ids: Sequence[str], titles: Sequence[str], given: Sequence[int] | None
     ) -> list[int] | None:
-        """States per item, those given or what titles make; `None`, to be counted when needed, where none are known."""
+        """States per item, given or counted from titles; `None` (count them when needed) if none are known."""
         if given is not None and len(given) != len(ids):
-            raise ValueError(f'{len(given)} entries of "states" but {len(ids)} items; pass one per item, or none')
+            raise ValueError(
+                f'"states" has {len(given)} entries for {len(ids)} items; pass one per item, or leave it out'
+            )
         if given is None and not known:
             return None
         if given is None:
             old = zip(self.item_ids, self.titles, strict=True)
             same = [now == before for now, before in zip_longest(zip(ids, titles, strict=True), old)][: len(ids)]
             changed = [index for index, kept in enumerate(same) if not kept]
-            made = iter(self._count_states([ids[index] for index in changed], [titles[index] for index in changed]))
-            given = [known[index] if kept else next(made) for index, kept in enumerate(same)]
+            counts = iter(self._count_states([ids[index] for index in changed], [titles[index] for index in changed]))
+            given = [known[index] if kept else next(counts) for index, kept in enumerate(same)]
         for index, (before, now) in enumerate(zip(known, given, strict=False)):
             if before != now:
                 raise ValueError(
-                    f"item {ids[index]!r} (index {index}) has {before} states in the encoder's table but {now} with "
-                    f"the title {titles[index]!r}, and the items after it would get each other's states; pass "
-                    "new_states=True and make the table anew (encode_titles, model.encoder.set_item_states), or keep "
-                    'the states of the old title: "states": processor.state_counts among the items'
+                    f"item {ids[index]!r} (index {index}) has {before} states in the encoder's table but would have "
+                    f"{now} with the title {titles[index]!r}, which shifts the states of all items after it; pass "
+                    "new_states=True and make a new table (encode_titles, model.encoder.set_item_states), or keep the "
+                    'states of the old title by passing "states": processor.state_counts'
                 )
         return [int(count) for count in given]
 
@@ -259,7 +262,7 @@ class MenderProcessor(ProcessorMixin):
 
         Args:
             item_ids: ids, in any order.
-            unknown_items: "error", or "skip" to leave out ids that the catalogue lacks.
+            unknown_items: "error", or "skip" to ignore ids that are not in the catalogue.
 
         Raises:
             ValueError: if an id is unknown.
@@ -273,15 +276,15 @@ class MenderProcessor(ProcessorMixin):
         except KeyError as missing:
             raise ValueError(
                 f"item {missing.args[0]!r} is not among the {len(self.item_ids)} items of this processor; "
-                'leave it out, pass unknown_items="skip", or add it with set_items and model.set_catalogue'
+                'remove it, pass unknown_items="skip", or add it with set_items and model.set_catalogue'
             ) from None
 
     def ids(self, item_indices: Tensor | Sequence[int]) -> list[str]:
-        """Ids of items, in order; padding (-1) is left out."""
+        """Ids of items, in order, without padding (-1)."""
         return [self.item_ids[index] for index in self._known(item_indices)]
 
     def decode_items(self, item_indices: Tensor | Sequence[int]) -> list[dict[str, str]]:
-        """Ids and titles of items, in order; padding (-1) is left out."""
+        """Ids and titles of items, in order, without padding (-1)."""
         return [{"item_id": self.item_ids[index], "title": self.titles[index]} for index in self._known(item_indices)]
 
     def _known(self, item_indices: Tensor | Sequence[int]) -> list[int]:
@@ -290,13 +293,13 @@ class MenderProcessor(ProcessorMixin):
         Raises:
             IndexError: if an index has no item.
         """
-        found = [index for index in _as_list(item_indices) if index >= 0]
-        if found and max(found) >= len(self.item_ids):
+        indices = [index for index in _as_list(item_indices) if index >= 0]
+        if indices and max(indices) >= len(self.item_ids):
             raise IndexError(
-                f"item index {max(found)} has no item, this processor knows {len(self.item_ids)}; "
+                f"there is no item with index {max(indices)}, this processor has {len(self.item_ids)} items; "
                 "after model.set_catalogue(catalogue.add(...)), call set_items with all items"
             )
-        return found
+        return indices
 
     # Inputs
 
@@ -315,22 +318,21 @@ class MenderProcessor(ProcessorMixin):
         """Model inputs for one user or a batch of users.
 
         Args:
-            preference: a text for one user; for a batch, one text or list of texts per user. Several texts of a user
-                are joined. Empty or `None`: only the history counts.
-            history: item ids of one user, oldest first; for a batch, one list per user. Empty or `None`: only the
-                preference counts. Beside one user's history, even an empty one, a list of texts is that user's;
-                without a history, each text is a user's own.
-            inferred: instead of a preference that somebody typed, one that was written from earlier reviews; in the
-                same forms.
-            avoid: what is not wanted, in the same forms. A model with experts is given each phrase by itself, others
-                read it behind the preference, see `avoid_sentence`.
-            strength: how much the preference moves the answer away from that of the history alone: 1 is the model's
-                own answer, 0 leaves the preference out, more than 1 exaggerates it. Without a history, there is nothing
-                to move away from.
-            preference_weights: weights of several preferences of a user, which are then conditions of their own instead
-                of one text.
-            unknown_items: "error", or "skip" to leave out history items that the catalogue lacks.
-            return_tensors: "pt", "np", or `None` for unpadded lists.
+            preference: a text for one user; for a batch, one text or list of texts per user. The texts of a user are
+                joined. If empty or `None`, only the history is used.
+            history: item ids of one user, oldest first; for a batch, one list per user. If empty or `None`, only the
+                preference is used. With the history of one user (which may be empty), a list of texts belongs to this
+                user; without a history, every text is a user of a batch.
+            inferred: a preference that the user did not type, such as one written from earlier reviews, in the same
+                forms. A user has either this or `preference`.
+            avoid: what users do not want, in the same forms as the preference. Models with experts read each phrase by
+                itself, others read it after the preference, see `avoid_sentence`.
+            strength: how far the preference moves the result from that of the history alone: 0 ignores the preference,
+                1 is the default, more than 1 exaggerates it. Without a history it has no effect.
+            preference_weights: weights of the preferences of a user. Each preference is then a condition of its own
+                instead of a part of one text.
+            unknown_items: "error", or "skip" to ignore history items that are not in the catalogue.
+            return_tensors: "pt", "np", or `None` for lists without padding.
 
         Returns:
             What `recommend()` takes: `input_ids` and `attention_mask`, of shape (B, T), or (B, C, T) beside
@@ -339,8 +341,8 @@ class MenderProcessor(ProcessorMixin):
             read `input_ids`.
 
         Raises:
-            ValueError: if a user has neither preference nor history, a history item is unknown, a text cannot be
-                encoded, a weight is no finite number, or what is wanted is to be avoided as well.
+            ValueError: if a user has neither a preference nor a history, an item of a history is unknown, a text cannot
+                be encoded, a weight is not a finite number, or a user wants and wants to avoid the same.
         """
         users, histories = _as_batch({"preference": preference, "inferred": inferred, "avoid": avoid}, history)
         weights = _as_weights(preference_weights, users)
@@ -453,10 +455,10 @@ class MenderProcessor(ProcessorMixin):
         return torch.tensor([[*ids, *[padding] * (width - len(ids))] for ids in input_ids])
 
     def memory_mask(self, input_ids: Sequence[Sequence[int]]) -> Tensor:
-        """1 for the states that the decoder may attend to. Shape: (B, T), int64.
+        """1 for states that the decoder may attend to, 0 for others. Shape: (B, T), int64.
 
-        All but padding; with `history="vectors"` a preference is one vector, at its first token, so that its other
-        tokens are left out as well.
+        Padding is masked. With `history="vectors"` a preference is one vector, at its first token; its other tokens are
+        masked as well.
         """
         position = torch.arange(max(map(len, input_ids)))
         mask = position < torch.tensor([len(ids) for ids in input_ids])[:, None]
@@ -473,19 +475,20 @@ class MenderProcessor(ProcessorMixin):
         *,
         history: str | None = None,
     ) -> list[int]:
-        """Input ids of one user: the preference, then as many of the latest items as fit.
+        """Input ids of one user: the preference, followed by as many of the latest items as fit.
 
-        With titles or codes: "Instructions: ... Items: ..."; with states, vectors or indices, items are numbers beyond
-        the text vocabulary.
+        Titles and codes are rendered as "Instructions: ... Items: ...". States and vectors are numbers above the text
+        vocabulary.
 
         Args:
-            preference: a text or several, perhaps empty.
+            preference: a text or a list of texts, possibly empty.
             item_indices: the history, oldest first.
             user: position in the batch, for the error message.
-            history: how the items are written; default: as this processor does. With codes, "titles" is possible too.
+            history: how to render the items; default: the mode of this processor. A processor for codes also supports
+                "titles".
 
         Raises:
-            ValueError: if there is neither a preference nor a history, though the method reads both.
+            ValueError: if there is neither a preference nor a history, and the method reads both.
         """
         preference, mode = _joined(preference), history or self.history
         if not preference and not len(item_indices) and "none" not in (self.preference, mode):
@@ -495,14 +498,14 @@ class MenderProcessor(ProcessorMixin):
         preference = preference if self.preference == "text" else ""
         items = [] if mode == "none" else list(item_indices)[-self.max_history :]
         if mode == "indices":
-            # 0 is padding; a start token, numbered after the last item, stands first, so that no input is empty.
+            # 0 is padding, N + 1 the start token, which ensures that no input is empty.
             return [len(self.item_ids) + 1, *(index + 1 for index in items)]
         if mode in ("states", "vectors"):
             return self._render_states(preference, items)
         before, after = self.margins
         room = self.max_length - len(before) - len(after)
         instruction = self._tokens(f"Instructions: {preference}.")[:room] if preference else []
-        heading = self._kept_tokens("Items:") if items and (mode, self.preference) != ("codes", "none") else []
+        heading = self._cached_tokens("Items:") if items and (mode, self.preference) != ("codes", "none") else []
         pieces = self.code_pieces(items) if mode == "codes" else self._title_pieces(items)
         left = room - len(instruction) - len(heading)
         while pieces and sum(map(len, pieces)) > left:
@@ -511,7 +514,7 @@ class MenderProcessor(ProcessorMixin):
             body = [*instruction, *heading, *chain.from_iterable(pieces)]
         elif instruction or not items:
             body = instruction
-        else:  # the very latest item alone is too long: its beginning
+        else:  # even the latest item is too long: use its first tokens
             last = self.code_pieces(items[-1:]) if mode == "codes" else self._title_pieces(items[-1:])
             body = [*heading, *last[0]][:room]
         return [*before, *body, *after]
@@ -534,19 +537,19 @@ class MenderProcessor(ProcessorMixin):
         """Token ids of texts, special tokens included.
 
         Args:
-            texts: not to be rendered any further.
-            max_length: tokens of a text; default: those of an input.
+            texts: rendered texts.
+            max_length: maximum number of tokens of a text; default: that of an input.
         """
         before, after = self.margins
         room = (max_length or self.max_length) - len(before) - len(after)
         return [[*before, *tokens[:room], *after] for tokens in self.text_tokens(texts)]
 
     def text_part(self, input_ids: Sequence[int]) -> list[int]:
-        """The text tokens of an input, without rows of a state table."""
+        """The text tokens of an input, without the rows of a state table."""
         return [token for token in input_ids if token < len(self.tokenizer)]
 
     def title_inputs(self) -> list[list[int]]:
-        """Token ids of every item's title, special tokens included, as `encode_titles` takes them."""
+        """Token ids of all titles, special tokens included, for `encode_titles`."""
         return self._tokens_of_titles(self.item_ids, self.titles)
 
     def _tokens_of_titles(self, ids: Sequence[str], titles: Sequence[str]) -> list[list[int]]:
@@ -556,7 +559,7 @@ class MenderProcessor(ProcessorMixin):
 
     def _title_pieces(self, item_indices: Sequence[int]) -> list[list[int]]:
         titles = [self.titles[index] for index in item_indices]
-        return [self._kept_tokens(title) for title in (*(f"{title}," for title in titles[:-1]), *titles[-1:])]
+        return [self._cached_tokens(title) for title in (*(f"{title}," for title in titles[:-1]), *titles[-1:])]
 
     def code_pieces(self, item_indices: Sequence[int]) -> list[list[int]]:
         """Code tokens of items, with `history="codes"`."""
@@ -572,10 +575,10 @@ class MenderProcessor(ProcessorMixin):
         return self.text_tokens([text])[0]
 
     def text_tokens(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of texts without special tokens. A text that holds the name of one, "[PAD]", is text.
+        """Token ids of texts without special tokens. The name of a special token in a text ("[PAD]") is plain text.
 
         Raises:
-            ValueError: if a text holds a lone surrogate, which is half a character.
+            ValueError: if a text contains a lone surrogate, which is half a character.
         """
         if not len(texts):
             return []
@@ -584,25 +587,25 @@ class MenderProcessor(ProcessorMixin):
                 text.encode()
             except UnicodeEncodeError as error:
                 raise ValueError(
-                    f"{text[:60]!r} holds the lone surrogate {text[error.start]!r} at position {error.start}; remove "
-                    "it, or read the text with the encoding it was written in"
+                    f"{text[:60]!r} contains the lone surrogate {text[error.start]!r} at position {error.start}; "
+                    "remove it, or read the text with the encoding it was written in"
                 ) from None
         encoded = self.tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False)
         return encoded["input_ids"]
 
-    def _kept_tokens(self, title: str) -> list[int]:
-        """The same of a title, tokenised once: titles recur."""
-        kept = self._title_tokens
-        tokens = kept.get(title)
+    def _cached_tokens(self, title: str) -> list[int]:
+        """Token ids of a title, from a cache, because titles recur in many histories."""
+        cache = self._title_tokens
+        tokens = cache.get(title)
         if tokens is None:
-            if len(kept) >= KEPT_TITLES:
-                kept = self._title_tokens = {}
-            tokens = kept[title] = self._tokens(title)
+            if len(cache) >= CACHED_TITLES:
+                cache = self._title_tokens = {}
+            tokens = cache[title] = self._tokens(title)
         return tokens
 
     @cached_property
     def margins(self) -> tuple[list[int], list[int]]:
-        """Special tokens that the tokenizer puts before and after a text."""
+        """Special tokens that the tokenizer adds before and after a text."""
         whole = self.tokenizer("a")["input_ids"]
         inner = self.tokenizer("a", add_special_tokens=False)["input_ids"]
         start = next(i for i in range(len(whole)) if whole[i : i + len(inner)] == inner)
@@ -612,19 +615,19 @@ class MenderProcessor(ProcessorMixin):
 
     @property
     def model_input_names(self) -> list[str]:
-        """What a call returns, in general."""
+        """Names of the tensors that a call returns for any request."""
         return ["input_ids", "attention_mask"]
 
     def to_dict(self) -> dict[str, Any]:
-        """Settings for `processor_config.json`; the items have a file of their own."""
+        """Settings for `processor_config.json`; the items are saved in a separate file."""
         settings = super().to_dict()
         derived = {"item_ids", "titles", "codes", "items", "margins"}
         return {name: value for name, value in settings.items() if name not in derived and not name.startswith("_")}
 
     def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any) -> list[str]:
-        """Write the tokenizer, the settings and the items to a folder; with `push_to_hub`, upload the folder."""
+        """Save the tokenizer, the settings and the items to a folder; with `push_to_hub`, upload the folder."""
         saved = super().save_pretrained(save_directory, push_to_hub=False, **kwargs)
-        self._forget_processor(Path(save_directory))
+        self._remove_processor_class(Path(save_directory))
         target = Path(save_directory) / ITEMS_FILE
         items: dict[str, Sequence[Any]] = {"item_id": self.item_ids, "title": self.titles}
         items |= {"codes": self.codes} if self.codes else {}
@@ -635,8 +638,8 @@ class MenderProcessor(ProcessorMixin):
             self.push_to_hub(kwargs.pop("repo_id", Path(save_directory).name), **kwargs)
         return [*(saved or []), str(target)]
 
-    def _forget_processor(self, folder: Path) -> None:
-        """Take this processor's name out of the tokenizer: else it could not be loaded with the encoder alone."""
+    def _remove_processor_class(self, folder: Path) -> None:
+        """Remove the name of this class from the tokenizer, which could otherwise not be loaded with the encoder."""
         self.tokenizer._set_processor_class(None)
         config = folder / "tokenizer_config.json"
         settings = json.loads(config.read_text("utf-8"))
@@ -659,7 +662,7 @@ class MenderProcessor(ProcessorMixin):
 
 
 def _as_batch(texts: Mapping[str, Any], history: Any) -> tuple[list[dict[str, list[str]]], list[list[str]]]:
-    """What each user said, by the name of the argument, and item ids."""
+    """The texts of each user by name of the argument, and the item ids of each user."""
     nested = history is not None and len(history) > 0 and not isinstance(history[0], str)
     if history is None:
         one = all(given is None or isinstance(given, str) for given in list(texts.values())[:2])
@@ -669,12 +672,12 @@ def _as_batch(texts: Mapping[str, Any], history: Any) -> tuple[list[dict[str, li
             for text in texts.values()
         )
     if one:
-        # Several preferences for one history, be it empty; a batch of users has a list of them, or None.
+        # With one history, even an empty one, several preferences belong to one user.
         return [{name: _listed(given) for name, given in texts.items()}], [list(history or [])]
     lists = [given for given in texts.values() if given is not None and not isinstance(given, str)]
     if history is not None and len(history) and not nested:
         raise ValueError(
-            f"{len(lists[0])} preferences but one history of {len(history)} items; pass a list of histories, "
+            f"got {len(lists[0])} preferences but one history of {len(history)} items; pass a list of histories, "
             "one per user"
         )
     users = len(history) if nested else len(lists[0])
@@ -734,13 +737,13 @@ def _is_nested(input_ids: Sequence[Any]) -> bool:
 
 
 def _sentences(preference: str | Sequence[str] | None, avoid: str | Sequence[str] | None = None) -> list[str]:
-    """What one user wants and what to avoid, as sentences without the full stop at their end."""
+    """What one user wants and wants to avoid, as sentences without a full stop at the end."""
     sentences = (text.strip().rstrip(".") for text in (*_listed(preference), *map(avoid_sentence, _listed(avoid))))
     return [sentence for sentence in sentences if sentence]
 
 
 def _joined(preference: str | Sequence[str]) -> str:
-    """One text of a user's preferences, without the full stop at its end."""
+    """The preferences of a user as one text, without a full stop at the end."""
     return ". ".join(_sentences(preference))
 
 

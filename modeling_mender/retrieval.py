@@ -1,15 +1,14 @@
-"""Constrained beam search over a catalogue: the search behind `model.recommend()`.
+"""Constrained beam search over a catalogue, which `model.recommend()` uses.
 
-The score of an item is a weighted sum: log-probabilities of its semantic ID under one condition or several (a request
-without its preference, several preferences), and what experts say of it (`guide.Guide`). Beams of a user are never
-materialised as a bigger batch. A step scores the beams, looks up the children of their nodes in the catalogue's tree
-and keeps the best `width` of them; the log-softmax stays over the full vocabulary, so with the generator alone scores
-equal those of `generate()` with `SemanticIdLogitsProcessor`.
+The score of an item is a weighted sum: log-probabilities of its semantic ID under one or several conditions (a request
+with and without its preference, several preferences), and the scores of experts (`guide.Guide`). Beams do not enlarge
+the batch. A step scores the beams of all users, looks up the children of their nodes in the tree of the catalogue and
+keeps the best `width` of them. The log-softmax is over the full vocabulary, so with the generator alone scores equal
+those of `generate()` with `SemanticIdLogitsProcessor`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from numbers import Integral
 
 import torch
@@ -19,45 +18,13 @@ from .candidates import CatalogueFilter, list_children
 from .catalogue import REMOVED, SemanticIdCatalogue
 from .decoder import DecodingState, FoldedDecoder
 from .guide import Guide
-from .item_filter import ItemSelection
+from .item_filter import ItemSelection, Recommendations, checked_top_k
 
-__all__ = ["Generator", "Recommendations", "checked_top_k", "item_scores", "search"]
+__all__ = ["Generator", "item_scores", "search"]
 
 DEFAULT_BEAMS = 30
 EXACT_CHUNK = 256
 MANY_CANDIDATES, BLOCK = 1024, 64
-EXPERTS_BEST = 2
-"""Leaves that experts put first and the generator scores whether a beam finds them or not, in beam widths."""
-
-
-@dataclass(frozen=True)
-class Recommendations:
-    """Ranked items of B users, best first.
-
-    Attributes:
-        item_indices: item indices; -1 pads users that may receive fewer items than others. Shape: (B, top_k), int64.
-        scores: log-probability of each item's semantic ID, or the weighted sum of all experts where there are others;
-            -inf where padded. Shape: (B, top_k), float32.
-    """
-
-    item_indices: Tensor
-    scores: Tensor
-
-    def __len__(self) -> int:
-        return len(self.item_indices)
-
-
-def checked_top_k(top_k: int) -> int:
-    """The number of items asked for.
-
-    Raises:
-        ValueError: if it is not a whole number above 0.
-    """
-    if not isinstance(top_k, Integral) or isinstance(top_k, bool):
-        raise ValueError(f"top_k={top_k!r}; pass a whole number")
-    if top_k < 1:
-        raise ValueError(f"top_k={top_k} asks for no items; pass top_k >= 1")
-    return int(top_k)
 
 
 def search(
@@ -76,21 +43,21 @@ def search(
     """The `top_k` best items of every user.
 
     Args:
-        decoder: the decoder's arithmetic.
-        catalogue: what may be returned.
-        memory: encoder states at decoder width, those of a user's C conditions one after the other.
-            Shape: (B * C, T, D).
-        attention_mask: 1 for real states. Shape: (B * C, T).
-        top_k: how many items to return; fewer come back where fewer may be returned.
+        decoder: folded weights of the decoder.
+        catalogue: the items to search.
+        memory: encoder states at decoder width; the C conditions of a user follow each other. Shape: (B * C, T, D).
+        attention_mask: 1 for real states, 0 for padding. Shape: (B * C, T).
+        top_k: items to return; fewer are returned if fewer are allowed.
         num_beams: prefixes kept per level. `None` keeps max(30, 2 * top_k); "exact" scores every item.
         allowed: items that may be returned, see `as_selection`.
-        exclude: items that may not be returned, in the same forms. Wins over `allowed`.
-        mix: weights of the log-probabilities under each condition; default: one condition of weight 1. Shape: (B, C).
-        evidence: what is added to the log-probabilities of every item. Shape: (B, N).
+        exclude: items that may not be returned, in the same forms. Takes precedence over `allowed`.
+        mix: weights of the log-probabilities of each condition; default: one condition of weight 1. Shape: (B, C).
+        evidence: scores of all items to add to the log-probabilities. Shape: (B, N).
 
     Raises:
-        ValueError: if top_k < 1, num_beams < top_k, or a filter has the wrong shape or leaves some user nothing.
-        IndexError: if a filter names an item that is not in the catalogue.
+        ValueError: for top_k < 1, num_beams < top_k, or a filter that has the wrong shape or leaves a user without
+            items.
+        IndexError: if a filter contains an item that is not in the catalogue.
     """
     top_k, count = checked_top_k(top_k), len(catalogue)
     if num_beams == "exact":
@@ -102,24 +69,22 @@ def search(
             raise ValueError(f"num_beams={num_beams} cannot return top_k={top_k} items; pass num_beams >= top_k")
         width = int(num_beams)
     else:
-        raise ValueError(f'num_beams={num_beams!r}; pass a whole number, None or "exact"')
+        raise ValueError(f'num_beams={num_beams!r}; pass an integer, None or "exact"')
 
     users, width = len(memory) if mix is None else len(mix), min(width, count)
-    view = guide = None
-    if evidence is not None:  # it has to be looked up for every item, and filters with it
+    item_filter = guide = None
+    if evidence is not None:  # evidence is looked up for every item, and so are filters
         guide = Guide.over(catalogue, evidence, allowed, exclude)
     elif allowed is not None or exclude is not None:
-        view = CatalogueFilter(catalogue, users, allowed, exclude)
+        item_filter = CatalogueFilter(catalogue, users, allowed, exclude)
     generator = Generator(decoder, memory, attention_mask, mix)
     if guide is not None and not generator.counts:
         leaves, scores = guide.best(width)
     elif num_beams == "exact" and count > EXACT_CHUNK:
-        leaves, scores = _search_in_chunks(generator, catalogue, min(top_k, count), view, guide)
+        leaves, scores = _search_in_chunks(generator, catalogue, min(top_k, count), item_filter, guide)
     else:
-        leaves, scores = _beam_search(generator, catalogue, width, view, guide)
-        if guide is not None and width < count:
-            leaves, scores = _with_best_of_experts(generator, catalogue, leaves, scores, guide)
-    limit = guide or view
+        leaves, scores = _beam_search(generator, catalogue, width, item_filter, guide)
+    limit = guide or item_filter
     top_k = min(top_k, count if limit is None else int(limit.available.max()))
     leaves, scores = leaves[:, :top_k], scores[:, :top_k]
     item_indices = catalogue.items_of_leaves(leaves).masked_fill(scores == -torch.inf, -1)
@@ -168,7 +133,7 @@ def _beam_search(
     generator: Generator,
     catalogue: SemanticIdCatalogue,
     width: int,
-    view: CatalogueFilter | None,
+    item_filter: CatalogueFilter | None,
     guide: Guide | None,
 ) -> tuple[Tensor, Tensor]:
     """Leaves and scores, best first. Both of shape (B, <= width)."""
@@ -179,7 +144,9 @@ def _beam_search(
     tokens, parents, offset = nodes, None, 1
     for level in range(catalogue.num_levels):
         log_probs = generator.step(state, tokens, parents)
-        nodes, parents, codes, scores = expand(catalogue, level, nodes, scores, log_probs, offset, width, view, guide)
+        nodes, parents, codes, scores = expand(
+            catalogue, level, nodes, scores, log_probs, offset, width, item_filter, guide
+        )
         tokens = codes + offset
         offset += catalogue.codebook_sizes[level]
     return nodes, scores
@@ -211,18 +178,6 @@ def item_scores(generator: Generator, catalogue: SemanticIdCatalogue, item_indic
     return scores
 
 
-def _with_best_of_experts(
-    generator: Generator, catalogue: SemanticIdCatalogue, leaves: Tensor, scores: Tensor, guide: Guide
-) -> tuple[Tensor, Tensor]:
-    """What a beam found and the leaves that the experts put first, best first. Both of shape (B, W)."""
-    width = leaves.shape[1]
-    best, own = guide.best(EXPERTS_BEST * width)
-    own = own + item_scores(generator, catalogue, catalogue.items_of_leaves(best))
-    own = own.masked_fill((best[..., None] == leaves[:, None]).any(2), -torch.inf)
-    scores, place = torch.cat([scores, own], dim=1).topk(width, dim=1)
-    return torch.cat([leaves, best], dim=1).gather(1, place), scores
-
-
 def expand(
     catalogue: SemanticIdCatalogue,
     level: int,
@@ -231,20 +186,20 @@ def expand(
     log_probs: Tensor,
     offset: int,
     width: int,
-    view: CatalogueFilter | None,
+    item_filter: CatalogueFilter | None,
     guide: Guide | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The best `width` children of the live nodes of each user.
+    """The best `width` children of the current nodes of each user.
 
     Returns:
-        Child ids, the beam each extends, their codes, and their scores, best first. Each of shape (B, W'). The scores
-        of inner nodes are without their guide, which only chooses among them.
+        Child ids, the beams that they extend, their codes, and their scores, best first. Each of shape (B, W'). The
+        scores of inner nodes do not include the guide, which only selects.
     """
     children = list_children(catalogue, level, nodes)
     own = log_probs[:, :, offset : offset + catalogue.codebook_sizes[level]]
     candidate = children.scores(catalogue, level, own, scores)
-    if view is not None:
-        view.mask_(level + 1, candidate, children, scores)
+    if item_filter is not None:
+        item_filter.mask_(level + 1, candidate, children, scores)
     keep = min(width, candidate.shape[1], catalogue.num_nodes(level + 1))
     guided = candidate if guide is None else candidate + children.values(guide.levels[level])
     scores, slots = _top(guided, keep)
@@ -252,7 +207,7 @@ def expand(
         scores = candidate.gather(1, slots).masked_fill_(scores == -torch.inf, -torch.inf)
     beams = children.owners(slots)
     picked = slots - children.begin.gather(1, beams) + children.first.gather(1, beams)
-    # Where children run out, empty slots behind the last node are picked; their scores are -inf.
+    # If there are too few children, empty slots after the last node are picked; their scores are -inf.
     picked = picked.clamp_(max=catalogue.num_nodes(level + 1) - 1)
     codes = catalogue.codes_of(level + 1, picked, nodes.gather(1, beams))
     codes = codes.clamp_(max=catalogue.codebook_sizes[level] - 1)
@@ -260,9 +215,9 @@ def expand(
 
 
 def _top(candidate: Tensor, keep: int) -> tuple[Tensor, Tensor]:
-    """`candidate.topk(keep)`; of very many candidates, only blocks that hold one of the best are looked through.
+    """`candidate.topk(keep)`, which for many candidates only searches the `keep` blocks with the highest maxima.
 
-    The best `keep` lie in the `keep` blocks with the highest maxima.
+    These blocks contain the best `keep` candidates.
     """
     users, count = candidate.shape
     if count < MANY_CANDIDATES * keep:
@@ -273,26 +228,26 @@ def _top(candidate: Tensor, keep: int) -> tuple[Tensor, Tensor]:
     slots = (best[..., None] * BLOCK + torch.arange(BLOCK, device=best.device)).flatten(1)
     rest = torch.arange(whole, count, device=best.device).expand(users, -1)
     slots = torch.cat([slots, rest], dim=1)
-    scores, place = candidate.gather(1, slots).topk(keep, dim=1)
-    return scores, slots.gather(1, place)
+    scores, position = candidate.gather(1, slots).topk(keep, dim=1)
+    return scores, slots.gather(1, position)
 
 
 def _search_in_chunks(
     generator: Generator,
     catalogue: SemanticIdCatalogue,
     top_k: int,
-    view: CatalogueFilter | None,
+    item_filter: CatalogueFilter | None,
     guide: Guide | None,
 ) -> tuple[Tensor, Tensor]:
-    """Every item scored, a range of leaves at a time, keeping the best `top_k`. Both results of shape (B, top_k)."""
+    """Score every item, one range of leaves at a time, and keep the best `top_k`. Both results of shape (B, top_k)."""
     device, users = generator.memory.device, generator.users
     best_leaves = torch.empty(users, 0, dtype=torch.int64, device=device)
     best_scores = torch.empty(users, 0, device=device)
     for low in range(0, len(catalogue), EXACT_CHUNK):
         high = min(low + EXACT_CHUNK, len(catalogue))
         window = CatalogueFilter(catalogue, users, leaves=(low, high))
-        if view is not None:
-            window.share(view)
+        if item_filter is not None:
+            window.share(item_filter)
         leaves, scores = _beam_search(generator, catalogue, high - low, window, None)
         if guide is not None:
             scores = scores + guide.leaves.gather(1, leaves)

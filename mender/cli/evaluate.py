@@ -33,8 +33,9 @@ def evaluate(
 ) -> None:
     """Measure a saved model on all axes.
 
-    Once with each user's own preferences, and once with those of other users. Writes five_axes.png, five_axes.json
-    and, for `mender compare`, ranks.parquet.
+    Once with each user's own preferences, once with those of other users, and the next item also from the history
+    alone (silent). Items of the history are left out unless the benchmark has things that are bought again. Writes
+    five_axes.png, five_axes.json and, for `mender compare`, ranks.parquet.
     """
     from mender.cards import write_run_card
     from mender.data import load_benchmark_data

@@ -1,7 +1,7 @@
 """What an evaluation measured, for a card: a table for people, and results that the Hub indexes.
 
 The evaluation is the JSON file that `mender evaluate` writes: `{"settings": {...}, "scores": [{"axis", "matching",
-"method", "n", "recall@10", "recall@10/low", ...}]}`, one score per axis, matching mode and method.
+"stratum", "method", "n", "recall@10", "recall@10/low", ...}]}`, one score per axis, matching mode, stratum and method.
 """
 
 from __future__ import annotations
@@ -94,7 +94,8 @@ class Evaluation:
 
     Attributes:
         settings: of the run: source, seed, commit, command, training, speed.
-        scores: one per axis and matching mode, `{"axis", "matching", "n", "recall@10", "recall@10/low", ...}`.
+        scores: one per axis, matching mode and stratum, `{"axis", "matching", "stratum", "n", "recall@10",
+            "recall@10/low", ...}`.
         controls: by name, scores of other methods in the order of `scores`.
     """
 
@@ -125,10 +126,12 @@ class Evaluation:
         if not scores or not all(isinstance(one, Mapping) and {"axis", "method", "n"} <= set(one) for one in scores):
             raise ValueError(f'{name} has no "scores" with axis, method and n; {hint}')
         settings = results.get("settings") or {}
-        if settings.get("split", "test") != "test" or not settings.get("exclude_seen", True):
+        bought_again = settings.get("repeats") == "keep"
+        if settings.get("split", "test") != "test" or settings.get("exclude_seen", True) == bought_again:
             raise ValueError(
                 f"{name} was measured with --validation or --keep-seen; a card shows the test split without items of "
-                "the history: pass the results of an evaluation without these two options"
+                "the history, unless things are bought again: pass the results of an evaluation without these two "
+                "options"
             )
         methods = list(dict.fromkeys(score["method"] for score in scores))
         method = method or (settings["method"] if settings.get("method") in methods else methods[0])
@@ -138,11 +141,9 @@ class Evaluation:
         for score in own:
             if f"recall@{_largest_k(own[0])}" not in score:
                 raise ValueError(f"{name} has no recall@{_largest_k(own[0]) or 'k'} on {score['axis']}; {hint}")
-        at = {(score["method"], score["axis"], score.get("matching", "")): score for score in scores}
+        at = {(score["method"], _axis_label(score)): score for score in scores}
         controls = {
-            other.removeprefix(f"{method}, "): [
-                at.get((other, score["axis"], score.get("matching", "")), {}) for score in own
-            ]
+            other.removeprefix(f"{method}, "): [at.get((other, _axis_label(score)), {}) for score in own]
             for other in methods
             if other != method
         }
@@ -167,14 +168,15 @@ class Evaluation:
             return form.format(score[name]) + interval if name in score else ""
 
         k = self.k
-        rows = [["axis", "n", f"Recall@{k} or m@{k} (95%)", f"NDCG@{k}", *self.controls]]
+        rows = [["axis", "n", f"Recall@{k}, m@{k} or P@{k} (95%)", f"NDCG@{k}", *self.controls]]
         for position, score in enumerate(self.scores):
             paired = f"m@{k}" in score
-            main = f"m@{k}" if paired else f"recall@{k}"
+            main = f"{_main_figure(score, k)}@{k}"
             ndcg = "" if paired or f"ndcg@{k}" not in score else f"{score[f'ndcg@{k}']:.3f}"
             others = [figure(scores[position], main) for scores in self.controls.values()]
             count = f"{score['n']:,}{' pairs' if paired else ''}"
-            own = Markup(("m " if paired else "") + figure(score, main, "**{:.3f}**"))
+            sign = {"m": "m ", "r_precision": "P "}.get(_main_figure(score, k), "")
+            own = Markup(sign + figure(score, main, "**{:.3f}**"))
             rows.append([_axis_label(score), count, own, ndcg, *others])
         return markdown_table(rows, right=1)
 
@@ -233,12 +235,12 @@ class Evaluation:
         results = []
         for score in self.scores:
             names = [name for name in score if "@" in name and "/" not in name]
-            paired = any(name.startswith("m@") for name in names)
-            wanted = ("m", "avoid", "recall") if paired else ("recall", "ndcg")
+            main = _main_figure(score, self.k)
+            wanted = {"m": ("m", "avoid", "recall"), "r_precision": ("r_precision", "ndcg", "avoided")}
+            wanted = wanted.get(main, ("recall", "ndcg"))
             for name in (name for name in names if name.partition("@")[0] in wanted):
                 arguments = {"axis": score["axis"], "n": score["n"]}
-                if score.get("matching"):
-                    arguments["matching"] = score["matching"]
+                arguments |= {name: score[name] for name in ("matching", "stratum") if score.get(name)}
                 if f"{name}/low" in score:
                     low, high = (round(float(score[f"{name}/{end}"]), 4) for end in ("low", "high"))
                     arguments |= {"confidence": 0.95, "low": low, "high": high}
@@ -267,7 +269,12 @@ def _figure(value: Any) -> Any:
 
 def _axis_label(score: Mapping[str, Any]) -> str:
     label = score["axis"].replace("_grained", "").replace("_", " ")
-    return f"{label}, {score['matching']}" if score.get("matching") else label
+    return ", ".join([label, *(score[name] for name in ("matching", "stratum") if score.get(name))])
+
+
+def _main_figure(score: Mapping[str, Any], k: int) -> str:
+    """M for sentiment pairs, r_precision where strata of wishes have several targets, recall elsewhere."""
+    return "m" if f"m@{k}" in score else "r_precision" if score.get("stratum") else "recall"
 
 
 def _largest_k(score: Mapping[str, Any]) -> int:

@@ -22,6 +22,7 @@ from transformers import PreTrainedModel, TrainerCallback, TrainerControl, Train
 
 from ..modeling_mender import tokens_of_items, version_of
 from ..processing_mender import MenderProcessor
+from .data import FOR_EXPERTS
 from .encoder_states import EncoderStates
 
 __all__ = ["EpochSetter", "ItemLabels", "LengthSampler", "MenderCollator", "SequenceCollator", "length_grouped_order"]
@@ -205,7 +206,7 @@ class MenderCollator:
             batch |= {"text_states": found} if "input_ids" in batch else {"encoder_outputs": (found,)}
         if self.processor.experts:
             read = self.processor.collate(features)
-            batch |= {name: read[name] for name in ("avoid_input_ids", "expert_input_ids") if name in read}
+            batch |= {name: read[name] for name in FOR_EXPERTS if name in read}
         if getattr(self.model, "reads_kind", False):
             batch["kind"] = torch.tensor([feature["kind"] for feature in features])
         if any(feature.get("negative") for feature in features):

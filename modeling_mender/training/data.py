@@ -18,6 +18,7 @@ from ..processing_mender import MenderProcessor
 
 __all__ = [
     "AXES",
+    "FOR_EXPERTS",
     "example_column",
     "first_targets",
     "kinds_of",
@@ -26,8 +27,11 @@ __all__ = [
     "select_axes",
     "sequence_features",
     "training_histories",
-    "without_preference",
+    "without_preferences",
 ]
+
+FOR_EXPERTS = ("avoid_input_ids", "expert_input_ids")
+"""Features that only a model with experts reads."""
 
 AXES = (
     "recommendation",
@@ -158,6 +162,24 @@ def repeated(rows: np.ndarray, weight: float, generator: np.random.Generator) ->
     return np.concatenate([*[rows] * whole, extra]).astype(np.int64)
 
 
+def without_preferences(examples: datasets.Dataset) -> datasets.Dataset:
+    """The same examples as silent requests: a history alone.
+
+    >>> examples = datasets.Dataset.from_dict({"preferences": [["Find tea"]], "history": [["mug"]], "target": ["tea"]})
+    >>> silent = without_preferences(examples)
+    >>> silent["preferences"][0], silent["kind"][0], silent["target"][0]
+    ([], 'silent', 'tea')
+    """
+    texts = datasets.List(datasets.Value("string"))
+    nothing = [[] for _ in range(len(examples))]
+    silent = examples.remove_columns(
+        [name for name in ("preferences", "avoid", "kind") if name in examples.column_names]
+    )
+    for name in ("preferences", "avoid"):
+        silent = silent.add_column(name, nothing, feature=texts)
+    return silent.add_column("kind", ["silent"] * len(examples))
+
+
 def prepare_examples(examples: datasets.Dataset, processor: MenderProcessor) -> datasets.Dataset:
     """Model features of examples with the columns `preferences`, `history` and `target` (or `targets`).
 
@@ -179,13 +201,11 @@ def prepare_examples(examples: datasets.Dataset, processor: MenderProcessor) -> 
     def render(batch: Mapping[str, list]) -> dict[str, list]:
         avoid = example_column(batch, "avoid")
         rendered = processor(batch["preferences"], batch["history"], avoid=avoid, return_tensors=None)
-        inputs, own = rendered["input_ids"], {}
-        if processor.experts:  # of a request without a negation, they read the same as the model
-            for name in ("avoid_input_ids", "expert_input_ids"):
-                own[name] = [ids or [] for ids in rendered.get(name, [[]] * len(inputs))]
+        inputs = rendered["input_ids"]
+        read = {name: rendered.get(name) or [None] * len(inputs) for name in features if name in FOR_EXPERTS}
         return {
             "input_ids": inputs,
-            **own,
+            **read,
             "item": processor.item_indices(first_targets(batch)),
             "seen": [processor.item_indices(history) for history in batch["history"]],
             "negative": [sentiment == "negative" for sentiment in example_column(batch, "sentiment")],
@@ -193,24 +213,15 @@ def prepare_examples(examples: datasets.Dataset, processor: MenderProcessor) -> 
             "length": [len(ids) for ids in inputs],
         }
 
-    token_ids = datasets.List(datasets.Value("int64"))
-    columns = {
-        "input_ids": token_ids,
-        "avoid_input_ids": datasets.List(token_ids),
-        "expert_input_ids": token_ids,
-        "item": datasets.Value("int64"),
-        "seen": token_ids,
-        "negative": datasets.Value("bool"),
-        "kind": datasets.Value("int64"),
-        "length": datasets.Value("int64"),
-    }
-    if not processor.experts:
-        del columns["avoid_input_ids"], columns["expert_input_ids"]
+    number, tokens = datasets.Value("int64"), datasets.List(datasets.Value("int64"))
+    features = {"input_ids": tokens, "item": number, "seen": tokens, "negative": datasets.Value("bool"), "kind": number}
+    if processor.experts:
+        features |= dict(zip(FOR_EXPERTS, (datasets.List(tokens), tokens), strict=True))
     return examples.map(
         render,
         batched=True,
         remove_columns=examples.column_names,
-        features=datasets.Features(columns),  # what is empty in a first batch has no type of its own
+        features=datasets.Features({**features, "length": number}),
         desc="Rendering examples",
         load_from_cache_file=False,
     )
@@ -241,13 +252,6 @@ def training_histories(train: datasets.Dataset, validation: datasets.Dataset | N
         table = table.sort(table["history"].list.len(), descending=True, maintain_order=True)
         table = table.unique("user_id", keep="first", maintain_order=True).sort("user_id")
     return table["history"].to_list()
-
-
-def without_preference(examples: datasets.Dataset) -> datasets.Dataset:
-    """The same examples as silent requests: a history alone. Those without a history are left out."""
-    rows = [row for row, history in enumerate(examples["history"][:]) if history]
-    kept, texts = examples.select(rows), examples.features["preferences"]
-    return kept.remove_columns("preferences").add_column("preferences", [[]] * len(kept), feature=texts)
 
 
 def sequence_features(examples: datasets.Dataset, processor: MenderProcessor) -> datasets.Dataset:

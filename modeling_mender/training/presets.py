@@ -41,7 +41,7 @@ PROSE = ("summary", "cost", "source")  # what these fields say changes nothing
 DEAF = {"preference": "none", "axes": {"recommendation": 1.0}, "negatives": "none", "silent": 0.0}
 CONDITIONING = {
     "none": {"history": "none", **DEAF},
-    "preference": {"history": "none"},
+    "preference": {"history": "none", "silent": 0.0},
     "history": DEAF,
     "both": {},
     "all": {"axes": {"history_consolidation": 1.0}},

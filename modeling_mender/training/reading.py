@@ -130,7 +130,7 @@ def _value(reader: nn.Module, lessons: _Lessons, items: Tensor) -> float:
     """How well the first relevant item of every preference is ranked, see `mean_log_ndcg`."""
     scores = (reader(lessons.vectors) @ items.T).cpu()
     nothing = torch.empty(len(lessons), 0, dtype=torch.int64)
-    return mean_log_ndcg(scores, lessons.relevant[lessons.starts[:-1]], nothing, lessons.groups)
+    return mean_log_ndcg(scores, lessons.relevant[lessons.starts[:-1], None], nothing, lessons.groups)
 
 
 def _lessons(
@@ -157,7 +157,7 @@ def _lessons(
     groups = axis_and_stratum(examples)
     avoided = example_column(examples, "avoided")
     for phrases, items in zip(features["avoid_input_ids"][:], avoided, strict=True):
-        if len(phrases) == 1 and items:
+        if phrases and len(phrases) == 1 and items:
             texts.append(phrases[0])
             relevant.append(processor.item_indices(items))
             groups.append(("avoided", ""))

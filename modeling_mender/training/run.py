@@ -24,7 +24,15 @@ from transformers.utils import (
 from ..processing_mender import MenderProcessor
 from .alignment_tasks import alignment_features
 from .batches import MenderCollator, SequenceCollator
-from .data import example_column, prepare_examples, repeated, select_axes, sequence_features, without_preference
+from .data import (
+    FOR_EXPERTS,
+    example_column,
+    prepare_examples,
+    repeated,
+    select_axes,
+    sequence_features,
+    without_preferences,
+)
 from .encoder_states import EncoderStates
 from .methods import Method
 from .presets import Preset
@@ -78,11 +86,11 @@ def make_trainer(
         train = sequence_features(recommendations, processor)
     else:
         chosen = select_axes(examples["train"], preset.axes, negatives=preset.negatives != "none", seed=seed)
-        if preset.silent:
-            generator = np.random.default_rng(seed)
-            kept = repeated(np.arange(len(recommendations)), preset.silent, generator)
-            chosen = datasets.concatenate_datasets([chosen, without_preference(recommendations.select(kept))])
         train = _trained_features(chosen, processor)
+        if preset.silent:
+            kept = repeated(_with_history(recommendations), preset.silent, np.random.default_rng(seed))
+            silent = _trained_features(without_preferences(recommendations.select(kept)), processor)
+            train = datasets.concatenate_datasets([train, silent])
         if preset.alignment:
             train = _with_text_labels(train)
             tasks = alignment_features(processor, recommendations, preset.alignment, seed)
@@ -90,10 +98,11 @@ def make_trainer(
     validation, stopping = None, []
     if args.eval_strategy != "no":
         chosen = _validation_examples(examples["validation"], _validation_axes(preset), validation_limit, seed)
+        validation = _trained_features(chosen, processor)
         if preset.silent:
             shown = _validation_examples(examples["validation"], ["recommendation"], validation_limit, seed)
-            chosen = datasets.concatenate_datasets([chosen, without_preference(shown)])
-        validation = _trained_features(chosen, processor)
+            silent = _trained_features(without_preferences(shown.select(_with_history(shown))), processor)
+            validation = datasets.concatenate_datasets([validation, silent])
         stopping = [EarlyStoppingCallback(preset.patience)] if preset.patience else []
     method.model.to(args.device)  # the Trainer would do so later: a frozen encoder's states are to be computed there
     if args.world_size > 1:  # see ddp_broadcast_buffers
@@ -214,11 +223,15 @@ def _collator(
     return MenderCollator(processor, model, states, exclude_seen=exclude_seen)
 
 
+def _with_history(examples: datasets.Dataset) -> np.ndarray:
+    """Rows of the examples that have a history."""
+    return np.flatnonzero([bool(history) for history in examples["history"][:]])
+
+
 def _trained_features(examples: datasets.Dataset, processor: MenderProcessor) -> datasets.Dataset:
     """Features of examples without what only experts read, which are fitted after the training."""
     features = prepare_examples(examples, processor)
-    extra = [name for name in ("avoid_input_ids", "expert_input_ids") if name in features.column_names]
-    return features.remove_columns(extra)
+    return features.remove_columns([name for name in FOR_EXPERTS if name in features.column_names])
 
 
 def _with_text_labels(features: datasets.Dataset) -> datasets.Dataset:

@@ -24,6 +24,7 @@ from ..hub.adapters import base_name, keeping_card, required_base, write_adapter
 from ..hub.card import as_list, write_card
 from ..item_scoring import ItemScoringModel
 from .batches import EpochSetter, LengthSampler, MenderCollator
+from .data import FOR_EXPERTS
 from .losses import NEGATIVE_LOSSES, code_loss, text_loss
 from .ranking import rank_batch
 
@@ -33,7 +34,7 @@ STATE_FILE = "trainer_state.json"
 """Written last: a checkpoint without a readable one was cut short."""
 FEATURES = (
     *("input_ids", "item", "seen", "negative", "kind", "length", "labels", "text_labels"),
-    *("avoid_input_ids", "expert_input_ids"),
+    *FOR_EXPERTS,
 )
 """Columns of features."""
 

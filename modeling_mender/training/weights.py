@@ -16,12 +16,13 @@ import numpy as np
 import polars as pl
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from ..configuration_mender import GENERATOR, KINDS
 from ..processing_mender import MenderProcessor
 from .batches import MenderCollator
 from .closed_form import ease, popularity, transitions
-from .data import example_column, prepare_examples, select_axes, training_histories, without_preference
+from .data import example_column, prepare_examples, select_axes, training_histories, without_preferences
 
 __all__ = ["axis_and_stratum", "fit_experts", "fit_weights", "mean_log_ndcg"]
 
@@ -32,6 +33,8 @@ FLOOR = 0.01
 """Added to NDCG before its logarithm, so that an axis where nothing is found does not decide alone."""
 CANDIDATES, BEST = 128, 30
 """Items of a request that the generator is asked about, among them its own best."""
+MOST_TARGETS = 10
+"""Relevant items of an example that are looked for, where there are more."""
 BATCH = 16
 SHARES = {"stated": 0.6, "inferred": 0.2, "silent": 0.2}
 """Of the validation examples, by kind: stated requests have the most axes."""
@@ -44,19 +47,23 @@ def mean_log_ndcg(
 
     Args:
         scores: of all items for every example. Shape: (M, N).
-        targets: item index of each example. Shape: (M,).
+        targets: items that each example asks for, -1 for padding. Shape: (M, R).
         seen: items that are not ranked, -1 for padding. Shape: (M, S).
         groups: axis and stratum of each example, or its axis alone.
         top_k: items that count.
     """
-    own = scores.gather(1, targets[:, None])
+    there = targets >= 0
+    own, places = scores.gather(1, targets.clamp(min=0))[..., None], torch.arange(scores.shape[1])
     # Ties go to the item with the smaller index, as in a ranked list.
-    ahead = (scores > own) | ((scores == own) & (torch.arange(scores.shape[1]) < targets[:, None]))
-    among_seen = ahead.gather(1, seen.clamp(min=0)) & (seen >= 0)
+    ahead = (scores[:, None] > own) | ((scores[:, None] == own) & (places < targets[..., None]))
     # A history may name an item more than once.
     repeats = (seen[:, :, None] == seen[:, None, :]).tril(-1).any(2)
-    rank = ahead.sum(1) - (among_seen & ~repeats).sum(1) + 1
-    gain = torch.where(rank <= top_k, 1.0 / torch.log2(rank + 1.0), 0.0)
+    left_out = seen.clamp(min=0)[:, None].expand(-1, targets.shape[1], -1)
+    among_seen = ahead.gather(2, left_out) & ((seen >= 0) & ~repeats)[:, None]
+    rank = ahead.sum(2) - among_seen.sum(2) + 1
+    gain = torch.where(there & (rank <= top_k), 1.0 / torch.log2(rank + 1.0), 0.0).sum(1)
+    ideal = (1.0 / torch.log2(torch.arange(top_k) + 2.0)).cumsum(0)
+    gain = gain / ideal[there.sum(1).clamp(1, top_k) - 1]
     found = pl.DataFrame({"group": list(groups), "gain": gain.numpy()}).group_by("group").agg(pl.mean("gain"))
     logs = found.select(axis=pl.col("group").list.first(), value=(pl.col("gain") + FLOOR).log())
     return float(logs.group_by("axis").agg(pl.mean("value"))["value"].mean())
@@ -72,7 +79,7 @@ def fit_weights(
 
     Args:
         scores: by expert, the scores of all items for every example. Shape of each: (M, N).
-        targets: item index of each example. Shape: (M,).
+        targets: items that each example asks for, -1 for padding. Shape: (M, R).
         seen: items that are not ranked, -1 for padding. Shape: (M, S).
         groups: see `mean_log_ndcg`.
         top_k: items that count.
@@ -150,7 +157,10 @@ def fit_experts(
     weights = {}
     for kind, chosen in validation.items():
         scores, targets, seen = _scores(model, processor, chosen, exclude_seen)
-        weights[kind] = fit_weights(scores, targets, seen, axis_and_stratum(chosen))
+        found = fit_weights(scores, targets, seen, axis_and_stratum(chosen))
+        # Only ratios matter; with a generator, the sum is in units of its log-probability.
+        unit = found.get(GENERATOR) or 1.0
+        weights[kind] = {name: value / unit for name, value in found.items()}
     config.set_weights(weights)
     return record | {"weights": config.weights}
 
@@ -190,10 +200,8 @@ def _by_kind(examples: datasets.Dataset, limit: int, seed: int) -> dict[str, dat
     axes = {name: 1.0 for name in dict.fromkeys(example_column(examples, "axis"))}
     positive = select_axes(examples, axes)
     generator = np.random.default_rng(seed)
-    recommendations = _sampled(
-        select_axes(positive, {"recommendation": 1.0}), round(SHARES["silent"] * limit), generator
-    )
-    found = {"silent": without_preference(recommendations)}
+    most = round(SHARES["silent"] * limit)
+    found = {"silent": without_preferences(_sampled(select_axes(positive, {"recommendation": 1.0}), most, generator))}
     kinds = np.array(example_column(positive, "kind"))
     for kind in KINDS[:2]:
         rows = np.flatnonzero(kinds == kind)
@@ -218,17 +226,18 @@ def _scores(
     """What every expert, or only one, says of the candidates of each example.
 
     Returns:
-        Scores by expert (M, P), and the candidates' places of the target (M,) and of items to leave out (M, S), -1
+        Scores by expert (M, P), and the candidates' places of targets (M, R) and of items to leave out (M, S), -1
         where there is none.
     """
     features = prepare_examples(examples, processor)
     collate = MenderCollator(processor, model, exclude_seen=True)
+    wanted = [processor.item_indices(found[:MOST_TARGETS]) for found in example_column(examples, "targets")]
     alone = only is not None or GENERATOR not in model.experts.config.weighted
     parts, targets, seen = [], [], []
     for start in range(0, len(features), BATCH):
         batch = collate([features[row] for row in range(start, min(start + BATCH, len(features)))])
         batch = {name: value.to(model.device) for name, value in batch.items()}
-        target, own = torch.tensor(features["item"][start : start + BATCH]), batch["exclude"].cpu()
+        target, own = _padded(wanted[start : start + BATCH]), batch["exclude"].cpu()
         own = own if exclude_seen else own[:, :0]
         found = model.expert_scores(batch["input_ids"], batch.get("expert_input_ids"))
         found = {name: scores.cpu() for name, scores in found.items() if only in (None, name)}
@@ -237,21 +246,24 @@ def _scores(
         parts.append(found)
         targets.append(target)
         seen.append(own)
-    width = max(part.shape[1] for part in seen)
-    padded = [torch.nn.functional.pad(part, (0, width - part.shape[1]), value=-1) for part in seen]
     joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    return joined, torch.cat(targets), torch.cat(padded)
+    return joined, *(_padded([row for part in listed for row in part]) for listed in (targets, seen))
+
+
+def _padded(rows: Sequence[Any]) -> Tensor:
+    """Rows of item indices as one table, padded with -1."""
+    return pad_sequence([torch.as_tensor(row, dtype=torch.int64) for row in rows], batch_first=True, padding_value=-1)
 
 
 def _with_generator(
     model: Any, batch: Mapping[str, Tensor], scores: Mapping[str, Tensor], targets: Tensor, seen: Tensor
 ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-    """Scores of the candidates of a batch, the generator's among them, and where targets and seen items are there."""
+    """Scores of the candidates of a batch, the generator's among them, and the places of targets and seen items."""
     asked = {name: batch[name] for name in ("input_ids", "attention_mask", "kind") if name in batch}
     items = next(iter(scores.values())).shape[1]
     nothing = {"behaviour": 0.0, "language": 0.0, GENERATOR: 1.0}
     own = model.recommend(**asked, top_k=min(BEST, items), exclude=batch["exclude"], weights=nothing).item_indices.cpu()
-    # By how far in front the generator or some expert puts an item; the target comes first, seen items come last.
+    # By how far in front the generator or some expert puts an item; targets come first, seen items come last.
     rank = torch.full((len(targets), items + 1), items)
     rank.scatter_(1, own.where(own >= 0, items), torch.arange(own.shape[1]).expand_as(own))
     for values in scores.values():
@@ -262,13 +274,13 @@ def _with_generator(
         place = place.masked_fill(nothing_said, items)
         rank[:, :items] = torch.minimum(rank[:, :items], place)
     rank.scatter_(1, seen.where(seen >= 0, items), 2 * items)
-    rank.scatter_(1, targets[:, None], -1)
+    rank.scatter_(1, targets.where(targets >= 0, items), -1)
     pool = rank[:, :items].topk(min(CANDIDATES, items), dim=1, largest=False).indices.sort(dim=1).values
 
     def places(wanted: Tensor) -> Tensor:
-        at = torch.searchsorted(pool, wanted.contiguous()).clamp_(max=pool.shape[1] - 1)
+        at = torch.searchsorted(pool, wanted).clamp_(max=pool.shape[1] - 1)
         return torch.where(pool.gather(1, at) == wanted, at, -1)
 
     found = {name: values.gather(1, pool) for name, values in scores.items()}
     found[GENERATOR] = model.log_probabilities(pool.to(model.device), **asked).cpu()
-    return found, places(targets[:, None])[:, 0], places(seen)
+    return found, places(targets), places(seen.contiguous())

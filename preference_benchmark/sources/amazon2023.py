@@ -18,7 +18,7 @@ from preference_benchmark.sources.amazon import amazon_tables
 from preference_benchmark.sources.delimited import parquet_errors, scan_parquet
 from preference_benchmark.sources.item_text import as_aspects, clean_text
 from preference_benchmark.sources.raw_files import find_beside, find_file
-from preference_benchmark.sources.raw_lines import RATING, LineCount, Number, RawLines, read_records
+from preference_benchmark.sources.raw_lines import RATING, SECONDS, LineCount, Number, RawLines, read_records
 from preference_benchmark.tables import Tables, labelled
 
 __all__ = ["read_amazon2023"]
@@ -32,7 +32,7 @@ _REVIEW_FIELDS = {
     "user_id": pl.String,
     "parent_asin": pl.String,
     "rating": RATING,
-    "timestamp": Number(0, 1e18, whole=True),
+    "timestamp": Number(SECONDS.least, 1e18, whole=True),  # below are neither milliseconds nor seconds
     "title": pl.String,
     "text": pl.String,
 }

@@ -18,6 +18,8 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from preference_benchmark.sources.raw_files import RawFile, blocks, written_lines
 from preference_benchmark.sources.raw_lines import (
@@ -119,7 +121,8 @@ class _Rows:
         self.count = LineCount(path)
         self._places = [names.index(name) for name in kept.values()]
         self._marks_in_plain_fields = False
-        self._swallowed: list[tuple] = []  # row, line, kept values: lines of a quoted field that are rows without marks
+        # Lines of quoted fields that are rows without marks: the row's line, their own, whether all are, kept values.
+        self._swallowed: list[tuple] = []
 
     @classmethod
     def below_header(
@@ -272,20 +275,27 @@ class _Rows:
             csv.field_size_limit(limit)
 
     def _note_lines(self, first_line: int, row: bytes) -> None:
-        """Remember the lines of a row if each would be a row without the marks around the field that joins them."""
+        """Remember which lines of a row would be rows without the marks around the field that joins them."""
         mark, separator = re.escape(self.quote), re.escape(self.separator)
         quoted = re.compile(rf"(?:\A|(?<={separator})){mark}((?:[^{mark}]|{mark}{mark})*){mark}")
         text = quoted.sub(lambda field: field[1] if "\n" in field[1] else field[0], row.decode("utf-8"))
-        lines = []
-        for number, line in enumerate(text.split("\n"), first_line):
-            try:
-                fields = next(csv.reader([line], delimiter=self.separator, quotechar=self.quote, strict=True), [])
-            except csv.Error:
-                return
-            if len(fields) != len(self.names):
-                return
-            lines.append((first_line, number, *(fields[place] for place in self._places)))
-        self._swallowed += lines
+        lines = [self._fields(line) for line in text.split("\n")]
+        if lines[-1] is None:  # the mark that closes the field may be one that was meant to open another
+            lines[-1] = self._fields(row.decode("utf-8").rsplit("\n", 1)[1])
+        every = None not in lines
+        self._swallowed += [
+            (first_line, number, every, *(fields[place] for place in self._places))
+            for number, fields in enumerate(lines, first_line)
+            if fields is not None and (every or number > first_line)
+        ]
+
+    def _fields(self, line: str) -> list[str] | None:
+        """The fields of a line, if they are as many as the header has."""
+        try:
+            fields = next(csv.reader([line], delimiter=self.separator, quotechar=self.quote, strict=True), [])
+        except csv.Error:
+            return None
+        return fields if len(fields) == len(self.names) else None
 
     def refuse_swallowed(self, frame: pl.DataFrame, keys: list[str]) -> None:
         """Raise a ValueError if a quoted field holds rows rather than text.
@@ -294,13 +304,15 @@ class _Rows:
         from the one to the other have become one field. Taking the two marks away shows it: then *every* line that
         the field spans is a row, as long as the header, with ids, and with numbers and times where the other rows
         have them. That is refused. Where a table has neither, ids of the shape that others have (letters and digits in
-        the same places) must do; that is refused from four lines on, or if marks stand in plain fields, where no
-        writer of CSV leaves them. Less is no proof, as people do write such lines into reviews: it is read as text,
-        and noted.
+        the same places) must do; that is refused from four lines on. Less is no proof, as people do write such lines
+        into reviews: it is read as text, and noted.
+
+        A single mark too many or too few leaves a mark in a plain field, as no writer of CSV does. In such a file one
+        line inside a quoted field that is a row is refused.
         """
         if not self._swallowed or not keys:
             return
-        schema = {"row": pl.Int64, LINE: pl.Int64} | dict.fromkeys(self.kept, pl.String)
+        schema = {"row": pl.Int64, LINE: pl.Int64, "every": pl.Boolean} | dict.fromkeys(self.kept, pl.String)
         lines = pl.DataFrame(self._swallowed, schema=schema, orient="row")
         others = frame.filter(~pl.col(LINE).is_in(lines["row"].implode()))
         nothing_else = others.is_empty()
@@ -309,31 +321,26 @@ class _Rows:
         filled = {name: pl.col(name) != "" for name in self.kept}
         known = {name: others.select(_shape(pl.col(name)).unique()).to_series() for name in [*keys, *numbers]}
         alike = {name: _shape(pl.col(name)).is_in(shapes.implode()) for name, shapes in known.items()}
-        fields = (
-            lines.with_columns(
-                ids=pl.all_horizontal(filled[key] for key in keys),
-                known_ids=pl.all_horizontal(alike[key] for key in keys),
-                numbers=pl.all_horizontal(True, *(alike[name] | ~filled[name] for name in numbers)),
-                any_number=pl.any_horizontal(False, *(filled[name] for name in numbers)),
-            )
-            .group_by("row", maintain_order=True)
-            .agg(
-                pl.len().alias("lines"),
-                (pl.col("ids") & pl.col("numbers") & pl.col("any_number")).all().alias("proven"),
-                (pl.col("ids") & pl.col("numbers") & pl.col("known_ids")).all().alias("alike"),
-            )
+        is_row = pl.all_horizontal(*(filled[key] for key in keys), *(alike[name] | ~filled[name] for name in numbers))
+        by_numbers = is_row & pl.any_horizontal(pl.lit(False), *(filled[name] for name in numbers))
+        by_ids = is_row & pl.all_horizontal(alike[key] for key in keys)
+        fields = lines.group_by("row", maintain_order=True).agg(
+            pl.col("every").first(),
+            lines=pl.len(),
+            by_numbers=by_numbers.all() & (not nothing_else),
+            by_ids=by_ids.all(),
+            any=(by_numbers | by_ids).any(),
         )
-        enough = (pl.col("lines") >= 4) | self._marks_in_plain_fields
-        proven = fields.filter(pl.col("proven") & (not nothing_else) | pl.col("alike") & enough).select("row", "lines")
-        for begun, height in proven.iter_rows():
+        whole = pl.col("every") & (pl.col("by_numbers") | (pl.col("by_ids") & (pl.col("lines") >= 4)))
+        proven = fields.filter(whole | (pl.lit(self._marks_in_plain_fields) & pl.col("any")))
+        for begun, height in proven.select("row", "lines").iter_rows():
             raise ValueError(
-                f"the quoted field that opens in line {begun:,} of {self.path} spans {height:,} lines, each of which "
-                "reads as a row of its own: a quotation mark is missing or too many. Repair it; pass quote='' if "
-                "quotation marks are ordinary characters; or write the table as JSON lines or Parquet."
+                f"the quoted field that opens in line {begun:,} of {self.path} holds {height:,} lines that read as "
+                "rows of their own: a quotation mark is missing or too many. Repair it; pass quote='' if quotation "
+                "marks are ordinary characters; or write the table as JSON lines or Parquet."
             )
-        self.count.note(
-            fields.filter("alike")["row"], "quoted fields of which every line reads as a row, taken as text"
-        )
+        noted = fields.filter(pl.col("every") & pl.col("by_ids"))
+        self.count.note(noted["row"], "quoted fields of which every line reads as a row, taken as text")
 
     def _count(self, rows: int, short: list[int], long: list[int]) -> None:
         self.count.lines += rows
@@ -456,6 +463,23 @@ def parquet_errors(*paths: Path | None) -> Iterator[None]:
         raise ValueError(f"{names} cannot be read as Parquet ({reason}); download or write it again.") from error
 
 
+def _refuse_damaged(path: Path) -> None:
+    """Raise a ValueError if a Parquet file cannot be read to its end.
+
+    Polars reads such a file bit by bit, fails late, and prints the traces of its threads. PyArrow says plainly what
+    is wrong; a batch at a time it needs little memory, and a sixth of the time that reading takes.
+    """
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            for batch in file.iter_batches(batch_size=8_192, use_threads=False):
+                batch.validate(full=True)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        if isinstance(error, FileNotFoundError | PermissionError):
+            raise
+        reason = (str(error).splitlines() or ["no reason given"])[0]
+        raise ValueError(f"{path} cannot be read as Parquet ({reason}); download or write it again.") from error
+
+
 def scan_parquet(path: Path, fields: Mapping[str, Field] | None = None, required: tuple[str, ...] = ()) -> pl.LazyFrame:
     """A lazy table over a Parquet file, or over all Parquet files of a folder in the order of their names.
 
@@ -470,6 +494,8 @@ def scan_parquet(path: Path, fields: Mapping[str, Field] | None = None, required
     files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
     if not files:
         raise ValueError(f"{path} holds no Parquet file; expected files named *.parquet.")
+    for file in files:
+        _refuse_damaged(file)
     try:
         with parquet_errors(path):
             frame = pl.scan_parquet(files)

@@ -542,7 +542,7 @@ def _text(value: object, name: str) -> str | None:
             return None
         if math.isinf(value):
             raise _Wrong(f"lines whose {name} is not text")
-        return str(int(value)) if value == int(value) and abs(value) < 1e16 else repr(value)
+        return np.format_float_positional(value, trim="-")  # as polars writes it
     if isinstance(value, int):
         return str(value)
     if isinstance(value, dict | list):

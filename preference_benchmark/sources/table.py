@@ -141,9 +141,11 @@ class _Reader:
         if name.endswith(_JSON):
             names = field_names(file) if table == "items" else list(self._called(table).values())
             text = dict.fromkeys([*names, "item_id"], pl.String)
-            raw = read_records(file, text, max_malformed=self.max_malformed, numbered=True)
+            first = first_fields(file)
+            ids = tuple(name for name in {"item_id", *map(self._called(table).get, _REQUIRED[table])} if name in first)
+            raw = read_records(file, text, ids, max_malformed=self.max_malformed, numbered=True)
             there = [name for name in text if raw.frame[name].null_count() < raw.frame.height]
-            return self._renamed(replace(raw, names=tuple(dict.fromkeys([*first_fields(file), *there]))), table)
+            return self._renamed(replace(raw, names=tuple(dict.fromkeys([*first, *there]))), table)
         return read_csv(
             file,
             lambda found: self._kept(found, table),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import polars as pl
 import pytest
 from datasets import Dataset, DatasetDict
@@ -89,9 +92,8 @@ def test_a_run_is_measured_on_the_examples_that_the_command_builds(mender, raw, 
     code, _, err = mender("benchmark", "build", "my-shop", "--source", "table", *common, "--output", output, "--quiet")
     assert code == 0, err
     test = load(output).examples["oracle"]["test"].to_polars()
-    asked = (
-        pl.read_parquet(tmp_path / "run" / "ranks.parquet").filter(condition="").filter(pl.col("matching") != "last")
-    )
+    asked = pl.read_parquet(tmp_path / "run" / "ranks.parquet").filter(condition="")
+    asked = asked.filter(pl.col("matching").is_in(["oracle", ""]))
     columns = ["axis", "user_id", "target", "pair_id", "sentiment"]
     assert asked.select(columns).equals(test.with_columns(target=pl.col("targets").list.first()).select(columns))
 
@@ -110,6 +112,31 @@ def test_items_that_are_bought_again_are_recommended_again(mender, raw, tiny_enc
     _, ranks = score_model(method.model, method.processor, data, "popularity", None, 0, shuffled=False)
     of_these = ranks.filter(pl.col("user_id").is_in(asked_again.implode()), axis="recommendation", matching="oracle")
     assert (of_these["rank"] > 0).any()
+    _, left_out = score_model(
+        method.model, method.processor, data, "popularity", None, 0, exclude_seen=True, shuffled=False
+    )
+    of_these = left_out.filter(pl.col("user_id").is_in(asked_again.implode()), axis="recommendation", matching="oracle")
+    assert not (of_these["rank"] > 0).any()
+
+
+@pytest.mark.parametrize(("repeats", "seen"), [("keep", True), ("drop", False)])
+def test_a_run_on_things_that_are_bought_again_shows_so_on_its_card(
+    repeats, seen, mender, raw, tiny_encoder, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    bought = pl.read_parquet(raw / "interactions.parquet")
+    again = bought.with_columns(pl.col("timestamp") + 10**8)
+    pl.concat([bought, again]).write_parquet(raw / "interactions.parquet")
+    options = ["--source", "table", "--data", raw, "--encoder", tiny_encoder, "--repeats", repeats]
+    code, _, err = mender("train", "--preset", "popularity", *options, "--output", "run")
+    assert code == 0, err
+    code, _, err = mender("evaluate", "run/model", *options)
+    assert code == 0, err
+    for record in ("run", "outputs/evaluation/run"):
+        settings = json.loads(Path(record, "five_axes.json").read_text())["settings"]
+        assert settings["repeats"] == repeats and settings["exclude_seen"] != seen
+    card = Path("run/model/README.md").read_text()
+    assert ("those of the history may be recommended" in card) == seen and "| recommendation, silent |" in card
 
 
 def test_a_benchmark_is_built_once(raw, tiny_encoder, capsys):

@@ -115,13 +115,39 @@ def test_fit_is_the_share_of_items_with_a_taste_of_the_history(seed):
     assert fit_to_history(ranked, examples, items.rename_columns({"aspects": "tags"}), Items()) == {}
 
 
-def test_wishes_are_scored_by_stratum_against_all_relevant_items(tiny_encoder, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("preference_benchmark.hub.plots.draw", lambda *arguments: None)
-    options = {"num_users": 80, "num_items": 60}
-    data = load_benchmark_data("corner-shop", None, tiny_encoder, options=options, evaluation_wishes=120)
-    method = new_method(choose_preset("popularity"), data, tiny_encoder, seed=0)
-    fit(method, data, tmp_path / "checkpoints")
+@pytest.fixture(scope="module")
+def small(tiny_encoder, tmp_path_factory):
+    """A small shop, popularity on it, and the folder where both were made."""
+    folder = tmp_path_factory.mktemp("small")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr("preference_benchmark.hub.plots.draw", lambda *arguments: None)
+        options = {"num_users": 80, "num_items": 60}
+        data = load_benchmark_data("corner-shop", None, tiny_encoder, options=options, evaluation_wishes=120)
+        method = new_method(choose_preset("popularity"), data, tiny_encoder, seed=0)
+        fit(method, data, folder / "checkpoints")
+    return data, method, folder
+
+
+@pytest.mark.parametrize("name", ["popularity", "text-search", "mender-emb"])
+def test_recommendation_is_asked_once_more_without_a_preference(name, small, tiny_encoder, monkeypatch):
+    data, method, folder = small
+    monkeypatch.chdir(folder)
+    if name != "popularity":
+        method = new_method(choose_preset(name), data, tiny_encoder, seed=0)
+    scores, ranks = score_model(method.model, method.processor, data, name, 20, 0)
+    matched, silent = (ranks.filter(matching=mode, condition="") for mode in ("oracle", "silent"))
+    assert silent.select("axis", "user_id", "target").equals(matched.select("axis", "user_id", "target"))
+    assert silent.height == 20 and ranks.filter(pl.col("condition") != "", matching="silent").is_empty()
+    rows = [score.row for score in scores if score.method == name]
+    modes = ["recommendation (oracle)", "recommendation (last)", "recommendation (silent)"]
+    assert [row for row in rows if row.startswith("recommendation")] == modes
+    if name == "popularity":  # reads no preference
+        assert silent["rank"].equals(matched["rank"])
+
+
+def test_wishes_are_scored_by_stratum_against_all_relevant_items(small):
+    data, method, _ = small
     scores, ranks = score_model(method.model, method.processor, data, "popularity", None, 0, shuffled=False)
     by_row = {score.row: score for score in scores}
     wishes = data.examples["oracle"]["test"].to_polars().filter(pl.col("axis") == "open_wishes")

@@ -45,12 +45,12 @@ def test_filters_reach_the_search():
 def test_what_it_cannot_do_is_said():
     model = tiny_model(random_catalogue(20, [4, 6]))
     inputs = random_inputs(2, 4)
-    with pytest.raises(ValueError, match="cannot apply do_sample=True"):
+    with pytest.raises(ValueError, match="does not support do_sample=True"):
         model.generate(**inputs, custom_generate=catalogue_beam_search, do_sample=True)
-    with pytest.raises(ValueError, match="cannot apply RepetitionPenaltyLogitsProcessor"):
+    with pytest.raises(ValueError, match="does not support RepetitionPenaltyLogitsProcessor"):
         model.generate(**inputs, custom_generate=catalogue_beam_search, repetition_penalty=2.0)
     other = SemanticIdLogitsProcessor(model.catalogue.remove([0]))
-    with pytest.raises(ValueError, match="of another catalogue"):
+    with pytest.raises(ValueError, match="with another catalogue"):
         model.generate(**inputs, custom_generate=catalogue_beam_search, logits_processor=[other])
-    with pytest.raises(ValueError, match="hold 2 tokens a row"):
+    with pytest.raises(ValueError, match="have 2 tokens per row"):
         model.generate(**inputs, custom_generate=catalogue_beam_search, decoder_input_ids=torch.tensor([[0, 1]] * 2))

@@ -160,8 +160,8 @@ def test_a_filter_for_each_leaves_the_ranking_of_the_others(ask, form):
 
 
 REFUSED = {
-    "below the padding": ([-5], IndexError, "names item index -5; the catalogue has items 0..15, and -1 is padding"),
-    "beyond the catalogue": ([3, N], IndexError, "names item index 16; the catalogue has items 0..15"),
+    "below the padding": ([-5], IndexError, "contains item index -5; the catalogue has items 0..15, and -1 is padding"),
+    "beyond the catalogue": ([3, N], IndexError, "contains item index 16; the catalogue has items 0..15"),
     "mask too short": ([True] * (N - 1), ValueError, "covers 15 items; the catalogue has 16"),
     "mask too long": (torch.ones(N + 1, dtype=torch.bool), ValueError, "covers 17 items; the catalogue has 16"),
     "too few users": ([[1], [2]], ValueError, "each of the"),
@@ -191,7 +191,7 @@ def test_item_ids_are_for_the_pipeline(ask):
             assert ask(exclude=ids) == ask(exclude=ALL)
         return
     with pytest.raises(
-        ValueError, match=r"`exclude` names 'item-tea'; pass item indices.*processor.item_indices\(ids\)"
+        ValueError, match=r"`exclude` contains 'item-tea'; pass item indices.*processor.item_indices\(ids\)"
     ):
         ask(exclude=["item-tea"])
 

@@ -55,5 +55,5 @@ def test_bad_requests_are_refused(scores):
         top_items(scores, 0)
     with pytest.raises(ValueError, match="no item is left for user 1"):
         top_items(scores, 2, allowed=[[0], [], [1]])
-    with pytest.raises(IndexError, match="names item index 9; the catalogue has items 0..8"):
+    with pytest.raises(IndexError, match="contains item index 9; the catalogue has items 0..8"):
         top_items(scores, 2, exclude=[9])

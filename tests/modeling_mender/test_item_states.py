@@ -56,16 +56,19 @@ def test_inputs_name_the_rows_of_the_table(long_titles):
     assert long_titles.text_part(inputs[0]) == word_tokenizer()("find tea")["input_ids"]
 
 
-def test_places_count_from_the_latest_item(long_titles, tmp_path):
+def test_positions_count_from_the_latest_item(long_titles, tmp_path):
     encoder = AutoModel.from_pretrained(encoder_folder(tmp_path))
     states, first = encode_titles(encoder, long_titles.title_inputs(), pooled=False, inner=(1, 1))
     config = ItemStatesConfig(encoder.config, len(word_tokenizer()), len(states), max_history=2)
     subject = ItemStatesEncoder(config, encoder)
     subject.set_item_states(states, first)
     ids = long_titles("find", ["a", "a", "b"])["input_ids"]
-    places = subject._places((ids - len(word_tokenizer())).clamp(min=0), ids >= len(word_tokenizer()))
-    # Two tokens of "a", twice: the older one shares the last place with all that is older.
-    assert places[0, -5:].tolist() == [1, 1, 1, 1, 0]
+    with torch.no_grad():
+        items = subject(ids).last_hidden_state[0, -5:]
+        rows = ids[0, -5:] - len(word_tokenizer())
+        added = items - subject.item_states[rows].float()
+        # Item "a" has two states and occurs twice; the older occurrence shares the last position with all older items.
+        torch.testing.assert_close(added, subject.order(torch.tensor([1, 1, 1, 1, 0])))
 
 
 def test_padding_and_company_change_nothing(method):
@@ -187,7 +190,9 @@ def test_titles_do_not_move_the_states_of_others(long_titles):
     ids = long_titles.item_ids
     expected = table_rows(long_titles, ["b", "a", "c"])
     for title, count in (("tea", 1), ("green mint tea", 3)):
-        message = rf"item 'a' \(index 0\) has 2 states .* but {count} with the title '{title}'.*set_item_states"
+        message = (
+            rf"item 'a' \(index 0\) has 2 states .* but would have {count} with the title '{title}'.*set_item_states"
+        )
         with pytest.raises(ValueError, match=message):
             long_titles.set_items({"item_id": [*ids, "d"], "title": [title, "mint", "", "lamp"]})
         assert (
@@ -200,9 +205,9 @@ def test_titles_do_not_move_the_states_of_others(long_titles):
     assert table_rows(long_titles, ["b", "a", "c", "d"]) == [*expected, 4, 5]
     # States of the old title are kept on request, and a table of the new titles is followed.
     changed = {"item_id": [*ids, "d"], "title": ["tea", "rose", "", "blue mug"]}
-    with pytest.raises(ValueError, match='3 entries of "states" but 4 items'):
+    with pytest.raises(ValueError, match='"states" has 3 entries for 4 items'):
         long_titles.set_items({**changed, "states": [2, 1, 1]})
-    with pytest.raises(ValueError, match=r"item 'b' \(index 1\) has 1 states in .* but 2"):
+    with pytest.raises(ValueError, match=r"item 'b' \(index 1\) has 1 states in .* but would have 2"):
         long_titles.set_items({**changed, "states": [2, 2, 1, 2]})
     long_titles.set_items({**changed, "states": long_titles.state_counts})
     assert table_rows(long_titles, ["b", "a", "c", "d"]) == [*expected, 4, 5]
@@ -251,7 +256,7 @@ def test_bad_shapes_are_refused():
     with pytest.raises(ValueError, match="num_states=0"):
         ItemStatesConfig(num_states=0)
     encoder = ItemStatesEncoder(ItemStatesConfig({"model_type": "bert", "hidden_size": 24, "num_hidden_layers": 1}))
-    with pytest.raises(ValueError, match=r"expected \(3, 24\)"):
+    with pytest.raises(ValueError, match=r"expected states of shape \(3, 24\)"):
         encoder.set_item_states(torch.zeros(3, 5), torch.ones(3))
 
 
@@ -266,6 +271,8 @@ def test_cached_states_cover_the_text_or_are_refused(method):
     expected = encoder(inputs).last_hidden_state
     for states in (cached, wider):
         torch.testing.assert_close(encoder(inputs, text_states=states).last_hidden_state, expected)
-    message = f"text_states has {len(text) - 1} states a text, but input_ids has texts of {len(text)} tokens"
+    message = (
+        f"text_states has {len(text) - 1} states per text, but the longest text in input_ids has {len(text)} tokens"
+    )
     with pytest.raises(ValueError, match=message):
         encoder(inputs, text_states=cached[:, :-1])

@@ -76,5 +76,5 @@ def test_a_cycle_is_learnt(negatives):
 def test_bad_shapes_are_refused(model):
     with pytest.raises(ValueError, match="num_heads=3 does not divide hidden_size=16"):
         SasRecConfig(hidden_size=16, num_heads=3)
-    with pytest.raises(ValueError, match="7 items beside max_history=6"):
+    with pytest.raises(ValueError, match="7 items, but max_history=6"):
         model(torch.ones(1, 8, dtype=torch.long))

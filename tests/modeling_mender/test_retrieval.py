@@ -168,7 +168,7 @@ def test_bad_requests_say_what_to_do():
     inputs = random_inputs(2, 4)
     with pytest.raises(ValueError, match="num_beams=5 cannot return top_k=10 items; pass num_beams >= top_k"):
         model.recommend(**inputs, top_k=10, num_beams=5)
-    with pytest.raises(ValueError, match="top_k=0 asks for no items"):
+    with pytest.raises(ValueError, match="top_k=0; pass top_k >= 1"):
         model.recommend(**inputs, top_k=0)
     with pytest.raises(ValueError, match="num_beams='wide'"):
         model.recommend(**inputs, num_beams="wide")

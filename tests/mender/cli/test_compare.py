@@ -12,6 +12,7 @@ def test_runs_are_compared(mender, trained, tmp_path):
     code, out, err = mender("compare", *runs, "--reference", "popularity", "--output", tmp_path, "--json")
     found = json.loads(out)
     assert code == 0 and found["reference"] == "popularity" and "mender-tok" in err
+    assert "recommendation (silent)" in err
     assert found == json.loads((tmp_path / "comparison.json").read_text())
     code, out, err = mender("compare", *runs, "--output", tmp_path)
     assert code == 0 and "mender-tok" in out and (tmp_path / "stars.png").stat().st_size > 10_000

@@ -29,6 +29,30 @@ def test_every_figure_is_a_result_for_the_hub_as_it_was_measured():
     assert {metric for _, metric in by_name} == {"recall@10", "ndcg@10", "m@10", "avoid@10"}
 
 
+def test_strata_of_wishes_are_rows_of_their_own_and_shown_by_precision():
+    record = measured()
+    for stratum, precision in (("known", 0.625), ("withheld", 0.25)):
+        for method in ("mine", "mine, shuffled preferences"):
+            own = {"axis": "open_wishes", "matching": "", "stratum": stratum, "method": method, "n": 7}
+            value = precision if method == "mine" else precision / 2
+            record["scores"].append(own | {"recall@10": 0.01, "ndcg@10": 0.02, "r_precision@10": value})
+    evaluation = Evaluation.read(record, "mine")
+    rows = {line.split(" | ")[0]: line for line in str(evaluation.table()).splitlines()}
+    assert "P **0.625**" in rows["| open wishes, known"] and rows["| open wishes, known"].endswith("| 0.312 |")
+    assert "P **0.250**" in rows["| open wishes, withheld"] and rows["| open wishes, withheld"].endswith("| 0.125 |")
+    found = {result.metric_name: result for result in evaluation.eval_results()}
+    one = found["open wishes, withheld: r_precision@10"]
+    assert one.metric_value == 0.25 and one.metric_args["stratum"] == "withheld"
+    assert "open wishes, withheld: recall@10" not in found
+
+
+def test_where_things_are_bought_again_a_card_shows_lists_with_items_of_the_history():
+    again = {"repeats": "keep"}
+    assert Evaluation.read(measured(**again, exclude_seen=False)).scores
+    with pytest.raises(ValueError, match="unless things are bought again"):
+        Evaluation.read(measured(**again, exclude_seen=True))
+
+
 def test_methods_are_found_by_name(tmp_path):
     (tmp_path / "r.json").write_text(json.dumps(measured(method="mine, shuffled preferences")))
     assert Evaluation.read(tmp_path / "r.json").scores[0]["recall@10"] == 0.1

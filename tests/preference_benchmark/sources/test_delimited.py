@@ -103,7 +103,7 @@ def test_a_stray_quotation_mark_swallows_no_row(tmp_path, place, others):
 
 def test_rows_inside_a_quoted_field_are_found(tmp_path):
     text = 'user_id,item_id,review\nu1,i1,fine\nu1,i2,"Great\nu2,i2,so so\nu2,i3,bad\nu3,i4,good"\nu4,i2,bad\n'
-    with pytest.raises(ValueError, match=r"field that opens in line 3 of .* spans 4 lines, .*quote=''"):
+    with pytest.raises(ValueError, match=r"field that opens in line 3 of .* holds 4 lines that .*quote=''"):
         read(tmp_path, text)
     assert len(rows_of(read(tmp_path, text, quote=""))) == 6
     prose = 'user_id,item_id,review\nu1,i1,fine\nu2,i2,"Well\nsoft, light, warm\nand so on"\n'
@@ -117,7 +117,7 @@ def test_a_table_that_somebody_wrote_into_a_review_is_read_as_text(tmp_path):
     what = "quoted fields of which every line reads as a row, taken as text"
     assert raw.count.notes == {what: 1} and raw.count.examples[what] == ("t.csv:3",)
     # With marks in plain fields this is no file that a writer of CSV wrote: the marks may mean nothing.
-    with pytest.raises(ValueError, match="field that opens in line 3 of .* spans 2 lines"):
+    with pytest.raises(ValueError, match="field that opens in line 3 of .* holds 2 lines"):
         read(tmp_path, text + 'u3,i3,5" or 6"\n')
 
 
@@ -188,7 +188,7 @@ def test_rows_between_two_stray_marks_are_not_lost(tmp_path_factory, rows, ends,
     cells[last][column] += '"'
     text = "\n".join(",".join(row) for row in [PURCHASES, *cells]) + "\n"
     folder = tmp_path_factory.mktemp("csv")
-    with pytest.raises(ValueError, match=rf"quoted field that opens in line {first + 2} of .* spans"):
+    with pytest.raises(ValueError, match=rf"quoted field that opens in line {first + 2} of .* holds"):
         read_purchases(folder, text)
     assert len(read_purchases(folder, text, quote="")) == len(rows)
 
