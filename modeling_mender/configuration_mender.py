@@ -284,10 +284,10 @@ class ExpertSumConfig(PreTrainedConfig):
         experts: which of `EXPERTS` there are.
         num_neighbours: entries kept of each row of an item-item matrix.
         num_postings: entries of the lexical index.
-        width: of the items' vectors, for the expert "learned".
-        reader_width: hidden units of that expert.
         text_vocabulary: token ids below this are text; id `text_vocabulary + i` is item i of the history.
         padding: token id that pads texts.
+        width: of the items' vectors, for the expert "learned"; that of the encoder, where there is one.
+        reader_width: hidden units of that expert.
         encoder: an `ItemStatesConfig` with `pooled=True` and no order, or its dictionary: the experts' own text encoder
             and vectors of items. Without one, they are those of the model around the experts.
         generator: whether the log-probabilities of a generator are summed as well.
@@ -307,10 +307,10 @@ class ExpertSumConfig(PreTrainedConfig):
         experts: Sequence[str] = ("popularity",),
         num_neighbours: int = 200,
         num_postings: int = 0,
-        width: int = 384,
-        reader_width: int = 1024,
         text_vocabulary: int = 1,
         padding: int = 0,
+        width: int = 384,
+        reader_width: int = 1024,
         encoder: ItemStatesConfig | dict[str, Any] | None = None,
         generator: bool = False,
         weights: Mapping[str, Mapping[str, float]] | None = None,

@@ -282,7 +282,6 @@ def _add_experts(
         len(items["item_id"]),
         list(preset.experts),
         num_postings=0 if index is None else len(index[1]),
-        width=model.config.encoder.hidden_size,
         text_vocabulary=len(processor.tokenizer),
         padding=processor.tokenizer.pad_token_id,
         encoder=None if own is None else own.config,

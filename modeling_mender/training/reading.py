@@ -25,12 +25,14 @@ from .weights import axis_and_stratum, mean_log_ndcg
 
 __all__ = ["fit_reader"]
 
-EPOCHS, BATCH, RATE, DECAY, DROPOUT = 10, 256, 1e-3, 0.05, 0.1
+EPOCHS, LEAST_STEPS, BATCH, RATE, DECAY, DROPOUT = 10, 300, 256, 1e-3, 0.05, 0.1
+ROUNDS = 10
+"""Parts of the training, after each of which validation is asked."""
 ITEMS_AT_ONCE = 16_384
 """Of larger catalogues, a step compares its relevant items with a random sample of the others."""
 TEXTS_AT_ONCE = 256
 VALIDATION = 2_000
-"""Validation preferences that choose the best epoch."""
+"""Validation preferences that are asked."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class _Lessons:
 def fit_reader(
     model: Any, processor: MenderProcessor, examples: datasets.DatasetDict, *, seed: int = 0
 ) -> dict[str, Any]:
-    """Train the expert "learned" of a model; the epoch that ranks best on validation stays.
+    """Train the expert "learned" of a model; what ranks best on validation stays.
 
     Without stated preferences to learn from, it stays the encoder's own cosine.
 
@@ -74,7 +76,7 @@ def fit_reader(
         seed: of order, dropout and samples of items.
 
     Returns:
-        The number of preferences that it was shown, and of epochs until the best.
+        How many preferences it was shown, and the steps until the best.
     """
     experts = model.experts
     encoder = model.encoder if experts.vectors is None else experts.vectors
@@ -84,7 +86,7 @@ def fit_reader(
         _lessons(model, encoder, examples[split], processor, limit, seed)
         for split, limit in (("train", None), ("validation", VALIDATION))
     )
-    record: dict[str, Any] = {"preferences": len(train), "epochs": 0}
+    record: dict[str, Any] = {"preferences": len(train), "steps": 0}
     if not len(train) or not len(validation):
         return record
     kept = {name: value.clone() for name, value in reader.state_dict().items()}
@@ -97,16 +99,18 @@ def fit_reader(
         others = [parameter for parameter in reader.parameters() if parameter.dim() < 2]
         groups = [{"params": decayed, "weight_decay": DECAY}, {"params": others, "weight_decay": 0.0}]
         optimizer = torch.optim.AdamW(groups, lr=RATE)
-        steps = EPOCHS * -(-len(train) // BATCH)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-        for epoch in tqdm(range(1, EPOCHS + 1), desc="Teaching what wishes mean"):
-            for rows in torch.randperm(len(train)).split(BATCH):
-                optimizer.zero_grad()
-                _loss(reader, train, rows, items).backward()
-                optimizer.step()
-                schedule.step()
-            if (found := _value(reader, validation, items)) > reached:
-                reached, record["epochs"] = found, epoch
+        per_epoch = -(-len(train) // BATCH)
+        every = -(-max(EPOCHS * per_epoch, LEAST_STEPS) // ROUNDS)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, ROUNDS * every)
+        batches: list[Tensor] = []
+        for step in tqdm(range(1, ROUNDS * every + 1), desc="Teaching what wishes mean"):
+            batches = batches or list(torch.randperm(len(train)).split(BATCH))
+            optimizer.zero_grad()
+            _loss(reader, train, batches.pop(), items).backward()
+            optimizer.step()
+            schedule.step()
+            if step % every == 0 and (found := _value(reader, validation, items)) > reached:
+                reached, record["steps"] = found, step
                 kept = {name: value.clone() for name, value in reader.state_dict().items()}
         reader.requires_grad_(False)
     reader.load_state_dict(kept)

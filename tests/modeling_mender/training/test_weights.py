@@ -17,7 +17,7 @@ def test_seen_items_are_not_ranked_and_groups_count_alike():
     assert np.isclose(mean_log_ndcg(scores, targets, seen, [("a",), ("b",), ("b",)]), np.log(1.01))
     with_one_ahead = mean_log_ndcg(scores, targets, torch.tensor([[0], [-1], [-1]]), [("a",), ("b",), ("b",)])
     assert np.isclose(with_one_ahead, (np.log(1 / np.log2(3) + 0.01) + np.log(1.01)) / 2)
-    several = mean_log_ndcg(scores[1:2], torch.tensor([[3, 0, -1]]), torch.tensor([[-1]]), ["a"])  # ranks 1 and 4
+    several = mean_log_ndcg(scores[1:2], torch.tensor([[3, 0, -1]]), torch.tensor([[-1]]), [("a",)])  # ranks 1 and 4
     assert np.isclose(several, np.log((1 + 1 / np.log2(5)) / (1 + 1 / np.log2(3)) + 0.01))
 
 
