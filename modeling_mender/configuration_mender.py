@@ -268,12 +268,12 @@ def encoder_config(config: PreTrainedConfig | dict[str, Any], default: str) -> P
 
 
 KINDS = ("stated", "inferred", "silent")
-"""Kinds of request: somebody typed a preference, it was written from earlier reviews, or there is a history alone."""
+"""Kinds of request: with a typed preference, with a preference written from earlier reviews, or with a history only."""
 BEHAVIOUR = ("popularity", "co_purchase", "transitions")
 LANGUAGE = ("dense", "learned", "lexical", "history_text")
 EXPERTS = (*BEHAVIOUR, *LANGUAGE)
 GENERATOR = "generator"
-"""Name of the generator's log-probabilities among the weights of experts."""
+"""Name of the generator among the weights of experts."""
 
 
 class ExpertSumConfig(PreTrainedConfig):
@@ -281,18 +281,18 @@ class ExpertSumConfig(PreTrainedConfig):
 
     Args:
         num_items: N.
-        experts: which of `EXPERTS` there are.
-        num_neighbours: entries kept of each row of an item-item matrix.
+        experts: names from `EXPERTS`.
+        num_neighbours: entries kept in each row of an item-item matrix.
         num_postings: entries of the lexical index.
         text_vocabulary: token ids below this are text; id `text_vocabulary + i` is item i of the history.
-        padding: token id that pads texts.
-        width: of the items' vectors, for the expert "learned"; that of the encoder, where there is one.
+        padding: padding token id.
+        width: of the item vectors, for the expert "learned"; that of the encoder, where there is one.
         reader_width: hidden units of that expert.
-        encoder: an `ItemStatesConfig` with `pooled=True` and no order, or its dictionary: the experts' own text encoder
-            and vectors of items. Without one, they are those of the model around the experts.
-        generator: whether the log-probabilities of a generator are summed as well.
-        weights: by kind of request, the weight of each expert (and of "generator"); 1 where nothing is said.
-        avoid: weight of what speaks for a phrase that is to be avoided, see `experts.ExpertSum.penalty`.
+        encoder: an `ItemStatesConfig` with `pooled=True` and `max_history=0`, or its dictionary, for a text encoder and
+            item vectors of the experts' own. By default the experts use those of the model that they belong to.
+        generator: whether the sum includes the log-probabilities of a generator.
+        weights: the weight of each expert (and of "generator") by kind of request; default 1.
+        avoid: weight of the penalty for phrases to avoid, see `experts.ExpertSum.penalty`.
 
     Raises:
         ValueError: if an expert or a kind is unknown, or a weight is not a finite number.
@@ -314,7 +314,7 @@ class ExpertSumConfig(PreTrainedConfig):
         encoder: ItemStatesConfig | dict[str, Any] | None = None,
         generator: bool = False,
         weights: Mapping[str, Mapping[str, float]] | None = None,
-        avoid: float = 1.0,
+        avoid: float = 4.0,
         **kwargs: Any,
     ) -> None:
         unknown = [name for name in experts if name not in EXPERTS]
@@ -340,11 +340,11 @@ class ExpertSumConfig(PreTrainedConfig):
         return [*self.experts, *([GENERATOR] if self.generator else [])]
 
     def set_weights(self, weights: Mapping[str, Mapping[str, float]], avoid: float | None = None) -> None:
-        """Replace the weights; 1 where nothing is said.
+        """Replace the weights.
 
         Args:
-            weights: by kind of request and expert.
-            avoid: of what is to be avoided; default: as before.
+            weights: by kind of request and expert; default 1.
+            avoid: weight of the penalty for phrases to avoid; default: unchanged.
 
         Raises:
             ValueError: if a kind or an expert is unknown, or a weight is not a finite number.

@@ -23,21 +23,21 @@ from .item_states import ItemStatesEncoder, version_of
 __all__ = ["ExpertSum", "ItemItem", "Lexical", "Popularity", "Reader"]
 
 TEMPERATURE = 0.05
-"""Cosines are divided by it, which gives them about the scale of log-probabilities."""
+"""Divides cosine similarities, so that they have about the scale of log-probabilities."""
 WINDOW = 3
-"""Latest items of a history whose successors count; the n-th latest counts 1/n."""
+"""Number of latest items that the transitions expert uses; the n-th latest has weight 1/n."""
 K1, B = 1.5, 0.75
-"""BM25's saturation of repeated words, and how much longer texts are discounted."""
+"""BM25's parameters for repeated words and for the length of texts."""
 COMMON = 0.9
-"""Share of the items for which a phrase to be avoided speaks no more than for nothing."""
+"""Quantile of an expert's scores over the catalogue up to which a phrase to avoid costs an item nothing."""
+AVOIDING = ("dense", "learned", "lexical")
+"""Experts that find what matches a phrase to avoid."""
 GROUPS = {"behaviour": BEHAVIOUR, "language": LANGUAGE}
-"""Names for several experts at once in the weights of a request."""
+"""Groups of experts that the weights of a request can name."""
 COMPARING = ("dense", "learned", "history_text")
 """Experts that compare a vector of the request with those of the items."""
-READING = ("dense", "learned", "lexical")
-"""Experts that read a preference, or what is to be avoided."""
 KEPT_VECTORS = 2**17
-"""Up to this many item vectors, a single-precision copy is kept between requests; of more, one is made each time."""
+"""Largest number of item vectors of which a single-precision copy is kept between requests."""
 
 
 class Popularity(nn.Module):
@@ -52,7 +52,7 @@ class Popularity(nn.Module):
         self.register_buffer("counts", torch.zeros(num_items), persistent=True)
 
     def add_items(self, count: int) -> None:
-        """Make room for new items, which nobody bought."""
+        """Add items without purchases."""
         self.counts = functional.pad(self.counts, (0, count))
 
     def forward(self, users: int) -> Tensor:
@@ -93,7 +93,7 @@ class ItemItem(nn.Module):
         self.strengths[:, :kept] = values.to(self.strengths.dtype)
 
     def add_items(self, count: int) -> None:
-        """Make room for new items, which say nothing about others."""
+        """Add items with empty rows."""
         self.neighbours = functional.pad(self.neighbours, (0, 0, 0, count), value=-1)
         self.strengths = functional.pad(self.strengths, (0, 0, 0, count))
 
@@ -144,10 +144,10 @@ class Lexical(nn.Module):
         self.register_buffer("mean_length", torch.ones(()), persistent=True)
 
     def add_items(self, token_ids: Sequence[Sequence[int]]) -> None:
-        """Add the postings of new items, by the frequencies of words and the mean length that were known before.
+        """Add the postings of new items; document frequencies and the mean length remain those of the old items.
 
         Args:
-            token_ids: tokens of each new item's text, without special ones.
+            token_ids: tokens of each new item's text, without special tokens.
         """
         lengths = torch.tensor([len(ids) for ids in token_ids], device=self.items.device)
         flat = torch.tensor([token for ids in token_ids for token in ids], dtype=torch.int64, device=self.items.device)
@@ -237,9 +237,9 @@ class ExpertSum(nn.Module):
     """The weighted sum of experts, with weights for every kind of request.
 
     Args:
-        config: which experts, and their weights.
-        encoder: vectors of the items and the text encoder that made them, to be owned; built from `config.encoder` when
-            absent. Without either, experts that read text are given the encoder of the model around them.
+        config: the experts and their weights.
+        encoder: item vectors and the text encoder that made them; by default created from `config.encoder`. Without
+            both, `forward` needs the encoder of the model that the experts belong to.
     """
 
     def __init__(self, config: ExpertSumConfig, encoder: ItemStatesEncoder | None = None) -> None:
@@ -252,7 +252,7 @@ class ExpertSum(nn.Module):
         self.transitions = ItemItem(items, neighbours) if "transitions" in names else None
         self.lexical = Lexical(config.text_vocabulary, items, config.num_postings) if "lexical" in names else None
         self.reader = Reader(config.width, config.reader_width) if "learned" in names else None
-        # The name "vectors": a Trainer that finds an `encoder` would hand its states on instead of the input.
+        # Not named `encoder`: the Trainer would pass the states of an attribute `encoder` instead of the input.
         self.vectors = encoder
         if encoder is None and config.encoder is not None:
             self.vectors = ItemStatesEncoder(config.encoder)
@@ -267,20 +267,20 @@ class ExpertSum(nn.Module):
         preference: Tensor | None = None,
         only: Sequence[str] | None = None,
     ) -> dict[str, Tensor]:
-        """What each expert says, by its name, in the order of `config.experts`.
+        """Scores of each expert by name, in the order of `config.experts`.
 
         Args:
             input_ids: text tokens, then `config.text_vocabulary` + item index for the history. Shape: (B, T).
-            num_items: N. Of items beyond those that an expert was fitted on, it says 0.
-            encoder: owner of the items' vectors, where this module has none.
-            preference: vectors of the texts, where they are known already. Shape: (B, D).
-            only: names of the experts that are asked; default: all.
+            num_items: N. Items that an expert does not know have score 0.
+            encoder: encoder with the item vectors, if this module has none.
+            preference: vectors of the texts, if they have been computed. Shape: (B, D).
+            only: names of the experts to use; default: all.
 
         Returns:
             Shape of each: (B, N).
 
         Raises:
-            ValueError: if an expert compares vectors, and there are not N of them.
+            ValueError: if an expert needs item vectors, and there are not N of them.
         """
         texts, history = self.split(input_ids)
         asked = [name for name in self.config.experts if only is None or name in only]
@@ -304,12 +304,12 @@ class ExpertSum(nn.Module):
         encoder: ItemStatesEncoder | None = None,
         preference: Tensor | None = None,
     ) -> Tensor:
-        """The weighted sum of what `forward` returns, with one product of vectors for all that compare them.
+        """The weighted sum of the scores of `forward`, with one matrix product for all experts that compare vectors.
 
         Args:
             input_ids: see `forward`.
             num_items: see `forward`.
-            weights: of the experts, in the order of `config.experts`. Shape: (B, experts).
+            weights: weights of the experts in the order of `config.experts`. Shape: (B, experts).
             encoder: see `forward`.
             preference: see `forward`.
 
@@ -334,9 +334,8 @@ class ExpertSum(nn.Module):
 
     @property
     def avoids(self) -> bool:
-        """Whether anything that is to be avoided loses by it."""
-        own = self.config.weights["stated"]
-        return self.config.avoid > 0 and any(own.get(name) for name in READING)
+        """Whether `penalty` can be more than 0."""
+        return self.config.avoid > 0 and any(name in self.config.experts for name in AVOIDING)
 
     def penalty(
         self,
@@ -345,14 +344,14 @@ class ExpertSum(nn.Module):
         *,
         encoder: ItemStatesEncoder | None = None,
     ) -> Tensor:
-        """What speaks for phrases that are to be avoided, more than for nothing, times `config.avoid`.
+        """The penalty of every item for phrases to avoid: the evidence that it matches them, times `config.avoid`.
 
-        Encoders hardly notice a negation, so a phrase is scored as it would be if it were wanted. The language experts
-        are asked, with their weights for stated requests. For nothing speaks what is said of `COMMON` of the items:
-        only those that a phrase fits better than most lose anything.
+        Encoders hardly notice negation, so each phrase is scored in its positive form. Evidence is the score of the
+        language experts, with their weights for stated requests (1 if all of these are 0), above the `COMMON` quantile
+        of the catalogue: only items that match a phrase better than most have a penalty.
 
         Args:
-            avoid_input_ids: text tokens of the phrases, `config.padding` where there is none. Shape: (B, A, T').
+            avoid_input_ids: text tokens of the phrases, padded with `config.padding`. Shape: (B, A, T').
             num_items: N.
             encoder: see `forward`.
 
@@ -362,20 +361,22 @@ class ExpertSum(nn.Module):
         users, phrases = avoid_input_ids.shape[:2]
         flat = avoid_input_ids.flatten(0, 1)
         evidence = torch.zeros(len(flat), num_items, device=flat.device)
-        for name, scores in self.forward(flat, num_items, encoder=encoder, only=READING).items():
-            nothing = scores.quantile(COMMON, dim=1, keepdim=True)
-            evidence.add_((scores - nothing).relu_(), alpha=self.config.weights["stated"][name])
+        weights = {name: self.config.weights["stated"][name] for name in AVOIDING if name in self.config.experts}
+        asked = [name for name, weight in weights.items() if weight] or list(weights)
+        for name, scores in self.forward(flat, num_items, encoder=encoder, only=asked).items():
+            common = scores.kthvalue(max(1, round(COMMON * num_items)), dim=1, keepdim=True).values
+            evidence.add_((scores - common).relu_(), alpha=weights[name] or 1.0)
         return self.config.avoid * evidence.view(users, phrases, num_items).sum(1)
 
     def weights(self, kind: Tensor, factors: Mapping[str, float] | None = None) -> Tensor:
-        """Weights of requests: those of their kind, times factors.
+        """The weights of requests, by their kind.
 
         Args:
             kind: index in `KINDS`. Shape: (B,).
-            factors: by expert or group ("language", "behaviour"), what its weight is multiplied by.
+            factors: factors of the weights, by expert or group ("language", "behaviour").
 
         Returns:
-            In the order of `config.weighted`. Shape: (B, experts, and the generator where there is one).
+            Weights in the order of `config.weighted`, W of them. Shape: (B, W).
 
         Raises:
             ValueError: if a name is unknown, or a factor is not a finite number.
@@ -386,19 +387,19 @@ class ExpertSum(nn.Module):
         return torch.tensor(table, device=kind.device)[kind]
 
     def split(self, input_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Text tokens, and item indices of the history; -1 elsewhere. Shape of each: (B, T)."""
+        """Text tokens and item indices of inputs, -1 at all other positions. Shape of each: (B, T)."""
         vocabulary = self.config.text_vocabulary
         is_text = (input_ids < vocabulary) & (input_ids != self.config.padding)
         history = torch.where(input_ids >= vocabulary, input_ids - vocabulary, -1)
         return torch.where(is_text, input_ids, -1), history
 
     def add_items(self, token_ids: Sequence[Sequence[int]]) -> None:
-        """Make room for new items behind the others: nobody bought them, and their words are known.
+        """Add new items after the others, without purchases.
 
-        Vectors are not added here: pass all items' to `set_item_states` of their encoder.
+        Their vectors are added by `set_item_states` of the encoder.
 
         Args:
-            token_ids: tokens of each new item's text, without special ones.
+            token_ids: tokens of each new item's text, without special tokens.
         """
         for part in (self.popularity, self.co_purchase, self.transitions):
             if part is not None:
@@ -409,7 +410,7 @@ class ExpertSum(nn.Module):
         self.config.num_items += len(token_ids)
 
     def _counted(self, name: str, texts: Tensor, history: Tensor, num_items: int) -> Tensor:
-        """Scores of an expert that compares no vectors. Shape: (B, N)."""
+        """Scores of an expert that needs no vectors. Shape: (B, N)."""
         if name == "popularity":
             found = self.popularity(len(texts))
         elif name == "co_purchase":
@@ -422,14 +423,14 @@ class ExpertSum(nn.Module):
         return found if not missing else functional.pad(found, (0, missing))[:, :num_items]
 
     def _preference(self, known: Tensor | None, texts: Tensor, encoder: ItemStatesEncoder | None) -> Tensor:
-        """Vectors of texts; zero where there is none. Shape: (B, D)."""
+        """Vectors of texts; 0 where there is none. Shape: (B, D)."""
         if known is None:
             encoder = self.vectors if self.vectors is not None else encoder
             known = encoder(texts.masked_fill(texts < 0, self.config.padding)).last_hidden_state[:, 0]
         return known.float() * (texts >= 0).any(1, keepdim=True)
 
     def _queries(self, name: str, history: Tensor, encoder: ItemStatesEncoder | None, preference: Tensor) -> Tensor:
-        """What an expert compares with the items' vectors; zero where the request has no such part. Shape: (B, D)."""
+        """The vectors that an expert compares with those of items; 0 without a text or history. Shape: (B, D)."""
         if name == "history_text":
             encoder = self.vectors if self.vectors is not None else encoder
             present = (history >= 0).float()[..., None]
@@ -454,10 +455,10 @@ class ExpertSum(nn.Module):
 
 
 def default_kind(texts: Tensor) -> Tensor:
-    """Stated where there is text, else silent, as indices in `KINDS`.
+    """The kind of requests by their text: stated with text, silent without, as indices in `KINDS`.
 
     Args:
-        texts: text tokens, -1 where there is none. Shape: (B, T).
+        texts: text tokens, padded with -1. Shape: (B, T).
 
     Returns:
         Shape: (B,), int64.
@@ -466,14 +467,14 @@ def default_kind(texts: Tensor) -> Tensor:
 
 
 def _recency(history: Tensor) -> Tensor:
-    """1/n for the n-th latest of the last `WINDOW` items, else 0. Shape: (B, T)."""
+    """1/n for the n-th latest of the last `WINDOW` items, otherwise 0. Shape: (B, T)."""
     present = history >= 0
-    place = present.flip(1).cumsum(1).flip(1)
-    return torch.where(present & (place <= WINDOW), 1.0 / place.clamp(min=1), 0.0)
+    position = present.flip(1).cumsum(1).flip(1)
+    return torch.where(present & (position <= WINDOW), 1.0 / position.clamp(min=1), 0.0)
 
 
 def expanded(factors: Mapping[str, float], names: Sequence[str]) -> dict[str, float]:
-    """Factors by expert, those of groups given to each of their members.
+    """Factors by expert; the factor of a group applies to each of its members.
 
     Raises:
         ValueError: if a name is unknown, or a factor is not a finite number.

@@ -1,8 +1,8 @@
-"""What experts add to the generator's scores, laid over the catalogue's tree to guide the beam search.
+"""The scores of experts for the nodes of the catalogue's tree, which guide the beam search.
 
-A leaf has the sum of the experts, exactly. An inner node has the best of its leaves: with it, the score of a prefix is
-the most that any item below can reach, so a beam keeps what the generator alone would cut. Filters come first: a leaf
-that may not be returned guides nothing.
+The score of a leaf is the weighted sum of the experts. The score of an inner node is the maximum over its leaves: added
+to the log-probability of a prefix, it is an upper bound for all items below, so a beam keeps items that the generator
+alone would lose. Filters are applied first, so items that may not be returned do not count.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class Guide:
 
     Attributes:
         leaves: the sum of the experts, -inf for leaves that may not be returned. Shape: (B, leaves).
-        levels: for every depth 1..L, the best leaf below each node, padded by the widest sibling range, as a
-            catalogue's `code_table` is. Shape of each: (B, nodes + padding).
+        levels: for every depth 1..L, the maximum over the leaves below each node, padded like `code_table` of the
+            catalogue. Shape of each: (B, nodes + padding).
     """
 
     leaves: Tensor
@@ -40,17 +40,17 @@ class Guide:
         allowed: ItemSelection | None = None,
         exclude: ItemSelection | None = None,
     ) -> Guide:
-        """The guide of scores over all items.
+        """The guide for scores of all items.
 
         Args:
             catalogue: the tree.
-            scores: by item index. Shape: (B, N).
+            scores: scores by item index. Shape: (B, N).
             allowed: items that may be returned, see `as_selection`.
-            exclude: items that may not be returned, in the same forms. Wins over `allowed`.
+            exclude: items that may not be returned, in the same forms. Takes precedence over `allowed`.
 
         Raises:
-            ValueError: if a filter has the wrong shape, or leaves some user nothing.
-            IndexError: if a filter names an item that is not in the catalogue.
+            ValueError: if a filter has the wrong shape, or leaves a user without items.
+            IndexError: if a filter contains an item that is not in the catalogue.
         """
         mask = allowed_mask(allowed, exclude, catalogue.num_items, len(scores), scores.device)
         leaves = catalogue.leaf_order(scores)
@@ -70,7 +70,7 @@ class Guide:
         return (self.leaves > -torch.inf).sum(1)
 
     def best(self, count: int) -> tuple[Tensor, Tensor]:
-        """The leaves that the experts put first, and their scores. Shape of each: (B, count)."""
+        """The leaves with the highest scores of experts, and the scores. Shape of each: (B, count)."""
         scores, leaves = self.leaves.topk(min(count, self.leaves.shape[1]), dim=1)
         return leaves, scores
 

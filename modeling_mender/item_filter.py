@@ -147,13 +147,13 @@ def allowed_mask(
 def prior_scores(
     prior: Tensor | Sequence[float] | Mapping[int, float], num_items: int, num_users: int, device: torch.device | str
 ) -> Tensor:
-    """A business prior as something to be added to scores.
+    """A business prior as scores to add.
 
     Args:
-        prior: one value for every item, for all users or for each; or values by item index, 0 for all other items.
+        prior: one value per item, for all users or per user; or values by item index, with 0 for all other items.
         num_items: N.
         num_users: B.
-        device: where the result goes.
+        device: device of the result.
 
     Returns:
         Shape: (N,) or (B, N), float32.

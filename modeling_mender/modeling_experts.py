@@ -94,7 +94,7 @@ class ExpertsRecommender(ItemScoringModel):
         own = experts.weights(kind, weights)
         total = experts.total(input_ids, self.config.num_items, own)
         if avoid_input_ids is not None and experts.avoids:
-            total = total - experts.penalty(avoid_input_ids, self.config.num_items)
+            total = total - self.penalty(avoid_input_ids)
         return self.scale * total
 
     def expert_scores(self, input_ids: Tensor, expert_input_ids: Tensor | None = None) -> dict[str, Tensor]:
@@ -106,6 +106,10 @@ class ExpertsRecommender(ItemScoringModel):
         """
         input_ids = input_ids if expert_input_ids is None else expert_input_ids
         return self.experts(self._as_vectors(input_ids), self.config.num_items)
+
+    def penalty(self, avoid_input_ids: Tensor) -> Tensor:
+        """Penalties of all items for phrases to avoid, see `ExpertSum.penalty`. Shape: (B, N)."""
+        return self.experts.penalty(avoid_input_ids, self.config.num_items)
 
     def _as_vectors(self, input_ids: Tensor) -> Tensor:
         """Inputs with `history="indices"` in the form of `history="vectors"` with one text token, padding."""

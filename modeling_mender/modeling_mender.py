@@ -136,24 +136,24 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
 
     @property
     def reads_kind(self) -> bool:
-        """Whether answers depend on the kind of a request."""
+        """Whether results depend on the kind of a request."""
         return self.kind_states is not None or self.experts is not None
 
     @property
     def shares_vectors(self) -> bool:
-        """Whether the encoder's inputs and vectors serve the experts as well: it keeps one vector for each item."""
+        """Whether experts can use the encoder's inputs and vectors, because it has one vector for each item."""
         encoder = self.config.encoder
         return encoder.model_type == ItemStatesConfig.model_type and encoder.pooled
 
     def set_experts(self, config: ExpertSumConfig | None, encoder: ItemStatesEncoder | None = None) -> None:
-        """Give the model experts, whose scores `recommend()` then adds to the generator's; `None` takes them away.
+        """Add experts, whose scores `recommend()` adds to those of the generator, or remove them with `None`.
 
         Args:
-            config: which experts, with `generator=True`.
-            encoder: vectors of the items for experts that read text, where this model's own encoder has none.
+            config: the experts and their weights, with `generator=True`.
+            encoder: item vectors for experts that read text, if the encoder of this model has none.
 
         Raises:
-            ValueError: if an expert reads text and there are no vectors.
+            ValueError: if an expert reads text and there are no item vectors.
         """
         if config is not None and encoder is None and self.shares_vectors:
             config.width = self.config.encoder.hidden_size
@@ -345,6 +345,10 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
                 reasons given in `recommend()`.
             IndexError: if a filter contains an item that is not in the catalogue.
         """
+        if kwargs.get("custom_generate") is None:  # the plain beams know no experts
+            kwargs.pop("expert_input_ids", None)
+            if kwargs.pop("avoid_input_ids", None) is not None:
+                raise ValueError("generate() cannot avoid anything: it uses the generator alone; call recommend()")
         processors = LogitsProcessorList(kwargs.pop("logits_processor", None) or [])
         given = any(isinstance(item, SemanticIdLogitsProcessor) for item in processors)
         filters = {"allowed": allowed, "exclude": exclude}
@@ -393,8 +397,8 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
         scores. The result is deterministic; sampling and penalties in the generation config are ignored.
 
         Args:
-            input_ids: text tokens; perhaps of several conditions, whose log-probabilities and language scores are added
-                with `condition_weights`. Shape: (B, T) or (B, C, T).
+            input_ids: text tokens, possibly of several conditions whose scores are added with `condition_weights`.
+                Shape: (B, T) or (B, C, T).
             attention_mask: 1 for tokens, 0 for padding. Shape: that of `input_ids`.
             encoder_outputs: states of the encoder, instead of `input_ids`.
             top_k: items to return; fewer are returned if the catalogue has fewer.
@@ -403,13 +407,12 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
             exclude: items that may not be returned, in the same forms.
             kind: index in `KINDS` of each request, see `forward`; weights of experts are those of the first condition.
                 Shape: (B,) or (B, C).
-            condition_weights: of the conditions of each user, in general with a sum of 1. Shape: (B, C).
-            expert_input_ids: what the experts read where that is not `input_ids` (the processor makes it). Shape: that
-                of `input_ids`.
-            avoid_input_ids: text tokens of what is to be avoided, see `ExpertSum.penalty`. Shape: (B, A, T').
-            prior: business priors that are added to the scores, see `prior_scores`.
-            weights: by expert ("generator" among them) or group ("language", "behaviour"), what its fitted weight is
-                multiplied by.
+            condition_weights: weights of each user's conditions, usually with a sum of 1. Default: equal weights.
+                Shape: (B, C).
+            expert_input_ids: inputs of the experts, if they differ from `input_ids`. Shape: that of `input_ids`.
+            avoid_input_ids: text tokens of the phrases to avoid, see `ExpertSum.penalty`. Shape: (B, A, T').
+            prior: business priors to add to the scores, see `prior_scores`.
+            weights: factors for fitted weights, by expert ("generator" included) or group ("language", "behaviour").
             **ignored: other outputs of a tokenizer, such as `token_type_ids`.
 
         Returns:
@@ -489,20 +492,24 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
         return item_scores(generator, self.catalogue, item_indices.to(states.device))
 
     def expert_scores(self, input_ids: Tensor, expert_input_ids: Tensor | None = None) -> dict[str, Tensor]:
-        """What each expert says of every item, by its name, without the generator.
+        """Scores of all items by each expert, without the generator.
 
         Args:
             input_ids: Shape: (B, T).
-            expert_input_ids: what the experts read where that is not `input_ids`. Shape: (B, T').
+            expert_input_ids: inputs of the experts, if they differ from `input_ids`. Shape: (B, T').
 
         Returns:
-            Shape of each: (B, N).
+            Scores by name of the expert. Shape of each: (B, N).
         """
         read = input_ids if expert_input_ids is None else expert_input_ids
         return self.experts(read, self.config.num_items, encoder=self._vectors())
 
+    def penalty(self, avoid_input_ids: Tensor) -> Tensor:
+        """Penalties of all items for phrases to avoid, see `ExpertSum.penalty`. Shape: (B, N)."""
+        return self.experts.penalty(avoid_input_ids, self.config.num_items, encoder=self._vectors())
+
     def _vectors(self) -> ItemStatesEncoder | None:
-        """This model's encoder where experts that have no vectors of their own share it."""
+        """This model's encoder, if the experts use its item vectors."""
         return self.encoder if self.shares_vectors and self.experts.vectors is None else None
 
     def _sum(
@@ -516,7 +523,7 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
         preference: Tensor | None,
         avoid_input_ids: Tensor | None,
     ) -> tuple[Tensor | None, Tensor | None]:
-        """Weights of the log-probabilities (B, C), and what is added to them (B, N); `None` where that is nothing."""
+        """Weights of the log-probabilities (B, C) and scores to add (B, N); `None` for a weight of 1 and no scores."""
         (users, conditions), items = shape, self.config.num_items
         mix, evidence = self._condition_weights(condition_weights, users, conditions), None
         if self.experts is not None:
@@ -535,7 +542,7 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
                 evidence = self.experts.total(read, items, rows, encoder=encoder, preference=preference)
                 evidence = evidence.view(users, conditions, items).sum(1)
             if avoid_input_ids is not None and self.experts.avoids:
-                penalty = self.experts.penalty(avoid_input_ids, items, encoder=encoder)
+                penalty = self.penalty(avoid_input_ids)
                 evidence = -penalty if evidence is None else evidence - penalty
             if mix is not None or bool((generator != 1).any()):
                 mix = generator if mix is None else generator * mix
@@ -561,7 +568,7 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
     def _kind(
         self, kind: Tensor | None, input_ids: Tensor | None, states: Tensor, conditions: int = 1
     ) -> Tensor | None:
-        """The kind of every row of states, where it matters. Shape: (B * C,)."""
+        """The kind of every row of `states`; `None` if the model does not read it. Shape: (B * C,)."""
         if not self.reads_kind:
             return None
         if kind is None:
@@ -578,7 +585,7 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
     def _memory(
         self, states: Tensor, attention_mask: Tensor | None, kind: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        """What the decoder attends to: encoder states at its width, behind the state of the kind of request."""
+        """The states that the decoder attends to and their mask: one for the kind of request, then the encoder's."""
         memory = self.encoder_proj(states.to(self.lm_head.weight.dtype))
         if self.kind_states is None:
             return memory, attention_mask

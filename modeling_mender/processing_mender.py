@@ -51,6 +51,14 @@ NEGATION = re.compile(
 )
 """Other negations, up to the thing that is not wanted."""
 
+TYPED_NEGATION = re.compile(
+    r"""(?ix) ^ (?:please\s+)? (?:
+        avoid\s+\S | exclude\s+\S | no\s+(?!idea|matter|doubt|problem|preference|rush|worries)\S
+      | (?:(?:i|we)\s+)? (?:do\s+not|don['’]?t) \s+ (?:want|like|show|recommend|suggest|give) \b
+    )"""
+)
+"""How a preference begins that says what is not wanted. Fewer forms than above: "not sure, maybe tea" asks for tea."""
+
 
 def avoid_sentence(text: str) -> str:
     """A sentence for something that a user wants to avoid, in the wording that models are trained on.
@@ -67,7 +75,7 @@ def avoid_sentence(text: str) -> str:
 
 
 def avoided_phrase(text: str) -> str:
-    """What a person wants to avoid, without the words that say no.
+    """The positive phrase for what a person wants to avoid.
 
     >>> avoided_phrase("Avoid strong smells."), avoided_phrase("no wool"), avoided_phrase("please don't show me wool")
     ('strong smells', 'wool', 'wool')
@@ -142,8 +150,8 @@ class MenderProcessor(ProcessorMixin):
         max_history: maximum number of items to render, counted from the latest.
         title_length: maximum number of tokens of a title, for "states" and "vectors".
         codebook_sizes: codes per level, for "codes".
-        kinds: whether the model is told the kind of every request.
-        experts: whether the model has experts, for which what is to be avoided is no part of the preference's text.
+        kinds: whether the model reads the kind of every request.
+        experts: whether the model has experts; phrases to avoid are then not part of the preference's text.
 
     Raises:
         ValueError: if the numbers of ids and titles differ, an id occurs twice, a mode is unknown, or codes are
@@ -335,10 +343,10 @@ class MenderProcessor(ProcessorMixin):
             return_tensors: "pt", "np", or `None` for lists without padding.
 
         Returns:
-            What `recommend()` takes: `input_ids` and `attention_mask`, of shape (B, T), or (B, C, T) beside
-            `condition_weights` (B, C) where a strength or weights make several conditions; `kind` (B,) or (B, C) where
-            the model is told; for its experts `avoid_input_ids` (B, A, T'), and `expert_input_ids` where they do not
-            read `input_ids`.
+            Arguments of `recommend()`: `input_ids` and `attention_mask` of shape (B, T), or of shape (B, C, T) together
+            with `condition_weights` (B, C) if a strength or weights lead to several conditions; `kind` (B,) or (B, C)
+            for models that read it; for experts `avoid_input_ids` (B, A, T'), and `expert_input_ids` if their inputs
+            differ from `input_ids`.
 
         Raises:
             ValueError: if a user has neither a preference nor a history, an item of a history is unknown, a text cannot
@@ -367,22 +375,22 @@ class MenderProcessor(ProcessorMixin):
         strength: float | None,
         weights: Sequence[float] | None,
     ) -> dict[str, Any]:
-        """Features of one request: lists of token ids, unpadded, one list of them where there are several conditions.
+        """Features of one request without padding; with several conditions, `input_ids` is a list of lists.
 
         Args:
-            user: position in the batch, for messages.
-            texts: by name of an argument of `__call__`, what the user said.
+            user: position in the batch, for error messages.
+            texts: the user's texts by name of the argument of `__call__`.
             item_indices: the history.
             strength: see `__call__`.
-            weights: of the user's preferences.
+            weights: weights of the user's preferences.
         """
         wanted = texts["preference"] or texts["inferred"]
         kind = KINDS.index("stated" if texts["preference"] else "inferred")
         if texts["preference"] and texts["inferred"]:
             raise ValueError(f"user {user} has a preference and an inferred one; pass one of the two")
-        # Experts of language do not understand a negation: they are told what is not wanted by itself.
+        # Language experts do not understand negation, so negated sentences become phrases to avoid.
         apart = self.experts and self.preference == "text"
-        negative = [text for text in wanted if apart and _is_negative(text)]
+        negative = [text for text in wanted if apart and TYPED_NEGATION.match(text.strip())]
         avoided = [phrase for phrase in map(avoided_phrase, (*texts["avoid"], *negative)) if phrase]
         if not self.experts:
             wanted = _sentences(wanted, texts["avoid"])
@@ -413,10 +421,11 @@ class MenderProcessor(ProcessorMixin):
         return found
 
     def collate(self, requests: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        """Padded features of a batch of requests, each with those that a call with `return_tensors=None` returns.
+        """Pad the features of a batch of requests.
 
         Args:
-            requests: of every request its `input_ids`, and what else there is.
+            requests: features of each request, as a call with `return_tensors=None` returns them; only `input_ids` is
+                required.
 
         Returns:
             See `__call__`.
@@ -425,7 +434,7 @@ class MenderProcessor(ProcessorMixin):
         count = max(map(len, conditions))
 
         def stacked(name: str, default: str = "") -> list[Any]:
-            """One entry for each condition of each request; those that a request lacks repeat its first."""
+            """One entry for each condition of each request; requests with fewer conditions repeat the first."""
             own = [request.get(name) or request[default] if default else request[name] for request in requests]
             own = [value if len(ids) > 1 else [value] for value, ids in zip(own, conditions, strict=True)]
             return [part for value in own for part in (*value, *value[:1] * (count - len(value)))]
@@ -433,7 +442,7 @@ class MenderProcessor(ProcessorMixin):
         inputs = stacked("input_ids")
         found = {"input_ids": self.pad(inputs), "attention_mask": self.memory_mask(inputs)}
         if self.experts and any(request.get("expert_input_ids") for request in requests):
-            # With one vector an item, inputs serve the experts as they are, but for requests with a negation.
+            # With `history="vectors"`, only requests with negated sentences have inputs for experts.
             found["expert_input_ids"] = self.pad(stacked("expert_input_ids", "input_ids"))
         if "kind" in requests[0] and (self.kinds or self.experts):
             found["kind"] = torch.tensor(stacked("kind"))
@@ -528,7 +537,7 @@ class MenderProcessor(ProcessorMixin):
         return [*text, *chain.from_iterable(self._item_pieces[index] for index in item_indices)]
 
     def _render_vectors(self, preference: str, item_indices: Sequence[int]) -> list[int]:
-        """What experts read: text tokens, then one number for each item. Padding alone where there is neither."""
+        """Inputs of experts: text tokens, then one id for each item; one padding token if there is neither."""
         text = self.text_inputs([preference])[0] if preference else []
         items = [len(self.tokenizer) + index for index in item_indices[-self.max_history :]]
         return [*text, *items] or [self.tokenizer.pad_token_id]
@@ -698,14 +707,8 @@ def _as_batch(texts: Mapping[str, Any], history: Any) -> tuple[list[dict[str, li
     return said, [list(items) for items in history] if nested else [[] for _ in range(users)]
 
 
-def _is_negative(text: str) -> bool:
-    """Whether a sentence begins by saying no."""
-    text = " ".join(text.split())
-    return bool(TRAINED_NEGATION.match(text) or NEGATION.match(text))
-
-
 def _listed(texts: str | Sequence[str] | None) -> list[str]:
-    """One text or several, or none, without empty ones."""
+    """The texts that are not empty, as a list."""
     given = [texts] if isinstance(texts, str) else texts or []
     return [text for text in given if text.strip()]
 
@@ -714,7 +717,8 @@ def _as_weights(weights: Any, users: Sequence[Mapping[str, list[str]]]) -> list[
     """The weights of each user's preferences.
 
     Raises:
-        ValueError: if there is not one for each preference, one is no finite number, or those of a user add up to 0.
+        ValueError: if their number differs from that of the preferences, a weight is not a finite number, or the sum of
+            a user's weights is 0.
     """
     if weights is None:
         return [None] * len(users)

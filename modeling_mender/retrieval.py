@@ -92,7 +92,7 @@ def search(
 
 
 class Generator:
-    """The decoder under the conditions of B users, whose log-probabilities it adds with weights.
+    """The decoder with the conditions of B users; it adds the log-probabilities of conditions with weights.
 
     Args:
         decoder: the decoder's arithmetic.
@@ -109,11 +109,11 @@ class Generator:
 
     @property
     def counts(self) -> bool:
-        """Whether any user's score depends on it."""
+        """Whether any weight differs from 0."""
         return self.mix is None or bool(self.mix.any())
 
     def start(self, levels: int) -> DecodingState:
-        """State before the first token of semantic IDs with so many levels."""
+        """The state before the first token."""
         return self.decoder.start(self.memory, self.attention_mask, levels)
 
     def step(self, state: DecodingState, tokens: Tensor, parents: Tensor | None) -> Tensor:
@@ -153,7 +153,7 @@ def _beam_search(
 
 
 def item_scores(generator: Generator, catalogue: SemanticIdCatalogue, item_indices: Tensor) -> Tensor:
-    """Weighted log-probabilities of items, each by its own path.
+    """Weighted log-probabilities of given items.
 
     Args:
         generator: the decoder.

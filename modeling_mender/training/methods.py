@@ -211,7 +211,7 @@ def build_method(
         max_history=preset.max_history,
         title_length=preset.title_length,
         codebook_sizes=catalogue.codebook_sizes if codes else None,
-        kinds=preset.told_kinds,
+        kinds=preset.reads_kinds,
         experts=bool(preset.experts),
     )
     if preset.model == "sasrec":
@@ -223,7 +223,7 @@ def build_method(
     if preset.history in ("states", "vectors"):
         text_encoder = _with_item_states(preset, text_encoder, processor, items, device, preset.history == "vectors")
     model = MenderForGenerativeRetrieval.from_encoder(
-        text_encoder, catalogue, decoder=dict(preset.decoder), kinds=preset.told_kinds
+        text_encoder, catalogue, decoder=dict(preset.decoder), kinds=preset.reads_kinds
     )
     if preset.codebook_embeddings:
         init_from_codebooks(model.decoder.embed_tokens, codebooks, catalogue.codebook_sizes)
@@ -271,7 +271,7 @@ def _add_experts(
     items: Mapping[str, Sequence[str]],
     device: torch.device | str,
 ) -> None:
-    """Give a Mender its experts; until `fit_experts` has chosen weights, the generator decides alone."""
+    """Add experts to a Mender. Their weights are 0 until `fit_experts` chooses others."""
     model = model.get_base_model() if hasattr(model, "get_base_model") else model
     own = None
     if any(name in LANGUAGE for name in preset.experts) and not model.shares_vectors:

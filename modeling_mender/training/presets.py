@@ -66,8 +66,8 @@ class Preset:
         item_text: what an item's vector is made of where `history` is "vectors": its "title" or its whole "text".
         experts: what is added up, see `configuration_mender.EXPERTS`: by a model "experts" alone, by a Mender beside
             its generator.
-        kinds: whether the decoder of a Mender that reads preferences is told the kind of a request: stated, inferred or
-            silent.
+        kinds: whether the decoder of a Mender that reads preferences also reads the kind of a request: stated, inferred
+            or silent.
         silent: how often an epoch shows each recommendation example without its preference (0.5: half of them).
         vocabulary: words of the tokenizer that an encoder from scratch gets; 0 for codes alone.
         encoder_shape: fields of `T5Config` for an encoder from scratch, of `SasRecConfig` for SASRec.
@@ -173,8 +173,8 @@ class Preset:
             )
 
     @property
-    def told_kinds(self) -> bool:
-        """Whether the decoder is told the kind of a request."""
+    def reads_kinds(self) -> bool:
+        """Whether the decoder reads the kind of a request."""
         return self.kinds and self.model == "mender" and self.preference == "text"
 
     @property

@@ -1,9 +1,9 @@
 """Weights of experts, and of the generator beside them, chosen on validation for each kind of request.
 
-Every expert is asked once; what it says is kept, and weights are then tried by the thousand. No gradient is needed, so
-what is improved is the ranking itself: the mean over axes of the logarithm of NDCG, so that small and large figures
-count alike. A generator cannot score a whole catalogue in seconds: it is asked about the items that it or an expert
-puts first, and about the target.
+The scores of all experts are computed once and kept, then thousands of weights are tried without a gradient. The
+objective is the ranking itself: the mean over axes of the logarithm of NDCG, so that small and large figures count
+alike. Scoring a whole catalogue with a generator takes too long, so the scores are limited to candidates: the targets,
+and the items that the generator or an expert ranks first.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..configuration_mender import GENERATOR, KINDS
 from ..processing_mender import MenderProcessor
 from .batches import MenderCollator
 from .closed_form import ease, popularity, transitions
-from .data import example_column, prepare_examples, select_axes, training_histories, without_preferences
+from .data import example_column, kinds_of, prepare_examples, select_axes, training_histories, without_preferences
 
 __all__ = ["axis_and_stratum", "fit_experts", "fit_weights", "mean_log_ndcg"]
 
@@ -32,9 +32,13 @@ MOST_ITEMS_FOR_PENALTIES = 5_000
 FLOOR = 0.01
 """Added to NDCG before its logarithm, so that an axis where nothing is found does not decide alone."""
 CANDIDATES, BEST = 128, 30
-"""Items of a request that the generator is asked about, among them its own best."""
+"""Number of candidates of an example, and of those that the generator contributes."""
 MOST_TARGETS = 10
-"""Relevant items of an example that are looked for, where there are more."""
+"""Largest number of relevant items of an example that count."""
+AVOID = "avoid"
+AVOID_WEIGHTS = (0.5, 1.0, 2.0, 4.0, 8.0)
+TOLERANCE = 0.03
+"""Share of NDCG that a larger weight of phrases to avoid may cost."""
 BATCH = 16
 SHARES = {"stated": 0.6, "inferred": 0.2, "silent": 0.2}
 """Of the validation examples, by kind: stated requests have the most axes."""
@@ -154,6 +158,7 @@ def fit_experts(
     if len(config.weighted) == 1:  # any weight gives the same order
         config.set_weights({})
         return record
+    config.set_weights({})  # the generator must rank its candidates, whatever weight an earlier fit gave it
     weights = {}
     for kind, chosen in validation.items():
         scores, targets, seen = _scores(model, processor, chosen, exclude_seen)
@@ -162,7 +167,14 @@ def fit_experts(
         unit = found.get(GENERATOR) or 1.0
         weights[kind] = {name: value / unit for name, value in found.items()}
     config.set_weights(weights)
-    return record | {"weights": config.weights}
+    record["weights"] = config.weights
+    avoiding = np.flatnonzero([bool(texts) for texts in example_column(examples["validation"], "avoid")])
+    if len(avoiding) and experts.avoids:
+        chosen = examples["validation"].select(avoiding)
+        record["avoid"] = _best_avoid(
+            model, processor, _sampled(chosen, limit // 5, np.random.default_rng(seed)), exclude_seen
+        )
+    return record
 
 
 def _best_penalty(
@@ -192,8 +204,23 @@ def axis_and_stratum(examples: datasets.Dataset) -> list[tuple[str, str]]:
     return list(zip(*(example_column(examples, name) for name in ("axis", "stratum")), strict=True))
 
 
+def _best_avoid(model: Any, processor: MenderProcessor, examples: datasets.Dataset, exclude_seen: bool) -> float:
+    """Set the largest weight of phrases to avoid whose rankings are about as good as the best."""
+    config, groups = model.experts.config, axis_and_stratum(examples)
+    config.set_weights(config.weights, 1.0)
+    scores, targets, seen = _scores(model, processor, examples, exclude_seen, avoid=True)
+    penalty = scores.pop(AVOID)
+    weights = [config.weights[KINDS[kind]] for kind in kinds_of(examples)]
+    total = sum(torch.tensor([own[name] for own in weights])[:, None] * values for name, values in scores.items())
+    reached = {weight: mean_log_ndcg(total - weight * penalty, targets, seen, groups) for weight in AVOID_WEIGHTS}
+    least = max(reached.values()) + np.log(1 - TOLERANCE)
+    best = max(weight for weight, value in reached.items() if value >= least)
+    config.set_weights(config.weights, best)
+    return best
+
+
 def _by_kind(examples: datasets.Dataset, limit: int, seed: int) -> dict[str, datasets.Dataset]:
-    """Validation examples of every kind: positive ones only, as many of each axis and stratum as of any other.
+    """Validation examples of every kind: positive ones only, as many of each axis as of any other.
 
     Silent ones are recommendation examples without their preference.
     """
@@ -207,9 +234,9 @@ def _by_kind(examples: datasets.Dataset, limit: int, seed: int) -> dict[str, dat
         rows = np.flatnonzero(kinds == kind)
         # A kind that the benchmark lacks is fitted on what there is.
         own = positive.select(rows) if len(rows) else positive
-        group = np.array([" ".join(names) for names in axis_and_stratum(own)])
-        share = max(1, round(SHARES[kind] * limit) // len(np.unique(group)))
-        parts = [_sampled(own.select(np.flatnonzero(group == name)), share, generator) for name in np.unique(group)]
+        axis = np.array(example_column(own, "axis"))
+        share = max(1, round(SHARES[kind] * limit) // len(np.unique(axis)))
+        parts = [_sampled(own.select(np.flatnonzero(axis == name)), share, generator) for name in np.unique(axis)]
         found[kind] = datasets.concatenate_datasets(parts)
     return found
 
@@ -221,13 +248,18 @@ def _sampled(examples: datasets.Dataset, limit: int, generator: np.random.Genera
 
 
 def _scores(
-    model: Any, processor: MenderProcessor, examples: datasets.Dataset, exclude_seen: bool, only: str | None = None
+    model: Any,
+    processor: MenderProcessor,
+    examples: datasets.Dataset,
+    exclude_seen: bool,
+    only: str | None = None,
+    avoid: bool = False,
 ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-    """What every expert, or only one, says of the candidates of each example.
+    """Scores of the candidates of each example, by all experts or one of them, perhaps with penalties as "avoid".
 
     Returns:
-        Scores by expert (M, P), and the candidates' places of targets (M, R) and of items to leave out (M, S), -1
-        where there is none.
+        Scores by expert (M, P), and positions among the candidates of the targets (M, R) and of the items to leave out
+        (M, S), padded with -1.
     """
     features = prepare_examples(examples, processor)
     collate = MenderCollator(processor, model, exclude_seen=True)
@@ -241,6 +273,8 @@ def _scores(
         own = own if exclude_seen else own[:, :0]
         found = model.expert_scores(batch["input_ids"], batch.get("expert_input_ids"))
         found = {name: scores.cpu() for name, scores in found.items() if only in (None, name)}
+        if avoid:
+            found[AVOID] = model.penalty(batch["avoid_input_ids"]).cpu()
         if not alone:
             found, target, own = _with_generator(model, batch, found, target, own)
         parts.append(found)
@@ -258,20 +292,19 @@ def _padded(rows: Sequence[Any]) -> Tensor:
 def _with_generator(
     model: Any, batch: Mapping[str, Tensor], scores: Mapping[str, Tensor], targets: Tensor, seen: Tensor
 ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-    """Scores of the candidates of a batch, the generator's among them, and the places of targets and seen items."""
+    """Scores of the candidates of a batch, including the generator's, and the positions of targets and seen items."""
     asked = {name: batch[name] for name in ("input_ids", "attention_mask", "kind") if name in batch}
     items = next(iter(scores.values())).shape[1]
-    nothing = {"behaviour": 0.0, "language": 0.0, GENERATOR: 1.0}
-    own = model.recommend(**asked, top_k=min(BEST, items), exclude=batch["exclude"], weights=nothing).item_indices.cpu()
-    # By how far in front the generator or some expert puts an item; targets come first, seen items come last.
+    alone = {"behaviour": 0.0, "language": 0.0}
+    own = model.recommend(**asked, top_k=min(BEST, items), exclude=batch["exclude"], weights=alone).item_indices.cpu()
+    # The best rank of an item by the generator or an expert; targets come first, seen items last.
     rank = torch.full((len(targets), items + 1), items)
     rank.scatter_(1, own.where(own >= 0, items), torch.arange(own.shape[1]).expand_as(own))
     for values in scores.values():
         order = values.argsort(dim=1, descending=True, stable=True)
         place = torch.empty_like(order).scatter_(1, order, torch.arange(items).expand_as(order))
-        # An expert that has nothing to say of a request puts nothing in front.
-        nothing_said = values.amax(1, keepdim=True) == values.amin(1, keepdim=True)
-        place = place.masked_fill(nothing_said, items)
+        # An expert with equal scores for all items ranks none of them first.
+        place = place.masked_fill(values.amax(1, keepdim=True) == values.amin(1, keepdim=True), items)
         rank[:, :items] = torch.minimum(rank[:, :items], place)
     rank.scatter_(1, seen.where(seen >= 0, items), 2 * items)
     rank.scatter_(1, targets.where(targets >= 0, items), -1)

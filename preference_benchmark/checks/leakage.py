@@ -137,6 +137,8 @@ def check_leakage(
             findings.append(_times(axis, rows, steps, tables.points[0]))
         if axis in STEERING_AXES:
             findings += _steering(axis, rows, written, steering_pool(tables, preferences, Protocol()))
+            if axis == "coarse_grained_steering":
+                findings.append(_spread(axis, rows, protocol))
         elif axis in SENTIMENT_AXES:
             findings += _sentiment(axis, rows, preferences, steps)
         elif axis in WISH_AXES:
@@ -254,6 +256,18 @@ def _steering(axis: str, rows: pl.DataFrame, written: pl.DataFrame, pool: pl.Ser
     )
     # An item's second-nearest preference asks for it in training where the first is taken by its partner.
     yield _finding("the pair of preference and target was trained on", axis, seen, pl.col("seen"), by_design=True)
+
+
+def _spread(axis: str, rows: pl.DataFrame, protocol: Protocol) -> Finding:
+    """Few items are not most of the targets: recommending them would look like following preferences.
+
+    Every item is asked for once for itself, and once for each item that it is the partner of. Without a limit on
+    partners what exceeds the default one is counted.
+    """
+    most = 1 + (protocol.partner_of or Protocol().partner_of)
+    often = pl.len().over("split", "target_id") > most
+    rule = f"a target is asked for more than {most} times in its split"
+    return _finding(rule, axis, rows, often, by_design=not protocol.partner_of)
 
 
 def _sentiment(axis: str, rows: pl.DataFrame, preferences: pl.DataFrame, steps: pl.DataFrame) -> Iterator[Finding]:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from modeling_mender import MenderForGenerativeRetrieval, SemanticIdCatalogue
 from modeling_mender.configuration_mender import EXPERTS, KINDS, ExpertSumConfig, ItemStatesConfig
+from modeling_mender.generation_mender import catalogue_beam_search
 from modeling_mender.item_states import ItemStatesEncoder
 from modeling_mender.training.closed_form import bm25_index, fill_lexical
 
@@ -259,3 +260,19 @@ def test_a_model_with_experts_is_saved_and_loaded(tmp_path):
     torch.testing.assert_close(found.scores, expected.scores)
     # The vectors are those of the encoder, once.
     assert sum(tensor.shape == model.encoder.item_states.shape for tensor in loaded.state_dict().values()) == 1
+
+
+@pytest.mark.parametrize("experts", [False, True])
+def test_generate_reads_the_kind_and_uses_the_generator_alone(experts):
+    model = model_with_experts(random_catalogue(30, [4, 4, 4]), experts=experts)
+    inputs = {**requests(3, 30), "kind": torch.tensor([0, 1, 2])}
+    factors = {"weights": {"language": 0, "behaviour": 0}} if experts else {}
+    expected = model.recommend(**inputs, top_k=4, num_beams=8, **factors).item_indices
+    plain = model.generate(**inputs, num_beams=8, num_return_sequences=4)
+    assert torch.equal(model.item_indices(plain[:, 1:]).view(3, 4), expected)
+    fast = model.generate(**inputs, custom_generate=catalogue_beam_search, num_return_sequences=4, num_beams=8)
+    assert torch.equal(model.item_indices(fast[:, 1:]).view(3, 4), expected)
+    other = model.generate(**{**inputs, "kind": torch.tensor([2, 2, 0])}, num_beams=8, num_return_sequences=4)
+    assert not torch.equal(other, plain)
+    with pytest.raises(ValueError, match="recommend"):
+        model.generate(**inputs, avoid_input_ids=inputs["input_ids"][:, None])

@@ -394,3 +394,16 @@ def test_experts_read_inputs_of_their_own_beside_titles():
     assert words_of(processor, own[0]) == ["find", "tea"] and words_of(processor, own[1]) == []
     indices = [[int(ids) - first for ids in row if ids >= first] for row in own]
     assert indices == [processor.item_indices(["item-mug"]), processor.item_indices(["item-rose", "item-tea"])]
+
+
+@pytest.mark.parametrize("text", ["No mint", "Avoid mint.", "please don't show me mint", "I do not want mint"])
+def test_typed_negations_are_phrases_to_avoid(text):
+    found = expert_processor()(text, ["item-mug"])
+    assert words_of(expert_processor(), found["avoid_input_ids"][0, 0]) == ["mint"]
+
+
+@pytest.mark.parametrize(
+    "text", ["no idea really, maybe mint", "not sure, mint?", "never tried mint, find some", "note"]
+)
+def test_hesitation_is_no_negation(text):
+    assert "avoid_input_ids" not in expert_processor()(text, ["item-mug"])

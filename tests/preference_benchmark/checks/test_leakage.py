@@ -51,6 +51,19 @@ def test_benchmarks_have_no_leaks(seed, tmp_path):
     assert leaks(build(tmp_path, seed=seed)) == set()
 
 
+def test_few_items_are_not_most_of_the_targets_of_coarse_steering(clean):
+    frame = axis(clean, "coarse_grained_steering")
+    often = pl.concat([frame, *[frame[[0]]] * 4])
+    rule = "a target is asked for more than 4 times in its split"
+    assert rule in rules(leaks(clean, coarse_grained_steering=often), "coarse_grained_steering")
+    # Without a limit on partners, as in the paper, they are counted, and nothing is refused.
+    axes = {mode: frames | {"coarse_grained_steering": often} for mode, frames in clean.axes.items()}
+    report = check_leakage(clean.tables, clean.preferences, axes, Protocol(partner_of=0))
+    (found,) = [finding for finding in report.findings if finding.rule == rule]
+    counts = often.group_by("split", "targets").len()["len"]
+    assert found.by_design and found.found == counts.filter(counts > 4).sum() >= 5
+
+
 def test_what_is_bought_again_may_be_asked_for_again(tmp_path):
     tables = random_tables(3, users=20, rows=300, repeats="keep")
     protocol = Protocol(repeats="keep")
