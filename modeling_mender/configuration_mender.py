@@ -270,7 +270,7 @@ def encoder_config(config: PreTrainedConfig | dict[str, Any], default: str) -> P
 KINDS = ("stated", "inferred", "silent")
 """Kinds of request: with a typed preference, with a preference written from earlier reviews, or with a history only."""
 BEHAVIOUR = ("popularity", "co_purchase", "transitions")
-LANGUAGE = ("dense", "lexical", "history_text")
+LANGUAGE = ("dense", "learned", "lexical", "history_text")
 EXPERTS = (*BEHAVIOUR, *LANGUAGE)
 GENERATOR = "generator"
 """Name of the generator among the weights of experts."""
@@ -286,6 +286,8 @@ class ExpertSumConfig(PreTrainedConfig):
         num_postings: entries of the lexical index.
         text_vocabulary: token ids below this are text; id `text_vocabulary + i` is item i of the history.
         padding: padding token id.
+        width: of the item vectors, for the expert "learned"; that of the encoder, where there is one.
+        reader_width: hidden units of that expert.
         encoder: an `ItemStatesConfig` with `pooled=True` and `max_history=0`, or its dictionary, for a text encoder and
             item vectors of the experts' own. By default the experts use those of the model that they belong to.
         generator: whether the sum includes the log-probabilities of a generator.
@@ -307,6 +309,8 @@ class ExpertSumConfig(PreTrainedConfig):
         num_postings: int = 0,
         text_vocabulary: int = 1,
         padding: int = 0,
+        width: int = 384,
+        reader_width: int = 1024,
         encoder: ItemStatesConfig | dict[str, Any] | None = None,
         generator: bool = False,
         weights: Mapping[str, Mapping[str, float]] | None = None,
@@ -321,9 +325,11 @@ class ExpertSumConfig(PreTrainedConfig):
             encoder = ItemStatesConfig(**{"pooled": True, "max_history": 0, **encoder})
         if encoder is not None:
             text_vocabulary, padding = encoder.text_vocabulary, encoder.text_encoder.pad_token_id
+            width = encoder.hidden_size
         super().__init__(**kwargs)
         self.num_items, self.experts = num_items, list(experts)
         self.num_neighbours, self.num_postings = num_neighbours, num_postings
+        self.width, self.reader_width = width, reader_width
         self.text_vocabulary, self.padding = text_vocabulary, padding
         self.encoder, self.generator = encoder, generator
         self.set_weights(weights or {}, avoid)

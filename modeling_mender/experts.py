@@ -2,9 +2,10 @@
 
 Behaviour experts use purchases: popularity, items bought by the same people (EASE, Steck 2019, arXiv:1905.03375) and
 items bought soon afterwards. Language experts use text: cosine similarity of sentence embeddings, and BM25 over the
-encoder's tokens (Robertson & Zaragoza 2009). Scores are not normalised per request, so an expert has one scale for
-all requests, and its weight means the same everywhere. `ExpertSum` is the weighted sum: by itself it is an
-`ExpertsRecommender`, beside a generator it is part of a Mender.
+encoder's tokens (Robertson & Zaragoza 2009), and a map from wishes to the items that are meant, which is trained.
+Scores are not normalised per request, so an expert has one scale for all requests, and its weight means the same
+everywhere. `ExpertSum` is the weighted sum: by itself it is an `ExpertsRecommender`, beside a generator it is part of a
+Mender.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch.nn import functional
 from .configuration_mender import BEHAVIOUR, KINDS, LANGUAGE, ExpertSumConfig
 from .item_states import ItemStatesEncoder, version_of
 
-__all__ = ["ExpertSum", "ItemItem", "Lexical", "Popularity"]
+__all__ = ["ExpertSum", "ItemItem", "Lexical", "Popularity", "Reader"]
 
 TEMPERATURE = 0.05
 """Divides cosine similarities, so that they have about the scale of log-probabilities."""
@@ -29,10 +30,12 @@ K1, B = 1.5, 0.75
 """BM25's parameters for repeated words and for the length of texts."""
 COMMON = 0.9
 """Quantile of an expert's scores over the catalogue up to which a phrase to avoid costs an item nothing."""
-AVOIDING = ("dense", "lexical")
+AVOIDING = ("dense", "learned", "lexical")
 """Experts that find what matches a phrase to avoid."""
 GROUPS = {"behaviour": BEHAVIOUR, "language": LANGUAGE}
 """Groups of experts that the weights of a request can name."""
+COMPARING = ("dense", "learned", "history_text")
+"""Experts that compare a vector of the request with those of the items."""
 KEPT_VECTORS = 2**17
 """Largest number of item vectors of which a single-precision copy is kept between requests."""
 
@@ -189,6 +192,47 @@ class Lexical(nn.Module):
         return scores.index_add_(0, cell, self.gains[posting].float()).view(users, self.num_items)
 
 
+class Reader(nn.Module):
+    """Where items that fit a preference lie: a residual map from the preference's vector, trained on wishes.
+
+    A frozen encoder gives every word of "my sister loves noir things" a say. The map learns which of them matter and
+    what they mean in this catalogue; items keep the encoder's vectors, so that new ones are found at once. It starts as
+    the encoder's own cosine.
+
+    Args:
+        width: of the vectors, D.
+        hidden: hidden units.
+    """
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.inner, self.outer = nn.Linear(width, hidden), nn.Linear(hidden, width)
+        self.log_scale = nn.Parameter(torch.zeros(()))
+        self.reset()
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Start again from the encoder's cosine."""
+        self.inner.reset_parameters()
+        self.outer.weight.zero_()
+        self.outer.bias.zero_()
+        self.log_scale.zero_()
+
+    def forward(self, vectors: Tensor, dropout: float = 0.0) -> Tensor:
+        """The vectors to compare with items', longer where more is certain.
+
+        Args:
+            vectors: of preferences, of unit length. Shape: (B, D).
+            dropout: of hidden units, in training.
+
+        Returns:
+            Shape: (B, D).
+        """
+        vectors = vectors.to(self.inner.weight.dtype)
+        hidden = functional.dropout(functional.gelu(self.inner(vectors)), dropout, training=dropout > 0)
+        return functional.normalize(vectors + self.outer(hidden), dim=-1) * self.log_scale.exp()
+
+
 class ExpertSum(nn.Module):
     """The weighted sum of experts, with weights for every kind of request.
 
@@ -207,6 +251,7 @@ class ExpertSum(nn.Module):
         self.co_purchase = ItemItem(items, neighbours) if "co_purchase" in names else None
         self.transitions = ItemItem(items, neighbours) if "transitions" in names else None
         self.lexical = Lexical(config.text_vocabulary, items, config.num_postings) if "lexical" in names else None
+        self.reader = Reader(config.width, config.reader_width) if "learned" in names else None
         # Not named `encoder`: the Trainer would pass the states of an attribute `encoder` instead of the input.
         self.vectors = encoder
         if encoder is None and config.encoder is not None:
@@ -238,12 +283,13 @@ class ExpertSum(nn.Module):
             ValueError: if an expert needs item vectors, and there are not N of them.
         """
         texts, history = self.split(input_ids)
+        asked = [name for name in self.config.experts if only is None or name in only]
+        if any(name in ("dense", "learned") for name in asked):
+            preference = self._preference(preference, texts, encoder)
         found = {}
-        for name in self.config.experts:
-            if only is not None and name not in only:
-                continue
-            if name in ("dense", "history_text"):
-                query = self._queries(name, texts, history, encoder, preference)
+        for name in asked:
+            if name in COMPARING:
+                query = self._queries(name, history, encoder, preference)
                 found[name] = query @ self._item_vectors(encoder, num_items).T / TEMPERATURE
             else:
                 found[name] = self._counted(name, texts, history, num_items)
@@ -273,11 +319,13 @@ class ExpertSum(nn.Module):
         texts, history = self.split(input_ids)
         total = torch.zeros(len(input_ids), num_items, device=input_ids.device)
         queries = []
-        for name, weight in zip(self.config.experts, weights.T[..., None], strict=True):
-            if not bool(weight.any()):
-                continue
-            if name in ("dense", "history_text"):
-                queries.append(weight * self._queries(name, texts, history, encoder, preference))
+        used = dict(zip(self.config.experts, weights.T[..., None], strict=True))
+        used = {name: weight for name, weight in used.items() if bool(weight.any())}
+        if "dense" in used or "learned" in used:
+            preference = self._preference(preference, texts, encoder)
+        for name, weight in used.items():
+            if name in COMPARING:
+                queries.append(weight * self._queries(name, history, encoder, preference))
             else:
                 total.addcmul_(weight, self._counted(name, texts, history, num_items))
         if queries:
@@ -374,22 +422,22 @@ class ExpertSum(nn.Module):
         missing = num_items - found.shape[1]
         return found if not missing else functional.pad(found, (0, missing))[:, :num_items]
 
-    def _queries(
-        self,
-        name: str,
-        texts: Tensor,
-        history: Tensor,
-        encoder: ItemStatesEncoder | None,
-        preference: Tensor | None,
-    ) -> Tensor:
+    def _preference(self, known: Tensor | None, texts: Tensor, encoder: ItemStatesEncoder | None) -> Tensor:
+        """Vectors of texts; 0 where there is none. Shape: (B, D)."""
+        if known is None:
+            encoder = self.vectors if self.vectors is not None else encoder
+            known = encoder(texts.masked_fill(texts < 0, self.config.padding)).last_hidden_state[:, 0]
+        return known.float() * (texts >= 0).any(1, keepdim=True)
+
+    def _queries(self, name: str, history: Tensor, encoder: ItemStatesEncoder | None, preference: Tensor) -> Tensor:
         """The vectors that an expert compares with those of items; 0 without a text or history. Shape: (B, D)."""
-        encoder = self.vectors if self.vectors is not None else encoder
         if name == "history_text":
+            encoder = self.vectors if self.vectors is not None else encoder
             present = (history >= 0).float()[..., None]
             return functional.normalize((encoder.item_states[history.clamp(min=0)].float() * present).sum(1), dim=-1)
-        if preference is None:
-            preference = encoder(texts.masked_fill(texts < 0, self.config.padding)).last_hidden_state[:, 0]
-        return preference.float() * (texts >= 0).any(1, keepdim=True)
+        if name == "dense":
+            return preference
+        return self.reader(preference).float() * preference.any(1, keepdim=True)
 
     def _item_vectors(self, encoder: ItemStatesEncoder | None, num_items: int) -> Tensor:
         """Vectors of all items in single precision. Shape: (N, D)."""

@@ -155,6 +155,8 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
         Raises:
             ValueError: if an expert reads text and there are no item vectors.
         """
+        if config is not None and encoder is None and self.shares_vectors:
+            config.width = self.config.encoder.hidden_size
         self.config.experts = config
         self.experts = None if config is None else ExpertSum(config, encoder).to(self.device)
         self._check_experts()

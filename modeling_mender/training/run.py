@@ -37,6 +37,7 @@ from .encoder_states import EncoderStates
 from .methods import Method
 from .presets import Preset
 from .ranking import ranking_metrics
+from .reading import fit_reader
 from .trainer import MenderTrainer, MenderTrainingArguments
 from .weights import fit_experts
 
@@ -259,4 +260,8 @@ def fit_without_gradient(
     if not method.preset.experts:
         raise ValueError(f"{method.preset.name} has no experts and is trained by gradient; call make_trainer")
     model = method.model.get_base_model() if hasattr(method.model, "get_base_model") else method.model
-    return fit_experts(model.eval(), method.processor, examples, exclude_seen=exclude_seen)
+    model.eval()
+    record = {}
+    if model.experts.reader is not None:
+        record["learned"] = fit_reader(model, method.processor, examples)
+    return record | fit_experts(model, method.processor, examples, exclude_seen=exclude_seen)

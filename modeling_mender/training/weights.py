@@ -13,6 +13,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import polars as pl
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -23,7 +24,7 @@ from .batches import MenderCollator
 from .closed_form import ease, popularity, transitions
 from .data import example_column, kinds_of, prepare_examples, select_axes, training_histories, without_preferences
 
-__all__ = ["fit_experts", "fit_weights", "mean_log_ndcg"]
+__all__ = ["axis_and_stratum", "fit_experts", "fit_weights", "mean_log_ndcg"]
 
 PENALTIES = (20.0, 100.0, 500.0)
 MOST_ITEMS_FOR_PENALTIES = 5_000
@@ -39,16 +40,20 @@ AVOID_WEIGHTS = (0.5, 1.0, 2.0, 4.0, 8.0)
 TOLERANCE = 0.03
 """Share of NDCG that a larger weight of phrases to avoid may cost."""
 BATCH = 16
+SHARES = {"stated": 0.6, "inferred": 0.2, "silent": 0.2}
+"""Of the validation examples, by kind: stated requests have the most axes."""
 
 
-def mean_log_ndcg(scores: Tensor, targets: Tensor, seen: Tensor, groups: Sequence[str], top_k: int = 10) -> float:
-    """The mean over groups of log(NDCG@k + 0.01), so that small and large figures count alike.
+def mean_log_ndcg(
+    scores: Tensor, targets: Tensor, seen: Tensor, groups: Sequence[tuple[str, ...]], top_k: int = 10
+) -> float:
+    """The mean over axes, and within an axis over strata, of log(NDCG@k + 0.01): small and large figures count alike.
 
     Args:
         scores: of all items for every example. Shape: (M, N).
         targets: items that each example asks for, -1 for padding. Shape: (M, R).
         seen: items that are not ranked, -1 for padding. Shape: (M, S).
-        groups: of each example, such as its axis.
+        groups: axis and stratum of each example, or its axis alone.
         top_k: items that count.
     """
     there = targets >= 0
@@ -63,13 +68,13 @@ def mean_log_ndcg(scores: Tensor, targets: Tensor, seen: Tensor, groups: Sequenc
     gain = torch.where(there & (rank <= top_k), 1.0 / torch.log2(rank + 1.0), 0.0).sum(1)
     ideal = (1.0 / torch.log2(torch.arange(top_k) + 2.0)).cumsum(0)
     gain = gain / ideal[there.sum(1).clamp(1, top_k) - 1]
-    names, group = np.unique(np.asarray(groups), return_inverse=True)
-    means = np.bincount(group, gain.numpy(), len(names)) / np.bincount(group)
-    return float(np.log(means + FLOOR).mean())
+    found = pl.DataFrame({"group": list(groups), "gain": gain.numpy()}).group_by("group").agg(pl.mean("gain"))
+    logs = found.select(axis=pl.col("group").list.first(), value=(pl.col("gain") + FLOOR).log())
+    return float(logs.group_by("axis").agg(pl.mean("value"))["value"].mean())
 
 
 def fit_weights(
-    scores: Mapping[str, Tensor], targets: Tensor, seen: Tensor, groups: Sequence[str], top_k: int = 10
+    scores: Mapping[str, Tensor], targets: Tensor, seen: Tensor, groups: Sequence[tuple[str, ...]], top_k: int = 10
 ) -> dict[str, float]:
     """Weights of experts that rank targets best, by `mean_log_ndcg`.
 
@@ -80,7 +85,7 @@ def fit_weights(
         scores: by expert, the scores of all items for every example. Shape of each: (M, N).
         targets: items that each example asks for, -1 for padding. Shape: (M, R).
         seen: items that are not ranked, -1 for padding. Shape: (M, S).
-        groups: of each example, such as its axis.
+        groups: see `mean_log_ndcg`.
         top_k: items that count.
 
     Returns:
@@ -131,7 +136,7 @@ def fit_experts(
         model: an `ExpertsRecommender`, or a trained Mender with experts; its experts are filled, its weights set.
         processor: renders examples.
         examples: `train` and `validation` splits of a benchmark.
-        limit: validation examples in all, as many of each kind as of any other.
+        limit: validation examples in all, see `SHARES`.
         seed: of their choice.
         exclude_seen: whether items of the history are left out of the ranking.
 
@@ -143,7 +148,7 @@ def fit_experts(
     bought = [processor.item_indices(history) for history in histories]
     items = len(processor.item_ids)
     record: dict[str, Any] = {"purchases": sum(map(len, bought))}
-    validation = _by_kind(examples["validation"], limit // len(KINDS), seed)
+    validation = _by_kind(examples["validation"], limit, seed)
     if experts.popularity is not None:
         experts.popularity.counts.copy_(popularity(bought, items))
     if experts.transitions is not None:
@@ -157,7 +162,7 @@ def fit_experts(
     weights = {}
     for kind, chosen in validation.items():
         scores, targets, seen = _scores(model, processor, chosen, exclude_seen)
-        found = fit_weights(scores, targets, seen, example_column(chosen, "axis"))
+        found = fit_weights(scores, targets, seen, axis_and_stratum(chosen))
         # Only ratios matter; with a generator, the sum is in units of its log-probability.
         unit = found.get(GENERATOR) or 1.0
         weights[kind] = {name: value / unit for name, value in found.items()}
@@ -188,21 +193,26 @@ def _best_penalty(
     for penalty in PENALTIES:
         expert.set_matrix(ease(bought, items, penalty))
         scores, targets, seen = _scores(model, processor, examples, exclude_seen, only="co_purchase")
-        reached[penalty] = mean_log_ndcg(scores["co_purchase"], targets, seen, example_column(examples, "axis"))
+        reached[penalty] = mean_log_ndcg(scores["co_purchase"], targets, seen, axis_and_stratum(examples))
     best = max(reached, key=reached.get)
     expert.set_matrix(ease(bought, items, best))
     return best
 
 
+def axis_and_stratum(examples: datasets.Dataset) -> list[tuple[str, str]]:
+    """Axis and stratum of every example: what weights are to serve alike."""
+    return list(zip(*(example_column(examples, name) for name in ("axis", "stratum")), strict=True))
+
+
 def _best_avoid(model: Any, processor: MenderProcessor, examples: datasets.Dataset, exclude_seen: bool) -> float:
     """Set the largest weight of phrases to avoid whose rankings are about as good as the best."""
-    config, axes = model.experts.config, example_column(examples, "axis")
+    config, groups = model.experts.config, axis_and_stratum(examples)
     config.set_weights(config.weights, 1.0)
     scores, targets, seen = _scores(model, processor, examples, exclude_seen, avoid=True)
     penalty = scores.pop(AVOID)
     weights = [config.weights[KINDS[kind]] for kind in kinds_of(examples)]
     total = sum(torch.tensor([own[name] for own in weights])[:, None] * values for name, values in scores.items())
-    reached = {weight: mean_log_ndcg(total - weight * penalty, targets, seen, axes) for weight in AVOID_WEIGHTS}
+    reached = {weight: mean_log_ndcg(total - weight * penalty, targets, seen, groups) for weight in AVOID_WEIGHTS}
     least = max(reached.values()) + np.log(1 - TOLERANCE)
     best = max(weight for weight, value in reached.items() if value >= least)
     config.set_weights(config.weights, best)
@@ -217,14 +227,15 @@ def _by_kind(examples: datasets.Dataset, limit: int, seed: int) -> dict[str, dat
     axes = {name: 1.0 for name in dict.fromkeys(example_column(examples, "axis"))}
     positive = select_axes(examples, axes)
     generator = np.random.default_rng(seed)
-    found = {"silent": without_preferences(_sampled(select_axes(positive, {"recommendation": 1.0}), limit, generator))}
+    most = round(SHARES["silent"] * limit)
+    found = {"silent": without_preferences(_sampled(select_axes(positive, {"recommendation": 1.0}), most, generator))}
     kinds = np.array(example_column(positive, "kind"))
     for kind in KINDS[:2]:
         rows = np.flatnonzero(kinds == kind)
         # A kind that the benchmark lacks is fitted on what there is.
         own = positive.select(rows) if len(rows) else positive
         axis = np.array(example_column(own, "axis"))
-        share = max(1, limit // len(np.unique(axis)))
+        share = max(1, round(SHARES[kind] * limit) // len(np.unique(axis)))
         parts = [_sampled(own.select(np.flatnonzero(axis == name)), share, generator) for name in np.unique(axis)]
         found[kind] = datasets.concatenate_datasets(parts)
     return found

@@ -200,7 +200,7 @@ def small_method(name: str, folder: str, **changes) -> Method:
     """A preset with tiny sizes for the items of `shop_items`; `folder` has an encoder."""
     settings = {**SMALL, "lora": {"rank": 2}, **changes}
     settings["encoder_shape"] = SHAPES.get(name, {})
-    if name in ("sasrec", "popularity", "item-item", "text-search", "hybrid"):
+    if name in ("sasrec", "popularity", "item-item", "text-search", "hybrid", "mender-lite"):
         settings.pop("decoder")
     torch.manual_seed(0)
     return build_method(

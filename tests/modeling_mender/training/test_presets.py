@@ -18,6 +18,7 @@ NAMES = [
     "mender",
     "mender-emb",
     "mender-fid",
+    "mender-lite",
     "mender-tok",
     "popularity",
     "sasrec",
