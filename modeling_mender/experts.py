@@ -209,6 +209,8 @@ class Reader(nn.Module):
         self.inner, self.outer = nn.Linear(width, hidden), nn.Linear(hidden, width)
         self.log_scale = nn.Parameter(torch.zeros(()))
         self.reset()
+        # A Trainer must not train it with the generator: `fit_reader` does so afterwards.
+        self.requires_grad_(False)
 
     @torch.no_grad()
     def reset(self) -> None:
