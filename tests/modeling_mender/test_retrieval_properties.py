@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 from doubles import brute_force_scores, random_catalogue, random_inputs, tiny_model
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
+from properties import tries
 
 from modeling_mender import SemanticIdCatalogue
 from modeling_mender.item_states import encode_in_groups
 
-many = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+many = tries(40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @st.composite
