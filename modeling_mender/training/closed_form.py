@@ -34,10 +34,10 @@ __all__ = [
 
 PENALTIES = (20.0, 100.0, 500.0)
 MOST_ITEMS_FOR_PENALTIES = 5_000
-"""Of larger catalogues, whose inverse takes a minute, the middle penalty is taken unseen."""
+"""Larger catalogues use the middle penalty without a search, because each inverse takes a minute."""
 USERS_AT_ONCE = 8_192
 FLOOR = 0.01
-"""Added to NDCG before its logarithm, so that an axis where nothing is found does not decide alone."""
+"""Added to NDCG before its logarithm, so that an axis with an NDCG of 0 does not dominate."""
 
 
 def popularity(histories: Sequence[Sequence[int]], num_items: int) -> Tensor:
@@ -52,22 +52,22 @@ def ease(histories: Sequence[Sequence[int]], num_items: int, penalty: float, mos
     Args:
         histories: item indices of each user.
         num_items: N.
-        penalty: ridge penalty; larger ones trust rare items less.
-        most_items: items that take part, the most popular first: the inverse takes N^3 operations and 4 N^2 bytes.
+        penalty: ridge penalty; a larger one gives rare items less weight.
+        most_items: number of most popular items to use: the inverse takes N^3 operations and 4 N^2 bytes.
 
     Returns:
-        Entry (i, j) is what having item i says about item j; the diagonal is 0. Shape: (N, N).
+        Entry (i, j) is the score that item i in a history gives to item j; the diagonal is 0. Shape: (N, N).
     """
-    table = _padded([list(dict.fromkeys(history)) for history in histories])  # an item bought twice is an item bought
-    taking_part = torch.arange(num_items)
+    table = _padded([list(dict.fromkeys(history)) for history in histories])  # repeated purchases count once
+    used = torch.arange(num_items)
     if num_items > most_items:
         counts = torch.bincount(table[table >= 0], minlength=num_items)
-        taking_part = counts.argsort(descending=True, stable=True)[:most_items].sort().values
-    size = len(taking_part)
-    place = torch.full((num_items + 1,), -1)
-    place[taking_part] = torch.arange(size)
+        used = counts.argsort(descending=True, stable=True)[:most_items].sort().values
+    size = len(used)
+    position = torch.full((num_items + 1,), -1)
+    position[used] = torch.arange(size)
     gram = torch.zeros(size * size)
-    for users in place[table].split(USERS_AT_ONCE):
+    for users in position[table].split(USERS_AT_ONCE):
         both = (users[:, :, None] >= 0) & (users[:, None, :] >= 0)
         cells = (users[:, :, None] * size + users[:, None, :])[both]
         gram.index_add_(0, cells, torch.ones(len(cells)))
@@ -79,12 +79,12 @@ def ease(histories: Sequence[Sequence[int]], num_items: int, penalty: float, mos
     if size == num_items:
         return weights
     matrix = torch.zeros(num_items, num_items)
-    matrix[taking_part[:, None], taking_part] = weights
+    matrix[used[:, None], used] = weights
     return matrix
 
 
 def transitions(histories: Sequence[Sequence[int]], num_items: int, window: int = WINDOW) -> Tensor:
-    """How often an item was bought soon after another: log(1 + sum of 1/distance). Shape: (N, N)."""
+    """Matrix of how often an item was bought soon after another: log(1 + sum of 1/distance). Shape: (N, N)."""
     table = _padded(histories)
     matrix = torch.zeros(num_items * num_items)
     for distance in range(1, min(window, table.shape[1] - 1) + 1):
@@ -104,14 +104,14 @@ def _padded(histories: Sequence[Sequence[int]]) -> Tensor:
 
 
 def bm25_index(token_ids: Sequence[Sequence[int]], vocabulary: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Postings of BM25 over token ids, as the library bm25s computes them (Lucene's variant, k1 = 1.5, b = 0.75).
+    """BM25 posting lists over token ids, computed by the library bm25s (Lucene's variant, k1 = 1.5, b = 0.75).
 
     Args:
         token_ids: tokens of each item's text.
-        vocabulary: number of tokens, V.
+        vocabulary: V, the number of tokens.
 
     Returns:
-        Where each token's list begins (V + 1,), items of all lists (P,), and gains (P,).
+        Starts of the posting lists (V + 1,), item indices (P,) and BM25 terms (P,) of all postings.
     """
     index = bm25s.BM25()
     index.index((list(map(list, token_ids)), {str(token): token for token in range(vocabulary)}), show_progress=False)
@@ -125,26 +125,26 @@ def bm25_index(token_ids: Sequence[Sequence[int]], vocabulary: int) -> tuple[Ten
 
 
 def fill_lexical(expert: Lexical, index: tuple[Tensor, Tensor, Tensor]) -> None:
-    """Put an index of `bm25_index` into the expert."""
+    """Copy an index from `bm25_index` into the expert."""
     for buffer, values in zip((expert.starts, expert.items, expert.gains), index, strict=True):
         buffer.copy_(values)
 
 
 def mean_log_ndcg(scores: Tensor, targets: Tensor, seen: Tensor, groups: Sequence[str], top_k: int = 10) -> float:
-    """The mean over groups of log(NDCG@k + 0.01), so that small and large figures count alike.
+    """The mean over groups of log(NDCG@k + 0.01), so that relative changes of small and large values count equally.
 
     Args:
-        scores: of all items for every example. Shape: (M, N).
-        targets: item index of each example. Shape: (M,).
-        seen: items that are not ranked, -1 for padding. Shape: (M, S).
-        groups: of each example, such as its axis.
-        top_k: items that count.
+        scores: scores of all items for every example. Shape: (M, N).
+        targets: target item index of each example. Shape: (M,).
+        seen: item indices to leave out of the ranking, padded with -1. Shape: (M, S).
+        groups: the group of each example, such as its axis.
+        top_k: k of NDCG@k.
     """
     own = scores.gather(1, targets[:, None])
-    # Ties go to the item with the smaller index, as in a ranked list.
+    # Ties are ordered by item index, as in a ranked list.
     ahead = (scores > own) | ((scores == own) & (torch.arange(scores.shape[1]) < targets[:, None]))
     among_seen = ahead.gather(1, seen.clamp(min=0)) & (seen >= 0)
-    # A history may name an item more than once.
+    # A history may contain an item more than once.
     repeats = (seen[:, :, None] == seen[:, None, :]).tril(-1).any(2)
     rank = ahead.sum(1) - (among_seen & ~repeats).sum(1) + 1
     gain = torch.where(rank <= top_k, 1.0 / torch.log2(rank + 1.0), 0.0)
@@ -156,23 +156,23 @@ def mean_log_ndcg(scores: Tensor, targets: Tensor, seen: Tensor, groups: Sequenc
 def fit_weights(
     scores: Mapping[str, Tensor], targets: Tensor, seen: Tensor, groups: Sequence[str], top_k: int = 10
 ) -> dict[str, float]:
-    """Weights of experts that rank targets best, by `mean_log_ndcg`.
+    """The weights of experts with the best `mean_log_ndcg`.
 
-    A pattern search without gradient: every weight in turn is raised, lowered, set to zero or brought back, and what
-    helps is kept; then with smaller steps.
+    A pattern search: each weight is increased, decreased, set to zero or restored in turn, and improvements are kept;
+    then again with smaller steps.
 
     Args:
-        scores: by expert, the scores of all items for every example. Shape of each: (M, N).
-        targets: item index of each example. Shape: (M,).
-        seen: items that are not ranked, -1 for padding. Shape: (M, S).
-        groups: of each example, such as its axis.
-        top_k: items that count.
+        scores: scores of all items for every example, by expert. Shape of each: (M, N).
+        targets: target item index of each example. Shape: (M,).
+        seen: item indices to leave out of the ranking, padded with -1. Shape: (M, S).
+        groups: the group of each example, such as its axis.
+        top_k: k of NDCG@k.
 
     Returns:
-        A weight of at least 0 for every expert; the largest is 1 (all are, if none tells the items apart).
+        A weight of at least 0 for every expert; the largest is 1. All are 1 if no expert distinguishes items.
     """
     spread = {name: float(values.std(1).mean()) for name, values in scores.items()}
-    names = [name for name in scores if spread[name] > 0]  # one that says nothing of these examples gets no weight
+    names = [name for name in scores if spread[name] > 0]  # an expert with constant scores gets no weight
     if not names:
         return dict.fromkeys(scores, 1.0)
 
@@ -180,11 +180,11 @@ def fit_weights(
         total = sum(float(weight) * scores[name] for name, weight in zip(names, weights, strict=True) if weight)
         return mean_log_ndcg(total, targets, seen, groups, top_k)
 
-    # Steps are of a size that changes rankings: relative to how far an expert's scores spread within a request.
+    # Steps are relative to the spread of an expert's scores within a request, so that they change rankings.
     unit = 1 / np.array([spread[name] for name in names])
     starts = [*(np.eye(len(names)) * unit), unit]
     best = max(starts, key=value)
-    reached = value(best)
+    best_value = value(best)
     for factor in (4.0, 2.0, 1.3):
         improved = True
         while improved:
@@ -194,10 +194,10 @@ def fit_weights(
                 for candidate in (base * factor, base / factor, base, 0.0):
                     trial = best.copy()
                     trial[position] = candidate
-                    if trial.any() and (found := value(trial)) > reached + 1e-6:
-                        best, reached, improved = trial, found, True
-    found = dict(zip(names, best / best.max(), strict=True))
-    return {name: float(np.float32(found.get(name, 0.0))) for name in scores}
+                    if trial.any() and (trial_value := value(trial)) > best_value + 1e-6:
+                        best, best_value, improved = trial, trial_value, True
+    weights = dict(zip(names, best / best.max(), strict=True))
+    return {name: float(np.float32(weights.get(name, 0.0))) for name in scores}
 
 
 @torch.no_grad()
@@ -210,18 +210,18 @@ def fit_experts(
     seed: int = 0,
     exclude_seen: bool = True,
 ) -> dict[str, Any]:
-    """Count what was bought in the training period, and choose the weights of each kind of request on validation.
+    """Fit experts on purchases of the training period, and the weights of each kind of request on validation examples.
 
     Args:
-        model: its experts are filled, its weights set.
+        model: fitted in place.
         processor: renders examples.
         examples: `train` and `validation` splits of a benchmark.
         limit: validation examples of each kind.
-        seed: of their choice.
+        seed: seed of the choice of validation examples.
         exclude_seen: whether items of the history are left out of the ranking.
 
     Returns:
-        The weights by kind, the ridge penalty, and how many purchases were counted.
+        The weights by kind, the ridge penalty, and the number of purchases.
     """
     histories = training_histories(examples["train"], examples["validation"])
     bought = [processor.item_indices(history) for history in histories]
@@ -251,41 +251,41 @@ def _best_penalty(
     silent: datasets.Dataset,
     exclude_seen: bool,
 ) -> float:
-    """Fill the matrix with the penalty that ranks best on validation by itself; where N is large, with one penalty."""
+    """Fit EASE with the penalty that ranks best on validation examples; large catalogues use a fixed penalty."""
     items = len(processor.item_ids)
     if items > MOST_ITEMS_FOR_PENALTIES:
         model.co_purchase.set_matrix(ease(bought, items, PENALTIES[1]))
         return PENALTIES[1]
-    reached = {}
+    values = {}
     for penalty in PENALTIES:
         model.co_purchase.set_matrix(ease(bought, items, penalty))
         scores, targets, seen = _expert_scores(model, processor, silent, only="co_purchase", exclude_seen=exclude_seen)
-        reached[penalty] = mean_log_ndcg(scores["co_purchase"], targets, seen, example_column(silent, "axis"))
-    best = max(reached, key=reached.get)
+        values[penalty] = mean_log_ndcg(scores["co_purchase"], targets, seen, example_column(silent, "axis"))
+    best = max(values, key=values.get)
     model.co_purchase.set_matrix(ease(bought, items, best))
     return best
 
 
 def _by_kind(examples: datasets.Dataset, limit: int, seed: int) -> dict[str, datasets.Dataset]:
-    """Validation examples of every kind: positive ones only, as many of each axis as of any other.
+    """Positive validation examples of every kind, equally many per axis.
 
-    Silent ones are recommendation examples without their preference.
+    Silent requests are recommendation examples without their preference.
     """
     axes = {name: 1.0 for name in dict.fromkeys(example_column(examples, "axis"))}
     positive = select_axes(examples, axes)
     generator = np.random.default_rng(seed)
     silent = _sampled(select_axes(positive, {"recommendation": 1.0}), limit, generator)
-    found = {"silent": without_preferences(silent)}
+    by_kind = {"silent": without_preferences(silent)}
     kinds = np.array(example_column(positive, "kind"))
     for kind in KINDS[:2]:
         rows = np.flatnonzero(kinds == kind)
-        # A kind that the benchmark lacks is fitted on what there is.
+        # A kind without examples in the benchmark is fitted on all examples.
         own = positive.select(rows) if len(rows) else positive
         axis = np.array(example_column(own, "axis"))
         share = max(1, limit // len(np.unique(axis)))
-        parts = [_sampled(own.select(np.flatnonzero(axis == name)), share, generator) for name in np.unique(axis)]
-        found[kind] = datasets.concatenate_datasets(parts)
-    return found
+        samples = [_sampled(own.select(np.flatnonzero(axis == name)), share, generator) for name in np.unique(axis)]
+        by_kind[kind] = datasets.concatenate_datasets(samples)
+    return by_kind
 
 
 def _sampled(examples: datasets.Dataset, limit: int, generator: np.random.Generator) -> datasets.Dataset:
@@ -305,14 +305,14 @@ def _expert_scores(
     """Scores by expert (M, N), targets (M,), and items to leave out (M, S) of examples."""
     features = prepare_examples(examples, processor)
     collate = MenderCollator(processor, model, exclude_seen=True)
-    parts, targets, seen = [], [], []
+    batches, targets, seen = [], [], []
     for start in range(0, len(features), batch_size):
         batch = collate([features[row] for row in range(start, min(start + batch_size, len(features)))])
-        found = model.expert_scores(batch["input_ids"].to(model.device))
-        parts.append({name: scores.cpu() for name, scores in found.items() if only in (None, name)})
+        by_expert = model.expert_scores(batch["input_ids"].to(model.device))
+        batches.append({name: scores.cpu() for name, scores in by_expert.items() if only in (None, name)})
         targets.append(batch["labels"][:, 0])
         seen.append(batch["exclude"] if exclude_seen else batch["exclude"][:, :0])
-    width = max(part.shape[1] for part in seen)
-    padded = [torch.nn.functional.pad(part, (0, width - part.shape[1]), value=-1) for part in seen]
-    joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    width = max(items.shape[1] for items in seen)
+    padded = [torch.nn.functional.pad(items, (0, width - items.shape[1]), value=-1) for items in seen]
+    joined = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
     return joined, torch.cat(targets), torch.cat(padded)

@@ -42,7 +42,7 @@ def test_a_record_names_the_length_of_its_lists(mender, words, tmp_path, monkeyp
     [
         (["train", "--min-user", "some"], "see `mender train --help`"),
         (["train", "--preset", "mender-tick"], "no preset 'mender-tick'; pass one of "),
-        (["train", "--set", "histroy=codes"], "'histroy' is no field of a preset"),
+        (["train", "--set", "histroy=codes"], "unknown field 'histroy' of a preset"),
         (
             ["train", "--set", "axes=!!python/name:os.system"],
             "--set 'axes=!!python/name:os.system': the value is not plain",

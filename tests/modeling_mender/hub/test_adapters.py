@@ -212,7 +212,7 @@ def uploads(monkeypatch):
 
 def test_no_upload_names_a_folder_of_this_machine(shop, tmp_path, uploads):
     adapted = local_adapter(shop[0])
-    with pytest.raises(ValueError, match=r"was loaded from '.*base', where nobody else finds it.*pass base_model="):
+    with pytest.raises(ValueError, match=r"was loaded from '.*base', where others cannot load it.*pass base_model="):
         save_adapter(adapted, tmp_path, push_to_hub=True, repo_id="org/lora")
     with pytest.raises(ValueError, match="Repo id must"):
         save_adapter(adapted, tmp_path, push_to_hub=True, repo_id="org/lora", base_model=str(shop[0] / "base"))

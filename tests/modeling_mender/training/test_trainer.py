@@ -137,7 +137,7 @@ def test_a_loss_of_ones_own_takes_the_place_of_all(model, processor, features, t
     torch.testing.assert_close(loss, 2 * plain.compute_loss(model, batch))
     assert outputs.logits.shape[:2] == batch["labels"].shape
     unwanted = batch | {"negative": torch.ones(4, dtype=torch.bool)}
-    with pytest.raises(ValueError, match="compute_loss_func is given outputs and labels alone"):
+    with pytest.raises(ValueError, match="compute_loss_func only gets outputs and labels"):
         own.compute_loss(model, unwanted)
 
 
@@ -145,7 +145,9 @@ def test_item_scores_have_no_codes_to_smooth(processor, tmp_path):
     scorer = SasRecForSequentialRecommendation(SasRecConfig(num_items=ITEMS, hidden_size=16))
     adapted = get_peft_model(scorer, LoraConfig(target_modules="all-linear"))
     for subject in (scorer, torch.compile(scorer), adapted):
-        with pytest.raises(ValueError, match=r"label_smoothing_factor=0\.1 is for labels that are codes; SasRec"):
+        with pytest.raises(
+            ValueError, match=r"label_smoothing_factor=0\.1 is only supported for labels that are codes; SasRec"
+        ):
             trainer(subject, processor, tmp_path, label_smoothing_factor=0.1).train()
 
 

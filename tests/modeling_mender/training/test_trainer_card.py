@@ -120,7 +120,7 @@ def test_an_adapter_whose_base_nobody_finds_is_not_uploaded(base, tmp_path, monk
     monkeypatch.setattr("transformers.Trainer.init_hf_repo", lambda trainer, *_: made.append("repository"))
     monkeypatch.setattr("transformers.Trainer.push_to_hub", lambda trainer, **given: made.append(given))
     model = add_lora(AutoModel.from_pretrained(base[0]), rank=2)
-    with pytest.raises(ValueError, match="where nobody else finds it"):
+    with pytest.raises(ValueError, match="where others cannot load it"):
         trainer_of(base, tmp_path, model, push_to_hub=True)
     trainer = trainer_of(base, tmp_path, model)
     with pytest.raises(ValueError, match='finetuned_from="org/name"'):
