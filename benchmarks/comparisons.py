@@ -6,12 +6,12 @@
     python benchmarks/comparisons.py steam --tables-only --partial
 
 comparisons.yaml lists the runs of each comparison. Each run is one `mender train` with one thread, several at a time,
-and leaves five_axes.json and ranks.parquet under benchmarks/results/runs. A run that is there with the settings of
-today is not made again, so a comparison may be made over several days; a killed one goes on where its last checkpoint
-was. A table is written once all of its runs are there, or with --partial.
+and leaves five_axes.json and ranks.parquet under benchmarks/results/runs. A finished run with the current
+settings is not repeated, so a comparison may take several days; a killed run resumes from its last checkpoint. A table
+is written when all of its runs are finished, or with --partial.
 
 Users and items are hashed in what is kept: pairing examples needs no more. Their identifiers are public, so this keeps
-the data out, and hides nobody.
+the data out, but is no anonymisation.
 """
 
 from __future__ import annotations

@@ -36,6 +36,7 @@ PENALTIES = (20.0, 100.0, 500.0)
 MOST_ITEMS_FOR_PENALTIES = 5_000
 """Larger catalogues use the middle penalty without a search, because each inverse takes a minute."""
 USERS_AT_ONCE = 8_192
+EXAMPLES_PER_KIND, BATCH_SIZE = 1_000, 128
 FLOOR = 0.01
 """Added to NDCG before its logarithm, so that an axis with an NDCG of 0 does not dominate."""
 
@@ -153,9 +154,7 @@ def mean_log_ndcg(scores: Tensor, targets: Tensor, seen: Tensor, groups: Sequenc
     return float(np.log(means + FLOOR).mean())
 
 
-def fit_weights(
-    scores: Mapping[str, Tensor], targets: Tensor, seen: Tensor, groups: Sequence[str], top_k: int = 10
-) -> dict[str, float]:
+def fit_weights(scores: Mapping[str, Tensor], targets: Tensor, seen: Tensor, groups: Sequence[str]) -> dict[str, float]:
     """The weights of experts with the best `mean_log_ndcg`.
 
     A pattern search: each weight is increased, decreased, set to zero or restored in turn, and improvements are kept;
@@ -166,7 +165,6 @@ def fit_weights(
         targets: target item index of each example. Shape: (M,).
         seen: item indices to leave out of the ranking, padded with -1. Shape: (M, S).
         groups: the group of each example, such as its axis.
-        top_k: k of NDCG@k.
 
     Returns:
         A weight of at least 0 for every expert; the largest is 1. All are 1 if no expert distinguishes items.
@@ -178,7 +176,7 @@ def fit_weights(
 
     def value(weights: np.ndarray) -> float:
         total = sum(float(weight) * scores[name] for name, weight in zip(names, weights, strict=True) if weight)
-        return mean_log_ndcg(total, targets, seen, groups, top_k)
+        return mean_log_ndcg(total, targets, seen, groups)
 
     # Steps are relative to the spread of an expert's scores within a request, so that they change rankings.
     unit = 1 / np.array([spread[name] for name in names])
@@ -206,8 +204,6 @@ def fit_experts(
     processor: MenderProcessor,
     examples: datasets.DatasetDict,
     *,
-    limit: int = 1000,
-    seed: int = 0,
     exclude_seen: bool = True,
 ) -> dict[str, Any]:
     """Fit experts on purchases of the training period, and the weights of each kind of request on validation examples.
@@ -216,8 +212,6 @@ def fit_experts(
         model: fitted in place.
         processor: renders examples.
         examples: `train` and `validation` splits of a benchmark.
-        limit: validation examples of each kind.
-        seed: seed of the choice of validation examples.
         exclude_seen: whether items of the history are left out of the ranking.
 
     Returns:
@@ -227,7 +221,7 @@ def fit_experts(
     bought = [processor.item_indices(history) for history in histories]
     items = len(processor.item_ids)
     record: dict[str, Any] = {"purchases": sum(map(len, bought))}
-    validation = _by_kind(examples["validation"], limit, seed)
+    validation = _by_kind(examples["validation"])
     if model.popularity is not None:
         model.popularity.counts.copy_(popularity(bought, items))
     if model.transitions is not None:
@@ -266,15 +260,15 @@ def _best_penalty(
     return best
 
 
-def _by_kind(examples: datasets.Dataset, limit: int, seed: int) -> dict[str, datasets.Dataset]:
-    """Positive validation examples of every kind, equally many per axis.
+def _by_kind(examples: datasets.Dataset) -> dict[str, datasets.Dataset]:
+    """Positive validation examples of every kind, equally many per axis and at most `EXAMPLES_PER_KIND`.
 
     Silent requests are recommendation examples without their preference.
     """
     axes = {name: 1.0 for name in dict.fromkeys(example_column(examples, "axis"))}
     positive = select_axes(examples, axes)
-    generator = np.random.default_rng(seed)
-    silent = _sampled(select_axes(positive, {"recommendation": 1.0}), limit, generator)
+    generator = np.random.default_rng(0)
+    silent = _sampled(select_axes(positive, {"recommendation": 1.0}), EXAMPLES_PER_KIND, generator)
     by_kind = {"silent": without_preferences(silent)}
     kinds = np.array(example_column(positive, "kind"))
     for kind in KINDS[:2]:
@@ -282,7 +276,7 @@ def _by_kind(examples: datasets.Dataset, limit: int, seed: int) -> dict[str, dat
         # A kind without examples in the benchmark is fitted on all examples.
         own = positive.select(rows) if len(rows) else positive
         axis = np.array(example_column(own, "axis"))
-        share = max(1, limit // len(np.unique(axis)))
+        share = max(1, EXAMPLES_PER_KIND // len(np.unique(axis)))
         samples = [_sampled(own.select(np.flatnonzero(axis == name)), share, generator) for name in np.unique(axis)]
         by_kind[kind] = datasets.concatenate_datasets(samples)
     return by_kind
@@ -299,15 +293,14 @@ def _expert_scores(
     processor: MenderProcessor,
     examples: datasets.Dataset,
     only: str | None = None,
-    batch_size: int = 128,
     exclude_seen: bool = True,
 ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     """Scores by expert (M, N), targets (M,), and items to leave out (M, S) of examples."""
     features = prepare_examples(examples, processor)
     collate = MenderCollator(processor, model, exclude_seen=True)
     batches, targets, seen = [], [], []
-    for start in range(0, len(features), batch_size):
-        batch = collate([features[row] for row in range(start, min(start + batch_size, len(features)))])
+    for start in range(0, len(features), BATCH_SIZE):
+        batch = collate([features[row] for row in range(start, min(start + BATCH_SIZE, len(features)))])
         by_expert = model.expert_scores(batch["input_ids"].to(model.device))
         batches.append({name: scores.cpu() for name, scores in by_expert.items() if only in (None, name)})
         targets.append(batch["labels"][:, 0])

@@ -62,7 +62,7 @@ def test_python_protocols():
     assert repr(catalogue.remove([1])) == "SemanticIdCatalogue(2 items, 1 removed, codebook_sizes=[2, 2])"
 
 
-def test_items_come_and_go_without_moving_rows():
+def test_adding_and_removing_items_keeps_item_indices():
     catalogue = random_catalogue(40, [5, 5, 5])
     codes = [tuple(code) for code in catalogue.codes.tolist()]
     fewer = catalogue.remove([0, 39, 7])

@@ -64,7 +64,7 @@ def test_lexical_scores_are_bm25():
     torch.testing.assert_close(expert(queries), torch.tensor(expected))
 
 
-def test_popularity_is_finite_for_items_nobody_bought():
+def test_popularity_is_finite_for_items_that_were_never_bought():
     expert = Popularity(3)
     expert.counts.copy_(torch.tensor([4.0, 0.0, 1.0]))
     scores = expert(2)

@@ -70,7 +70,7 @@ def test_beams_equal_generate_with_the_processor(skewed, d_kv):
     torch.testing.assert_close(found.scores, generated.sequences_scores.view(4, width), rtol=1e-4, atol=1e-4)
 
 
-def test_a_wide_prefix_that_no_beam_holds_leaves_no_stray_items():
+def test_a_wide_node_outside_the_beams_adds_no_items():
     # 100 prefixes and 200 items, one prefix with 66 of them: where no beam holds that one, two children are the most.
     widths = [2, 1] * 35 + [1] * 29 + [66]
     model = tiny_model(random_catalogue(200, [100, 66]))
@@ -163,7 +163,7 @@ def test_filters_need_no_wider_beam_than_k():
     assert not {0, 9} & set(found.item_indices.flatten().tolist())
 
 
-def test_bad_requests_say_what_to_do():
+def test_bad_requests_are_refused():
     model = tiny_model(random_catalogue(20, [4, 6]))
     inputs = random_inputs(2, 4)
     with pytest.raises(ValueError, match="num_beams=5 cannot return top_k=10 items; pass num_beams >= top_k"):
@@ -212,7 +212,7 @@ def test_scores_follow_weights_that_change_unnoticed_after_eval(inference):
     torch.testing.assert_close(found.scores, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_scores_follow_an_optimizer_that_tells_no_version_counter():
+def test_scores_follow_an_optimizer_that_does_not_increase_version_counters():
     model = tiny_model(random_catalogue(30, [4, 4, 4]))
     inputs = random_inputs(2, 5)
     model.recommend(**inputs)

@@ -126,7 +126,7 @@ def test_neither_padding_nor_the_batch_matters(case, left):
 
 @many
 @given(cases(), st.integers(0, 99))
-def test_items_come_and_go(case, seed):
+def test_items_can_be_added_and_removed(case, seed):
     model, inputs, items, k, _ = make(case)
     before = model.recommend(**inputs, top_k=items, num_beams="exact")
     generator = torch.Generator().manual_seed(seed)

@@ -168,7 +168,7 @@ def local_adapter(root, names=("default",)):
 def test_a_local_path_gives_way_to_the_name_of_the_base_model_as_soon_as_it_is_known(shop, tmp_path):
     adapted = local_adapter(shop[0], ["default", "second"])
     save_adapter(adapted, tmp_path)
-    assert recorded(tmp_path) == str(shop[0] / "base")  # nobody knows better, and it loads here
+    assert recorded(tmp_path) == str(shop[0] / "base")  # there is no better name, and the folder can be loaded here
     save_adapter(adapted, tmp_path, base_model="org/shop")
     assert recorded(tmp_path) == recorded(tmp_path / "second") == "org/shop"
     save_adapter(adapted, tmp_path)  # the card says so now

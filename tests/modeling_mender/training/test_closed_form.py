@@ -36,7 +36,7 @@ def test_transitions_count_what_follows_by_distance():
     np.testing.assert_allclose(transitions(HISTORIES, 5, window=2).numpy(), np.log1p(counts), rtol=1e-5)
 
 
-def test_seen_items_are_not_ranked_and_groups_count_alike():
+def test_seen_items_are_not_ranked_and_groups_count_equally():
     scores = torch.tensor([[9.0, 5.0, 7.0, 0.0], [1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 3.0, 4.0]])
     targets, seen = torch.tensor([1, 3, 3]), torch.tensor([[0, 2, 0], [-1, -1, -1], [-1, -1, -1]])
     assert np.isclose(mean_log_ndcg(scores, targets, seen, ["a", "b", "b"]), np.log(1.01))
