@@ -239,7 +239,7 @@ def test_saving_follows_evaluation_by_default(given, expected, tmp_path):
 def test_settings_that_do_not_go_together_are_refused_before_anything_is_computed(folder, tmp_path):
     method, _ = small_run(folder, tmp_path)
     for given in ({"save_strategy": "steps"}, {"save_strategy": "no", "load_best_model_at_end": True}):
-        message = rf"save_strategy='{given['save_strategy']}' beside eval_strategy='epoch'.*; pass the same for both"
+        message = rf"save_strategy='{given['save_strategy']}' with eval_strategy='epoch'.*; pass the same for both"
         with pytest.raises(ValueError, match=message):
             make_trainer(method, {}, tmp_path, **given)
 
