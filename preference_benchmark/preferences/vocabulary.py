@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 
-_MOST = 6
+_MOST = 12
 _FEWEST_ITEMS, _FEWEST_OF_KIND = 3, 8
 _LARGEST_SHARE = 0.4
 _NAME_SHARE = 0.5
