@@ -39,6 +39,15 @@ def test_adjectives_are_no_kind():
     assert "white" in found["aspects"].explode().to_list() and "white" not in found["noun"].to_list()
 
 
+def test_what_few_things_are_is_no_kind():
+    items = shop().with_columns(
+        title=pl.when(pl.int_range(pl.len()) == 0).then(pl.lit("Maker0 Kraft Paper")).otherwise("title")
+    )
+    more = pl.DataFrame({"item_id": [f"m{n}" for n in range(8)], "title": ["Maker Fountain Pen, Kraft Paper"] * 8})
+    found = mine_aspects(items.vstack(more))
+    assert found["noun"][0] is None and "kraft paper" in found["aspects"][0]
+
+
 def test_items_with_and_without_terms_keep_their_order():
     items = shop().vstack(pl.DataFrame({"item_id": ["none", "empty"], "title": ["Zzyzx", ""]}))
     found = mine_aspects(items)
