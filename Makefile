@@ -5,6 +5,8 @@ VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 # One thread per process keeps small runs fast on shared machines; the demo uses every core.
 THREADS ?= 1
+# Processes that share the tests, file by file; 0 runs them in one process, which a debugger needs.
+WORKERS ?= auto
 
 INSTALLED := $(VENV)/.installed
 
@@ -24,7 +26,7 @@ $(QUICKSTART): | $(INSTALLED)
 	$(VENV)/bin/python examples/01_quickstart.py
 
 test: $(INSTALLED)
-	OMP_NUM_THREADS=$(THREADS) $(VENV)/bin/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=$(THREADS) $(VENV)/bin/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist loadfile $(ARGS)
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .

@@ -229,8 +229,8 @@ def compare_matching(
         all_at_once.append((seconds * len(distinct) + choose) / steps.height)
     own = wanted.select("user_id").unique()
     known = replace(tables, interactions=tables.interactions.join(own, on="user_id", how="semi"))
-    told = preferences.join(own, on="user_id", how="semi")
-    ours = match(told, known, CachedEmbedder(encoder)).select("user_id", "step", ours="text")
+    written = preferences.join(own, on="user_id", how="semi")
+    ours = match(written, known, CachedEmbedder(encoder)).select("user_id", "step", ours="text")
     ours = wanted.join(ours, on=["user_id", "step"], how="left", maintain_order="left")
     same = sum(a == b for a, b in zip(chosen, ours["ours"], strict=True))
     return compared(
@@ -261,7 +261,7 @@ def compare_steering(
         texts = preferences.filter(pl.col("sentiment") == "positive").join(period, on=["user_id", "step"], how="semi")
         known = pl.DataFrame({"text": candidates.pool, "place": place})
         place = texts.join(known, on="text", maintain_order="left")["place"].to_numpy()
-    told = pool[place]
+    written = pool[place]
     rng = np.random.default_rng(arguments.seed)
     total = sum(len(found) for found in of_split.values())
     sample = [(s, int(rng.choice(of_split[s]))) for s in rng.choice(SPLITS, arguments.rows)]
@@ -274,7 +274,7 @@ def compare_steering(
             here = of_split[split]
             order = np.argsort(-(items[here] @ items[s]))
             fine, coarse = here[order[1]] if here[order[0]] == s else here[order[0]], here[order[-1]]
-            ranked = (place[np.argsort(-(told @ items[of]))] for of in (s, fine, coarse))
+            ranked = (place[np.argsort(-(written @ items[of]))] for of in (s, fine, coarse))
             near_s, near_fine, near_coarse = (first_distinct(found, 3) for found in ranked)
             answers.append((near_s[0], near_s[1], fine, coarse, near_fine[2], near_coarse[2]))
         one.append((time.perf_counter() - started) / len(sample))
@@ -289,7 +289,7 @@ def compare_steering(
         at = int(np.searchsorted(of_split[split], s))
         fine, coarse = (found[at] for found in pairs[split])
         agree += answer == (near[s, 0], near[s, 1], fine, coarse, near[fine, 2], near[coarse, 2])
-    what = f"{len(told):,} preferences as written" if as_written else f"{len(told):,} distinct texts"
+    what = f"{len(written):,} preferences as written" if as_written else f"{len(written):,} distinct texts"
     return compared(
         f"steering, {what}",
         one,

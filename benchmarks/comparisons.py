@@ -5,13 +5,13 @@
     python benchmarks/comparisons.py steam --data path/to/data --again tiger
     python benchmarks/comparisons.py steam --tables-only --partial
 
-comparisons.yaml says what belongs to a comparison. Each run is one `mender train` with one thread, several at a time,
-and leaves five_axes.json and ranks.parquet under benchmarks/results/runs. A run that is there with the settings of
-today is not made again, so a comparison may be made over several days; a killed one goes on where its last checkpoint
-was. A table is written once all of its runs are there, or with --partial.
+comparisons.yaml lists the runs of each comparison. Each run is one `mender train` with one thread, several at a time,
+and leaves five_axes.json and ranks.parquet under benchmarks/results/runs. A finished run with the current
+settings is not repeated, so a comparison may take several days; a killed run resumes from its last checkpoint. A table
+is written when all of its runs are finished, or with --partial.
 
 Users and items are hashed in what is kept: pairing examples needs no more. Their identifiers are public, so this keeps
-the data out, and hides nobody.
+the data out, but is no anonymisation.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def main(
     name: Annotated[str, typer.Argument(help="A key of comparisons.yaml.")],
     data: Annotated[Path | None, typer.Option(help="Folder that holds the folders of raw files.")] = None,
     only: Annotated[list[str] | None, typer.Option(help="A method; may be given several times.")] = None,
-    again: Annotated[list[str] | None, typer.Option(help="A method to train afresh, even if it is there.")] = None,
+    again: Annotated[list[str] | None, typer.Option(help="A method to train again, even if its run exists.")] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Seeds of each method at most.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 2,
     tables_only: Annotated[bool, typer.Option("--tables-only", help="Train nothing.")] = False,
@@ -132,16 +132,18 @@ def main(
         raise UserError(f"{name!r} is none of the comparisons {', '.join(everything)}")
     if tables_only and again:
         raise UserError("--tables-only trains nothing and --again asks for training; leave one of them out")
-    entry, afresh = everything[name], set(again or [])
-    asked = {*(only or []), *afresh} or set(entry["runs"])
+    entry, retrained = everything[name], set(again or [])
+    asked = {*(only or []), *retrained} or set(entry["runs"])
     if asked - set(entry["runs"]):
         raise UserError(f"{min(asked - set(entry['runs']))!r} is none of the methods {'; '.join(entry['runs'])}")
     runs = planned(name, entry, data)
     chosen = [run for run in runs if run.method in asked and (seeds is None or run.seed < seeds)]
-    wanted = [] if tables_only else [run for run in chosen if run.method in afresh or not run.is_there]
+    wanted = [] if tables_only else [run for run in chosen if run.method in retrained or not run.is_there]
     if wanted and "files" in entry and not (data is not None and (data / entry["files"]).is_dir()):
         raise UserError(f"pass --data with the folder that holds {entry['files']}/" + (f", not {data}" if data else ""))
-    for folder in (folder for run in wanted if run.method in afresh for folder in (run.kept, output / name / run.name)):
+    for folder in (
+        folder for run in wanted if run.method in retrained for folder in (run.kept, output / name / run.name)
+    ):
         if folder.exists():  # what was kept is in git
             shutil.rmtree(folder)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -206,9 +208,7 @@ def make(run: Run, output: Path, stopping: threading.Event) -> bool:
 
 
 def _make(run: Run, folder: Path, stopping: threading.Event) -> bool:
-    if (
-        _without_prose(_read(folder / "plan.json")) != run.plan
-    ):  # a checkpoint of other settings must not be gone on with
+    if _without_prose(_read(folder / "plan.json")) != run.plan:  # do not resume from a checkpoint with other settings
         if folder.exists():
             shutil.rmtree(folder)
         folder.mkdir()
@@ -261,7 +261,7 @@ def keep(run: Run, folder: Path, kept: Path) -> None:
     Args:
         run: whose figures they are.
         folder: what `mender train` or `mender evaluate` left.
-        kept: emptied first, so that nothing of an earlier run stays beside it.
+        kept: emptied first, so that nothing of an earlier run remains.
     """
     record = read_run(folder)
     settings = record["settings"]

@@ -37,7 +37,7 @@ ITEMS, HISTORY, TITLE, PREFERENCE = 12_000, 20, 12, 14
 
 CODES = [256, 256, 256, 32]
 WORDS = 4000
-"""Words in the vocabulary of an encoder from scratch, beside the codes."""
+"""Words in the vocabulary of an encoder from scratch, in addition to the codes."""
 
 
 def catalogue() -> SemanticIdCatalogue:

@@ -215,7 +215,7 @@ def timed(methods: dict[str, Callable[[], Any]], rounds: int, device: str) -> di
 
 
 def prefix_function(model: MenderForGenerativeRetrieval) -> Callable[[int, torch.Tensor], list[int]]:
-    """The tokens allowed after a prefix, from a dictionary of all prefixes, as people write it by hand."""
+    """The tokens allowed after a prefix, from a dictionary of all prefixes, as usually written by hand."""
     if not hasattr(model, "_prefixes"):
         prefixes: dict[tuple[int, ...], set[int]] = {}
         for tokens in model.item_tokens(torch.arange(len(model.item_codes), device=model.device)).tolist():

@@ -1,4 +1,4 @@
-"""What a training step costs, method by method, beside the reference recipe that pads to 512 tokens.
+"""The cost of a training step by method, compared to the reference recipe that pads to 512 tokens.
 
     python benchmarks/training.py                 # samples/s and peak memory
     python benchmarks/training.py --padding       # how much of a batch is padding, by the way it is made up

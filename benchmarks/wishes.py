@@ -5,7 +5,7 @@
     python benchmarks/wishes.py --data path/to/tables --lists mine.json --json wishes.json
 
 The tables folder holds items.parquet (item_id, title, text) of the data set that a collection in benchmarks/wishes was
-graded on; wishes/README.md says where to get it, how grades were given and what they can tell. The collection holds
+graded on; wishes/README.md says where to get it, how grades were given and what they show. The collection holds
 item ids only. --lists takes the answers of any other method: {"name": {"w01": ["item id", ...], ...}}, best first.
 
 Encoding the items takes a minute or two on two cores.

@@ -5,7 +5,7 @@
     python examples/01_quickstart.py --source table --data path/to/your/data  # or on yours
 
 1. Build the benchmark: items, preferences, examples on all axes.   2. Give every item a semantic ID and build a model.
-3. Train it.   4. Measure it beside popularity, and with the preferences of other users.
+3. Train it.   4. Compare it with popularity, and with the preferences of other users.
 5. Save it, and steer the recommendations for one history with three different sentences.
 
 Everything is saved under outputs/quickstart/ (or --output): the model with its card, the table as PNG and JSON.

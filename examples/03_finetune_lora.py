@@ -7,7 +7,7 @@
 
 1. Load a saved model and the benchmark.   2. Put adapters on the encoder's attention and fine-tune.
 3. Save the adapter alone, with its card.   4. Load it onto the base model again and continue training.
-5. Merge: a whole model with the same answers.   6. Save it with its card, measured beside the model it comes from.
+5. Merge: a complete model with the same results.   6. Save it with its card, compared with the model it comes from.
 
 --train NAME=VALUE changes a training argument of both rounds. A frozen encoder's states can be cached, those of an
 adapted one cannot: expect a sample to cost some twenty times as much.
@@ -74,7 +74,7 @@ def main(
         :16
     ]
     before, _ = score_model(base, processor, benchmark, run_before.name, eval_limit, seed=0)
-    # 2. The base model's weights stay as they are; what is trained lies beside them.
+    # 2. The weights of the base model are frozen; only the adapters are trained.
     adapted = add_lora(base, rank=rank, alpha=alpha)
     adapted.print_trainable_parameters()
     earlier = fit(Method(preset, adapted, processor), benchmark, output / "checkpoints" / "first", seed=seed)
@@ -98,7 +98,7 @@ def main(
     merged.save_pretrained(output / "model")
     processor.save_pretrained(output / "model")
 
-    # 6. Measured, and beside it what it was before.
+    # 6. Measure it before and after.
     after, ranks = score_model(merged, processor, benchmark, name, eval_limit, seed=0)
     run = {
         **origin,

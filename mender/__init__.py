@@ -1,7 +1,7 @@
-"""Where the packages meet: data into models, models onto the benchmark, and the command line over both.
+"""Training and evaluation of models on benchmarks, and the command line.
 
-The only package that imports `modeling_mender`, `preference_benchmark` and the metric together; none of them imports
-another. Everything here is what the examples and the command `mender` are made of.
+This is the only package that imports `modeling_mender`, `preference_benchmark` and the metric, which are independent of
+each other. The examples and the command `mender` use the functions here.
 """
 
 __version__ = "0.1.0"

@@ -2,7 +2,7 @@
 
 A difference to the reference is marked where it survives a paired randomisation test (Fisher 1935; Smucker et al.
 2007, doi:10.1145/1321440.1321528) with Holm's correction (Holm 1979) over all rows and methods of the table. A method
-that is not marked may still be *not inferior*: its lower 95% bound lies above a share of the reference.
+that is not marked may still be *not inferior*: its lower 95% bound is above a share of the reference.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Comparison:
         source: the benchmark, and the split where that is not the test split.
         reference: the method others are compared with.
         metric: one of `METRICS`.
-        margin: what a method may lack of the reference, as a share, and still count as not inferior.
+        margin: share of the reference by which a method may be worse and still count as not inferior.
         cells: by row label, then by method.
         costs: by method: parameters, training samples/s, request time; medians over seeds.
         runs: seed, commit and command of every run.
@@ -128,13 +128,15 @@ def compare(
         margin: of non-inferiority, a share of the reference's value.
 
     Raises:
-        ValueError: if the metric or the margin makes no sense, runs are of different benchmarks or examples, the
-            reference is not among them, or runs of one name differ in more than their seed.
+        ValueError: if the metric is unknown, the margin is out of range, runs are of different benchmarks or examples,
+            the reference is not among them, or runs of one name differ in more than their seed.
     """
     if metric not in METRICS:
         raise ValueError(f"--metric {metric!r} is unknown; pass one of {', '.join(METRICS)}")
     if not 0 <= margin < 1:
-        raise ValueError(f"--margin {margin} is no share of the reference; pass a number from 0 up to 1, such as 0.05")
+        raise ValueError(
+            f"--margin {margin} is not a share of the reference; pass a number from 0 up to 1, such as 0.05"
+        )
     settings = {folder: run["settings"] for folder, run in runs.items()}
     source = _common_source(settings)
     methods: dict[str, dict[Path, Mapping[str, Any]]] = {}
@@ -165,7 +167,7 @@ def _common_source(settings: Mapping[Path, Mapping[str, Any]]) -> str:
     """The benchmark that all runs were measured on, and the split where that is not the test split."""
     for folder, own in settings.items():
         if not {"source", "method"} <= own.keys():
-            raise ValueError(f"{folder} does not say which method was measured on what; evaluate its model again")
+            raise ValueError(f"{folder} does not record its method and benchmark; evaluate its model again")
     sources = sorted({str(own["source"]) for own in settings.values()})
     if len(sources) > 1:
         raise ValueError(f"the runs are of different benchmarks: {', '.join(sources)}; compare one at a time")
@@ -191,7 +193,7 @@ def _check_seeds(method: str, runs: Mapping[Path, Mapping[str, Any]]) -> None:
     first, preset = next(iter(presets.items()), (None, {}))
     for folder, own in runs.items():
         seed, other = own.get("seed"), presets.get(folder, preset)
-        # A field that one of them lacks comes from another version: it is not compared.
+        # Fields that only one preset has come from another version and are not compared.
         changed = sorted(name for name in {*preset} & {*other} - {*PROSE} if preset[name] != other[name])
         if changed:
             reason = f"with different settings ({', '.join(changed)})"
@@ -207,7 +209,7 @@ def _check_seeds(method: str, runs: Mapping[Path, Mapping[str, Any]]) -> None:
 
 
 def _gains(folder: Path, metric: str) -> pl.DataFrame:
-    """What each example of a run adds to the metric; a sentiment pair counts if found when wanted and only then."""
+    """The contribution of each example to the metric; a sentiment pair counts if its item is found only when wanted."""
     ranks = pl.read_parquet(folder / "ranks.parquet").with_row_index("row")
     name, k = metric.split("@")
     hit = pl.col("rank").is_between(1, int(k))
@@ -258,7 +260,9 @@ def _cells(
         joined = keys.join(table, on=KEYS, how="left", maintain_order="left")["gain"]
         if joined.null_count():
             missing = joined.null_count()
-            raise ValueError(f"{method} lacks {missing} of {reference}'s examples; use the same --eval-limit for both")
+            raise ValueError(
+                f"{method} was not measured on {missing} examples of {reference}; use the same --eval-limit for both"
+            )
         by_seed = np.array(joined.to_list())
         values[method] = by_seed.mean(axis=1)
         spread[method] = float(by_seed.mean(axis=0).std(ddof=1)) if by_seed.shape[1] > 1 else None
@@ -327,10 +331,10 @@ def _corrected(table: dict[str, dict[str, Cell]]) -> dict[str, dict[str, Cell]]:
     places = [(row, method) for row, cells in table.items() for method in cells if cells[method].p_value is not None]
     ordered = sorted(places, key=lambda place: table[place[0]][place[1]].p_value)
     corrected = {row: dict(cells) for row, cells in table.items()}
-    reached = 0.0
+    highest = 0.0
     for left, (row, method) in zip(range(len(ordered), 0, -1), ordered, strict=True):
-        reached = max(reached, min(1.0, left * table[row][method].p_value))
-        corrected[row][method] = replace(table[row][method], p_holm=reached)
+        highest = max(highest, min(1.0, left * table[row][method].p_value))
+        corrected[row][method] = replace(table[row][method], p_holm=highest)
     return corrected
 
 
@@ -410,7 +414,7 @@ def draw_stars(comparison: Comparison, path: Path) -> None:
             axes.fill(np.append(angles, angles[0]), closed, color=colours(position % 10), alpha=0.06)
     names = [f"{label}\nbest {number(value)}" for label, value in zip(labels, best, strict=True)]
     axes.set_xticks(angles, names, fontsize=9)
-    for name, angle in zip(axes.get_xticklabels(), angles, strict=True):  # beside the circle, not across it
+    for name, angle in zip(axes.get_xticklabels(), angles, strict=True):  # outside the circle
         name.set_horizontalalignment("center" if abs(np.sin(angle)) < 0.1 else "left" if np.sin(angle) > 0 else "right")
     axes.set_yticks([0.25, 0.5, 0.75, 1.0], ["", "half", "", "best"], fontsize=8, color="grey")
     axes.set_ylim(0, 1.05)

@@ -74,7 +74,7 @@ class BenchmarkData:
         Args:
             weights: by matching mode, as in `Preset.matching`: 2 gives every example of a mode twice, 0.5 a random
                 half. Validation takes all examples of the modes that have a weight.
-            seed: of the random part.
+            seed: seed of the random part.
 
         Raises:
             ValueError: if the benchmark was built without one of the modes.
@@ -122,7 +122,7 @@ class Codes:
 
 
 def benchmark_name(source: str, data: Path | None) -> str:
-    """The name of a benchmark: its source or, of your own tables, their folder or file.
+    """The name of a benchmark: its source or, for your own tables, the name of their folder or file.
 
     >>> benchmark_name("steam", Path("raw/steam")), benchmark_name("table", Path("my/Book shop"))
     ('steam', 'book-shop')
@@ -205,7 +205,7 @@ def item_codes(
 
 
 def codes_of(embeddings: Tensor, seed: int, *, quantizer: str = "residual-kmeans", spread: bool = False) -> Codes:
-    """Codes of item embeddings, made distinct by a tie-breaking level; prints how well they tell items apart.
+    """Codes of item embeddings, made distinct by a tie-breaking level; prints how well they distinguish items.
 
     Args:
         embeddings: one vector per item. Shape: (N, D).

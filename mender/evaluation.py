@@ -50,7 +50,7 @@ IN_CHECKOUT = Path(__file__).parents[1] / "metrics" / "preference_discerning"
 def metric_folder() -> str:
     """Folder of the metric `preference_discerning`, for `evaluate.load`.
 
-    It lies beside the packages in a checkout, and inside this one once installed.
+    In a checkout it is next to the packages; when installed, it is inside this package.
 
     Raises:
         FileNotFoundError: if it is in neither place.
@@ -108,17 +108,17 @@ def score_model(
         model: any model with `recommend`.
         processor: renders its inputs.
         data: the benchmark.
-        name: of the method, in tables.
-        limit: examples (or pairs) per axis at most; `None` takes all.
-        seed: of the choice of examples, and of the shuffling of preferences.
+        name: name of the method in tables.
+        limit: maximum number of examples (or pairs) per axis; `None` uses all.
+        seed: seed of the choice of examples and of the shuffling of preferences.
         exclude_seen: whether items of the history are left out of the ranking; default: unless items are bought again.
-        split: whose examples are used: "test", or "validation" to choose between models.
+        split: split to use: "test", or "validation" to choose between models.
         shuffled: whether the model is also measured with the preferences of other users.
 
     Returns:
         Scores, and a table with one row per example and condition: matching (of the recommendation axis: oracle, last
-        or silent; else empty), condition (empty, or shuffled),
-        axis, stratum, user_id, target, pair_id, sentiment, rank (0 where the target was not found), relevant (number
+        or silent; otherwise empty), condition (empty, or shuffled),
+        axis, stratum, user_id, target, pair_id, sentiment, rank (0 if the target was not found), relevant (number
         of targets), found (ranks of those that were found), unit (equal for examples with the same targets).
     """
     metric = evaluate.load(metric_folder())
@@ -209,7 +209,7 @@ def _ranks(
     )
 
 
-_COMMON = 0.1  # share of the catalogue above which an aspect says nothing of a taste
+_COMMON = 0.1  # aspects of more than this share of the catalogue do not describe a taste
 
 
 def fit_to_history(
@@ -257,18 +257,18 @@ def shuffle_preferences(examples: Dataset, seed: int = 0) -> Dataset:
     """The same examples with preferences exchanged between them, within each axis and sentiment.
 
     Every example gets what another user wants and wants to avoid. The two halves of a sentiment pair get those of one
-    other pair, because both sentiments are shuffled alike.
+    other pair, because both sentiments are shuffled in the same way.
 
     Args:
         examples: examples of any axes.
-        seed: of the exchange.
+        seed: seed of the exchange.
     """
     table = examples.to_polars().with_row_index("row")
     source = np.arange(len(examples))
     order = ["pair_id", "row"]
     for group in table.sort(order).partition_by("axis", "sentiment", maintain_order=True):
         rows = group["row"].to_numpy()
-        # One random cycle through the group: no example keeps its own, and groups of one size are shuffled alike.
+        # One random cycle: no example keeps its preferences, and groups of equal size are shuffled in the same way.
         cycle = np.random.default_rng(seed).permutation(len(rows))
         source[rows[cycle]] = rows[np.roll(cycle, 1)]
     wishes = [name for name in ("preferences", "avoid") if name in table.columns]
@@ -310,11 +310,11 @@ def evaluate_saved(
         processor: the one saved with it.
         data: the benchmark.
         output: folder for the results.
-        name: of the method, in tables.
-        limit: examples (or pairs) per axis at most; `None` takes all.
+        name: name of the method in tables.
+        limit: maximum number of examples (or pairs) per axis; `None` uses all.
         run: what is known of the model's training, see `mender.runs.training_of`; it goes into the record.
         exclude_seen: whether items of the history are left out of the ranking; default: unless items are bought again.
-        split: whose examples are used: "test", or "validation" to choose between models.
+        split: split to use: "test", or "validation" to choose between models.
 
     Returns:
         What five_axes.json holds.

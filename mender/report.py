@@ -42,7 +42,7 @@ COLOURS = ("#1f4e79", "#9db8d2", "#d0d0d0", "#e0a458", "#7a9e7e")
 
 
 def row_name(axis: str, matching: str = "", condition: str = "", stratum: str = "") -> str:
-    """What a row of a table is called.
+    """The name of a table row.
 
     >>> row_name("recommendation", "last"), row_name("fine_grained_steering", condition="shuffled preferences")
     ('recommendation (last)', 'fine steering, shuffled preferences')
@@ -55,7 +55,7 @@ def row_name(axis: str, matching: str = "", condition: str = "", stratum: str = 
 
 
 def number(value: float, digits: int = 3) -> str:
-    """A share of one, without the zero before the point.
+    """A number without the zero before the decimal point.
 
     >>> number(0.4852), number(1), number(0.00071, 4)
     ('.485', '1.000', '.0007')
@@ -74,7 +74,7 @@ def interval(low: float, high: float) -> str:
 
 @dataclass(frozen=True)
 class Score:
-    """What one method reached on one axis.
+    """The results of one method on one axis.
 
     Attributes:
         axis: name of the axis.
@@ -111,7 +111,7 @@ class Score:
         return self.results[name], self.results[f"{name}/low"], self.results[f"{name}/high"]
 
     def cells(self, ks: tuple[int, ...]) -> list[str]:
-        """Recall and NDCG, or what `LEGEND` says, at every k, the headline's interval, and the number of examples."""
+        """Recall and NDCG (or the metrics of `LEGEND`) at every k, the headline's interval, and the count."""
         cells = []
         for k in ks:
             if self.is_paired:

@@ -70,7 +70,7 @@ def _plain(title: str) -> str:
     return " ".join(title.casefold().split())
 
 
-def _most_similar(name: str, processor: MenderProcessor, count: int = 5) -> list[str]:
+def _most_similar(name: str, processor: MenderProcessor) -> list[str]:
     """Titles with their ids that share most letter triples with a name; among equals the shorter ones."""
     triples = _triples(name)
     if not triples:
@@ -80,7 +80,7 @@ def _most_similar(name: str, processor: MenderProcessor, count: int = 5) -> list
         title = processor.titles[index]
         return len(triples & _triples(title)) / len(triples), -len(title)
 
-    best = heapq.nlargest(count, range(len(processor.titles)), key=similarity)
+    best = heapq.nlargest(5, range(len(processor.titles)), key=similarity)
     best = [index for index in best if similarity(index)[0] >= SIMILAR]
     return [f"{processor.titles[index]!r} ({processor.item_ids[index]})" for index in best]
 

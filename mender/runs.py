@@ -98,7 +98,7 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 
 def training_of(model: str | Path) -> dict[str, Any]:
-    """What is known of a saved model's training from the run that it lies in; empty where it lies in none."""
+    """The training record of a saved model, from the run folder it is in; empty if it is in none."""
     folder = Path(model)
     run = folder.resolve().parent
     if folder.name != "model" or not (run / FIGURES).is_file():

@@ -1,4 +1,4 @@
-"""Saved models from a folder or the Hub, with the processors that were saved beside them."""
+"""Loads saved models and their processors from a folder or the Hub."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ __all__ = ["load_saved"]
 
 
 def load_saved(name: str | Path, device: str | None = None) -> tuple[Any, Any]:
-    """A model with `recommend`, and its processor. Code that a repository carries is never run.
+    """A model with `recommend`, and its processor. Code from a repository is never run.
 
     Args:
         name: folder that `save_pretrained` wrote, or name on the Hub.
-        device: as torch names it; default: the accelerator if there is one.
+        device: a torch device; default: the accelerator if there is one.
 
     Raises:
-        UserError: if there is no such model, or it is no recommender of this library.
+        UserError: if there is no such model, or it is not a recommender of this library.
     """
     _check_place(name)
     with _quiet_loading():

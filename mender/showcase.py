@@ -1,6 +1,6 @@
 """What the demo page shows of a model's items and users: attributes, a few histories, sentences to try.
 
-One small JSON file beside a saved model, `showcase.json`:
+A small JSON file that is saved with a model, `showcase.json`:
 
     {"attributes": {item id: [phrases]}, "shoppers": [{"history": [item ids], "preference": text}],
      "sentences": [{"preference": text, "avoid": text}]}
@@ -32,7 +32,7 @@ def save_showcase(folder: str | Path, items: Dataset, examples: Dataset) -> Path
     Args:
         folder: where the model was saved.
         items: the benchmark's items.
-        examples: of the test split; matched without looking at the target ("last"), where there is a choice.
+        examples: the test split, preferably with target-blind matching ("last").
     """
     target = Path(folder) / SHOWCASE_FILE
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -28,14 +28,14 @@ __all__ = [
 
 
 class UserError(Exception):
-    """Bad input: the message says what came, what was expected and what to do. The command line prints that line."""
+    """Bad input. The message says what was passed, what was expected and what to do; the command line prints it."""
 
 
 @contextmanager
 def user_errors() -> Iterator[None]:
     """Turns errors that the user can mend into `UserError`: for steps where they come from what was passed.
 
-    These are `ValueError`, `OSError`, and an `ImportError` without a module's name: ours, which says what to install.
+    These are `ValueError`, `OSError`, and `ImportError` without a module name, which only this project raises.
     """
     try:
         yield

@@ -37,9 +37,9 @@ __all__ = [
 ]
 
 
-# Training arguments that have an option of their own.
+# Training arguments with a separate option.
 OPTIONS = {"output_dir": "--output", "seed": "--seed", "report_to": "--report-to"}
-# Kinds of fields of a preset, and what they are called.
+# Types of preset fields, and their names in messages.
 KINDS = {
     "str": (str, "text"),
     "bool": (bool, "true or false"),
@@ -50,9 +50,9 @@ MOST_LAYERS = 1_000
 
 
 def joined_processes() -> PartialState:
-    """The processes that torchrun started, or this one alone.
+    """The processes that torchrun started, or only this one.
 
-    Without an accelerator accelerate has to be told to use the CPU, or each process trains by itself.
+    Without `cpu=True` on machines without an accelerator, each process would train by itself.
     """
     return PartialState(cpu=no_accelerator())
 
@@ -179,7 +179,7 @@ def fit(
         **arguments: fields of `MenderTrainingArguments` that replace those of the preset.
 
     Returns:
-        What the record of a run says of its training, `seconds` included.
+        The record of the training, including `seconds`.
     """
     started = time.perf_counter()
     with one_thread():
@@ -240,7 +240,7 @@ def save_and_measure(
     origin: Mapping[str, Any],
     limit: int | None = None,
 ) -> dict[str, Any]:
-    """Save the best model of a run, measure it on all axes, write the results beside it and into its card.
+    """Save the best model of a run, measure it on all axes, and write the results to the run's folder and the card.
 
     Args:
         method: trained.
@@ -296,5 +296,5 @@ def check_report_to(names: Sequence[str]) -> None:
             )
         try:
             INTEGRATION_TO_CALLBACK[name]()
-        except (ImportError, RuntimeError) as error:  # it says what to install
+        except (ImportError, RuntimeError) as error:  # the message says what to install
             raise ValueError(f"report_to={name!r} cannot be used: {error}") from error

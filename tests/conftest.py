@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,9 @@ TESTS = Path(__file__).parent
 # Tests import doubles and loopback servers by name, from whatever folder they are in.
 sys.path += sorted({str(path.parent) for path in TESTS.rglob("*.py")})
 
-# How long an example takes says nothing where other work shares the machine.
-settings.register_profile("untimed", deadline=None)
-settings.load_profile("untimed")
+# The profiles of tests/properties.py.
+import_module("properties")
+settings.load_profile("repeatable")
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -18,7 +18,7 @@ HERE = Path(__file__).resolve().parent
 DEFAULTS = tuple(folder / "model" for folder in (HERE, Path("outputs/quickstart"))) + tuple(
     root / "outputs" / "quickstart" / "model" for root in HERE.parents[1:2]
 )
-"""Where a model is looked for when none is named: beside this file, then where `make demo` saves it."""
+"""Where to look for a model if none is given: next to this file, then where `make demo` saves it."""
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:

@@ -18,7 +18,7 @@ class RankedItem:
     Attributes:
         index: item index.
         item_id: the source's own id.
-        title: what people call it.
+        title: its title.
         attributes: short phrases, perhaps none.
         score: the higher, the better; of most models the log-probability of the item.
         mentions: words to avoid that are in its title or attributes.

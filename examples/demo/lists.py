@@ -1,6 +1,6 @@
 """An answer as HTML: two lists side by side, lines between them, and what moved in words.
 
-Every move has a symbol and a word beside its colour. All text that comes from outside is escaped.
+Every move has a symbol and a word in addition to its colour. All text that comes from outside is escaped.
 """
 
 from __future__ import annotations
@@ -129,4 +129,4 @@ def _kept_out(answer: Answer) -> str:
 def _flat(before: Sequence[RankedItem] | None) -> str:
     if before is None or len(before) < 2 or len({item.score for item in before}) > 1:
         return ""
-    return '<p class="m-avoid">Without a preference this model scores all items alike.</p>'
+    return '<p class="m-avoid">Without a preference this model gives all items the same score.</p>'

@@ -39,10 +39,10 @@ class _Fields:
 
     Attributes:
         known: items of the history, oldest first, ticked or not.
-        counted: the boxes that say which of them count.
+        counted: the check boxes of the items that count.
         found: ids of the titles found.
         results: buttons that add them.
-        nothing: what is said when no title is found.
+        nothing: message if no title is found.
         tried: a button for every sentence to try.
         own: the button that asks for what the shopper wanted.
         shown: the answer.

@@ -1,7 +1,7 @@
 """A saved model with its items; one batch ranks them with everything a person wrote, and with parts of it.
 
-Any model of the library will do, from a folder or the Hub. With the package installed its own code runs; without it, as
-in a Space, the code in the model's repository, if that is trusted.
+Works with any model of the library, from a folder or the Hub. If the package is installed, its own code runs; without
+it, as in a Space, the code in the model's repository, if that is trusted.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ STOP_WORDS = frozenset(
     " something that the things this to too very with without".split()
 )
 COMMON = 0.1
-"""Words that more than this share of the items have say nothing about the few that are ranked."""
+"""Words of more than this share of the items do not describe the few that are ranked."""
 
 
 class ModelError(ValueError):
@@ -73,7 +73,7 @@ class Recommender:
     """Model, processor and what is known of items and shoppers.
 
     Args:
-        name: of the model, for people.
+        name: name of the model to show.
         model: with `recommend`.
         processor: the one saved with it.
         showcase: attributes, shoppers and sentences; without shoppers, the model makes some up.
@@ -112,7 +112,7 @@ class Recommender:
 
     @property
     def reads_preference(self) -> bool:
-        """Whether what people write reaches the model."""
+        """Whether the model reads preferences."""
         return self.processor.preference == "text" and self.processor.history != "indices"
 
     @property
@@ -240,12 +240,12 @@ class Recommender:
 def words_to_find(
     avoided: str, phrases: Container[str], mentioned_by: Callable[[str], int], items: int, longest: int = 6
 ) -> list[str]:
-    """What to look for in ranked items, to see whether they are free of what to avoid. The model never sees it.
+    """Words to look for in ranked items, to check that they do not have what to avoid. The model does not see them.
 
     Attribute phrases that are in the sentence; if there are none, its words that some items have, but not every tenth.
 
     Args:
-        avoided: the sentence that says what to avoid.
+        avoided: the sentence about what to avoid.
         phrases: attributes of the catalogue, as `words_of` joined by spaces.
         mentioned_by: how many items have a word.
         items: number of items.

@@ -1,6 +1,6 @@
-"""What is known of a saved model's items and shoppers beside titles: read from `showcase.json`, or made up.
+"""Item details and example shoppers of a saved model: read from `showcase.json`, or derived from titles.
 
-The examples write that file beside every model they save. A model that came without it shows titles alone, and its
+The examples write that file with every model they save. A model that came without it shows titles alone, and its
 shoppers are drawn from the model itself: an item at random, then again and again one that the model thinks comes next.
 """
 

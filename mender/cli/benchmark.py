@@ -1,4 +1,4 @@
-"""`mender benchmark`: build a benchmark, look at it, check it, publish it, or adopt one that others have made."""
+"""`mender benchmark`: build, inspect, check and publish benchmarks, or convert ready-made ones."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def publish(
     repository: Annotated[str, typer.Argument(help="organisation/name on the Hub.", show_default=False)],
     dry_run: options.DryRun = False,
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
-    replace: Annotated[bool, typer.Option("--replace", help="Remove benchmarks that the folder lacks.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Remove benchmarks that are not in the folder.")] = False,
     permitted: Annotated[
         bool, typer.Option("--permitted", help="The owners of restricted data have given permission.")
     ] = False,

@@ -27,7 +27,9 @@ def card(
     license_: options.License = None,
     language: Annotated[list[str] | None, typer.Option(help="Language of the texts, as en; repeatable.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what was written by hand.")] = False,
-    push: Annotated[bool, typer.Option("--push", help="Upload the card to --repo-id; edits made there stay.")] = False,
+    push: Annotated[
+        bool, typer.Option("--push", help="Upload the card to --repo-id; edits on the Hub are kept.")
+    ] = False,
     as_json: options.Json = False,
 ) -> None:
     """Write or update the card of a saved model, README.md.
@@ -46,9 +48,9 @@ def card(
         if push and not repo_id:
             raise UserError("--push needs the name of the repository; pass --repo-id ORG/NAME")
         recommender, processor = load_saved(model)
-        beside = model.resolve().parent / "five_axes.json"
-        # Only a run's model has its figures in the folder above; other folders lie beside other models.
-        figures = figures or (beside if model.resolve().name == "model" and beside.is_file() else None)
+        results_path = model.resolve().parent / "five_axes.json"
+        # Only the model of a run has its results in the folder above; other folders may be next to other models.
+        figures = figures or (results_path if model.resolve().name == "model" and results_path.is_file() else None)
         items = find_items(processor, history or [])
         given = {"license": license_, "datasets": dataset and [dataset], "language": language}
         with user_errors():

@@ -22,7 +22,8 @@ def compare(
     metric: Annotated[str, typer.Option(help="recall@5, recall@10, ndcg@5 or ndcg@10.")] = "recall@10",
     resamples: Annotated[int, typer.Option(min=1, help="Resamples of the bootstrap.")] = 2000,
     margin: Annotated[
-        float, typer.Option(help="Share of the reference that a method may lack and still be marked ~, not inferior.")
+        float,
+        typer.Option(help="Share of the reference by which a method may be worse and still be marked ~, not inferior."),
     ] = 0.05,
     p_values: Annotated[bool, typer.Option("--p-values", help="Show p-values after Holm's correction.")] = False,
     as_json: options.Json = False,
@@ -32,7 +33,7 @@ def compare(
     Writes one table and the paper's star plot. Runs of one method with several seeds become one column, with their
     standard deviation. A difference to the reference is marked + or - where a paired randomisation test finds it
     with p < .05 after Holm's correction over the whole table, and ~ where the method is not inferior: the lower 95%
-    bound of its value lies above (1 - margin) of the reference's.
+    bound of its value is above (1 - margin) of the reference's.
     """
     from mender.comparison import compare as compare_runs
     from mender.comparison import draw_stars, print_comparison, save_comparison

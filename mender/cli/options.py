@@ -69,7 +69,7 @@ def _device(name: str | None) -> str | None:
 
 
 def _writable(path: Path | None) -> Path | None:
-    """A folder to write to, or a .parquet file; not a file where a folder has to be made, or the reverse."""
+    """A folder or a .parquet file to write to; refuses a file where a folder is needed, and the reverse."""
     if path is None:
         return None
     is_file = path.suffix == ".parquet"
@@ -138,7 +138,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print the results as JSON, a
 
 @dataclass(frozen=True)
 class TableOptions:
-    """Where tables are and how they are read; an option that is left out keeps what the recipe says."""
+    """Where tables are and how they are read; options that are left out keep the value of the recipe."""
 
     data: Annotated[
         Path | None,

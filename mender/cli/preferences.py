@@ -42,7 +42,9 @@ def write(
     changes: options.Set = None,
     approximator: Annotated[
         Literal["extractive", "transformers", "openai"],
-        typer.Option(help="extractive: rules; transformers: a local model; openai: a server that speaks its protocol."),
+        typer.Option(
+            help="extractive: rules; transformers: a local model; openai: a server with an OpenAI-compatible API."
+        ),
     ] = "extractive",
     limit: Annotated[int | None, typer.Option(min=1, help="Write about this many users only.")] = None,
     polarity: Annotated[
@@ -80,7 +82,7 @@ def write(
     tokens_per_minute: Annotated[float | None, typer.Option(min=0, help="Rate limit of the server.")] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Write a table of preferences: a Parquet file, and beside it a JSON file on how they were written.
+    """Write a table of preferences: a Parquet file, and a JSON file that records how they were written.
 
     A run with a language model that was stopped or killed continues when the same command is given again. What is
     written fits a benchmark that is built with the same reading options (--option, --set, --min-user, ...), no other.
@@ -120,8 +122,8 @@ def write(
     with results(as_json) as show, user_errors():
         read, reading = _read(source, tables, changes)
         if approximator == "extractive":
-            judge = _classifier(polarity, device) if polarity else None
-            preferences, report = _extractive(read, limit, judge)
+            classifier = _classifier(polarity, device) if polarity else None
+            preferences, report = _extractive(read, limit, classifier)
         else:
             from preference_benchmark.preferences.llm.answers import Prices
             from preference_benchmark.preferences.llm.approximator import Interrupted, LlmApproximator
@@ -144,10 +146,12 @@ def write(
             print(approximate.report)
             report = approximate.report.as_dict()
         if preferences.is_empty():
-            raise UserError(f"no preference was written, and {output} is as it was; the lines above say why")
+            raise UserError(
+                f"no preference was written, and {output} was not changed; see the lines above for the reason"
+            )
         report |= {"source": source, "options": reading}
-        beside = write_preferences(preferences, output, report, read)
-        print(f"{preferences.height:,} preferences in {output}, how they were written in {beside}")
+        report_path = write_preferences(preferences, output, report, read)
+        print(f"{preferences.height:,} preferences in {output}, how they were written in {report_path}")
         show({"output": str(output), "preferences": preferences.height, **report})
 
 
@@ -204,10 +208,10 @@ def _read(source: str, given: options.TableOptions, changes: list[str] | None) -
     from preference_benchmark import read_tables, recipe
 
     fields = options.assignments(changes or [], "--set")
-    idle = [name for name in fields if name not in SHAPING]
-    if idle:
+    unused = [name for name in fields if name not in SHAPING]
+    if unused:
         known = f"{', '.join(SHAPING[:-1])} or {SHAPING[-1]}"
-        raise ValueError(f"--set {idle[0]} changes nothing that preferences are written from; set {known}")
+        raise ValueError(f"--set {unused[0]} has no effect on preferences; set {known}")
     chosen = recipe(source, data=given.data, **given.changes)
     chosen = dataclasses.replace(chosen, protocol=chosen.protocol.replace(**fields))
     return read_tables(chosen), chosen.reading | {"user_stride": chosen.protocol.user_stride}

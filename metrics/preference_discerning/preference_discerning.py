@@ -328,7 +328,7 @@ class PreferenceDiscerning(evaluate.Metric):
         return result
 
 
-# From what people have to what is stored.
+# From the arguments to the stored columns.
 
 
 def _as_table(batch: dict[str, Sequence[Any]]) -> pa.Table:
@@ -467,7 +467,7 @@ def _decode(encoded: bytes) -> int | str:
 
 
 def _refuse_two_types(ids: Sequence[int | str | None], positions: Mapping[str, np.ndarray]) -> None:
-    """Refuse integers beside text: whether 7 is "7" or "007", only the user knows.
+    """Refuse a mix of integers and text: whether 7 is "7" or "007", only the user knows.
 
     Args:
         ids: by position.
@@ -639,7 +639,7 @@ def _read(table: pa.Table, catalogue: int | pa.Array | None, longest: int) -> _E
 def _as_entries(
     columns: Mapping[str, pa.Array], catalogue: int | pa.Array | None
 ) -> tuple[dict[str, _Entries], int, int | None]:
-    """Recommended, relevant and avoided items, ids numbered alike in all batches; V; and the size of the catalogue."""
+    """Recommended, relevant and avoided items, numbered in the same way in all batches; V; catalogue size."""
     listed = catalogue if isinstance(catalogue, pa.Array) else pa.array([], pa.large_binary())
     lengths = columns["ids"].value_lengths().to_numpy()
     encoded = pa.concat_arrays([columns["ids"].flatten(), listed]).dictionary_encode()

@@ -1,4 +1,4 @@
-"""Adapters of a model: saved and uploaded with a card, and with the name by which others find the base model.
+"""Adapters of a model: saved and uploaded with a card and the name of the base model on the Hub.
 
 An adapter is small and holds no item table: base model and processor stay where they are, or are saved first. peft
 writes an empty form as the card, and records the path that the base model was loaded from: on another machine nothing
@@ -64,7 +64,7 @@ def save_adapter(
 
 @contextmanager
 def keeping_card(folder: str | os.PathLike) -> Iterator[None]:
-    """Restore the card of a folder afterwards: peft writes an empty form, or local paths into a card that is there."""
+    """Restores the card of a folder afterwards: peft writes an empty form, or local paths into an existing card."""
     path = Path(folder) / CARD_FILE
     before = path.read_text("utf-8") if path.is_file() else None
     yield
@@ -85,7 +85,7 @@ def write_adapter_card(
     overwrite: bool = False,
     **card: Any,
 ) -> Path:
-    """Write the card of a saved adapter, or bring it up to date.
+    """Write or update the card of a saved adapter.
 
     Where the name of the base model on the Hub is known, it replaces the local path in the adapter's configuration too;
     otherwise the path stays, and the adapter loads on this machine.
@@ -114,14 +114,14 @@ def write_adapter_card(
         "facts": facts,
     }
     options = {name: card.pop(name) for name in ("results", "method", "training", "new_weights") if name in card}
-    # Of several names that the card gives, the one used here may be any.
+    # If the card has several names, the adapter may use any of them.
     given = {**card, "base_model": None if base_model in _named_bases(folder) else base_model}
     generated = {"library_name": "peft", "base_model": base, "tags": [*TAGS, adapter.peft_type.value.lower()]}
     return update_card(folder, content, generated=generated, given=given, overwrite=overwrite, **options)
 
 
 def base_name(model: Any, *folders: str | os.PathLike) -> str | None:
-    """Name on the Hub of an adapted model's base, as far as it is known.
+    """The name of the base model on the Hub, if it is known.
 
     Args:
         model: a `PeftModel`.
@@ -135,7 +135,7 @@ def base_name(model: Any, *folders: str | os.PathLike) -> str | None:
 
 
 def required_base(model: Any, base: str | None, *folders: str | os.PathLike) -> str:
-    """The name by which others find the base model, before an adapter is uploaded.
+    """The name of the base model on the Hub, which an adapter needs before it is uploaded.
 
     Args:
         model: a `PeftModel`.
@@ -150,7 +150,7 @@ def required_base(model: Any, base: str | None, *folders: str | os.PathLike) -> 
         path = _loaded_by(model)
         origin = f"was loaded from {path!r}" if path else "was not loaded by a name"
         raise ValueError(
-            f"the base model of this adapter {origin}, where nobody else finds it; upload the base model and pass "
+            f"the base model of this adapter {origin}, where others cannot load it; upload the base model and pass "
             'base_model="org/name" (to push_to_hub of a Trainer: finetuned_from="org/name"), or name it in the card '
             'before training: write_adapter_card(folder, model, base_model="org/name")'
         )
@@ -159,21 +159,21 @@ def required_base(model: Any, base: str | None, *folders: str | os.PathLike) -> 
 
 
 def _loaded_by(model: Any) -> str:
-    """Name or path that the base model was loaded by; empty where it was not loaded."""
+    """Name or path that the base model was loaded from; empty if it was not loaded."""
     return model.peft_config[model.active_adapter].base_model_name_or_path or ""
 
 
 def _named_bases(folder: str | os.PathLike) -> list[str]:
-    """Base models that the card of a folder names."""
+    """The base models in the card of a folder."""
     path = Path(folder) / CARD_FILE
     try:
         return as_list(ModelCard.load(path).data.base_model) if path.is_file() else []
-    except (ValueError, yaml.YAMLError):  # a broken card; there is a warning when it is to be written
+    except (ValueError, yaml.YAMLError):  # a broken card; `write_adapter_card` warns about it
         return []
 
 
 def _record_base(folder: str | os.PathLike, model: Any, base: str) -> None:
-    """Name the base model in the configuration of every adapter in a folder; adapters with names have subfolders."""
+    """Write the name of the base model into the configuration of every adapter in a folder and its subfolders."""
     for path in (Path(folder) / CONFIG_NAME, *(Path(folder) / name / CONFIG_NAME for name in model.peft_config)):
         fields = json.loads(path.read_text("utf-8")) if path.is_file() else None
         if fields and fields.get("base_model_name_or_path") != base:
@@ -183,7 +183,7 @@ def _record_base(folder: str | os.PathLike, model: Any, base: str) -> None:
 
 
 def _adapter_facts(model: Any, adapter: Any) -> dict[str, Any]:
-    """Kind and size of an adapter; which settings it has depends on its kind."""
+    """Kind and size of an adapter, from the settings that its kind has."""
     settings = {
         "rank": getattr(adapter, "r", None),
         "alpha": getattr(adapter, "lora_alpha", getattr(adapter, "alpha", None)),

@@ -75,7 +75,7 @@ def write_card(
     defaults: Mapping[str, Any] | None = None,
     **metadata: Any,
 ) -> Path:
-    """Write the card of a saved model, or bring it up to date.
+    """Write or update the card of a saved model.
 
     Args:
         folder: where the model is saved.
@@ -180,7 +180,7 @@ def update_card(
         training=Markup(training or ""),
     )
     sections = _sections(filled)
-    if results is None and not new_weights:  # what was measured before still holds
+    if results is None and not new_weights:  # earlier results are still valid
         before = set(map(_heading, card.sections))
         sections = [one for one in sections if _heading(one) not in before & {"Results", "Limits"}]
     card.update_sections(sections, new_weights)
@@ -189,7 +189,7 @@ def update_card(
 
 
 def push_card(folder: str | os.PathLike, repo_id: str) -> str:
-    """Upload a folder's card to the repository of its model; what people changed in the card there stays.
+    """Upload the card of a folder to the repository of its model; edits of the card on the Hub are kept.
 
     Args:
         folder: of the model or adapter; write its card with the same `repo_id` first.
@@ -218,7 +218,7 @@ def push_card(folder: str | os.PathLike, repo_id: str) -> str:
 
 
 def card_name(folder: str | os.PathLike, repo_id: str | None = None) -> str:
-    """What to call a model: by its repository, else by its folder, or the one above a folder called "model"."""
+    """The name of a model: that of its repository, or of its folder (the parent of a folder called "model")."""
     if repo_id:
         return repo_id.rpartition("/")[2]
     folder = Path(folder).resolve()
@@ -232,7 +232,7 @@ def text_encoder_of(model: Any) -> Any | None:
 
 
 def as_list(value: str | Sequence[str] | None) -> list[str]:
-    """Metadata of which there may be one value, several or none."""
+    """Metadata that may be one value, a list, or missing, as a list."""
     return [value] if isinstance(value, str) else list(value or [])
 
 
@@ -263,7 +263,7 @@ def _facts(model: Any) -> dict[str, str]:
 
 
 def _published_card(name_or_path: str | None, online: bool) -> ModelCard | None:
-    """The card in a folder or of a repository; `None` where there is none. Offline, the Hub's cache is searched."""
+    """The card in a folder or of a repository; `None` without one. Offline, the cache of the Hub is used."""
     quiet = {f"_raise_exceptions_for_{kind}": False for kind in ("gated_repo", "missing_entries", "connection_errors")}
     try:
         found = cached_file(name_or_path, CARD_FILE, local_files_only=not online, **quiet) if name_or_path else None
@@ -277,7 +277,7 @@ def _published_card(name_or_path: str | None, online: bool) -> ModelCard | None:
 
 @dataclass
 class _Card:
-    """A card that was written here, and what people made of it.
+    """A card that this library wrote, and the edits that were made since.
 
     Attributes:
         data: its metadata.
@@ -306,22 +306,22 @@ class _Card:
             raise ValueError(f"its metadata is not valid YAML: {error}") from error
         record = RECORD.search(card.text)
         if record is None:
-            raise ValueError("it was written by hand")
+            raise ValueError("it was not written by this library")
         return cls(card.data, _sections(RECORD.sub("", card.text)), **json.loads(record[1]))
 
     def is_edited(self, section: str) -> bool:
-        """Whether a section is not as it was written here."""
+        """Whether a section was edited since it was written."""
         return self.digests.get(_heading(section)) != _digest(section)
 
     def edited_fields(self) -> dict[str, Any]:
-        """Metadata that people added or changed."""
+        """Metadata that was added or changed since the card was written."""
         written = {**self.generated, **self.given}
         return {name: value for name, value in _fields(self.data).items() if written.get(name) != value}
 
     def update_metadata(
         self, generated: Mapping[str, Any], given: Mapping[str, Any], figures: Sequence[EvalResult], drop: bool
     ) -> None:
-        """Bring the metadata up to date.
+        """Update the metadata.
 
         Args:
             generated: what the model says; edits and earlier callers take precedence.
@@ -337,7 +337,7 @@ class _Card:
         self.given |= given
 
     def update_sections(self, sections: Sequence[str], new_weights: bool) -> None:
-        """Bring sections up to date that nobody edited or removed, and add new ones at their place.
+        """Update sections that were neither edited nor removed, and insert new ones in order.
 
         Args:
             sections: what there is to say, in order.
@@ -365,7 +365,7 @@ class _Card:
         self.sections = result
 
     def keep_edits(self, online: _Card) -> None:
-        """Take over what people edited, added and removed in the version on the Hub, unless it is edited here too.
+        """Merge what was edited, added or removed in the version on the Hub, unless it was also edited here.
 
         Args:
             online: that version.
@@ -399,7 +399,7 @@ class _Card:
 
 
 def _fields(data: ModelCardData) -> dict[str, Any]:
-    """Metadata without figures and tags."""
+    """Metadata without results and tags."""
     return {name: value for name, value in data.to_dict().items() if name not in ("model-index", "model_name", "tags")}
 
 
@@ -413,13 +413,13 @@ def _heading(section: str) -> str:
 
 
 def _digest(section: str) -> str:
-    # Git and editors may change line ends and trailing blanks; that is no edit.
+    # Git and editors may change line endings and trailing spaces, which does not count as an edit.
     lines = [line.rstrip() for line in section.strip().splitlines()]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
 
 
 def _is_form(text: str) -> bool:
-    """Whether a card is the empty form that transformers uploads where there is no card."""
+    """Whether a card is the empty form that transformers uploads for models without a card."""
     form = ModelCard.from_template(ModelCardData(), model_description="\0").text
     start, end = (part.strip() for part in form.split("\0"))
     _, found, rest = text.partition(start)

@@ -39,14 +39,14 @@ WEIGHTS_FILE = "quantizer.safetensors"
 
 @runtime_checkable
 class Quantizer(Protocol):
-    """What turns item embeddings into codes. Fitted once; new items are encoded by the same object."""
+    """Converts item embeddings to codes. Fitted once; the same object encodes new items."""
 
     @property
     def codebook_sizes(self) -> tuple[int, ...]:
-        """Codes available at each of the L levels."""
+        """Number of codes at each of the L levels."""
 
     def fit(self, embeddings: Tensor) -> Quantizer:
-        """Learn the codebooks from embeddings of shape (N, D); give back the quantizer itself."""
+        """Fit the codebooks to embeddings of shape (N, D); returns the quantizer."""
 
     def encode(self, embeddings: Tensor, *, spread: bool = False, taken: Tensor | None = None) -> Tensor:
         """Codes of embeddings of shape (N, D), coarse to fine. Shape: (N, L), int64.
@@ -55,10 +55,10 @@ class Quantizer(Protocol):
         """
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Embeddings that codes of shape (N, L) stand for. Shape: (N, D), float32."""
+        """Reconstruct embeddings from codes. Shape: (N, L) -> (N, D), float32."""
 
     def save_pretrained(self, save_directory: str | Path) -> Any:
-        """Write the quantizer into a folder."""
+        """Save the quantizer to a folder."""
 
 
 def choose_codes(items: int) -> int:
@@ -77,7 +77,7 @@ def choose_codes(items: int) -> int:
 
 
 def as_embeddings(embeddings: Tensor | np.ndarray, width: int | None = None) -> Tensor:
-    """Check embeddings; give them as a float32 tensor of shape (N, D).
+    """Check embeddings and convert them to a float32 tensor of shape (N, D).
 
     Raises:
         ValueError: if they are not a table, hold NaN or infinity, or are not `width` wide.
@@ -113,22 +113,22 @@ def standardisation(x: Tensor) -> tuple[Tensor, Tensor]:
             f"the {len(x)} embeddings have zero variance; semantic IDs need items that differ: check the item texts."
         )
     scale = x.std(dim=0, correction=0)
-    # A dimension that is constant up to rounding must not be blown up to unit variance.
+    # A dimension that is constant up to rounding errors must not be scaled to unit variance.
     return x.mean(dim=0), torch.where(scale > 1e-5 * scale.max(), scale, 1.0)
 
 
 def reconstruction_error(quantizer: Quantizer, embeddings: Tensor | np.ndarray) -> float:
-    """Share of the embeddings' variance that their codes lose: 0 is perfect, 1 no better than the mean."""
+    """Share of the variance of embeddings that is lost: 0 is perfect, 1 is no better than the mean."""
     x = as_embeddings(embeddings)
     lost = (x - quantizer.decode(quantizer.encode(x)).to(x.device)).double().square().sum()
     return float(lost / (x - x.mean(dim=0)).double().square().sum())
 
 
 class ResidualKMeans:
-    """k-means on embeddings, then on what is left over, level by level.
+    """k-means on embeddings, then on the residuals, level by level.
 
     Embeddings are standardised per dimension first, as in the paper; mean and scale belong to the fitted
-    quantizer, so that new items are treated alike. The same seed and number of threads give the same codes.
+    quantizer, so that new items are treated in the same way. The same seed and number of threads give the same codes.
 
     Args:
         levels: number of levels L.
@@ -180,7 +180,7 @@ class ResidualKMeans:
 
     @property
     def codebook_sizes(self) -> tuple[int, ...]:
-        """Codes available at each of the L levels."""
+        """Number of codes at each of the L levels."""
         return (self.codebooks.shape[1],) * self.codebooks.shape[0]
 
     def fit(self, embeddings: Tensor | np.ndarray) -> ResidualKMeans:
@@ -221,7 +221,7 @@ class ResidualKMeans:
         return self
 
     def encode(self, embeddings: Tensor | np.ndarray, *, spread: bool = False, taken: Tensor | None = None) -> Tensor:
-        """Codes of item embeddings, coarse to fine; of new items as well.
+        """Codes of item embeddings, coarse to fine; also for new items.
 
         Args:
             embeddings: one vector per item. Shape: (N, D).
@@ -240,7 +240,7 @@ class ResidualKMeans:
         return spread_last_level(standard, codes, books, taken=taken) if spread else codes
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Embeddings that codes stand for: the sum of their centroids, in the units of the input.
+        """Reconstructed embeddings: the sum of the centroids, in the units of the input.
 
         Args:
             codes: output of `encode`. Shape: (N, L).
@@ -257,7 +257,7 @@ class ResidualKMeans:
         return standard * self._scale + self._mean
 
     def save_pretrained(self, save_directory: str | Path) -> None:
-        """Write `quantizer_config.json` and `quantizer.safetensors` into a folder, whole or not at all."""
+        """Write `quantizer_config.json` and `quantizer.safetensors` to a folder, atomically."""
         tensors = {
             "codebooks": self.codebooks,
             "mean": self._mean,

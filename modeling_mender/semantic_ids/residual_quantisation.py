@@ -32,7 +32,7 @@ __all__ = [
 ROWS_PER_CHUNK = 16_384
 ITEMS_PER_CHUNK = 32_768
 TEMPERATURE = 0.03
-"""Of the transport plan, in units of the mean squared distance to the centroids."""
+"""Temperature of the transport plan, in units of the mean squared distance to the centroids."""
 SINKHORN_ITERATIONS = 50
 """Alternations between items and codes."""
 
@@ -51,7 +51,7 @@ def fit_codebooks(x: Tensor, levels: int, codes: int, *, iterations: int = 25, s
         Codebooks on the device of x. Shape: (L, K, C), float32.
     """
     residual, books = x, []
-    # The bar appears only where this takes long enough to wonder.
+    # The progress bar only appears if this takes long.
     for level in tqdm(range(levels), desc="residual k-means", unit="level", delay=2, leave=False):
         means = faiss.Kmeans(
             x.shape[1], codes, niter=iterations, seed=seed + level, min_points_per_centroid=1, gpu=False
@@ -84,7 +84,7 @@ def assign(x: Tensor, codebooks: Tensor) -> Tensor:
 
 
 def reconstruct(codes: Tensor, codebooks: Tensor) -> Tensor:
-    """The vectors that codes stand for: the sum of their centroids.
+    """The vectors of codes: the sum of their centroids.
 
     Args:
         codes: output of `assign`. Shape: (N, L).
@@ -106,7 +106,7 @@ def reconstruct(codes: Tensor, codebooks: Tensor) -> Tensor:
 
 
 def nearest(x: Tensor, centroids: Tensor) -> Tensor:
-    """Index of the nearest centroid of every row of x. Shape: (N,), int64."""
+    """Index of the nearest centroid of every vector. Shape: (N,), int64."""
     half_norms = centroids.square().sum(dim=1) / 2
     return torch.cat([(half_norms - chunk @ centroids.T).argmin(dim=1) for chunk in x.split(ROWS_PER_CHUNK)])
 
@@ -118,7 +118,7 @@ def spread_last_level(
     *,
     taken: Tensor | None = None,
 ) -> Tensor:
-    """Share the last level's codes out among the items of each prefix.
+    """Distribute the codes of the last level among the items of each prefix.
 
     Every code of a prefix serves ceil(items / K) items at most. Only prefixes with a collision are touched,
     and the first L - 1 codes never change.
@@ -210,7 +210,7 @@ def _round(plan: Tensor, group: Tensor, capacity: Tensor) -> Tensor:
 
 
 def _number_rows(table: Tensor) -> tuple[Tensor, Tensor]:
-    """Number the distinct rows of a table; give the number of every row and the count of every number."""
+    """Number the distinct rows of a table; returns the number of every row and the count of every number."""
     if not table.shape[1]:
         return table.new_zeros(len(table)), torch.tensor([len(table)], device=table.device)
     _, number, count = table.unique(dim=0, return_inverse=True, return_counts=True)

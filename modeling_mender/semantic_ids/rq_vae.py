@@ -44,7 +44,7 @@ ROWS_PER_BATCH = 8_192
 
 
 class RqVaeConfig(PreTrainedConfig):
-    """Shape of an RQ-VAE.
+    """Sizes of an RQ-VAE.
 
     Args:
         width: width D of the embeddings.
@@ -88,7 +88,7 @@ class RqVaeConfig(PreTrainedConfig):
 
 @dataclass
 class RqVaeOutput(ModelOutput):
-    """What `RqVae.forward` gives.
+    """Output of `RqVae.forward`.
 
     Attributes:
         loss: reconstruction loss plus commitment loss; a scalar.
@@ -125,13 +125,13 @@ class RqVae(PreTrainedModel):
         self.decoder = _network([latent, *reversed(config.hidden_widths), width], config.dropout)
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("scale", torch.ones(width))
-        # Moved by averages during training, not by gradients; all zero until then.
+        # Updated by moving averages during training, not by gradients; zero until then.
         self.register_buffer("codebooks", torch.zeros(config.levels, config.codes, latent))
         self.post_init()
 
     @classmethod
     def for_embeddings(cls, embeddings: Tensor | np.ndarray, **settings: Any) -> RqVae:
-        """An unfitted RQ-VAE whose width and codes suit these embeddings.
+        """An RQ-VAE that is not fitted yet, with sizes for these embeddings.
 
         Args:
             embeddings: one vector per item. Shape: (N, D).
@@ -143,7 +143,7 @@ class RqVae(PreTrainedModel):
 
     @property
     def codebook_sizes(self) -> tuple[int, ...]:
-        """Codes available at each of the L levels."""
+        """Number of codes at each of the L levels."""
         return (self.config.codes,) * self.config.levels
 
     def forward(self, embeddings: Tensor) -> RqVaeOutput:
@@ -171,7 +171,7 @@ class RqVae(PreTrainedModel):
         return self.expansion(latent) + self.decoder(latent)
 
     def fit(self, embeddings: Tensor | np.ndarray, **settings: Any) -> RqVae:
-        """Train on item embeddings: autoencoder alone, k-means on its latents, then both together.
+        """Train on item embeddings: first the autoencoder, then k-means on its latents, then both together.
 
         Runs on the device the model is on, and stops when held-out items no longer improve.
 
@@ -191,7 +191,7 @@ class RqVae(PreTrainedModel):
 
     @torch.no_grad()
     def encode(self, embeddings: Tensor | np.ndarray, *, spread: bool = False, taken: Tensor | None = None) -> Tensor:
-        """Codes of item embeddings, coarse to fine; of new items as well.
+        """Codes of item embeddings, coarse to fine; also for new items.
 
         Args:
             embeddings: one vector per item. Shape: (N, D).
@@ -215,7 +215,7 @@ class RqVae(PreTrainedModel):
 
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
-        """Embeddings that codes stand for, in the units of the input.
+        """Reconstructed embeddings, in the units of the input.
 
         Args:
             codes: output of `encode`. Shape: (N, L).
@@ -256,7 +256,7 @@ class RqVaeTraining:
 
     Args:
         epochs: epochs with quantisation, at most.
-        warm_up_epochs: epochs of the autoencoder alone, before the codebooks are placed.
+        warm_up_epochs: epochs of the autoencoder before the codebooks are initialised.
         batch_size: items per step; small catalogues take smaller batches, ten an epoch.
         learning_rate: of AdamW, with cosine decay.
         weight_decay: of AdamW.
@@ -335,7 +335,7 @@ def train_rq_vae(model: RqVae, embeddings: Tensor, settings: RqVaeTraining) -> N
 def _train(
     model: RqVae, train: Tensor, validation: Tensor, settings: RqVaeTraining, generator: torch.Generator
 ) -> None:
-    """Warm up, place the codebooks, train with them, and keep the best epoch."""
+    """Train the autoencoder, initialise the codebooks, train both, and keep the best epoch."""
     batch_size = min(settings.batch_size, max(1, len(train) // 10))
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     steps = settings.epochs * math.ceil(len(train) / batch_size)
@@ -376,7 +376,7 @@ def _train(
 
 
 class _MovingCodebooks:
-    """Codebooks as moving averages of the residuals they serve.
+    """Codebooks as moving averages of the residuals assigned to them.
 
     Args:
         codebooks: the model's buffer, updated in place. Shape: (L, K, C).
@@ -392,7 +392,7 @@ class _MovingCodebooks:
         self.generator = torch.Generator().manual_seed(seed)
 
     def update(self, latent: Tensor, codes: Tensor) -> None:
-        """Take in one batch: latents of shape (B, C) and the codes they got, of shape (B, L)."""
+        """Update from a batch: latents of shape (B, C) and their codes of shape (B, L)."""
         residual, usual = latent, len(latent) / self.codebooks.shape[1]
         for level, (book, code) in enumerate(zip(self.codebooks, codes.unbind(dim=1), strict=True)):
             served = torch.bincount(code, minlength=len(book)).to(book.dtype)
@@ -409,7 +409,7 @@ class _MovingCodebooks:
 
 @torch.no_grad()
 def _start_from_principal_components(model: RqVae, standard: Tensor) -> None:
-    """Let the linear maps be the principal components and the networks contribute nothing yet."""
+    """Initialise the linear maps with the principal components, and the networks with zero output."""
     double = standard.double()
     basis = torch.linalg.eigh(double.T @ double).eigenvectors[:, -model.config.latent_width :].to(standard.dtype)
     model.projection.weight.copy_(basis.T)
@@ -421,7 +421,7 @@ def _start_from_principal_components(model: RqVae, standard: Tensor) -> None:
 
 @torch.no_grad()
 def _place_codebooks(model: RqVae, train: Tensor, batch_size: int, settings: RqVaeTraining) -> _MovingCodebooks:
-    """Residual k-means on the latents of the warm autoencoder."""
+    """Residual k-means on the latents of the trained autoencoder."""
     model.eval()
     latent = torch.cat([model.latent_of(batch) for batch in train.split(batch_size)])
     model.train()
@@ -431,7 +431,7 @@ def _place_codebooks(model: RqVae, train: Tensor, batch_size: int, settings: RqV
     model.codebooks.copy_(fit_codebooks(latent, levels, size, seed=settings.seed))
     codes = assign(latent, model.codebooks)
     counts = torch.stack([torch.bincount(column, minlength=size) for column in codes.unbind(dim=1)])
-    # At least a trace of use, so that an empty cluster is a dead code rather than a division by zero.
+    # A small minimum count, so that an empty cluster is a dead code and not a division by zero.
     per_step = (counts * (batch_size / len(train))).clamp(min=1e-6)
     return _MovingCodebooks(
         model.codebooks, per_step.to(latent.dtype), settings.decay, settings.revive_below, settings.seed

@@ -33,7 +33,7 @@ MIN_DISTINCT_SHARE = 0.4
 
 
 class CollapsedCodesError(ValueError):
-    """The fitted codes do not tell items apart; training on them would be in vain."""
+    """The fitted codes do not distinguish items, so training on them would be useless."""
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ def report(
 
 
 def check_not_collapsed(codes: Tensor, codebook_sizes: Sequence[int], embeddings: Tensor, remedy: str) -> None:
-    """Refuse codes that do not tell items apart, the commonest failure of learned semantic IDs.
+    """Raise an error for codes that do not distinguish items, the most common failure of learned semantic IDs.
 
     Collapsed means: fewer than a quarter of the first level's codes in use, or fewer distinct code tuples
     than 40 % of what the same number of items would give when spread evenly. Items with equal embeddings
@@ -232,7 +232,7 @@ def check_not_collapsed(codes: Tensor, codebook_sizes: Sequence[int], embeddings
 
 
 def _as_codes(codes: Tensor, name: str, removed: bool = False) -> np.ndarray:
-    """Check that `codes` is a table of non-negative integers; give it as int64 array of shape (N, L).
+    """Check that `codes` is a table of non-negative integers, and convert it to int64. Shape: (N, L).
 
     With `removed`, rows that a catalogue removed are left out.
     """

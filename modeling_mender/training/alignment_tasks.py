@@ -25,16 +25,16 @@ Features = list[dict[str, list[int] | int]]
 
 
 def title_to_codes(processor: MenderProcessor, examples: datasets.Dataset) -> Features:
-    """An item's title, to its codes."""
+    """From the title of an item to its codes."""
     inputs = processor.text_inputs([f"Item: {title}" for title in processor.titles])
     return [{"input_ids": ids, "item": item} for item, ids in enumerate(inputs)]
 
 
 def codes_to_title(processor: MenderProcessor, examples: datasets.Dataset) -> Features:
-    """An item's codes and its title masked, to the title's words."""
+    """From the codes of an item and its masked title to the words of the title."""
     tokenizer = processor.tokenizer
     mask = tokenizer.mask_token_id
-    if mask is None:  # T5 has sentinels instead, other tokenizers at least an unknown word
+    if mask is None:  # T5 has sentinel tokens instead, other tokenizers at least an unknown token
         mask = tokenizer.convert_tokens_to_ids("<extra_id_0>")
         mask = tokenizer.unk_token_id if mask is None else mask
     heading, title_heading = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("Items:", "Title:"))
@@ -55,7 +55,7 @@ def codes_to_title(processor: MenderProcessor, examples: datasets.Dataset) -> Fe
 
 
 def preference_to_codes(processor: MenderProcessor, examples: datasets.Dataset) -> Features:
-    """A preference alone, to the codes of the item it was matched to."""
+    """From a preference to the codes of the item it was matched to."""
     items = processor.item_indices(first_targets(examples))
     return [
         {"input_ids": processor.render(preferences, []), "item": item}
@@ -65,7 +65,7 @@ def preference_to_codes(processor: MenderProcessor, examples: datasets.Dataset) 
 
 
 def titles_to_codes(processor: MenderProcessor, examples: datasets.Dataset) -> Features:
-    """The history as titles instead of codes, to the next item's codes."""
+    """From the titles of a history to the codes of the next item."""
     items = processor.item_indices(first_targets(examples))
     return [
         {"input_ids": processor.render("", processor.item_indices(history[-5:]), history="titles"), "item": item}

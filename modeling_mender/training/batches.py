@@ -1,10 +1,9 @@
 """Batches: examples of similar length together, padded, with the labels of their targets.
 
-Padding every input to one length is the largest waste in training language encoders (section 5 of the paper's code pads
-to 512). Here examples are shuffled, cut into large chunks, and sorted by length within each, so that a batch pads by a
-token or two; the batches themselves are shuffled again. The Trainer's own grouping draws from the global random state;
-this order depends on seed and epoch alone, so that an interrupted run continues with exactly the batches it would have
-seen.
+Padding all inputs to one length wastes most of the time of training a language encoder (the paper's code pads to 512).
+Here examples are shuffled, divided into large chunks and sorted by length within each chunk, so that batches need
+little padding; then the batches are shuffled. Unlike the Trainer's own grouping, this order only depends on seed and
+epoch, so that a resumed run continues with exactly the batches that it would have seen.
 """
 
 from __future__ import annotations
@@ -82,13 +81,13 @@ class LengthSampler(Sampler[int]):
 
 
 class EpochSetter(TrainerCallback):
-    """Tells a sampler the epoch before batches are drawn.
+    """Sets the epoch of a sampler at the beginning of each epoch.
 
-    The Trainer does so by way of its data loader. But where several processes go on in the middle of an epoch, the
-    loader skips batches around each process's share of the batches, and the sampler below both is not reached.
+    The Trainer does this through its data loader, but does not reach the sampler if several processes resume in the
+    middle of an epoch.
 
     Args:
-        sampler: of the training.
+        sampler: the sampler of the training examples.
     """
 
     def __init__(self, sampler: LengthSampler) -> None:
@@ -102,14 +101,14 @@ class EpochSetter(TrainerCallback):
 
 
 class ItemLabels:
-    """What a model's `item_tokens` gives, from a copy of its item table in main memory.
+    """Labels of items, as from the model's `item_tokens`, from a copy of its item table in main memory.
 
-    A collator may run in worker processes, which cannot read from a GPU, and in the main process every question to a
-    GPU waits for the work before it. So the table is copied once, and again when the model has another one. Models
-    whose labels are item indices (`ItemScoringModel`) have no table.
+    A collator may run in worker processes, which cannot read from a GPU, and in the main process each read from a GPU
+    waits for its pending work. So the table is copied once, and again if the model gets a new table. Models whose
+    labels are item indices (`ItemScoringModel`) have no table.
 
     Args:
-        model: owner of the item table.
+        model: the model with the item table.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -119,10 +118,10 @@ class ItemLabels:
         self.refresh(model)
 
     def refresh(self, model: PreTrainedModel) -> None:
-        """Copy the table anew if the model has another one, or the same one on another device.
+        """Copy the table again if the model has a new one, or the same one on another device.
 
         Args:
-            model: owner of the item table.
+            model: the model with the item table.
 
         Raises:
             RuntimeError: in a worker process, if the table is not in main memory.
@@ -133,7 +132,7 @@ class ItemLabels:
         if get_worker_info() is not None and table.device.type != "cpu":
             raise RuntimeError(
                 f"the item table on {table.device} is not the one that labels were copied from, and a worker process "
-                "cannot read it; make the collator once the model is on its device and has its catalogue, or set "
+                "cannot read it; create the collator after the model is on its device and has its catalogue, or set "
                 "num_workers=0"
             )
         self._source, self._version, self._codes = table, version_of(table), table.detach().cpu()
@@ -142,8 +141,8 @@ class ItemLabels:
         """Labels of items; -100 where an index is below 0.
 
         Args:
-            item_indices: Length B.
-            model: owner of the item table.
+            item_indices: item indices. Length B.
+            model: the model with the item table.
 
         Returns:
             Shape: (B, L), int64.
@@ -162,7 +161,7 @@ class ItemLabels:
         return labels.masked_fill((items < 0).view(-1, *[1] * (labels.dim() - 1)), -100)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """A pickled table counts its versions anew."""
+        """Restore the state in a worker process, where the version counter of the table starts again at 0."""
         self.__dict__.update(state)
         self._version = 0 if self._source is None else version_of(self._source)
 
@@ -172,11 +171,11 @@ class MenderCollator:
     """Pads features to the longest of the batch and looks up the labels of their targets.
 
     Args:
-        processor: owner of the tokenizer that pads.
-        model: owner of the item table; labels are what its `item_tokens` gives, looked up in a copy on the CPU.
-        states: cached encoder states by token ids; where given, batches hold `encoder_outputs` instead of `input_ids`
-            (for an `ItemStatesEncoder`, `text_states` beside them).
-        exclude_seen: whether batches carry the items of each history, so that evaluation does not return them again.
+        processor: the processor of the model.
+        model: the model with the item table; labels equal its `item_tokens` and come from a copy on the CPU.
+        states: cached encoder states by token ids. With them, batches have `encoder_outputs` instead of `input_ids`,
+            or `text_states` in addition to `input_ids` for an `ItemStatesEncoder`.
+        exclude_seen: whether batches have the items of each history, so that evaluation does not recommend them.
     """
 
     processor: MenderProcessor
@@ -189,10 +188,10 @@ class MenderCollator:
         self.item_labels = ItemLabels(self.model)
 
     def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """A batch: `input_ids` or `encoder_outputs`, `attention_mask` (B, T), `labels` (B, L), perhaps others.
+        """A batch with `input_ids` or `encoder_outputs`, `attention_mask` (B, T), `labels` (B, L), perhaps others.
 
-        `negative` (B,) where an example says what must not come back; `text_labels` (B, T) where one asks for text,
-        in which case its `item` is -1; `exclude` (B, H) with `exclude_seen`.
+        `negative` (B,) if the item of an example must not be recommended; `text_labels` (B, T) if an example is trained
+        on text (its `item` is then -1); `exclude` (B, H) with `exclude_seen`.
         """
         inputs = [feature["input_ids"] for feature in features]
         labels = self.item_labels.of([feature["item"] for feature in features], self.model)
@@ -202,8 +201,8 @@ class MenderCollator:
         if self.states is not None:
             texts = [self.processor.text_part(ids) for ids in inputs]
             nothing = torch.zeros(0, self.states.width)
-            found = pad_sequence([self.states[ids] if ids else nothing for ids in texts], batch_first=True)
-            batch |= {"text_states": found} if "input_ids" in batch else {"encoder_outputs": (found,)}
+            states = pad_sequence([self.states[ids] if ids else nothing for ids in texts], batch_first=True)
+            batch |= {"text_states": states} if "input_ids" in batch else {"encoder_outputs": (states,)}
         if self.processor.experts:
             read = self.processor.collate(features)
             batch |= {name: read[name] for name in FOR_EXPERTS if name in read}
@@ -223,7 +222,7 @@ class MenderCollator:
 
 
 class SequenceCollator(MenderCollator):
-    """As `MenderCollator`; features with `labels` of their own keep them, one per position."""
+    """Like `MenderCollator`, but features may have their own `labels`, one per position."""
 
     def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """A batch: `input_ids`, `attention_mask` (B, T), and `labels` (B, T), or (B, 1) in evaluation."""

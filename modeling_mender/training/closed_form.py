@@ -38,22 +38,22 @@ def ease(histories: Sequence[Sequence[int]], num_items: int, penalty: float, mos
     Args:
         histories: item indices of each user.
         num_items: N.
-        penalty: ridge penalty; larger ones trust rare items less.
-        most_items: items that take part, the most popular first: the inverse takes N^3 operations and 4 N^2 bytes.
+        penalty: ridge penalty; a larger one gives rare items less weight.
+        most_items: number of most popular items to use: the inverse takes N^3 operations and 4 N^2 bytes.
 
     Returns:
-        Entry (i, j) is what having item i says about item j; the diagonal is 0. Shape: (N, N).
+        Entry (i, j) is the score that item i in a history gives to item j; the diagonal is 0. Shape: (N, N).
     """
-    table = _padded([list(dict.fromkeys(history)) for history in histories])  # an item bought twice is an item bought
-    taking_part = torch.arange(num_items)
+    table = _padded([list(dict.fromkeys(history)) for history in histories])  # repeated purchases count once
+    used = torch.arange(num_items)
     if num_items > most_items:
         counts = torch.bincount(table[table >= 0], minlength=num_items)
-        taking_part = counts.argsort(descending=True, stable=True)[:most_items].sort().values
-    size = len(taking_part)
-    place = torch.full((num_items + 1,), -1)
-    place[taking_part] = torch.arange(size)
+        used = counts.argsort(descending=True, stable=True)[:most_items].sort().values
+    size = len(used)
+    position = torch.full((num_items + 1,), -1)
+    position[used] = torch.arange(size)
     gram = torch.zeros(size * size)
-    for users in place[table].split(USERS_AT_ONCE):
+    for users in position[table].split(USERS_AT_ONCE):
         both = (users[:, :, None] >= 0) & (users[:, None, :] >= 0)
         cells = (users[:, :, None] * size + users[:, None, :])[both]
         gram.index_add_(0, cells, torch.ones(len(cells)))
@@ -65,12 +65,12 @@ def ease(histories: Sequence[Sequence[int]], num_items: int, penalty: float, mos
     if size == num_items:
         return weights
     matrix = torch.zeros(num_items, num_items)
-    matrix[taking_part[:, None], taking_part] = weights
+    matrix[used[:, None], used] = weights
     return matrix
 
 
 def transitions(histories: Sequence[Sequence[int]], num_items: int, window: int = WINDOW) -> Tensor:
-    """How often an item was bought soon after another: log(1 + sum of 1/distance). Shape: (N, N)."""
+    """Matrix of how often an item was bought soon after another: log(1 + sum of 1/distance). Shape: (N, N)."""
     table = _padded(histories)
     matrix = torch.zeros(num_items * num_items)
     for distance in range(1, min(window, table.shape[1] - 1) + 1):
@@ -90,14 +90,15 @@ def _padded(histories: Sequence[Sequence[int]]) -> Tensor:
 
 
 def bm25_index(token_ids: Sequence[Sequence[int]], vocabulary: int) -> tuple[Tensor, ...]:
-    """Postings of BM25 over token ids, as the library bm25s computes them (Lucene's variant).
+    """BM25 posting lists over token ids, computed by the library bm25s (Lucene's variant).
 
     Args:
         token_ids: tokens of each item's text.
-        vocabulary: number of tokens, V.
+        vocabulary: V, the number of tokens.
 
     Returns:
-        Where each token's list begins (V + 1,), items of all lists (P,), gains (P,), and the mean length of a text.
+        Starts of the posting lists (V + 1,), item indices (P,) and BM25 terms (P,) of all postings, and the mean length
+        of a text.
     """
     index = bm25s.BM25(k1=K1, b=B)
     index.index((list(map(list, token_ids)), {str(token): token for token in range(vocabulary)}), show_progress=False)
@@ -112,6 +113,6 @@ def bm25_index(token_ids: Sequence[Sequence[int]], vocabulary: int) -> tuple[Ten
 
 
 def fill_lexical(expert: Lexical, index: tuple[Tensor, ...]) -> None:
-    """Put an index of `bm25_index` into the expert."""
+    """Copy an index from `bm25_index` into the expert."""
     for buffer, values in zip((expert.starts, expert.items, expert.gains, expert.mean_length), index, strict=True):
         buffer.copy_(values)

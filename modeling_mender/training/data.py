@@ -118,13 +118,13 @@ def first_targets(examples: datasets.Dataset | Mapping[str, list]) -> list[str]:
 def select_axes(
     examples: datasets.Dataset, axes: Mapping[str, float], *, negatives: bool = False, seed: int = 0
 ) -> datasets.Dataset:
-    """Samples the examples of some axes in proportion to weights.
+    """Sample the examples of axes in proportion to weights.
 
     Args:
         examples: a split of the benchmark, or examples of your own; see `example_column`.
         axes: weights by name: 2 shows every example twice, 0.5 a random half, 1.5 all and a random half again.
         negatives: whether to keep examples whose target must not be recommended.
-        seed: of the random part.
+        seed: seed of the random part.
 
     Raises:
         ValueError: if an axis is unknown, or nothing is left.
@@ -135,7 +135,7 @@ def select_axes(
             "which are kept for validation and test"
         )
     axis, sentiment = (np.array(example_column(examples, name)) for name in ("axis", "sentiment"))
-    # A benchmark may lack an axis, such as the sentiment axes where nobody rated anything.
+    # A benchmark may have no examples of an axis, for instance of the sentiment axes if there are no ratings.
     known = {*AXES, *axis.tolist()}
     unknown = [name for name in axes if name not in known]
     if unknown:
@@ -152,7 +152,7 @@ def select_axes(
 
 
 def repeated(rows: np.ndarray, weight: float, generator: np.random.Generator) -> np.ndarray:
-    """Repeats rows by a weight; its fraction is a random share of them.
+    """Repeat rows as often as the integer part of a weight, and draw the fractional part at random.
 
     >>> repeated(np.arange(2), 2.0, np.random.default_rng(0)).tolist()
     [0, 1, 0, 1]
@@ -255,7 +255,7 @@ def training_histories(train: datasets.Dataset, validation: datasets.Dataset | N
 
 
 def sequence_features(examples: datasets.Dataset, processor: MenderProcessor) -> datasets.Dataset:
-    """SASRec's training features: one sequence per user, the next item as label at every position.
+    """Training features of SASRec: one sequence per user, labelled with the next item at every position.
 
     Args:
         examples: the train split; its recommendation examples count.
@@ -267,6 +267,6 @@ def sequence_features(examples: datasets.Dataset, processor: MenderProcessor) ->
     longest = processor.max_history + 1
     histories = [processor.item_indices(history) for history in training_histories(examples)]
     inputs = [processor.render("", items[-longest:-1]) for items in histories]
-    # The start token predicts the very first item; where earlier ones are cut off there is nothing to predict it from.
+    # The start token predicts the first item of a history, but not the first item that is left after truncation.
     labels = [items if len(items) <= longest else [-100, *items[-longest + 1 :]] for items in histories]
     return datasets.Dataset.from_dict({"input_ids": inputs, "labels": labels, "length": [*map(len, inputs)]})

@@ -78,7 +78,7 @@ class EncoderStates:
         *,
         tokens_per_batch: int = 8192,
     ) -> EncoderStates:
-        """Encode every distinct input once, in batches of like length, or open the file where that was done before.
+        """Encode every distinct input once, in batches of similar length, or open the file of an earlier run.
 
         Args:
             model: a model with a frozen encoder. Of an `ItemStatesEncoder`, the text encoder is run, on the text part
@@ -93,7 +93,7 @@ class EncoderStates:
         """
         encoder = getattr(model.encoder, "text_encoder", model.encoder)
         if any(parameter.requires_grad for parameter in encoder.parameters()):
-            raise ValueError("the encoder is being trained, so cached states would go stale; freeze it first")
+            raise ValueError("the encoder is being trained, so cached states would become outdated; freeze it first")
         distinct = sorted({tuple(ids) for ids in inputs if len(ids)}, key=lambda ids: (len(ids), ids))
         if not distinct:
             raise ValueError("no inputs to encode")

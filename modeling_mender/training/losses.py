@@ -1,8 +1,8 @@
-"""The loss of a batch that says what to find and what to keep out.
+"""The loss of batches with wanted and unwanted items.
 
-Examples with a negative preference name an item that must *not* come back. The paper subtracts their cross-entropy
+The target of an example with a negative preference must *not* be recommended. The paper subtracts its cross-entropy
 (arXiv:2412.08604, section on data augmentation), which has no lower bound: the model can gain without end by making one
-code impossible. The unlikelihood term -log(1 - p) (Welleck et al. 2019, arXiv:1908.04319) asks for the same and is
+code impossible. The unlikelihood term -log(1 - p) (Welleck et al. 2019, arXiv:1908.04319) has the same goal and is
 satisfied once p is small, so it is the default.
 """
 
@@ -38,7 +38,7 @@ def code_loss(
     Args:
         logits: Shape: (B, L, V).
         labels: tokens of the items, -100 where there is none. Shape: (B, L).
-        negative: whether the item must not come back. Shape: (B,), bool.
+        negative: whether the item must not be recommended. Shape: (B,), bool.
         form: "unlikelihood", or "subtracted" for the paper's.
         weight: of the term against unwanted items.
         label_smoothing: share of a wanted label's weight that goes to all tokens alike, as in torch's `cross_entropy`.

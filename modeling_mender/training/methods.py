@@ -1,16 +1,4 @@
-"""From a preset to a model and its processor: every method of the comparison, built from the same parts.
-
-Tokenizers of encoders that start from scratch: words learnt from the texts at hand, or no words at all.
-
-The words are byte-pair merges (Sennrich et al. 2016, arXiv:1508.07909) of lower-cased text. The same texts give the
-same vocabulary; the trainer of WordPiece numbers continuations in hash order and would draw a new one every time.
-
-Embeddings of codes that start from the quantizer's codebooks, as the paper's decoder does (arXiv:2412.08604).
-
-Codes that stand for similar items then start out similar. Centroids are turned to the embedding's width by a rotation
-that keeps their distances, and scaled to the variance T5 starts with or to that of a trained encoder's words; the
-tie-breaking level, which has no centroids, gets sinusoids.
-"""
+"""From a preset to a model and its processor: all methods of the comparison are built here from the same components."""
 
 from __future__ import annotations
 
@@ -47,11 +35,14 @@ SPECIAL = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
 
 
 def word_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
-    """A tokenizer whose words are learnt from texts.
+    """A tokenizer trained on texts, for encoders without pretraining.
+
+    Its tokens are byte-pair merges (Sennrich et al. 2016, arXiv:1508.07909) of lower-cased text, which only depend on
+    the texts. WordPiece training would number continuations in hash order, differently in every process.
 
     Args:
-        texts: titles and preferences, say; their order does not matter.
-        vocabulary: tokens at most, special ones included; few texts give fewer.
+        texts: for instance titles and preferences; their order does not matter.
+        vocabulary: maximum number of tokens, special tokens included.
 
     >>> word_tokenizer(["green tea", "black tea"], 100).tokenize("Green tea")
     ['green', 'tea']
@@ -65,7 +56,7 @@ def word_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizer
 
 
 def code_only_tokenizer() -> PreTrainedTokenizerFast:
-    """A tokenizer without words, for encoders that read codes alone."""
+    """A tokenizer without words, for encoders that only read codes."""
     vocabulary = {token: index for index, token in enumerate(SPECIAL.values())}
     return _ending_texts(Tokenizer(models.WordLevel(vocabulary, unk_token=SPECIAL["unk_token"])))
 
@@ -86,15 +77,18 @@ def init_from_codebooks(
     first: int = 1,
     like: Tensor | None = None,
 ) -> None:
-    """Overwrite the embeddings of codes.
+    """Initialise the embeddings of codes from the codebooks, as the paper's decoder does (arXiv:2412.08604).
+
+    Codes of similar items then have similar embeddings from the start. Centroids are rotated to the width of the
+    embedding, which preserves their distances, and scaled. The tie-breaking level has no centroids and gets sinusoids.
 
     Args:
-        embedding: the decoder's, or an encoder's with code tokens.
+        embedding: embedding of the decoder, or of an encoder with code tokens.
         codebooks: centroids of the quantizer's levels, each (K, C); further levels of the catalogue get sinusoids.
         codebook_sizes: codes per level of the catalogue, the tie-breaking level included.
-        first: row of the first level's code 0.
-        like: embeddings for codes to resemble, such as a trained encoder's words: codes start around their mean,
-            with their spread around it. Default: around zero, with spread one. Shape: (words, width).
+        first: row of code 0 of the first level.
+        like: embeddings whose mean and standard deviation the codes get, such as the words of a pretrained encoder.
+            Default: mean 0 and standard deviation 1. Shape: (words, width).
 
     Raises:
         ValueError: if a codebook has more centroids than its level has codes.
@@ -118,13 +112,13 @@ def init_from_codebooks(
 
 
 def _at_width(book: Tensor, width: int) -> Tensor:
-    """Centroids centred, on their principal axes cut or padded to the width, with unit variance. Shape: (K, width)."""
+    """Centroids with mean 0 and unit variance, projected to or embedded in another width. Shape: (K, width)."""
     centred = book - book.mean(0)
     left, strength, _ = torch.linalg.svd(centred, full_matrices=False)
-    kept = (left * strength)[:, :width]
+    components = (left * strength)[:, :width]
     rotation = torch.linalg.qr(torch.randn(width, width, generator=torch.Generator().manual_seed(0))).Q
-    turned = kept @ rotation[: kept.shape[1]]
-    return turned / turned.std().clamp(min=1e-6)
+    rotated = components @ rotation[: components.shape[1]]
+    return rotated / rotated.std().clamp(min=1e-6)
 
 
 def _sinusoids(count: int, width: int) -> Tensor:
@@ -142,9 +136,9 @@ class Method:
     """A method, ready to be trained.
 
     Attributes:
-        preset: what it is.
-        model: a model with `recommend`; around a Mender with LoRA, a `peft.PeftModel`.
-        processor: renders its inputs.
+        preset: the preset it was built from.
+        model: a model with `recommend`; with LoRA, a `peft.PeftModel` around a Mender.
+        processor: renders the inputs of the model.
     """
 
     preset: Preset
@@ -161,7 +155,7 @@ class Method:
         }
 
     def plain_model(self) -> PreTrainedModel:
-        """The model with its adapters merged in: what is saved and served."""
+        """The model to save and serve, with adapters merged into its weights."""
         return self.model.merge_and_unload() if hasattr(self.model, "merge_and_unload") else self.model
 
 
@@ -175,19 +169,19 @@ def build_method(
     texts: Sequence[str] = (),
     device: torch.device | str = "cpu",
 ) -> Method:
-    """Model and processor of a preset.
+    """Create the model and the processor of a preset.
 
     Args:
         preset: see `load_preset`.
         items: `{"item_id": [...], "title": [...]}` and, for presets with `item_text: text`, `"text"`.
-        encoder: name or folder of a text encoder; not needed by presets whose encoder starts from scratch.
-        catalogue: semantic IDs of the items; not needed by presets that write no codes.
+        encoder: name or folder of a text encoder; not needed by presets without a pretrained encoder.
+        catalogue: semantic IDs of the items; not needed by presets that do not generate codes.
         codebooks: centroids of the quantizer, for presets with `codebook_embeddings`.
-        texts: what a tokenizer of its own is trained on, for presets with a `vocabulary`; titles are added.
-        device: where titles are encoded, for presets that keep item states; the model itself is made on the CPU.
+        texts: texts to train the tokenizer on, in addition to titles, for presets with a `vocabulary`.
+        device: device for encoding titles, for presets with item states; the model itself is created on the CPU.
 
     Raises:
-        ValueError: if something is missing that the preset needs.
+        ValueError: if an argument is missing that the preset needs.
     """
     for name, needed, given in (
         ("encoder", preset.encoder == "pretrained", encoder),
@@ -249,7 +243,7 @@ def _experts(
     items: Mapping[str, Sequence[str]],
     device: torch.device | str,
 ) -> ExpertsRecommender:
-    """A sum of experts. Those that read text know the catalogue's texts; the others are filled by `fit_experts`."""
+    """A sum of experts. Language experts get the texts of the catalogue here; `fit_experts` fits the others."""
     names, count = list(preset.experts), len(items["item_id"])
     if not any(name in LANGUAGE for name in names):
         return ExpertsRecommender(ExpertsConfig(count, names))
@@ -329,7 +323,7 @@ def _with_item_states(
     device: torch.device | str,
     pooled: bool,
 ) -> ItemStatesEncoder:
-    """The text encoder with the table of all items' states: one for every item, or one for every token of titles."""
+    """The text encoder with the table of item states: one state per item if `pooled`, else one per token of titles."""
     before, after = processor.margins
     inputs = processor.title_inputs()
     if pooled and preset.item_text == "text":

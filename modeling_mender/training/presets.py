@@ -36,8 +36,8 @@ CHOICES = {
     "negatives": ("none", *NEGATIVE_LOSSES),
 }
 MATCHING = ("oracle", "last")
-PROSE = ("summary", "cost", "source")  # what these fields say changes nothing
-# Without a preference, the targets of the other axes are what the input says nothing about.
+PROSE = ("summary", "cost", "source")  # descriptions, which do not change the method
+# Without a preference, the input does not determine the targets of the other axes.
 DEAF = {"preference": "none", "axes": {"recommendation": 1.0}, "negatives": "none", "silent": 0.0}
 CONDITIONING = {
     "none": {"history": "none", **DEAF},
@@ -46,7 +46,7 @@ CONDITIONING = {
     "both": {},
     "all": {"axes": {"history_consolidation": 1.0}},
 }
-"""Conditioning ablations: what a preset changes. "all" gives all five preferences of a step instead of one."""
+"""Fields that change in conditioning ablations. "all" uses all five preferences of a step instead of one."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ class Preset:
 
     Attributes:
         name: name of the method.
-        summary: one line: what it is.
-        cost: one line: what training and a request cost, beside the other methods.
+        summary: one line that describes the method.
+        cost: one line on the cost of training and of a request, compared to other methods.
         source: the paper it comes from.
         model: "mender" (encoder and code-writing decoder), "sasrec" or "experts".
         encoder: "pretrained" (any text encoder of the Hub), "scratch" (a new T5 encoder), or "none".
@@ -179,7 +179,7 @@ class Preset:
 
     @property
     def trained(self) -> bool:
-        """Whether there is anything to train by gradient."""
+        """Whether the method is trained by gradient."""
         return self.model in ("mender", "sasrec")
 
 
@@ -219,7 +219,7 @@ def load_preset(name_or_path: str | Path, **changes: Any) -> Preset:
         settings[key] = {**settings.get(key, {}), **value} if merge else value
     unknown = sorted(set(settings) - set(known))
     if unknown:
-        raise ValueError(f"{path.name}: {unknown[0]!r} is no field of a preset; known are {', '.join(known)}")
+        raise ValueError(f"{path.name}: unknown field {unknown[0]!r} of a preset; known fields: {', '.join(known)}")
     missing = [name for name, item in known.items() if item.default is item.default_factory is MISSING]
     missing = [name for name in missing if name not in settings]
     if missing:

@@ -1,4 +1,4 @@
-"""Ranked lists: of a batch, of many examples, how good they are and how fast they come."""
+"""Ranked lists for batches and data sets, their metrics, and the speed of requests."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from .data import prepare_examples
 
 __all__ = ["rank_batch", "rank_examples", "ranking_metrics", "request_speed"]
 
-NOT_ASKED = ("labels", "negative", "text_labels")
-"""What a batch holds for training alone."""
+TRAINING_ONLY = ("labels", "negative", "text_labels")
+"""Entries of a batch that are only used in training."""
 
 
 @torch.no_grad()
@@ -37,9 +37,9 @@ def rank_batch(model: PreTrainedModel, batch: Mapping[str, Any], top_k: int, num
     Returns:
         Item indices, best first, padded with -1. Shape: (B, top_k), int64.
     """
-    asked = {name: value for name, value in batch.items() if name not in NOT_ASKED}
-    found = model.recommend(**asked, top_k=top_k, num_beams=num_beams).item_indices
-    return functional.pad(found, (0, top_k - found.shape[1]), value=-1)
+    request = {name: value for name, value in batch.items() if name not in TRAINING_ONLY}
+    ranked = model.recommend(**request, top_k=top_k, num_beams=num_beams).item_indices
+    return functional.pad(ranked, (0, top_k - ranked.shape[1]), value=-1)
 
 
 def rank_examples(
@@ -62,11 +62,11 @@ def rank_examples(
         examples: with the columns `preferences`, `history` and `target` (or `targets`).
         top_k: items per example.
         num_beams: prefixes kept per level; `None` keeps max(30, 2 * top_k).
-        batch_size: examples at once.
+        batch_size: examples per batch.
         exclude_seen: whether items of the history are left out.
 
     Returns:
-        Item indices in the order of the examples, -1 where the catalogue holds fewer. Shape: (N, top_k), int64.
+        Item indices in the order of the examples, padded with -1. Shape: (N, top_k), int64.
     """
     features = prepare_examples(examples, processor)
     order = np.argsort(features["length"][:], kind="stable")
@@ -81,18 +81,18 @@ def rank_examples(
 
 
 def ranking_metrics(prediction: EvalPrediction) -> dict[str, float]:
-    """NDCG and recall of ranked items against one target each, and the number of examples.
+    """NDCG and recall of ranked items with one target per example, and the number of examples.
 
     Args:
-        prediction: ranked item indices (N, k) and target indices (N,), as `MenderTrainer` gives them.
+        prediction: ranked item indices (N, k) and target indices (N,), from `MenderTrainer`.
 
     Returns:
-        `ndcg@k`, `recall@k` and `n`, for k the length of the lists.
+        `ndcg@k`, `recall@k` and `n`, where k is the length of the lists.
     """
     hits = np.asarray(prediction.predictions) == np.asarray(prediction.label_ids)[:, None]
-    k = hits.shape[1]
-    gain = (hits / np.log2(np.arange(2, k + 2))).sum(1)
-    return {f"ndcg@{k}": float(gain.mean()), f"recall@{k}": float(hits.any(1).mean()), "n": len(hits)}
+    top_k = hits.shape[1]
+    gain = (hits / np.log2(np.arange(2, top_k + 2))).sum(1)
+    return {f"ndcg@{top_k}": float(gain.mean()), f"recall@{top_k}": float(hits.any(1).mean()), "n": len(hits)}
 
 
 @torch.no_grad()
@@ -104,11 +104,11 @@ def request_speed(
     Args:
         model: any model with `recommend`.
         processor: renders its inputs.
-        examples: at least 32 users; the first ones are asked for.
-        repeats: of which the median counts, after one that warms up.
+        examples: at least 32 users; the first 32 are used.
+        repeats: number of measurements, after one to warm up; the median is returned.
 
     Returns:
-        `request_ms`, one user at a time, `users_per_second` in batches of 32, and where: `device` and `threads`.
+        `request_ms` for one user at a time, `users_per_second` in batches of 32, `device` and `threads`.
     """
     users = examples.select(range(min(32, len(examples))))
     preferences, histories = users["preferences"][:], users["history"][:]

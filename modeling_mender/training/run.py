@@ -1,7 +1,7 @@
-"""Train a method on a benchmark's examples: features, cached states, the Trainer, the best checkpoint.
+"""Train a method on the examples of a benchmark: features, cached states, the Trainer, the best checkpoint.
 
-NDCG@10 (`top_k`) on validation examples of every axis that is trained decides, items already bought left out. The
-weights with the best value are kept.
+The weights with the best NDCG@10 (`top_k`) on validation examples of all trained axes are kept. Items of the history
+are left out of the ranking.
 """
 
 from __future__ import annotations
@@ -65,17 +65,17 @@ def make_trainer(
     Args:
         method: what to train, see `build_method`.
         examples: `train` and `validation` splits of a benchmark.
-        output_dir: where checkpoints go.
-        seed: of data order, dropout and draws.
-        validation_limit: examples of each axis that early stopping looks at, the same random ones every time;
-            `None` takes all.
-        cache: folder for the states of a frozen encoder, to be shared by runs; default: `output_dir`.
-        exclude_seen: whether validation leaves items of the history out of the ranking, as it should unless items are
-            bought again.
-        **arguments: fields of `MenderTrainingArguments`, over those of the preset.
+        output_dir: folder for checkpoints.
+        seed: seed of data order, dropout and sampling.
+        validation_limit: random examples per axis for early stopping, the same in every evaluation; `None` uses all.
+        cache: folder for the states of a frozen encoder, which several runs may share; default: `output_dir`.
+        exclude_seen: whether validation leaves items of the history out of the ranking; set it to False if items are
+            bought repeatedly.
+        **arguments: fields of `MenderTrainingArguments` that replace those of the preset.
 
     Raises:
-        ValueError: if the method is not trained by gradient, its axes leave no example, or see `training_arguments`.
+        ValueError: if the method is not trained by gradient, there are no examples of its axes, or for the reasons
+            given in `training_arguments`.
     """
     preset, processor = method.preset, method.processor
     if not preset.trained:
@@ -104,17 +104,17 @@ def make_trainer(
             silent = _trained_features(without_preferences(shown.select(_with_history(shown))), processor)
             validation = datasets.concatenate_datasets([validation, silent])
         stopping = [EarlyStoppingCallback(preset.patience)] if preset.patience else []
-    method.model.to(args.device)  # the Trainer would do so later: a frozen encoder's states are to be computed there
+    method.model.to(args.device)  # before the Trainer does it, because the states of a frozen encoder are computed now
     if args.world_size > 1:  # see ddp_broadcast_buffers
         for table in method.model.buffers():
             first = broadcast(table.clone())
             if not torch.equal(first, table):
                 table.copy_(first)
-    parts = [part for part in (train, validation) if part]
+    features = [split for split in (train, validation) if split]
     return MenderTrainer(
         model=method.model,
         args=args,
-        data_collator=_collator(method, parts, Path(cache or output_dir), args, exclude_seen),
+        data_collator=_collator(method, features, Path(cache or output_dir), args, exclude_seen),
         train_dataset=train,
         eval_dataset=validation,
         compute_metrics=ranking_metrics,
@@ -125,19 +125,19 @@ def make_trainer(
 def training_arguments(
     preset: Preset, output_dir: str | Path, *, seed: int = 0, **arguments: Any
 ) -> MenderTrainingArguments:
-    """Checked arguments of a run: those given, over those of the preset, over what keeps the best weights.
+    """Checked training arguments: those given, then those of the preset, then defaults that keep the best weights.
 
-    Weights are saved whenever they are evaluated, unless `save_strategy` or `save_steps` say otherwise. Without
-    evaluation, or without saving, the last weights stay.
+    Weights are saved at each evaluation, unless `save_strategy` or `save_steps` are set. Without evaluation or without
+    saving, the last weights are kept.
 
     Args:
-        preset: of the method.
-        output_dir: where checkpoints go.
-        seed: of data order, dropout and draws.
+        preset: preset of the method.
+        output_dir: folder for checkpoints.
+        seed: seed of data order, dropout and sampling.
         **arguments: fields of `MenderTrainingArguments`.
 
     Raises:
-        ValueError: if a value is none that it can have, or the best weights would not be among those saved.
+        ValueError: if a value is invalid, or the best weights would not be saved.
     """
     given = {**preset.training, **arguments}
     evaluated = given.get("eval_strategy", "epoch")
@@ -153,14 +153,14 @@ def training_arguments(
         "per_device_eval_batch_size": 128,
         "report_to": "none",
         "dataloader_pin_memory": torch.cuda.is_available(),
-        "use_cpu": no_accelerator(),  # unless told so, processes on CPUs would each train alone
+        "use_cpu": no_accelerator(),  # otherwise, several processes on CPUs would each train by themselves
         # Tables of items never change in training: make_trainer sends them once, not before every forward pass.
         "ddp_broadcast_buffers": False,
         "negative_loss": "unlikelihood" if preset.negatives == "none" else preset.negatives,
         "negative_weight": preset.negative_weight,
     }
     if evaluated == saved == "steps":
-        # Where there are no eval_steps, the Trainer takes logging_steps.
+        # Without eval_steps, the Trainer uses logging_steps.
         steps = given.get("eval_steps") or given.get("logging_steps")
         settings |= {"save_steps": steps} if steps else {}
     settings |= given
@@ -169,32 +169,32 @@ def training_arguments(
     times = ("no", "epoch", "steps")
     if settings["load_best_model_at_end"] and evaluated in times and saved in times and evaluated != saved:
         raise ValueError(
-            f"save_strategy={saved!r} beside eval_strategy={evaluated!r}, but the weights that were evaluated best are "
-            "kept among those saved; pass the same for both, save_strategy='best', or load_best_model_at_end=False"
+            f"save_strategy={saved!r} with eval_strategy={evaluated!r} may not save the weights with the best result; "
+            "pass the same for both, save_strategy='best', or load_best_model_at_end=False"
         )
     return MenderTrainingArguments(output_dir=str(output_dir), seed=seed, **settings)
 
 
 def no_accelerator() -> bool:
-    """Whether there is nothing but CPUs to train on."""
-    found = (is_torch_cuda_available, is_torch_mps_available, is_torch_npu_available, is_torch_xpu_available)
-    return not any(available() for available in found)
+    """Whether this machine only has CPUs to train on."""
+    checks = (is_torch_cuda_available, is_torch_mps_available, is_torch_npu_available, is_torch_xpu_available)
+    return not any(is_available() for is_available in checks)
 
 
 def _validation_axes(preset: Preset) -> list[str]:
-    """Axes that choose the weights: all that are trained, of those whose target the input can tell.
+    """Axes to choose the weights by: all trained axes that the model has the input for.
 
-    Recommendation alone would stop too early: it is at its best long before steering is.
+    With recommendation only, training would stop too early, because steering takes longer to learn.
     """
     trained = (
         ["recommendation"] if preset.model == "sasrec" else [axis for axis, weight in preset.axes.items() if weight]
     )
-    deaf = preset.preference == "none" and "recommendation" in trained
-    return ["recommendation"] if deaf else trained
+    ignores_preferences = preset.preference == "none" and "recommendation" in trained
+    return ["recommendation"] if ignores_preferences else trained
 
 
 def _validation_examples(examples: datasets.Dataset, axes: list[str], limit: int | None, seed: int) -> datasets.Dataset:
-    """Positive examples of some axes, at most `limit` of each."""
+    """Positive examples of axes, at most `limit` of each."""
     axis, sentiment = (np.array(example_column(examples, name)) for name in ("axis", "sentiment"))
     generator = np.random.default_rng(seed)
     kept = []
@@ -202,23 +202,23 @@ def _validation_examples(examples: datasets.Dataset, axes: list[str], limit: int
         rows = np.flatnonzero((axis == name) & (sentiment == "positive"))
         kept.append(rows if limit is None or len(rows) <= limit else generator.choice(rows, limit, replace=False))
     if not sum(map(len, kept)):
-        raise ValueError(f"the validation split has no example of the axes {', '.join(axes)}; give some")
+        raise ValueError(f"the validation split has no example of the axes {', '.join(axes)}; add some")
     return examples.select(np.sort(np.concatenate(kept)))
 
 
 def _collator(
-    method: Method, parts: list[datasets.Dataset], cache: Path, args: MenderTrainingArguments, exclude_seen: bool
+    method: Method, splits: list[datasets.Dataset], cache: Path, args: MenderTrainingArguments, exclude_seen: bool
 ) -> MenderCollator:
-    """A collator that reads cached states of all parts' texts where the text encoder is frozen."""
+    """A collator; if the text encoder is frozen, with the cached states of all texts in the splits."""
     model, processor = method.model, method.processor
     if method.preset.model == "sasrec":
         return SequenceCollator(processor, model, exclude_seen=exclude_seen)
     states = None
     if method.preset.encoder == "pretrained" and method.preset.encoder_training == "frozen":
-        texts = [processor.text_part(ids) for part in parts for ids in part["input_ids"]]
+        texts = [processor.text_part(ids) for features in splits for ids in features["input_ids"]]
         if any(texts):
             cache.mkdir(parents=True, exist_ok=True)
-            with args.main_process_first(desc="encoding of inputs"):  # the others then find the file
+            with args.main_process_first(desc="encoding of inputs"):  # the other processes read the file
                 states = EncoderStates.build(model, texts, cache)
     return MenderCollator(processor, model, states, exclude_seen=exclude_seen)
 
@@ -242,7 +242,7 @@ def _with_text_labels(features: datasets.Dataset) -> datasets.Dataset:
 def fit_without_gradient(
     method: Method, examples: datasets.DatasetDict, *, exclude_seen: bool = True
 ) -> dict[str, Any]:
-    """Experts count what was bought in training, and choose their weights on validation; see `fit_experts`.
+    """Fit the experts of a method and their weights; see `fit_experts`.
 
     A method with a generator is trained first: its weight is chosen beside the others.
 
@@ -252,7 +252,7 @@ def fit_without_gradient(
         exclude_seen: whether validation leaves items of the history out of the ranking.
 
     Returns:
-        What was found, for the record.
+        The result of `fit_experts`.
 
     Raises:
         ValueError: if the method has no experts.

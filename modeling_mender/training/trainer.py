@@ -31,7 +31,7 @@ from .ranking import rank_batch
 __all__ = ["MenderTrainer", "MenderTrainingArguments", "last_checkpoint"]
 
 STATE_FILE = "trainer_state.json"
-"""Written last: a checkpoint without a readable one was cut short."""
+"""The Trainer writes this file last, so a checkpoint without a readable one is incomplete."""
 FEATURES = (
     *("input_ids", "item", "seen", "negative", "kind", "length", "labels", "text_labels"),
     *FOR_EXPERTS,
@@ -54,7 +54,7 @@ def last_checkpoint(folder: str | os.PathLike) -> Path:
         if step.isdecimal() and _is_finished(path):
             steps[int(step)] = path
     if not steps:
-        raise ValueError(f"there is no finished checkpoint in {folder} to go on from; start afresh, without resuming")
+        raise ValueError(f"there is no finished checkpoint in {folder} to resume from; start again without resuming")
     return steps[max(steps)]
 
 
@@ -73,15 +73,15 @@ class MenderTrainingArguments(TrainingArguments):
     Attributes:
         top_k: items returned per example in evaluation.
         num_beams: prefixes kept per level in evaluation; `None` keeps max(30, 2 * top_k).
-        negative_loss: what examples do whose item must not come back: "unlikelihood" or "subtracted" (the paper's).
-        negative_weight: weight of that term.
+        negative_loss: loss of items that must not be recommended: "unlikelihood" or "subtracted" (the paper's).
+        negative_weight: weight of that loss.
         text_weight: weight of the masked-text loss of alignment tasks.
     """
 
     top_k: int = field(default=10, metadata={"help": "Items returned per example in evaluation."})
     num_beams: int | None = field(default=None, metadata={"help": "Prefixes kept per level in evaluation."})
     negative_loss: str = field(default="unlikelihood", metadata={"help": f"One of {', '.join(NEGATIVE_LOSSES)}."})
-    negative_weight: float = field(default=1.0, metadata={"help": "Weight of what must not come back."})
+    negative_weight: float = field(default=1.0, metadata={"help": "Weight of the loss of unwanted items."})
     text_weight: float = field(default=1.0, metadata={"help": "Weight of masked text in alignment tasks."})
     remove_unused_columns: bool = False
     train_sampling_strategy: str = "group_by_length"
@@ -99,15 +99,15 @@ class MenderTrainer(Trainer):
     """A `Trainer` whose predictions are ranked item indices (N, top_k) and whose label ids are targets (N,).
 
     Works for every model with `recommend`, `item_tokens` and `item_indices`, on features that `prepare_examples` makes,
-    with a `MenderCollator`; plain `TrainingArguments` will do. Pass no `processing_class`: the Trainer would write the
-    text tokenizer's special tokens into the generation config, where they are codes of items.
+    with a `MenderCollator`. Plain `TrainingArguments` are accepted. Do not pass a `processing_class`: the Trainer would
+    write the special tokens of the text tokenizer into the generation config, where the same ids are codes of items.
     """
 
     current_gradient_accumulation_steps = 1  # forward passes of an update; the Trainer sets it before each
     _size: int | None = None
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
-        """Train; with `resume_from_checkpoint=True`, from the newest checkpoint that was written to its end.
+        """Train; with `resume_from_checkpoint=True`, from the newest complete checkpoint.
 
         Args:
             resume_from_checkpoint: as for every Trainer.
@@ -115,14 +115,15 @@ class MenderTrainer(Trainer):
             **kwargs: as for every Trainer.
 
         Raises:
-            ValueError: if there is no finished checkpoint to go on from, or labels to be smoothed are no codes.
+            ValueError: if there is no finished checkpoint to resume from, or label smoothing is used with labels that
+                are not codes.
         """
         smoothing = self.args.label_smoothing_factor
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
         model = model.get_base_model() if isinstance(model, PeftModel) else model
         if smoothing and isinstance(model, ItemScoringModel):
             raise ValueError(
-                f"label_smoothing_factor={smoothing} is for labels that are codes; "
+                f"label_smoothing_factor={smoothing} is only supported for labels that are codes; "
                 f"{type(model).__name__} scores whole items, pass 0"
             )
         if resume_from_checkpoint is True:
@@ -130,9 +131,9 @@ class MenderTrainer(Trainer):
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def floating_point_ops(self, inputs: Mapping[str, Any]) -> int:
-        """Operations of a step, as every Trainer estimates them; but parameters are counted once.
+        """The Trainer's estimate of operations per step, but with the parameters counted only once.
 
-        The Trainer walks through all modules for it at every step.
+        The Trainer would iterate over all modules at every step.
 
         Args:
             inputs: a batch.
@@ -148,21 +149,21 @@ class MenderTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor | tuple[Tensor, Any]:
-        """The model's own loss; that of `training_loss` for unwanted items, masked text and smoothed labels.
+        """The loss of the model, or `code_loss` and `text_loss` for unwanted items, masked text and smoothed labels.
 
-        A `compute_loss_func` takes the place of all, as for every Trainer. The model sees the labels all the same: its
-        decoder reads them.
+        A `compute_loss_func` replaces all of them, as for every Trainer. The model still gets the labels, because they
+        are the inputs of its decoder.
 
         Raises:
-            ValueError: if a batch has unwanted items or masked text, of which a `compute_loss_func` is told nothing.
+            ValueError: if a batch has unwanted items or masked text, which a `compute_loss_func` cannot see.
         """
         inputs = dict(inputs)
         negative, text_labels = inputs.pop("negative", None), inputs.pop("text_labels", None)
         smoothing, own = self.args.label_smoothing_factor, self.compute_loss_func
         if own is not None and not (negative is None and text_labels is None):
             raise ValueError(
-                "compute_loss_func is given outputs and labels alone, and this batch has unwanted items or masked text;"
-                " train on examples without them (negatives: none, no alignment), or without compute_loss_func"
+                "compute_loss_func only gets outputs and labels, but this batch has unwanted items or masked text; "
+                "train without such examples (negatives: none, no alignment) or without compute_loss_func"
             )
         if own is None and negative is None and text_labels is None and not smoothing:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
@@ -183,14 +184,14 @@ class MenderTrainer(Trainer):
                 num_items_in_batch=num_items_in_batch,
             )
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
-            # Divided by the labels of all processes, and gradients are averaged over the processes once more.
+            # The loss was divided by the labels of all processes, but gradients are also averaged over processes.
             loss = loss * self.accelerator.num_processes
         if text_labels is not None:
             words = self.accelerator.unwrap_model(model).get_input_embeddings().weight
             text = text_loss(outputs.encoder_last_hidden_state, words, text_labels)
             if num_items_in_batch is not None:
-                # A mean over this forward pass, of which one update adds up several: the Trainer divides by their
-                # number only where labels are not counted. Processes each have a mean, and gradients are averaged.
+                # This is a mean over one forward pass, and an update sums several. The Trainer divides by their number
+                # only if labels are not counted.
                 text = text / self.current_gradient_accumulation_steps
             loss = loss + self._setting("text_weight") * text
         return (loss, outputs) if return_outputs else loss
@@ -203,7 +204,7 @@ class MenderTrainer(Trainer):
         recommender = self.accelerator.unwrap_model(model)
         with torch.no_grad(), self.compute_loss_context_manager():
             if "encoder_outputs" not in inputs and hasattr(recommender, "encoder"):
-                # The encoder is the cost of a batch; run it once for both the loss and the search.
+                # The encoder is the most expensive part of a batch; run it once for both the loss and the search.
                 names = ("input_ids", "attention_mask", "text_states")
                 text = {name: inputs[name] for name in names if name in inputs}
                 inputs = {name: value for name, value in inputs.items() if name not in ("input_ids", "text_states")}
@@ -217,7 +218,7 @@ class MenderTrainer(Trainer):
         return loss, ranked, recommender.item_indices(inputs["labels"])
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Save the model with its card and, where the collator has one, the processor: a folder that can be loaded.
+        """Save the model with its card and, if the collator has one, the processor.
 
         Args:
             output_dir: default: that of the arguments.
@@ -229,8 +230,8 @@ class MenderTrainer(Trainer):
         if not self.args.should_save:
             return
         processor = getattr(self.data_collator, "processor", None)
-        if adapted is not None:  # its processor is the base model's
-            # Checkpoints name the base model that the card of the run names, which people may have corrected.
+        if adapted is not None:  # an adapter uses the processor of the base model
+            # Checkpoints use the name of the base model in the card of the run, which the user may have corrected.
             self._write_card(folder, base_model=base_name(adapted, folder, self.args.output_dir))
             return
         if processor is not None:
@@ -238,14 +239,14 @@ class MenderTrainer(Trainer):
         self._write_card(folder)
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
-        """Create the repository on the Hub, unless an adapter would go there whose base model nobody can load.
+        """Create the repository on the Hub, except for adapters whose base model has no name on the Hub.
 
         Args:
             token: as for every Trainer.
             private: as for every Trainer.
 
         Raises:
-            ValueError: before the training, if nothing says what the base model is called on the Hub.
+            ValueError: before the training, if the name of the base model on the Hub is not known.
         """
         adapted = self._adapted()
         if adapted is not None and self.args.push_to_hub and self.args.hub_strategy != HubStrategy.END:
@@ -261,7 +262,7 @@ class MenderTrainer(Trainer):
                 of an adapter that was loaded from a folder.
 
         Raises:
-            ValueError: if nothing says what the base model of an adapter is called on the Hub.
+            ValueError: if the name of an adapter's base model on the Hub is not known.
         """
         adapted = self._adapted()
         if adapted is not None:
@@ -280,19 +281,20 @@ class MenderTrainer(Trainer):
         dataset: str | list[str] | None = None,
         dataset_args: str | list[str] | None = None,
     ) -> None:
-        """Write the model's card, or the adapter's, to the output folder: how it was trained, settings and losses.
+        """Write the card of the model or the adapter to the output folder, with training settings and losses.
 
-        What the card says already stays, see `write_card`.
+        Edits of an existing card are kept, see `write_card`.
 
         Args:
-            language: of texts and titles.
-            license: of the model; default: the base encoder's.
-            tags: added to those of every model here.
-            model_name: of the model; default: the repository's or the folder's.
-            finetuned_from: base model; default: what the card says, else what the model was loaded by, or its encoder.
-            tasks: not used; every model here has the one task.
+            language: language of texts and titles.
+            license: license of the model; default: that of the base encoder.
+            tags: added to the tags of every model of this library.
+            model_name: name of the model; default: name of the repository or the folder.
+            finetuned_from: base model; default: the one in the card, or the name that the model or its encoder was
+                loaded by.
+            tasks: not used, all models here have the same task.
             dataset_tags: names of data sets on the Hub.
-            dataset: the same, where there are no `dataset_tags`.
+            dataset: the same; used without `dataset_tags`.
             dataset_args: not used.
         """
         if not self.is_world_process_zero():
@@ -310,7 +312,7 @@ class MenderTrainer(Trainer):
         self._write_card(self.args.output_dir, training=_training_section(self), repo_id=repo_id, **metadata)
 
     def _write_card(self, folder: str, **card: Any) -> None:
-        """Write the card of the model or adapter; after training, without the figures of earlier weights."""
+        """Write the card of the model or adapter; after training, without the results of earlier weights."""
         step, adapted = self.state.global_step, self._adapted()
         card["new_weights"] = self._step_of_card.get(folder, 0) != step
         self._step_of_card[folder] = step
@@ -322,16 +324,16 @@ class MenderTrainer(Trainer):
 
     @cached_property
     def _step_of_card(self) -> dict[str, int]:
-        """The step of training at which the card of a folder was last written."""
+        """The training step at which the card in each folder was last written."""
         return {}
 
     def _setting(self, name: str) -> Any:
-        """A field of `MenderTrainingArguments`; its default where the arguments are plain `TrainingArguments`."""
+        """A field of `MenderTrainingArguments`, or its default if the arguments are plain `TrainingArguments`."""
         return getattr(self.args, name, MenderTrainingArguments.__dataclass_fields__[name].default)
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
-        # What the collator reads; plain TrainingArguments would remove it as unknown to the model.
+        # The collator reads these columns; with plain TrainingArguments, the Trainer would remove them.
         self._signature_columns += [name for name in FEATURES if name not in self._signature_columns]
 
     def _adapted(self) -> PeftModel | None:
@@ -339,7 +341,7 @@ class MenderTrainer(Trainer):
         return model if isinstance(model, PeftModel) else None
 
     def _get_dataloader(self, *args: Any, **kwargs: Any) -> Any:
-        if isinstance(self.data_collator, MenderCollator):  # its workers cannot ask the model where it is now
+        if isinstance(self.data_collator, MenderCollator):  # worker processes cannot see the model move to a device
             self.data_collator.item_labels.refresh(self.data_collator.model)
         return super()._get_dataloader(*args, **kwargs)
 
@@ -356,13 +358,13 @@ class MenderTrainer(Trainer):
         return sampler
 
     def _get_eval_sampler(self, eval_dataset: Any) -> SequentialSampler | None:
-        """Examples in order: grouping by length, as in training, would shuffle predictions."""
+        """Examples in their order; grouping by length, as in training, would shuffle predictions."""
         return SequentialSampler(eval_dataset) if self.args.world_size <= 1 else None
 
 
 def _training_section(trainer: Trainer) -> str:
-    """What the card of the Trainer says about training, as Markdown: settings, losses by epoch, versions."""
-    # Without `finetuned_from` it would ask the Hub for the licence of the model.
+    """The training section of the Trainer's own card, as Markdown: settings, losses by epoch, versions."""
+    # With `finetuned_from=None` it would query the Hub for the license of the model.
     card = TrainingSummary.from_trainer(trainer, finetuned_from="", tasks=[]).to_model_card()
     heading = "## Training procedure\n"
     text = heading + card.partition(heading)[2]

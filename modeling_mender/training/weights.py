@@ -28,9 +28,9 @@ __all__ = ["axis_and_stratum", "fit_experts", "fit_weights", "mean_log_ndcg"]
 
 PENALTIES = (20.0, 100.0, 500.0)
 MOST_ITEMS_FOR_PENALTIES = 5_000
-"""Of larger catalogues, whose inverse takes a minute, the middle penalty is taken unseen."""
+"""Larger catalogues use the middle penalty without a search, because each inverse takes a minute."""
 FLOOR = 0.01
-"""Added to NDCG before its logarithm, so that an axis where nothing is found does not decide alone."""
+"""Added to NDCG before its logarithm, so that an axis with an NDCG of 0 does not dominate."""
 CANDIDATES, BEST = 128, 30
 """Number of candidates of an example, and of those that the generator contributes."""
 MOST_TARGETS = 10
@@ -58,9 +58,9 @@ def mean_log_ndcg(
     """
     there = targets >= 0
     own, places = scores.gather(1, targets.clamp(min=0))[..., None], torch.arange(scores.shape[1])
-    # Ties go to the item with the smaller index, as in a ranked list.
+    # Ties are ordered by item index, as in a ranked list.
     ahead = (scores[:, None] > own) | ((scores[:, None] == own) & (places < targets[..., None]))
-    # A history may name an item more than once.
+    # A history may contain an item more than once.
     repeats = (seen[:, :, None] == seen[:, None, :]).tril(-1).any(2)
     left_out = seen.clamp(min=0)[:, None].expand(-1, targets.shape[1], -1)
     among_seen = ahead.gather(2, left_out) & ((seen >= 0) & ~repeats)[:, None]
@@ -100,7 +100,7 @@ def fit_weights(
         total = sum(float(weight) * scores[name] for name, weight in zip(names, weights, strict=True) if weight)
         return mean_log_ndcg(total, targets, seen, groups, top_k)
 
-    # Steps are of a size that changes rankings: relative to how far an expert's scores spread within a request.
+    # Steps are relative to the spread of an expert's scores within a request, so that they change rankings.
     unit = 1 / np.array([spread[name] for name in names])
     starts = [*(np.eye(len(names)) * unit), unit]
     best = max(starts, key=value)
@@ -130,7 +130,7 @@ def fit_experts(
     seed: int = 0,
     exclude_seen: bool = True,
 ) -> dict[str, Any]:
-    """Count what was bought in the training period, and choose the weights of each kind of request on validation.
+    """Fit experts on purchases of the training period, and the weights of each kind of request on validation examples.
 
     Args:
         model: an `ExpertsRecommender`, or a trained Mender with experts; its experts are filled, its weights set.
@@ -184,7 +184,7 @@ def _best_penalty(
     examples: datasets.Dataset,
     exclude_seen: bool,
 ) -> float:
-    """Fill the matrix with the penalty that ranks best on validation by itself; where N is large, with one penalty."""
+    """Fit EASE with the penalty that ranks best on validation examples; large catalogues use a fixed penalty."""
     items, expert = len(processor.item_ids), model.experts.co_purchase
     if items > MOST_ITEMS_FOR_PENALTIES:
         expert.set_matrix(ease(bought, items, PENALTIES[1]))
@@ -232,7 +232,7 @@ def _by_kind(examples: datasets.Dataset, limit: int, seed: int) -> dict[str, dat
     kinds = np.array(example_column(positive, "kind"))
     for kind in KINDS[:2]:
         rows = np.flatnonzero(kinds == kind)
-        # A kind that the benchmark lacks is fitted on what there is.
+        # A kind without examples in the benchmark is fitted on all examples.
         own = positive.select(rows) if len(rows) else positive
         axis = np.array(example_column(own, "axis"))
         share = max(1, round(SHARES[kind] * limit) // len(np.unique(axis)))

@@ -147,7 +147,7 @@ def wish_attributes(tables: Tables, protocol: Protocol) -> Attributes:
     phrases = vocabulary.aspects.gather(chosen)
     return Attributes(
         phrases=phrases,
-        forms=grammatical_forms(phrases, pl.Series(vocabulary.noun_of_aspect[chosen] >= 0)),
+        forms=vocabulary.forms.gather(chosen),
         withheld=_withheld(phrases, protocol),
         items=Lists.of(attribute, item, len(chosen)),
         of_items=Lists.of(item, attribute, tables.items.height),

@@ -307,7 +307,7 @@ _TEST = Wordings(
         Style(
             head="sth",
             adjective="sth {x}",
-            kind="sth like {x}",
+            kind="sth like a lovely {x}",
             kinds="sth like {x}",
             has=("w/ {x}", "w/ {x}"),
             is_like=("thats {x}", "thats {x}"),

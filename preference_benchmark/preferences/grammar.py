@@ -36,48 +36,50 @@ MASS_NOUNS = frozenset(
 
 _KINDS = frozenset(
     """
-    game rpg jrpg crpg arpg fps mmo mmorpg moba rts shooter platformer puzzle-platformer simulator sim novel crawler
-    builder scroller roguelike rogue-like roguelite rogue-lite metroidvania
+    game rpg jrpg crpg arpg fps mmo mmorpg moba rts shooter platformer puzzle-platformer simulator sim novel
+    crawler builder scroller roguelike rogue-like roguelite rogue-lite metroidvania action-adventure
     """.split()
 )
 _COUNT = frozenset(
     """
     atmosphere bag band bar base basket belt bite blend bottle bowl box brew bucket burn button buckle cable cap
-    capsule case challenge character clasp clip closure coating collar collection colour color cord cover cup cushion
-    design dial dish display edge editor effect element ending engine feature feel filter finish fit flame flavour
-    flavor form formula frame glow grip handle head heel hinge hole holder hood hook jar journal kit knit knob label
-    lamp latch leaf lens lid light lining lock logo look loop map mechanism menu mode mood motor mount neck nozzle
-    panel pattern pedal picture planter plate plot pocket port pot pouch print protagonist protocol pump recipe rim
-    ring room scent screen seal seat setting shade shape sleeve smell sole soundtrack spine spout spray stand stem
-    stitch story strap style surface switch system tablet tail taste texture theme throw timer tin tip tone top trim
-    tube twist universe vibe view voice weave wheel wick window wipe world zip zipper binding wrapper build book
-    binder nib
+    capsule case challenge character clasp clip closure coating collar collection colour color cord cover cup
+    cushion design dial dish display edge editor effect element ending engine feature feel filter finish fit flame
+    flavour flavor form formula frame glow grip handle head heel hinge hole holder hood hook jar journal kit knit
+    knob label lamp latch leaf lens lid light lining lock logo look loop map mechanism menu mode mood motor mount
+    neck nozzle panel pattern pedal picture planter plate plot pocket port pot pouch print protagonist protocol
+    pump recipe rim ring room scent screen seal seat setting shade shape sleeve smell sole soundtrack spine spout
+    spray stand stem stitch story strap style surface switch system tablet tail taste texture theme throw timer
+    tin tip tone top trim tube twist universe vibe view voice weave wheel wick window wipe world zip zipper
+    binding wrapper build book binder nib bench
     """.split()
 )
 _ADJECTIVES = frozenset(
     """
-    abstract absurd accurate acoustic affordable airy analog antique authentic beautiful big bitter black bland blue
-    bold bright brief broad brown bulky bushy calm casual cheap cheerful chewy chilly chunky classic clean clear
-    clever clunky co-op cold comfortable comfy compact complex cool cosy cozy creamy creepy crisp crispy crumbly
-    crunchy cute cyberpunk dark decaf deep delicate dense different difficult digital dirty downtempo dry dual durable
-    dusty dystopian earthy easy eerie electric elegant emotional epic exotic experimental external extra-strong fancy
-    fast feathery female fine firm first-person fizzy flaky flat fleshy flimsy floral fluffy formal free fresh fruity
-    full fun funny furry gentle glossy golden gory gothic grainy gray greasy green grey gritty grim handy handmade
-    hard harsh heavy herbal high hilarious historical homemade honest hot huge humid indie intense internal intuitive
-    isometric ivory juicy kosher halal large late layered leafy lengthy light lightweight linear little local lo-fi
-    long loud low lush magical male mature medieval medium mellow messy metallic mild mini minimal minimalist minty
-    modern moist moody muddy multi-player multiplayer musical narrow natural neat neutral new noisy nostalgic nutty
-    oily old online open orange organic original oval pale peaceful pink plain plastic playful pocket-size polite
-    portable post-apocalyptic powerful premium pretty private professional psychedelic pure purple pvp pve quick quiet
-    quirky rare raw real-time red refined reliable remote retro rich ripe roomy rough round royal rustic sad salty
-    scary sci-fi sharp shiny short silent silky silver silvery simple single-player singleplayer slick slim slippery
-    slow small smart smoky smooth snug soft solid sour spacious sparse spicy split-screen square stable steady steep
-    stiff sticky straight strange stretchy strict strong sturdy subtle super surreal sweet tactical tall tangy tart
-    tasty tender thick thin third-person tight tiny top-down touch-friendly tough traditional transparent trendy
-    tropical ultra unique unusual upbeat upright upscale urban vague vegan vegetarian velvety versatile vertical
-    vintage violent vivid warm waterproof weird wet white whimsical wide wild wireless woody wooden woollen yellow
-    zesty relaxing refreshing calming soothing moisturizing moisturising hydrating exfoliating challenging interesting
-    charming amusing inspiring haunting gripping engaging long-lasting hard-wearing long-wearing hard-boiled cartoony
+    abstract absurd accurate acoustic affordable airy analog antique authentic beautiful big bitter black bland
+    blue bold bright brief broad brown bulky bushy calm casual cheap cheerful chewy chilly chunky classic clean
+    clear clever clunky co-op cold comfortable comfy compact complex cool cosy cozy creamy creepy crisp crispy
+    crumbly crunchy cute cyberpunk dark decaf deep delicate dense different difficult digital dirty downtempo dry
+    dual durable dusty dystopian earthy easy eerie electric elegant emotional epic exotic experimental external
+    extra-strong fancy fast feathery female fine firm first-person fizzy flaky flat fleshy flimsy floral fluffy
+    formal free fresh fruity full fun funny furry gentle glossy golden gory gothic grainy gray greasy green grey
+    gritty grim handy handmade hard harsh heavy herbal high hilarious historical homemade honest hot huge humid
+    indie intense internal intuitive isometric ivory juicy kosher halal large late layered leafy lengthy light
+    lightweight linear little local lo-fi long loud low lush magical male mature medieval medium mellow messy
+    metallic mild mini minimal minimalist minty modern moist moody muddy multi-player multiplayer musical narrow
+    natural neat neutral new noisy nostalgic nutty oily old online open orange organic original oval pale peaceful
+    pink plain plastic playful pocket-size polite portable post-apocalyptic powerful premium pretty private
+    professional psychedelic pure purple pvp pve quick quiet quirky rare raw real-time red refined reliable remote
+    retro rich ripe roomy rough round royal rustic sad salty scary sci-fi sharp shiny short silent silky silver
+    silvery simple single-player singleplayer slick slim slippery slow small smart smoky smooth snug soft solid
+    sour spacious sparse spicy split-screen square stable steady steep stiff sticky straight strange stretchy
+    strict strong sturdy subtle super surreal sweet tactical tall tangy tart tasty tender thick thin third-person
+    tight tiny top-down touch-friendly tough traditional transparent trendy tropical ultra unique unusual upbeat
+    upright upscale urban vague vegan vegetarian velvety versatile vertical vintage violent vivid warm waterproof
+    weird wet white whimsical wide wild wireless woody wooden woollen yellow zesty relaxing refreshing calming
+    soothing moisturizing moisturising hydrating exfoliating challenging interesting charming amusing inspiring
+    haunting gripping engaging long-lasting hard-wearing long-wearing hard-boiled cartoony assorted beige burgundy
+    cyan magenta maroon military multicolor multicolored naval navy noir tan teal turquoise underwater western
     """.split()
 )
 # Phrases that describe, whatever their last word is.
@@ -90,6 +92,8 @@ _DESCRIBING = (
     "free range",
     "old school",
     "family friendly",
+    "heavy duty",
+    "self adhesive",
 )
 _NO_ADJECTIVES = frozenset(
     """

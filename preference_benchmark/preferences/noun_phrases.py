@@ -194,10 +194,13 @@ def _of_items(phrases: pl.DataFrame, num_items: int) -> pl.DataFrame:
 
 
 def _shown(phrases: pl.Series, words: pl.DataFrame) -> pl.DataFrame:
-    """Phrases as people write them: phrase, shown."""
+    """Phrases as people write them, only the last word in the plural: phrase, shown."""
     parts = phrases.rename("phrase").to_frame().with_columns(word=pl.col("phrase").str.split(" ")).explode("word")
     parts = parts.join(words.select("word", "written"), on="word", how="left", maintain_order="left")
-    return parts.group_by("phrase", maintain_order=True).agg(shown=pl.col("written").str.join(" "))
+    last = pl.int_range(pl.len()).over("phrase") == pl.len().over("phrase") - 1
+    # The plain form of "batteries" is no word.
+    shown = pl.when(last | pl.col("word").str.ends_with("ie")).then("written").otherwise("word")
+    return parts.with_columns(shown=shown).group_by("phrase", maintain_order=True).agg(pl.col("shown").str.join(" "))
 
 
 def _kinds(found: pl.DataFrame, words: pl.DataFrame) -> pl.DataFrame:

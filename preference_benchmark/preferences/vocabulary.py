@@ -29,9 +29,11 @@ __all__ = [
 ]
 
 
-_MOST = 6
+_MOST = 12
 _FEWEST_ITEMS, _FEWEST_OF_KIND = 3, 8
 _LARGEST_SHARE = 0.4
+# Share of the titles with a word in which it stands where the kind does: few things are "metal", many are of metal.
+_KIND_SHARE = 0.2
 _NAME_SHARE = 0.5
 # Where the part of a title ends that says what the thing is.
 _PART_END = r"(?i),|;|:|\(| [-–—|/] | (?:with|for|in|of|from|by|and|set|pack)\b"
@@ -60,7 +62,9 @@ def mine_aspects(items: pl.DataFrame) -> pl.DataFrame:
     form = grammatical_forms(terms["phrase"])
     kinds = terms.filter((terms["items"] >= _FEWEST_OF_KIND) & (form != "adjective"))
     last = _found(items, opening, ordered).group_by("item_id").agg(pl.col("form", "phrase").last())
-    last = last.join(kinds.select("form"), on="form", how="semi").select("item_id", noun=in_plural(pl.col("phrase")))
+    last = last.join(kinds.select("form", "items"), on="form")
+    last = last.filter(pl.len().over("form") >= _KIND_SHARE * pl.col("items"))
+    last = last.select("item_id", noun=in_plural(pl.col("phrase")))
     described = found.group_by("item_id", maintain_order=True).agg(
         aspects=pl.col("phrase").unique(maintain_order=True).tail(_MOST),
         counted=pl.col("phrase").filter("counted").unique(maintain_order=True),

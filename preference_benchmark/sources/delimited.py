@@ -32,6 +32,7 @@ from preference_benchmark.sources.raw_lines import (
     dtypes,
     text_lines,
 )
+from preference_benchmark.tables.columns import name_list
 
 __all__ = ["SEPARATORS", "parquet_errors", "read_csv", "read_delimited", "scan_parquet", "typed"]
 
@@ -96,9 +97,10 @@ def read_csv(
         raise ValueError(f"{path} is empty; download it again or name another file.")
     frames.append(rows.read(rest, first))
     if not rows.count.lines:
-        raise ValueError(f"{path} has a header ({rows.names}) and no rows.")
+        raise ValueError(f"{path} has a header ({name_list(rows.names)}) and no rows.")
     rows.count.refuse_many(
-        max_malformed, f"{len(rows.names)} fields separated by {rows.separator!r}, as in the header ({rows.names})"
+        max_malformed,
+        f"{len(rows.names)} fields separated by {rows.separator!r}, as in the header ({name_list(rows.names)})",
     )
     frame = pl.concat(frames)
     rows.refuse_swallowed(frame, [key for key in keys if key in rows.kept])
@@ -151,11 +153,14 @@ class _Rows:
         rows, ended = max(found, key=lambda pair: (len(pair[0].kept), len(pair[0].names)))
         twice = [name for name in dict.fromkeys(rows.names) if name and rows.names.count(name) > 1]
         if twice:
-            raise ValueError(f"the header of {path} names {twice} more than once; rename or remove one of each.")
+            raise ValueError(
+                f"the header of {path} names {name_list(twice)} more than once; rename or remove one of each."
+            )
         missing = [name for name in required if name not in rows.names]
         if missing:
             raise ValueError(
-                f"{path} lacks the columns {missing}; found {rows.names}. Is it the right file for this source?"
+                f"{path} lacks the columns {missing}; found {name_list(rows.names)}. Is it the right "
+                "file for this source?"
             )
         lines = block.split(b"\n", ended - first_line + 1)
         return rows, min(sum(len(line) + 1 for line in lines[: ended - first_line + 1]), len(block))
@@ -505,7 +510,8 @@ def scan_parquet(path: Path, fields: Mapping[str, Field] | None = None, required
     missing = [name for name in required if name not in schema]
     if missing:
         raise ValueError(
-            f"{path} lacks the columns {missing}; found {schema.names()}. Is it the right file for this source?"
+            f"{path} lacks the columns {missing}; found {name_list(schema.names())}. Is it the right "
+            "file for this source?"
         )
     if fields is None:
         return frame

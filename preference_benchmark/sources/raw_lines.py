@@ -21,7 +21,7 @@ import polars as pl
 
 from preference_benchmark.sources.raw_files import WHITE_SPACE, RawFile, blocks, line_starts, nonblank_lines
 from preference_benchmark.tables import ReadReport
-from preference_benchmark.tables.columns import MISSING
+from preference_benchmark.tables.columns import MISSING, name_list
 
 __all__ = [
     "LINE",
@@ -299,7 +299,7 @@ def read_records(
         if name not in found:
             raise ValueError(
                 f"no record of {path} has the field {name!r}; it needs {list(required)} and its first record has "
-                f"{first_fields(path)}. Is it the right file for this source?"
+                f"{name_list(first_fields(path))}. Is it the right file for this source?"
             )
     if spool is not None:
         return RawLines(pl.scan_parquet(sorted(spool.glob("*.parquet"))), count)

@@ -29,7 +29,7 @@ from preference_benchmark.sources.raw_lines import (
     read_report,
 )
 from preference_benchmark.tables import Tables, prepare
-from preference_benchmark.tables.columns import MISSING, Where, ratings, times
+from preference_benchmark.tables.columns import MISSING, Where, name_list, ratings, shown, times
 
 __all__ = ["read_table"]
 
@@ -170,8 +170,9 @@ class _Reader:
         return kept | (own if table == "items" else {})
 
     def _renamed(self, raw: RawLines, table: str) -> RawLines:
-        kept = self._kept(raw.names, table)
-        line = [LINE] if LINE in raw.frame.collect_schema() else []
+        schema = raw.frame.collect_schema()
+        kept = {ours: theirs for ours, theirs in self._kept(raw.names, table).items() if theirs in schema}
+        line = [LINE] if LINE in schema else []
         frame = raw.frame.select(*(pl.col(theirs).alias(ours) for ours, theirs in kept.items()), *line)
         return replace(raw, frame=frame)
 
@@ -180,14 +181,14 @@ class _Reader:
         for ours, theirs in self.columns.items():
             tables = [table for table, names in _COLUMNS.items() if ours in names]
             if not any(theirs in raw[table].names for table in tables):
-                found = "; ".join(f"{raw[table].count.path.name} has {list(raw[table].names)}" for table in tables)
+                found = "; ".join(f"{raw[table].count.path.name} has {name_list(raw[table].names)}" for table in tables)
                 raise ValueError(f"columns: no column is called {theirs!r} ({ours}); {found}.")
         for table, required in _REQUIRED.items():
             missing = [name for name in required if name not in raw[table].frame.collect_schema()]
             if missing:
                 raise ValueError(
-                    f"{raw[table].count.path} lacks the columns {missing}; found {list(raw[table].names)}. Rename or "
-                    'add them, or name yours, such as columns={"user_id": "customer"} (--columns user_id=customer).'
+                    f"{raw[table].count.path} lacks the columns {missing}; found {name_list(raw[table].names)}. Rename "
+                    'or add them, or name yours, such as columns={"user_id": "customer"} (--columns user_id=customer).'
                 )
 
 
@@ -242,7 +243,7 @@ def _lists(values: pl.Series, separator: str | None, where: Where) -> pl.Series:
             doubtful = ~bracketed & ~missing & text.str.contains(used[-1], literal=True).fill_null(False)
             position = doubtful.arg_true()[0]
             raise ValueError(
-                f"column {values.name!r}: {where(position)} holds {values[position]!r}, which may be one entry or "
+                f"column {values.name!r}: {where(position)} holds {shown(values[position])}, which may be one entry or "
                 "several; pass list_separator=',' (or ';' or '|') for what separates entries, or one that does not "
                 "occur if nothing does."
             )
@@ -251,8 +252,8 @@ def _lists(values: pl.Series, separator: str | None, where: Where) -> pl.Series:
     unread = text.is_in([value for value, found in entries.items() if found is None]) & bracketed
     for position in unread.arg_true():
         raise ValueError(
-            f"column {values.name!r}: {where(position)} holds {values[position]!r}, which is not a list of text as "
-            "JSON or Python write it; correct it."
+            f"column {values.name!r}: {where(position)} holds {shown(values[position])}, which is not a list of text "
+            "as JSON or Python write it; correct it."
         )
     known = {"text": list(entries), "list": list(entries.values())}
     known = pl.DataFrame(known, schema={"text": pl.String, "list": pl.List(pl.String)})

@@ -6,7 +6,7 @@ and the option that says which reading is meant.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import polars as pl
 
@@ -23,6 +23,8 @@ __all__ = [
     "require_columns",
     "require_overlap",
     "require_rows",
+    "name_list",
+    "shown",
     "text_lists",
     "texts",
     "times",
@@ -47,11 +49,26 @@ _LARGEST = 9.2e18  # of a 64-bit integer
 _EXCEL, _YEARS, _BASIC_DATES = (20_000, 80_000), (1_900, 2_100), (19_000_101, 21_001_231)
 _EXCEL_EPOCH, _DAY = 25_569, 86_400
 
+_SHOWN, _NAMES = 60, 20  # characters of a value, and names of columns, that an error shows
+
 _OFFSET = r"([Zz]|UTC|GMT|[+-][0-9]{2}(?::?[0-9]{2})?)?"
 _SECOND = r"([0-9]{2})(?:[.,][0-9]+)?"
 _EXTENDED = rf"^([0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}})(?:[Tt ]([0-9]{{2}}:[0-9]{{2}})(?::{_SECOND})?\s?{_OFFSET})?$"
 _BASIC = rf"^([0-9]{{8}})(?:[Tt]([0-9]{{4}})(?:{_SECOND})?{_OFFSET})?$"
 _ISO_EXAMPLES = "2014-07-15, 2014-07-15 12:30 or 2014-07-15T12:30:00+02:00"
+
+
+def shown(value: object) -> str:
+    """A value for an error message, which a long one must not fill."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 4]}...{text[-1]}"
+
+
+def name_list(names: Iterable[str]) -> str:
+    """Names of columns for an error message: the first of them, none of them long."""
+    names = list(names)
+    more = f" and {len(names) - _NAMES:,} more" if len(names) > _NAMES else ""
+    return f"[{', '.join(map(shown, names[:_NAMES]))}]{more}"
 
 
 def by_row(position: int) -> str:
@@ -64,7 +81,8 @@ def require_columns(columns: list[str], required: tuple[str, ...], table: str) -
     missing = [name for name in required if name not in columns]
     if missing:
         raise ValueError(
-            f"{table} lacks the columns {missing}; found {columns}. Rename or add them: required are {list(required)}."
+            f"{table} lacks the columns {missing}; found {name_list(columns)}. Rename or add "
+            f"them: required are {list(required)}."
         )
 
 
@@ -252,8 +270,8 @@ def _from_numbers(values: pl.Series, found: pl.Series, dates: str, where: Where)
     if unlike.any():
         first, other = (mask.fill_null(False).arg_true()[0] for mask in (unlike, ~unlike & present))
         raise ValueError(
-            f"column {values.name!r} mixes forms: {where(first)} holds {values[first]!r}, {where(other)} holds "
-            f'{values[other]!r}. Write all of them in one form; dates="seconds" reads all as Unix seconds.'
+            f"column {values.name!r} mixes forms: {where(first)} holds {shown(values[first])}, {where(other)} holds "
+            f'{shown(values[other])}. Write all of them in one form; dates="seconds" reads all as Unix seconds.'
         )
     return found
 
@@ -320,8 +338,8 @@ def _from_iso(values: pl.Series, text: pl.Series, dates: str, where: Where) -> p
     if dates == "auto" and zoned.any() and local.any():
         first, other = zoned.arg_true()[0], local.arg_true()[0]
         raise ValueError(
-            f"column {values.name!r} mixes times with and without a zone: {where(first)} holds {values[first]!r}, "
-            f'{where(other)} holds {values[other]!r}. Add the zone, or pass dates="iso" to read the latter as UTC.'
+            f"column {values.name!r} mixes times with and without a zone: {where(first)} holds {shown(values[first])}, "
+            f'{where(other)} holds {shown(values[other])}. Add the zone, or pass dates="iso" to read the latter as UTC.'
         )
     return parts["seconds"]
 
@@ -332,8 +350,8 @@ def _refuse_mixed_forms(values: pl.Series, text: pl.Series, numeric: pl.Series, 
     basic = (text.filter(numeric).str.contains(_BASIC)).all()
     advice = ' dates="iso" reads such numbers as YYYYMMDD.' if basic else ""
     raise ValueError(
-        f"column {values.name!r} mixes forms: {where(first)} holds {values[first]!r}, a number, and {where(other)} "
-        f"holds {values[other]!r}. Write all of them in one form.{advice}"
+        f"column {values.name!r} mixes forms: {where(first)} holds {shown(values[first])}, a number, and "
+        f"{where(other)} holds {shown(values[other])}. Write all of them in one form.{advice}"
     )
 
 
@@ -373,7 +391,7 @@ def _refuse(values: pl.Series, wrong: pl.Series, where: Where, reason: str) -> N
     if wrong.any():
         first = wrong.arg_true()[0]
         others = f" (and {wrong.sum() - 1:,} more)" if wrong.sum() > 1 else ""
-        raise ValueError(f"column {values.name!r}: {where(first)} holds {values[first]!r}{others}, which {reason}")
+        raise ValueError(f"column {values.name!r}: {where(first)} holds {shown(values[first])}{others}, which {reason}")
 
 
 def labelled(**fields: str | pl.Expr) -> pl.Expr:

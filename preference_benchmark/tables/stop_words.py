@@ -43,31 +43,34 @@ FUNCTION_WORDS = frozenset(
 REVIEW_WORDS = frozenset(
     """
     able absolutely actual add adding allow amazing amazon amount appear arrival arrive arrived ask available
-    average bad bargain basic beat beginner behave believe best better big bit bonus bought brainer brand break
-    bring broke brother buck bucks budget build built bunch buy buyer buying came care carry cash cause cent chance
-    charge cheap cheaper check choice close come comes company compare comparison complaint complaints complete
-    completely cons consider cost couple credit customer dad daughter day days deal deals decent decided definitely
-    deliver delivered delivery deserve difference different discount dollar doubt due dvds easily easy effort end
-    ended entire essential exact example expect expected expensive experience extra fact fall fan favorite feel
-    figure final find fine fit fits follow followed forget found free friend friends friggin full fully general gets
-    gift gives giving good grab great guess guy guys hand happen happened happy hard hear heard help helped helps
-    high highly hope hour huge husband idea ideal immediately important impressed inch include incredible
-    inexpensive involve issue issues item items job kid kids kind kinda large late later leave left liked line
-    listing little living long look looked looking looks lot lots love loved mail main major majority makes market
-    matter mention minor minute mom moment money month months multiple needed needs new nice notch notice nowadays
-    number obvious offer ok okay old older ones online opinion option order ordered ordering original ounce ounces
-    outstanding overall owned oz package packaging paid part particular pay people percent perfect perfectly perform
-    person personal personally piece pieces place plan plays plenty plus point possible previous price priced prices
-    pricey probably problem problems product products proper pros prove provide purchase purchased purchasing
-    quality question quickly quote reach read real reason reasonable reasonably receive received recently recognize
-    recommend recommended refund regular remain remember reminds remove replace replaced replacement require
-    required result return returned review reviewer reviewers reviews run sale save says seems sell seller send sent
-    service shipment shipped shipping shop short side similar simple simply single sister sit size small solve son
-    sort specific spend standard star stars start started stay stop store suggest super supplier supply suppose
-    supposed surprised takes tend test tested thank thanks theses things till time times tiny today total totally
-    tried tries trouble true type types typical unit update upgrade upgraded usd useful user users uses value vendor
-    version wait wants warranty watch week weekend weeks wife wish wonder wonderful word work worked working works
-    world worry worth wrong year years yesterday youtube
+    average bad bargain basic beat beginner behave believe best better beware big bit bonus bought brainer brand
+    break bring broke brother buck bucks budget build built bunch buy buyer buying came care carry cash cause cent
+    chance charge cheap cheaper check choice clearer close come comes company compare comparison complaining
+    complaint complaints complete completely cons consider cost count couple credit customer dad daughter day days
+    deal deals decent decided definitely deliver delivered delivery deserve diameter difference different
+    discontinued discount dollar doubt due dvds easily easy effort end ended entire essential exact example expect
+    expected expensive experience extra fact fall fan favorite feel feet figure final find fine fit fits folks
+    follow followed forget found free friend friends friggin full fully general gets gift gives giving good grab
+    grandchild grandchildren granddaughter grandkids grandson great guage guess guy guys hand happen happened happy
+    hard hear heard help helped helps high highly holds hope hour huge husband idea ideal immediately important
+    impressed inch inches include incredible inexpensive involve issue issues item items job kid kids kind kinda
+    large larger late later lbs leave left length liked line listing little living long look looked looking looks
+    lot lots love loved mail main major majority makes market matter meant mention minor minute mom moment money
+    month months multiple needed needs nephew new nice niece notch notice noticeable nowadays number obvious offer
+    ok okay old older ones online opinion option order ordered ordering original ounce ounces outstanding overall
+    owned oz package packaging paid parents part particular pay pcs people percent perfect perfectly perform person
+    personal personally piece pieces place plan plays plenty plus point possible previous price priced prices pricey
+    probably problem problems product products proper pros prove provide purchase purchased purchasing quality
+    question quickly quote reach read real reason reasonable reasonably receive received recently recipient
+    recipients recognize recommend recommended refund regular remain remember reminds remove replace replaced
+    replacement require required result return returned review reviewer reviewers reviews run sale save says seems
+    selected sell seller send sent service shipment shipped shipping shop short showing shown side similar simple
+    simply single sister sit size small softer solve son sort specific spend standard star stars start started stay
+    stop store suggest super supplier supply suppose supposed surprised takes tend test tested thank thanks theses
+    things till time times tiny today total totally tried tries trouble true type types typical unit update upgrade
+    upgraded usd useful user users uses value vary vendor version wait wants warranty watch week weekend weeks wider
+    width wife wish wonder wonderful word work worked working works world worry worth wrong yard yards year years
+    yesterday youtube
     """.split()
 )
 

@@ -80,12 +80,17 @@ def write_run(folder, method, command):
             "matching": ["oracle"] * USERS,
             "condition": [""] * USERS,
             "axis": ["recommendation"] * USERS,
+            "stratum": [""] * USERS,
             "user_id": [f"user {row // 2}" for row in range(USERS)],
             "target": [f"item {row % 7}" for row in range(USERS)],
             "pair_id": [-1] * USERS,
             "sentiment": ["positive"] * USERS,
             "rank": rank,
-        }
+            "relevant": [1] * USERS,
+            "found": [[found] if found else [] for found in rank],
+            "unit": [row % 7 for row in range(USERS)],
+        },
+        schema_overrides={"found": pl.List(pl.Int64)},
     ).write_parquet(folder / "ranks.parquet")
     return folder
 

@@ -1,4 +1,4 @@
-"""Lists for a card: what the model recommends, for a history that is nobody's."""
+"""Lists for a card: what the model recommends for a history that is not one user's."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ def test_what_cannot_be_compared_is_refused(tmp_path):
     with pytest.raises(ValueError, match="--reference 'three' is not among the methods; pass one of one"):
         compare(read(one), "three")
     other = write_run(tmp_path / "c", "two", 0.3, pairs=((True, False),))
-    with pytest.raises(ValueError, match="two lacks 2 of one's examples"):
+    with pytest.raises(ValueError, match="two was not measured on 2 examples of one"):
         compare(read(one, other))
 
 

@@ -38,7 +38,7 @@ def test_other_folders_are_refused(tmp_path, content, message):
         read_run(tmp_path)
 
 
-def test_a_model_knows_the_run_it_lies_in(tmp_path):
+def test_a_model_finds_the_run_it_is_in(tmp_path):
     settings = {"method": "mender-tok", "training": {"steps": 3}, "command": "mender train", "request_ms": 4}
     (tmp_path / "five_axes.json").write_text(json.dumps({"settings": settings}))
     expected = {"method": "mender-tok", "training": {"steps": 3}, "trained_by_command": "mender train"}

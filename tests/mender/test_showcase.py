@@ -64,7 +64,7 @@ def test_shoppers_differ_and_go_from_long_histories_to_short(shown):
     assert {item for shopper in shoppers for item in shopper["history"]} <= set(ITEMS)
 
 
-def test_nobody_is_named(shown):
+def test_no_user_is_named(shown):
     assert "secret" not in json.dumps(shown)
 
 

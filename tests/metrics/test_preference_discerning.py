@@ -24,8 +24,9 @@ import pyarrow as pa
 import pytest
 import torch
 from huggingface_hub import SpaceCard
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import tries
 from sklearn.metrics import ndcg_score
 
 FOLDER = Path(__file__).parents[2] / "metrics" / "preference_discerning"
@@ -367,7 +368,7 @@ def inputs_of(examples: list[tuple]) -> dict[str, list]:
 
 
 @given(examples=EXAMPLES, data=st.data())
-@settings(max_examples=25, deadline=None)
+@tries(25)
 def test_neither_order_nor_names_nor_padding_of_items_matter(examples, data):
     inputs = inputs_of(examples)
     plain = score(**inputs, ks=[1, 3], n_resamples=50, catalogue=12)
@@ -401,7 +402,7 @@ JUNK = st.one_of(
     name=st.sampled_from(["predictions", "references", "axes", "kinds", "sentiments", "pair_ids", "avoided"]),
     column=st.one_of(JUNK, st.lists(JUNK, min_size=1, max_size=3), st.lists(st.lists(JUNK, max_size=2), max_size=3)),
 )
-@settings(max_examples=150, deadline=None)
+@tries(150)
 def test_columns_are_scored_or_refused_by_name(name, column):
     inputs = {"predictions": [[1, 2], [2, 3]], "references": [1, 1], name: column}
     try:
@@ -416,7 +417,7 @@ def test_columns_are_scored_or_refused_by_name(name, column):
     name=st.sampled_from(["ks", "confidence", "n_resamples", "seed", "catalogue"]),
     value=st.one_of(JUNK, st.lists(JUNK, max_size=2)),
 )
-@settings(max_examples=100, deadline=None)
+@tries(100)
 def test_settings_are_used_or_refused_by_name(name, value):
     try:
         score(predictions=[[1, 2], [2, 3]], references=[1, 1], **{"n_resamples": 5, name: value})

@@ -9,8 +9,9 @@ import pytest
 import torch
 import torch.nn.utils.prune
 from doubles import random_catalogue
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import tries
 from transformers import T5Config
 from transformers.models.t5.modeling_t5 import T5Attention, T5Stack
 
@@ -37,7 +38,7 @@ def projections(attention):
     return [getattr(attention, name).weight for name in "qkvo"]
 
 
-@settings(deadline=None, max_examples=40)
+@tries(40)
 @given(st.data())
 def test_answers_and_gradients_are_those_of_t5(data):
     heads, per_head, width = (data.draw(st.integers(1, 9)) for _ in range(3))

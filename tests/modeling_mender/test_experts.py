@@ -4,8 +4,9 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import tries
 
 from modeling_mender.configuration_mender import KINDS
 from modeling_mender.experts import ItemItem, Lexical, Popularity
@@ -33,7 +34,7 @@ def inputs(histories: list[list[int]]) -> torch.Tensor:
 
 
 @given(st.lists(st.lists(st.integers(0, ITEMS - 1), max_size=6), min_size=1, max_size=4), st.integers(1, ITEMS))
-@settings(max_examples=40, deadline=None)
+@tries(40)
 def test_item_item_adds_the_kept_entries_of_the_history(histories, kept):
     matrix = torch.randn(ITEMS, ITEMS, generator=torch.Generator().manual_seed(kept))
     expert = ItemItem(ITEMS, kept)
@@ -64,7 +65,7 @@ def test_lexical_scores_are_bm25():
     torch.testing.assert_close(expert(queries), torch.tensor(expected))
 
 
-def test_popularity_is_finite_for_items_nobody_bought():
+def test_popularity_is_finite_for_items_that_were_never_bought():
     expert = Popularity(3)
     expert.counts.copy_(torch.tensor([4.0, 0.0, 1.0]))
     scores = expert(2)

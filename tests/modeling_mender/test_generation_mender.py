@@ -42,7 +42,7 @@ def test_filters_reach_the_search():
     assert sequences[-1].tolist() == [0, 0, 0]
 
 
-def test_what_it_cannot_do_is_said():
+def test_unsupported_settings_are_refused():
     model = tiny_model(random_catalogue(20, [4, 6]))
     inputs = random_inputs(2, 4)
     with pytest.raises(ValueError, match="does not support do_sample=True"):

@@ -177,7 +177,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("name", ["allowed", "exclude"])
 @pytest.mark.parametrize("what", REFUSED)
-def test_what_is_no_filter_is_refused_alike(ask, name, what):
+def test_invalid_filters_are_refused_with_the_same_error(ask, name, what):
     selection, error, message = REFUSED[what]
     with pytest.raises(error, match=message) as raised:
         ask(**{name: selection})
@@ -196,7 +196,7 @@ def test_item_ids_are_for_the_pipeline(ask):
         ask(exclude=["item-tea"])
 
 
-def test_filters_that_leave_nothing_are_refused_alike(ask):
+def test_filters_that_leave_no_item_are_refused_with_the_same_error(ask):
     for filters in ({"allowed": []}, {"exclude": range(N)}, {"allowed": [1, 2], "exclude": [2, 1]}):
         with pytest.raises(ValueError, match="no item is left for user 0 of the batch"):
             ask(**filters)

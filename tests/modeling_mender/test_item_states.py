@@ -71,7 +71,7 @@ def test_positions_count_from_the_latest_item(long_titles, tmp_path):
         torch.testing.assert_close(added, subject.order(torch.tensor([1, 1, 1, 1, 0])))
 
 
-def test_padding_and_company_change_nothing(method):
+def test_padding_and_the_rest_of_the_batch_change_nothing(method):
     users = [("find soap", ["item-tea", "item-mug"]), ("", ["item-rose"]), ("avoid strong tea", [])]
     together = method.processor([text for text, _ in users], [history for _, history in users])
     longer = 16 - together["input_ids"].shape[1]

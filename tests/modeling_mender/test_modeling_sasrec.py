@@ -18,7 +18,7 @@ def model():
     return subject.eval()
 
 
-def test_padding_and_company_change_nothing(model):
+def test_padding_and_the_rest_of_the_batch_change_nothing(model):
     alone = model(torch.tensor([[13, 4, 7]])).logits
     batch = model(torch.tensor([[13, 4, 7, 0, 0], [13, 1, 2, 3, 4]])).logits
     torch.testing.assert_close(batch[:1], alone)
@@ -58,7 +58,7 @@ def test_recommend_excludes_and_ranks(model):
 
 
 @pytest.mark.parametrize("negatives", [0, 4])
-def test_a_cycle_is_learnt(negatives):
+def test_a_cycle_is_learned(negatives):
     torch.manual_seed(0)
     config = SasRecConfig(num_items=12, hidden_size=32, max_history=6, dropout=0.0, num_negatives=negatives)
     model = SasRecForSequentialRecommendation(config).train()

@@ -92,7 +92,7 @@ def test_filters_for_all_and_for_one(pipe):
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
-def test_ids_indices_and_masks_exclude_alike(pipe, batch_size):
+def test_ids_indices_and_masks_exclude_the_same_items(pipe, batch_size):
     named, own = IDS[3:11], {"preference": "find soap", "exclude": [IDS[1]], "allowed": IDS[:9]}
     requests = [REQUESTS[0], own, "find mint"]
     mask = torch.tensor([item in named for item in IDS])

@@ -75,7 +75,7 @@ FORMS = ["find tea", "find tea.", " find tea . ", ["find tea"], ["find tea.", " 
 
 
 @pytest.mark.parametrize("history", ["titles", "codes", "states", "vectors", "none"])
-def test_a_preference_is_rendered_alike_in_every_form(history):
+def test_all_forms_of_a_preference_are_rendered_in_the_same_way(history):
     processor = in_mode(history)
     expected = processor("find tea", ["b"])["input_ids"]
     for preference in FORMS:
@@ -149,7 +149,7 @@ def test_the_benchmark_reads_these_sentences_as_negative():
         assert wanted[0] == wanted[1]
 
 
-def test_what_to_avoid_stands_behind_the_preferences(processor):
+def test_what_to_avoid_comes_after_the_preferences(processor):
     expected = processor(["find tea", "Avoid soap", "No lamp"], ["mug-1"])["input_ids"]
     for avoid in (["soap", "No lamp."], ["not soap", "No lamp"]):
         assert torch.equal(processor("find tea.", ["mug-1"], avoid=avoid)["input_ids"], expected)
@@ -288,7 +288,7 @@ def test_what_a_method_cannot_read_may_be_missing():
         in_mode("codes")("", [])
 
 
-def test_a_vector_stands_for_a_whole_preference():
+def test_a_preference_is_one_vector():
     processor = in_mode("vectors")
     inputs = processor(["find soap", ""], [["b", "a"], ["c"]])
     base = len(processor.tokenizer)

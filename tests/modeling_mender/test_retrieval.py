@@ -1,4 +1,4 @@
-"""The promises of `recommend()`: exact where the beam is wide enough, and equal to `generate()` with the processor."""
+"""`recommend()` for several decoders and changing weights; its properties are in test_retrieval_properties.py."""
 
 from __future__ import annotations
 
@@ -41,16 +41,6 @@ def test_exact_in_chunks_equals_one_chunk(monkeypatch):
     torch.testing.assert_close(whole.scores, chunked.scores)
 
 
-@pytest.mark.parametrize(("items", "sizes"), SHAPES)
-def test_wide_beam_equals_exact(items, sizes):
-    model = tiny_model(random_catalogue(items, sizes))
-    inputs = random_inputs(2, 5)
-    exact = model.recommend(**inputs, top_k=10, num_beams="exact")
-    beam = model.recommend(**inputs, top_k=10, num_beams=items)
-    assert torch.equal(exact.item_indices, beam.item_indices)
-    torch.testing.assert_close(exact.scores, beam.scores)
-
-
 @pytest.mark.parametrize(("skewed", "d_kv"), [(False, 8), (True, 8), (False, 4)])
 def test_beams_equal_generate_with_the_processor(skewed, d_kv):
     width = 12
@@ -70,7 +60,7 @@ def test_beams_equal_generate_with_the_processor(skewed, d_kv):
     torch.testing.assert_close(found.scores, generated.sequences_scores.view(4, width), rtol=1e-4, atol=1e-4)
 
 
-def test_a_wide_prefix_that_no_beam_holds_leaves_no_stray_items():
+def test_a_wide_node_outside_the_beams_adds_no_items():
     # 100 prefixes and 200 items, one prefix with 66 of them: where no beam holds that one, two children are the most.
     widths = [2, 1] * 35 + [1] * 29 + [66]
     model = tiny_model(random_catalogue(200, [100, 66]))
@@ -84,62 +74,6 @@ def test_a_wide_prefix_that_no_beam_holds_leaves_no_stray_items():
     expected, rows = brute_force_scores(model, inputs)[:, :30].topk(20, dim=1)
     assert torch.equal(found.item_indices, rows)
     torch.testing.assert_close(found.scores, expected, rtol=1e-4, atol=1e-4)
-
-
-def test_answers_are_distinct_items_of_the_catalogue():
-    catalogue = random_catalogue(80, [4, 5, 6]).remove([3, 7, 11])
-    model = tiny_model(catalogue)
-    rows = model.recommend(**random_inputs(5, 8), top_k=30).item_indices
-    assert all(len(set(user)) == 30 for user in rows.tolist())
-    assert not set(rows.flatten().tolist()) & {3, 7, 11, -1}
-
-
-def test_k_beyond_the_catalogue_gives_all_of_it():
-    model = tiny_model(random_catalogue(6, [2, 2, 2]))
-    found = model.recommend(**random_inputs(2, 4), top_k=50)
-    assert found.item_indices.shape == (2, 6)
-    assert found.item_indices.sort(1).values.tolist() == [list(range(6))] * 2
-    assert torch.isfinite(found.scores).all()
-
-
-def test_padding_and_batch_composition_do_not_matter():
-    model = tiny_model(random_catalogue(60, [5, 5, 5]))
-    inputs = random_inputs(6, 9)
-    together = model.recommend(**inputs, top_k=10)
-    for user in [5, 2, 0]:
-        length = int(inputs["attention_mask"][user].sum())
-        alone = model.recommend(**{name: value[user : user + 1, :length] for name, value in inputs.items()}, top_k=10)
-        assert torch.equal(alone.item_indices[0], together.item_indices[user])
-        torch.testing.assert_close(alone.scores[0], together.scores[user], rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("per_user", [False, True])
-def test_filters_equal_brute_force_over_what_is_left(per_user):
-    items, users = 70, 4
-    model = tiny_model(random_catalogue(items, [3, 4, 4, 2]))
-    inputs = random_inputs(users, 6)
-    scores = brute_force_scores(model, inputs)
-    generator = torch.Generator().manual_seed(1)
-    shape = (users, items) if per_user else (items,)
-    allowed = torch.rand(shape, generator=generator) < 0.5
-    exclude = torch.randint(0, items, (users, 20) if per_user else (20,), generator=generator)
-    excluded = torch.zeros(shape, dtype=torch.bool).scatter_(-1, exclude, True)
-    for settings, keep in [
-        ({"allowed": allowed}, allowed),
-        ({"exclude": exclude}, ~excluded),
-        ({"exclude": exclude.tolist()}, ~excluded),
-        ({"allowed": allowed, "exclude": exclude}, allowed & ~excluded),
-        ({"allowed": allowed, "exclude": excluded}, allowed & ~excluded),
-    ]:
-        expected = scores.masked_fill(~keep, -torch.inf).sort(dim=1, descending=True)
-        for beams in (items, "exact"):
-            found = model.recommend(**inputs, top_k=items, num_beams=beams, **settings)
-            width = int(keep.expand(users, -1).sum(1).max())
-            assert found.item_indices.shape == (users, width)
-            torch.testing.assert_close(found.scores, expected.values[:, :width], rtol=1e-4, atol=1e-4)
-            real = torch.isfinite(found.scores)
-            assert torch.equal(found.item_indices[real], expected.indices[:, :width][real])
-            assert (found.item_indices[~real] == -1).all()
 
 
 def test_autocast_leaves_the_search_alone():
@@ -163,7 +97,7 @@ def test_filters_need_no_wider_beam_than_k():
     assert not {0, 9} & set(found.item_indices.flatten().tolist())
 
 
-def test_bad_requests_say_what_to_do():
+def test_bad_requests_are_refused():
     model = tiny_model(random_catalogue(20, [4, 6]))
     inputs = random_inputs(2, 4)
     with pytest.raises(ValueError, match="num_beams=5 cannot return top_k=10 items; pass num_beams >= top_k"):
@@ -212,7 +146,7 @@ def test_scores_follow_weights_that_change_unnoticed_after_eval(inference):
     torch.testing.assert_close(found.scores, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_scores_follow_an_optimizer_that_tells_no_version_counter():
+def test_scores_follow_an_optimizer_that_does_not_increase_version_counters():
     model = tiny_model(random_catalogue(30, [4, 4, 4]))
     inputs = random_inputs(2, 5)
     model.recommend(**inputs)

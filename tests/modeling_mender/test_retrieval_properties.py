@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 from doubles import brute_force_scores, random_catalogue, random_inputs, tiny_model
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
+from properties import tries
 
 from modeling_mender import SemanticIdCatalogue
 from modeling_mender.item_states import encode_in_groups
 
-many = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+many = tries(40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @st.composite
@@ -125,7 +126,7 @@ def test_neither_padding_nor_the_batch_matters(case, left):
 
 @many
 @given(cases(), st.integers(0, 99))
-def test_items_come_and_go(case, seed):
+def test_items_can_be_added_and_removed(case, seed):
     model, inputs, items, k, _ = make(case)
     before = model.recommend(**inputs, top_k=items, num_beams="exact")
     generator = torch.Generator().manual_seed(seed)

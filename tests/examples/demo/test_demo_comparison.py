@@ -96,5 +96,5 @@ def test_what_should_stay_out_is_counted_in_every_list():
 
 def test_scores_that_are_all_alike_are_called_so():
     alike = [RankedItem(row, str(row), "x", (), 0.0) for row in range(3)]
-    assert "scores all items alike" in render(answer(alone=alike))
-    assert "scores all items alike" not in render(answer())
+    assert "gives all items the same score" in render(answer(alone=alike))
+    assert "gives all items the same score" not in render(answer())

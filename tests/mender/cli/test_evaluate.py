@@ -44,7 +44,7 @@ def test_seen_items_are_ranked_where_that_is_asked_for(mender, trained, words, t
     assert [each["settings"]["exclude_seen"] for each in found] == [True, False]
     assert found[1]["output"] == "outputs/evaluation/popularity-seed0-keep-seen"
     without, with_seen = ([score["ndcg@10"] for score in each["scores"]] for each in found)
-    assert without != with_seen and sum(without) > sum(with_seen)  # nobody buys twice here
+    assert without != with_seen and sum(without) > sum(with_seen)  # no user buys an item twice here
     assert cards[0] == cards[1]
 
 

@@ -42,7 +42,7 @@ def test_a_record_names_the_length_of_its_lists(mender, words, tmp_path, monkeyp
     [
         (["train", "--min-user", "some"], "see `mender train --help`"),
         (["train", "--preset", "mender-tick"], "no preset 'mender-tick'; pass one of "),
-        (["train", "--set", "histroy=codes"], "'histroy' is no field of a preset"),
+        (["train", "--set", "histroy=codes"], "unknown field 'histroy' of a preset"),
         (
             ["train", "--set", "axes=!!python/name:os.system"],
             "--set 'axes=!!python/name:os.system': the value is not plain",
@@ -57,7 +57,7 @@ def test_a_record_names_the_length_of_its_lists(mender, words, tmp_path, monkeyp
         (["train", "--train", "learning_rate=fast"], "learning_rate='fast' is not a number"),
         (["train", "--train", "output_dir=here"], "pass --output"),
         (["train", "--train", "seed=1"], "pass --seed"),
-        (["train", "--train", "save_strategy=steps"], "save_strategy='steps' beside eval_strategy='epoch'"),
+        (["train", "--train", "save_strategy=steps"], "save_strategy='steps' with eval_strategy='epoch'"),
         (["train", "--train", "label_smoothing_factor=10"], "label_smoothing_factor=10; pass a share"),
         (
             ["train", "--preset", "sasrec", "--train", "label_smoothing_factor=0.1"],

@@ -168,7 +168,7 @@ def local_adapter(root, names=("default",)):
 def test_a_local_path_gives_way_to_the_name_of_the_base_model_as_soon_as_it_is_known(shop, tmp_path):
     adapted = local_adapter(shop[0], ["default", "second"])
     save_adapter(adapted, tmp_path)
-    assert recorded(tmp_path) == str(shop[0] / "base")  # nobody knows better, and it loads here
+    assert recorded(tmp_path) == str(shop[0] / "base")  # there is no better name, and the folder can be loaded here
     save_adapter(adapted, tmp_path, base_model="org/shop")
     assert recorded(tmp_path) == recorded(tmp_path / "second") == "org/shop"
     save_adapter(adapted, tmp_path)  # the card says so now
@@ -212,7 +212,7 @@ def uploads(monkeypatch):
 
 def test_no_upload_names_a_folder_of_this_machine(shop, tmp_path, uploads):
     adapted = local_adapter(shop[0])
-    with pytest.raises(ValueError, match=r"was loaded from '.*base', where nobody else finds it.*pass base_model="):
+    with pytest.raises(ValueError, match=r"was loaded from '.*base', where others cannot load it.*pass base_model="):
         save_adapter(adapted, tmp_path, push_to_hub=True, repo_id="org/lora")
     with pytest.raises(ValueError, match="Repo id must"):
         save_adapter(adapted, tmp_path, push_to_hub=True, repo_id="org/lora", base_model=str(shop[0] / "base"))

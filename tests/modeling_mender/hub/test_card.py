@@ -286,7 +286,7 @@ def test_an_upload_keeps_what_people_changed_on_the_hub(folder, model, hub):
             assert "**0.700**" in text and "**0.500**" not in text and "With care." in text
             assert "3.0 ms" not in text
     (hub / "README.md").write_text("# By hand\n")
-    with pytest.raises(ValueError, match="the card of org/tea-shop is not replaced.*written by hand"):
+    with pytest.raises(ValueError, match="the card of org/tea-shop is not replaced.*not written by this library"):
         push_card(folder, "org/tea-shop")
     assert text_of(hub) == "# By hand\n"
 

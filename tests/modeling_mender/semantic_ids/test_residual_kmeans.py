@@ -72,7 +72,7 @@ def test_same_seed_same_codes_and_units_do_not_matter():
     assert torch.equal(codes, ResidualKMeans(codes=16, seed=1).fit(4 * x).encode(4 * x))
 
 
-def test_rows_are_encoded_one_by_one_alike(fitted, monkeypatch):
+def test_encoding_items_one_by_one_gives_the_same_codes(fitted, monkeypatch):
     x = clustered(seed=5)
     together = fitted.encode(x)
     assert torch.equal(together, torch.cat([fitted.encode(row[None]) for row in x]))

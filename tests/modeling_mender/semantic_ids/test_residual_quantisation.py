@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import tries
 from scipy.optimize import linear_sum_assignment
 
 from modeling_mender.semantic_ids.residual_kmeans import ResidualKMeans
@@ -21,7 +22,7 @@ def most_per_tuple(codes: torch.Tensor) -> int:
     return int(codes.unique(dim=0, return_counts=True)[1].max())
 
 
-@settings(deadline=None, max_examples=40)
+@tries(40)
 @given(st.integers(0, 2**31), st.integers(1, 60), st.integers(2, 6), st.integers(1, 3))
 def test_codes_of_a_prefix_are_shared_out_evenly(seed, items, codes, levels):
     x, books = problem(seed, items, codes, levels)
@@ -38,7 +39,7 @@ def test_codes_of_a_prefix_are_shared_out_evenly(seed, items, codes, levels):
             assert most_per_tuple(after[rows]) <= -(-int(rows.sum()) // codes)
 
 
-@settings(deadline=None, max_examples=40)
+@tries(40)
 @given(st.integers(0, 2**31), st.integers(0, 20), st.integers(1, 20))
 def test_taken_codes_are_left_alone(seed, old, new):
     x, books = problem(seed, old + new, 8)

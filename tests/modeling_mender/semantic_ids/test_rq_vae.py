@@ -79,7 +79,7 @@ def test_save_and_load_keep_every_code(fitted, tmp_path):
     assert again.config.hidden_widths == [16] and again.config.commitment == 0.25
 
 
-def test_rows_are_encoded_one_by_one_alike_in_any_mode(fitted):
+def test_encoding_items_one_by_one_gives_the_same_codes_in_any_mode(fitted):
     x = bent(seed=5)[:50]
     together = fitted.encode(x)
     fitted.train()

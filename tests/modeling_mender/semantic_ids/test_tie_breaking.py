@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import tries
 
 from modeling_mender import SemanticIdCatalogue
 from modeling_mender.semantic_ids.tie_breaking import CollapsedCodesError, break_ties, check_not_collapsed, report
@@ -28,14 +29,14 @@ def ties_by_hand(codes: torch.Tensor, taken: torch.Tensor | None = None) -> list
     return full
 
 
-@settings(deadline=None, max_examples=60)
+@tries(60)
 @given(st.integers(0, 2**31), st.integers(0, 40), st.integers(1, 3), st.integers(1, 4))
 def test_ties_equal_one_by_one_assignment(seed, items, levels, codes):
     table = random_codes(seed, items, levels, codes)
     assert break_ties(table).tolist() == ties_by_hand(table)
 
 
-@settings(deadline=None, max_examples=60)
+@tries(60)
 @given(st.integers(0, 2**31), st.integers(0, 30), st.integers(0, 30), st.floats(0, 1))
 def test_new_items_fill_the_smallest_gaps(seed, old, new, kept):
     generator = torch.Generator().manual_seed(seed)

@@ -102,7 +102,7 @@ def test_rows_that_are_not_there_are_named_as_the_model_does(model):
             model.item_tokens(torch.tensor([0, row]))
 
 
-def test_workers_never_read_a_table_that_lies_elsewhere(model, processor):
+def test_workers_never_read_a_table_on_another_device(model, processor):
     expected = model.item_tokens(torch.arange(ITEMS))
     collator = MenderCollator(processor, model)
     model.item_codes = model.item_codes.to("meta")  # like an accelerator's: nothing can be read from it here
@@ -137,7 +137,7 @@ def test_models_that_score_items_have_their_rows_for_labels(monkeypatch):
     seed=st.integers(0, 5),
     epoch=st.integers(0, 3),
 )
-def test_every_example_stands_once(lengths, batch_size, seed, epoch):
+def test_every_example_occurs_once(lengths, batch_size, seed, epoch):
     order = length_grouped_order(lengths, batch_size, seed, epoch)
     assert sorted(order.tolist()) == list(range(len(lengths)))
 

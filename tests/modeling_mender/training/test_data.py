@@ -63,7 +63,7 @@ def test_preferences_history_and_target_are_enough(train):
     plain = plain.add_column("target", first_targets(recommendation))
     assert first_targets(plain) == first_targets(recommendation)
     assert len(select_axes(plain, {"recommendation": 1.0})) == len(plain)
-    # Without user ids nobody knows which histories are the same user's.
+    # Without user ids, histories cannot be attributed to users.
     assert training_histories(plain) == [[*row["history"], row["target"]] for row in plain]
     with pytest.raises(ValueError, match="lack the column 'targets', they have preferences, history; required"):
         first_targets(plain.remove_columns("target"))

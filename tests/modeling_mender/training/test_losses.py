@@ -88,7 +88,7 @@ def test_unlikelihood_is_bounded_where_subtraction_is_not():
     assert torch.isfinite(certain) and certain > 10
 
 
-def test_masked_text_is_learnt_from_its_own_positions():
+def test_masked_text_is_predicted_at_its_own_positions():
     words, states = torch.eye(5) * 10, torch.eye(5)[None, :3] * 10
     assert text_loss(states, words, torch.tensor([[0, -100, 2]])) < 1e-3
     assert text_loss(states, words, torch.tensor([[1, -100, 1]])) > 1

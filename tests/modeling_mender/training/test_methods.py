@@ -155,7 +155,7 @@ def test_encoders_of_codes_start_from_the_codebooks(name, folder):
 
 
 @pytest.mark.parametrize("name", ["tiger", "lc-rec"])
-def test_without_codebooks_no_two_codes_start_alike(name, folder):
+def test_without_codebooks_all_codes_start_differently(name, folder):
     _, codes = codes_in_encoder(build(name, folder, codebook_embeddings=False))
     assert torch.pdist(codes).min() > 0.2 * torch.pdist(codes).mean()
 

@@ -66,7 +66,7 @@ def test_changes_are_merged_into_mappings_but_replace_axes():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"histroy": "codes"}, "'histroy' is no field of a preset"),
+        ({"histroy": "codes"}, "unknown field 'histroy' of a preset"),
         ({"history": "pictures"}, "history='pictures' in preset mender-tok"),
         ({"negatives": "maybe"}, "negatives='maybe'"),
         ({"history": "states", "encoder_training": "lora"}, "cached item states belong to a frozen encoder"),

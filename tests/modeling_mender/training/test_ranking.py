@@ -1,4 +1,4 @@
-"""Ranked lists: one way to make them, whoever asks, and figures that agree with their definition."""
+"""The Trainer and `rank_examples` give the same lists, and metrics agree with their definition."""
 
 from __future__ import annotations
 

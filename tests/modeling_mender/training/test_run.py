@@ -54,7 +54,7 @@ def folder(tmp_path_factory):
     return encoder_folder(tmp_path_factory.mktemp("encoder"))
 
 
-def test_a_tiny_set_is_learnt_by_heart(folder, tmp_path):
+def test_a_tiny_set_is_memorised(folder, tmp_path):
     examples = shop_examples(6)
     examples["validation"] = examples["train"]
     method, trainer = small_run(
@@ -230,7 +230,7 @@ def test_without_saving_the_last_weights_stay(folder, tmp_path):
     ],
     ids=str,
 )
-def test_saving_follows_evaluation_unless_told_otherwise(given, expected, tmp_path):
+def test_saving_follows_evaluation_by_default(given, expected, tmp_path):
     preset = load_preset("mender-fid", training=given)
     for args in (training_arguments(preset, tmp_path), training_arguments(load_preset("tiger"), tmp_path, **given)):
         found = args.eval_strategy, args.save_strategy, args.load_best_model_at_end, args.save_steps
@@ -240,7 +240,7 @@ def test_saving_follows_evaluation_unless_told_otherwise(given, expected, tmp_pa
 def test_settings_that_do_not_go_together_are_refused_before_anything_is_computed(folder, tmp_path):
     method, _ = small_run(folder, tmp_path)
     for given in ({"save_strategy": "steps"}, {"save_strategy": "no", "load_best_model_at_end": True}):
-        message = rf"save_strategy='{given['save_strategy']}' beside eval_strategy='epoch'.*; pass the same for both"
+        message = rf"save_strategy='{given['save_strategy']}' with eval_strategy='epoch'.*; pass the same for both"
         with pytest.raises(ValueError, match=message):
             make_trainer(method, {}, tmp_path, **given)
 

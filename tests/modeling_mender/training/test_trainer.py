@@ -62,7 +62,7 @@ def test_features_hold_targets_and_lengths(features):
     assert features["length"][:] == [len(ids) for ids in features["input_ids"]]
 
 
-def test_a_tiny_task_is_learnt_by_heart(model, processor, features, tmp_path):
+def test_a_tiny_task_is_memorised(model, processor, features, tmp_path):
     subject = trainer(
         model,
         processor,
@@ -79,7 +79,7 @@ def test_a_tiny_task_is_learnt_by_heart(model, processor, features, tmp_path):
     assert (ranked[:, 0] == np.arange(ITEMS)).mean() > 0.9
 
 
-def test_plain_training_arguments_will_do(model, processor, features, tmp_path):
+def test_plain_training_arguments_are_accepted(model, processor, features, tmp_path):
     arguments = TrainingArguments(
         str(tmp_path), max_steps=3, eval_strategy="steps", eval_steps=3, report_to="none", use_cpu=True
     )
@@ -118,7 +118,7 @@ def test_masked_text_weighs_the_same_however_an_update_is_cut(model, processor, 
     torch.testing.assert_close(subject.compute_loss(model, batch), whole)  # the Trainer divides this one itself
 
 
-def test_masked_text_alone_is_learnt_from(model, processor, features, tmp_path):
+def test_training_on_masked_text_only(model, processor, features, tmp_path):
     subject = trainer(model, processor, tmp_path)
     asks_for_text = {"input_ids": features[0]["input_ids"], "item": -1, "text_labels": features[0]["input_ids"]}
     loss = subject.compute_loss(model, subject.data_collator([asks_for_text]), num_items_in_batch=torch.tensor(0.0))
@@ -137,7 +137,7 @@ def test_a_loss_of_ones_own_takes_the_place_of_all(model, processor, features, t
     torch.testing.assert_close(loss, 2 * plain.compute_loss(model, batch))
     assert outputs.logits.shape[:2] == batch["labels"].shape
     unwanted = batch | {"negative": torch.ones(4, dtype=torch.bool)}
-    with pytest.raises(ValueError, match="compute_loss_func is given outputs and labels alone"):
+    with pytest.raises(ValueError, match="compute_loss_func only gets outputs and labels"):
         own.compute_loss(model, unwanted)
 
 
@@ -145,7 +145,9 @@ def test_item_scores_have_no_codes_to_smooth(processor, tmp_path):
     scorer = SasRecForSequentialRecommendation(SasRecConfig(num_items=ITEMS, hidden_size=16))
     adapted = get_peft_model(scorer, LoraConfig(target_modules="all-linear"))
     for subject in (scorer, torch.compile(scorer), adapted):
-        with pytest.raises(ValueError, match=r"label_smoothing_factor=0\.1 is for labels that are codes; SasRec"):
+        with pytest.raises(
+            ValueError, match=r"label_smoothing_factor=0\.1 is only supported for labels that are codes; SasRec"
+        ):
             trainer(subject, processor, tmp_path, label_smoothing_factor=0.1).train()
 
 

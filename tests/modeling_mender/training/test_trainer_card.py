@@ -57,7 +57,7 @@ def trained(base, output, adapted: bool):
 
 
 @pytest.mark.parametrize("adapted", [False, True])
-def test_the_card_tells_of_the_training_and_keeps_what_people_add(adapted, base, tmp_path):
+def test_the_card_describes_the_training_and_keeps_edits(adapted, base, tmp_path):
     trainer = trained(base, tmp_path / "run", adapted)
     trainer.save_model()
     readme = tmp_path / "run" / "README.md"
@@ -115,12 +115,12 @@ def test_checkpoints_of_an_adapter_name_the_base_model_that_the_card_of_the_run_
     assert recorded(tmp_path) == recorded(tmp_path / "checkpoint-1") == "org/tea-shop"
 
 
-def test_an_adapter_whose_base_nobody_finds_is_not_uploaded(base, tmp_path, monkeypatch):
+def test_an_adapter_of_a_local_base_model_is_not_uploaded(base, tmp_path, monkeypatch):
     made = []
     monkeypatch.setattr("transformers.Trainer.init_hf_repo", lambda trainer, *_: made.append("repository"))
     monkeypatch.setattr("transformers.Trainer.push_to_hub", lambda trainer, **given: made.append(given))
     model = add_lora(AutoModel.from_pretrained(base[0]), rank=2)
-    with pytest.raises(ValueError, match="where nobody else finds it"):
+    with pytest.raises(ValueError, match="where others cannot load it"):
         trainer_of(base, tmp_path, model, push_to_hub=True)
     trainer = trainer_of(base, tmp_path, model)
     with pytest.raises(ValueError, match='finetuned_from="org/name"'):

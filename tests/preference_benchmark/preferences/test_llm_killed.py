@@ -15,6 +15,8 @@ import pytest
 from llm_loopback import LoopbackServer, good_answer
 from polars.testing import assert_frame_equal
 
+from mender.cli import main
+
 pytest.importorskip("openai")
 CONCURRENCY = 4
 INTERRUPTED = 130
@@ -67,7 +69,7 @@ def killed(number: int, folder: Path, total: int, times: int) -> tuple[Path, Loo
 def uninterrupted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("uninterrupted")
     with LoopbackServer(sometimes_useless) as server:
-        assert finish(start(server, folder)) == 0
+        assert main(command(server, folder)[3:]) == 0  # without "python -m mender"
     return pl.read_parquet(folder / "preferences.parquet"), server
 
 

@@ -6,8 +6,9 @@ import itertools
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import tries
 
 from preference_benchmark.preferences.vader import analyzer, compound
 from preference_benchmark.preferences.words import clauses
@@ -25,13 +26,13 @@ def by_vader(texts: list[str]) -> list[float]:
     return [analyzer().polarity_scores(text)["compound"] for text in texts]
 
 
-@settings(max_examples=150, deadline=None)
+@tries(150)
 @given(st.lists(st.lists(st.sampled_from(WORDS), max_size=12).map(" ".join), max_size=12))
 def test_scores_are_vaders_own(texts):
     assert compound(pl.Series(texts, dtype=pl.String)).to_list() == by_vader(texts)
 
 
-@settings(max_examples=100)
+@tries(100)
 @given(st.lists(st.text(max_size=40) | st.text("good bad!?,.'no NOT but\t", max_size=60), max_size=6))
 def test_any_text_has_vaders_own_score(texts):
     texts = [text.encode("utf-8", "replace").decode() for text in texts]

@@ -82,7 +82,7 @@ def test_iso_dates_in_csv(tmp_path):
             b'user_id,item_id\n1,2\n"3,4,5\n6,7,8,9\n',
             "row that begins in line 3 of .*has a quotation mark .*out of place",
         ),
-        ("interactions.csv.gz", gzip.compress(b"user_id,item_id\n" * 999)[:40], "truncated gzip"),
+        ("interactions.csv.gz", gzip.compress(b"user_id,item_id\n" * 999, mtime=0)[:40], "truncated gzip"),
         (
             "interactions.csv",
             b"user_id,item_id,review\n1,01,fine\n1,02,caf\xe9\n",
@@ -379,3 +379,25 @@ def test_words_that_titles_share_are_aspects_but_brands_are_not(tmp_path):
     (tmp_path / "item_text.txt").write_text("".join(f"{i} acme red wool good x{i}\n" for i in items))
     aspects = read_source("sequences", tmp_path).items["aspects"].to_list()
     assert aspects == [["red", "wool"]] * 12
+
+
+def test_a_first_line_that_is_no_json_names_no_columns(tmp_path):
+    (tmp_path / "interactions.csv").write_text("user_id,item_id\nu,i\nu,j\nu,k\n")
+    lines = ['{"item_id": "i", "ti\x06tle": "Mug"}', *(f'{{"item_id": "{name}", "title": "Cup"}}' for name in "ijk")]
+    (tmp_path / "items.jsonl").write_text("\n".join(lines))
+    tables = read_source("table", tmp_path, max_malformed=0.5)
+    assert tables.items["item_id"].to_list() == ["i", "j", "k"]
+    assert tables.report.malformed == {"lines that are no record": 1}
+
+
+def test_errors_show_the_beginning_of_long_names_and_values(tmp_path):
+    names = ";".join(["user_id", "x" * 5_000, *(f"column {n}" for n in range(300))])
+    (tmp_path / "interactions.csv").write_text(f"{names}\n")
+    (tmp_path / "items.csv").write_text("item_id,title\ni,Mug\n")
+    with pytest.raises(ValueError, match=r"and 282 more\) and no rows") as error:
+        read_source("table", tmp_path)
+    assert len(str(error.value)) < 1_000
+    (tmp_path / "interactions.csv").write_text("user_id,item_id,rating\nu,i," + "9" * 5_000 + "\n")
+    with pytest.raises(ValueError, match="holds '9999.*999...', which") as error:
+        read_source("table", tmp_path)
+    assert len(str(error.value)) < 400

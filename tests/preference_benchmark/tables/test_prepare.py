@@ -8,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import tries
 
 from preference_benchmark.tables import ReadReport, Tables, prepare
 from preference_benchmark.tables.prepare import k_core
@@ -53,7 +54,6 @@ def brute_force_histories(rows: list[tuple[int, int, int]], max_history: int) ->
     return {user: history[-max_history:] for user, history in histories.items()}
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 4), st.integers(0, 30), st.integers(0, 3)), min_size=1, max_size=80),
     st.integers(3, 8),
@@ -69,7 +69,7 @@ def test_histories_are_stable_in_time_without_repeats_and_end_with_the_latest(ro
     assert tables.interactions["user_id"].is_sorted() and tables.items["item_id"].is_sorted()
 
 
-@settings(deadline=None, max_examples=25)
+@tries(25)
 @given(st.permutations(range(24)))
 def test_the_order_of_rows_does_not_matter_where_times_differ(order):
     rows = [(n % 3, n % 8, n) for n in range(24)]
@@ -193,7 +193,6 @@ def test_items_without_an_interaction_are_dropped_by_name_or_kept_and_counted():
     assert kept.report.after.items == 6
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 5), st.integers(0, 7), st.none() | st.integers(0, 9)), min_size=1, max_size=60),
     *(st.sampled_from(choices) for choices in ((1, 3), (1, 2), ("drop", "keep"), ("drop", "keep"))),
