@@ -273,13 +273,13 @@ def test_validation_looks_at_every_trained_axis(folder, tmp_path):
     assert len(trainer.eval_dataset) == 3
     _, trainer = small_run(folder, tmp_path, examples=examples, preset={"axes": {"recommendation": 1.0}})
     recommendations = wanted.count("recommendation")
-    assert len(trainer.eval_dataset) == recommendations < len(wanted)
+    assert len(trainer.eval_dataset) == recommendations + silent
     _, trainer = small_run(
         folder, tmp_path, examples=examples, preset={"axes": both["axes"] | {"fine_grained_steering": 0.0}}
     )
-    assert len(trainer.eval_dataset) == recommendations
+    assert len(trainer.eval_dataset) == recommendations + silent
     # What reads no preference cannot be asked for a target that only the preference tells.
-    _, trainer = small_run(folder, tmp_path, examples=examples, preset=both | {"preference": "none"})
+    _, trainer = small_run(folder, tmp_path, examples=examples, preset=both | {"preference": "none", "silent": 0.0})
     assert len(trainer.eval_dataset) == recommendations
     with pytest.raises(ValueError, match="validation split has no example"):
         small_run(folder, tmp_path, examples=examples, preset={"axes": {"coarse_grained_steering": 1.0}})
