@@ -25,7 +25,7 @@ SPECIFICITY = {
     "fit (aspects)": "fit_by_aspects",
     "alone (cosine)": "by_cosine",
     "alone (aspects)": "by_aspects",
-    "popularity": "popularity",
+    "popular items": "popularity",
     "in titles": "in_titles",
 }
 """Headers of the table of specificity, and the figure of `checks.specificity` below each."""
@@ -180,8 +180,9 @@ def _specificity(s: dict) -> str:
         "How specific preferences are, on the test split. Fit: how many items fit a preference as well as the target "
         "does, with the target (median), by cosine and by the aspects that it names; on wishes, how many are relevant. "
         "Alone: recall@10 of a ranking by the preference alone; on wishes, precision among the first min(10, "
-        "all relevant). A model that also uses the history can reach more. Popularity ignores the preference. In "
-        "titles: share of the relevant items, or of those to avoid, whose titles name the attribute.\n\n"
+        "all relevant). A model that also uses the history can reach more. Popular items: the same of the most popular "
+        "ones, whatever the preference says. In titles: share of the relevant items, or of those to avoid, whose "
+        "titles name the attribute.\n\n"
         + markdown_table(header, rows)
     )
     return "\n\n".join([text.rstrip(), *(f"**{warning}**" for warning in specificity_warnings(s))])
