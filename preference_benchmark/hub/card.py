@@ -182,8 +182,7 @@ def _specificity(s: dict) -> str:
         "Alone: recall@10 of a ranking by the preference alone; on wishes, precision among the first min(10, "
         "all relevant). A model that also uses the history can reach more. Popular items: the same of the most popular "
         "ones, whatever the preference says. In titles: share of the relevant items, or of those to avoid, whose "
-        "titles name the attribute.\n\n"
-        + markdown_table(header, rows)
+        "titles name the attribute.\n\n" + markdown_table(header, rows)
     )
     return "\n\n".join([text.rstrip(), *(f"**{warning}**" for warning in specificity_warnings(s))])
 
