@@ -38,11 +38,11 @@ CHOICES = {
 MATCHING = ("oracle", "last")
 PROSE = ("summary", "cost", "source")  # descriptions, which do not change the method
 # Without a preference, the input does not determine the targets of the other axes.
-DEAF = {"preference": "none", "axes": {"recommendation": 1.0}, "negatives": "none"}
+WITHOUT_PREFERENCE = {"preference": "none", "axes": {"recommendation": 1.0}, "negatives": "none"}
 CONDITIONING = {
-    "none": {"history": "none", **DEAF},
+    "none": {"history": "none", **WITHOUT_PREFERENCE},
     "preference": {"history": "none"},
-    "history": DEAF,
+    "history": WITHOUT_PREFERENCE,
     "both": {},
     "all": {"axes": {"history_consolidation": 1.0}},
 }
