@@ -127,7 +127,7 @@ def _build(recipe: Recipe, folder: Path, store: Stages, embedder: Embedder | Non
         Inputs(
             every_nth_user(tables, recipe.protocol.user_stride),
             approximate,
-            lambda: embedder or _text_embedder(recipe, progress),
+            lambda: embedder or _text_embedder(recipe),
             digest_of(tables_key, recipe.protocol.user_stride),
             author_key,
             embedder_key,
@@ -200,8 +200,9 @@ def _identity(recipe: Recipe, embedder: Embedder | None) -> tuple[str, str]:
     return name, digest_of(weights, recipe.dtype, recipe.batch_size)
 
 
-def _text_embedder(recipe: Recipe, progress: bool) -> TextEmbedder:
-    return TextEmbedder(recipe.embedder, recipe.device, recipe.batch_size, dtype=recipe.dtype, progress=progress)
+def _text_embedder(recipe: Recipe) -> TextEmbedder:
+    """The recipe's encoder; the store of its vectors shows the progress."""
+    return TextEmbedder(recipe.embedder, recipe.device, recipe.batch_size, dtype=recipe.dtype, progress=False)
 
 
 def _approximator(recipe: Recipe, progress: bool) -> tuple[str, str, Approximator]:

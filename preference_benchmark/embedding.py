@@ -377,6 +377,8 @@ def _normalised(vectors: np.ndarray) -> np.ndarray:
 
 
 _CHUNK = 2_048
+# So many new texts take long enough for a progress bar.
+_MANY = 256
 
 
 class VectorStore:
@@ -427,8 +429,8 @@ class VectorStore:
 
     def _add(self, new: pl.Series) -> None:
         self._embedder = self._embedder or self.load()
-        starts = range(0, max(len(new), 1), self.chunk)
-        for start in tqdm(starts, desc="Embedding texts", disable=not self.progress or len(starts) < 2):
+        bar = tqdm(total=len(new), desc="Embedding texts", disable=not self.progress or len(new) < _MANY)
+        for start in range(0, max(len(new), 1), self.chunk):
             texts = new.slice(start, self.chunk)
             vectors = np.asarray(self._embedder.encode(texts.to_list()), dtype=np.float32)
             path = self.folder / f"{_name(len(self._texts))}.parquet"
@@ -439,6 +441,8 @@ class VectorStore:
             texts.to_frame("text").write_parquet(path.with_suffix(".part"))
             os.replace(path.with_suffix(".part"), path)
             self._open(path)
+            bar.update(len(texts))
+        bar.close()
 
     def _open(self, path: Path) -> None:
         self._texts.append(pl.read_parquet(path)["text"])
