@@ -82,6 +82,15 @@ def test_figures_speed_run_and_lists_are_shown(folder, model):
     assert headings == [f"## {name}" for name in names]
 
 
+def test_a_data_set_without_ratings_has_wishes_to_avoid_and_no_pairs(folder, model):
+    results = measured(k=10)
+    results["scores"] = [score for score in results["scores"] if score["axis"] == "recommendation"]
+    wish = {"axis": "wish_and_avoid", "matching": "", "stratum": "known", "method": "mine", "n": 20, "recall@10": 0.5}
+    results["scores"].append(wish | {"recall@10/low": 0.4, "recall@10/high": 0.6, "avoid@10": 0.2, "avoided@10": 1.5})
+    write_card(folder, model, results=results)
+    assert "test pairs" not in (folder / "README.md").read_text("utf-8")
+
+
 def test_figures_stay_until_the_weights_are_new(folder, model):
     """Precision of the weights does not matter: state tables are saved in half precision and loaded in full."""
     model.half().save_pretrained(folder)
