@@ -280,7 +280,7 @@ class MenderProcessor(ProcessorMixin):
         indices = [index for index in _as_list(item_indices) if index >= 0]
         if indices and max(indices) >= len(self.item_ids):
             raise IndexError(
-                f"there is no item with index {max(indices)}, this processor has {len(self.item_ids)} items; "
+                f"item index {max(indices)} is out of range: this processor has {len(self.item_ids)} items; "
                 "after model.set_catalogue(catalogue.add(...)), call set_items with all items"
             )
         return indices

@@ -4,10 +4,10 @@ Text and aspects are compared word by word in a plain form: lower case, no punct
 set apart by two blanks, so that a phrase with one blank at either end matches whole words only, and phrases
 that stand side by side do not share a blank.
 
-Where items have no aspects, they are words and pairs of words that recur in titles. The first part of a title, up to a
-comma or the like, ends with what the thing is ("argan oil shampoo"), opens with who made it, and says in between what
-tells it from others. So recurring terms become the item's aspects, the last of the first part its kind as well, and
-words that mostly open titles are left out as names.
+Where items have no aspects, they are words and pairs of words that recur in titles. The first part of a title, up to
+the first punctuation mark, starts with the brand, ends with the kind of thing ("argan oil shampoo"), and describes it
+in between. So recurring terms become the item's aspects, the last term of the first part also its kind, and words that
+mostly start titles are left out as names.
 """
 
 from __future__ import annotations
@@ -120,8 +120,8 @@ def _words(items: pl.DataFrame) -> pl.DataFrame:
     """Words of titles in order.
 
     Returns:
-        item_id, position, lower (as written, lower case), word (plain), joined (whether no comma or the like stands
-        before it).
+        item_id, position, lower (as written, lower case), word (plain), joined (whether no punctuation mark
+        precedes it).
     """
     text = pl.col("title").str.to_lowercase().str.replace_all(r"&#?\w+;", " ")
     lower = text.str.extract_all(r"\p{L}[\p{L}\p{N}]*|\d+|[^\s\p{L}\p{N}'’&-]")

@@ -192,7 +192,7 @@ def test_rows_become_items(processor):
 
 def test_rows_without_an_item_say_what_to_call(processor):
     for read in (processor.ids, processor.decode_items):
-        with pytest.raises(IndexError, match="no item with index 4.*call set_items with all items"):
+        with pytest.raises(IndexError, match="item index 4 is out of range.*call set_items with all items"):
             read(torch.tensor([3, 4, -1]))
     processor.set_items({"item_id": [*IDS, "rose-1"], "title": [*TITLES, "rose"]})
     assert processor.ids([4, -1]) == ["rose-1"]

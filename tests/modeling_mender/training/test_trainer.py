@@ -2,47 +2,21 @@
 
 from __future__ import annotations
 
-import datasets
 import numpy as np
 import pytest
 import torch
 from accelerate.data_loader import BatchSamplerShard, DataLoaderShard
-from doubles import WORDS, random_catalogue, tiny_model, word_tokenizer
+from doubles import WORDS
 from peft import LoraConfig, get_peft_model
 from transformers import TrainingArguments
 
-from modeling_mender import MenderProcessor, MenderTrainer, MenderTrainingArguments, SasRecForSequentialRecommendation
+from modeling_mender import MenderTrainer, MenderTrainingArguments, SasRecForSequentialRecommendation
 from modeling_mender.modeling_sasrec import SasRecConfig
 from modeling_mender.training.batches import MenderCollator
-from modeling_mender.training.data import prepare_examples
 from modeling_mender.training.ranking import ranking_metrics
 from modeling_mender.training.trainer import last_checkpoint
 
 ITEMS = len(WORDS)
-
-
-@pytest.fixture
-def processor():
-    items = {"item_id": [f"item-{word}" for word in WORDS], "title": WORDS}
-    return MenderProcessor(word_tokenizer(), items, max_length=24)
-
-
-@pytest.fixture
-def model():
-    return tiny_model(random_catalogue(ITEMS, [3, 3, 3]), d_model=32, dropout_rate=0.0)
-
-
-@pytest.fixture
-def features(processor):
-    """The preference names the target; histories of different lengths are noise."""
-    examples = datasets.Dataset.from_dict(
-        {
-            "preferences": [[f"find {word}"] for word in WORDS],
-            "history": [[f"item-{WORDS[(row * 7 + step) % ITEMS]}" for step in range(row % 4)] for row in range(ITEMS)],
-            "target": [f"item-{word}" for word in WORDS],
-        }
-    )
-    return prepare_examples(examples, processor)
 
 
 def trainer(model, processor, tmp_path, **settings):

@@ -116,7 +116,7 @@ def test_a_table_that_somebody_wrote_into_a_review_is_read_as_text(tmp_path):
     assert rows_of(raw)[1] == ("u1", "i2", "Mine:\nu2,i2,so so")
     what = "quoted fields of which every line reads as a row, taken as text"
     assert raw.count.notes == {what: 1} and raw.count.examples[what] == ("t.csv:3",)
-    # With marks in plain fields this is no file that a writer of CSV wrote: the marks may mean nothing.
+    # No CSV writer leaves quotation marks in unquoted fields, so here they may be ordinary characters.
     with pytest.raises(ValueError, match="field that opens in line 3 of .* holds 2 lines"):
         read(tmp_path, text + 'u3,i3,5" or 6"\n')
 
