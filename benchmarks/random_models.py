@@ -12,8 +12,9 @@ import torch
 from transformers import AutoModel, T5Config, T5EncoderModel
 
 from modeling_mender import MenderConfig, MenderForGenerativeRetrieval, SemanticIdCatalogue, add_lora
-from modeling_mender.configuration_mender import ItemStatesConfig
+from modeling_mender.configuration_mender import EXPERTS, ExpertSumConfig, ItemStatesConfig
 from modeling_mender.item_states import ItemStatesEncoder
+from modeling_mender.training.closed_form import bm25_index, fill_lexical
 from preference_benchmark.embedding import default_encoder
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "item_state_inputs",
     "mender",
     "random_labels",
+    "with_experts",
     "with_item_states",
 ]
 
@@ -78,6 +80,25 @@ def with_item_states(pooled: bool, decoder: dict[str, int] | None = None) -> Any
     first = torch.arange(rows) % (1 if pooled else TITLE) == 0
     own.set_item_states(torch.randn(rows, text.config.hidden_size, dtype=torch.float16), first)
     return MenderForGenerativeRetrieval.from_encoder(own, catalogue(), decoder=decoder)
+
+
+def with_experts(model: Any) -> Any:
+    """The same Mender over item vectors with every expert beside its generator, as full as on real data."""
+    generator = torch.Generator().manual_seed(0)
+    vocabulary = model.encoder.config.text_vocabulary
+    # Some 60 distinct words a text, a few of them in very many texts.
+    lists = (torch.rand(ITEMS, 60, generator=generator) ** 2 * vocabulary).long()
+    index = bm25_index([ids.unique().tolist() for ids in lists], vocabulary)
+    config = ExpertSumConfig(
+        ITEMS, EXPERTS, num_postings=len(index[1]), text_vocabulary=vocabulary, padding=0, generator=True
+    )
+    model.set_experts(config)
+    fill_lexical(model.experts.lexical, index)
+    model.experts.popularity.counts.copy_(torch.randint(0, 99, (ITEMS,), generator=generator))
+    for expert in (model.experts.co_purchase, model.experts.transitions):
+        expert.neighbours.copy_(torch.randint(ITEMS, expert.neighbours.shape, generator=generator))
+        expert.strengths.copy_(torch.rand(expert.strengths.shape, generator=generator))
+    return model
 
 
 def item_state_inputs(model: Any, batch: int, cached: bool = True) -> dict[str, torch.Tensor]:

@@ -3,13 +3,16 @@
     python benchmarks/retrieval.py --quick               # batch 8, 150 tokens and batch 32, 256 tokens
     python benchmarks/retrieval.py --json retrieval.json
     python benchmarks/retrieval.py --presets             # mender-tok, mender-fid and mender-emb, side by side
+    python benchmarks/retrieval.py --experts             # what experts and further conditions cost beside a generator
 
 All methods run in one process on the same random weights and inputs, interleaved round by round; a row gives the median
 and the lowest and highest of `n` rounds in milliseconds. The decoder is the paper's (6 layers, width 128), 4 levels of
 256 codes, 12,000 items. "official_recipe" re-expresses what the paper's released code does at decoding: every input
 padded to 512 tokens, unconstrained beams, answers that are no item dropped afterwards; it is timed at 150 tokens, and
 costs the same at every length. --presets times 254 tokens of preference and history, from input ids to ten items, with
-the paper's decoder and with the smaller one of the presets. Weights are random: no time here depends on their values.
+the paper's decoder and with the smaller one of the presets. --experts times mender-emb at equal beams: alone, with
+language and behaviour in the search, with a phrase to avoid, and under two conditions (a strength). Weights are random:
+no time here depends on their values.
 `peak_mb` is the memory a call needs on top of what the process holds already.
 """
 
@@ -26,7 +29,7 @@ from typing import Any
 import numpy as np
 import torch
 from measuring import PeakMemory, synchronise, write_rows
-from random_models import HISTORY, ITEMS, PREFERENCE, TITLE, item_state_inputs, mender, with_item_states
+from random_models import HISTORY, ITEMS, PREFERENCE, TITLE, item_state_inputs, mender, with_experts, with_item_states
 from rich.console import Console
 from rich.table import Table
 from transformers import BertConfig, T5Config
@@ -65,12 +68,14 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--quick", action="store_true", help="only MiniLM at batch 8 x 150 and batch 32 x 256")
     parser.add_argument("--presets", action="store_true", help="only the three Menders, with either decoder")
+    parser.add_argument("--experts", action="store_true", help="only generator and experts, with either decoder")
     parser.add_argument("--json", type=Path, help="write the rows here")
     arguments = parser.parse_args()
 
-    if arguments.presets:
-        rows = measure_presets(arguments.batches, arguments.rounds, arguments.device)
-        print_presets(rows)
+    if arguments.presets or arguments.experts:
+        compared = measure_presets if arguments.presets else measure_experts
+        rows = compared(arguments.batches, arguments.rounds, arguments.device)
+        print_compared(rows)
         write_rows(rows, arguments.json)
         return
     shapes = [(batch, length) for batch in arguments.batches for length in arguments.lengths]
@@ -155,6 +160,33 @@ def measure_presets(batches: list[int], rounds: int, device: str) -> list[dict[s
     return rows
 
 
+def measure_experts(batches: list[int], rounds: int, device: str) -> list[dict[str, Any]]:
+    """One row per sum of experts, decoder and batch size: 14 tokens of preference and 20 items of history."""
+    rows = []
+    for decoder in ("paper", "preset"):
+        shape = load_preset("mender").decoder if decoder == "preset" else None
+        alone = with_item_states(True, shape).eval().to(device)
+        summed = with_experts(with_item_states(True, shape)).eval().to(device)
+        for batch in batches:
+            inputs = {key: value.to(device) for key, value in item_state_inputs(alone, batch, cached=False).items()}
+            ask = {"top_k": 10, "num_beams": BEAMS}
+            two = {key: torch.stack([value, value], dim=1) for key, value in inputs.items()}
+            two["condition_weights"] = torch.tensor([[1.5, -0.5]] * batch)
+            avoid = torch.randint(1000, 30_000, (batch, 1, 5)).to(device)
+            methods = {
+                "generator": partial(alone.recommend, **inputs, **ask),
+                "+ behaviour": partial(summed.recommend, **inputs, **ask, weights={"language": 0}),
+                "+ language": partial(summed.recommend, **inputs, **ask, weights={"behaviour": 0}),
+                "+ behaviour + language": partial(summed.recommend, **inputs, **ask),
+                "... + 1 to avoid": partial(summed.recommend, **inputs, **ask, avoid_input_ids=avoid),
+                "generator, 2 conditions": partial(alone.recommend, **two, **ask),
+            }
+            place = {"decoder": decoder, "batch": batch, "length": PREFERENCE + HISTORY, "beams": BEAMS}
+            found = timed(methods, rounds, device)
+            rows += [{"method": name, **place, **figures} for name, figures in found.items()]
+    return rows
+
+
 def timed(methods: dict[str, Callable[[], Any]], rounds: int, device: str) -> dict[str, dict[str, float]]:
     """Milliseconds of methods that take turns, and the memory each needs."""
     elapsed: dict[str, list[float]] = {name: [] for name in methods}
@@ -215,15 +247,16 @@ def print_table(rows: list[dict[str, Any]]) -> None:
     Console(width=130).print(table)
 
 
-def print_presets(rows: list[dict[str, Any]]) -> None:
-    """Milliseconds, and how many times each goes into what `mender-tok` takes."""
-    table = Table("decoder", "batch", "method", "median ms", "low-high", "times as fast as mender-tok")
+def print_compared(rows: list[dict[str, Any]]) -> None:
+    """Milliseconds, and how many times as long as the first method of its decoder and batch each takes."""
+    first = rows[0]["method"]
+    table = Table("decoder", "batch", "method", "median ms", "low-high", f"times {first}")
     table.title = f"{rows[0]['length']} tokens, {BEAMS} beams, {ITEMS:,} items; {torch.get_num_threads()} threads"
     for row in rows:
-        if row["method"] == "mender-tok":
-            slowest = row["median_ms"]
+        if row["method"] == first:
+            reference = row["median_ms"]
         spread = f"{row['low_ms']:.1f}-{row['high_ms']:.1f}"
-        figures = f"{row['median_ms']:.1f}", spread, f"{slowest / row['median_ms']:.1f}"
+        figures = f"{row['median_ms']:.1f}", spread, f"{row['median_ms'] / reference:.2f}"
         table.add_row(row["decoder"], str(row["batch"]), row["method"], *figures)
     Console(width=130).print(table)
 

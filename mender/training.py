@@ -216,7 +216,12 @@ def _fit(
     done = trainer.train(resume_from_checkpoint=resume or None)
     ndcg = f"eval_ndcg@{trainer.args.top_k}"
     best = trainer.args.metric_for_best_model or ndcg
+    fitted = {}
+    if method.preset.experts:
+        examples = data.matched(dict.fromkeys(data.examples, 1.0), seed)
+        fitted = fit_without_gradient(method, examples, exclude_seen=not data.repeats)
     return {
+        **fitted,
         "epochs": trainer.state.epoch,
         "steps": trainer.state.global_step,
         f"best_{best.removeprefix('eval_')}": trainer.state.best_metric,

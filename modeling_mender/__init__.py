@@ -16,13 +16,13 @@ from transformers.pipelines import PIPELINE_REGISTRY
 from .catalogue import SemanticIdCatalogue
 from .configuration_mender import ItemStatesConfig, MenderConfig
 from .generation_mender import SemanticIdLogitsProcessor
+from .item_filter import Recommendations
 from .item_states import ItemStatesEncoder
 from .modeling_experts import ExpertsConfig, ExpertsRecommender
 from .modeling_mender import MenderForGenerativeRetrieval
 from .modeling_sasrec import SasRecConfig, SasRecForSequentialRecommendation
 from .pipeline_mender import TASK, GenerativeRetrievalPipeline
 from .processing_mender import MenderProcessor
-from .retrieval import Recommendations
 
 if TYPE_CHECKING:
     from .hub.card import write_card

@@ -64,6 +64,9 @@ class ChildSlots(ABC):
         Args:
             table: one entry per node of the next level, padded at the end by the widest node's number of children.
 
+        Args:
+            table: one for all users, or one row for each. Shape: (nodes,) or (B, nodes).
+
         Returns:
             Shape: (B, M). Entries of slots without a child are arbitrary.
         """
@@ -114,7 +117,10 @@ class _Padded(ChildSlots):
 
     def _windows(self, table: Tensor) -> Tensor:
         # Copying runs of neighbours is several times faster than gathering single elements.
-        return table.unfold(0, self.width, 1)[self.first]
+        if table.dim() == 1:
+            return table.unfold(0, self.width, 1)[self.first]
+        users = torch.arange(len(table), device=table.device)
+        return table.unfold(1, self.width, 1)[users[:, None], self.first]
 
 
 @dataclass(frozen=True)
@@ -132,7 +138,7 @@ class _Ragged(ChildSlots):
         return candidate.masked_fill_(~self.real, -torch.inf)
 
     def values(self, table: Tensor) -> Tensor:
-        return table[self._ids()]
+        return table[self._ids()] if table.dim() == 1 else table.gather(1, self._ids())
 
     def edges(self, look_up: Callable[[Tensor], Tensor], last: int) -> tuple[Tensor, Tensor]:
         return look_up(self._ids()), look_up((self._ids() + 1).clamp_(max=last))

@@ -26,6 +26,7 @@ from .pipeline_mender import TASK, GenerativeRetrievalPipeline
 __all__ = [
     "CarriesCode",
     "ChecksWeights",
+    "ExpertSumConfig",
     "ItemStatesConfig",
     "MenderConfig",
     "atomic_write",
@@ -266,6 +267,110 @@ def encoder_config(config: PreTrainedConfig | dict[str, Any], default: str) -> P
     return config if fields is None else known(**fields)
 
 
+KINDS = ("stated", "inferred", "silent")
+"""Kinds of request: with a typed preference, with a preference written from earlier reviews, or with a history only."""
+BEHAVIOUR = ("popularity", "co_purchase", "transitions")
+LANGUAGE = ("dense", "learned", "lexical", "history_text")
+EXPERTS = (*BEHAVIOUR, *LANGUAGE)
+GENERATOR = "generator"
+"""Name of the generator among the weights of experts."""
+
+
+class ExpertSumConfig(PreTrainedConfig):
+    """Experts and their weights, see `experts.ExpertSum`.
+
+    Args:
+        num_items: N.
+        experts: names from `EXPERTS`.
+        num_neighbours: entries kept in each row of an item-item matrix.
+        num_postings: entries of the lexical index.
+        text_vocabulary: token ids below this are text; id `text_vocabulary + i` is item i of the history.
+        padding: padding token id.
+        width: of the item vectors, for the expert "learned"; that of the encoder, where there is one.
+        reader_width: hidden units of that expert.
+        encoder: an `ItemStatesConfig` with `pooled=True` and `max_history=0`, or its dictionary, for a text encoder and
+            item vectors of the experts' own. By default the experts use those of the model that they belong to.
+        generator: whether the sum includes the log-probabilities of a generator.
+        weights: the weight of each expert (and of "generator") by kind of request; default 1.
+        avoid: weight of the penalty for phrases to avoid, see `experts.ExpertSum.penalty`.
+
+    Raises:
+        ValueError: if an expert or a kind is unknown, or a weight is not a finite number.
+    """
+
+    model_type = "mender_expert_sum"
+    sub_configs = {"encoder": ItemStatesConfig}
+
+    def __init__(
+        self,
+        num_items: int = 1,
+        experts: Sequence[str] = ("popularity",),
+        num_neighbours: int = 200,
+        num_postings: int = 0,
+        text_vocabulary: int = 1,
+        padding: int = 0,
+        width: int = 384,
+        reader_width: int = 1024,
+        encoder: ItemStatesConfig | dict[str, Any] | None = None,
+        generator: bool = False,
+        weights: Mapping[str, Mapping[str, float]] | None = None,
+        avoid: float = 4.0,
+        **kwargs: Any,
+    ) -> None:
+        unknown = [name for name in experts if name not in EXPERTS]
+        if unknown or not experts:
+            shown = repr(unknown[0]) if unknown else "an empty list"
+            raise ValueError(f"experts: {shown} is not known; pass some of {', '.join(EXPERTS)}")
+        if isinstance(encoder, dict):
+            encoder = ItemStatesConfig(**{"pooled": True, "max_history": 0, **encoder})
+        if encoder is not None:
+            text_vocabulary, padding = encoder.text_vocabulary, encoder.text_encoder.pad_token_id
+            width = encoder.hidden_size
+        super().__init__(**kwargs)
+        self.num_items, self.experts = num_items, list(experts)
+        self.num_neighbours, self.num_postings = num_neighbours, num_postings
+        self.width, self.reader_width = width, reader_width
+        self.text_vocabulary, self.padding = text_vocabulary, padding
+        self.encoder, self.generator = encoder, generator
+        self.set_weights(weights or {}, avoid)
+
+    @property
+    def weighted(self) -> list[str]:
+        """Names of all that is summed, the generator last."""
+        return [*self.experts, *([GENERATOR] if self.generator else [])]
+
+    def set_weights(self, weights: Mapping[str, Mapping[str, float]], avoid: float | None = None) -> None:
+        """Replace the weights.
+
+        Args:
+            weights: by kind of request and expert; default 1.
+            avoid: weight of the penalty for phrases to avoid; default: unchanged.
+
+        Raises:
+            ValueError: if a kind or an expert is unknown, or a weight is not a finite number.
+        """
+        for kind, own in weights.items():
+            if kind not in KINDS:
+                raise ValueError(f"kind {kind!r} of a request is not known; pass one of {', '.join(KINDS)}")
+            for name, value in own.items():
+                if name not in self.weighted:
+                    known = ", ".join(self.weighted)
+                    raise ValueError(f"weights[{kind!r}]: there is no expert {name!r}; this model has {known}")
+                if not _is_finite(value):
+                    raise ValueError(f"weights[{kind!r}][{name!r}]={value!r}; pass a finite number")
+        avoid = self.avoid if avoid is None else avoid
+        if not _is_finite(avoid) or avoid < 0:
+            raise ValueError(f"avoid={avoid!r}; pass a finite number of at least 0")
+        self.avoid = float(avoid)
+        self.weights = {
+            kind: {name: float(weights.get(kind, {}).get(name, 1.0)) for name in self.weighted} for kind in KINDS
+        }
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
+
+
 DECODER_DEFAULTS = {
     "d_model": 128,
     "d_ff": 1024,
@@ -287,6 +392,8 @@ class MenderConfig(CarriesCode, PreTrainedConfig):
         decoder: configuration of the T5 decoder, or the fields that differ from the paper's decoder.
         codebook_sizes: codes per level of a semantic ID, coarse to fine, the tie-breaking level last.
         num_items: N, removed items included.
+        kinds: whether the decoder reads the kind of a request (one of `KINDS`), as one more learned state.
+        experts: an `ExpertSumConfig`, or its dictionary: experts whose scores are added to the generator's.
 
     Raises:
         ValueError: if a size is out of range, or transformers does not have the encoder.
@@ -299,7 +406,7 @@ class MenderConfig(CarriesCode, PreTrainedConfig):
     model_type = "mender"
     model_code = "modeling_mender.MenderForGenerativeRetrieval"
     auto_classes = ("AutoModel", "AutoModelForSeq2SeqLM")
-    sub_configs = {"encoder": AutoConfig, "decoder": T5Config}
+    sub_configs = {"encoder": AutoConfig, "decoder": T5Config, "experts": ExpertSumConfig}
     is_encoder_decoder = True
 
     def __init__(
@@ -308,6 +415,8 @@ class MenderConfig(CarriesCode, PreTrainedConfig):
         decoder: T5Config | dict[str, Any] | None = None,
         codebook_sizes: Sequence[int] = (256, 256, 256, 256),
         num_items: int = 1,
+        kinds: bool = False,
+        experts: ExpertSumConfig | dict[str, Any] | None = None,
         tie_word_embeddings: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -343,6 +452,8 @@ class MenderConfig(CarriesCode, PreTrainedConfig):
         self.decoder = T5Config(**decoder)
         self.codebook_sizes = codebook_sizes
         self.num_items = num_items
+        self.kinds = kinds
+        self.experts = ExpertSumConfig(**{**experts, "generator": True}) if isinstance(experts, dict) else experts
         # The base class fills these with defaults for text vocabularies.
         self.pad_token_id, self.eos_token_id, self.decoder_start_token_id = 0, None, 0
         self.tie_word_embeddings = tie_word_embeddings

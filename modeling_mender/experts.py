@@ -2,20 +2,42 @@
 
 Behaviour experts use purchases: popularity, items bought by the same people (EASE, Steck 2019, arXiv:1905.03375) and
 items bought soon afterwards. Language experts use text: cosine similarity of sentence embeddings, and BM25 over the
-encoder's tokens (Robertson & Zaragoza 2009). Scores are not normalised per request, so an expert has one scale for
-all requests, and its weight means the same everywhere.
+encoder's tokens (Robertson & Zaragoza 2009), and a map from wishes to the items that are meant, which is trained.
+Scores are not normalised per request, so an expert has one scale for all requests, and its weight means the same
+everywhere. `ExpertSum` is the weighted sum: by itself it is an `ExpertsRecommender`, beside a generator it is part of a
+Mender.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from numbers import Real
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-__all__ = ["BEHAVIOUR", "EXPERTS", "LANGUAGE", "ItemItem", "Lexical", "Popularity"]
+from .configuration_mender import BEHAVIOUR, KINDS, LANGUAGE, ExpertSumConfig
+from .item_states import ItemStatesEncoder, version_of
 
-BEHAVIOUR = ("popularity", "co_purchase", "transitions")
-LANGUAGE = ("dense", "lexical", "history_text")
-EXPERTS = (*BEHAVIOUR, *LANGUAGE)
+__all__ = ["ExpertSum", "ItemItem", "Lexical", "Popularity", "Reader"]
+
+TEMPERATURE = 0.05
+"""Divides cosine similarities, so that they have about the scale of log-probabilities."""
+WINDOW = 3
+"""Number of latest items that the transitions expert uses; the n-th latest has weight 1/n."""
+K1, B = 1.5, 0.75
+"""BM25's parameters for repeated words and for the length of texts."""
+COMMON = 0.9
+"""Quantile of an expert's scores over the catalogue up to which a phrase to avoid costs an item nothing."""
+AVOIDING = ("dense", "learned", "lexical")
+"""Experts that find what matches a phrase to avoid."""
+GROUPS = {"behaviour": BEHAVIOUR, "language": LANGUAGE}
+"""Groups of experts that the weights of a request can name."""
+COMPARING = ("dense", "learned", "history_text")
+"""Experts that compare a vector of the request with those of the items."""
+KEPT_VECTORS = 2**17
+"""Largest number of item vectors of which a single-precision copy is kept between requests."""
 
 
 class Popularity(nn.Module):
@@ -28,6 +50,10 @@ class Popularity(nn.Module):
     def __init__(self, num_items: int) -> None:
         super().__init__()
         self.register_buffer("counts", torch.zeros(num_items), persistent=True)
+
+    def add_items(self, count: int) -> None:
+        """Add items without purchases."""
+        self.counts = functional.pad(self.counts, (0, count))
 
     def forward(self, users: int) -> Tensor:
         """Logarithm of 1 + purchases, which is finite for items that were never bought. Shape: (B, N)."""
@@ -48,7 +74,6 @@ class ItemItem(nn.Module):
 
     def __init__(self, num_items: int, num_neighbours: int) -> None:
         super().__init__()
-        self.num_items = num_items
         table = torch.full((num_items, num_neighbours), -1, dtype=torch.int32)
         self.register_buffer("neighbours", table, persistent=True)
         self.register_buffer("strengths", torch.zeros(num_items, num_neighbours), persistent=True)
@@ -67,8 +92,13 @@ class ItemItem(nn.Module):
         self.neighbours[:, :kept] = torch.where(values != 0, order, -1).to(torch.int32)
         self.strengths[:, :kept] = values.to(self.strengths.dtype)
 
+    def add_items(self, count: int) -> None:
+        """Add items with empty rows."""
+        self.neighbours = functional.pad(self.neighbours, (0, 0, 0, count), value=-1)
+        self.strengths = functional.pad(self.strengths, (0, 0, 0, count))
+
     def forward(self, history: Tensor, weights: Tensor | None = None) -> Tensor:
-        """The sum of the matrix rows of a history.
+        """The sum of the matrix rows of a history; items without a row add nothing.
 
         Args:
             history: item indices, padded with -1. Shape: (B, H).
@@ -77,16 +107,17 @@ class ItemItem(nn.Module):
         Returns:
             Shape: (B, N).
         """
-        present = history >= 0
-        item_indices = history.clamp(min=0)
+        known = (history >= 0) & (history < len(self.neighbours))
+        item_indices = history.masked_fill(~known, 0)
         neighbours = self.neighbours[item_indices].long()
-        values = self.strengths[item_indices].float() * present[..., None]
+        values = self.strengths[item_indices].float() * known[..., None]
         if weights is not None:
             values = values * weights[..., None]
         # Padding goes into an extra column, which is removed.
-        columns = torch.where(neighbours < 0, self.num_items, neighbours).flatten(1)
-        scores = values.new_zeros(len(history), self.num_items + 1)
-        return scores.scatter_add_(1, columns, values.flatten(1))[:, : self.num_items]
+        items = len(self.neighbours)
+        columns = torch.where(neighbours < 0, items, neighbours).flatten(1)
+        scores = values.new_zeros(len(history), items + 1)
+        return scores.scatter_add_(1, columns, values.flatten(1))[:, :items]
 
 
 class Lexical(nn.Module):
@@ -101,6 +132,7 @@ class Lexical(nn.Module):
         starts: start of each token's posting list. Shape: (V + 1,), int64.
         items: item indices of all posting lists, one after the other. Shape: (P,), int32.
         gains: the BM25 term of each posting. Shape: (P,).
+        mean_length: mean number of tokens of a text.
     """
 
     def __init__(self, vocabulary: int, num_items: int, num_postings: int) -> None:
@@ -109,6 +141,30 @@ class Lexical(nn.Module):
         self.register_buffer("starts", torch.zeros(vocabulary + 1, dtype=torch.int64), persistent=True)
         self.register_buffer("items", torch.zeros(num_postings, dtype=torch.int32), persistent=True)
         self.register_buffer("gains", torch.zeros(num_postings), persistent=True)
+        self.register_buffer("mean_length", torch.ones(()), persistent=True)
+
+    def add_items(self, token_ids: Sequence[Sequence[int]]) -> None:
+        """Add the postings of new items; document frequencies and the mean length remain those of the old items.
+
+        Args:
+            token_ids: tokens of each new item's text, without special tokens.
+        """
+        lengths = torch.tensor([len(ids) for ids in token_ids], device=self.items.device)
+        flat = torch.tensor([token for ids in token_ids for token in ids], dtype=torch.int64, device=self.items.device)
+        owner = torch.repeat_interleave(torch.arange(len(lengths), device=flat.device), lengths)
+        pairs, count = torch.stack([flat, owner]).unique(dim=1, return_counts=True)
+        token, item = pairs
+        having = (self.starts.diff()[token]).float()
+        rarity = torch.log1p((self.num_items - having + 0.5) / (having + 0.5))
+        norm = K1 * (1 - B + B * lengths[item] / self.mean_length)
+        tokens = torch.repeat_interleave(torch.arange(len(self.starts) - 1, device=flat.device), self.starts.diff())
+        order = torch.cat([tokens, token]).argsort(stable=True)
+        self.starts = self.starts + functional.pad(
+            torch.bincount(token, minlength=len(self.starts) - 1).cumsum(0), (1, 0)
+        )
+        self.items = torch.cat([self.items, (item + self.num_items).to(self.items.dtype)])[order]
+        self.gains = torch.cat([self.gains, (rarity * count / (count + norm)).to(self.gains.dtype)])[order]
+        self.num_items += len(token_ids)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Scores of all items for queries; repeated tokens of a query count once.
@@ -134,3 +190,306 @@ class Lexical(nn.Module):
         scores = self.gains.new_zeros(users * self.num_items, dtype=torch.float32)
         cell = user[owner] * self.num_items + self.items[posting].long()
         return scores.index_add_(0, cell, self.gains[posting].float()).view(users, self.num_items)
+
+
+class Reader(nn.Module):
+    """Where items that fit a preference lie: a residual map from the preference's vector, trained on wishes.
+
+    A frozen encoder gives every word of "my sister loves noir things" a say. The map learns which of them matter and
+    what they mean in this catalogue; items keep the encoder's vectors, so that new ones are found at once. It starts as
+    the encoder's own cosine.
+
+    Args:
+        width: of the vectors, D.
+        hidden: hidden units.
+    """
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.inner, self.outer = nn.Linear(width, hidden), nn.Linear(hidden, width)
+        self.log_scale = nn.Parameter(torch.zeros(()))
+        self.reset()
+        # A Trainer must not train it with the generator: `fit_reader` does so afterwards.
+        self.requires_grad_(False)
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Start again from the encoder's cosine."""
+        self.inner.reset_parameters()
+        self.outer.weight.zero_()
+        self.outer.bias.zero_()
+        self.log_scale.zero_()
+
+    def forward(self, vectors: Tensor, dropout: float = 0.0) -> Tensor:
+        """The vectors to compare with items', longer where more is certain.
+
+        Args:
+            vectors: of preferences, of unit length. Shape: (B, D).
+            dropout: of hidden units, in training.
+
+        Returns:
+            Shape: (B, D).
+        """
+        vectors = vectors.to(self.inner.weight.dtype)
+        hidden = functional.dropout(functional.gelu(self.inner(vectors)), dropout, training=dropout > 0)
+        return functional.normalize(vectors + self.outer(hidden), dim=-1) * self.log_scale.exp()
+
+
+class ExpertSum(nn.Module):
+    """The weighted sum of experts, with weights for every kind of request.
+
+    Args:
+        config: the experts and their weights.
+        encoder: item vectors and the text encoder that made them; by default created from `config.encoder`. Without
+            both, `forward` needs the encoder of the model that the experts belong to.
+    """
+
+    def __init__(self, config: ExpertSumConfig, encoder: ItemStatesEncoder | None = None) -> None:
+        super().__init__()
+        self.config = config
+        names, items = config.experts, config.num_items
+        neighbours = min(config.num_neighbours, items)
+        self.popularity = Popularity(items) if "popularity" in names else None
+        self.co_purchase = ItemItem(items, neighbours) if "co_purchase" in names else None
+        self.transitions = ItemItem(items, neighbours) if "transitions" in names else None
+        self.lexical = Lexical(config.text_vocabulary, items, config.num_postings) if "lexical" in names else None
+        self.reader = Reader(config.width, config.reader_width) if "learned" in names else None
+        # Not named `encoder`: the Trainer would pass the states of an attribute `encoder` instead of the input.
+        self.vectors = encoder
+        if encoder is None and config.encoder is not None:
+            self.vectors = ItemStatesEncoder(config.encoder)
+        self._wide: tuple[Tensor, int, Tensor] | None = None
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        num_items: int,
+        *,
+        encoder: ItemStatesEncoder | None = None,
+        preference: Tensor | None = None,
+        only: Sequence[str] | None = None,
+    ) -> dict[str, Tensor]:
+        """Scores of each expert by name, in the order of `config.experts`.
+
+        Args:
+            input_ids: text tokens, then `config.text_vocabulary` + item index for the history. Shape: (B, T).
+            num_items: N. Items that an expert does not know have score 0.
+            encoder: encoder with the item vectors, if this module has none.
+            preference: vectors of the texts, if they have been computed. Shape: (B, D).
+            only: names of the experts to use; default: all.
+
+        Returns:
+            Shape of each: (B, N).
+
+        Raises:
+            ValueError: if an expert needs item vectors, and there are not N of them.
+        """
+        texts, history = self.split(input_ids)
+        asked = [name for name in self.config.experts if only is None or name in only]
+        if any(name in ("dense", "learned") for name in asked):
+            preference = self._preference(preference, texts, encoder)
+        found = {}
+        for name in asked:
+            if name in COMPARING:
+                query = self._queries(name, history, encoder, preference)
+                found[name] = query @ self._item_vectors(encoder, num_items).T / TEMPERATURE
+            else:
+                found[name] = self._counted(name, texts, history, num_items)
+        return found
+
+    def total(
+        self,
+        input_ids: Tensor,
+        num_items: int,
+        weights: Tensor,
+        *,
+        encoder: ItemStatesEncoder | None = None,
+        preference: Tensor | None = None,
+    ) -> Tensor:
+        """The weighted sum of the scores of `forward`, with one matrix product for all experts that compare vectors.
+
+        Args:
+            input_ids: see `forward`.
+            num_items: see `forward`.
+            weights: weights of the experts in the order of `config.experts`. Shape: (B, experts).
+            encoder: see `forward`.
+            preference: see `forward`.
+
+        Returns:
+            Shape: (B, N).
+        """
+        texts, history = self.split(input_ids)
+        total = torch.zeros(len(input_ids), num_items, device=input_ids.device)
+        queries = []
+        used = dict(zip(self.config.experts, weights.T[..., None], strict=True))
+        used = {name: weight for name, weight in used.items() if bool(weight.any())}
+        if "dense" in used or "learned" in used:
+            preference = self._preference(preference, texts, encoder)
+        for name, weight in used.items():
+            if name in COMPARING:
+                queries.append(weight * self._queries(name, history, encoder, preference))
+            else:
+                total.addcmul_(weight, self._counted(name, texts, history, num_items))
+        if queries:
+            total.addmm_(sum(queries), self._item_vectors(encoder, num_items).T, alpha=1 / TEMPERATURE)
+        return total
+
+    @property
+    def avoids(self) -> bool:
+        """Whether `penalty` can be more than 0."""
+        return self.config.avoid > 0 and any(name in self.config.experts for name in AVOIDING)
+
+    def penalty(
+        self,
+        avoid_input_ids: Tensor,
+        num_items: int,
+        *,
+        encoder: ItemStatesEncoder | None = None,
+    ) -> Tensor:
+        """The penalty of every item for phrases to avoid: the evidence that it matches them, times `config.avoid`.
+
+        Encoders hardly notice negation, so each phrase is scored in its positive form. Evidence is the score of the
+        language experts, with their weights for stated requests (1 if all of these are 0), above the `COMMON` quantile
+        of the catalogue: only items that match a phrase better than most have a penalty.
+
+        Args:
+            avoid_input_ids: text tokens of the phrases, padded with `config.padding`. Shape: (B, A, T').
+            num_items: N.
+            encoder: see `forward`.
+
+        Returns:
+            Shape: (B, N), at least 0.
+        """
+        users, phrases = avoid_input_ids.shape[:2]
+        flat = avoid_input_ids.flatten(0, 1)
+        evidence = torch.zeros(len(flat), num_items, device=flat.device)
+        weights = {name: self.config.weights["stated"][name] for name in AVOIDING if name in self.config.experts}
+        asked = [name for name, weight in weights.items() if weight] or list(weights)
+        for name, scores in self.forward(flat, num_items, encoder=encoder, only=asked).items():
+            common = scores.kthvalue(max(1, round(COMMON * num_items)), dim=1, keepdim=True).values
+            evidence.add_((scores - common).relu_(), alpha=weights[name] or 1.0)
+        return self.config.avoid * evidence.view(users, phrases, num_items).sum(1)
+
+    def weights(self, kind: Tensor, factors: Mapping[str, float] | None = None) -> Tensor:
+        """The weights of requests, by their kind.
+
+        Args:
+            kind: index in `KINDS`. Shape: (B,).
+            factors: factors of the weights, by expert or group ("language", "behaviour").
+
+        Returns:
+            Weights in the order of `config.weighted`, W of them. Shape: (B, W).
+
+        Raises:
+            ValueError: if a name is unknown, or a factor is not a finite number.
+        """
+        names = self.config.weighted
+        factors = expanded(factors or {}, names)
+        table = [[self.config.weights[own][name] * factors.get(name, 1.0) for name in names] for own in KINDS]
+        return torch.tensor(table, device=kind.device)[kind]
+
+    def split(self, input_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Text tokens and item indices of inputs, -1 at all other positions. Shape of each: (B, T)."""
+        vocabulary = self.config.text_vocabulary
+        is_text = (input_ids < vocabulary) & (input_ids != self.config.padding)
+        history = torch.where(input_ids >= vocabulary, input_ids - vocabulary, -1)
+        return torch.where(is_text, input_ids, -1), history
+
+    def add_items(self, token_ids: Sequence[Sequence[int]]) -> None:
+        """Add new items after the others, without purchases.
+
+        Their vectors are added by `set_item_states` of the encoder.
+
+        Args:
+            token_ids: tokens of each new item's text, without special tokens.
+        """
+        for part in (self.popularity, self.co_purchase, self.transitions):
+            if part is not None:
+                part.add_items(len(token_ids))
+        if self.lexical is not None:
+            self.lexical.add_items(token_ids)
+            self.config.num_postings = len(self.lexical.items)
+        self.config.num_items += len(token_ids)
+
+    def _counted(self, name: str, texts: Tensor, history: Tensor, num_items: int) -> Tensor:
+        """Scores of an expert that needs no vectors. Shape: (B, N)."""
+        if name == "popularity":
+            found = self.popularity(len(texts))
+        elif name == "co_purchase":
+            found = self.co_purchase(history)
+        elif name == "transitions":
+            found = self.transitions(history, _recency(history))
+        else:
+            found = self.lexical(texts)
+        missing = num_items - found.shape[1]
+        return found if not missing else functional.pad(found, (0, missing))[:, :num_items]
+
+    def _preference(self, known: Tensor | None, texts: Tensor, encoder: ItemStatesEncoder | None) -> Tensor:
+        """Vectors of texts; 0 where there is none. Shape: (B, D)."""
+        if known is None:
+            encoder = self.vectors if self.vectors is not None else encoder
+            known = encoder(texts.masked_fill(texts < 0, self.config.padding)).last_hidden_state[:, 0]
+        return known.float() * (texts >= 0).any(1, keepdim=True)
+
+    def _queries(self, name: str, history: Tensor, encoder: ItemStatesEncoder | None, preference: Tensor) -> Tensor:
+        """The vectors that an expert compares with those of items; 0 without a text or history. Shape: (B, D)."""
+        if name == "history_text":
+            encoder = self.vectors if self.vectors is not None else encoder
+            present = (history >= 0).float()[..., None]
+            return functional.normalize((encoder.item_states[history.clamp(min=0)].float() * present).sum(1), dim=-1)
+        if name == "dense":
+            return preference
+        return self.reader(preference).float() * preference.any(1, keepdim=True)
+
+    def _item_vectors(self, encoder: ItemStatesEncoder | None, num_items: int) -> Tensor:
+        """Vectors of all items in single precision. Shape: (N, D)."""
+        table = (self.vectors if self.vectors is not None else encoder).item_states
+        if len(table) != num_items:
+            raise ValueError(
+                f"the catalogue has {num_items} items but the encoder vectors of {len(table)}; make the vectors of all "
+                "items with encode_titles and pass them to set_item_states (docs/serving.md)"
+            )
+        if num_items > KEPT_VECTORS:
+            return table.float()
+        if self._wide is None or self._wide[0] is not table or self._wide[1] != version_of(table):
+            self._wide = table, version_of(table), table.float()
+        return self._wide[2]
+
+
+def default_kind(texts: Tensor) -> Tensor:
+    """The kind of requests by their text: stated with text, silent without, as indices in `KINDS`.
+
+    Args:
+        texts: text tokens, padded with -1. Shape: (B, T).
+
+    Returns:
+        Shape: (B,), int64.
+    """
+    return torch.where((texts >= 0).any(1), KINDS.index("stated"), KINDS.index("silent"))
+
+
+def _recency(history: Tensor) -> Tensor:
+    """1/n for the n-th latest of the last `WINDOW` items, otherwise 0. Shape: (B, T)."""
+    present = history >= 0
+    position = present.flip(1).cumsum(1).flip(1)
+    return torch.where(present & (position <= WINDOW), 1.0 / position.clamp(min=1), 0.0)
+
+
+def expanded(factors: Mapping[str, float], names: Sequence[str]) -> dict[str, float]:
+    """Factors by expert; the factor of a group applies to each of its members.
+
+    Raises:
+        ValueError: if a name is unknown, or a factor is not a finite number.
+
+    >>> expanded({"behaviour": 0, "dense": 2}, ["popularity", "dense", "generator"])
+    {'popularity': 0.0, 'dense': 2.0}
+    """
+    found: dict[str, float] = {}
+    for name, value in factors.items():
+        own = [member for member in GROUPS.get(name, (name,)) if member in names]
+        if name not in names and name not in GROUPS:
+            raise ValueError(f"weights: there is no expert {name!r}; this model has {', '.join([*names, *GROUPS])}")
+        if isinstance(value, bool) or not isinstance(value, Real) or not abs(value) < float("inf"):
+            raise ValueError(f"weights[{name!r}]={value!r}; pass a finite number")
+        found |= {member: found.get(member, 1.0) * float(value) for member in own}
+    return found

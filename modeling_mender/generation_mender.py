@@ -115,6 +115,7 @@ def catalogue_beam_search(
     num_beams: int | str | None = None,
     allowed: ItemSelection | None = None,
     exclude: ItemSelection | None = None,
+    expert_input_ids: Tensor | None = None,
     **model_kwargs: Any,
 ) -> Tensor | GenerateBeamEncoderDecoderOutput:
     """A `custom_generate` callable that returns the semantic IDs found by `recommend()`.
@@ -130,7 +131,8 @@ def catalogue_beam_search(
         num_beams: prefixes kept per level, as in `recommend()`.
         allowed: items that may be returned, as in `recommend()`.
         exclude: items that may not be returned, as in `recommend()`.
-        **model_kwargs: encoder outputs and attention mask, as `generate` prepares them.
+        expert_input_ids: what the experts of a model read; without it, the generator decides alone.
+        **model_kwargs: encoder outputs, attention mask and kinds of request, as `generate` prepares them.
 
     Returns:
         Start token and semantic-ID tokens of the best items of each user, best first; rows of 0 pad users with fewer
@@ -155,7 +157,13 @@ def catalogue_beam_search(
         raise ValueError(f"input_ids have {input_ids.shape[1]} tokens per row; pass only the start token")
     beams, returned = config.num_beams or 1, config.num_return_sequences or 1
     copies = max(beams, returned)
-    states, mask = model_kwargs["encoder_outputs"][0][::copies], model_kwargs.get("attention_mask")
+    states, mask, kind = (
+        model_kwargs["encoder_outputs"][0][::copies],
+        *map(model_kwargs.get, ("attention_mask", "kind")),
+    )
+    summed = {"expert_input_ids": expert_input_ids}
+    if model.experts is not None and expert_input_ids is None:
+        summed = {"weights": {"behaviour": 0.0, "language": 0.0}}
     found = model.recommend(
         encoder_outputs=(states,),
         attention_mask=None if mask is None else mask[::copies],
@@ -163,6 +171,8 @@ def catalogue_beam_search(
         num_beams=beams if num_beams is None and beams > 1 else num_beams,
         allowed=allowed,
         exclude=exclude,
+        kind=None if kind is None else kind[::copies],
+        **summed,
     )
     items = found.item_indices.flatten()
     start = torch.full_like(items, config.decoder_start_token_id or 0)[:, None]

@@ -1,4 +1,4 @@
-"""`allowed=` and `exclude=`: which items a request may return, with one contract for all models.
+"""What a request says about items, with one contract for all models: filters, priors, and the ranked items it gets.
 
 A selection is a list of item indices or a boolean mask, either shared by all users or one per user. Models do not know
 item ids: `processor.item_indices(ids)` converts them to indices, and the pipeline does so by itself.
@@ -6,7 +6,9 @@ item ids: `processor.item_indices(ids)` converts them to indices, and the pipeli
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -14,10 +16,49 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-__all__ = ["ItemSelection", "allowed_mask", "as_mask", "as_selection", "check_items_left"]
+__all__ = [
+    "ItemSelection",
+    "Recommendations",
+    "allowed_mask",
+    "as_mask",
+    "as_selection",
+    "check_items_left",
+    "checked_top_k",
+    "prior_scores",
+]
 
 ItemSelection = Tensor | np.ndarray | Iterable[int] | Iterable[Iterable[int]]
 """Item indices or a boolean mask over all items; shared by all users (one dimension) or one per user (two)."""
+
+
+@dataclass(frozen=True)
+class Recommendations:
+    """Ranked items of B users, best first.
+
+    Attributes:
+        item_indices: item indices, padded with -1 for users with fewer items. Shape: (B, top_k), int64.
+        scores: log-probability of each item's semantic ID, or the weighted sum of experts, padded with -inf.
+            Shape: (B, top_k), float32.
+    """
+
+    item_indices: Tensor
+    scores: Tensor
+
+    def __len__(self) -> int:
+        return len(self.item_indices)
+
+
+def checked_top_k(top_k: int) -> int:
+    """Checks a `top_k` argument.
+
+    Raises:
+        ValueError: if it is not an integer above 0.
+    """
+    if not isinstance(top_k, Integral) or isinstance(top_k, bool):
+        raise ValueError(f"top_k={top_k!r}; pass an integer")
+    if top_k < 1:
+        raise ValueError(f"top_k={top_k}; pass top_k >= 1")
+    return int(top_k)
 
 
 def as_selection(
@@ -101,6 +142,42 @@ def allowed_mask(
     if exclude is not None:
         masks.append(~as_mask(as_selection(exclude, "exclude", num_items, num_users, device), num_items))
     return None if not masks else masks[0] if len(masks) == 1 else masks[0] & masks[1]
+
+
+def prior_scores(
+    prior: Tensor | Sequence[float] | Mapping[int, float], num_items: int, num_users: int, device: torch.device | str
+) -> Tensor:
+    """A business prior as scores to add.
+
+    Args:
+        prior: one value per item, for all users or per user; or values by item index, with 0 for all other items.
+        num_items: N.
+        num_users: B.
+        device: device of the result.
+
+    Returns:
+        Shape: (N,) or (B, N), float32.
+
+    Raises:
+        ValueError: if values are not finite, or there are not N of them (for each of B users).
+        IndexError: if an item index is not in the catalogue.
+    """
+    if isinstance(prior, Mapping):
+        outside = [item for item in prior if not (isinstance(item, Integral) and 0 <= item < num_items)]
+        if outside:
+            raise IndexError(f"`prior` names item index {outside[0]!r}; the catalogue has items 0..{num_items - 1}")
+        values = torch.zeros(num_items)
+        values[torch.tensor(list(prior), dtype=torch.int64)] = torch.tensor(list(prior.values()), dtype=torch.float32)
+    else:
+        values = torch.as_tensor(prior, dtype=torch.float32)
+        if values.shape not in ((num_items,), (num_users, num_items)):
+            raise ValueError(
+                f"`prior` has shape {tuple(values.shape)}; expected ({num_items},), one value for every item of the "
+                f"catalogue, or ({num_users}, {num_items})"
+            )
+    if not bool(values.isfinite().all()):
+        raise ValueError("`prior` holds a value that is not finite; pass numbers, and `exclude` to leave items out")
+    return values.to(device)
 
 
 def check_items_left(available: Tensor) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,8 +13,14 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from .configuration_mender import ChecksWeights
-from .item_filter import ItemSelection, allowed_mask, check_items_left
-from .retrieval import Recommendations, checked_top_k
+from .item_filter import (
+    ItemSelection,
+    Recommendations,
+    allowed_mask,
+    check_items_left,
+    checked_top_k,
+    prior_scores,
+)
 
 __all__ = ["ItemScoringModel", "top_items"]
 
@@ -50,7 +57,8 @@ class ItemScoringModel(ChecksWeights, PreTrainedModel, ABC):
         num_beams: int | str | None = None,
         allowed: ItemSelection | None = None,
         exclude: ItemSelection | None = None,
-        **cached: Tensor,
+        prior: Tensor | Sequence[float] | Mapping[int, float] | None = None,
+        **read: Any,
     ) -> Recommendations:
         """The `top_k` best items of every user, with their scores.
 
@@ -61,13 +69,17 @@ class ItemScoringModel(ChecksWeights, PreTrainedModel, ABC):
             num_beams: not used, every item is scored.
             allowed: items that may be returned (indices or a boolean mask; shared or per user).
             exclude: items that may not be returned, in the same forms.
-            **cached: passed on to `scores`.
+            prior: business priors that are added to the scores, see `prior_scores`.
+            **read: passed on to `scores`.
 
         Raises:
-            ValueError: for top_k < 1, or a filter that has the wrong shape or leaves a user without items.
-            IndexError: if a filter contains an item that is not in the catalogue.
+            ValueError: for top_k < 1, or a filter or prior that has the wrong shape or leaves a user without items.
+            IndexError: if a filter or prior contains an item that is not in the catalogue.
         """
-        return top_items(self.scores(input_ids, **cached), top_k, allowed, exclude)
+        scores = self.scores(input_ids, **read)
+        if prior is not None:
+            scores = scores + prior_scores(prior, scores.shape[1], len(scores), scores.device)
+        return top_items(scores, top_k, allowed, exclude)
 
     @abstractmethod
     def scores(self, input_ids: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ __all__ = [
     "encode_in_groups",
     "encode_titles",
     "mean_pooled",
+    "version_of",
 ]
 
 
@@ -300,3 +301,8 @@ def encode_titles(
     first = torch.zeros(len(table), dtype=torch.bool)
     first[starts] = True
     return table, first
+
+
+def version_of(tensor: Tensor) -> int:
+    """How often a tensor was modified in place; 0 for tensors created in inference mode, which do not count."""
+    return 0 if tensor.is_inference() else tensor._version

@@ -8,98 +8,40 @@ one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
-from transformers import PreTrainedConfig
 
-from .configuration_mender import CarriesCode, ItemStatesConfig, check_sizes
-from .experts import EXPERTS, LANGUAGE, ItemItem, Lexical, Popularity
+from .configuration_mender import LANGUAGE, CarriesCode, ExpertSumConfig, ItemStatesConfig
+from .experts import ExpertSum, default_kind
 from .item_scoring import ItemScoringModel
 from .item_states import ItemStatesEncoder
 
-__all__ = ["KINDS", "ExpertsConfig", "ExpertsRecommender"]
-
-KINDS = ("stated", "inferred", "silent")
-TEMPERATURE = 0.05
-"""Divides cosine similarities, so that they have about the scale of log-probabilities."""
-WINDOW = 3
-"""Number of latest items that the transitions expert uses; the n-th latest has weight 1/n."""
+__all__ = ["ExpertsConfig", "ExpertsRecommender"]
 
 
-class ExpertsConfig(CarriesCode, PreTrainedConfig):
-    """Sizes and weights of an `ExpertsRecommender`.
-
-    Args:
-        num_items: N.
-        experts: names from `EXPERTS`.
-        num_neighbours: entries kept in each row of an item-item matrix.
-        num_postings: entries of the lexical index.
-        encoder: an `ItemStatesConfig` with `pooled=True` and `max_history=0`, or its dictionary; required by experts
-            that read text.
-        weights: the weight of each expert by kind of request; default 1.
+class ExpertsConfig(CarriesCode, ExpertSumConfig):
+    """Sizes and weights of an `ExpertsRecommender`, see `ExpertSumConfig`.
 
     Raises:
-        ValueError: if an expert or a kind is unknown, a weight is not a finite number, a size is out of range, or an
-            expert that reads text has no encoder.
+        ValueError: if an expert that reads text has no encoder, or see `ExpertSumConfig`.
     """
 
     model_type = "mender_experts"
     model_code = "modeling_experts.ExpertsRecommender"
     sub_configs = {"encoder": ItemStatesConfig}
 
-    def __init__(
-        self,
-        num_items: int = 1,
-        experts: Sequence[str] = ("popularity",),
-        num_neighbours: int = 200,
-        num_postings: int = 0,
-        encoder: ItemStatesConfig | dict[str, Any] | None = None,
-        weights: Mapping[str, Mapping[str, float]] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        unknown = [name for name in experts if name not in EXPERTS]
-        if unknown or not experts:
-            shown = repr(unknown[0]) if unknown else "an empty list"
-            raise ValueError(f"experts: {shown} is not known; pass some of {', '.join(EXPERTS)}")
-        if isinstance(encoder, dict):
-            encoder = ItemStatesConfig(**{"pooled": True, "max_history": 0, **encoder})
-        reading = [name for name in experts if name in LANGUAGE]
-        if reading and encoder is None:
+    def __init__(self, num_items: int = 1, experts: Any = ("popularity",), **kwargs: Any) -> None:
+        super().__init__(num_items, experts, **kwargs)
+        reading = [name for name in self.experts if name in LANGUAGE]
+        if reading and self.encoder is None:
             raise ValueError(f"expert {reading[0]!r} reads text; pass an encoder, or leave the expert out")
-        self.num_items, self.experts = num_items, list(experts)
-        self.num_neighbours, self.num_postings = num_neighbours, num_postings
-        self.encoder = encoder
-        self.weights = checked_weights(weights or {}, self.experts)
-        super().__init__(**kwargs)
-        check_sizes(self.to_dict())
-
-
-def checked_weights(weights: Mapping[str, Mapping[str, float]], experts: Sequence[str]) -> dict[str, dict[str, float]]:
-    """The weights of all experts for all kinds of request; 1 if not given.
-
-    Raises:
-        ValueError: if a kind or an expert is unknown, or a weight is not a finite number.
-
-    >>> checked_weights({"silent": {"popularity": 2}}, ["popularity"])["silent"]
-    {'popularity': 2.0}
-    """
-    for kind, own in weights.items():
-        if kind not in KINDS:
-            raise ValueError(f"unknown kind of request {kind!r}; pass one of {', '.join(KINDS)}")
-        for name, value in own.items():
-            if name not in experts:
-                raise ValueError(f"weights[{kind!r}]: there is no expert {name!r}; this model has {', '.join(experts)}")
-            if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < float("inf"):
-                raise ValueError(f"weights[{kind!r}][{name!r}]={value!r}; pass a finite number")
-    return {kind: {name: float(weights.get(kind, {}).get(name, 1.0)) for name in experts} for kind in KINDS}
 
 
 class ExpertsRecommender(ItemScoringModel):
-    """Ranks items by a weighted sum of expert scores; see `experts`.
+    """Ranks items by a weighted sum of expert scores; see `experts.ExpertSum`.
 
     Args:
         config: the experts and their weights.
@@ -111,18 +53,7 @@ class ExpertsRecommender(ItemScoringModel):
 
     def __init__(self, config: ExpertsConfig, encoder: ItemStatesEncoder | None = None) -> None:
         super().__init__(config)
-        names, items = config.experts, config.num_items
-        neighbours = min(config.num_neighbours, items)
-        self.popularity = Popularity(items) if "popularity" in names else None
-        self.co_purchase = ItemItem(items, neighbours) if "co_purchase" in names else None
-        self.transitions = ItemItem(items, neighbours) if "transitions" in names else None
-        # Not named `encoder`: the Trainer would pass the states of an attribute `encoder` instead of the input.
-        self.vectors = None
-        if config.encoder is not None:
-            self.vectors = ItemStatesEncoder(config.encoder) if encoder is None else encoder
-        self.lexical = None
-        if "lexical" in names:
-            self.lexical = Lexical(config.encoder.text_vocabulary, items, config.num_postings)
+        self.experts = ExpertSum(config, encoder)
         # The Trainer finds the device of a model by its parameters, and there are no others.
         self.scale = nn.Parameter(torch.ones(()), requires_grad=False)
         self.post_init()
@@ -133,71 +64,62 @@ class ExpertsRecommender(ItemScoringModel):
 
     def get_input_embeddings(self) -> nn.Module | None:
         """Word embeddings of the text encoder; `None` without one."""
-        return None if self.vectors is None else self.vectors.get_input_embeddings()
+        return None if self.experts.vectors is None else self.experts.vectors.get_input_embeddings()
 
-    def scores(self, input_ids: Tensor, kind: Tensor | None = None) -> Tensor:
+    def scores(
+        self,
+        input_ids: Tensor,
+        kind: Tensor | None = None,
+        *,
+        condition_weights: Tensor | None = None,
+        expert_input_ids: Tensor | None = None,
+        avoid_input_ids: Tensor | None = None,
+        weights: Mapping[str, float] | None = None,
+    ) -> Tensor:
         """The weighted sum of all experts.
 
         Args:
             input_ids: inputs from a processor with `history="vectors"` if an expert reads text, otherwise with
-                `history="indices"`. Shape: (B, T).
-            kind: index in `KINDS` of each request; default: stated with text, silent without. Shape: (B,).
+                `history="indices"`. Shape: (B, T), or (B, C, T) for several conditions of each user.
+            kind: index in `KINDS` of each request; default: stated with text, silent without. Shape: (B,) or (B, C).
+            condition_weights: weights of each user's conditions. Shape: (B, C).
+            expert_input_ids: inputs without negated sentences, to be read instead of `input_ids`. Shape: (B, T').
+            avoid_input_ids: text tokens of the phrases to avoid. Shape: (B, A, T').
+            weights: factors for fitted weights, by expert or group.
 
         Returns:
             Shape: (B, N).
         """
-        texts, _ = self._split(input_ids)
-        if kind is None:
-            has_text = (texts >= 0).any(1)
-            kind = torch.where(has_text, KINDS.index("stated"), KINDS.index("silent"))
-        table = [[self.config.weights[name][expert] for expert in self.config.experts] for name in KINDS]
-        weights = torch.tensor(table, device=input_ids.device)[kind]
-        total: Tensor | float = 0.0
-        for position, scores in enumerate(self.expert_scores(input_ids).values()):
-            total = total + weights[:, position, None] * scores
+        experts, items = self.experts, self.config.num_items
+        users, conditions = len(input_ids), 1 if input_ids.dim() == 2 else input_ids.shape[1]
+        read = input_ids if expert_input_ids is None else expert_input_ids
+        read = self._as_vectors(read.reshape(users * conditions, -1))
+        kind = default_kind(experts.split(read)[0]) if kind is None else kind
+        own = experts.weights(kind.reshape(users, -1)[:, 0], weights).repeat_interleave(conditions, 0)
+        if condition_weights is not None:
+            own = own * condition_weights.reshape(-1, 1)
+        total = experts.total(read, items, own).view(users, conditions, items).sum(1)
+        if avoid_input_ids is not None and experts.avoids:
+            total = total - self.penalty(avoid_input_ids)
         return self.scale * total
 
-    def expert_scores(self, input_ids: Tensor) -> dict[str, Tensor]:
-        """Scores of each expert by name, in the order of `config.experts`. Shape of each: (B, N)."""
-        texts, history = self._split(input_ids)
-        vectors = None if self.vectors is None else self.vectors.item_states.float()
-        scores = {}
-        for name in self.config.experts:
-            if name == "popularity":
-                scores[name] = self.popularity(len(input_ids))
-            elif name == "co_purchase":
-                scores[name] = self.co_purchase(history)
-            elif name == "transitions":
-                scores[name] = self.transitions(history, self._recency(history))
-            elif name == "dense":
-                scores[name] = self._preference_vectors(input_ids, texts) @ vectors.T / TEMPERATURE
-            elif name == "lexical":
-                scores[name] = self.lexical(texts)
-            else:
-                present = (history >= 0).float()[..., None]
-                mean = functional.normalize((vectors[history.clamp(min=0)] * present).sum(1), dim=-1)
-                scores[name] = mean @ vectors.T / TEMPERATURE
-        return scores
+    def expert_scores(self, input_ids: Tensor, expert_input_ids: Tensor | None = None) -> dict[str, Tensor]:
+        """Scores of each expert by name, in the order of `config.experts`. Shape of each: (B, N).
 
-    def _split(self, input_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Text tokens and item indices of inputs, -1 at all other positions. Shape of each: (B, T)."""
-        if self.vectors is None:  # 0 is padding, items count from 1, and N + 1 is the start token
-            history = torch.where(input_ids <= self.config.num_items, input_ids - 1, -1)
-            return torch.full_like(input_ids, -1), history
-        encoder = self.config.encoder
-        is_text = (input_ids < encoder.text_vocabulary) & (input_ids != encoder.text_encoder.pad_token_id)
-        return torch.where(is_text, input_ids, -1), torch.where(
-            input_ids >= encoder.text_vocabulary, input_ids - encoder.text_vocabulary, -1
-        )
+        Args:
+            input_ids: as for `scores`.
+            expert_input_ids: see `scores`.
+        """
+        input_ids = input_ids if expert_input_ids is None else expert_input_ids
+        return self.experts(self._as_vectors(input_ids), self.config.num_items)
 
-    def _preference_vectors(self, input_ids: Tensor, texts: Tensor) -> Tensor:
-        """Vectors of preferences, 0 without a preference. Shape: (B, D)."""
-        states = self.vectors(input_ids).last_hidden_state[:, 0].float()
-        return states * (texts >= 0).any(1, keepdim=True)
+    def penalty(self, avoid_input_ids: Tensor) -> Tensor:
+        """Penalties of all items for phrases to avoid, see `ExpertSum.penalty`. Shape: (B, N)."""
+        return self.experts.penalty(avoid_input_ids, self.config.num_items)
 
-    @staticmethod
-    def _recency(history: Tensor) -> Tensor:
-        """1/n for the n-th latest of the last `WINDOW` items, otherwise 0. Shape: (B, T)."""
-        present = history >= 0
-        position = present.flip(1).cumsum(1).flip(1)
-        return torch.where(present & (position <= WINDOW), 1.0 / position.clamp(min=1), 0.0)
+    def _as_vectors(self, input_ids: Tensor) -> Tensor:
+        """Inputs with `history="indices"` in the form of `history="vectors"` with one text token, padding."""
+        if self.config.encoder is not None:
+            return input_ids
+        # 0 is padding, items count from 1, and N + 1 is the start token.
+        return torch.where(input_ids <= self.config.num_items, input_ids, 0)

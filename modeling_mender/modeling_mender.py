@@ -24,12 +24,20 @@ from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from transformers.models.t5.modeling_t5 import T5Stack
 
 from .catalogue import REMOVED, SemanticIdCatalogue
-from .configuration_mender import ChecksWeights, ItemStatesConfig, MenderConfig
+from .configuration_mender import (
+    KINDS,
+    LANGUAGE,
+    ChecksWeights,
+    ExpertSumConfig,
+    ItemStatesConfig,
+    MenderConfig,
+)
 from .decoder import FoldedDecoder, absorb_cross_attention
+from .experts import ExpertSum, default_kind
 from .generation_mender import SemanticIdLogitsProcessor
-from .item_filter import ItemSelection
-from .item_states import ItemStatesEncoder, encode_in_groups, text_encoder_class
-from .retrieval import Recommendations, search
+from .item_filter import ItemSelection, Recommendations, prior_scores
+from .item_states import ItemStatesEncoder, encode_in_groups, text_encoder_class, version_of
+from .retrieval import Generator, item_scores, search
 
 __all__ = ["MenderForGenerativeRetrieval"]
 
@@ -64,6 +72,9 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
         self.decoder = T5Stack(config.decoder)
         absorb_cross_attention(self.decoder)
         self.lm_head = nn.Linear(config.decoder.d_model, config.decoder.vocab_size, bias=False)
+        self.kind_states = nn.Embedding(len(KINDS), config.decoder.d_model) if config.kinds else None
+        self.experts = None if config.experts is None else ExpertSum(config.experts)
+        self._check_experts()
         table = torch.full((config.num_items, config.num_levels), REMOVED, dtype=torch.int32)
         self.register_buffer("item_codes", table, persistent=True)
         self._catalogue: tuple[Any, SemanticIdCatalogue] | None = None
@@ -87,10 +98,17 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
             init.normal_(self.lm_head.weight, std=self.config.decoder.d_model**-0.5)
             if isinstance(self.encoder_proj, nn.Linear):
                 init.normal_(self.encoder_proj.weight, std=self.config.encoder.hidden_size**-0.5)
+            if self.kind_states is not None:
+                init.normal_(self.kind_states.weight, std=self.config.decoder.d_model**-0.5)
 
     @classmethod
     def from_encoder(
-        cls, encoder: PreTrainedModel, catalogue: SemanticIdCatalogue, *, decoder: dict[str, Any] | None = None
+        cls,
+        encoder: PreTrainedModel,
+        catalogue: SemanticIdCatalogue,
+        *,
+        decoder: dict[str, Any] | None = None,
+        kinds: bool = False,
     ) -> MenderForGenerativeRetrieval:
         """A model with a given encoder and a new decoder.
 
@@ -98,6 +116,7 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
             encoder: a text encoder or an `ItemStatesEncoder`; its weights are kept.
             catalogue: the items to retrieve.
             decoder: fields of the configuration in which the decoder differs from the paper's.
+            kinds: whether the decoder reads the kind of a request.
 
         Raises:
             ValueError: if transformers does not have the encoder; the model could be trained, but not loaded.
@@ -107,10 +126,50 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
             decoder=decoder,
             codebook_sizes=catalogue.codebook_sizes,
             num_items=catalogue.num_items,
+            kinds=kinds,
         )
         model = cls(config, encoder=encoder)
         model.set_catalogue(catalogue)
         return model
+
+    # Experts beside the generator
+
+    @property
+    def reads_kind(self) -> bool:
+        """Whether results depend on the kind of a request."""
+        return self.kind_states is not None or self.experts is not None
+
+    @property
+    def shares_vectors(self) -> bool:
+        """Whether experts can use the encoder's inputs and vectors, because it has one vector for each item."""
+        encoder = self.config.encoder
+        return encoder.model_type == ItemStatesConfig.model_type and encoder.pooled
+
+    def set_experts(self, config: ExpertSumConfig | None, encoder: ItemStatesEncoder | None = None) -> None:
+        """Add experts, whose scores `recommend()` adds to those of the generator, or remove them with `None`.
+
+        Args:
+            config: the experts and their weights, with `generator=True`.
+            encoder: item vectors for experts that read text, if the encoder of this model has none.
+
+        Raises:
+            ValueError: if an expert reads text and there are no item vectors.
+        """
+        if config is not None and encoder is None and self.shares_vectors:
+            config.width = self.config.encoder.hidden_size
+        self.config.experts = config
+        self.experts = None if config is None else ExpertSum(config, encoder).to(self.device)
+        self._check_experts()
+
+    def _check_experts(self) -> None:
+        if self.experts is None or self.experts.vectors is not None or self.shares_vectors:
+            return
+        reading = [name for name in self.experts.config.experts if name in LANGUAGE]
+        if reading:
+            raise ValueError(
+                f"expert {reading[0]!r} reads text, and this model's encoder has no vectors of items; pass an encoder "
+                "with pooled=True for the experts"
+            )
 
     # The item table
 
@@ -204,6 +263,7 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
         text_states: Tensor | None = None,
         decoder_input_ids: Tensor | None = None,
         labels: Tensor | None = None,
+        kind: Tensor | None = None,
         past_key_values: Any = None,
         use_cache: bool | None = None,
         num_items_in_batch: int | Tensor | None = None,
@@ -219,6 +279,8 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
             text_states: cached states of the text encoder of an `ItemStatesEncoder`, in addition to `input_ids`.
             decoder_input_ids: tokens generated so far, including the start token. Shape: (B, steps).
             labels: tokens of the targets (`item_tokens`); -100 is ignored. Shape: (B, L).
+            kind: index in `KINDS` of each request, for models that read it. Default: silent for an `ItemStatesEncoder`
+                without text, otherwise stated. Shape: (B,).
             past_key_values: cache of earlier steps.
             use_cache: whether to return the cache.
             num_items_in_batch: number of labels in the whole batch, with gradient accumulation.
@@ -237,10 +299,11 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
         if encoder_outputs is None:
             encoder_outputs = self._encoder_states(input_ids, attention_mask, text_states)
         states = encoder_outputs[0]
+        memory, memory_mask = self._memory(states, attention_mask, self._kind(kind, input_ids, states))
         decoded = self.decoder(
             input_ids=decoder_input_ids,
-            encoder_hidden_states=self.encoder_proj(states.to(self.lm_head.weight.dtype)),
-            encoder_attention_mask=attention_mask,
+            encoder_hidden_states=memory,
+            encoder_attention_mask=memory_mask,
             past_key_values=past_key_values,
             use_cache=use_cache if labels is None else False,
             **{name: value for name, value in kwargs.items() if name in ("output_attentions", "output_hidden_states")},
@@ -282,6 +345,10 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
                 reasons given in `recommend()`.
             IndexError: if a filter contains an item that is not in the catalogue.
         """
+        if kwargs.get("custom_generate") is None:  # the plain beams know no experts
+            kwargs.pop("expert_input_ids", None)
+            if kwargs.pop("avoid_input_ids", None) is not None:
+                raise ValueError("generate() cannot avoid anything: it uses the generator alone; call recommend()")
         processors = LogitsProcessorList(kwargs.pop("logits_processor", None) or [])
         given = any(isinstance(item, SemanticIdLogitsProcessor) for item in processors)
         filters = {"allowed": allowed, "exclude": exclude}
@@ -316,32 +383,51 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
         num_beams: int | str | None = None,
         allowed: ItemSelection | None = None,
         exclude: ItemSelection | None = None,
+        kind: Tensor | None = None,
+        condition_weights: Tensor | None = None,
+        expert_input_ids: Tensor | None = None,
+        avoid_input_ids: Tensor | None = None,
+        prior: Tensor | Sequence[float] | Mapping[int, float] | None = None,
+        weights: Mapping[str, float] | None = None,
         **ignored: Any,
     ) -> Recommendations:
-        """The `top_k` best items of every user, with the log-probabilities of their semantic IDs.
+        """The `top_k` best items of every user.
 
-        The result is deterministic; sampling and penalties in the generation config are ignored.
+        Scores are log-probabilities of semantic IDs; with experts, the weighted sum of log-probability and expert
+        scores. The result is deterministic; sampling and penalties in the generation config are ignored.
 
         Args:
-            input_ids: text tokens. Shape: (B, T).
-            attention_mask: 1 for tokens, 0 for padding. Shape: (B, T).
+            input_ids: text tokens, possibly of several conditions whose scores are added with `condition_weights`.
+                Shape: (B, T) or (B, C, T).
+            attention_mask: 1 for tokens, 0 for padding. Shape: that of `input_ids`.
             encoder_outputs: states of the encoder, instead of `input_ids`.
             top_k: items to return; fewer are returned if the catalogue has fewer.
             num_beams: prefixes kept per level; `None` keeps max(30, 2 * top_k), "exact" scores every item.
             allowed: items that may be returned (indices or a boolean mask; shared or per user).
             exclude: items that may not be returned, in the same forms.
+            kind: index in `KINDS` of each request, see `forward`; weights of experts are those of the first condition.
+                Shape: (B,) or (B, C).
+            condition_weights: weights of each user's conditions, usually with a sum of 1. Default: equal weights.
+                Shape: (B, C).
+            expert_input_ids: inputs of the experts, if they differ from `input_ids`. Shape: that of `input_ids`.
+            avoid_input_ids: text tokens of the phrases to avoid, see `ExpertSum.penalty`. Shape: (B, A, T').
+            prior: business priors to add to the scores, see `prior_scores`.
+            weights: factors for fitted weights, by expert ("generator" included) or group ("language", "behaviour").
             **ignored: other outputs of a tokenizer, such as `token_type_ids`.
 
         Returns:
             Item indices and scores of shape (B, top_k), best first.
 
         Raises:
-            ValueError: for top_k < 1, num_beams < top_k, or a filter that has the wrong shape or leaves a user without
-                items.
-            IndexError: if a filter contains an item that is not in the catalogue.
+            ValueError: for top_k < 1, num_beams < top_k, a filter that has the wrong shape or leaves a user without
+                items, invalid weights, kinds or priors, or missing inputs of experts.
+            IndexError: if a filter or prior contains an item that is not in the catalogue.
         """
         if set(ignored) - {"token_type_ids", "labels", "position_ids"}:
             raise TypeError(f"recommend() got unexpected arguments {sorted(ignored)}")
+        conditions = 1 if input_ids is None or input_ids.dim() == 2 else input_ids.shape[1]
+        flat = (None if part is None else part.view(-1, part.shape[-1]) for part in (input_ids, attention_mask))
+        input_ids, attention_mask = flat
         if encoder_outputs is None:
             training = self.encoder.training
             self.encoder.eval()
@@ -349,19 +435,162 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
                 encoder_outputs = self._states_for_retrieval(input_ids, attention_mask)
             finally:
                 self.encoder.train(training)
-        states = encoder_outputs[0].to(self.lm_head.weight.dtype)
+        states = encoder_outputs[0]
+        kind = self._kind(kind, input_ids, states, conditions)
+        # The first state of a text is its vector: if the experts read the same input, it is encoded only once.
+        known = None
+        if expert_input_ids is None and self.shares_vectors and input_ids is not None:
+            expert_input_ids, known = input_ids, states[:, 0]
         # Autocast is for the encoder only; the search chooses its own precision.
         with torch.autocast(states.device.type, enabled=False):
+            mix, evidence = self._sum(
+                kind,
+                (len(states) // conditions, conditions),
+                condition_weights,
+                prior,
+                weights,
+                expert_input_ids,
+                known,
+                avoid_input_ids,
+            )
+            memory, memory_mask = self._memory(states, attention_mask, kind)
             return search(
                 self._folded_decoder(),
                 self.catalogue,
-                self.encoder_proj(states),
-                attention_mask,
+                memory,
+                memory_mask,
                 top_k=top_k,
                 num_beams=num_beams,
                 allowed=allowed,
                 exclude=exclude,
+                mix=mix,
+                evidence=evidence,
             )
+
+    @torch.no_grad()
+    def log_probabilities(
+        self,
+        item_indices: Tensor,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        kind: Tensor | None = None,
+    ) -> Tensor:
+        """Log-probabilities of the semantic IDs of items, by the generator alone.
+
+        Args:
+            item_indices: of each user. Shape: (B, M).
+            input_ids: Shape: (B, T).
+            attention_mask: 1 for tokens, 0 for padding. Shape: (B, T).
+            kind: index in `KINDS` of each request, see `forward`. Shape: (B,).
+
+        Returns:
+            -inf for items that were removed. Shape: (B, M), float32.
+        """
+        states = self._states_for_retrieval(input_ids, attention_mask)[0]
+        memory = self._memory(states, attention_mask, self._kind(kind, input_ids, states))
+        generator = Generator(self._folded_decoder(), *memory, None)
+        return item_scores(generator, self.catalogue, item_indices.to(states.device))
+
+    def expert_scores(self, input_ids: Tensor, expert_input_ids: Tensor | None = None) -> dict[str, Tensor]:
+        """Scores of all items by each expert, without the generator.
+
+        Args:
+            input_ids: Shape: (B, T).
+            expert_input_ids: inputs of the experts, if they differ from `input_ids`. Shape: (B, T').
+
+        Returns:
+            Scores by name of the expert. Shape of each: (B, N).
+        """
+        read = input_ids if expert_input_ids is None else expert_input_ids
+        return self.experts(read, self.config.num_items, encoder=self._vectors())
+
+    def penalty(self, avoid_input_ids: Tensor) -> Tensor:
+        """Penalties of all items for phrases to avoid, see `ExpertSum.penalty`. Shape: (B, N)."""
+        return self.experts.penalty(avoid_input_ids, self.config.num_items, encoder=self._vectors())
+
+    def _vectors(self) -> ItemStatesEncoder | None:
+        """This model's encoder, if the experts use its item vectors."""
+        return self.encoder if self.shares_vectors and self.experts.vectors is None else None
+
+    def _sum(
+        self,
+        kind: Tensor | None,
+        shape: tuple[int, int],
+        condition_weights: Tensor | None,
+        prior: Any,
+        weights: Mapping[str, float] | None,
+        expert_input_ids: Tensor | None,
+        preference: Tensor | None,
+        avoid_input_ids: Tensor | None,
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Weights of the log-probabilities (B, C) and scores to add (B, N); `None` for a weight of 1 and no scores."""
+        (users, conditions), items = shape, self.config.num_items
+        mix, evidence = self._condition_weights(condition_weights, users, conditions), None
+        if self.experts is not None:
+            own = self.experts.weights(kind.view(users, conditions)[:, 0], weights)
+            own, generator = own[:, :-1], own[:, -1:]
+            encoder = self._vectors()
+            if bool(own.any()):
+                if expert_input_ids is None:
+                    raise ValueError(
+                        "the experts of this model read inputs of their own; pass expert_input_ids, which the "
+                        "processor makes, or input_ids"
+                    )
+                rows = own.repeat_interleave(conditions, 0)
+                rows = rows if mix is None else rows * mix.view(-1, 1)
+                read = expert_input_ids.reshape(users * conditions, -1)
+                evidence = self.experts.total(read, items, rows, encoder=encoder, preference=preference)
+                evidence = evidence.view(users, conditions, items).sum(1)
+            if avoid_input_ids is not None and self.experts.avoids:
+                penalty = self.penalty(avoid_input_ids)
+                evidence = -penalty if evidence is None else evidence - penalty
+            if mix is not None or bool((generator != 1).any()):
+                mix = generator if mix is None else generator * mix
+        elif weights or avoid_input_ids is not None:
+            given = "weights" if weights else "avoid_input_ids"
+            raise ValueError(f"this model has no experts that `{given}` could be for; leave it out")
+        if prior is not None:
+            added = prior_scores(prior, items, users, self.device).expand(users, -1)
+            evidence = added if evidence is None else evidence + added
+        return mix, evidence
+
+    def _condition_weights(self, weights: Tensor | None, users: int, conditions: int) -> Tensor | None:
+        if weights is None:
+            return None if conditions == 1 else torch.full((users, conditions), 1 / conditions, device=self.device)
+        weights = torch.as_tensor(weights, dtype=torch.float32, device=self.device)
+        if weights.shape != (users, conditions) or not bool(weights.isfinite().all()):
+            raise ValueError(
+                f"condition_weights has shape {tuple(weights.shape)} or values that are not finite; expected a number "
+                f"for each of {conditions} conditions of {users} users"
+            )
+        return weights
+
+    def _kind(
+        self, kind: Tensor | None, input_ids: Tensor | None, states: Tensor, conditions: int = 1
+    ) -> Tensor | None:
+        """The kind of every row of `states`; `None` if the model does not read it. Shape: (B * C,)."""
+        if not self.reads_kind:
+            return None
+        if kind is None:
+            config = self.config.encoder
+            if input_ids is not None and config.model_type == ItemStatesConfig.model_type:
+                is_text = (input_ids < config.text_vocabulary) & (input_ids != config.text_encoder.pad_token_id)
+                return default_kind(torch.where(is_text, input_ids, -1))
+            return torch.full((len(states),), KINDS.index("stated"), device=states.device)
+        kind = torch.as_tensor(kind, device=states.device)
+        if kind.numel() and not 0 <= int(kind.min()) <= int(kind.max()) < len(KINDS):
+            raise ValueError(f"kind={kind.flatten().tolist()}; pass indices of {', '.join(KINDS)}")
+        return kind.reshape(-1) if kind.dim() == 2 else kind.repeat_interleave(conditions)
+
+    def _memory(
+        self, states: Tensor, attention_mask: Tensor | None, kind: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """The states that the decoder attends to and their mask: one for the kind of request, then the encoder's."""
+        memory = self.encoder_proj(states.to(self.lm_head.weight.dtype))
+        if self.kind_states is None:
+            return memory, attention_mask
+        memory = torch.cat([self.kind_states(kind)[:, None].to(memory.dtype), memory], dim=1)
+        return memory, None if attention_mask is None else functional.pad(attention_mask, (1, 0), value=1)
 
     def _folded_decoder(self) -> FoldedDecoder:
         """The folded weights of the decoder, recomputed if a parameter has changed."""
@@ -442,11 +671,6 @@ def _new_encoder(config: Any) -> PreTrainedModel:
     if config.model_type == ItemStatesConfig.model_type:
         return ItemStatesEncoder(config)
     return text_encoder_class(config).from_config(config)
-
-
-def version_of(tensor: Tensor) -> int:
-    """How often a tensor was modified in place; 0 for tensors created in inference mode, which do not count."""
-    return 0 if tensor.is_inference() else tensor._version
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor, num_items_in_batch: int | Tensor | None) -> Tensor:

@@ -21,14 +21,16 @@ from .item_filter import ItemSelection, allowed_mask, as_selection
 __all__ = ["GenerativeRetrievalPipeline"]
 
 TASK = "generative-retrieval"
-REQUEST_KEYS = ("preference", "avoid", "history", "allowed", "exclude")
+SAID = ("preference", "inferred", "avoid", "history", "strength", "preference_weights")
+"""Keys of a request that the processor renders."""
+REQUEST_KEYS = (*SAID, "allowed", "exclude")
 
 
 @dataclass(frozen=True)
 class _Request:
-    """One rendered request: token ids, and the request's own filters as item indices or masks."""
+    """One rendered request: its features, and the request's own filters as item indices or masks."""
 
-    input_ids: list[int]
+    features: dict[str, Any]
     allowed: Tensor | None
     exclude: Tensor | None
 
@@ -37,8 +39,8 @@ class GenerativeRetrievalPipeline(Pipeline):
     """Ranked items for a preference and a history.
 
     Args:
-        **kwargs: as for every pipeline. `top_k`, `num_beams`, `allowed`, `exclude` and `unknown_items` become
-            defaults of the calls.
+        **kwargs: as for every pipeline. `top_k`, `num_beams`, `allowed`, `exclude`, `prior`, `weights` and
+            `unknown_items` become defaults of the calls.
 
     Raises:
         TypeError: if the model has no `recommend`, or the processor no `decode_items`.
@@ -66,13 +68,16 @@ class GenerativeRetrievalPipeline(Pipeline):
 
         Args:
             inputs: a request, a list of requests, or a generator of requests (results are streamed). A request is a
-                preference text, or a dictionary with some of the keys "preference" (a text or a list of texts), "avoid"
-                (what the user does not want, in the same forms), "history" (item ids, oldest first), "allowed" and
-                "exclude" (item ids, item indices or a mask; applied in addition to the filters of the call).
+                preference text, or a dictionary with some of the keys "preference" (a text or a list of texts),
+                "inferred" (instead of it, a preference that the user did not type), "avoid" (what the user does not
+                want, in the same forms), "history" (item ids, oldest first), "strength" and "preference_weights" (see
+                `MenderProcessor`), "allowed" and "exclude" (item ids, item indices or a mask; applied in addition to
+                the filters of the call).
             **kwargs: for all requests of this call: `top_k`, items to return (default 10); `num_beams`, prefixes kept
                 per level, or "exact"; `allowed` and `exclude`, item ids, item indices or a boolean mask over all items;
-                `unknown_items`, "skip" to ignore items of histories and filters that are not in the catalogue;
-                `batch_size`, requests per batch.
+                `prior`, added to the scores of all items, or of some by id or index; `weights`, factors for the weights
+                of experts, such as {"language": 0}; `unknown_items`, "skip" to ignore items of histories, filters and
+                priors that are not in the catalogue; `batch_size`, requests per batch.
 
         Returns:
             For one request, a list of `{"item_id", "title", "score"}`, best first, with fewer than `top_k` entries if
@@ -103,6 +108,8 @@ class GenerativeRetrievalPipeline(Pipeline):
         num_beams: int | str | None = None,
         allowed: Sequence[str] | ItemSelection | None = None,
         exclude: Sequence[str] | ItemSelection | None = None,
+        prior: Tensor | Sequence[float] | Mapping[str | int, float] | None = None,
+        weights: Mapping[str, float] | None = None,
         unknown_items: str | None = None,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         rendering = {"unknown_items": unknown_items}
@@ -111,7 +118,13 @@ class GenerativeRetrievalPipeline(Pipeline):
         unknown_items = unknown_items or defaults.get("unknown_items", "error")
         filters = {"allowed": allowed, "exclude": exclude}
         filters = {name: self._selection(value, name, unknown_items) for name, value in filters.items()}
-        retrieval = {"top_k": top_k, "num_beams": num_beams, **filters}
+        if isinstance(prior, Mapping) and all(isinstance(item, str) for item in prior):
+            known = self.processor.item_indices(list(prior), unknown_items="skip")
+            if unknown_items == "error":
+                known = self.processor.item_indices(list(prior))
+            values = [value for item, value in prior.items() if unknown_items == "error" or item in self.processor]
+            prior = dict(zip(known, values, strict=True))
+        retrieval = {"top_k": top_k, "num_beams": num_beams, **filters, "prior": prior, "weights": weights}
         rendering, retrieval = (
             {name: value for name, value in settings.items() if value is not None}
             for settings in (rendering, retrieval)
@@ -131,15 +144,19 @@ class GenerativeRetrievalPipeline(Pipeline):
         history = request.get("history")
         if isinstance(history, str):
             raise ValueError(f"history={history!r} is a single text; pass a list of item ids, oldest first")
+        weights = request.get("preference_weights")
         rendered = self.processor(
             [request.get("preference")],
             [[] if history is None else list(history)],
+            inferred=[request.get("inferred")],
             avoid=[request.get("avoid")],
+            strength=request.get("strength"),
+            preference_weights=None if weights is None else [list(weights)],
             unknown_items=unknown_items,
             return_tensors=None,
         )
         filters = [self._selection(request.get(name), name, unknown_items) for name in ("allowed", "exclude")]
-        return {"requests": [_Request(rendered["input_ids"][0], *filters)]}
+        return {"requests": [_Request({name: values[0] for name, values in rendered.items()}, *filters)]}
 
     def _forward(
         self,
@@ -148,20 +165,21 @@ class GenerativeRetrievalPipeline(Pipeline):
         num_beams: int | str | None = None,
         allowed: Tensor | None = None,
         exclude: Tensor | None = None,
+        **scoring: Any,
     ) -> dict[str, Tensor]:
         # In a batch, each entry is a list as `preprocess` returned it; for a single request it is the request itself.
         requests = [
             request for entry in inputs["requests"] for request in (entry if isinstance(entry, list) else [entry])
         ]
-        rendered = [request.input_ids for request in requests]
+        inputs = self.processor.collate([request.features for request in requests])
         allowed, exclude = _batch_filters(requests, allowed, exclude, len(self.processor.item_ids))
         found = self.model.recommend(
-            input_ids=self.processor.pad(rendered).to(self.device),
-            attention_mask=self.processor.memory_mask(rendered).to(self.device),
+            **{name: value.to(self.device) for name, value in inputs.items()},
             top_k=top_k,
             num_beams=num_beams,
             allowed=allowed,
             exclude=exclude,
+            **scoring,
         )
         return {"item_indices": found.item_indices, "scores": found.scores}
 

@@ -15,6 +15,7 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import accumulate, chain, zip_longest
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,9 @@ from torch import Tensor
 from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
 from transformers.utils import cached_file
 
-from .configuration_mender import atomic_write
+from .configuration_mender import KINDS, atomic_write
 
-__all__ = ["MenderProcessor", "add_code_tokens", "avoid_sentence", "first_code_token"]
+__all__ = ["MenderProcessor", "add_code_tokens", "avoid_sentence", "avoided_phrase", "first_code_token"]
 
 ITEMS_FILE = "items.json"
 HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
@@ -50,6 +51,14 @@ NEGATION = re.compile(
 )
 """Other negations, up to the thing that is not wanted."""
 
+TYPED_NEGATION = re.compile(
+    r"""(?ix) ^ (?:please\s+)? (?:
+        avoid\s+\S | exclude\s+\S | no\s+(?!idea|matter|doubt|problem|preference|rush|worries)\S
+      | (?:(?:i|we)\s+)? (?:do\s+not|don['’]?t) \s+ (?:want|like|show|recommend|suggest|give) \b
+    )"""
+)
+"""How a preference begins that says what is not wanted. Fewer forms than above: "not sure, maybe tea" asks for tea."""
+
 
 def avoid_sentence(text: str) -> str:
     """A sentence for something that a user wants to avoid, in the wording that models are trained on.
@@ -63,6 +72,16 @@ def avoid_sentence(text: str) -> str:
     if not text or TRAINED_NEGATION.match(text):
         return text
     return f"Avoid {NEGATION.sub('', text)}"
+
+
+def avoided_phrase(text: str) -> str:
+    """The positive phrase for what a person wants to avoid.
+
+    >>> avoided_phrase("Avoid strong smells."), avoided_phrase("no wool"), avoided_phrase("please don't show me wool")
+    ('strong smells', 'wool', 'wool')
+    """
+    text = " ".join(text.split()).rstrip(".")
+    return NEGATION.sub("", re.sub(rf"{TRAINED_NEGATION.pattern}\s*", "", text, count=1))
 
 
 def code_token(level: int, code: int) -> str:
@@ -131,6 +150,8 @@ class MenderProcessor(ProcessorMixin):
         max_history: maximum number of items to render, counted from the latest.
         title_length: maximum number of tokens of a title, for "states" and "vectors".
         codebook_sizes: codes per level, for "codes".
+        kinds: whether the model reads the kind of every request.
+        experts: whether the model has experts; phrases to avoid are then not part of the preference's text.
 
     Raises:
         ValueError: if the numbers of ids and titles differ, an id occurs twice, a mode is unknown, or codes are
@@ -152,6 +173,8 @@ class MenderProcessor(ProcessorMixin):
         max_history: int = 20,
         title_length: int = 32,
         codebook_sizes: Sequence[int] | None = None,
+        kinds: bool = False,
+        experts: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(tokenizer)
@@ -164,6 +187,7 @@ class MenderProcessor(ProcessorMixin):
         self.max_length = max_length
         self.history, self.preference = history, preference
         self.max_history, self.title_length = max_history, title_length
+        self.kinds, self.experts = kinds, experts
         self.codebook_sizes = None if codebook_sizes is None else [int(size) for size in codebook_sizes]
         self.item_ids: list[str] = []
         self.titles: list[str] = []
@@ -292,7 +316,10 @@ class MenderProcessor(ProcessorMixin):
         preference: str | Sequence[str] | Sequence[Sequence[str]] | None = None,
         history: Sequence[str] | Sequence[Sequence[str]] | None = None,
         *,
+        inferred: str | Sequence[str] | Sequence[Sequence[str]] | None = None,
         avoid: str | Sequence[str] | Sequence[Sequence[str]] | None = None,
+        strength: float | None = None,
+        preference_weights: Sequence[float] | Sequence[Sequence[float]] | None = None,
         unknown_items: str = "error",
         return_tensors: str | None = "pt",
     ) -> BatchFeature:
@@ -304,31 +331,132 @@ class MenderProcessor(ProcessorMixin):
             history: item ids of one user, oldest first; for a batch, one list per user. If empty or `None`, only the
                 preference is used. With the history of one user (which may be empty), a list of texts belongs to this
                 user; without a history, every text is a user of a batch.
-            avoid: what users do not want, in the same forms as the preference; see `avoid_sentence`.
+            inferred: a preference that the user did not type, such as one written from earlier reviews, in the same
+                forms. A user has either this or `preference`.
+            avoid: what users do not want, in the same forms as the preference. Models with experts read each phrase by
+                itself, others read it after the preference, see `avoid_sentence`.
+            strength: how far the preference moves the result from that of the history alone: 0 ignores the preference,
+                1 is the default, more than 1 exaggerates it. Without a history it has no effect.
+            preference_weights: weights of the preferences of a user. Each preference is then a condition of its own
+                instead of a part of one text.
             unknown_items: "error", or "skip" to ignore history items that are not in the catalogue.
             return_tensors: "pt", "np", or `None` for lists without padding.
 
         Returns:
-            `input_ids` and `attention_mask`. Shape: (B, T).
+            Arguments of `recommend()`: `input_ids` and `attention_mask` of shape (B, T), or of shape (B, C, T) together
+            with `condition_weights` (B, C) if a strength or weights lead to several conditions; `kind` (B,) or (B, C)
+            for models that read it; for experts `avoid_input_ids` (B, A, T'), and `expert_input_ids` if their inputs
+            differ from `input_ids`.
 
         Raises:
-            ValueError: if a user has neither a preference nor a history, an item of a history is unknown, or a text
-                cannot be encoded.
+            ValueError: if a user has neither a preference nor a history, an item of a history is unknown, a text cannot
+                be encoded, a weight is not a finite number, or a user wants and wants to avoid the same.
         """
-        preferences, histories = _as_batch(preference, history, avoid)
-        input_ids = [
-            self.render(text, self.item_indices(items, unknown_items=unknown_items), user)
-            for user, (text, items) in enumerate(zip(preferences, histories, strict=True))
+        users, histories = _as_batch({"preference": preference, "inferred": inferred, "avoid": avoid}, history)
+        weights = _as_weights(preference_weights, users)
+        requests = [
+            self._request(user, texts, self.item_indices(items, unknown_items=unknown_items), strength, own)
+            for user, (texts, items, own) in enumerate(zip(users, histories, weights, strict=True))
         ]
-        if return_tensors is None:
-            masks = self.memory_mask(input_ids).tolist()
-            masks = [mask[: len(ids)] for mask, ids in zip(masks, input_ids, strict=True)]
-            return BatchFeature({"input_ids": input_ids, "attention_mask": masks})
-        padded = {
-            "input_ids": self.pad(input_ids),
-            "attention_mask": self.memory_mask(input_ids),
-        }
-        return BatchFeature(padded, tensor_type=return_tensors)
+        if return_tensors is not None:
+            return BatchFeature(self.collate(requests), tensor_type=return_tensors)
+        names = dict.fromkeys(chain.from_iterable(requests))
+        found = {name: [request.get(name) for request in requests] for name in names}
+        if not any(_is_nested(ids) for ids in found["input_ids"]):
+            masks = self.memory_mask(found["input_ids"]).tolist()
+            found["attention_mask"] = [mask[: len(ids)] for mask, ids in zip(masks, found["input_ids"], strict=True)]
+        return BatchFeature(found)
+
+    def _request(
+        self,
+        user: int,
+        texts: Mapping[str, list[str]],
+        item_indices: list[int],
+        strength: float | None,
+        weights: Sequence[float] | None,
+    ) -> dict[str, Any]:
+        """Features of one request without padding; with several conditions, `input_ids` is a list of lists.
+
+        Args:
+            user: position in the batch, for error messages.
+            texts: the user's texts by name of the argument of `__call__`.
+            item_indices: the history.
+            strength: see `__call__`.
+            weights: weights of the user's preferences.
+        """
+        wanted = texts["preference"] or texts["inferred"]
+        kind = KINDS.index("stated" if texts["preference"] else "inferred")
+        if texts["preference"] and texts["inferred"]:
+            raise ValueError(f"user {user} has a preference and an inferred one; pass one of the two")
+        # Language experts do not understand negation, so negated sentences become phrases to avoid.
+        reads = self.preference == "text"
+        negative = [text for text in wanted if reads and self.experts and TYPED_NEGATION.match(text.strip())]
+        avoided = [phrase for phrase in map(avoided_phrase, (*texts["avoid"], *negative)) if phrase]
+        if not self.experts:
+            wanted = _sentences(wanted, texts["avoid"])
+        elif both := {phrase.casefold() for phrase in avoided} & {text.casefold().rstrip(".") for text in wanted}:
+            raise ValueError(f"user {user} wants {min(both)!r} and wants to avoid it; leave one of the two out")
+        if strength is not None and not isfinite(strength):
+            raise ValueError(f"strength={strength!r}; pass a finite number, 1 for the model's own answer")
+        silent = KINDS.index("silent")
+        conditions = [(wanted, kind if wanted else silent, 1.0)]
+        if reads and weights is not None and len(wanted) > 1:
+            conditions = [([text], kind, weight / sum(weights)) for text, weight in zip(wanted, weights, strict=True)]
+        if reads and strength is not None and wanted and item_indices:
+            conditions = [(text, own, weight * strength) for text, own, weight in conditions]
+            conditions.append(([], silent, 1.0 - strength))
+        inputs = [self.render(text, item_indices, user) for text, _, _ in conditions]
+        several = len(conditions) > 1
+        found: dict[str, Any] = {"input_ids": inputs if several else inputs[0]}
+        if several:
+            found["condition_weights"] = [weight for _, _, weight in conditions]
+        if self.kinds or self.experts:
+            found["kind"] = [own for _, own, _ in conditions] if several else conditions[0][1]
+        if self.experts:
+            found["avoid_input_ids"] = self.text_inputs(avoided) if avoided else []
+            if self.history not in ("vectors", "indices") or negative:
+                own = [[text for text in texts if text not in negative] for texts, _, _ in conditions]
+                own = [self._render_vectors(_joined(text), item_indices) for text in own]
+                found["expert_input_ids"] = own if several else own[0]
+        return found
+
+    def collate(self, requests: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        """Pad the features of a batch of requests.
+
+        Args:
+            requests: features of each request, as a call with `return_tensors=None` returns them; only `input_ids` is
+                required.
+
+        Returns:
+            See `__call__`.
+        """
+        conditions = [ids if _is_nested(ids) else [ids] for ids in (request["input_ids"] for request in requests)]
+        count = max(map(len, conditions))
+
+        def stacked(name: str, default: str = "") -> list[Any]:
+            """One entry for each condition of each request; requests with fewer conditions repeat the first."""
+            own = [request.get(name) or request[default] if default else request[name] for request in requests]
+            own = [value if len(ids) > 1 else [value] for value, ids in zip(own, conditions, strict=True)]
+            return [part for value in own for part in (*value, *value[:1] * (count - len(value)))]
+
+        inputs = stacked("input_ids")
+        found = {"input_ids": self.pad(inputs), "attention_mask": self.memory_mask(inputs)}
+        if self.experts and any(request.get("expert_input_ids") for request in requests):
+            # With `history="vectors"`, only requests with negated sentences have inputs for experts.
+            found["expert_input_ids"] = self.pad(stacked("expert_input_ids", "input_ids"))
+        if "kind" in requests[0] and (self.kinds or self.experts):
+            found["kind"] = torch.tensor(stacked("kind"))
+        if count > 1:
+            found = {name: value.unflatten(0, (len(requests), count)) for name, value in found.items()}
+            weights = [request.get("condition_weights", [1.0]) for request in requests]
+            found["condition_weights"] = torch.tensor([[*own, *[0.0] * (count - len(own))] for own in weights])
+        most = max(len(request.get("avoid_input_ids") or []) for request in requests) if self.experts else 0
+        if most:
+            nothing = [self.tokenizer.pad_token_id]
+            phrases = [list(request["avoid_input_ids"]) for request in requests]
+            flat = [ids for own in phrases for ids in (*own, *[nothing] * (most - len(own)))]
+            found["avoid_input_ids"] = self.pad(flat).unflatten(0, (len(requests), most))
+        return found
 
     def pad(self, input_ids: Sequence[Sequence[int]]) -> Tensor:
         """Inputs as one tensor, padded on the right. Shape: (B, T)."""
@@ -407,6 +535,12 @@ class MenderProcessor(ProcessorMixin):
             ends = accumulate(sizes, initial=len(self.tokenizer))
             self._item_pieces = [list(range(start, start + size)) for start, size in zip(ends, sizes, strict=False)]
         return [*text, *chain.from_iterable(self._item_pieces[index] for index in item_indices)]
+
+    def _render_vectors(self, preference: str, item_indices: Sequence[int]) -> list[int]:
+        """Inputs of experts: text tokens, then one id for each item; one padding token if there is neither."""
+        text = self.text_inputs([preference])[0] if preference else []
+        items = [len(self.tokenizer) + index for index in item_indices[-self.max_history :]]
+        return [*text, *items] or [self.tokenizer.pad_token_id]
 
     def text_inputs(self, texts: Sequence[str], max_length: int | None = None) -> list[list[int]]:
         """Token ids of texts, special tokens included.
@@ -490,7 +624,7 @@ class MenderProcessor(ProcessorMixin):
 
     @property
     def model_input_names(self) -> list[str]:
-        """Names of the tensors that a call returns."""
+        """Names of the tensors that a call returns for any request."""
         return ["input_ids", "attention_mask"]
 
     def to_dict(self) -> dict[str, Any]:
@@ -536,41 +670,79 @@ class MenderProcessor(ProcessorMixin):
         return processor
 
 
-def _as_batch(preference: Any, history: Any, avoid: Any) -> tuple[list[list[str]], list[list[str]]]:
-    """The sentences and the item ids of each user."""
+def _as_batch(texts: Mapping[str, Any], history: Any) -> tuple[list[dict[str, list[str]]], list[list[str]]]:
+    """The texts of each user by name of the argument, and the item ids of each user."""
     nested = history is not None and len(history) > 0 and not isinstance(history[0], str)
     if history is None:
-        one = preference is None or isinstance(preference, str)
+        one = all(given is None or isinstance(given, str) for given in list(texts.values())[:2])
     else:
         one = not nested and all(
             text is None or isinstance(text, str) or all(isinstance(part, str) for part in text)
-            for text in (preference, avoid)
+            for text in texts.values()
         )
     if one:
         # With one history, even an empty one, several preferences belong to one user.
-        return [_sentences(preference, avoid)], [list(history or [])]
-    lists = [texts for texts in (preference, avoid) if texts is not None and not isinstance(texts, str)]
+        return [{name: _listed(given) for name, given in texts.items()}], [list(history or [])]
+    lists = [given for given in texts.values() if given is not None and not isinstance(given, str)]
     if history is not None and len(history) and not nested:
         raise ValueError(
             f"got {len(lists[0])} preferences but one history of {len(history)} items; pass a list of histories, "
             "one per user"
         )
     users = len(history) if nested else len(lists[0])
-    for name, texts in (("preferences", preference), ("texts to avoid", avoid)):
-        if texts is not None and not isinstance(texts, str) and len(texts) != users:
+    called = {"preference": "preferences", "inferred": "inferred preferences", "avoid": "texts to avoid"}
+    for name, given in texts.items():
+        if given is not None and not isinstance(given, str) and len(given) != users:
             histories = "" if history is None else f" but {users} histories"
-            raise ValueError(f"{len(texts)} {name}{histories or f' for {users} users'}; pass one of each per user")
-    wanted, avoided = (
-        [texts] * users if texts is None or isinstance(texts, str) else texts for texts in (preference, avoid)
-    )
-    sentences = [_sentences(*texts) for texts in zip(wanted, avoided, strict=True)]
-    return sentences, [list(items) for items in history] if nested else [[] for _ in range(users)]
+            raise ValueError(
+                f"{len(given)} {called[name]}{histories or f' for {users} users'}; pass one of each per user"
+            )
+    said = [
+        {
+            name: _listed(given if given is None or isinstance(given, str) else given[user])
+            for name, given in texts.items()
+        }
+        for user in range(users)
+    ]
+    return said, [list(items) for items in history] if nested else [[] for _ in range(users)]
+
+
+def _listed(texts: str | Sequence[str] | None) -> list[str]:
+    """The texts that are not empty, as a list."""
+    given = [texts] if isinstance(texts, str) else texts or []
+    return [text for text in given if text.strip()]
+
+
+def _as_weights(weights: Any, users: Sequence[Mapping[str, list[str]]]) -> list[Sequence[float] | None]:
+    """The weights of each user's preferences.
+
+    Raises:
+        ValueError: if their number differs from that of the preferences, a weight is not a finite number, or the sum of
+            a user's weights is 0.
+    """
+    if weights is None:
+        return [None] * len(users)
+    own = [weights] if len(weights) and not isinstance(weights[0], Sequence | Tensor) else list(weights)
+    wanted = [texts["preference"] or texts["inferred"] for texts in users]
+    if len(own) != len(users) or any(len(one) != len(texts) for one, texts in zip(own, wanted, strict=True)):
+        raise ValueError(
+            f"preference_weights has {[len(one) for one in own]} weights for {[len(texts) for texts in wanted]} "
+            "preferences; pass one weight for each preference of each user"
+        )
+    own = [[float(weight) for weight in one] for one in own]
+    if any(one and not (isfinite(sum(one)) and sum(one)) for one in own):
+        raise ValueError(f"preference_weights={own}; pass finite numbers whose sum is not 0")
+    return own
+
+
+def _is_nested(input_ids: Sequence[Any]) -> bool:
+    """Whether a request has several conditions, each a list of token ids."""
+    return len(input_ids) > 0 and isinstance(input_ids[0], Sequence)
 
 
 def _sentences(preference: str | Sequence[str] | None, avoid: str | Sequence[str] | None = None) -> list[str]:
     """What one user wants and wants to avoid, as sentences without a full stop at the end."""
-    wanted, avoided = ([texts] if isinstance(texts, str) else texts or [] for texts in (preference, avoid))
-    sentences = (text.strip().rstrip(".") for text in (*wanted, *map(avoid_sentence, avoided)))
+    sentences = (text.strip().rstrip(".") for text in (*_listed(preference), *map(avoid_sentence, _listed(avoid))))
     return [sentence for sentence in sentences if sentence]
 
 

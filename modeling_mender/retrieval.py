@@ -1,57 +1,30 @@
 """Constrained beam search over a catalogue, which `model.recommend()` uses.
 
-Beams do not enlarge the batch. A step scores the beams of all users, looks up the children of their nodes in the tree
-of the catalogue and keeps the best `width` of them. The log-softmax is over the full vocabulary, so scores equal those
-of `generate()` with `SemanticIdLogitsProcessor`.
+The score of an item is a weighted sum: log-probabilities of its semantic ID under one or several conditions (a request
+with and without its preference, several preferences), and the scores of experts (`guide.Guide`). Beams do not enlarge
+the batch. A step scores the beams of all users, looks up the children of their nodes in the tree of the catalogue and
+keeps the best `width` of them. The log-softmax is over the full vocabulary, so with the generator alone scores equal
+those of `generate()` with `SemanticIdLogitsProcessor`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from numbers import Integral
 
 import torch
 from torch import Tensor
 
 from .candidates import CatalogueFilter, list_children
-from .catalogue import SemanticIdCatalogue
-from .decoder import FoldedDecoder
-from .item_filter import ItemSelection
+from .catalogue import REMOVED, SemanticIdCatalogue
+from .decoder import DecodingState, FoldedDecoder
+from .guide import Guide
+from .item_filter import ItemSelection, Recommendations, checked_top_k
 
-__all__ = ["Recommendations", "checked_top_k", "search"]
+__all__ = ["Generator", "item_scores", "search"]
 
 DEFAULT_BEAMS = 30
 EXACT_CHUNK = 256
 MANY_CANDIDATES, BLOCK = 1024, 64
-
-
-@dataclass(frozen=True)
-class Recommendations:
-    """Ranked items of B users, best first.
-
-    Attributes:
-        item_indices: item indices, padded with -1 for users with fewer items. Shape: (B, top_k), int64.
-        scores: log-probability of each item's semantic ID, padded with -inf. Shape: (B, top_k), float32.
-    """
-
-    item_indices: Tensor
-    scores: Tensor
-
-    def __len__(self) -> int:
-        return len(self.item_indices)
-
-
-def checked_top_k(top_k: int) -> int:
-    """Checks a `top_k` argument.
-
-    Raises:
-        ValueError: if it is not an integer above 0.
-    """
-    if not isinstance(top_k, Integral) or isinstance(top_k, bool):
-        raise ValueError(f"top_k={top_k!r}; pass an integer")
-    if top_k < 1:
-        raise ValueError(f"top_k={top_k}; pass top_k >= 1")
-    return int(top_k)
 
 
 def search(
@@ -64,18 +37,22 @@ def search(
     num_beams: int | str | None = None,
     allowed: ItemSelection | None = None,
     exclude: ItemSelection | None = None,
+    mix: Tensor | None = None,
+    evidence: Tensor | None = None,
 ) -> Recommendations:
     """The `top_k` best items of every user.
 
     Args:
         decoder: folded weights of the decoder.
         catalogue: the items to search.
-        memory: encoder states at decoder width. Shape: (B, T, D).
-        attention_mask: 1 for real states, 0 for padding. Shape: (B, T).
+        memory: encoder states at decoder width; the C conditions of a user follow each other. Shape: (B * C, T, D).
+        attention_mask: 1 for real states, 0 for padding. Shape: (B * C, T).
         top_k: items to return; fewer are returned if fewer are allowed.
         num_beams: prefixes kept per level. `None` keeps max(30, 2 * top_k); "exact" scores every item.
         allowed: items that may be returned, see `as_selection`.
         exclude: items that may not be returned, in the same forms. Takes precedence over `allowed`.
+        mix: weights of the log-probabilities of each condition; default: one condition of weight 1. Shape: (B, C).
+        evidence: scores of all items to add to the log-probabilities. Shape: (B, N).
 
     Raises:
         ValueError: for top_k < 1, num_beams < top_k, or a filter that has the wrong shape or leaves a user without
@@ -94,39 +71,111 @@ def search(
     else:
         raise ValueError(f'num_beams={num_beams!r}; pass an integer, None or "exact"')
 
-    item_filter = None
-    if allowed is not None or exclude is not None:
-        item_filter = CatalogueFilter(catalogue, len(memory), allowed, exclude)
-    if num_beams == "exact" and count > EXACT_CHUNK:
-        leaves, scores = _search_in_chunks(decoder, catalogue, memory, attention_mask, min(top_k, count), item_filter)
+    users, width = len(memory) if mix is None else len(mix), min(width, count)
+    item_filter = guide = None
+    if evidence is not None:  # evidence is looked up for every item, and so are filters
+        guide = Guide.over(catalogue, evidence, allowed, exclude)
+    elif allowed is not None or exclude is not None:
+        item_filter = CatalogueFilter(catalogue, users, allowed, exclude)
+    generator = Generator(decoder, memory, attention_mask, mix)
+    if guide is not None and not generator.counts:
+        leaves, scores = guide.best(width)
+    elif num_beams == "exact" and count > EXACT_CHUNK:
+        leaves, scores = _search_in_chunks(generator, catalogue, min(top_k, count), item_filter, guide)
     else:
-        leaves, scores = _beam_search(decoder, catalogue, memory, attention_mask, min(width, count), item_filter)
-    top_k = min(top_k, count if item_filter is None else int(item_filter.available.max()))
+        leaves, scores = _beam_search(generator, catalogue, width, item_filter, guide)
+    limit = guide or item_filter
+    top_k = min(top_k, count if limit is None else int(limit.available.max()))
     leaves, scores = leaves[:, :top_k], scores[:, :top_k]
     item_indices = catalogue.items_of_leaves(leaves).masked_fill(scores == -torch.inf, -1)
     return Recommendations(item_indices, scores)
 
 
+class Generator:
+    """The decoder with the conditions of B users; it adds the log-probabilities of conditions with weights.
+
+    Args:
+        decoder: the decoder's arithmetic.
+        memory: see `search`.
+        attention_mask: see `search`.
+        mix: see `search`.
+    """
+
+    def __init__(
+        self, decoder: FoldedDecoder, memory: Tensor, attention_mask: Tensor | None, mix: Tensor | None
+    ) -> None:
+        self.decoder, self.memory, self.attention_mask, self.mix = decoder, memory, attention_mask, mix
+        self.users, self.conditions = (len(memory), 1) if mix is None else mix.shape
+
+    @property
+    def counts(self) -> bool:
+        """Whether any weight differs from 0."""
+        return self.mix is None or bool(self.mix.any())
+
+    def start(self, levels: int) -> DecodingState:
+        """The state before the first token."""
+        return self.decoder.start(self.memory, self.attention_mask, levels)
+
+    def step(self, state: DecodingState, tokens: Tensor, parents: Tensor | None) -> Tensor:
+        """Log-probabilities of the next token of every beam, see `FoldedDecoder.step`. Shape: (B, W, V)."""
+        if self.conditions > 1:
+            tokens = tokens.repeat_interleave(self.conditions, 0)
+            parents = None if parents is None else parents.repeat_interleave(self.conditions, 0)
+        found = self.decoder.step(state, tokens, parents)
+        if self.mix is None:
+            return found
+        if self.conditions == 1:
+            return found.mul_(self.mix[..., None])
+        return torch.einsum("bcwv,bc->bwv", found.unflatten(0, self.mix.shape), self.mix)
+
+
 def _beam_search(
-    decoder: FoldedDecoder,
+    generator: Generator,
     catalogue: SemanticIdCatalogue,
-    memory: Tensor,
-    attention_mask: Tensor | None,
     width: int,
     item_filter: CatalogueFilter | None,
+    guide: Guide | None,
 ) -> tuple[Tensor, Tensor]:
     """Leaves and scores, best first. Both of shape (B, <= width)."""
-    users, device = len(memory), memory.device
-    state = decoder.start(memory, attention_mask, catalogue.num_levels)
-    nodes = torch.zeros(users, 1, dtype=torch.int64, device=device)
-    scores = torch.zeros(users, 1, device=device)
+    device = generator.memory.device
+    state = generator.start(catalogue.num_levels)
+    nodes = torch.zeros(generator.users, 1, dtype=torch.int64, device=device)
+    scores = torch.zeros(generator.users, 1, device=device)
     tokens, parents, offset = nodes, None, 1
     for level in range(catalogue.num_levels):
-        log_probs = decoder.step(state, tokens, parents)
-        nodes, parents, codes, scores = expand(catalogue, level, nodes, scores, log_probs, offset, width, item_filter)
+        log_probs = generator.step(state, tokens, parents)
+        nodes, parents, codes, scores = expand(
+            catalogue, level, nodes, scores, log_probs, offset, width, item_filter, guide
+        )
         tokens = codes + offset
         offset += catalogue.codebook_sizes[level]
     return nodes, scores
+
+
+def item_scores(generator: Generator, catalogue: SemanticIdCatalogue, item_indices: Tensor) -> Tensor:
+    """Weighted log-probabilities of given items.
+
+    Args:
+        generator: the decoder.
+        catalogue: the items.
+        item_indices: Shape: (B, M).
+
+    Returns:
+        -inf for items that were removed. Shape: (B, M), float32.
+    """
+    codes = catalogue.codes[item_indices].long()
+    removed, codes = codes[..., 0] == REMOVED, codes.clamp(min=0)
+    state = generator.start(catalogue.num_levels)
+    scores = torch.zeros(item_indices.shape, device=item_indices.device).masked_fill_(removed, -torch.inf)
+    tokens, parents, offset = item_indices.new_zeros(len(item_indices), 1), None, 1
+    paths = torch.arange(item_indices.shape[1], device=item_indices.device).expand_as(item_indices)
+    for level in range(catalogue.num_levels):
+        log_probs = generator.step(state, tokens, parents).expand(-1, paths.shape[1], -1)
+        tokens = codes[..., level] + offset
+        scores += log_probs.gather(2, tokens[..., None]).squeeze(-1)
+        parents = torch.zeros_like(paths) if level == 0 else paths
+        offset += catalogue.codebook_sizes[level]
+    return scores
 
 
 def expand(
@@ -138,11 +187,13 @@ def expand(
     offset: int,
     width: int,
     item_filter: CatalogueFilter | None,
+    guide: Guide | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The best `width` children of the current nodes of each user.
 
     Returns:
-        Child ids, the beams that they extend, their codes, and their scores, best first. Each of shape (B, W').
+        Child ids, the beams that they extend, their codes, and their scores, best first. Each of shape (B, W'). The
+        scores of inner nodes do not include the guide, which only selects.
     """
     children = list_children(catalogue, level, nodes)
     own = log_probs[:, :, offset : offset + catalogue.codebook_sizes[level]]
@@ -150,7 +201,10 @@ def expand(
     if item_filter is not None:
         item_filter.mask_(level + 1, candidate, children, scores)
     keep = min(width, candidate.shape[1], catalogue.num_nodes(level + 1))
-    scores, slots = _top(candidate, keep)
+    guided = candidate if guide is None else candidate + children.values(guide.levels[level])
+    scores, slots = _top(guided, keep)
+    if guide is not None and level + 1 < catalogue.num_levels:
+        scores = candidate.gather(1, slots).masked_fill_(scores == -torch.inf, -torch.inf)
     beams = children.owners(slots)
     picked = slots - children.begin.gather(1, beams) + children.first.gather(1, beams)
     # If there are too few children, empty slots after the last node are picked; their scores are -inf.
@@ -179,22 +233,24 @@ def _top(candidate: Tensor, keep: int) -> tuple[Tensor, Tensor]:
 
 
 def _search_in_chunks(
-    decoder: FoldedDecoder,
+    generator: Generator,
     catalogue: SemanticIdCatalogue,
-    memory: Tensor,
-    attention_mask: Tensor | None,
     top_k: int,
     item_filter: CatalogueFilter | None,
+    guide: Guide | None,
 ) -> tuple[Tensor, Tensor]:
     """Score every item, one range of leaves at a time, and keep the best `top_k`. Both results of shape (B, top_k)."""
-    best_leaves = torch.empty(len(memory), 0, dtype=torch.int64, device=memory.device)
-    best_scores = torch.empty(len(memory), 0, device=memory.device)
+    device, users = generator.memory.device, generator.users
+    best_leaves = torch.empty(users, 0, dtype=torch.int64, device=device)
+    best_scores = torch.empty(users, 0, device=device)
     for low in range(0, len(catalogue), EXACT_CHUNK):
         high = min(low + EXACT_CHUNK, len(catalogue))
-        window = CatalogueFilter(catalogue, len(memory), leaves=(low, high))
+        window = CatalogueFilter(catalogue, users, leaves=(low, high))
         if item_filter is not None:
             window.share(item_filter)
-        leaves, scores = _beam_search(decoder, catalogue, memory, attention_mask, high - low, window)
+        leaves, scores = _beam_search(generator, catalogue, high - low, window, None)
+        if guide is not None:
+            scores = scores + guide.leaves.gather(1, leaves)
         best_leaves, best_scores = torch.cat([best_leaves, leaves], 1), torch.cat([best_scores, scores], 1)
         best_scores, index = best_scores.topk(min(top_k, best_scores.shape[1]), dim=1)
         best_leaves = best_leaves.gather(1, index)

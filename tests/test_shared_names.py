@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mender.evaluation import metric_module
 from mender.report import AXIS_NAMES
-from modeling_mender.modeling_experts import KINDS
+from modeling_mender.configuration_mender import KINDS
 from modeling_mender.training import data as training
 from preference_benchmark.axes import protocol
 from preference_benchmark.preferences.polarity import NEGATIVE, POSITIVE

@@ -17,6 +17,19 @@ def recommend(
     history: options.History = None,
     preference: options.Preferences = None,
     avoid: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="What to leave out; repeatable.")] = None,
+    strength: Annotated[
+        float | None,
+        typer.Option(
+            help="How much the preference counts: 0 leaves it out, more than 1 exaggerates.", show_default="1"
+        ),
+    ] = None,
+    weight: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="EXPERT=FACTOR",
+            help="Multiply the weight of an expert, or of language, behaviour or generator; repeatable.",
+        ),
+    ] = None,
     top_k: Annotated[int, typer.Option("--top-k", "-k", min=1, help="Items to return.")] = 10,
     beams: Annotated[
         str | None,
@@ -36,6 +49,7 @@ def recommend(
     mender recommend MODEL --preference "Find tea with a malty brew" --avoid "loose leaves" -k 5
     """
     width = _beams(beams)
+    factors = options.assignments(weight or [], "--weight")
     from transformers import pipeline
 
     from mender.requests import make_request
@@ -45,8 +59,9 @@ def recommend(
         recommender, processor = load_saved(model, device)
         request = make_request(processor, history or [], preference or [], avoid or [])
         serve = pipeline("generative-retrieval", model=recommender, processor=processor, device=recommender.device)
+        given = {"strength": strength} if strength is not None else {}
         with user_errors():
-            items = serve(request, top_k=top_k, num_beams=width)
+            items = serve({**request, **given}, top_k=top_k, num_beams=width, weights=factors or None)
         bought = processor.decode_items(processor.item_indices(request["history"]))
         texts = {name: request[name] for name in ("preference", "avoid")}
         show({"model": model, **texts, "history": bought, "items": items})

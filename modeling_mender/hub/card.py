@@ -115,6 +115,7 @@ def write_card(
         "facts": _facts(model),
         "method": METHODS.get(model.config.model_type, type(model).__name__),
         "reads_preferences": text_encoder_of(model) is not None,
+        "penalises": getattr(model, "experts", None) is not None and model.experts.avoids,
         "steering": steering,
     }
     return update_card(
@@ -251,8 +252,11 @@ def _facts(model: Any) -> dict[str, str]:
         facts["decoder"] = f"T5, {decoder.num_layers} layers, width {decoder.d_model}"
     if sizes := getattr(config, "codebook_sizes", None):
         facts["semantic IDs"] = f"{len(sizes)} levels of {', '.join(map(str, sizes))} codes"
-    if experts := getattr(config, "experts", None):
-        facts["experts"] = ", ".join(experts).replace("_", " ")
+    if (experts := getattr(model, "experts", None)) is not None:
+        facts["experts"] = ", ".join(experts.config.experts).replace("_", " ")
+        for kind, weights in experts.config.weights.items():
+            said = [f"{name.replace('_', ' ')} {weight:.3g}" for name, weight in weights.items() if weight]
+            facts[f"weights, {kind}"] = ", ".join(said)
     if items := getattr(config, "num_items", None):
         facts["catalogue"] = f"{items:,} items"
     return {**facts, "parameters": f"{model.num_parameters():,}"}

@@ -21,6 +21,7 @@ from transformers import PreTrainedModel, TrainerCallback, TrainerControl, Train
 
 from ..modeling_mender import tokens_of_items, version_of
 from ..processing_mender import MenderProcessor
+from .data import FOR_EXPERTS
 from .encoder_states import EncoderStates
 
 __all__ = ["EpochSetter", "ItemLabels", "LengthSampler", "MenderCollator", "SequenceCollator", "length_grouped_order"]
@@ -202,6 +203,9 @@ class MenderCollator:
             nothing = torch.zeros(0, self.states.width)
             states = pad_sequence([self.states[ids] if ids else nothing for ids in texts], batch_first=True)
             batch |= {"text_states": states} if "input_ids" in batch else {"encoder_outputs": (states,)}
+        if self.processor.experts:
+            read = self.processor.collate(features)
+            batch |= {name: read[name] for name in FOR_EXPERTS if name in read}
         if getattr(self.model, "reads_kind", False):
             batch["kind"] = torch.tensor([feature["kind"] for feature in features])
         if any(feature.get("negative") for feature in features):

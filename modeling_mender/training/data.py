@@ -13,11 +13,12 @@ import datasets
 import numpy as np
 import polars as pl
 
-from ..modeling_experts import KINDS
+from ..configuration_mender import KINDS
 from ..processing_mender import MenderProcessor
 
 __all__ = [
     "AXES",
+    "FOR_EXPERTS",
     "example_column",
     "first_targets",
     "kinds_of",
@@ -28,6 +29,9 @@ __all__ = [
     "training_histories",
     "without_preferences",
 ]
+
+FOR_EXPERTS = ("avoid_input_ids", "expert_input_ids")
+"""Features that only a model with experts reads."""
 
 AXES = (
     "recommendation",
@@ -188,7 +192,7 @@ def prepare_examples(examples: datasets.Dataset, processor: MenderProcessor) -> 
     Returns:
         A data set with `input_ids` (list of int), `item` (index of the target), `seen` (indices of the history),
         `negative` (whether the item must not be recommended), `kind` (index in `KINDS`) and `length` (tokens), in the
-        same order.
+        same order; for a model with experts also what they read.
 
     Raises:
         ValueError: if an item is unknown, or an example has neither preference nor history.
@@ -196,9 +200,12 @@ def prepare_examples(examples: datasets.Dataset, processor: MenderProcessor) -> 
 
     def render(batch: Mapping[str, list]) -> dict[str, list]:
         avoid = example_column(batch, "avoid")
-        inputs = processor(batch["preferences"], batch["history"], avoid=avoid, return_tensors=None)["input_ids"]
+        rendered = processor(batch["preferences"], batch["history"], avoid=avoid, return_tensors=None)
+        inputs = rendered["input_ids"]
+        read = {name: rendered.get(name) or [None] * len(inputs) for name in features if name in FOR_EXPERTS}
         return {
             "input_ids": inputs,
+            **read,
             "item": processor.item_indices(first_targets(batch)),
             "seen": [processor.item_indices(history) for history in batch["history"]],
             "negative": [sentiment == "negative" for sentiment in example_column(batch, "sentiment")],
@@ -206,10 +213,15 @@ def prepare_examples(examples: datasets.Dataset, processor: MenderProcessor) -> 
             "length": [len(ids) for ids in inputs],
         }
 
+    number, tokens = datasets.Value("int64"), datasets.List(datasets.Value("int64"))
+    features = {"input_ids": tokens, "item": number, "seen": tokens, "negative": datasets.Value("bool"), "kind": number}
+    if processor.experts:
+        features |= dict(zip(FOR_EXPERTS, (datasets.List(tokens), tokens), strict=True))
     return examples.map(
         render,
         batched=True,
         remove_columns=examples.column_names,
+        features=datasets.Features({**features, "length": number}),
         desc="Rendering examples",
         load_from_cache_file=False,
     )

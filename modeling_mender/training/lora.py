@@ -51,6 +51,8 @@ def lora_config(
         new_modules.append("encoder_proj")
     if getattr(model.encoder, "order", None) is not None:
         new_modules.append("encoder.order")
+    if model.kind_states is not None:
+        new_modules.append("kind_states")
     settings: dict[str, Any] = {
         "r": rank,
         "lora_alpha": alpha,

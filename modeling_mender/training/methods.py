@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
 from ..catalogue import SemanticIdCatalogue
-from ..configuration_mender import ItemStatesConfig
-from ..experts import LANGUAGE
+from ..configuration_mender import GENERATOR, KINDS, LANGUAGE, ExpertSumConfig, ItemStatesConfig
 from ..item_states import ItemStatesEncoder, encode_titles, text_encoder_class
 from ..modeling_experts import ExpertsConfig, ExpertsRecommender
 from ..modeling_mender import MenderForGenerativeRetrieval
@@ -206,6 +205,8 @@ def build_method(
         max_history=preset.max_history,
         title_length=preset.title_length,
         codebook_sizes=catalogue.codebook_sizes if codes else None,
+        kinds=preset.reads_kinds,
+        experts=bool(preset.experts),
     )
     if preset.model == "sasrec":
         shape = {"num_items": len(items["item_id"]), "max_history": preset.max_history, **preset.encoder_shape}
@@ -214,8 +215,10 @@ def build_method(
         return Method(preset, _experts(preset, text_encoder, processor, items, device).eval(), processor)
     text_encoder.requires_grad_(preset.encoder_training == "full")
     if preset.history in ("states", "vectors"):
-        text_encoder = _with_item_states(preset, text_encoder, processor, items, device)
-    model = MenderForGenerativeRetrieval.from_encoder(text_encoder, catalogue, decoder=dict(preset.decoder))
+        text_encoder = _with_item_states(preset, text_encoder, processor, items, device, preset.history == "vectors")
+    model = MenderForGenerativeRetrieval.from_encoder(
+        text_encoder, catalogue, decoder=dict(preset.decoder), kinds=preset.reads_kinds
+    )
     if preset.codebook_embeddings:
         init_from_codebooks(model.decoder.embed_tokens, codebooks, catalogue.codebook_sizes)
     new: list[int] = []
@@ -228,6 +231,8 @@ def build_method(
             init_from_codebooks(words, codebooks, catalogue.codebook_sizes, first, like)
     if preset.encoder_training == "lora":
         model = add_lora(model, new_tokens=new, **preset.lora)
+    if preset.experts:
+        _add_experts(preset, model, encoder, processor, items, device)
     return Method(preset, model, processor)
 
 
@@ -243,16 +248,53 @@ def _experts(
     if not any(name in LANGUAGE for name in names):
         return ExpertsRecommender(ExpertsConfig(count, names))
     text_encoder.requires_grad_(False)
-    encoder = _with_item_states(preset, text_encoder, processor, items, device)
-    index = None
-    if "lexical" in names:
-        texts = list(items["text" if preset.item_text == "text" else "title"])
-        index = bm25_index(processor.text_tokens(texts), len(processor.tokenizer))
+    encoder = _with_item_states(preset, text_encoder, processor, items, device, pooled=True)
+    index = _lexical_index(preset, processor, items)
     postings = 0 if index is None else len(index[1])
     model = ExpertsRecommender(ExpertsConfig(count, names, num_postings=postings, encoder=encoder.config), encoder)
     if index is not None:
-        fill_lexical(model.lexical, index)
+        fill_lexical(model.experts.lexical, index)
     return model
+
+
+def _add_experts(
+    preset: Preset,
+    model: Any,
+    encoder: str | None,
+    processor: MenderProcessor,
+    items: Mapping[str, Sequence[str]],
+    device: torch.device | str,
+) -> None:
+    """Add experts to a Mender. Their weights are 0 until `fit_experts` chooses others."""
+    model = model.get_base_model() if hasattr(model, "get_base_model") else model
+    own = None
+    if any(name in LANGUAGE for name in preset.experts) and not model.shares_vectors:
+        text_encoder = _text_encoder(preset, encoder, processor.tokenizer).requires_grad_(False)
+        own = _with_item_states(preset, text_encoder, processor, items, device, pooled=True)
+    index = _lexical_index(preset, processor, items)
+    config = ExpertSumConfig(
+        len(items["item_id"]),
+        list(preset.experts),
+        num_postings=0 if index is None else len(index[1]),
+        text_vocabulary=len(processor.tokenizer),
+        padding=processor.tokenizer.pad_token_id,
+        encoder=None if own is None else own.config,
+        generator=True,
+        weights={kind: {**dict.fromkeys(preset.experts, 0.0), GENERATOR: 1.0} for kind in KINDS},
+    )
+    model.set_experts(config, own)
+    if index is not None:
+        fill_lexical(model.experts.lexical, index)
+
+
+def _lexical_index(
+    preset: Preset, processor: MenderProcessor, items: Mapping[str, Sequence[str]]
+) -> tuple[Tensor, ...] | None:
+    """Postings of the items' texts, where an expert wants them."""
+    if "lexical" not in preset.experts:
+        return None
+    texts = list(items["text" if preset.item_text == "text" else "title"])
+    return bm25_index(processor.text_tokens(texts), len(processor.tokenizer))
 
 
 def _tokenizer(preset: Preset, encoder: str | None, texts: list[str]) -> Any:
@@ -279,10 +321,11 @@ def _with_item_states(
     processor: MenderProcessor,
     items: Mapping[str, Sequence[str]],
     device: torch.device | str,
+    pooled: bool,
 ) -> ItemStatesEncoder:
-    """The text encoder with the table of item states."""
+    """The text encoder with the table of item states: one state per item if `pooled`, else one per token of titles."""
     before, after = processor.margins
-    inputs, pooled = processor.title_inputs(), preset.history == "vectors"
+    inputs = processor.title_inputs()
     if pooled and preset.item_text == "text":
         if "text" not in items:
             raise ValueError(f'preset {preset.name} needs items["text"]; pass it, or item_text="title"')

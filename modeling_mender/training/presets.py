@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from ..experts import EXPERTS, LANGUAGE
+from ..configuration_mender import EXPERTS, LANGUAGE
 from ..processing_mender import HISTORIES, PREFERENCES
 from .losses import NEGATIVE_LOSSES
 
@@ -38,10 +38,10 @@ CHOICES = {
 MATCHING = ("oracle", "last")
 PROSE = ("summary", "cost", "source")  # descriptions, which do not change the method
 # Without a preference, the input does not determine the targets of the other axes.
-WITHOUT_PREFERENCE = {"preference": "none", "axes": {"recommendation": 1.0}, "negatives": "none"}
+WITHOUT_PREFERENCE = {"preference": "none", "axes": {"recommendation": 1.0}, "negatives": "none", "silent": 0.0}
 CONDITIONING = {
     "none": {"history": "none", **WITHOUT_PREFERENCE},
-    "preference": {"history": "none"},
+    "preference": {"history": "none", "silent": 0.0},
     "history": WITHOUT_PREFERENCE,
     "both": {},
     "all": {"axes": {"history_consolidation": 1.0}},
@@ -64,7 +64,11 @@ class Preset:
         history: how the processor writes items of the history, see `MenderProcessor`.
         preference: "text", or "none" for methods that do not read it.
         item_text: what an item's vector is made of where `history` is "vectors": its "title" or its whole "text".
-        experts: what a model "experts" adds up, see `experts.EXPERTS`.
+        experts: what is added up, see `configuration_mender.EXPERTS`: by a model "experts" alone, by a Mender beside
+            its generator.
+        kinds: whether the decoder of a Mender that reads preferences also reads the kind of a request: stated, inferred
+            or silent.
+        silent: how often an epoch shows each recommendation example without its preference (0.5: half of them).
         vocabulary: words of the tokenizer that an encoder from scratch gets; 0 for codes alone.
         encoder_shape: fields of `T5Config` for an encoder from scratch, of `SasRecConfig` for SASRec.
         decoder: fields of `T5Config` in which the decoder differs from the paper's.
@@ -104,6 +108,8 @@ class Preset:
     preference: str = "text"
     item_text: str = "title"
     experts: Sequence[str] = ()
+    kinds: bool = True
+    silent: float = 0.0
     vocabulary: int = 0
     encoder_shape: Mapping[str, Any] = field(default_factory=dict)
     decoder: Mapping[str, Any] = field(default_factory=dict)
@@ -140,15 +146,20 @@ class Preset:
                 f"matching={dict(self.matching)} in preset {self.name}, which reads no preference; leave it out"
             )
         unknown = [name for name in self.experts if name not in EXPERTS]
-        if unknown or (self.model == "experts") != bool(self.experts):
+        misplaced = not self.experts if self.model == "experts" else self.experts and self.model != "mender"
+        if unknown or misplaced:
             raise ValueError(
                 f"experts={list(self.experts)} in preset {self.name}, whose model is {self.model!r}; a model 'experts' "
-                f"needs some of {', '.join(EXPERTS)}, others have none"
+                f"needs some of {', '.join(EXPERTS)}, a model 'mender' may have them, others have none"
             )
         reading = [name for name in self.experts if name in LANGUAGE]
-        if reading and (self.encoder, self.history) != ("pretrained", "vectors"):
+        if reading and (self.encoder != "pretrained" or (self.model, self.history) == ("experts", "indices")):
             raise ValueError(
                 f"expert {reading[0]!r} in preset {self.name} reads text; pass encoder: pretrained and history: vectors"
+            )
+        if not _is_weight(self.silent) or (self.silent and self.preference == "none"):
+            raise ValueError(
+                f"silent={self.silent} in preset {self.name}; pass a number >= 0, and 0 where no preference is read"
             )
         smoothing = self.training.get("label_smoothing_factor")
         if smoothing and self.model != "mender":
@@ -160,6 +171,11 @@ class Preset:
                 f"encoder_training={self.encoder_training!r} in preset {self.name}: cached item states belong to a "
                 'frozen encoder; pass "frozen", or history="titles"'
             )
+
+    @property
+    def reads_kinds(self) -> bool:
+        """Whether the decoder reads the kind of a request."""
+        return self.kinds and self.model == "mender" and self.preference == "text"
 
     @property
     def trained(self) -> bool:

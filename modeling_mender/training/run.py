@@ -21,15 +21,25 @@ from transformers.utils import (
     is_torch_xpu_available,
 )
 
+from ..processing_mender import MenderProcessor
 from .alignment_tasks import alignment_features
 from .batches import MenderCollator, SequenceCollator
-from .closed_form import fit_experts
-from .data import example_column, prepare_examples, select_axes, sequence_features
+from .data import (
+    FOR_EXPERTS,
+    example_column,
+    prepare_examples,
+    repeated,
+    select_axes,
+    sequence_features,
+    without_preferences,
+)
 from .encoder_states import EncoderStates
 from .methods import Method
 from .presets import Preset
 from .ranking import ranking_metrics
+from .reading import fit_reader
 from .trainer import MenderTrainer, MenderTrainingArguments
+from .weights import fit_experts
 
 __all__ = [
     "fit_without_gradient",
@@ -76,7 +86,11 @@ def make_trainer(
         train = sequence_features(recommendations, processor)
     else:
         chosen = select_axes(examples["train"], preset.axes, negatives=preset.negatives != "none", seed=seed)
-        train = prepare_examples(chosen, processor)
+        train = _trained_features(chosen, processor)
+        if preset.silent:
+            kept = repeated(_with_history(recommendations), preset.silent, np.random.default_rng(seed))
+            silent = _trained_features(without_preferences(recommendations.select(kept)), processor)
+            train = datasets.concatenate_datasets([train, silent])
         if preset.alignment:
             train = _with_text_labels(train)
             tasks = alignment_features(processor, recommendations, preset.alignment, seed)
@@ -84,7 +98,11 @@ def make_trainer(
     validation, stopping = None, []
     if args.eval_strategy != "no":
         chosen = _validation_examples(examples["validation"], _validation_axes(preset), validation_limit, seed)
-        validation = prepare_examples(chosen, processor)
+        validation = _trained_features(chosen, processor)
+        if preset.silent:
+            shown = _validation_examples(examples["validation"], ["recommendation"], validation_limit, seed)
+            silent = _trained_features(without_preferences(shown.select(_with_history(shown))), processor)
+            validation = datasets.concatenate_datasets([validation, silent])
         stopping = [EarlyStoppingCallback(preset.patience)] if preset.patience else []
     method.model.to(args.device)  # before the Trainer does it, because the states of a frozen encoder are computed now
     if args.world_size > 1:  # see ddp_broadcast_buffers
@@ -205,6 +223,17 @@ def _collator(
     return MenderCollator(processor, model, states, exclude_seen=exclude_seen)
 
 
+def _with_history(examples: datasets.Dataset) -> np.ndarray:
+    """Rows of the examples that have a history."""
+    return np.flatnonzero([bool(history) for history in examples["history"][:]])
+
+
+def _trained_features(examples: datasets.Dataset, processor: MenderProcessor) -> datasets.Dataset:
+    """Features of examples without what only experts read, which are fitted after the training."""
+    features = prepare_examples(examples, processor)
+    return features.remove_columns([name for name in FOR_EXPERTS if name in features.column_names])
+
+
 def _with_text_labels(features: datasets.Dataset) -> datasets.Dataset:
     return features.add_column("text_labels", [[]] * len(features), feature=datasets.List(datasets.Value("int64")))
 
@@ -215,8 +244,10 @@ def fit_without_gradient(
 ) -> dict[str, Any]:
     """Fit the experts of a method and their weights; see `fit_experts`.
 
+    A method with a generator is trained first: its weight is chosen beside the others.
+
     Args:
-        method: a method whose preset is not trained by gradient.
+        method: a method whose preset has experts.
         examples: `train` and `validation` splits of a benchmark.
         exclude_seen: whether validation leaves items of the history out of the ranking.
 
@@ -224,8 +255,13 @@ def fit_without_gradient(
         The result of `fit_experts`.
 
     Raises:
-        ValueError: if the method is trained by gradient.
+        ValueError: if the method has no experts.
     """
-    if method.preset.trained:
-        raise ValueError(f"{method.preset.name} is trained by gradient; call make_trainer")
-    return fit_experts(method.model, method.processor, examples, exclude_seen=exclude_seen)
+    if not method.preset.experts:
+        raise ValueError(f"{method.preset.name} has no experts and is trained by gradient; call make_trainer")
+    model = method.model.get_base_model() if hasattr(method.model, "get_base_model") else method.model
+    model.eval()
+    record = {}
+    if model.experts.reader is not None:
+        record["learned"] = fit_reader(model, method.processor, examples)
+    return record | fit_experts(model, method.processor, examples, exclude_seen=exclude_seen)

@@ -24,6 +24,7 @@ from ..hub.adapters import base_name, keeping_card, required_base, write_adapter
 from ..hub.card import as_list, write_card
 from ..item_scoring import ItemScoringModel
 from .batches import EpochSetter, LengthSampler, MenderCollator
+from .data import FOR_EXPERTS
 from .losses import NEGATIVE_LOSSES, code_loss, text_loss
 from .ranking import rank_batch
 
@@ -31,7 +32,10 @@ __all__ = ["MenderTrainer", "MenderTrainingArguments", "last_checkpoint"]
 
 STATE_FILE = "trainer_state.json"
 """The Trainer writes this file last, so a checkpoint without a readable one is incomplete."""
-FEATURES = ("input_ids", "item", "seen", "negative", "kind", "length", "labels", "text_labels")
+FEATURES = (
+    *("input_ids", "item", "seen", "negative", "kind", "length", "labels", "text_labels"),
+    *FOR_EXPERTS,
+)
 """Columns of features."""
 
 
@@ -205,6 +209,8 @@ class MenderTrainer(Trainer):
                 text = {name: inputs[name] for name in names if name in inputs}
                 inputs = {name: value for name, value in inputs.items() if name not in ("input_ids", "text_states")}
                 inputs["encoder_outputs"] = (recommender.encoder(**text).last_hidden_state,)
+                if getattr(recommender, "experts", None) is not None:  # they read the input itself
+                    inputs.setdefault("expert_input_ids", text["input_ids"])
             loss = model(**{name: inputs[name] for name in inputs if name not in ("exclude", "negative")}).loss.detach()
             if prediction_loss_only:
                 return loss, None, None

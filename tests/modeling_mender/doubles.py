@@ -89,15 +89,19 @@ def word_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def brute_force_scores(model, inputs) -> torch.Tensor:
-    """Log-probability of every live item for every user, by the plain forward pass. Shape: (B, live)."""
+def brute_force_scores(model, inputs, **shared) -> torch.Tensor:
+    """Log-probability of every live item for every user, by the plain forward pass. Shape: (B, live).
+
+    What is `shared` has one value for all rows.
+    """
     rows = (model.item_codes[:, 0] >= 0).nonzero().squeeze(1)
     labels = model.item_tokens(rows)
     scores = []
     with torch.no_grad():
         for user in range(len(inputs["input_ids"])):
             one = {name: value[user : user + 1].expand(len(rows), -1) for name, value in inputs.items()}
-            logits = model(**one, labels=labels).logits.float().log_softmax(-1)
+            own = {name: value.expand(len(rows)) for name, value in shared.items()}
+            logits = model(**one, labels=labels, **own).logits.float().log_softmax(-1)
             scores.append(logits.gather(2, labels[..., None]).squeeze(-1).sum(-1))
     return torch.stack(scores)
 
@@ -196,7 +200,7 @@ def small_method(name: str, folder: str, **changes) -> Method:
     """A preset with tiny sizes for the items of `shop_items`; `folder` has an encoder."""
     settings = {**SMALL, "lora": {"rank": 2}, **changes}
     settings["encoder_shape"] = SHAPES.get(name, {})
-    if name in ("sasrec", "popularity", "item-item", "text-search", "hybrid"):
+    if name in ("sasrec", "popularity", "item-item", "text-search", "hybrid", "mender-lite"):
         settings.pop("decoder")
     torch.manual_seed(0)
     return build_method(

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from properties import tries
 
+from modeling_mender.configuration_mender import KINDS
 from modeling_mender.experts import ItemItem, Lexical, Popularity
-from modeling_mender.modeling_experts import KINDS, ExpertsConfig, ExpertsRecommender
+from modeling_mender.modeling_experts import ExpertsConfig, ExpertsRecommender
 from modeling_mender.training.closed_form import bm25_index, fill_lexical
 
 ITEMS = 12
@@ -19,9 +20,9 @@ def recommender(**weights: dict[str, float]) -> ExpertsRecommender:
     generator = torch.Generator().manual_seed(0)
     names = ["popularity", "co_purchase", "transitions"]
     model = ExpertsRecommender(ExpertsConfig(ITEMS, names, num_neighbours=5, weights=weights)).eval()
-    model.popularity.counts.copy_(torch.randint(0, 9, (ITEMS,), generator=generator))
-    model.co_purchase.set_matrix(torch.randn(ITEMS, ITEMS, generator=generator))
-    model.transitions.set_matrix(torch.rand(ITEMS, ITEMS, generator=generator))
+    model.experts.popularity.counts.copy_(torch.randint(0, 9, (ITEMS,), generator=generator))
+    model.experts.co_purchase.set_matrix(torch.randn(ITEMS, ITEMS, generator=generator))
+    model.experts.transitions.set_matrix(torch.rand(ITEMS, ITEMS, generator=generator))
     return model
 
 
@@ -96,7 +97,7 @@ def test_neither_padding_nor_batch_mates_change_a_request():
 def test_the_latest_items_of_a_history_say_most_about_what_is_bought_next():
     model = recommender(silent={"popularity": 0.0, "co_purchase": 0.0})
     scores = model.scores(inputs([[8, 9, 1, 2, 3]]))[0]
-    matrix = torch.stack([model.transitions(torch.tensor([[item]]))[0] for item in range(ITEMS)])
+    matrix = torch.stack([model.experts.transitions(torch.tensor([[item]]))[0] for item in range(ITEMS)])
     torch.testing.assert_close(scores, matrix[3] + matrix[2] / 2 + matrix[1] / 3)
 
 
@@ -123,3 +124,13 @@ def test_saved_experts_recommend_the_same(tmp_path):
 def test_settings_that_make_no_sense_are_refused_by_name(settings, named):
     with pytest.raises(ValueError, match=named):
         ExpertsConfig(3, **{"experts": ["popularity"], **settings})
+
+
+def test_conditions_of_a_request_are_added_with_their_weights():
+    model = recommender()
+    first, second = inputs([[1, 2], [4]]), inputs([[5], [6, 7]])
+    both = torch.stack([first, second], dim=1)
+    weights = torch.tensor([[2.0, -1.0], [0.5, 0.5]])
+    expected = weights[:, :1] * model.scores(first) + weights[:, 1:] * model.scores(second)
+    kind = torch.full((2, 2), KINDS.index("silent"))
+    torch.testing.assert_close(model.scores(both, kind, condition_weights=weights), expected)

@@ -28,7 +28,7 @@ ALL = [2, 3, 5, 8, 13]
 
 def popularity():
     model = ExpertsRecommender(ExpertsConfig(N, ["popularity"]))
-    model.popularity.counts = torch.randperm(N, generator=torch.Generator().manual_seed(0)).float()
+    model.experts.popularity.counts = torch.randperm(N, generator=torch.Generator().manual_seed(0)).float()
     return model
 
 
@@ -42,7 +42,7 @@ def text_search():
     size = len(word_tokenizer())
     config = ItemStatesConfig(tiny_encoder(), text_vocabulary=size, num_states=N, pooled=True, max_history=0)
     model = ExpertsRecommender(ExpertsConfig(N, ["dense", "history_text"], encoder=config)).eval()
-    model.vectors.set_item_states(torch.randn(N, config.hidden_size), torch.ones(N))
+    model.experts.vectors.set_item_states(torch.randn(N, config.hidden_size), torch.ones(N))
     return model
 
 

@@ -75,7 +75,8 @@ def test_padding_and_the_rest_of_the_batch_change_nothing(method):
     users = [("find soap", ["item-tea", "item-mug"]), ("", ["item-rose"]), ("avoid strong tea", [])]
     together = method.processor([text for text, _ in users], [history for _, history in users])
     longer = 16 - together["input_ids"].shape[1]
-    together = {name: torch.nn.functional.pad(value, (0, longer)) for name, value in together.items()}
+    padded = {name: torch.nn.functional.pad(together[name], (0, longer)) for name in ("input_ids", "attention_mask")}
+    together = {**together, **padded}
     both = method.model.recommend(**together, top_k=5)
     for user, (text, history) in enumerate(users):
         alone = method.model.recommend(**method.processor(text, history), top_k=5)

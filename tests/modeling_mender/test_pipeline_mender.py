@@ -147,7 +147,7 @@ def test_unknown_items_of_filters(pipe):
         (
             {"preferences": "find tea"},
             {},
-            r"has the unknown keys \['preferences'\]; known keys are \['preference', 'avoid', 'history'",
+            r"has the unknown keys \['preferences'\]; known keys are \['preference', 'inferred', 'avoid', 'history'",
         ),
         ({"history": "item-tea"}, {}, "history='item-tea' is a single text; pass a list"),
         ({"preference": " "}, {}, "neither a preference nor a history"),
@@ -188,7 +188,7 @@ def test_saved_whole_and_loaded_without_flags(pipe, tmp_path):
 
 def test_models_that_score_every_item_serve_too(tmp_path):
     model = ExpertsRecommender(ExpertsConfig(len(IDS), ["popularity"]))
-    model.popularity.counts = torch.arange(len(IDS)).float()
+    model.experts.popularity.counts = torch.arange(len(IDS)).float()
     processor = MenderProcessor(word_tokenizer(), ITEMS, history="indices", preference="none")
     pipe = pipeline(TASK, model=model, processor=processor, device="cpu")
     answers = pipe([{"history": ["item-tea"]}, {"exclude": [IDS[-1]], "history": []}], top_k=2, batch_size=2)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import polars as pl
 import pytest
 import torch
-from doubles import random_catalogue, tiny_model, word_tokenizer
+from doubles import random_catalogue, shop_items, tiny_model, word_tokenizer
 from transformers import AutoProcessor, AutoTokenizer
 
 from modeling_mender import MenderProcessor
+from modeling_mender.configuration_mender import KINDS
 from modeling_mender.processing_mender import add_code_tokens, avoid_sentence
 from preference_benchmark.embedding import TextEmbedder
 from preference_benchmark.preferences.polarity import NEGATIVE, invert, preference_polarity
@@ -325,3 +326,84 @@ def test_bad_modes_are_refused():
         )("", ["a"])
     with pytest.raises(ValueError, match="already has 6 of the 6 code tokens"):
         add_code_tokens(in_mode("codes").tokenizer, CODE_SIZES)
+
+
+def expert_processor(history: str = "vectors") -> MenderProcessor:
+    items = shop_items()
+    return MenderProcessor(word_tokenizer(), items, max_length=16, history=history, kinds=True, experts=True)
+
+
+def words_of(processor: MenderProcessor, input_ids) -> list[str]:
+    special = {"[CLS]", "[SEP]", "[PAD]"}
+    tokens = processor.tokenizer.convert_ids_to_tokens(
+        [int(ids) for ids in input_ids if ids < len(processor.tokenizer)]
+    )
+    return [token for token in tokens if token not in special]
+
+
+def test_what_to_avoid_stays_out_of_the_text_that_experts_read():
+    processor = expert_processor()
+    found = processor(["find tea", "find mug"], [["item-soap"], []], avoid=[["Avoid mint.", "no green"], None])
+    assert words_of(processor, found["input_ids"][0]) == ["find", "tea"]
+    assert found["avoid_input_ids"].shape[:2] == (2, 2) and "expert_input_ids" not in found
+    assert [words_of(processor, phrase) for phrase in found["avoid_input_ids"][0]] == [["mint"], ["green"]]
+    assert not words_of(processor, found["avoid_input_ids"][1].flatten())
+    assert "avoid_input_ids" not in processor("find tea", ["item-soap"], avoid=["", " "])
+    with pytest.raises(ValueError, match="'mint' and wants to avoid it"):
+        processor("Mint.", avoid="mint")
+
+
+def test_a_negation_typed_as_preference_reaches_experts_as_what_to_avoid():
+    processor = expert_processor()
+    found = processor(["avoid mint", "find tea"], [["item-soap"], ["item-mug"]])
+    assert words_of(processor, found["input_ids"][0]) == ["avoid", "mint"]  # the generator was trained on it
+    assert words_of(processor, found["expert_input_ids"][0]) == []
+    assert words_of(processor, found["expert_input_ids"][1]) == ["find", "tea"]
+    assert words_of(processor, found["avoid_input_ids"][0, 0]) == ["mint"]
+
+
+def test_kinds_are_told_by_how_a_preference_comes():
+    processor = expert_processor()
+    found = processor(["find tea", None, None], [["item-mug"]] * 3, inferred=[None, "find soap", None])
+    assert [KINDS[kind] for kind in found["kind"].tolist()] == ["stated", "inferred", "silent"]
+    with pytest.raises(ValueError, match="one of the two"):
+        processor("find tea", inferred="find soap")
+
+
+def test_strength_and_weights_make_conditions():
+    processor = expert_processor()
+    found = processor([["find tea", "rose"], None], [["item-mug"], ["item-mug"]], strength=2.0)
+    assert found["input_ids"].shape[:2] == (2, 2) and found["condition_weights"].tolist() == [[2.0, -1.0], [1.0, 0.0]]
+    assert found["kind"].tolist() == [[0, 2], [2, 2]]
+    assert words_of(processor, found["input_ids"][0, 0]) == ["find", "tea", ".", "rose"]
+    assert words_of(processor, found["input_ids"][0, 1]) == []
+    found = processor(["tea", "rose"], ["item-mug"], preference_weights=[3, 1])
+    assert found["condition_weights"].tolist() == [[0.75, 0.25]]
+    assert [words_of(processor, ids) for ids in found["input_ids"][0]] == [["tea"], ["rose"]]
+    for weights, message in (([1], "one weight for each"), ([1, float("nan")], "finite"), ([1, -1], "not 0")):
+        with pytest.raises(ValueError, match=message):
+            processor(["tea", "rose"], ["item-mug"], preference_weights=weights)
+    with pytest.raises(ValueError, match="strength=inf"):
+        processor("tea", ["item-mug"], strength=float("inf"))
+
+
+def test_experts_read_inputs_of_their_own_beside_titles():
+    processor = expert_processor("titles")
+    found = processor(["find tea", ""], [["item-mug"], ["item-rose", "item-tea"]])
+    own, first = found["expert_input_ids"], len(processor.tokenizer)
+    assert words_of(processor, own[0]) == ["find", "tea"] and words_of(processor, own[1]) == []
+    indices = [[int(ids) - first for ids in row if ids >= first] for row in own]
+    assert indices == [processor.item_indices(["item-mug"]), processor.item_indices(["item-rose", "item-tea"])]
+
+
+@pytest.mark.parametrize("text", ["No mint", "Avoid mint.", "please don't show me mint", "I do not want mint"])
+def test_typed_negations_are_phrases_to_avoid(text):
+    found = expert_processor()(text, ["item-mug"])
+    assert words_of(expert_processor(), found["avoid_input_ids"][0, 0]) == ["mint"]
+
+
+@pytest.mark.parametrize(
+    "text", ["no idea really, maybe mint", "not sure, mint?", "never tried mint, find some", "note"]
+)
+def test_hesitation_is_no_negation(text):
+    assert "avoid_input_ids" not in expert_processor()(text, ["item-mug"])

@@ -34,7 +34,7 @@ def save_model(folder: Path, showcase: dict | None = None, **processor_settings)
 def save_popularity(folder: Path) -> Path:
     """Popularity over the same items, the first the most popular."""
     model = ExpertsRecommender(ExpertsConfig(16, ["popularity"]))
-    model.popularity.counts += 16 - model.popularity.counts.new_tensor(range(16))
+    model.experts.popularity.counts += 16 - model.experts.popularity.counts.new_tensor(range(16))
     model.save_pretrained(folder)
     MenderProcessor(word_tokenizer(), shop_items(), history="indices", preference="none").save_pretrained(folder)
     return folder

@@ -19,9 +19,9 @@ AGREED = set(
     --model --name --option --output --overwrite --permitted --polarity --preference --preferences --preset --private
     --prompt --prompt-price --protocol --push --quiet --reference --repeats --replace --repo-id --report-to
     --margin --p-values --requests-per-minute --resamples --response-format --results --resume
-    --retries --revision --seed --set --source
+    --retries --revision --seed --set --source --strength
     --targets --temperature --timeout --title --tokens-per-minute --top-k --top-p --train --tries --validation
-    --validation-limit --version""".split()
+    --validation-limit --version --weight""".split()
 )
 
 
@@ -132,4 +132,4 @@ def test_version_completion_and_misspelt_commands(mender, monkeypatch, capsys):
     monkeypatch.setenv("_MENDER_COMPLETE", "complete_bash")
     with pytest.raises(SystemExit):
         main([])
-    assert capsys.readouterr().out.split() == ["mender-emb", "mender-fid", "mender-tok"]
+    assert capsys.readouterr().out.split() == ["mender-emb", "mender-fid", "mender-lite", "mender-tok"]

@@ -97,7 +97,8 @@ def test_preferences_history_and_target_are_enough_to_train(name, folder, tmp_pa
     preset = {"encoder_shape": {"hidden_size": 8}, "decoder": {}} if name == "sasrec" else {}
     method, trainer = small_run(folder, tmp_path, name, examples, preset=preset, max_steps=2)
     trainer.train()
-    assert trainer.evaluate()["eval_n"] == len(examples["validation"])
+    shown = 2 if name in ("mender-emb", "mender-tok", "lc-rec") else 1  # with their preference and without
+    assert trainer.evaluate()["eval_n"] == shown * len(examples["validation"])
     ranked = rank_examples(method.model, method.processor, examples["validation"])
     assert ranked.shape == (len(examples["validation"]), 10)
 
@@ -263,18 +264,22 @@ def test_validation_looks_at_every_trained_axis(folder, tmp_path):
     wanted = [axis for axis, sentiment in zip(axes, validation["sentiment"], strict=True) if sentiment == "positive"]
     both = {"axes": {"recommendation": 1.0, "fine_grained_steering": 0.5, "coarse_grained_steering": 0.0}}
     _, trainer = small_run(folder, tmp_path, examples=examples, preset=both)
-    assert len(trainer.eval_dataset) == len(wanted) < 36
+    # Recommendations with a history are looked at once more as silent requests.
+    recommended = [axis == "recommendation" for axis in axes]
+    columns = zip(recommended, validation["history"], validation["sentiment"], strict=True)
+    silent = sum(own and bool(history) and sentiment == "positive" for own, history, sentiment in columns)
+    assert len(trainer.eval_dataset) == len(wanted) + silent and len(wanted) < 36 and 0 < silent < sum(recommended)
     _, trainer = small_run(folder, tmp_path, examples=examples, preset=both, validation_limit=1)
-    assert len(trainer.eval_dataset) == 2
+    assert len(trainer.eval_dataset) == 3
     _, trainer = small_run(folder, tmp_path, examples=examples, preset={"axes": {"recommendation": 1.0}})
     recommendations = wanted.count("recommendation")
-    assert len(trainer.eval_dataset) == recommendations < len(wanted)
+    assert len(trainer.eval_dataset) == recommendations + silent
     _, trainer = small_run(
         folder, tmp_path, examples=examples, preset={"axes": both["axes"] | {"fine_grained_steering": 0.0}}
     )
-    assert len(trainer.eval_dataset) == recommendations
+    assert len(trainer.eval_dataset) == recommendations + silent
     # What reads no preference cannot be asked for a target that only the preference tells.
-    _, trainer = small_run(folder, tmp_path, examples=examples, preset=both | {"preference": "none"})
+    _, trainer = small_run(folder, tmp_path, examples=examples, preset=both | {"preference": "none", "silent": 0.0})
     assert len(trainer.eval_dataset) == recommendations
     with pytest.raises(ValueError, match="validation split has no example"):
         small_run(folder, tmp_path, examples=examples, preset={"axes": {"coarse_grained_steering": 1.0}})

@@ -1,0 +1,319 @@
+"""Weights of experts, and of the generator beside them, chosen on validation for each kind of request.
+
+The scores of all experts are computed once and kept, then thousands of weights are tried without a gradient. The
+objective is the ranking itself: the mean over axes of the logarithm of NDCG, so that small and large figures count
+alike. Scoring a whole catalogue with a generator takes too long, so the scores are limited to candidates: the targets,
+and the items that the generator or an expert ranks first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import datasets
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from ..configuration_mender import GENERATOR, KINDS
+from ..processing_mender import MenderProcessor
+from .batches import MenderCollator
+from .closed_form import ease, popularity, transitions
+from .data import example_column, kinds_of, prepare_examples, select_axes, training_histories, without_preferences
+
+__all__ = ["axis_and_stratum", "fit_experts", "fit_weights", "mean_log_ndcg"]
+
+PENALTIES = (20.0, 100.0, 500.0)
+MOST_ITEMS_FOR_PENALTIES = 5_000
+"""Larger catalogues use the middle penalty without a search, because each inverse takes a minute."""
+FLOOR = 0.01
+"""Added to NDCG before its logarithm, so that an axis with an NDCG of 0 does not dominate."""
+CANDIDATES, BEST = 128, 30
+"""Number of candidates of an example, and of those that the generator contributes."""
+MOST_TARGETS = 10
+"""Largest number of relevant items of an example that count."""
+AVOID = "avoid"
+AVOID_WEIGHTS = (0.5, 1.0, 2.0, 4.0, 8.0)
+TOLERANCE = 0.03
+"""Share of NDCG that a larger weight of phrases to avoid may cost."""
+BATCH = 16
+SHARES = {"stated": 0.6, "inferred": 0.2, "silent": 0.2}
+"""Of the validation examples, by kind: stated requests have the most axes."""
+
+
+def mean_log_ndcg(
+    scores: Tensor, targets: Tensor, seen: Tensor, groups: Sequence[tuple[str, ...]], top_k: int = 10
+) -> float:
+    """The mean over axes, and within an axis over strata, of log(NDCG@k + 0.01): small and large figures count alike.
+
+    Args:
+        scores: of all items for every example. Shape: (M, N).
+        targets: items that each example asks for, -1 for padding. Shape: (M, R).
+        seen: items that are not ranked, -1 for padding. Shape: (M, S).
+        groups: axis and stratum of each example, or its axis alone.
+        top_k: items that count.
+    """
+    there = targets >= 0
+    own, places = scores.gather(1, targets.clamp(min=0))[..., None], torch.arange(scores.shape[1])
+    # Ties are ordered by item index, as in a ranked list.
+    ahead = (scores[:, None] > own) | ((scores[:, None] == own) & (places < targets[..., None]))
+    # A history may contain an item more than once.
+    repeats = (seen[:, :, None] == seen[:, None, :]).tril(-1).any(2)
+    left_out = seen.clamp(min=0)[:, None].expand(-1, targets.shape[1], -1)
+    among_seen = ahead.gather(2, left_out) & ((seen >= 0) & ~repeats)[:, None]
+    rank = ahead.sum(2) - among_seen.sum(2) + 1
+    gain = torch.where(there & (rank <= top_k), 1.0 / torch.log2(rank + 1.0), 0.0).sum(1)
+    ideal = (1.0 / torch.log2(torch.arange(top_k) + 2.0)).cumsum(0)
+    gain = gain / ideal[there.sum(1).clamp(1, top_k) - 1]
+    found = pl.DataFrame({"group": list(groups), "gain": gain.numpy()}).group_by("group").agg(pl.mean("gain"))
+    logs = found.select(axis=pl.col("group").list.first(), value=(pl.col("gain") + FLOOR).log())
+    return float(logs.group_by("axis").agg(pl.mean("value"))["value"].mean())
+
+
+def fit_weights(
+    scores: Mapping[str, Tensor], targets: Tensor, seen: Tensor, groups: Sequence[tuple[str, ...]], top_k: int = 10
+) -> dict[str, float]:
+    """Weights of experts that rank targets best, by `mean_log_ndcg`.
+
+    A pattern search without gradient: every weight in turn is raised, lowered, set to zero or brought back, and what
+    helps is kept; then with smaller steps.
+
+    Args:
+        scores: by expert, the scores of all items for every example. Shape of each: (M, N).
+        targets: items that each example asks for, -1 for padding. Shape: (M, R).
+        seen: items that are not ranked, -1 for padding. Shape: (M, S).
+        groups: see `mean_log_ndcg`.
+        top_k: items that count.
+
+    Returns:
+        A weight of at least 0 for every expert; the largest is 1 (all are, if none tells the items apart).
+    """
+    spread = {name: float(values.std(1).mean()) for name, values in scores.items()}
+    names = [name for name in scores if spread[name] > 0]  # one that says nothing of these examples gets no weight
+    if not names:
+        return dict.fromkeys(scores, 1.0)
+
+    def value(weights: np.ndarray) -> float:
+        total = sum(float(weight) * scores[name] for name, weight in zip(names, weights, strict=True) if weight)
+        return mean_log_ndcg(total, targets, seen, groups, top_k)
+
+    # Steps are relative to the spread of an expert's scores within a request, so that they change rankings.
+    unit = 1 / np.array([spread[name] for name in names])
+    starts = [*(np.eye(len(names)) * unit), unit]
+    best = max(starts, key=value)
+    reached = value(best)
+    for factor in (4.0, 2.0, 1.3):
+        improved = True
+        while improved:
+            improved = False
+            for position in range(len(names)):
+                base = best[position] or unit[position] * (best / unit).max() / 4
+                for candidate in (base * factor, base / factor, base, 0.0):
+                    trial = best.copy()
+                    trial[position] = candidate
+                    if trial.any() and (found := value(trial)) > reached + 1e-6:
+                        best, reached, improved = trial, found, True
+    found = dict(zip(names, best / best.max(), strict=True))
+    return {name: float(np.float32(found.get(name, 0.0))) for name in scores}
+
+
+@torch.no_grad()
+def fit_experts(
+    model: Any,
+    processor: MenderProcessor,
+    examples: datasets.DatasetDict,
+    *,
+    limit: int = 1000,
+    seed: int = 0,
+    exclude_seen: bool = True,
+) -> dict[str, Any]:
+    """Fit experts on purchases of the training period, and the weights of each kind of request on validation examples.
+
+    Args:
+        model: an `ExpertsRecommender`, or a trained Mender with experts; its experts are filled, its weights set.
+        processor: renders examples.
+        examples: `train` and `validation` splits of a benchmark.
+        limit: validation examples in all, see `SHARES`.
+        seed: of their choice.
+        exclude_seen: whether items of the history are left out of the ranking.
+
+    Returns:
+        The weights by kind, the ridge penalty, and how many purchases were counted.
+    """
+    experts, config = model.experts, model.experts.config
+    histories = training_histories(examples["train"], examples["validation"])
+    bought = [processor.item_indices(history) for history in histories]
+    items = len(processor.item_ids)
+    record: dict[str, Any] = {"purchases": sum(map(len, bought))}
+    validation = _by_kind(examples["validation"], limit, seed)
+    if experts.popularity is not None:
+        experts.popularity.counts.copy_(popularity(bought, items))
+    if experts.transitions is not None:
+        experts.transitions.set_matrix(transitions(bought, items))
+    if experts.co_purchase is not None:
+        record["ridge_penalty"] = _best_penalty(model, processor, bought, validation["silent"], exclude_seen)
+    if len(config.weighted) == 1:  # any weight gives the same order
+        config.set_weights({})
+        return record
+    config.set_weights({})  # the generator must rank its candidates, whatever weight an earlier fit gave it
+    weights = {}
+    for kind, chosen in validation.items():
+        scores, targets, seen = _scores(model, processor, chosen, exclude_seen)
+        found = fit_weights(scores, targets, seen, axis_and_stratum(chosen))
+        # Only ratios matter; with a generator, the sum is in units of its log-probability.
+        unit = found.get(GENERATOR) or 1.0
+        weights[kind] = {name: value / unit for name, value in found.items()}
+    config.set_weights(weights)
+    record["weights"] = config.weights
+    avoiding = np.flatnonzero([bool(texts) for texts in example_column(examples["validation"], "avoid")])
+    if len(avoiding) and experts.avoids:
+        chosen = examples["validation"].select(avoiding)
+        record["avoid"] = _best_avoid(
+            model, processor, _sampled(chosen, limit // 5, np.random.default_rng(seed)), exclude_seen
+        )
+    return record
+
+
+def _best_penalty(
+    model: Any,
+    processor: MenderProcessor,
+    bought: list[list[int]],
+    examples: datasets.Dataset,
+    exclude_seen: bool,
+) -> float:
+    """Fit EASE with the penalty that ranks best on validation examples; large catalogues use a fixed penalty."""
+    items, expert = len(processor.item_ids), model.experts.co_purchase
+    if items > MOST_ITEMS_FOR_PENALTIES:
+        expert.set_matrix(ease(bought, items, PENALTIES[1]))
+        return PENALTIES[1]
+    reached = {}
+    for penalty in PENALTIES:
+        expert.set_matrix(ease(bought, items, penalty))
+        scores, targets, seen = _scores(model, processor, examples, exclude_seen, only="co_purchase")
+        reached[penalty] = mean_log_ndcg(scores["co_purchase"], targets, seen, axis_and_stratum(examples))
+    best = max(reached, key=reached.get)
+    expert.set_matrix(ease(bought, items, best))
+    return best
+
+
+def axis_and_stratum(examples: datasets.Dataset) -> list[tuple[str, str]]:
+    """Axis and stratum of every example: what weights are to serve alike."""
+    return list(zip(*(example_column(examples, name) for name in ("axis", "stratum")), strict=True))
+
+
+def _best_avoid(model: Any, processor: MenderProcessor, examples: datasets.Dataset, exclude_seen: bool) -> float:
+    """Set the largest weight of phrases to avoid whose rankings are about as good as the best."""
+    config, groups = model.experts.config, axis_and_stratum(examples)
+    config.set_weights(config.weights, 1.0)
+    scores, targets, seen = _scores(model, processor, examples, exclude_seen, avoid=True)
+    penalty = scores.pop(AVOID)
+    weights = [config.weights[KINDS[kind]] for kind in kinds_of(examples)]
+    total = sum(torch.tensor([own[name] for own in weights])[:, None] * values for name, values in scores.items())
+    reached = {weight: mean_log_ndcg(total - weight * penalty, targets, seen, groups) for weight in AVOID_WEIGHTS}
+    least = max(reached.values()) + np.log(1 - TOLERANCE)
+    best = max(weight for weight, value in reached.items() if value >= least)
+    config.set_weights(config.weights, best)
+    return best
+
+
+def _by_kind(examples: datasets.Dataset, limit: int, seed: int) -> dict[str, datasets.Dataset]:
+    """Validation examples of every kind: positive ones only, as many of each axis as of any other.
+
+    Silent ones are recommendation examples without their preference.
+    """
+    axes = {name: 1.0 for name in dict.fromkeys(example_column(examples, "axis"))}
+    positive = select_axes(examples, axes)
+    generator = np.random.default_rng(seed)
+    most = round(SHARES["silent"] * limit)
+    found = {"silent": without_preferences(_sampled(select_axes(positive, {"recommendation": 1.0}), most, generator))}
+    kinds = np.array(example_column(positive, "kind"))
+    for kind in KINDS[:2]:
+        rows = np.flatnonzero(kinds == kind)
+        # A kind without examples in the benchmark is fitted on all examples.
+        own = positive.select(rows) if len(rows) else positive
+        axis = np.array(example_column(own, "axis"))
+        share = max(1, round(SHARES[kind] * limit) // len(np.unique(axis)))
+        parts = [_sampled(own.select(np.flatnonzero(axis == name)), share, generator) for name in np.unique(axis)]
+        found[kind] = datasets.concatenate_datasets(parts)
+    return found
+
+
+def _sampled(examples: datasets.Dataset, limit: int, generator: np.random.Generator) -> datasets.Dataset:
+    if len(examples) <= limit:
+        return examples
+    return examples.select(np.sort(generator.choice(len(examples), limit, replace=False)))
+
+
+def _scores(
+    model: Any,
+    processor: MenderProcessor,
+    examples: datasets.Dataset,
+    exclude_seen: bool,
+    only: str | None = None,
+    avoid: bool = False,
+) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """Scores of the candidates of each example, by all experts or one of them, perhaps with penalties as "avoid".
+
+    Returns:
+        Scores by expert (M, P), and positions among the candidates of the targets (M, R) and of the items to leave out
+        (M, S), padded with -1.
+    """
+    features = prepare_examples(examples, processor)
+    collate = MenderCollator(processor, model, exclude_seen=True)
+    wanted = [processor.item_indices(found[:MOST_TARGETS]) for found in example_column(examples, "targets")]
+    alone = only is not None or GENERATOR not in model.experts.config.weighted
+    parts, targets, seen = [], [], []
+    for start in range(0, len(features), BATCH):
+        batch = collate([features[row] for row in range(start, min(start + BATCH, len(features)))])
+        batch = {name: value.to(model.device) for name, value in batch.items()}
+        target, own = _padded(wanted[start : start + BATCH]), batch["exclude"].cpu()
+        own = own if exclude_seen else own[:, :0]
+        found = model.expert_scores(batch["input_ids"], batch.get("expert_input_ids"))
+        found = {name: scores.cpu() for name, scores in found.items() if only in (None, name)}
+        if avoid:
+            found[AVOID] = model.penalty(batch["avoid_input_ids"]).cpu()
+        if not alone:
+            found, target, own = _with_generator(model, batch, found, target, own)
+        parts.append(found)
+        targets.append(target)
+        seen.append(own)
+    joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    return joined, *(_padded([row for part in listed for row in part]) for listed in (targets, seen))
+
+
+def _padded(rows: Sequence[Any]) -> Tensor:
+    """Rows of item indices as one table, padded with -1."""
+    return pad_sequence([torch.as_tensor(row, dtype=torch.int64) for row in rows], batch_first=True, padding_value=-1)
+
+
+def _with_generator(
+    model: Any, batch: Mapping[str, Tensor], scores: Mapping[str, Tensor], targets: Tensor, seen: Tensor
+) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """Scores of the candidates of a batch, including the generator's, and the positions of targets and seen items."""
+    asked = {name: batch[name] for name in ("input_ids", "attention_mask", "kind") if name in batch}
+    items = next(iter(scores.values())).shape[1]
+    alone = {"behaviour": 0.0, "language": 0.0}
+    own = model.recommend(**asked, top_k=min(BEST, items), exclude=batch["exclude"], weights=alone).item_indices.cpu()
+    # The best rank of an item by the generator or an expert; targets come first, seen items last.
+    rank = torch.full((len(targets), items + 1), items)
+    rank.scatter_(1, own.where(own >= 0, items), torch.arange(own.shape[1]).expand_as(own))
+    for values in scores.values():
+        order = values.argsort(dim=1, descending=True, stable=True)
+        place = torch.empty_like(order).scatter_(1, order, torch.arange(items).expand_as(order))
+        # An expert with equal scores for all items ranks none of them first.
+        place = place.masked_fill(values.amax(1, keepdim=True) == values.amin(1, keepdim=True), items)
+        rank[:, :items] = torch.minimum(rank[:, :items], place)
+    rank.scatter_(1, seen.where(seen >= 0, items), 2 * items)
+    rank.scatter_(1, targets.where(targets >= 0, items), -1)
+    pool = rank[:, :items].topk(min(CANDIDATES, items), dim=1, largest=False).indices.sort(dim=1).values
+
+    def places(wanted: Tensor) -> Tensor:
+        at = torch.searchsorted(pool, wanted).clamp_(max=pool.shape[1] - 1)
+        return torch.where(pool.gather(1, at) == wanted, at, -1)
+
+    found = {name: values.gather(1, pool) for name, values in scores.items()}
+    found[GENERATOR] = model.log_probabilities(pool.to(model.device), **asked).cpu()
+    return found, places(targets), places(seen.contiguous())

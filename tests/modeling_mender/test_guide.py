@@ -1,0 +1,278 @@
+"""The search over the sum of generator and experts keeps its promises, by brute force over random models."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from doubles import VOCABULARY, brute_force_scores, random_catalogue, tiny_encoder
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from modeling_mender import MenderForGenerativeRetrieval, SemanticIdCatalogue
+from modeling_mender.configuration_mender import EXPERTS, KINDS, ExpertSumConfig, ItemStatesConfig
+from modeling_mender.generation_mender import catalogue_beam_search
+from modeling_mender.item_states import ItemStatesEncoder
+from modeling_mender.training.closed_form import bm25_index, fill_lexical
+
+many = settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def model_with_experts(catalogue: SemanticIdCatalogue, seed: int = 0, kinds: bool = True, experts: bool = True):
+    """A generator over item vectors with random weights, and all experts, with random contents and weights."""
+    torch.manual_seed(seed)
+    items = catalogue.num_items
+    shape = ItemStatesConfig(tiny_encoder(), VOCABULARY, items, pooled=True, max_history=4)
+    encoder = ItemStatesEncoder(shape)
+    vectors = torch.nn.functional.normalize(torch.randn(items, shape.hidden_size), dim=-1)
+    encoder.set_item_states(vectors, torch.ones(items, dtype=torch.bool))
+    decoder = {"d_model": 16, "d_ff": 32, "d_kv": 8, "num_layers": 1, "num_heads": 3}
+    model = MenderForGenerativeRetrieval.from_encoder(encoder, catalogue, decoder=decoder, kinds=kinds)
+    for parameter in model.parameters():
+        parameter.data += 0.2 * torch.randn_like(parameter)
+    model.eval()
+    if not experts:
+        return model
+    texts = [torch.randint(5, VOCABULARY, (6,)).tolist() for _ in range(items)]
+    index = bm25_index(texts, VOCABULARY)
+    weights = {kind: {name: float(torch.rand(()) * 2) for name in (*EXPERTS, "generator")} for kind in KINDS}
+    config = ExpertSumConfig(
+        items, EXPERTS, 5, len(index[1]), VOCABULARY, generator=True, weights=weights, avoid=float(torch.rand(()))
+    )
+    model.set_experts(config)
+    fill_lexical(model.experts.lexical, index)
+    model.experts.popularity.counts.copy_(torch.randint(0, 9, (items,)))
+    model.experts.co_purchase.set_matrix(torch.randn(items, items))
+    model.experts.transitions.set_matrix(torch.rand(items, items))
+    return model
+
+
+def requests(users: int, items: int, seed: int = 0, avoided: int = 0) -> dict[str, torch.Tensor]:
+    """Preferences and histories of several lengths, the last user silent, with the mask a processor makes."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = []
+    for user in range(users):
+        text = torch.randint(5, VOCABULARY, (int(torch.randint(1, 5, (), generator=generator)),), generator=generator)
+        history = VOCABULARY + torch.randint(items, (user % 4,), generator=generator)
+        silent = user == users - 1 and len(history)
+        rows.append(torch.cat([text[:0] if silent else text, history]))
+    input_ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    is_text = (input_ids > 0) & (input_ids < VOCABULARY)
+    found = {"input_ids": input_ids, "attention_mask": ((input_ids > 0) & ~is_text).long()}
+    found["attention_mask"][:, 0] = 1
+    if avoided:
+        found["avoid_input_ids"] = torch.randint(5, VOCABULARY, (users, avoided, 3), generator=generator)
+    return found
+
+
+def brute_force(model, inputs, kind, weights=None) -> torch.Tensor:
+    """The sum of generator and experts for every item, -inf for removed ones. Shape: (B, N)."""
+    plain = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+    live = model.item_codes[:, 0] >= 0
+    total = torch.full((len(inputs["input_ids"]), len(live)), -torch.inf)
+    parts = model.experts(inputs["input_ids"], len(live), encoder=model.encoder)
+    parts["generator"] = torch.zeros(total.shape)
+    for user in range(len(total)):
+        one = {name: value[user : user + 1] for name, value in plain.items()}
+        parts["generator"][user, live] = brute_force_scores(model, one, kind=kind[user : user + 1])[0]
+    own = model.config.experts.weights
+    for user, index in enumerate(kind.tolist()):
+        factors = {name: weight * (weights or {}).get(name, 1.0) for name, weight in own[KINDS[index]].items()}
+        total[user, live] = sum(factors[name] * parts[name][user, live] for name in factors)
+    if "avoid_input_ids" in inputs:
+        total -= model.experts.penalty(inputs["avoid_input_ids"], len(live), encoder=model.encoder)
+    return total
+
+
+@st.composite
+def cases(draw):
+    """Codebook sizes (tie-breaking levels of one code among them), items, users, top_k, beams, avoided, seed."""
+    sizes = draw(st.lists(st.integers(1, 8), min_size=1, max_size=4))
+    items = draw(st.integers(1, min(int(torch.tensor(sizes).prod()), 50)))
+    top_k = draw(st.integers(1, items + 3))
+    width = draw(st.integers(min(top_k, items), items + 5))
+    return sizes, items, draw(st.integers(1, 4)), top_k, width, draw(st.integers(0, 2)), draw(st.integers(0, 99))
+
+
+@pytest.fixture(params=["padded", "ragged"])
+def layout(request, monkeypatch):
+    """Both layouts of children must give the same answers."""
+    monkeypatch.setattr(SemanticIdCatalogue, "is_ragged", lambda self, level: request.param == "ragged")
+    monkeypatch.setattr("modeling_mender.candidates.RAGGED_COST", 0 if request.param == "ragged" else 3)
+
+
+@many
+@given(cases(), st.data())
+def test_exact_and_covering_beams_equal_brute_force_over_the_sum(layout, case, data):
+    sizes, items, users, top_k, width, avoided, seed = case
+    model = model_with_experts(random_catalogue(items, sizes, seed, skewed=data.draw(st.booleans())), seed)
+    generator = torch.Generator().manual_seed(seed)
+    if items > 1 and data.draw(st.booleans()):
+        gone = torch.randperm(items, generator=generator)[: items // 2]
+        model.set_catalogue(model.catalogue.remove(gone))
+    inputs = requests(users, items, seed, avoided)
+    kind = torch.randint(len(KINDS), (users,), generator=generator)
+    expected = brute_force(model, inputs, kind)
+    filters = {}
+    if data.draw(st.booleans()):
+        filters["allowed"] = torch.rand((users, items), generator=generator) < 0.6
+        expected = expected.masked_fill(~filters["allowed"], -torch.inf)
+    if data.draw(st.booleans()):
+        filters["exclude"] = torch.randint(-1, items, (users, 3), generator=generator)
+        for user, rows in enumerate(filters["exclude"].tolist()):
+            expected[user, [row for row in rows if row >= 0]] = -torch.inf
+    if bool((expected == -torch.inf).all(1).any()):
+        with pytest.raises(ValueError, match="no item is left"):
+            model.recommend(**inputs, kind=kind, top_k=top_k, **filters)
+        return
+    best = expected.sort(dim=1, descending=True).values[:, :top_k]
+    best = best[:, : int((expected > -torch.inf).sum(1).max())]
+    for beams in ("exact", len(model.catalogue)):
+        found = model.recommend(
+            **inputs, kind=kind, top_k=top_k, num_beams=max(beams, top_k) if beams != "exact" else beams, **filters
+        )
+        torch.testing.assert_close(found.scores, best, rtol=1e-4, atol=1e-4)
+        real = found.item_indices >= 0
+        own = expected.gather(1, found.item_indices.clamp(min=0))
+        torch.testing.assert_close(own[real], found.scores[real], rtol=1e-4, atol=1e-4)
+        assert torch.equal(real, found.scores > -torch.inf)
+    narrow = model.recommend(**inputs, kind=kind, top_k=top_k, num_beams=max(width, top_k), **filters)
+    real = narrow.item_indices >= 0
+    # Whatever a narrow beam finds is scored exactly, allowed, and there once; and as much is found as there is.
+    torch.testing.assert_close(
+        narrow.scores[real], expected.gather(1, narrow.item_indices.clamp(min=0))[real], rtol=1e-4, atol=1e-4
+    )
+    assert torch.equal(real.sum(1), (expected > -torch.inf).sum(1).clamp(max=real.shape[1]))
+    assert all(
+        len({*row}) == len(row) for row in ([item for item in own if item >= 0] for own in narrow.item_indices.tolist())
+    )
+
+
+def test_with_the_other_weights_at_zero_the_generator_answers_alone():
+    catalogue = random_catalogue(40, [4, 4, 5])
+    model, alone = model_with_experts(catalogue), model_with_experts(catalogue, experts=False)
+    inputs, kind = requests(4, 40), torch.tensor([0, 1, 2, 0])
+    expected = alone.recommend(**inputs, kind=kind)
+    model.config.experts.set_weights({own: {**dict.fromkeys(EXPERTS, 0.0), "generator": 1.0} for own in KINDS}, 0.0)
+    for factors in (None, {"language": 3.0}):
+        found = model.recommend(**inputs, kind=kind, weights=factors, avoid_input_ids=inputs["input_ids"][:, None])
+        assert torch.equal(found.item_indices, expected.item_indices) and torch.equal(found.scores, expected.scores)
+
+
+@many
+@given(st.integers(0, 99), st.integers(1, 3))
+def test_without_the_generator_a_beam_finds_what_the_experts_put_first(seed, top_k):
+    model = model_with_experts(random_catalogue(45, [4, 4, 4], seed), seed)
+    inputs, kind = requests(3, 45, seed), torch.tensor([0, 1, 2])
+    found = model.recommend(**inputs, kind=kind, top_k=top_k, num_beams=3, weights={"generator": 0})
+    expected = brute_force(model, inputs, kind, {"generator": 0.0})
+    torch.testing.assert_close(
+        found.scores, expected.sort(dim=1, descending=True).values[:, :top_k], rtol=1e-4, atol=1e-4
+    )
+
+
+@many
+@given(st.integers(0, 99), st.floats(-1, 3), st.floats(0.1, 2))
+def test_conditions_are_added_with_their_weights(seed, strength, generator_weight):
+    model = model_with_experts(random_catalogue(30, [4, 4, 4], seed), seed)
+    first, second = requests(2, 30, seed), requests(2, 30, seed + 1)
+    width = max(part["input_ids"].shape[1] for part in (first, second))
+    padded = [
+        {name: torch.nn.functional.pad(value, (0, width - value.shape[1])) for name, value in part.items()}
+        for part in (first, second)
+    ]
+    inputs = {name: torch.stack([part[name] for part in padded], dim=1) for name in first}
+    weights = torch.tensor([[strength, 1 - strength]] * 2)
+    factors = {"generator": generator_weight, "behaviour": 0.0}
+    found = model.recommend(
+        **inputs, kind=torch.zeros(2).long(), condition_weights=weights, num_beams="exact", top_k=30, weights=factors
+    )
+    given = {**dict.fromkeys(EXPERTS[:3], 0.0), "generator": generator_weight}
+    kind = torch.zeros(2, dtype=torch.int64)
+    expected = strength * brute_force(model, first, kind, given) + (1 - strength) * brute_force(
+        model, second, kind, given
+    )
+    expected = expected.sort(dim=1, descending=True).values
+    torch.testing.assert_close(found.scores, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_items_added_after_training_are_found_by_what_is_said_of_them():
+    items, model = 40, model_with_experts(random_catalogue(40, [5, 5, 5]))
+    free = [
+        code for code in torch.cartesian_prod(*[torch.arange(5)] * 3).tolist() if tuple(code) not in model.catalogue
+    ]
+    model.set_catalogue(model.catalogue.add(torch.tensor(free[:3])))
+    vectors = torch.cat([model.encoder.item_states, torch.nn.functional.normalize(torch.randn(3, 24), dim=-1)])
+    with pytest.raises(ValueError, match="vectors of 40"):
+        model.recommend(**requests(1, items), kind=torch.tensor([0]))
+    model.encoder.set_item_states(vectors, torch.ones(43, dtype=torch.bool))
+    model.experts.add_items([[7, 8, 9], [7, 10], [11, 11]])
+    inputs, kind = requests(2, 43, seed=3), torch.tensor([0, 2])
+    expected = brute_force(model, inputs, kind)
+    found = model.recommend(**inputs, kind=kind, top_k=43, num_beams="exact")
+    torch.testing.assert_close(found.scores, expected.sort(dim=1, descending=True).values, rtol=1e-4, atol=1e-4)
+    # Nothing but the words: the added item that has them comes first, though the generator hardly knows it.
+    asked = {"input_ids": torch.tensor([[11]]), "attention_mask": torch.ones(1, 1, dtype=torch.int64)}
+    words = {"lexical": 1e3, "dense": 0.0, "behaviour": 0.0}
+    assert model.recommend(**asked, kind=kind[:1], top_k=1, num_beams=2, weights=words).item_indices.tolist() == [[42]]
+
+
+def test_priors_move_items_and_say_what_is_wrong_with_them():
+    model = model_with_experts(random_catalogue(40, [4, 4, 5]), experts=False)
+    inputs = requests(2, 40)
+    plain = model.recommend(**inputs, top_k=40, num_beams="exact")
+    last = int(plain.item_indices[0, -1])
+    assert int(model.recommend(**inputs, prior={last: 1e3}, num_beams=10).item_indices[0, 0]) == last
+    values = torch.randn(2, 40, generator=torch.Generator().manual_seed(0))
+    found = model.recommend(**inputs, prior=values, top_k=40, num_beams="exact")
+    moved = torch.zeros(2, 40).scatter_(1, plain.item_indices, plain.scores) + values
+    torch.testing.assert_close(found.scores, moved.sort(dim=1, descending=True).values, rtol=1e-4, atol=1e-4)
+    for prior, message in (
+        (torch.zeros(39), r"shape \(39,\)"),
+        ({40: 1.0}, "item index 40"),
+        ([torch.nan] * 40, "finite"),
+    ):
+        with pytest.raises((ValueError, IndexError), match=message):
+            model.recommend(**inputs, prior=prior)
+
+
+@pytest.mark.parametrize(
+    "given_, message",
+    [
+        ({"kind": torch.tensor([0, 3])}, "stated, inferred, silent"),
+        ({"weights": {"magic": 1}}, "no expert 'magic'"),
+        ({"weights": {"language": float("nan")}}, "finite"),
+        ({"condition_weights": torch.ones(2, 3)}, "condition_weights"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_in_a_sentence(given_, message):
+    model = model_with_experts(random_catalogue(20, [4, 5]))
+    with pytest.raises(ValueError, match=message):
+        model.recommend(**requests(2, 20), **given_)
+
+
+def test_a_model_with_experts_is_saved_and_loaded(tmp_path):
+    model = model_with_experts(random_catalogue(40, [4, 4, 5]))
+    model.save_pretrained(tmp_path)
+    loaded = MenderForGenerativeRetrieval.from_pretrained(tmp_path)
+    inputs, kind = requests(4, 40, avoided=1), torch.tensor([0, 1, 2, 0])
+    found, expected = loaded.recommend(**inputs, kind=kind), model.recommend(**inputs, kind=kind)
+    assert torch.equal(found.item_indices, expected.item_indices)
+    torch.testing.assert_close(found.scores, expected.scores)
+    # The vectors are those of the encoder, once.
+    assert sum(tensor.shape == model.encoder.item_states.shape for tensor in loaded.state_dict().values()) == 1
+
+
+@pytest.mark.parametrize("experts", [False, True])
+def test_generate_reads_the_kind_and_uses_the_generator_alone(experts):
+    model = model_with_experts(random_catalogue(30, [4, 4, 4]), experts=experts)
+    inputs = {**requests(3, 30), "kind": torch.tensor([0, 1, 2])}
+    factors = {"weights": {"language": 0, "behaviour": 0}} if experts else {}
+    expected = model.recommend(**inputs, top_k=4, num_beams=8, **factors).item_indices
+    plain = model.generate(**inputs, num_beams=8, num_return_sequences=4)
+    assert torch.equal(model.item_indices(plain[:, 1:]).view(3, 4), expected)
+    fast = model.generate(**inputs, custom_generate=catalogue_beam_search, num_return_sequences=4, num_beams=8)
+    assert torch.equal(model.item_indices(fast[:, 1:]).view(3, 4), expected)
+    other = model.generate(**{**inputs, "kind": torch.tensor([2, 2, 0])}, num_beams=8, num_return_sequences=4)
+    assert not torch.equal(other, plain)
+    with pytest.raises(ValueError, match="recommend"):
+        model.generate(**inputs, avoid_input_ids=inputs["input_ids"][:, None])

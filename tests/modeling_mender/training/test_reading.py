@@ -1,0 +1,99 @@
+"""The expert "learned": what it starts from, what it is taught, and what it then does."""
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from doubles import WORDS, encoder_folder, small_method
+
+from modeling_mender.experts import Reader
+from modeling_mender.training.ranking import rank_examples
+from modeling_mender.training.reading import fit_reader
+
+TEMPLATES = {
+    "train": ("find {}", "{}", "{} find", "find {} find", "items {}"),
+    "validation": ("find find {}",),
+    "test": ("{} find find",),
+}
+MEANT = {word: [f"item-{WORDS[(place + step) % len(WORDS)]}" for step in (3, 5)] for place, word in enumerate(WORDS)}
+
+
+def example(preferences: list[str], targets: list[str], avoid: list[str], avoided: list[str]) -> dict:
+    return {
+        "axis": "open_wishes",
+        "kind": "stated",
+        "preferences": preferences,
+        "history": [],
+        "targets": targets,
+        "avoid": avoid,
+        "avoided": avoided,
+        "stratum": "known",
+    }
+
+
+def lessons() -> datasets.DatasetDict:
+    """Words mean other items here than those whose texts say them."""
+    return datasets.DatasetDict(
+        {
+            split: datasets.Dataset.from_list(
+                [
+                    example([template.format(word)], items, [], [])
+                    for template in templates
+                    for word, items in MEANT.items()
+                ]
+            )
+            for split, templates in TEMPLATES.items()
+        }
+    )
+
+
+def found(method, examples: datasets.Dataset) -> float:
+    """Share of the meant items among the first two."""
+    ranked = rank_examples(method.model, method.processor, examples)[:, :2]
+    meant = np.array([method.processor.item_indices(items) for items in examples["targets"][:]])
+    return float((ranked[:, :, None] == meant[:, None]).any(1).mean())
+
+
+def test_it_starts_as_the_cosine_of_the_encoder():
+    vectors = torch.nn.functional.normalize(torch.randn(5, 8), dim=-1)
+    assert torch.allclose(Reader(8, 16)(vectors), vectors, atol=1e-6)
+
+
+@pytest.fixture
+def method(tmp_path):
+    return small_method("mender-lite", encoder_folder(tmp_path), experts=["dense", "learned"])
+
+
+def test_it_learns_what_words_mean_and_looks_past_the_wording(method):
+    examples = lessons()
+    method.model.experts.config.set_weights({"stated": {"dense": 0.0, "learned": 1.0}})
+    before = found(method, examples["test"])
+    record = fit_reader(method.model.eval(), method.processor, examples)
+    assert 4 * len(WORDS) < record["preferences"] <= 5 * len(WORDS) and record["steps"] > 0
+    assert found(method, examples["test"]) > max(0.6, 2 * before)
+    again = small_method("mender-lite", method.processor.tokenizer.name_or_path, experts=["dense", "learned"])
+    fit_reader(again.model.eval(), again.processor, examples)
+    for name, value in method.model.experts.reader.state_dict().items():
+        assert torch.equal(value, again.model.experts.reader.state_dict()[name])
+    assert not any(parameter.requires_grad for parameter in method.model.parameters())
+
+
+def test_what_is_to_be_avoided_is_a_lesson_about_the_items_that_have_it(method):
+    examples = lessons()
+    examples["train"] = datasets.Dataset.from_list(
+        [
+            example(["nothing"], ["item-mug"], [template.format(word)], items)
+            for template in TEMPLATES["train"]
+            for word, items in MEANT.items()
+        ]
+    )
+    method.model.experts.config.set_weights({"stated": {"dense": 0.0, "learned": 1.0}})
+    fit_reader(method.model.eval(), method.processor, examples)
+    assert found(method, examples["test"]) > 0.5
+
+
+def test_without_stated_preferences_it_stays_the_cosine(method):
+    examples = lessons().map(lambda row: {"kind": "inferred"})
+    assert fit_reader(method.model.eval(), method.processor, examples) == {"preferences": 0, "steps": 0}
+    vectors = torch.nn.functional.normalize(torch.randn(3, method.model.experts.config.width), dim=-1)
+    assert torch.allclose(method.model.experts.reader(vectors), vectors, atol=1e-6)

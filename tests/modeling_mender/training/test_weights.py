@@ -1,0 +1,70 @@
+"""The weight search finds what helps."""
+
+import numpy as np
+import pytest
+import torch
+from doubles import WORDS, encoder_folder, shop_examples, small_method
+
+from modeling_mender.configuration_mender import KINDS
+from modeling_mender.training.ranking import rank_examples
+from modeling_mender.training.run import fit_without_gradient
+from modeling_mender.training.weights import fit_weights, mean_log_ndcg
+
+
+def test_seen_items_are_not_ranked_and_groups_count_alike():
+    scores = torch.tensor([[9.0, 5.0, 7.0, 0.0], [1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 3.0, 4.0]])
+    targets, seen = torch.tensor([[1], [3], [3]]), torch.tensor([[0, 2, 0], [-1, -1, -1], [-1, -1, -1]])
+    assert np.isclose(mean_log_ndcg(scores, targets, seen, [("a",), ("b",), ("b",)]), np.log(1.01))
+    with_one_ahead = mean_log_ndcg(scores, targets, torch.tensor([[0], [-1], [-1]]), [("a",), ("b",), ("b",)])
+    assert np.isclose(with_one_ahead, (np.log(1 / np.log2(3) + 0.01) + np.log(1.01)) / 2)
+    several = mean_log_ndcg(scores[1:2], torch.tensor([[3, 0, -1]]), torch.tensor([[-1]]), [("a",)])  # ranks 1 and 4
+    assert np.isclose(several, np.log((1 + 1 / np.log2(5)) / (1 + 1 / np.log2(3)) + 0.01))
+
+
+def test_the_search_trusts_what_helps():
+    generator = torch.Generator().manual_seed(0)
+    users, items = 300, 50
+    targets = torch.randint(items, (users, 1), generator=generator)
+    noise = torch.randn(3, users, items, generator=generator)
+    truth = torch.nn.functional.one_hot(targets[:, 0], items).float()
+    scores = {"good": 100 * (noise[0] + 2 * truth), "also": noise[1] + 2 * truth, "useless": 10 * noise[2]}
+    scores["silent"] = torch.zeros(users, items)
+    none = torch.full((users, 1), -1)
+    weights = fit_weights(scores, targets, none, [("axis",)] * users)
+    assert weights["silent"] == 0 and max(weights.values()) == 1
+    # The two that know something are brought to one scale, the third is hardly heard.
+    assert 0.3 < 100 * weights["good"] / weights["also"] < 3
+    assert 10 * weights["useless"] < 0.3 * weights["also"]
+    total = sum(weights[name] * scores[name] for name in scores)
+    best_alone = max(mean_log_ndcg(scores[name], targets, none, [("axis",)] * users) for name in scores)
+    assert mean_log_ndcg(total, targets, none, [("axis",)] * users) > best_alone
+
+
+def ndcg(model, processor, examples) -> float:
+    ranked = rank_examples(model, processor, examples)
+    hits = ranked == np.array(processor.item_indices([target for (target,) in examples["targets"][:]]))[:, None]
+    return float((hits / np.log2(np.arange(2, 12))).sum(1).mean())
+
+
+@pytest.mark.parametrize("name, changes", [("mender", {}), ("mender-tok", {"experts": ["popularity", "lexical"]})])
+def test_the_fitted_sum_ranks_better_than_an_untrained_generator(name, changes, tmp_path):
+    method, examples = small_method(name, encoder_folder(tmp_path), **changes), shop_examples(8)
+    model, processor = method.model.eval(), method.processor
+    stated = examples["validation"].filter(lambda row: row["axis"] == "fine_grained_steering")
+    before = ndcg(model, processor, stated)
+    record = fit_without_gradient(method, examples)
+    assert record["weights"] == model.config.experts.weights and {*record["weights"]} == {*KINDS}
+    assert all(weights["generator"] in (0.0, 1.0) for weights in record["weights"].values())
+    # The preferences name their targets, which the words find at once.
+    assert ndcg(model, processor, stated) > max(0.6, before)
+    assert record["weights"]["silent"]["lexical"] == 0
+    nothing = {"language": 0.0, "behaviour": 0.0}
+    inputs = processor(["find tea"], [["item-mug"]])
+    alone = model.recommend(**inputs, weights=nothing, num_beams="exact").item_indices
+    by_probability = model.log_probabilities(torch.arange(len(WORDS))[None], **only(inputs)).argsort(descending=True)
+    if record["weights"]["stated"]["generator"]:
+        assert alone.tolist() == by_probability[:, :10].tolist()
+
+
+def only(inputs) -> dict:
+    return {name: inputs[name] for name in ("input_ids", "attention_mask", "kind")}
