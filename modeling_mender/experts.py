@@ -334,6 +334,39 @@ class ExpertSum(nn.Module):
             total.addmm_(sum(queries), self._item_vectors(encoder, num_items).T, alpha=1 / TEMPERATURE)
         return total
 
+    def contributions(
+        self,
+        item_indices: Tensor,
+        input_ids: Tensor,
+        num_items: int,
+        weights: Tensor,
+        *,
+        encoder: ItemStatesEncoder | None = None,
+        preference: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """What each expert adds to `total` for some items of B users with C conditions each; 0 without a weight.
+
+        Args:
+            item_indices: of each user. Shape: (B, M).
+            input_ids: see `forward`; the conditions of a user follow each other. Shape: (B * C, T).
+            num_items: see `forward`.
+            weights: see `total`. Shape: (B * C, experts).
+            encoder: see `forward`.
+            preference: see `forward`. Shape: (B * C, D).
+
+        Returns:
+            By name of the expert. Shape of each: (B, M).
+        """
+        weights = dict(zip(self.config.experts, weights.T[..., None], strict=True))
+        used = [name for name, weight in weights.items() if bool(weight.any())]
+        scores = self.forward(input_ids, num_items, encoder=encoder, preference=preference, only=used)
+        users, conditions = len(item_indices), len(input_ids) // len(item_indices)
+        gathered = item_indices.repeat_interleave(conditions, 0)
+        found = dict.fromkeys(weights, torch.zeros(item_indices.shape, device=item_indices.device))
+        for name, values in scores.items():
+            found[name] = (weights[name] * values.gather(1, gathered)).view(users, conditions, -1).sum(1)
+        return found
+
     @property
     def avoids(self) -> bool:
         """Whether `penalty` can be more than 0."""

@@ -25,6 +25,7 @@ __all__ = [
     "check_items_left",
     "checked_top_k",
     "prior_scores",
+    "relative_to_mean",
 ]
 
 ItemSelection = Tensor | np.ndarray | Iterable[int] | Iterable[Iterable[int]]
@@ -33,16 +34,23 @@ ItemSelection = Tensor | np.ndarray | Iterable[int] | Iterable[Iterable[int]]
 
 @dataclass(frozen=True)
 class Recommendations:
-    """Ranked items of B users, best first.
+    """Ranked items of B users, best first, with what `recommend()` was asked to add.
 
     Attributes:
         item_indices: item indices, padded with -1 for users with fewer items. Shape: (B, top_k), int64.
         scores: log-probability of each item's semantic ID, or the weighted sum of experts, padded with -inf.
             Shape: (B, top_k), float32.
+        contributions: by part of the score ("generator", the name of an expert, "avoid", "prior"), what it contributed
+            to the score of each item, relative to its mean over the user's items; 0 for padding. The sum over all parts
+            is the score minus the user's mean score. Only with `why=True`. Shape of each: (B, top_k), float32.
+        fit: probability that anything in the catalogue fits each request; nan for requests without a preference. Only
+            with `fit=True`. Shape: (B,), float32.
     """
 
     item_indices: Tensor
     scores: Tensor
+    contributions: Mapping[str, Tensor] | None = None
+    fit: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.item_indices)
@@ -178,6 +186,27 @@ def prior_scores(
     if not bool(values.isfinite().all()):
         raise ValueError("`prior` holds a value that is not finite; pass numbers, and `exclude` to leave items out")
     return values.to(device)
+
+
+def relative_to_mean(parts: Mapping[str, Tensor], item_indices: Tensor) -> dict[str, Tensor]:
+    """Parts of the scores of items, relative to their means over the items of a user.
+
+    Args:
+        parts: what each part adds to the scores. Shape of each: (B, M).
+        item_indices: the items, padded with -1. Shape: (B, M).
+
+    Returns:
+        0 for padding. Shape of each: (B, M).
+
+    >>> relative_to_mean({"prior": torch.tensor([[3.0, 1.0, 9.0]])}, torch.tensor([[4, 2, -1]]))
+    {'prior': tensor([[ 1., -1.,  0.]])}
+    """
+    padding = item_indices < 0
+    count = (~padding).sum(1, keepdim=True).clamp(min=1)
+    # Padding has the score of any item, and that of a removed one is -inf.
+    parts = {name: values.float().masked_fill(padding, 0.0) for name, values in parts.items()}
+    means = {name: values.sum(1, keepdim=True) / count for name, values in parts.items()}
+    return {name: (values - means[name]).masked_fill(padding, 0.0) for name, values in parts.items()}
 
 
 def check_items_left(available: Tensor) -> None:

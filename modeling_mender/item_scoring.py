@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from .item_filter import (
     check_items_left,
     checked_top_k,
     prior_scores,
+    relative_to_mean,
 )
 
 __all__ = ["ItemScoringModel", "top_items"]
@@ -58,6 +60,7 @@ class ItemScoringModel(ChecksWeights, PreTrainedModel, ABC):
         allowed: ItemSelection | None = None,
         exclude: ItemSelection | None = None,
         prior: Tensor | Sequence[float] | Mapping[int, float] | None = None,
+        why: bool = False,
         **read: Any,
     ) -> Recommendations:
         """The `top_k` best items of every user, with their scores.
@@ -70,6 +73,7 @@ class ItemScoringModel(ChecksWeights, PreTrainedModel, ABC):
             allowed: items that may be returned (indices or a boolean mask; shared or per user).
             exclude: items that may not be returned, in the same forms.
             prior: business priors that are added to the scores, see `prior_scores`.
+            why: whether to add what each part of the score contributed, see `Recommendations`.
             **read: passed on to `scores`.
 
         Raises:
@@ -78,8 +82,29 @@ class ItemScoringModel(ChecksWeights, PreTrainedModel, ABC):
         """
         scores = self.scores(input_ids, **read)
         if prior is not None:
-            scores = scores + prior_scores(prior, scores.shape[1], len(scores), scores.device)
-        return top_items(scores, top_k, allowed, exclude)
+            prior = prior_scores(prior, scores.shape[1], len(scores), scores.device).expand_as(scores)
+            scores = scores + prior
+        found = top_items(scores, top_k, allowed, exclude)
+        if not why:
+            return found
+        items = found.item_indices.clamp(min=0)
+        parts = self.contributions(items, input_ids, **read)
+        if prior is not None:
+            parts["prior"] = prior.gather(1, items)
+        return replace(found, contributions=relative_to_mean(parts, found.item_indices))
+
+    def contributions(self, item_indices: Tensor, input_ids: Tensor, **read: Any) -> dict[str, Tensor]:
+        """What each part of the model adds to the scores of items; a model without parts is one, "model".
+
+        Args:
+            item_indices: of each user. Shape: (B, M).
+            input_ids: see `recommend`.
+            **read: passed on to `scores`.
+
+        Returns:
+            Shape of each: (B, M).
+        """
+        return {"model": self.scores(input_ids, **read).gather(1, item_indices)}
 
     @abstractmethod
     def scores(self, input_ids: Tensor) -> Tensor:

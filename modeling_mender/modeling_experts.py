@@ -91,17 +91,58 @@ class ExpertsRecommender(ItemScoringModel):
             Shape: (B, N).
         """
         experts, items = self.experts, self.config.num_items
-        users, conditions = len(input_ids), 1 if input_ids.dim() == 2 else input_ids.shape[1]
-        read = input_ids if expert_input_ids is None else expert_input_ids
-        read = self._as_vectors(read.reshape(users * conditions, -1))
-        kind = default_kind(experts.split(read)[0]) if kind is None else kind
-        own = experts.weights(kind.reshape(users, -1)[:, 0], weights).repeat_interleave(conditions, 0)
-        if condition_weights is not None:
-            own = own * condition_weights.reshape(-1, 1)
-        total = experts.total(read, items, own).view(users, conditions, items).sum(1)
+        read, own = self._conditions(input_ids, kind, condition_weights, expert_input_ids, weights)
+        total = experts.total(read, items, own).view(len(input_ids), -1, items).sum(1)
         if avoid_input_ids is not None and experts.avoids:
             total = total - self.penalty(avoid_input_ids)
         return self.scale * total
+
+    def contributions(
+        self,
+        item_indices: Tensor,
+        input_ids: Tensor,
+        kind: Tensor | None = None,
+        *,
+        condition_weights: Tensor | None = None,
+        expert_input_ids: Tensor | None = None,
+        avoid_input_ids: Tensor | None = None,
+        weights: Mapping[str, float] | None = None,
+    ) -> dict[str, Tensor]:
+        """What each expert and the phrases to avoid add to the scores of items.
+
+        Args:
+            item_indices: of each user. Shape: (B, M).
+            input_ids: see `scores`, also for the other arguments.
+            kind: Shape: (B,) or (B, C).
+            condition_weights: Shape: (B, C).
+            expert_input_ids: Shape: (B, T').
+            avoid_input_ids: Shape: (B, A, T').
+            weights: factors for fitted weights, by expert or group.
+
+        Returns:
+            By name of the expert, and as "avoid". Shape of each: (B, M).
+        """
+        read, own = self._conditions(input_ids, kind, condition_weights, expert_input_ids, weights)
+        parts = self.experts.contributions(item_indices, read, self.config.num_items, own)
+        if avoid_input_ids is not None:
+            parts["avoid"] = -self.penalty(avoid_input_ids).gather(1, item_indices)
+        return {name: self.scale * values for name, values in parts.items()}
+
+    def _conditions(
+        self,
+        input_ids: Tensor,
+        kind: Tensor | None,
+        condition_weights: Tensor | None,
+        expert_input_ids: Tensor | None,
+        weights: Mapping[str, float] | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Inputs (B * C, T) and weights (B * C, experts) of the conditions of all users."""
+        users, conditions = len(input_ids), 1 if input_ids.dim() == 2 else input_ids.shape[1]
+        read = input_ids if expert_input_ids is None else expert_input_ids
+        read = self._as_vectors(read.reshape(users * conditions, -1))
+        kind = default_kind(self.experts.split(read)[0]) if kind is None else kind
+        own = self.experts.weights(kind.reshape(users, -1)[:, 0], weights).repeat_interleave(conditions, 0)
+        return read, own if condition_weights is None else own * condition_weights.reshape(-1, 1)
 
     def expert_scores(self, input_ids: Tensor, expert_input_ids: Tensor | None = None) -> dict[str, Tensor]:
         """Scores of each expert by name, in the order of `config.experts`. Shape of each: (B, N).

@@ -8,6 +8,7 @@ weights, so a loaded model always retrieves from the catalogue it was saved with
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from transformers.models.t5.modeling_t5 import T5Stack
 
 from .catalogue import REMOVED, SemanticIdCatalogue
 from .configuration_mender import (
+    GENERATOR,
     KINDS,
     LANGUAGE,
     ChecksWeights,
@@ -35,7 +37,7 @@ from .configuration_mender import (
 from .decoder import FoldedDecoder, absorb_cross_attention
 from .experts import ExpertSum, default_kind
 from .generation_mender import SemanticIdLogitsProcessor
-from .item_filter import ItemSelection, Recommendations, prior_scores
+from .item_filter import ItemSelection, Recommendations, prior_scores, relative_to_mean
 from .item_states import ItemStatesEncoder, encode_in_groups, text_encoder_class, version_of
 from .retrieval import Generator, item_scores, search
 
@@ -389,6 +391,7 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
         avoid_input_ids: Tensor | None = None,
         prior: Tensor | Sequence[float] | Mapping[int, float] | None = None,
         weights: Mapping[str, float] | None = None,
+        why: bool = False,
         **ignored: Any,
     ) -> Recommendations:
         """The `top_k` best items of every user.
@@ -413,6 +416,8 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
             avoid_input_ids: text tokens of the phrases to avoid, see `ExpertSum.penalty`. Shape: (B, A, T').
             prior: business priors to add to the scores, see `prior_scores`.
             weights: factors for fitted weights, by expert ("generator" included) or group ("language", "behaviour").
+            why: whether to add what the generator, each expert, `avoid_input_ids` and `prior` contributed to each
+                score, see `Recommendations`; the returned items are scored once more for it.
             **ignored: other outputs of a tokenizer, such as `token_type_ids`.
 
         Returns:
@@ -443,7 +448,7 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
             expert_input_ids, known = input_ids, states[:, 0]
         # Autocast is for the encoder only; the search chooses its own precision.
         with torch.autocast(states.device.type, enabled=False):
-            mix, evidence = self._sum(
+            summands = (
                 kind,
                 (len(states) // conditions, conditions),
                 condition_weights,
@@ -453,8 +458,9 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
                 known,
                 avoid_input_ids,
             )
+            mix, evidence = self._sum(*summands)
             memory, memory_mask = self._memory(states, attention_mask, kind)
-            return search(
+            found = search(
                 self._folded_decoder(),
                 self.catalogue,
                 memory,
@@ -466,6 +472,13 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
                 mix=mix,
                 evidence=evidence,
             )
+            if not why:
+                return found
+            items = found.item_indices.clamp(min=0)
+            generator = Generator(self._folded_decoder(), memory, memory_mask, mix)
+            parts = {GENERATOR: item_scores(generator, self.catalogue, items)}
+            parts |= self._contributions(items, *summands)
+            return replace(found, contributions=relative_to_mean(parts, found.item_indices))
 
     @torch.no_grad()
     def log_probabilities(
@@ -529,17 +542,9 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
         if self.experts is not None:
             own = self.experts.weights(kind.view(users, conditions)[:, 0], weights)
             own, generator = own[:, :-1], own[:, -1:]
-            encoder = self._vectors()
             if bool(own.any()):
-                if expert_input_ids is None:
-                    raise ValueError(
-                        "the experts of this model read inputs of their own; pass expert_input_ids, which the "
-                        "processor makes, or input_ids"
-                    )
-                rows = own.repeat_interleave(conditions, 0)
-                rows = rows if mix is None else rows * mix.view(-1, 1)
-                read = expert_input_ids.reshape(users * conditions, -1)
-                evidence = self.experts.total(read, items, rows, encoder=encoder, preference=preference)
+                read, own = self._expert_conditions(own, mix, conditions, expert_input_ids)
+                evidence = self.experts.total(read, items, own, encoder=self._vectors(), preference=preference)
                 evidence = evidence.view(users, conditions, items).sum(1)
             if avoid_input_ids is not None and self.experts.avoids:
                 penalty = self.penalty(avoid_input_ids)
@@ -553,6 +558,49 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
             added = prior_scores(prior, items, users, self.device).expand(users, -1)
             evidence = added if evidence is None else evidence + added
         return mix, evidence
+
+    def _contributions(
+        self,
+        item_indices: Tensor,
+        kind: Tensor | None,
+        shape: tuple[int, int],
+        condition_weights: Tensor | None,
+        prior: Any,
+        weights: Mapping[str, float] | None,
+        expert_input_ids: Tensor | None,
+        preference: Tensor | None,
+        avoid_input_ids: Tensor | None,
+    ) -> dict[str, Tensor]:
+        """What everything but the generator adds to the scores of items (B, M), see `_sum`. Shape of each: (B, M)."""
+        (users, conditions), items, parts = shape, self.config.num_items, {}
+        if self.experts is not None:
+            mix = self._condition_weights(condition_weights, users, conditions)
+            own = self.experts.weights(kind.view(users, conditions)[:, 0], weights)[:, :-1]
+            parts = dict.fromkeys(self.experts.config.experts, torch.zeros(item_indices.shape, device=self.device))
+            if bool(own.any()):
+                read, own = self._expert_conditions(own, mix, conditions, expert_input_ids)
+                parts = self.experts.contributions(
+                    item_indices, read, items, own, encoder=self._vectors(), preference=preference
+                )
+            if avoid_input_ids is not None:
+                parts["avoid"] = -self.penalty(avoid_input_ids).gather(1, item_indices)
+        if prior is not None:
+            added = prior_scores(prior, items, users, self.device).expand(users, -1)
+            parts["prior"] = added.gather(1, item_indices)
+        return parts
+
+    def _expert_conditions(
+        self, own: Tensor, mix: Tensor | None, conditions: int, expert_input_ids: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Inputs (B * C, T) and weights (B * C, experts) of the conditions of all users, from weights by user."""
+        if expert_input_ids is None:
+            raise ValueError(
+                "the experts of this model read inputs of their own; pass expert_input_ids, which the processor makes, "
+                "or input_ids"
+            )
+        rows = own.repeat_interleave(conditions, 0)
+        read = expert_input_ids.reshape(len(rows), -1)
+        return read, rows if mix is None else rows * mix.view(-1, 1)
 
     def _condition_weights(self, weights: Tensor | None, users: int, conditions: int) -> Tensor | None:
         if weights is None:

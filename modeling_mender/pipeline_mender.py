@@ -23,6 +23,8 @@ __all__ = ["GenerativeRetrievalPipeline"]
 TASK = "generative-retrieval"
 SAID = ("preference", "inferred", "avoid", "history", "strength", "preference_weights")
 """Keys of a request that the processor renders."""
+WHY = "why "
+"""Prefix of contributions among the results of a batch."""
 REQUEST_KEYS = (*SAID, "allowed", "exclude")
 
 
@@ -39,8 +41,8 @@ class GenerativeRetrievalPipeline(Pipeline):
     """Ranked items for a preference and a history.
 
     Args:
-        **kwargs: as for every pipeline. `top_k`, `num_beams`, `allowed`, `exclude`, `prior`, `weights` and
-            `unknown_items` become defaults of the calls.
+        **kwargs: as for every pipeline. `top_k`, `num_beams`, `allowed`, `exclude`, `prior`, `weights`, `why`
+            and `unknown_items` become defaults of the calls.
 
     Raises:
         TypeError: if the model has no `recommend`, or the processor no `decode_items`.
@@ -76,13 +78,15 @@ class GenerativeRetrievalPipeline(Pipeline):
             **kwargs: for all requests of this call: `top_k`, items to return (default 10); `num_beams`, prefixes kept
                 per level, or "exact"; `allowed` and `exclude`, item ids, item indices or a boolean mask over all items;
                 `prior`, added to the scores of all items, or of some by id or index; `weights`, factors for the weights
-                of experts, such as {"language": 0}; `unknown_items`, "skip" to ignore items of histories, filters and
-                priors that are not in the catalogue; `batch_size`, requests per batch.
+                of experts, such as {"language": 0}; `why`, whether to explain the scores; `unknown_items`, "skip" to
+                ignore items of histories, filters and priors that are not in the catalogue; `batch_size`, requests per
+                batch.
 
         Returns:
             For one request, a list of `{"item_id", "title", "score"}`, best first, with fewer than `top_k` entries if
             fewer items are left. For several requests, a list of such lists. For models that generate semantic IDs, the
-            score is the log-probability of the item's semantic ID.
+            score is the log-probability of the item's semantic ID. With `why=True` each item has "why": what each part
+            of the score contributed, relative to the mean of the list (`Recommendations.contributions`).
 
         Raises:
             TypeError: if a request is neither a text nor a dictionary.
@@ -110,6 +114,7 @@ class GenerativeRetrievalPipeline(Pipeline):
         exclude: Sequence[str] | ItemSelection | None = None,
         prior: Tensor | Sequence[float] | Mapping[str | int, float] | None = None,
         weights: Mapping[str, float] | None = None,
+        why: bool | None = None,
         unknown_items: str | None = None,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         rendering = {"unknown_items": unknown_items}
@@ -124,7 +129,8 @@ class GenerativeRetrievalPipeline(Pipeline):
                 known = self.processor.item_indices(list(prior))
             values = [value for item, value in prior.items() if unknown_items == "error" or item in self.processor]
             prior = dict(zip(known, values, strict=True))
-        retrieval = {"top_k": top_k, "num_beams": num_beams, **filters, "prior": prior, "weights": weights}
+        scoring = {"prior": prior, "weights": weights, "why": why}
+        retrieval = {"top_k": top_k, "num_beams": num_beams, **filters, **scoring}
         rendering, retrieval = (
             {name: value for name, value in settings.items() if value is not None}
             for settings in (rendering, retrieval)
@@ -181,14 +187,23 @@ class GenerativeRetrievalPipeline(Pipeline):
             exclude=exclude,
             **scoring,
         )
-        return {"item_indices": found.item_indices, "scores": found.scores}
+        # One tensor for each part: transformers splits a batch by the entries of this dictionary.
+        why = {f"{WHY}{name}": values for name, values in (found.contributions or {}).items()}
+        return {"item_indices": found.item_indices, "scores": found.scores, **why}
 
     def postprocess(self, found: dict[str, Tensor]) -> list[dict[str, Any]]:
         """Ids, titles and scores of the items for one request."""
         indices, scores = found["item_indices"][0], found["scores"][0]
         real = indices >= 0
         items = self.processor.decode_items(indices[real])
-        return [{**item, "score": score} for item, score in zip(items, scores[real].tolist(), strict=True)]
+        items = [{**item, "score": score} for item, score in zip(items, scores[real].tolist(), strict=True)]
+        why = {name.removeprefix(WHY): values[0][real] for name, values in found.items() if name.startswith(WHY)}
+        if why:
+            table = torch.stack(list(why.values()), dim=1).tolist()
+            items = [
+                {**item, "why": dict(zip(why, values, strict=True))} for item, values in zip(items, table, strict=True)
+            ]
+        return items
 
     def _selection(
         self, selection: Sequence[str] | ItemSelection | None, name: str, unknown_items: str

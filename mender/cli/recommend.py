@@ -39,6 +39,9 @@ def recommend(
             show_default="30, or 2 k if more",
         ),
     ] = None,
+    why: Annotated[
+        bool, typer.Option("--why", help="Show what language, behaviour and generator contributed to each score.")
+    ] = False,
     device: options.Device = None,
     as_json: options.Json = False,
 ) -> None:
@@ -61,7 +64,7 @@ def recommend(
         serve = pipeline("generative-retrieval", model=recommender, processor=processor, device=recommender.device)
         given = {"strength": strength} if strength is not None else {}
         with user_errors():
-            items = serve({**request, **given}, top_k=top_k, num_beams=width, weights=factors or None)
+            items = serve({**request, **given}, top_k=top_k, num_beams=width, weights=factors or None, why=why)
         bought = processor.decode_items(processor.item_indices(request["history"]))
         texts = {name: request[name] for name in ("preference", "avoid")}
         show({"model": model, **texts, "history": bought, "items": items})
@@ -89,9 +92,27 @@ def _print(request: dict[str, list[str]], items: list[dict[str, Any]]) -> None:
     table = Table()
     for name, justify in (("", "right"), ("item", "left"), ("title", "left"), ("score", "right")):
         table.add_column(name, justify=justify, overflow="fold")
-    for rank, item in enumerate(items, 1):
-        table.add_row(str(rank), _plain(item["item_id"]), _plain(item["title"]), f"{item['score']:.2f}")
+    why = [_grouped(item.get("why", {})) for item in items]
+    for name in why[0] if why else ():
+        table.add_column(name, justify="right")
+    for rank, (item, reasons) in enumerate(zip(items, why, strict=True), 1):
+        shown = [f"{value:+.2f}" for value in reasons.values()]
+        table.add_row(str(rank), _plain(item["item_id"]), _plain(item["title"]), f"{item['score']:.2f}", *shown)
     console.print(table)
+    if any(why):
+        console.print("The right columns add up to the score minus the mean score of this list.")
+
+
+def _grouped(contributions: dict[str, float]) -> dict[str, float]:
+    """Contributions of language, behaviour, the generator and what is avoided: those that the model has."""
+    from modeling_mender.configuration_mender import BEHAVIOUR, LANGUAGE
+
+    names = {**dict.fromkeys(LANGUAGE, "language"), **dict.fromkeys(BEHAVIOUR, "behaviour"), "avoid": "avoided"}
+    found: dict[str, float] = {}
+    for name, value in contributions.items():
+        group = names.get(name, name)
+        found[group] = found.get(group, 0.0) + value
+    return found
 
 
 def _plain(text: str) -> Any:

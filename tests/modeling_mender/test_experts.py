@@ -134,3 +134,15 @@ def test_conditions_of_a_request_are_added_with_their_weights():
     expected = weights[:, :1] * model.scores(first) + weights[:, 1:] * model.scores(second)
     kind = torch.full((2, 2), KINDS.index("silent"))
     torch.testing.assert_close(model.scores(both, kind, condition_weights=weights), expected)
+
+
+def test_contributions_of_experts_add_up_to_differences_between_scores():
+    model = recommender(silent={"popularity": 0.5, "transitions": 0.0})
+    prior = torch.linspace(-1, 1, ITEMS)
+    found = model.recommend(inputs([[1, 2], [4]]), top_k=5, prior=prior, exclude=[3], why=True)
+    assert set(found.contributions) == {"popularity", "co_purchase", "transitions", "prior"}
+    assert not found.contributions["transitions"].any()
+    own = prior[found.item_indices]
+    torch.testing.assert_close(found.contributions["prior"], own - own.mean(1, keepdim=True))
+    total = sum(found.contributions.values())
+    torch.testing.assert_close(total, found.scores - found.scores.mean(1, keepdim=True))

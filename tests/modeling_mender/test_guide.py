@@ -276,3 +276,71 @@ def test_generate_reads_the_kind_and_uses_the_generator_alone(experts):
     assert not torch.equal(other, plain)
     with pytest.raises(ValueError, match="recommend"):
         model.generate(**inputs, avoid_input_ids=inputs["input_ids"][:, None])
+
+
+def in_two_conditions(inputs: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Two requests of every user as the conditions of one."""
+    width = max(part["input_ids"].shape[1] for part in (inputs, other))
+    names = ("input_ids", "attention_mask")
+    parts = [
+        {name: torch.nn.functional.pad(part[name], (0, width - part[name].shape[1])) for name in names}
+        for part in (inputs, other)
+    ]
+    return inputs | {name: torch.stack([part[name] for part in parts], dim=1) for name in names}
+
+
+@many
+@given(cases(), st.data())
+def test_differences_between_contributions_are_differences_between_scores(case, data):
+    sizes, items, users, top_k, width, avoided, seed = case
+    model = model_with_experts(random_catalogue(items, sizes, seed), seed, experts=data.draw(st.booleans()))
+    has_experts = model.experts is not None
+    generator = torch.Generator().manual_seed(seed)
+    if items > 1 and data.draw(st.booleans()):
+        model.set_catalogue(model.catalogue.remove(torch.randperm(items, generator=generator)[: items // 2]))
+    options = requests(users, items, seed, avoided if has_experts else 0)
+    if data.draw(st.booleans()):
+        options = in_two_conditions(options, requests(users, items, seed + 1))
+        options["condition_weights"] = torch.tensor([[1.5, -0.5]] * users)
+    if data.draw(st.booleans()):
+        options["prior"] = torch.randn(users, items, generator=generator)
+    if has_experts and data.draw(st.booleans()):
+        names = [*EXPERTS, "generator", "language", "behaviour"]
+        options["weights"] = data.draw(st.dictionaries(st.sampled_from(names), st.floats(-2, 2)))
+    # Every user keeps an item; some keep fewer than others, so that results are padded.
+    allowed = torch.rand((users, items), generator=generator) < 0.5
+    allowed[:, model.catalogue.items_of_leaves(torch.zeros(1, dtype=torch.int64))] = True
+    options |= {
+        "kind": torch.randint(len(KINDS), (users,), generator=generator),
+        "top_k": top_k,
+        "num_beams": data.draw(st.sampled_from(["exact", max(width, top_k)])),
+        "allowed": allowed,
+    }
+    found, plain = model.recommend(**options, why=True), model.recommend(**options)
+    assert torch.equal(found.item_indices, plain.item_indices) and plain.contributions is None
+    names = {"generator", *(EXPERTS if has_experts else ())}
+    names |= {"avoid"} if "avoid_input_ids" in options else set()
+    names |= {"prior"} if "prior" in options else set()
+    assert set(found.contributions) == names
+    real = found.item_indices >= 0
+    total = sum(found.contributions.values())
+    scores = found.scores.masked_fill(~real, 0.0)
+    expected = (scores - scores.sum(1, keepdim=True) / real.sum(1, keepdim=True)).masked_fill(~real, 0.0)
+    torch.testing.assert_close(total, expected, rtol=1e-3, atol=2e-3)
+
+
+def test_each_contribution_is_that_of_its_own_part():
+    model = model_with_experts(random_catalogue(30, [4, 4, 4]))
+    inputs, kind = requests(3, 30, avoided=1), torch.tensor([0, 1, 2])
+    values = torch.randn(30)
+    found = model.recommend(**inputs, kind=kind, top_k=8, prior=values, why=True)
+    parts = model.experts(inputs["input_ids"], 30, encoder=model.encoder)
+    table = model.experts.weights(kind)
+    expected = {name: table[:, [place]] * parts[name] for place, name in enumerate(EXPERTS)}
+    expected |= {"avoid": -model.penalty(inputs["avoid_input_ids"]), "prior": values.expand(3, -1)}
+    plain = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+    expected["generator"] = brute_force(model, plain, kind, dict.fromkeys(EXPERTS, 0.0))
+    for name, scores in expected.items():
+        own = scores.gather(1, found.item_indices)
+        own = own - own.mean(1, keepdim=True)
+        torch.testing.assert_close(found.contributions[name], own, rtol=1e-3, atol=1e-3)

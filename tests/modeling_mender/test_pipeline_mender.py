@@ -195,3 +195,15 @@ def test_models_that_score_every_item_serve_too(tmp_path):
     assert [ids(answer) for answer in answers] == [IDS[:-3:-1], IDS[-2:-4:-1]]
     pipe.save_pretrained(tmp_path)
     assert pipeline(TASK, model=str(tmp_path), device="cpu")({"history": []}, top_k=1)[0]["title"] == WORDS[-1]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_reasons_add_up_to_differences_between_scores(pipe, batch_size):
+    asked = ["find tea", {"history": ["item-mug"], "exclude": IDS[4:]}]
+    for answer in pipe(asked, top_k=6, why=True, prior={"item-tea": 1.0}, batch_size=batch_size):
+        mean = sum(item["score"] for item in answer) / len(answer)
+        assert all(set(item["why"]) == {"generator", "prior"} for item in answer)
+        assert [sum(item["why"].values()) for item in answer] == pytest.approx(
+            [item["score"] - mean for item in answer], abs=1e-4
+        )
+    assert "why" not in pipe("find tea")[0]

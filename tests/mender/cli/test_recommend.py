@@ -29,6 +29,16 @@ def test_recommendations_for_people(mender, trained):
     assert "preference: find tea" in out and "item-" in out and out.count("│") == 3 * 5
 
 
+def test_reasons_for_people_and_for_machines(mender, trained):
+    request = [trained / "popularity-seed0" / "model", "--history", "tea", "-k", "3", "--why"]
+    code, out, _ = mender("recommend", *request)
+    assert code == 0 and "behaviour" in out and "language" not in out and "mean score" in out
+    code, out, _ = mender("recommend", *request, "--json")
+    items = json.loads(out)["items"]
+    mean = sum(item["score"] for item in items) / 3
+    assert [item["why"]["popularity"] for item in items] == pytest.approx([item["score"] - mean for item in items])
+
+
 @pytest.mark.parametrize(
     ("preset", "request_", "message"),
     [
