@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import accumulate, chain, zip_longest
@@ -25,6 +26,7 @@ from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
 from transformers.utils import cached_file
 
 from .configuration_mender import KINDS, atomic_write
+from .spelling import Speller, count_words
 
 __all__ = ["MenderProcessor", "add_code_tokens", "avoid_sentence", "avoided_phrase", "first_code_token"]
 
@@ -138,8 +140,8 @@ class MenderProcessor(ProcessorMixin):
 
     Args:
         tokenizer: tokenizer of the model's encoder.
-        items: ids and titles, `{"item_id": [...], "title": [...]}`, in the order of item indices. With
-            `history="codes"` also `"codes"`, one list of codes per item.
+        items: ids and titles, `{"item_id": [...], "title": [...]}`, in the order of item indices, and optionally
+            `"text"`, see `set_items`. With `history="codes"` also `"codes"`, one list of codes per item.
         max_length: maximum number of tokens of an input. The oldest items of a long history are left out, and a
             preference that is longer than the input is truncated.
         history: how to render items of the history. "titles": their text; "codes": their semantic IDs, as tokens that
@@ -152,6 +154,7 @@ class MenderProcessor(ProcessorMixin):
         codebook_sizes: codes per level, for "codes".
         kinds: whether the model reads the kind of every request.
         experts: whether the model has experts; phrases to avoid are then not part of the preference's text.
+        correct_spelling: whether misspelt words of requests are replaced by words of titles and texts, see `corrected`.
 
     Raises:
         ValueError: if the numbers of ids and titles differ, an id occurs twice, a mode is unknown, or codes are
@@ -175,6 +178,7 @@ class MenderProcessor(ProcessorMixin):
         codebook_sizes: Sequence[int] | None = None,
         kinds: bool = False,
         experts: bool = False,
+        correct_spelling: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(tokenizer)
@@ -188,10 +192,12 @@ class MenderProcessor(ProcessorMixin):
         self.history, self.preference = history, preference
         self.max_history, self.title_length = max_history, title_length
         self.kinds, self.experts = kinds, experts
+        self.correct_spelling = correct_spelling
         self.codebook_sizes = None if codebook_sizes is None else [int(size) for size in codebook_sizes]
         self.item_ids: list[str] = []
         self.titles: list[str] = []
         self._state_counts: list[int] | None = None
+        self._words: Counter[str] = Counter()
         self.set_items(items or {"item_id": [], "title": []})
 
     # Items
@@ -200,9 +206,11 @@ class MenderProcessor(ProcessorMixin):
         """Replace the items.
 
         Args:
-            items: `{"item_id": [...], "title": [...]}`, in the order of item indices; optionally `"codes"`, and with
-                `history="states"` optionally `"states"`, the number of rows of each item in the encoder's table
-                (default: unchanged for known titles, the number of tokens for new titles).
+            items: `{"item_id": [...], "title": [...]}`, in the order of item indices; optionally `"codes"`; optionally
+                `"text"`, texts of all or some of the items, whose words are added to those that misspelt words are
+                corrected to, besides words of titles; with `history="states"` optionally `"states"`, the number of
+                rows of each item in the encoder's table (default: unchanged for known titles, the number of tokens for
+                new titles).
             new_states: with `history="states"`, whether you will give the encoder a new table for these titles.
 
         Raises:
@@ -223,6 +231,9 @@ class MenderProcessor(ProcessorMixin):
             known = self.state_counts if self.item_ids and not new_states else []
             self._state_counts = self._new_state_counts(known, ids, titles, items.get("states"))
         self.item_ids, self.titles, self.codes, self._index_of = ids, titles, codes, index_of
+        # Words of earlier items stay known, as a request may name what was sold out.
+        self._words = self._words + Counter(items.get("words") or {}) + count_words(items.get("text") or ())
+        self._speller: Speller | None = None
         self._item_pieces: list[list[int]] | None = None
         self._title_tokens: dict[str, list[int]] = {}
 
@@ -394,7 +405,7 @@ class MenderProcessor(ProcessorMixin):
         avoided = [phrase for phrase in map(avoided_phrase, (*texts["avoid"], *negative)) if phrase]
         if not self.experts:
             wanted = _sentences(wanted, texts["avoid"])
-        elif both := {phrase.casefold() for phrase in avoided} & {text.casefold().rstrip(".") for text in wanted}:
+        elif both := set(map(self._compared, avoided)) & {self._compared(text.rstrip(".")) for text in wanted}:
             raise ValueError(f"user {user} wants {min(both)!r} and wants to avoid it; leave one of the two out")
         if strength is not None and not isfinite(strength):
             raise ValueError(f"strength={strength!r}; pass a finite number, 1 for the model's own answer")
@@ -413,12 +424,34 @@ class MenderProcessor(ProcessorMixin):
         if self.kinds or self.experts:
             found["kind"] = [own for _, own, _ in conditions] if several else conditions[0][1]
         if self.experts:
-            found["avoid_input_ids"] = self.text_inputs(avoided) if avoided else []
+            found["avoid_input_ids"] = self.text_inputs(list(map(self.corrected, avoided)))
             if self.history not in ("vectors", "indices") or negative:
                 own = [[text for text in texts if text not in negative] for texts, _, _ in conditions]
-                own = [self._render_vectors(_joined(text), item_indices) for text in own]
+                own = [self._render_vectors(self.corrected(_joined(text)), item_indices) for text in own]
                 found["expert_input_ids"] = own if several else own[0]
         return found
+
+    def corrected(self, text: str) -> str:
+        """A text of a request as the model reads it: with misspelt words replaced, see `Speller`.
+
+        Words that the tokenizer has as one token are not taken for misspelt, nor words of titles and texts of items.
+        """
+        if not text or not self.correct_spelling or self.preference != "text":
+            return text
+        if self._speller is None:
+            # Titles are counted when a text is read, so that processors are loaded as fast as without.
+            self._speller = Speller(count_words(self.titles) + self._words, self._is_token)
+        return self._speller.correct(text)
+
+    def _compared(self, text: str) -> str:
+        return self.corrected(text).casefold()
+
+    def _is_token(self, word: str) -> bool:
+        """Whether the tokenizer has a word as one token, as it has common words in their right spelling."""
+        # Some vocabularies hold words with the space before them.
+        written = [word, f" {word}", word.lower(), f" {word.lower()}"]
+        encoded = self.tokenizer(written, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        return any(len(ids) == 1 and ids[0] != self.tokenizer.unk_token_id for ids in encoded)
 
     def collate(self, requests: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """Pad the features of a batch of requests.
@@ -504,7 +537,7 @@ class MenderProcessor(ProcessorMixin):
             raise ValueError(
                 f"user {user} has neither a preference nor a history; pass a preference text, history items, or both"
             )
-        preference = preference if self.preference == "text" else ""
+        preference = self.corrected(preference) if self.preference == "text" else ""
         items = [] if mode == "none" else list(item_indices)[-self.max_history :]
         if mode == "indices":
             # 0 is padding, N + 1 the start token, which ensures that no input is empty.
@@ -640,6 +673,7 @@ class MenderProcessor(ProcessorMixin):
         target = Path(save_directory) / ITEMS_FILE
         items: dict[str, Sequence[Any]] = {"item_id": self.item_ids, "title": self.titles}
         items |= {"codes": self.codes} if self.codes else {}
+        items |= {"words": dict(sorted(self._words.items()))} if self._words else {}
         items |= {"states": self.state_counts} if self.history == "states" else {}
         with atomic_write(target) as unfinished:
             unfinished.write_text(json.dumps(items, ensure_ascii=False), "utf-8")

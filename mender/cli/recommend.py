@@ -67,9 +67,11 @@ def recommend(
             items = serve({**request, **given}, top_k=top_k, num_beams=width, weights=factors or None, why=why)
         bought = processor.decode_items(processor.item_indices(request["history"]))
         texts = {name: request[name] for name in ("preference", "avoid")}
-        show({"model": model, **texts, "history": bought, "items": items})
+        read = {text: processor.corrected(text) for typed in texts.values() for text in typed}
+        corrected = {text: correction for text, correction in read.items() if text != correction}
+        show({"model": model, **texts, "corrected": corrected, "history": bought, "items": items})
         if not as_json:
-            _print({**texts, "history": [item["title"] for item in bought]}, items)
+            _print({**texts, "history": [item["title"] for item in bought]}, corrected, items)
 
 
 def _beams(text: str | None) -> int | str | None:
@@ -81,7 +83,7 @@ def _beams(text: str | None) -> int | str | None:
         raise UserError(f"--beams {text!r}; pass a whole number or exact") from None
 
 
-def _print(request: dict[str, list[str]], items: list[dict[str, Any]]) -> None:
+def _print(request: dict[str, list[str]], corrected: dict[str, str], items: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -89,6 +91,8 @@ def _print(request: dict[str, list[str]], items: list[dict[str, Any]]) -> None:
     for heading, lines in request.items():
         if lines:
             console.print(_plain(f"{heading}: {'; '.join(lines)}"))
+    for text, correction in corrected.items():
+        console.print(_plain(f'Read "{text}" as "{correction}"'))
     table = Table()
     for name, justify in (("", "right"), ("item", "left"), ("title", "left"), ("score", "right")):
         table.add_column(name, justify=justify, overflow="fold")

@@ -196,9 +196,11 @@ def build_method(
     if preset.history == "codes":
         add_code_tokens(tokenizer, catalogue.codebook_sizes, text_encoder)
         codes = {"codes": catalogue.codes.tolist()}
+    # Requests are corrected to words of the items' texts, whatever the model reads of the items.
+    item_texts = {"text": items["text"]} if preset.preference == "text" and "text" in items else {}
     processor = MenderProcessor(
         tokenizer,
-        {"item_id": items["item_id"], "title": items["title"], **codes},
+        {"item_id": items["item_id"], "title": items["title"], **item_texts, **codes},
         max_length=preset.max_length,
         history=preset.history,
         preference=preset.preference,

@@ -217,6 +217,63 @@ def test_saved_processor_reads_the_same(processor, tmp_path):
         assert torch.equal(again["input_ids"], processor("find gentle soap", ["mug-1"])["input_ids"])
 
 
+MISSPELT = {"find galss": "find glass", "a vanila scent": "a vanilla scent"}
+"""The first word is in a title, the second in a text only."""
+
+
+@pytest.fixture(params=["titles", "vectors", "states"])
+def correcting(request):
+    items = {"item_id": IDS, "title": TITLES, "text": ["Vanilla tea"] * 4}
+    return MenderProcessor(word_tokenizer(), items, history=request.param, experts=request.param == "vectors")
+
+
+def test_misspelt_requests_are_corrected(correcting):
+    for typed, meant in MISSPELT.items():
+        assert correcting.corrected(typed) == meant
+        for name in ("preference", "inferred", "avoid"):
+            given = {"preference": "tea"} if name == "avoid" else {}
+            found, expected = (correcting(**{**given, name: text}, history=["tea-1"]) for text in (typed, meant))
+            assert {key: value.tolist() for key, value in found.items()} == {
+                key: value.tolist() for key, value in expected.items()
+            }
+
+
+def test_words_that_the_tokenizer_has_are_not_misspelt(processor):
+    processor.set_items({"item_id": ["a"], "title": ["gentler findings"]})
+    assert processor.corrected("gentle find") == "gentle find"
+    assert processor.corrected("gentlor find") == "gentler find"
+
+
+def test_saved_words_correct_in_the_same_way(correcting, tmp_path):
+    correcting.save_pretrained(tmp_path / "on")
+    loaded = MenderProcessor.from_pretrained(tmp_path / "on")
+    assert {typed: loaded.corrected(typed) for typed in MISSPELT} == MISSPELT
+    correcting.correct_spelling = False
+    correcting.save_pretrained(tmp_path / "off")
+    assert (tmp_path / "off" / "items.json").read_bytes() == (tmp_path / "on" / "items.json").read_bytes()
+    loaded = MenderProcessor.from_pretrained(tmp_path / "off")
+    assert {typed: loaded.corrected(typed) for typed in MISSPELT} == {typed: typed for typed in MISSPELT}
+
+
+def test_words_of_added_items_are_known(correcting):
+    assert correcting.corrected("a procelain teapod") == "a procelain teapod"
+    titles = [*TITLES, "porcelain"]
+    correcting.set_items({"item_id": [*IDS, "new"], "title": titles, "text": ["a teapot"]}, new_states=True)
+    assert correcting.corrected("a procelain teapod") == "a porcelain teapot"
+    assert {typed: correcting.corrected(typed) for typed in MISSPELT} == MISSPELT
+
+
+def test_what_is_not_read_is_not_corrected():
+    processor = MenderProcessor(word_tokenizer(), {"item_id": IDS, "title": TITLES}, preference="none")
+    assert processor.corrected("find galss") == "find galss"
+
+
+def test_a_misspelt_wish_to_want_and_avoid_the_same_is_refused():
+    processor = MenderProcessor(word_tokenizer(), {"item_id": IDS, "title": TITLES}, experts=True)
+    with pytest.raises(ValueError, match="user 0 wants 'glass' and wants to avoid it"):
+        processor("galss", avoid="glass")
+
+
 def test_an_encoder_saved_from_a_model_is_an_encoder_like_any_other(processor, tmp_path):
     model = tiny_model(random_catalogue(4, [2, 2]))
     expected = processor.tokenizer("find gentle soap")["input_ids"]

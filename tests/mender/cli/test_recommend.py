@@ -39,6 +39,14 @@ def test_reasons_for_people_and_for_machines(mender, trained):
     assert [item["why"]["popularity"] for item in items] == pytest.approx([item["score"] - mean for item in items])
 
 
+def test_corrections_are_shown(mender, trained):
+    request = [trained / "mender-tok-seed0" / "model", "--preference", "find galss", "--avoid", "blue"]
+    _, out, _ = mender("recommend", *request)
+    assert 'Read "find galss" as "find glass"' in out and out.count("Read") == 1
+    _, out, _ = mender("recommend", *request, "--json")
+    assert json.loads(out)["corrected"] == {"find galss": "find glass"}
+
+
 @pytest.mark.parametrize(
     ("preset", "request_", "message"),
     [

@@ -1,0 +1,169 @@
+"""Corrects misspelt requests from the words of the catalogue, as search engines do.
+
+A misspelt word is replaced by the nearest word of the catalogue: the one with the fewest letters inserted, deleted,
+replaced or swapped with the next (Damerau-Levenshtein distance, each letter edited at most once). Only words are
+compared that become equal when a few letters are deleted from each, the idea of SymSpell
+(https://github.com/wolfgarbe/SymSpell), so that a request takes microseconds.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
+from itertools import chain, combinations
+
+import numpy as np
+
+__all__ = ["Speller", "count_words"]
+
+SHORTEST, LONGER, LONGEST = 4, 9, 40
+"""Letters from which a word is corrected, from which it may have two errors, and up to which it is corrected."""
+PREFIX = 7
+"""Letters of a word that are looked up; the rest is compared afterwards. Keeps the index small."""
+MOST_WORDS = 1_000
+"""Words of a text that are corrected; inputs of models are shorter."""
+MOST_CANDIDATES = 100_000
+"""Words of the catalogue that corrections are taken from, the most frequent ones."""
+CACHED_WORDS = 200_000
+
+_LETTERS = re.compile(r"\w+")
+_ENDING = re.compile(r"(?<=[sxz])es$|(?<=[cs]h)es$|(?<!s)s$")
+"""What the plural adds to a word."""
+_WORD = re.compile(r"\w+(?:['’]\w+)*")
+
+
+def count_words(texts: Iterable[str]) -> Counter[str]:
+    """How often each word occurs in texts, in lower case; what contains digits is a code.
+
+    >>> sorted(count_words(["Tea for two", "Green tea, 100g"]).items())
+    [('for', 1), ('green', 1), ('tea', 2), ('two', 1)]
+    """
+    words = chain.from_iterable(_LETTERS.findall(text.lower()) for text in texts)
+    return Counter(word for word in words if word.isalpha())
+
+
+class Speller:
+    """Replaces words that are neither in the catalogue nor known otherwise by the nearest word of the catalogue.
+
+    Words with digits or apostrophes stay as they are, and so do words of scripts without capital letters: in these, a
+    letter is often a word or a syllable, and a word with another letter is another word.
+
+    Args:
+        words: words of the catalogue in lower case, and how often each occurs.
+        known: whether a word needs no correction although the catalogue does not contain it.
+
+    >>> speller = Speller({"vanilla": 3, "candles": 8, "scent": 2})
+    >>> speller.correct("Candels with a vanila scent!")
+    'Candles with a vanilla scent!'
+    """
+
+    def __init__(self, words: Mapping[str, int], known: Callable[[str], bool] = lambda word: False) -> None:
+        self.words = words
+        self.known = known
+        self._corrections: dict[str, str] = {}
+
+    def correct(self, text: str) -> str:
+        """The text with misspelt words replaced; capitals, punctuation and spaces stay."""
+        return _WORD.sub(lambda found: self._corrected(found[0]), text, count=MOST_WORDS)
+
+    def _corrected(self, word: str) -> str:
+        if not SHORTEST <= len(word) <= LONGEST or not word.isalpha():
+            return word
+        correction = self._corrections.get(word)
+        if correction is None:
+            if len(self._corrections) >= CACHED_WORDS:
+                self._corrections = {}
+            correction = self._corrections[word] = self._correction(word)
+        return correction
+
+    def _correction(self, word: str) -> str:
+        letters = word.lower()
+        if letters == word.upper() or self._in_catalogue(letters):
+            return word
+        nearest = self.nearest(letters)
+        if nearest is None or self.known(word):
+            return word
+        cased = nearest.upper() if word.isupper() else nearest.capitalize() if word[0].isupper() else nearest
+        return cased if cased.lower() == nearest else nearest
+
+    def _in_catalogue(self, word: str) -> bool:
+        """Whether the catalogue contains a word, its singular or its plural."""
+        forms = [word, f"{word}s"] if not word.endswith("s") else [word]
+        forms += [singular for singular in (_ENDING.sub("", word),) if len(singular) >= SHORTEST]
+        return any(form in self.words for form in forms)
+
+    def nearest(self, word: str) -> str | None:
+        """The nearest word of the catalogue: the most frequent one of those with the same first letter, if there are.
+
+        Args:
+            word: in lower case. Up to eight letters may have one error, longer words two.
+
+        Returns:
+            `None` if no word is near enough.
+        """
+        errors = _errors(len(word))
+        hashes, owners = self._index
+        wanted = np.fromiter(map(_hash, _shortened(word[:PREFIX], errors)), np.uint32)
+        starts, ends = np.searchsorted(hashes, wanted), np.searchsorted(hashes, wanted, side="right")
+        places = {place for start, end in zip(starts, ends, strict=True) if start < end for place in owners[start:end]}
+        best = None
+        for candidate in (self._candidates[place] for place in places):
+            # People rarely miss the first letter; "binder" is not a misspelt "winder".
+            if abs(len(candidate) - len(word)) <= errors and candidate[0] in word[:2] and word[0] in candidate[:2]:
+                distance = _distance(word, candidate)
+                rank = (distance, candidate[0] != word[0], -self.words[candidate], candidate)
+                if distance <= errors and (best is None or rank < best):
+                    best = rank
+        return None if best is None else best[-1]
+
+    @cached_property
+    def _candidates(self) -> list[str]:
+        words = (word for word in self.words if SHORTEST <= len(word) <= LONGEST)
+        return sorted(words, key=lambda word: (-self.words[word], word))[:MOST_CANDIDATES]
+
+    @cached_property
+    def _index(self) -> tuple[np.ndarray, np.ndarray]:
+        """Hashes of what is left of words without some of their letters, in order, and the place of each one's word."""
+        hashes, places = [], []
+        for place, word in enumerate(self._candidates):
+            # A word with two errors may have two letters more than the word that was meant.
+            found = [_hash(shorter) for shorter in _shortened(word[:PREFIX], _errors(len(word) + 2))]
+            hashes += found
+            places += [place] * len(found)
+        order = np.argsort(np.array(hashes, dtype=np.uint32), kind="stable")
+        return np.array(hashes, dtype=np.uint32)[order], np.array(places, dtype=np.int64)[order]
+
+
+def _errors(letters: int) -> int:
+    """Errors that a word of so many letters may have."""
+    return 1 + (letters >= LONGER)
+
+
+def _shortened(word: str, errors: int) -> set[str]:
+    """A word without up to so many of its letters."""
+    return {"".join(left) for count in range(errors + 1) for left in combinations(word, max(len(word) - count, 0))}
+
+
+def _hash(text: str) -> int:
+    return zlib.crc32(text.encode())
+
+
+def _distance(first: str, second: str) -> int:
+    """Damerau-Levenshtein distance in which no letter is edited twice ("optimal string alignment").
+
+    >>> _distance("candels", "candles"), _distance("vanila", "vanilla"), _distance("ca", "abc")
+    (1, 1, 3)
+    """
+    before: list[int] = []
+    row = list(range(len(second) + 1))
+    for i, letter in enumerate(first, 1):
+        earlier, before, row = before, row, [i]
+        for j, other in enumerate(second, 1):
+            cost = min(before[j] + 1, row[-1] + 1, before[j - 1] + (letter != other))
+            if i > 1 and j > 1 and letter == second[j - 2] and first[i - 2] == other:
+                cost = min(cost, earlier[j - 2] + 1)
+            row.append(cost)
+    return row[-1]

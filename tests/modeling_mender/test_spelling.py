@@ -1,0 +1,121 @@
+"""Misspelt words become the nearest word of the catalogue; all others stay."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modeling_mender.spelling import LONGEST, Speller, count_words
+
+SHOP = {
+    "candle": 5, "candles": 8, "vanilla": 3, "scent": 2, "scents": 2, "atmospheric": 4, "roguelike": 6, "glass": 3,
+    "class": 1, "metal": 2, "medal": 9, "straße": 1, "свеча": 4, "tulips": 2,
+}  # fmt: skip
+
+
+@pytest.fixture
+def speller():
+    return Speller(SHOP, {"hello", "there", "Paris"}.__contains__)
+
+
+@pytest.mark.parametrize(
+    ("typed", "read"),
+    [
+        ("candels with a vanila scent", "candles with a vanilla scent"),  # swapped, missing
+        ("vaniilla", "vanilla"),  # doubled
+        ("roguelije", "roguelike"),  # the key beside it
+        ("atmosferic", "atmospheric"),  # two errors in a long word
+        ("Candels, VANILA; (scemt)!", "Candles, VANILLA; (scent)!"),
+        ("acndles", "candles"),
+        ("  candels\n\tscent  ", "  candles\n\tscent  "),
+        ("свечя", "свеча"),
+        ("metaal", "metal"),  # "medal" is more frequent but two errors away
+        ("mefal", "medal"),  # as near as "metal", and more frequent
+    ],
+)
+def test_misspelt_words_become_the_nearest(speller, typed, read):
+    assert speller.correct(typed) == read
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "candles with vanilla scent",
+        "medals straßes",  # the singular is in the catalogue
+        "tulip",  # and the plural
+        "hello there Paris",
+        "can",  # too short
+        "candels2 B0012 4k cand_els",
+        "candel's",
+        "andles",  # people rarely miss the first letter
+        "红色蜡烛 キャンドル שלום नमस्ते",
+        "\ud83d\udc80 🕯️",
+        "c" * 41,
+        "candle" + "s" * LONGEST,
+        "elephant",
+    ],
+)
+def test_what_stays(speller, text):
+    assert speller.correct(text) == text
+
+
+def test_words_of_scripts_without_capital_letters_stay():
+    # "Red candle" is in the catalogue, "blue candle" is no misspelling of it.
+    assert Speller({"红色蜡烛": 1}).correct("蓝色蜡烛") == "蓝色蜡烛"
+
+
+def test_capitals_never_change_the_word():
+    assert Speller({"straße": 1}).correct("STRASE") in ("STRASE", "straße")
+
+
+def test_an_empty_catalogue_corrects_nothing():
+    assert Speller({}).correct("candels") == "candels"
+
+
+def test_codes_are_not_counted_as_words():
+    assert count_words(["MFC-J450 ink, Ink & INK", "women's"]) == {"mfc": 1, "ink": 3, "women": 1, "s": 1}
+
+
+@cache
+def by_definition(first: str, second: str) -> int:
+    """Damerau-Levenshtein distance in which no letter is edited twice, as it is defined."""
+    if not first or not second:
+        return len(first) + len(second)
+    steps = [
+        by_definition(first[1:], second) + 1,
+        by_definition(first, second[1:]) + 1,
+        by_definition(first[1:], second[1:]) + (first[0] != second[0]),
+    ]
+    if len(first) > 1 and len(second) > 1 and first[:2] == second[1::-1]:
+        steps.append(by_definition(first[2:], second[2:]) + 1)
+    return min(steps)
+
+
+WORDS = st.text("abc", min_size=4, max_size=12)
+
+
+@given(st.dictionaries(WORDS, st.integers(1, 3), max_size=30), WORDS)
+def test_nearest_agrees_with_brute_force(words, word):
+    errors = 1 if len(word) < 9 else 2
+    ranks = [
+        (by_definition(word, other), other[0] != word[0], -count, other)
+        for other, count in words.items()
+        if by_definition(word, other) <= errors and other[0] in word[:2] and word[0] in other[:2]
+    ]
+    assert Speller(words).nearest(word) == (min(ranks)[-1] if ranks else None)
+
+
+LETTERS = st.characters(codec="utf-8") | st.sampled_from("abcABC '’-ßİ")
+
+
+@given(st.lists(st.text(LETTERS, max_size=10), max_size=10), st.text(LETTERS, max_size=60))
+def test_a_corrected_text_stays(texts, text):
+    speller = Speller(count_words(texts))
+    once = speller.correct(text)
+    assert speller.correct(once) == once
+    for known in texts:
+        assert speller.correct(known) == known
