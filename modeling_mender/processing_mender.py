@@ -448,9 +448,9 @@ class MenderProcessor(ProcessorMixin):
 
     def _is_token(self, word: str) -> bool:
         """Whether the tokenizer has a word as one token, as it has common words in their right spelling."""
-        # Some vocabularies hold words with the space before them.
-        written = [word, f" {word}", word.lower(), f" {word.lower()}"]
-        encoded = self.tokenizer(written, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        # Some vocabularies hold words with the space before them, or with capitals.
+        written = dict.fromkeys((word, f" {word}", word.lower(), f" {word.lower()}"))
+        encoded = self.tokenizer(list(written), add_special_tokens=False, split_special_tokens=True)["input_ids"]
         return any(len(ids) == 1 and ids[0] != self.tokenizer.unk_token_id for ids in encoded)
 
     def collate(self, requests: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
