@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from itertools import chain, combinations
+from os.path import commonprefix
 
 import numpy as np
 
@@ -29,6 +30,12 @@ MOST_CANDIDATES = 100_000
 """Words of the catalogue that corrections are taken from, the most frequent ones."""
 CACHED_WORDS = 200_000
 
+_KEYS = {
+    letter: (row, column + row / 2)
+    for row, letters in enumerate(("qwertyuiop", "asdfghjkl", "zxcvbnm"))
+    for column, letter in enumerate(letters)
+}
+"""Row and column of letters on a QWERTY keyboard, whose rows are shifted by half a key."""
 _LETTERS = re.compile(r"\w+")
 _ENDING = re.compile(r"(?<=[sxz])es$|(?<=[cs]h)es$|(?<!s)s$")
 """What the plural adds to a word."""
@@ -48,8 +55,8 @@ def count_words(texts: Iterable[str]) -> Counter[str]:
 class Speller:
     """Replaces words that are neither in the catalogue nor known otherwise by the nearest word of the catalogue.
 
-    Words with digits or apostrophes stay as they are, and so do words of scripts without capital letters: in these, a
-    letter is often a word or a syllable, and a word with another letter is another word.
+    Words with digits, apostrophes or capitals inside stay as they are, and so do words of scripts without capital
+    letters: in these, a letter is often a word or a syllable, and a word with another letter is another word.
 
     Args:
         words: words of the catalogue in lower case, and how often each occurs.
@@ -81,7 +88,9 @@ class Speller:
 
     def _correction(self, word: str) -> str:
         letters = word.lower()
-        if letters == word.upper() or self._in_catalogue(letters):
+        # Other mixtures of small and capital letters are names: "LaserJet", "MFCs".
+        written = word in (letters, word.upper(), word.capitalize())
+        if letters == word.upper() or not written or self._in_catalogue(letters):
             return word
         nearest = self.nearest(letters)
         if nearest is None or self.known(word):
@@ -96,7 +105,10 @@ class Speller:
         return any(form in self.words for form in forms)
 
     def nearest(self, word: str) -> str | None:
-        """The nearest word of the catalogue: the most frequent one of those with the same first letter, if there are.
+        """The nearest word of the catalogue.
+
+        Of words that are equally near, the first letter decides, then whether a single slip of the finger explains the
+        error, then how frequent they are.
 
         Args:
             word: in lower case. Up to eight letters may have one error, longer words two.
@@ -114,7 +126,8 @@ class Speller:
             # People rarely miss the first letter; "binder" is not a misspelt "winder".
             if abs(len(candidate) - len(word)) <= errors and candidate[0] in word[:2] and word[0] in candidate[:2]:
                 distance = _distance(word, candidate)
-                rank = (distance, candidate[0] != word[0], -self.words[candidate], candidate)
+                slipped = distance == 1 and _is_slip(word, candidate)
+                rank = (distance, candidate[0] != word[0], not slipped, -self.words[candidate], candidate)
                 if distance <= errors and (best is None or rank < best):
                     best = rank
         return None if best is None else best[-1]
@@ -149,6 +162,19 @@ def _shortened(word: str, errors: int) -> set[str]:
 
 def _hash(text: str) -> int:
     return zlib.crc32(text.encode())
+
+
+def _is_slip(typed: str, meant: str) -> bool:
+    """Whether a letter is missing, doubled, swapped with the next or the key beside it, in words of distance 1."""
+    place = len(commonprefix([typed, meant]))
+    if len(typed) != len(meant):
+        return len(typed) < len(meant) or typed[place] == typed[place - 1]
+    wrong, right = typed[place : place + 2], meant[place : place + 2]
+    if wrong == right[::-1]:
+        return True
+    if wrong[0] not in _KEYS or right[0] not in _KEYS:
+        return False
+    return all(abs(one - other) <= 1 for one, other in zip(_KEYS[wrong[0]], _KEYS[right[0]], strict=True))
 
 
 def _distance(first: str, second: str) -> int:

@@ -33,7 +33,10 @@ def speller():
         ("  candels\n\tscent  ", "  candles\n\tscent  "),
         ("свечя", "свеча"),
         ("metaal", "metal"),  # "medal" is more frequent but two errors away
-        ("mefal", "medal"),  # as near as "metal", and more frequent
+        ("mexal", "medal"),  # as near as "metal", and more frequent
+        ("mefal", "medal"),  # the key beside it
+        ("meyal", "metal"),
+        ("scentt", "scent"),  # doubled, rather than "scents" with another letter
     ],
 )
 def test_misspelt_words_become_the_nearest(speller, typed, read):
@@ -51,6 +54,7 @@ def test_misspelt_words_become_the_nearest(speller, typed, read):
         "can",  # too short
         "candels2 B0012 4k cand_els",
         "candel's",
+        "CanDels VanilaScent",
         "andles",  # people rarely miss the first letter
         "红色蜡烛 キャンドル שלום नमस्ते",
         "\ud83d\udc80 🕯️",
@@ -95,14 +99,25 @@ def by_definition(first: str, second: str) -> int:
     return min(steps)
 
 
-WORDS = st.text("abc", min_size=4, max_size=12)
+BESIDE = {"a": "s", "s": "ad", "d": "s"}
+WORDS = st.text("asd", min_size=4, max_size=12)
+
+
+def slips(word: str) -> set[str]:
+    """What one slip of the finger makes of a word of the letters a, s and d."""
+    found = set()
+    for place, letter in enumerate(word):
+        before, after = word[:place], word[place + 1 :]
+        found |= {before + after, before + 2 * letter + after, *(before + other + after for other in BESIDE[letter])}
+        found.add(before + after[:1] + letter + after[1:])
+    return found
 
 
 @given(st.dictionaries(WORDS, st.integers(1, 3), max_size=30), WORDS)
 def test_nearest_agrees_with_brute_force(words, word):
     errors = 1 if len(word) < 9 else 2
     ranks = [
-        (by_definition(word, other), other[0] != word[0], -count, other)
+        (by_definition(word, other), other[0] != word[0], word not in slips(other), -count, other)
         for other, count in words.items()
         if by_definition(word, other) <= errors and other[0] in word[:2] and word[0] in other[:2]
     ]
