@@ -293,9 +293,11 @@ class ExpertSumConfig(PreTrainedConfig):
         generator: whether the sum includes the log-probabilities of a generator.
         weights: the weight of each expert (and of "generator") by kind of request; default 1.
         avoid: weight of the penalty for phrases to avoid, see `experts.ExpertSum.penalty`.
+        fit: coefficients of the probability that anything in the catalogue fits a request, see `request_fit`; `None`
+            until they have been fitted.
 
     Raises:
-        ValueError: if an expert or a kind is unknown, or a weight is not a finite number.
+        ValueError: if an expert or a kind is unknown, or a weight or coefficient is not a finite number.
     """
 
     model_type = "mender_expert_sum"
@@ -315,6 +317,7 @@ class ExpertSumConfig(PreTrainedConfig):
         generator: bool = False,
         weights: Mapping[str, Mapping[str, float]] | None = None,
         avoid: float = 4.0,
+        fit: Mapping[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
         unknown = [name for name in experts if name not in EXPERTS]
@@ -333,6 +336,10 @@ class ExpertSumConfig(PreTrainedConfig):
         self.text_vocabulary, self.padding = text_vocabulary, padding
         self.encoder, self.generator = encoder, generator
         self.set_weights(weights or {}, avoid)
+        for name, value in (fit or {}).items():
+            if not _is_finite(value):
+                raise ValueError(f"fit[{name!r}]={value!r}; pass a finite number")
+        self.fit = None if fit is None else dict(fit)
 
     @property
     def weighted(self) -> list[str]:

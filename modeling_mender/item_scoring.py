@@ -61,6 +61,7 @@ class ItemScoringModel(ChecksWeights, PreTrainedModel, ABC):
         exclude: ItemSelection | None = None,
         prior: Tensor | Sequence[float] | Mapping[int, float] | None = None,
         why: bool = False,
+        fit: bool = False,
         **read: Any,
     ) -> Recommendations:
         """The `top_k` best items of every user, with their scores.
@@ -74,10 +75,12 @@ class ItemScoringModel(ChecksWeights, PreTrainedModel, ABC):
             exclude: items that may not be returned, in the same forms.
             prior: business priors that are added to the scores, see `prior_scores`.
             why: whether to add what each part of the score contributed, see `Recommendations`.
+            fit: whether to add the probability that anything fits, see `Recommendations`.
             **read: passed on to `scores`.
 
         Raises:
-            ValueError: for top_k < 1, or a filter or prior that has the wrong shape or leaves a user without items.
+            ValueError: for top_k < 1, a filter or prior that has the wrong shape or leaves a user without items, or if
+                a fit is asked of a model without one.
             IndexError: if a filter or prior contains an item that is not in the catalogue.
         """
         scores = self.scores(input_ids, **read)
@@ -85,6 +88,8 @@ class ItemScoringModel(ChecksWeights, PreTrainedModel, ABC):
             prior = prior_scores(prior, scores.shape[1], len(scores), scores.device).expand_as(scores)
             scores = scores + prior
         found = top_items(scores, top_k, allowed, exclude)
+        if fit:
+            found = replace(found, fit=self.fit_probability(input_ids, **read))
         if not why:
             return found
         items = found.item_indices.clamp(min=0)
@@ -92,6 +97,14 @@ class ItemScoringModel(ChecksWeights, PreTrainedModel, ABC):
         if prior is not None:
             parts["prior"] = prior.gather(1, items)
         return replace(found, contributions=relative_to_mean(parts, found.item_indices))
+
+    def fit_probability(self, input_ids: Tensor, **_: Any) -> Tensor:
+        """Probability that anything in the catalogue fits each request, for models with language experts. Shape: (B,).
+
+        Raises:
+            ValueError: if the model has none.
+        """
+        raise ValueError("this model does not read preferences, so it has no `fit`; leave it out")
 
     def contributions(self, item_indices: Tensor, input_ids: Tensor, **read: Any) -> dict[str, Tensor]:
         """What each part of the model adds to the scores of items; a model without parts is one, "model".

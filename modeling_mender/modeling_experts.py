@@ -18,6 +18,7 @@ from .configuration_mender import LANGUAGE, CarriesCode, ExpertSumConfig, ItemSt
 from .experts import ExpertSum, default_kind
 from .item_scoring import ItemScoringModel
 from .item_states import ItemStatesEncoder
+from .request_fit import check_fitted, fit_features, fit_probability
 
 __all__ = ["ExpertsConfig", "ExpertsRecommender"]
 
@@ -153,6 +154,27 @@ class ExpertsRecommender(ItemScoringModel):
         """
         input_ids = input_ids if expert_input_ids is None else expert_input_ids
         return self.experts(self._as_vectors(input_ids), self.config.num_items)
+
+    def fit_features(self, input_ids: Tensor, expert_input_ids: Tensor | None = None) -> Tensor:
+        """Features of requests, see `request_fit.fit_features`. Shape: (B, F)."""
+        input_ids = input_ids if expert_input_ids is None else expert_input_ids
+        return fit_features(self.experts, input_ids, self.config.num_items)
+
+    def fit_probability(self, input_ids: Tensor, expert_input_ids: Tensor | None = None, **_: Any) -> Tensor:
+        """Probability that anything in the catalogue fits each request, see `request_fit.fit_probability`.
+
+        Args:
+            input_ids: as for `scores`.
+            expert_input_ids: see `scores`.
+            **_: other arguments of `scores`, which do not matter.
+
+        Returns:
+            Shape: (B,).
+        """
+        check_fitted(self.config)
+        read = input_ids if expert_input_ids is None else expert_input_ids
+        read = read.reshape(-1, read.shape[-1])
+        return fit_probability(self.experts, read, len(input_ids), self.config.num_items)
 
     def penalty(self, avoid_input_ids: Tensor) -> Tensor:
         """Penalties of all items for phrases to avoid, see `ExpertSum.penalty`. Shape: (B, N)."""

@@ -39,6 +39,7 @@ from .experts import ExpertSum, default_kind
 from .generation_mender import SemanticIdLogitsProcessor
 from .item_filter import ItemSelection, Recommendations, prior_scores, relative_to_mean
 from .item_states import ItemStatesEncoder, encode_in_groups, text_encoder_class, version_of
+from .request_fit import check_fitted, fit_features, fit_probability
 from .retrieval import Generator, item_scores, search
 
 __all__ = ["MenderForGenerativeRetrieval"]
@@ -392,6 +393,7 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
         prior: Tensor | Sequence[float] | Mapping[int, float] | None = None,
         weights: Mapping[str, float] | None = None,
         why: bool = False,
+        fit: bool = False,
         **ignored: Any,
     ) -> Recommendations:
         """The `top_k` best items of every user.
@@ -418,6 +420,7 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
             weights: factors for fitted weights, by expert ("generator" included) or group ("language", "behaviour").
             why: whether to add what the generator, each expert, `avoid_input_ids` and `prior` contributed to each
                 score, see `Recommendations`; the returned items are scored once more for it.
+            fit: whether to add the probability that anything in the catalogue fits each request, see `Recommendations`.
             **ignored: other outputs of a tokenizer, such as `token_type_ids`.
 
         Returns:
@@ -425,11 +428,14 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
 
         Raises:
             ValueError: for top_k < 1, num_beams < top_k, a filter that has the wrong shape or leaves a user without
-                items, invalid weights, kinds or priors, or missing inputs of experts.
+                items, invalid weights, kinds or priors, missing inputs of experts, or if a fit is asked of a model
+                without one.
             IndexError: if a filter or prior contains an item that is not in the catalogue.
         """
         if set(ignored) - {"token_type_ids", "labels", "position_ids"}:
             raise TypeError(f"recommend() got unexpected arguments {sorted(ignored)}")
+        if fit:
+            check_fitted(None if self.experts is None else self.experts.config)
         conditions = 1 if input_ids is None or input_ids.dim() == 2 else input_ids.shape[1]
         flat = (None if part is None else part.view(-1, part.shape[-1]) for part in (input_ids, attention_mask))
         input_ids, attention_mask = flat
@@ -472,6 +478,9 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
                 mix=mix,
                 evidence=evidence,
             )
+            if fit:
+                users = len(states) // conditions
+                found = replace(found, fit=self._fit_probability(expert_input_ids, users, known))
             if not why:
                 return found
             items = found.item_indices.clamp(min=0)
@@ -520,6 +529,18 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
     def penalty(self, avoid_input_ids: Tensor) -> Tensor:
         """Penalties of all items for phrases to avoid, see `ExpertSum.penalty`. Shape: (B, N)."""
         return self.experts.penalty(avoid_input_ids, self.config.num_items, encoder=self._vectors())
+
+    def fit_features(self, input_ids: Tensor, expert_input_ids: Tensor | None = None) -> Tensor:
+        """Features of requests, see `request_fit.fit_features`. Shape: (B, F)."""
+        read = input_ids if expert_input_ids is None else expert_input_ids
+        return fit_features(self.experts, read, self.config.num_items, encoder=self._vectors())
+
+    def _fit_probability(self, expert_input_ids: Tensor | None, users: int, preference: Tensor | None) -> Tensor:
+        if expert_input_ids is None:
+            raise ValueError("`fit` needs input_ids or expert_input_ids, which the processor makes")
+        read = expert_input_ids.reshape(-1, expert_input_ids.shape[-1])
+        items, encoder = self.config.num_items, self._vectors()
+        return fit_probability(self.experts, read, users, items, encoder=encoder, preference=preference)
 
     def _vectors(self) -> ItemStatesEncoder | None:
         """This model's encoder, if the experts use its item vectors."""

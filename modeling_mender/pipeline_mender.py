@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isnan
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ __all__ = ["GenerativeRetrievalPipeline"]
 TASK = "generative-retrieval"
 SAID = ("preference", "inferred", "avoid", "history", "strength", "preference_weights")
 """Keys of a request that the processor renders."""
+FIT = "fit"
 WHY = "why "
 """Prefix of contributions among the results of a batch."""
 REQUEST_KEYS = (*SAID, "allowed", "exclude")
@@ -41,8 +43,8 @@ class GenerativeRetrievalPipeline(Pipeline):
     """Ranked items for a preference and a history.
 
     Args:
-        **kwargs: as for every pipeline. `top_k`, `num_beams`, `allowed`, `exclude`, `prior`, `weights`, `why`
-            and `unknown_items` become defaults of the calls.
+        **kwargs: as for every pipeline. `top_k`, `num_beams`, `allowed`, `exclude`, `prior`, `weights`, `why`,
+            `fit` and `unknown_items` become defaults of the calls.
 
     Raises:
         TypeError: if the model has no `recommend`, or the processor no `decode_items`.
@@ -78,15 +80,17 @@ class GenerativeRetrievalPipeline(Pipeline):
             **kwargs: for all requests of this call: `top_k`, items to return (default 10); `num_beams`, prefixes kept
                 per level, or "exact"; `allowed` and `exclude`, item ids, item indices or a boolean mask over all items;
                 `prior`, added to the scores of all items, or of some by id or index; `weights`, factors for the weights
-                of experts, such as {"language": 0}; `why`, whether to explain the scores; `unknown_items`, "skip" to
-                ignore items of histories, filters and priors that are not in the catalogue; `batch_size`, requests per
-                batch.
+                of experts, such as {"language": 0}; `why`, whether to explain the scores; `fit`, whether to say if
+                anything fits; `unknown_items`, "skip" to ignore items of histories, filters and priors that are not in
+                the catalogue; `batch_size`, requests per batch.
 
         Returns:
             For one request, a list of `{"item_id", "title", "score"}`, best first, with fewer than `top_k` entries if
             fewer items are left. For several requests, a list of such lists. For models that generate semantic IDs, the
             score is the log-probability of the item's semantic ID. With `why=True` each item has "why": what each part
-            of the score contributed, relative to the mean of the list (`Recommendations.contributions`).
+            of the score contributed, relative to the mean of the list (`Recommendations.contributions`). With
+            `fit=True` each item has "fit", which all items of a request share: the probability that anything in the
+            catalogue fits the request, `None` without a preference.
 
         Raises:
             TypeError: if a request is neither a text nor a dictionary.
@@ -115,6 +119,7 @@ class GenerativeRetrievalPipeline(Pipeline):
         prior: Tensor | Sequence[float] | Mapping[str | int, float] | None = None,
         weights: Mapping[str, float] | None = None,
         why: bool | None = None,
+        fit: bool | None = None,
         unknown_items: str | None = None,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         rendering = {"unknown_items": unknown_items}
@@ -129,7 +134,7 @@ class GenerativeRetrievalPipeline(Pipeline):
                 known = self.processor.item_indices(list(prior))
             values = [value for item, value in prior.items() if unknown_items == "error" or item in self.processor]
             prior = dict(zip(known, values, strict=True))
-        scoring = {"prior": prior, "weights": weights, "why": why}
+        scoring = {"prior": prior, "weights": weights, "why": why, "fit": fit}
         retrieval = {"top_k": top_k, "num_beams": num_beams, **filters, **scoring}
         rendering, retrieval = (
             {name: value for name, value in settings.items() if value is not None}
@@ -189,7 +194,8 @@ class GenerativeRetrievalPipeline(Pipeline):
         )
         # One tensor for each part: transformers splits a batch by the entries of this dictionary.
         why = {f"{WHY}{name}": values for name, values in (found.contributions or {}).items()}
-        return {"item_indices": found.item_indices, "scores": found.scores, **why}
+        fit = {} if found.fit is None else {FIT: found.fit}
+        return {"item_indices": found.item_indices, "scores": found.scores, **why, **fit}
 
     def postprocess(self, found: dict[str, Tensor]) -> list[dict[str, Any]]:
         """Ids, titles and scores of the items for one request."""
@@ -203,6 +209,9 @@ class GenerativeRetrievalPipeline(Pipeline):
             items = [
                 {**item, "why": dict(zip(why, values, strict=True))} for item, values in zip(items, table, strict=True)
             ]
+        if FIT in found:
+            fit = float(found[FIT][0])
+            items = [{**item, FIT: None if isnan(fit) else fit} for item in items]
         return items
 
     def _selection(

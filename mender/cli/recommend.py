@@ -63,15 +63,18 @@ def recommend(
         request = make_request(processor, history or [], preference or [], avoid or [])
         serve = pipeline("generative-retrieval", model=recommender, processor=processor, device=recommender.device)
         given = {"strength": strength} if strength is not None else {}
+        experts = getattr(recommender, "experts", None)
+        fit = experts is not None and experts.config.fit is not None
         with user_errors():
-            items = serve({**request, **given}, top_k=top_k, num_beams=width, weights=factors or None, why=why)
+            items = serve({**request, **given}, top_k=top_k, num_beams=width, weights=factors or None, why=why, fit=fit)
+        fit = [item.pop("fit", None) for item in items][0]
         bought = processor.decode_items(processor.item_indices(request["history"]))
         texts = {name: request[name] for name in ("preference", "avoid")}
         read = {text: processor.corrected(text) for typed in texts.values() for text in typed}
         corrected = {text: correction for text, correction in read.items() if text != correction}
-        show({"model": model, **texts, "corrected": corrected, "history": bought, "items": items})
+        show({"model": model, **texts, "corrected": corrected, "history": bought, "fit": fit, "items": items})
         if not as_json:
-            _print({**texts, "history": [item["title"] for item in bought]}, corrected, items)
+            _print({**texts, "history": [item["title"] for item in bought]}, corrected, items, fit)
 
 
 def _beams(text: str | None) -> int | str | None:
@@ -83,7 +86,9 @@ def _beams(text: str | None) -> int | str | None:
         raise UserError(f"--beams {text!r}; pass a whole number or exact") from None
 
 
-def _print(request: dict[str, list[str]], corrected: dict[str, str], items: list[dict[str, Any]]) -> None:
+def _print(
+    request: dict[str, list[str]], corrected: dict[str, str], items: list[dict[str, Any]], fit: float | None
+) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -93,6 +98,9 @@ def _print(request: dict[str, list[str]], corrected: dict[str, str], items: list
             console.print(_plain(f"{heading}: {'; '.join(lines)}"))
     for text, correction in corrected.items():
         console.print(_plain(f'Read "{text}" as "{correction}"'))
+    if fit is not None and fit < 0.5:
+        shown = f"{fit:.2f}".removeprefix("0")
+        console.print(f"Nothing in this catalogue may fit this request (fit {shown}); the closest are:")
     table = Table()
     for name, justify in (("", "right"), ("item", "left"), ("title", "left"), ("score", "right")):
         table.add_column(name, justify=justify, overflow="fold")

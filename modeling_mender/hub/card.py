@@ -257,6 +257,9 @@ def _facts(model: Any) -> dict[str, str]:
         for kind, weights in experts.config.weights.items():
             said = [f"{name.replace('_', ' ')} {weight:.3g}" for name, weight in weights.items() if weight]
             facts[f"weights, {kind}"] = ", ".join(said)
+        if experts.config.fit:
+            said = [f"{name} {value:.3g}" for name, value in experts.config.fit.items()]
+            facts["fit of a request, logistic"] = ", ".join(said)
     if items := getattr(config, "num_items", None):
         facts["catalogue"] = f"{items:,} items"
     return {**facts, "parameters": f"{model.num_parameters():,}"}

@@ -23,6 +23,7 @@ from ..processing_mender import MenderProcessor
 from .batches import MenderCollator
 from .closed_form import ease, popularity, transitions
 from .data import example_column, kinds_of, prepare_examples, select_axes, training_histories, without_preferences
+from .fit_probability import fit_fit_probability
 
 __all__ = ["axis_and_stratum", "fit_experts", "fit_weights", "mean_log_ndcg"]
 
@@ -141,7 +142,8 @@ def fit_experts(
         exclude_seen: whether items of the history are left out of the ranking.
 
     Returns:
-        The weights by kind, the ridge penalty, and how many purchases were counted.
+        The weights by kind, the ridge penalty, how many purchases were counted, and the result of
+        `fit_fit_probability`.
     """
     experts, config = model.experts, model.experts.config
     histories = training_histories(examples["train"], examples["validation"])
@@ -174,6 +176,7 @@ def fit_experts(
         record["avoid"] = _best_avoid(
             model, processor, _sampled(chosen, limit // 5, np.random.default_rng(seed)), exclude_seen
         )
+    record["fit"] = fit_fit_probability(model, processor, examples["validation"], seed=seed)
     return record
 
 
