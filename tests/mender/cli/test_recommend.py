@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from doubles import WORDS
+from doubles import WORDS, encoder_folder, small_method
+
+from modeling_mender.request_fit import fit_names
 
 
 def test_recommendations_for_machines(mender, trained):
@@ -81,3 +83,25 @@ def test_mistakes_end_in_one_line(mender, arguments, message, tmp_path, monkeypa
     line = err.strip().splitlines()[-1]
     assert code == 2 and line.startswith("error: ") and message in line and "Traceback" not in err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def careful(tmp_path_factory):
+    """A saved model that only says that something fits where an item has the words."""
+    method = small_method("text-search", encoder_folder(tmp_path_factory.mktemp("encoder")))
+    names = fit_names(method.model.config.experts)
+    method.model.config.fit = {"constant": 2.0, **dict.fromkeys(names, 0.0), "unknown words": -4.5}
+    folder = tmp_path_factory.mktemp("careful")
+    method.model.save_pretrained(folder)
+    method.processor.save_pretrained(folder)
+    return folder
+
+
+def test_a_request_that_nothing_fits_is_answered_with_a_warning(mender, careful):
+    code, out, _ = mender("recommend", careful, "--preference", "violin xylophone", "-k", "3")
+    assert code == 0 and "Nothing in this catalogue may fit this request (fit .08); the closest are:" in out
+    code, out, _ = mender("recommend", careful, "--preference", "gentle rose soap mug lamp", "-k", "3")
+    assert code == 0 and "Nothing" not in out
+    code, out, _ = mender("recommend", careful, "--preference", "violin", "-k", "3", "--json")
+    found = json.loads(out)
+    assert code == 0 and 0 < found["fit"] < 0.5 and all("fit" not in item for item in found["items"])
