@@ -270,7 +270,7 @@ def encoder_config(config: PreTrainedConfig | dict[str, Any], default: str) -> P
 KINDS = ("stated", "inferred", "silent")
 """Kinds of request: with a typed preference, with a preference written from earlier reviews, or with a history only."""
 BEHAVIOUR = ("popularity", "co_purchase", "transitions")
-LANGUAGE = ("dense", "learned", "lexical", "history_text")
+LANGUAGE = ("dense", "learned", "lexical", "terms", "history_text")
 EXPERTS = (*BEHAVIOUR, *LANGUAGE)
 GENERATOR = "generator"
 """Name of the generator among the weights of experts."""
@@ -286,8 +286,8 @@ class ExpertSumConfig(PreTrainedConfig):
         num_postings: entries of the lexical index.
         text_vocabulary: token ids below this are text; id `text_vocabulary + i` is item i of the history.
         padding: padding token id.
-        width: of the item vectors, for the expert "learned"; that of the encoder, where there is one.
-        reader_width: hidden units of that expert.
+        width: of the encoder's states, for the experts "learned" and "terms"; that of the encoder, where there is one.
+        reader_width: hidden units of the expert "learned".
         encoder: an `ItemStatesConfig` with `pooled=True` and `max_history=0`, or its dictionary, for a text encoder and
             item vectors of the experts' own. By default the experts use those of the model that they belong to.
         generator: whether the sum includes the log-probabilities of a generator.

@@ -1,8 +1,9 @@
 """Experts: modules that score every item of the catalogue; a weighted sum of their scores ranks the items.
 
 Behaviour experts use purchases: popularity, items bought by the same people (EASE, Steck 2019, arXiv:1905.03375) and
-items bought soon afterwards. Language experts use text: cosine similarity of sentence embeddings, and BM25 over the
-encoder's tokens (Robertson & Zaragoza 2009), and a map from wishes to the items that are meant, which is trained.
+items bought soon afterwards. Language experts use text: cosine similarity of sentence embeddings, BM25 over tokens of
+the encoder (Robertson & Zaragoza 2009), and two that are trained on preferences: BM25 with weights for the tokens of a
+request, and a map from preferences to the items that are meant.
 Scores are not normalised per request, so an expert has one scale for all requests, and its weight means the same
 everywhere. `ExpertSum` is the weighted sum: by itself it is an `ExpertsRecommender`, beside a generator it is part of a
 Mender.
@@ -10,7 +11,9 @@ Mender.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from numbers import Real
 
 import torch
@@ -20,7 +23,7 @@ from torch.nn import functional
 from .configuration_mender import BEHAVIOUR, KINDS, LANGUAGE, ExpertSumConfig
 from .item_states import ItemStatesEncoder, version_of
 
-__all__ = ["ExpertSum", "ItemItem", "Lexical", "Popularity", "Reader"]
+__all__ = ["Encoded", "ExpertSum", "ItemItem", "Lexical", "Popularity", "Reader", "TermWeights"]
 
 TEMPERATURE = 0.05
 """Divides cosine similarities, so that they have about the scale of log-probabilities."""
@@ -30,14 +33,31 @@ K1, B = 1.5, 0.75
 """BM25's parameters for repeated words and for the length of texts."""
 COMMON = 0.9
 """Quantile of an expert's scores over the catalogue up to which a phrase to avoid costs an item nothing."""
-AVOIDING = ("dense", "learned", "lexical")
+AVOIDING = ("dense", "learned", "lexical", "terms")
 """Experts that find what matches a phrase to avoid."""
 GROUPS = {"behaviour": BEHAVIOUR, "language": LANGUAGE}
 """Groups of experts that the weights of a request can name."""
 COMPARING = ("dense", "learned", "history_text")
 """Experts that compare a vector of the request with those of the items."""
+ENCODING = ("dense", "learned", "terms")
+"""Experts that need the text of a request encoded."""
+TERM_UNITS = 64
+"""Hidden units of the network that weights tokens."""
 KEPT_VECTORS = 2**17
 """Largest number of item vectors of which a single-precision copy is kept between requests."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Encoded texts of requests.
+
+    Attributes:
+        vectors: of the texts, of unit length. Shape: (B, D).
+        states: of their tokens; `None` if no request has a text. Shape: (B, T', D).
+    """
+
+    vectors: Tensor
+    states: Tensor | None
 
 
 class Popularity(nn.Module):
@@ -166,17 +186,18 @@ class Lexical(nn.Module):
         self.gains = torch.cat([self.gains, (rarity * count / (count + norm)).to(self.gains.dtype)])[order]
         self.num_items += len(token_ids)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Scores of all items for queries; repeated tokens of a query count once.
+    def forward(self, tokens: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Scores of all items for queries; of repeated tokens of a query, the first counts.
 
         Args:
             tokens: token ids, padded with -1. Shape: (B, T).
+            weights: weight of each token; default 1. Shape: (B, T).
 
         Returns:
             Shape: (B, N).
         """
         users = len(tokens)
-        ordered = tokens.sort(dim=1).values
+        ordered, order = tokens.sort(dim=1, stable=True)
         distinct = ordered >= 0
         distinct[:, 1:] &= ordered[:, 1:] != ordered[:, :-1]
         user, token = distinct.nonzero()[:, 0], ordered[distinct]
@@ -189,7 +210,48 @@ class Lexical(nn.Module):
         posting = first[owner] + place - (ends - lengths)[owner]
         scores = self.gains.new_zeros(users * self.num_items, dtype=torch.float32)
         cell = user[owner] * self.num_items + self.items[posting].long()
-        return scores.index_add_(0, cell, self.gains[posting].float()).view(users, self.num_items)
+        gains = self.gains[posting].float()
+        if weights is not None:
+            gains = gains * weights.gather(1, order)[distinct][owner]
+        return scores.index_add(0, cell, gains).view(users, self.num_items)
+
+
+class TermWeights(nn.Module):
+    """How much each token of a preference counts: a small network on the states of the frozen encoder.
+
+    In "my sister loves noir things" only "noir" says what is meant. The states tell the place of a token in its
+    sentence, so words that training never saw get a weight as well. All weights are 1 before training.
+
+    Args:
+        width: of the states, D.
+        hidden: hidden units.
+    """
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.inner, self.outer = nn.Linear(width, hidden), nn.Linear(hidden, 1)
+        self.reset()
+        # As for `Reader`.
+        self.requires_grad_(False)
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Start again with equal weights."""
+        self.inner.reset_parameters()
+        self.outer.weight.zero_()
+        self.outer.bias.fill_(math.log(math.e - 1))
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Weights of tokens, more than 0.
+
+        Args:
+            states: Shape: (B, T, D).
+
+        Returns:
+            Shape: (B, T).
+        """
+        hidden = functional.gelu(self.inner(states.to(self.inner.weight.dtype)))
+        return functional.softplus(self.outer(hidden).squeeze(-1)).float()
 
 
 class Reader(nn.Module):
@@ -206,19 +268,22 @@ class Reader(nn.Module):
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
-        self.inner, self.outer = nn.Linear(width, hidden), nn.Linear(hidden, width)
-        self.log_scale = nn.Parameter(torch.zeros(()))
+        self.inner, self.outer, self.certainty = (
+            nn.Linear(width, hidden),
+            nn.Linear(hidden, width),
+            nn.Linear(hidden, 1),
+        )
         self.reset()
-        # A Trainer must not train it with the generator: `fit_reader` does so afterwards.
+        # A Trainer must not train it with the generator: `fit_language` does so afterwards.
         self.requires_grad_(False)
 
     @torch.no_grad()
     def reset(self) -> None:
         """Start again from the encoder's cosine."""
         self.inner.reset_parameters()
-        self.outer.weight.zero_()
-        self.outer.bias.zero_()
-        self.log_scale.zero_()
+        for layer in (self.outer, self.certainty):
+            layer.weight.zero_()
+            layer.bias.zero_()
 
     def forward(self, vectors: Tensor, dropout: float = 0.0) -> Tensor:
         """The vectors to compare with items', longer where more is certain.
@@ -232,7 +297,7 @@ class Reader(nn.Module):
         """
         vectors = vectors.to(self.inner.weight.dtype)
         hidden = functional.dropout(functional.gelu(self.inner(vectors)), dropout, training=dropout > 0)
-        return functional.normalize(vectors + self.outer(hidden), dim=-1) * self.log_scale.exp()
+        return functional.normalize(vectors + self.outer(hidden), dim=-1) * self.certainty(hidden).exp()
 
 
 class ExpertSum(nn.Module):
@@ -252,8 +317,10 @@ class ExpertSum(nn.Module):
         self.popularity = Popularity(items) if "popularity" in names else None
         self.co_purchase = ItemItem(items, neighbours) if "co_purchase" in names else None
         self.transitions = ItemItem(items, neighbours) if "transitions" in names else None
-        self.lexical = Lexical(config.text_vocabulary, items, config.num_postings) if "lexical" in names else None
+        indexed = "lexical" in names or "terms" in names
+        self.lexical = Lexical(config.text_vocabulary, items, config.num_postings) if indexed else None
         self.reader = Reader(config.width, config.reader_width) if "learned" in names else None
+        self.term_weights = TermWeights(config.width, TERM_UNITS) if "terms" in names else None
         # Not named `encoder`: the Trainer would pass the states of an attribute `encoder` instead of the input.
         self.vectors = encoder
         if encoder is None and config.encoder is not None:
@@ -266,7 +333,7 @@ class ExpertSum(nn.Module):
         num_items: int,
         *,
         encoder: ItemStatesEncoder | None = None,
-        preference: Tensor | None = None,
+        encoded: Encoded | None = None,
         only: Sequence[str] | None = None,
     ) -> dict[str, Tensor]:
         """Scores of each expert by name, in the order of `config.experts`.
@@ -275,7 +342,7 @@ class ExpertSum(nn.Module):
             input_ids: text tokens, then `config.text_vocabulary` + item index for the history. Shape: (B, T).
             num_items: N. Items that an expert does not know have score 0.
             encoder: encoder with the item vectors, if this module has none.
-            preference: vectors of the texts, if they have been computed. Shape: (B, D).
+            encoded: the texts, if they have been encoded.
             only: names of the experts to use; default: all.
 
         Returns:
@@ -286,15 +353,15 @@ class ExpertSum(nn.Module):
         """
         texts, history = self.split(input_ids)
         asked = [name for name in self.config.experts if only is None or name in only]
-        if any(name in ("dense", "learned") for name in asked):
-            preference = self._preference(preference, texts, encoder)
+        if any(name in ENCODING for name in asked):
+            encoded = self._encoded(encoded, texts, encoder)
         found = {}
         for name in asked:
             if name in COMPARING:
-                query = self._queries(name, history, encoder, preference)
+                query = self._queries(name, history, encoder, encoded)
                 found[name] = query @ self._item_vectors(encoder, num_items).T / TEMPERATURE
             else:
-                found[name] = self._counted(name, texts, history, num_items)
+                found[name] = self._counted(name, texts, history, num_items, encoded)
         return found
 
     def total(
@@ -304,7 +371,7 @@ class ExpertSum(nn.Module):
         weights: Tensor,
         *,
         encoder: ItemStatesEncoder | None = None,
-        preference: Tensor | None = None,
+        encoded: Encoded | None = None,
     ) -> Tensor:
         """The weighted sum of the scores of `forward`, with one matrix product for all experts that compare vectors.
 
@@ -313,7 +380,7 @@ class ExpertSum(nn.Module):
             num_items: see `forward`.
             weights: weights of the experts in the order of `config.experts`. Shape: (B, experts).
             encoder: see `forward`.
-            preference: see `forward`.
+            encoded: see `forward`.
 
         Returns:
             Shape: (B, N).
@@ -323,13 +390,13 @@ class ExpertSum(nn.Module):
         queries = []
         used = dict(zip(self.config.experts, weights.T[..., None], strict=True))
         used = {name: weight for name, weight in used.items() if bool(weight.any())}
-        if "dense" in used or "learned" in used:
-            preference = self._preference(preference, texts, encoder)
+        if any(name in ENCODING for name in used):
+            encoded = self._encoded(encoded, texts, encoder)
         for name, weight in used.items():
             if name in COMPARING:
-                queries.append(weight * self._queries(name, history, encoder, preference))
+                queries.append(weight * self._queries(name, history, encoder, encoded))
             else:
-                total.addcmul_(weight, self._counted(name, texts, history, num_items))
+                total.addcmul_(weight, self._counted(name, texts, history, num_items, encoded))
         if queries:
             total.addmm_(sum(queries), self._item_vectors(encoder, num_items).T, alpha=1 / TEMPERATURE)
         return total
@@ -342,7 +409,7 @@ class ExpertSum(nn.Module):
         weights: Tensor,
         *,
         encoder: ItemStatesEncoder | None = None,
-        preference: Tensor | None = None,
+        encoded: Encoded | None = None,
     ) -> dict[str, Tensor]:
         """What each expert adds to `total` for some items of B users with C conditions each; 0 without a weight.
 
@@ -352,14 +419,14 @@ class ExpertSum(nn.Module):
             num_items: see `forward`.
             weights: see `total`. Shape: (B * C, experts).
             encoder: see `forward`.
-            preference: see `forward`. Shape: (B * C, D).
+            encoded: see `forward`. Shape: (B * C, D).
 
         Returns:
             By name of the expert. Shape of each: (B, M).
         """
         weights = dict(zip(self.config.experts, weights.T[..., None], strict=True))
         used = [name for name, weight in weights.items() if bool(weight.any())]
-        scores = self.forward(input_ids, num_items, encoder=encoder, preference=preference, only=used)
+        scores = self.forward(input_ids, num_items, encoder=encoder, encoded=encoded, only=used)
         users, conditions = len(item_indices), len(input_ids) // len(item_indices)
         gathered = item_indices.repeat_interleave(conditions, 0)
         found = dict.fromkeys(weights, torch.zeros(item_indices.shape, device=item_indices.device))
@@ -444,35 +511,41 @@ class ExpertSum(nn.Module):
             self.config.num_postings = len(self.lexical.items)
         self.config.num_items += len(token_ids)
 
-    def _counted(self, name: str, texts: Tensor, history: Tensor, num_items: int) -> Tensor:
-        """Scores of an expert that needs no vectors. Shape: (B, N)."""
+    def _counted(self, name: str, texts: Tensor, history: Tensor, num_items: int, encoded: Encoded | None) -> Tensor:
+        """Scores of an expert that compares no vectors. Shape: (B, N)."""
         if name == "popularity":
             found = self.popularity(len(texts))
         elif name == "co_purchase":
             found = self.co_purchase(history)
         elif name == "transitions":
             found = self.transitions(history, _recency(history))
+        elif name == "terms" and encoded.states is not None:
+            width = encoded.states.shape[1]
+            found = self.lexical(texts[:, :width], self.term_weights(encoded.states))
         else:
             found = self.lexical(texts)
         missing = num_items - found.shape[1]
         return found if not missing else functional.pad(found, (0, missing))[:, :num_items]
 
-    def _preference(self, known: Tensor | None, texts: Tensor, encoder: ItemStatesEncoder | None) -> Tensor:
-        """Vectors of texts; 0 where there is none. Shape: (B, D)."""
+    def _encoded(self, known: Encoded | None, texts: Tensor, encoder: ItemStatesEncoder | None) -> Encoded:
+        """Encoded texts; vectors are 0 where there is no text."""
         if known is None:
             encoder = self.vectors if self.vectors is not None else encoder
-            known = encoder(texts.masked_fill(texts < 0, self.config.padding)).last_hidden_state[:, 0]
-        return known.float() * (texts >= 0).any(1, keepdim=True)
+            output = encoder(texts.masked_fill(texts < 0, self.config.padding))
+            known = Encoded(output.last_hidden_state[:, 0], output.text_states)
+        return Encoded(known.vectors.float() * (texts >= 0).any(1, keepdim=True), known.states)
 
-    def _queries(self, name: str, history: Tensor, encoder: ItemStatesEncoder | None, preference: Tensor) -> Tensor:
+    def _queries(
+        self, name: str, history: Tensor, encoder: ItemStatesEncoder | None, encoded: Encoded | None
+    ) -> Tensor:
         """The vectors that an expert compares with those of items; 0 without a text or history. Shape: (B, D)."""
         if name == "history_text":
             encoder = self.vectors if self.vectors is not None else encoder
             present = (history >= 0).float()[..., None]
             return functional.normalize((encoder.item_states[history.clamp(min=0)].float() * present).sum(1), dim=-1)
         if name == "dense":
-            return preference
-        return self.reader(preference).float() * preference.any(1, keepdim=True)
+            return encoded.vectors
+        return self.reader(encoded.vectors).float() * encoded.vectors.any(1, keepdim=True)
 
     def _item_vectors(self, encoder: ItemStatesEncoder | None, num_items: int) -> Tensor:
         """Vectors of all items in single precision. Shape: (N, D)."""

@@ -9,6 +9,7 @@ by rows of the state table as token ids above the text vocabulary, so the model 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -94,6 +95,18 @@ def _groups(lengths: list[int], tokens_at_once: int) -> list[slice]:
     return groups
 
 
+@dataclass
+class ItemStatesOutput(BaseModelOutput):
+    """States of an `ItemStatesEncoder`.
+
+    Attributes:
+        last_hidden_state: states of text and items, in the order of the input. Shape: (B, T, D).
+        text_states: states of the tokens of the texts, before any pooling; `None` without text. Shape: (B, T', D).
+    """
+
+    text_states: Tensor | None = None
+
+
 class ItemStatesEncoder(ChecksWeights, PreTrainedModel):
     """A text encoder for preferences and a table of precomputed states for items.
 
@@ -167,7 +180,7 @@ class ItemStatesEncoder(ChecksWeights, PreTrainedModel):
         *,
         text_states: Tensor | None = None,
         **_: Any,
-    ) -> BaseModelOutput:
+    ) -> ItemStatesOutput:
         """States of text and items, in the order of the input.
 
         Args:
@@ -178,7 +191,7 @@ class ItemStatesEncoder(ChecksWeights, PreTrainedModel):
                 text. Shape: (B, >= text tokens, D).
 
         Returns:
-            Shape: (B, T, D).
+            States of shape (B, T, D), and those of the texts' tokens.
 
         Raises:
             ValueError: if an input refers to a row that the table does not have, or `text_states` is shorter than the
@@ -200,7 +213,7 @@ class ItemStatesEncoder(ChecksWeights, PreTrainedModel):
         if self.order is not None:
             items = items + self.order(self._positions(index, input_ids >= vocabulary))
         if width == 0:
-            return BaseModelOutput(last_hidden_state=items)
+            return ItemStatesOutput(last_hidden_state=items)
         if text_states is None:
             texts = input_ids.masked_fill(~text, self.config.text_encoder.pad_token_id)
             text_states = self._encode_texts(texts[:, :width])
@@ -209,13 +222,13 @@ class ItemStatesEncoder(ChecksWeights, PreTrainedModel):
                 f"text_states has {text_states.shape[1]} states per text, but the longest text in input_ids has "
                 f"{width} tokens; pass the states of all tokens"
             )
-        text_states = text_states[:, :width]
+        shown = text_states = text_states[:, :width]
         if self.config.pooled:
-            text_states = mean_pooled(text_states, text[:, :width])[:, None]
+            shown = mean_pooled(text_states, text[:, :width])[:, None]
         # Texts come before items, so only the first positions can be either.
-        length = text_states.shape[1]
-        front = torch.where(text[:, :length, None], text_states.to(items.dtype), items[:, :length])
-        return BaseModelOutput(last_hidden_state=torch.cat([front, items[:, length:]], dim=1))
+        length = shown.shape[1]
+        front = torch.where(text[:, :length, None], shown.to(items.dtype), items[:, :length])
+        return ItemStatesOutput(torch.cat([front, items[:, length:]], dim=1), text_states=text_states)
 
     def _encode_texts(self, input_ids: Tensor) -> Tensor:
         """States of texts. Without gradients, each distinct text is encoded once, grouped by length.

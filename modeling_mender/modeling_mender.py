@@ -35,7 +35,7 @@ from .configuration_mender import (
     MenderConfig,
 )
 from .decoder import FoldedDecoder, absorb_cross_attention
-from .experts import ExpertSum, default_kind
+from .experts import Encoded, ExpertSum, default_kind
 from .generation_mender import SemanticIdLogitsProcessor
 from .item_filter import ItemSelection, Recommendations, prior_scores, relative_to_mean
 from .item_states import ItemStatesEncoder, encode_in_groups, text_encoder_class, version_of
@@ -451,7 +451,7 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
         # The first state of a text is its vector: if the experts read the same input, it is encoded only once.
         known = None
         if expert_input_ids is None and self.shares_vectors and input_ids is not None:
-            expert_input_ids, known = input_ids, states[:, 0]
+            expert_input_ids, known = input_ids, Encoded(states[:, 0], encoder_outputs[1])
         # Autocast is for the encoder only; the search chooses its own precision.
         with torch.autocast(states.device.type, enabled=False):
             summands = (
@@ -535,12 +535,12 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
         read = input_ids if expert_input_ids is None else expert_input_ids
         return fit_features(self.experts, read, self.config.num_items, encoder=self._vectors())
 
-    def _fit_probability(self, expert_input_ids: Tensor | None, users: int, preference: Tensor | None) -> Tensor:
+    def _fit_probability(self, expert_input_ids: Tensor | None, users: int, encoded: Encoded | None) -> Tensor:
         if expert_input_ids is None:
             raise ValueError("`fit` needs input_ids or expert_input_ids, which the processor makes")
         read = expert_input_ids.reshape(-1, expert_input_ids.shape[-1])
         items, encoder = self.config.num_items, self._vectors()
-        return fit_probability(self.experts, read, users, items, encoder=encoder, preference=preference)
+        return fit_probability(self.experts, read, users, items, encoder=encoder, encoded=encoded)
 
     def _vectors(self) -> ItemStatesEncoder | None:
         """This model's encoder, if the experts use its item vectors."""
@@ -554,7 +554,7 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
         prior: Any,
         weights: Mapping[str, float] | None,
         expert_input_ids: Tensor | None,
-        preference: Tensor | None,
+        encoded: Encoded | None,
         avoid_input_ids: Tensor | None,
     ) -> tuple[Tensor | None, Tensor | None]:
         """Weights of the log-probabilities (B, C) and scores to add (B, N); `None` for a weight of 1 and no scores."""
@@ -565,7 +565,7 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
             own, generator = own[:, :-1], own[:, -1:]
             if bool(own.any()):
                 read, own = self._expert_conditions(own, mix, conditions, expert_input_ids)
-                evidence = self.experts.total(read, items, own, encoder=self._vectors(), preference=preference)
+                evidence = self.experts.total(read, items, own, encoder=self._vectors(), encoded=encoded)
                 evidence = evidence.view(users, conditions, items).sum(1)
             if avoid_input_ids is not None and self.experts.avoids:
                 penalty = self.penalty(avoid_input_ids)
@@ -589,7 +589,7 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
         prior: Any,
         weights: Mapping[str, float] | None,
         expert_input_ids: Tensor | None,
-        preference: Tensor | None,
+        encoded: Encoded | None,
         avoid_input_ids: Tensor | None,
     ) -> dict[str, Tensor]:
         """What everything but the generator adds to the scores of items (B, M), see `_sum`. Shape of each: (B, M)."""
@@ -601,7 +601,7 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
             if bool(own.any()):
                 read, own = self._expert_conditions(own, mix, conditions, expert_input_ids)
                 parts = self.experts.contributions(
-                    item_indices, read, items, own, encoder=self._vectors(), preference=preference
+                    item_indices, read, items, own, encoder=self._vectors(), encoded=encoded
                 )
             if avoid_input_ids is not None:
                 parts["avoid"] = -self.penalty(avoid_input_ids).gather(1, item_indices)
@@ -676,20 +676,24 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
             self._folded = (key, FoldedDecoder(self.decoder, self.lm_head, dtype))
         return self._folded[1]
 
-    def _states_for_retrieval(self, input_ids: Tensor | None, attention_mask: Tensor | None) -> tuple[Tensor]:
+    def _states_for_retrieval(
+        self, input_ids: Tensor | None, attention_mask: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
         if input_ids is None:
             return self._encoder_states(None, attention_mask)
         if self.encoder.config.model_type == ItemStatesConfig.model_type:  # it encodes in groups by itself
             return self._encoder_states(input_ids, attention_mask)
-        return (encode_in_groups(lambda *group: self._encoder_states(*group)[0], input_ids, attention_mask),)
+        return encode_in_groups(lambda *group: self._encoder_states(*group)[0], input_ids, attention_mask), None
 
     def _encoder_states(
         self, input_ids: Tensor | None, attention_mask: Tensor | None, text_states: Tensor | None = None
-    ) -> tuple[Tensor]:
+    ) -> tuple[Tensor, Tensor | None]:
+        """States of the encoder, and those of the texts' tokens if it is an `ItemStatesEncoder`."""
         if input_ids is None:
             raise ValueError("pass input_ids (from the processor) or encoder_outputs")
         cached = {} if text_states is None else {"text_states": text_states}
-        return (self.encoder(input_ids=input_ids, attention_mask=attention_mask, **cached).last_hidden_state,)
+        output = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **cached)
+        return output.last_hidden_state, output.get("text_states")
 
     def _shift_right(self, labels: Tensor) -> Tensor:
         shifted = functional.pad(labels[:, :-1], (1, 0), value=self.config.decoder_start_token_id)

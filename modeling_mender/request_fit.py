@@ -17,6 +17,8 @@ __all__ = ["check_fitted", "fit_features", "fit_names", "fit_probability"]
 
 VECTORS = ("learned", "dense")
 """Experts that compare vectors, the one to trust most first."""
+WORDS = ("terms", "lexical")
+"""Experts that compare words, the one to trust most first."""
 COMMON = 0.9
 """Quantile of the catalogue above which the best item has to stand out."""
 BEST = 10
@@ -31,10 +33,11 @@ def fit_names(experts: Sequence[str]) -> list[str]:
     ['dense best', 'dense gap', 'dense spread', 'lexical best', 'unknown words', 'agreement']
     """
     vectors = [name for name in VECTORS if name in experts]
-    if not vectors or "lexical" not in experts:
+    words = [name for name in WORDS if name in experts]
+    if not vectors or not words:
         return []
     own = [f"{name} {feature}" for name in vectors for feature in ("best", "gap", "spread")]
-    return [*own, "lexical best", "unknown words", "agreement"]
+    return [*own, f"{words[0]} best", "unknown words", "agreement"]
 
 
 def check_fitted(config: Any) -> None:
@@ -48,8 +51,8 @@ def check_fitted(config: Any) -> None:
     """
     if config is None or not fit_names(config.experts):
         raise ValueError(
-            "this model has no `fit`: it needs the expert lexical and learned or dense; leave it out, or train the "
-            "preset mender or mender-lite"
+            "this model has no `fit`: it needs an expert for words (terms or lexical) and one for meaning (learned or "
+            "dense); leave it out, or train the preset mender or mender-lite"
         )
     if config.fit is None:
         raise ValueError(
@@ -59,7 +62,7 @@ def check_fitted(config: Any) -> None:
 
 
 def fit_features(
-    experts: Any, input_ids: Tensor, num_items: int, *, encoder: Any = None, preference: Tensor | None = None
+    experts: Any, input_ids: Tensor, num_items: int, *, encoder: Any = None, encoded: Any = None
 ) -> Tensor:
     """Features of requests, in the order of `fit_names`.
 
@@ -72,20 +75,20 @@ def fit_features(
         input_ids: see `ExpertSum.forward`. Shape: (B, T).
         num_items: N.
         encoder: see `ExpertSum.forward`.
-        preference: see `ExpertSum.forward`.
+        encoded: see `ExpertSum.forward`.
 
     Returns:
         Shape: (B, F), float32.
     """
     vectors = [name for name in VECTORS if name in experts.config.experts]
-    used = [*vectors, "lexical"]
-    scores = experts(input_ids, num_items, encoder=encoder, preference=preference, only=used)
+    words = next(name for name in WORDS if name in experts.config.experts)
+    scores = experts(input_ids, num_items, encoder=encoder, encoded=encoded, only=[*vectors, words])
     found = []
     for name in vectors:
         best = scores[name].amax(1)
         common = scores[name].kthvalue(max(1, round(COMMON * num_items)), dim=1).values
         found += [best, best - common, scores[name].std(1, correction=0)]
-    lexical = scores["lexical"]
+    lexical = scores[words]
     standard = (lexical - lexical.mean(1, keepdim=True)) / (lexical.std(1, correction=0, keepdim=True) + 1e-6)
     first = scores[vectors[0]].topk(min(BEST, num_items), dim=1).indices
     tokens = experts.split(input_ids)[0]
@@ -102,7 +105,7 @@ def fit_probability(
     num_items: int,
     *,
     encoder: Any = None,
-    preference: Tensor | None = None,
+    encoded: Any = None,
 ) -> Tensor:
     """Probability that anything in the catalogue fits each request.
 
@@ -114,13 +117,13 @@ def fit_probability(
         num_users: B.
         num_items: N.
         encoder: see `ExpertSum.forward`.
-        preference: see `ExpertSum.forward`. Shape: (B * C, D).
+        encoded: see `ExpertSum.forward`.
 
     Returns:
         nan for requests without a text. Shape: (B,), float32.
     """
     coefficients = experts.config.fit
-    features = fit_features(experts, input_ids, num_items, encoder=encoder, preference=preference)
+    features = fit_features(experts, input_ids, num_items, encoder=encoder, encoded=encoded)
     own = torch.tensor([coefficients[name] for name in fit_names(experts.config.experts)], device=features.device)
     probability = torch.sigmoid(features @ own + coefficients[CONSTANT]).view(num_users, -1)
     has_text = (experts.split(input_ids)[0] >= 0).any(1).view(num_users, -1)

@@ -293,7 +293,7 @@ def _lexical_index(
     preset: Preset, processor: MenderProcessor, items: Mapping[str, Sequence[str]]
 ) -> tuple[Tensor, ...] | None:
     """Postings of the items' texts, where an expert wants them."""
-    if "lexical" not in preset.experts:
+    if not {"lexical", "terms"} & set(preset.experts):
         return None
     texts = list(items["text" if preset.item_text == "text" else "title"])
     return bm25_index(processor.text_tokens(texts), len(processor.tokenizer))

@@ -1,14 +1,17 @@
-"""Teaches the expert "learned" what preferences mean: see `experts.Reader`.
+"""Trains the language experts "learned" and "terms" on preferences: see `experts.Reader` and `experts.TermWeights`.
 
-Its inputs are vectors of a frozen encoder, computed once, so that an epoch over tens of thousands of preferences takes
-seconds. Every relevant item of a preference counts alike. What somebody wants to avoid is a lesson too: the phrase
-speaks for the items that have it.
+Both are trained together, and with the fixed cosine of "dense" if the model has it: the loss is that of the sum, so
+each learns what the others do not say. Texts are encoded once, so that an epoch over tens of thousands of preferences
+takes seconds. Every relevant item of a preference counts alike. Phrases to avoid are training examples too: their
+relevant items are those that have what is to be avoided.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import datasets
@@ -17,141 +20,230 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ..experts import TEMPERATURE, Reader
+from ..experts import TEMPERATURE, ExpertSum
 from ..item_states import ItemStatesEncoder
 from ..processing_mender import MenderProcessor
 from .data import example_column, prepare_examples
 from .weights import axis_and_stratum, mean_log_ndcg
 
-__all__ = ["fit_reader"]
+__all__ = ["fit_language"]
 
-EPOCHS, LEAST_STEPS, BATCH, RATE, DECAY, DROPOUT = 10, 300, 256, 1e-3, 0.05, 0.1
+EPOCHS, LEAST_STEPS, BATCH, RATE, DECAY, DROPOUT = 5, 300, 256, 1e-3, 0.05, 0.4
 ROUNDS = 10
-"""Parts of the training, after each of which validation is asked."""
+"""Parts of the training; validation is measured after each of them."""
+MOST_EXAMPLES = 50_000
+"""Training preferences at most; of more, a random part is used."""
 ITEMS_AT_ONCE = 16_384
-"""Of larger catalogues, a step compares its relevant items with a random sample of the others."""
+"""In larger catalogues, a step compares its relevant items with a random sample of the others."""
+SCORES_AT_ONCE = 2**24
+"""Scores in memory at most, of a batch or of all validation examples; batches have 16 examples at least."""
 TEXTS_AT_ONCE = 256
 VALIDATION = 2_000
-"""Validation preferences that are asked."""
+"""Validation preferences at most."""
+DENSE_SCALE = 0.25
+"""Weight of the cosine before training."""
 
 
 @dataclass(frozen=True)
-class _Lessons:
+class _Texts:
+    """Distinct texts, encoded.
+
+    Attributes:
+        tokens: token ids, padded with -1. Shape: (D, T).
+        vectors: of the texts, of unit length. Shape: (D, width).
+        states: of the tokens of all texts, one text after the other, float16. Shape: (S, width).
+        starts: where the states of each text start. Shape: (D,).
+    """
+
+    tokens: Tensor
+    vectors: Tensor
+    states: Tensor
+    starts: Tensor
+
+    def states_of(self, texts: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens and their states, padded. Shapes: (B, T'), (B, T', width)."""
+        tokens = self.tokens[texts]
+        tokens = tokens[:, : max(1, int((tokens >= 0).sum(1).max()))]
+        place = self.starts[texts][:, None] + torch.arange(tokens.shape[1])
+        return tokens, self.states[place.masked_fill(tokens < 0, 0)].float()
+
+
+@dataclass(frozen=True)
+class _Preferences:
     """Preferences and the items that fit them.
 
     Attributes:
-        vectors: of the preferences. Shape: (M, D).
+        texts: the text of each, as a row of `_Texts`. Shape: (M,).
         relevant: items of all preferences, one list after the other. Shape: (R,).
-        starts: where each list begins, and where the last one ends. Shape: (M + 1,).
-        groups: axis and stratum of each; "avoided" for what is to be avoided. Length M.
+        starts: where each list starts, and where the last one ends. Shape: (M + 1,).
+        groups: axis and stratum of each; "avoided" for phrases to avoid. Length M.
     """
 
-    vectors: Tensor
+    texts: Tensor
     relevant: Tensor
     starts: Tensor
     groups: list[tuple[str, str]]
 
     def __len__(self) -> int:
-        return len(self.vectors)
+        return len(self.texts)
 
-    def of(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Relevant items of some preferences, and which of these each belongs to. Shape of each: (R',)."""
+    def items_of(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Relevant items of some preferences, and the position in `rows` of each. Shape of each: (R',)."""
         lengths = self.starts[rows + 1] - self.starts[rows]
         owner = torch.repeat_interleave(torch.arange(len(rows)), lengths)
         place = torch.arange(len(owner)) - torch.repeat_interleave(lengths.cumsum(0) - lengths, lengths)
         return self.relevant[self.starts[rows][owner] + place], owner
 
+    @cached_property
+    def chances(self) -> Tensor:
+        """How often each is drawn: with 16 times the examples of another, an axis is drawn 8 times as often."""
+        axes, owner = np.unique([axis for axis, _ in self.groups], return_inverse=True)
+        return torch.from_numpy(np.bincount(owner, minlength=len(axes)) ** -0.25)[torch.from_numpy(owner)]
 
-def fit_reader(
-    model: Any, processor: MenderProcessor, examples: datasets.DatasetDict, *, seed: int = 0
-) -> dict[str, Any]:
-    """Train the expert "learned" of a model; what ranks best on validation stays.
 
-    Without stated preferences to learn from, it stays the encoder's own cosine.
+class _Language(nn.Module):
+    """The sum that is trained: the experts of a model, and a scale for each of the others.
 
     Args:
-        model: with an expert "learned", whose items' vectors are in place.
+        experts: of a model; "learned" and "terms" are trained, as far as there.
+        items: vectors of all items. Shape: (N, D).
+        texts: what preferences say.
+    """
+
+    def __init__(self, experts: ExpertSum, items: Tensor, texts: _Texts) -> None:
+        super().__init__()
+        self.reader, self.term_weights = experts.reader, experts.term_weights
+        self.items, self.texts, self.index = items, texts, experts.lexical
+        self.log_dense = nn.Parameter(torch.tensor(math.log(DENSE_SCALE), device=items.device))
+        self.log_terms = nn.Parameter(torch.zeros((), device=items.device))
+        self.dense = "dense" in experts.config.experts
+
+    def forward(self, texts: Tensor, compared: Tensor | None = None) -> Tensor:
+        """Scores of items for texts.
+
+        Args:
+            texts: rows of `texts`. Shape: (B,).
+            compared: indices of items; default: all. Shape: (N',).
+
+        Returns:
+            Shape: (B, N').
+        """
+        items = self.items if compared is None else self.items[compared]
+        vectors, query = self.texts.vectors[texts], 0.0
+        if self.dense:
+            query = self.log_dense.exp() * vectors
+        if self.reader is not None:
+            query = query + self.reader(vectors, DROPOUT if self.training else 0.0)
+        found = query @ items.T / TEMPERATURE if torch.is_tensor(query) else 0.0
+        if self.term_weights is not None:
+            tokens, states = (part.to(items.device) for part in self.texts.states_of(texts.cpu()))
+            lexical = self.index(tokens, self.term_weights(states))
+            found = found + self.log_terms.exp() * (lexical if compared is None else lexical[:, compared])
+        return found
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weights of experts in this sum."""
+        found = {"dense": float(self.log_dense.exp())} if self.dense else {}
+        found |= {"learned": 1.0} if self.reader is not None else {}
+        return found | ({"terms": float(self.log_terms.exp())} if self.term_weights is not None else {})
+
+
+def fit_language(
+    model: Any, processor: MenderProcessor, examples: datasets.DatasetDict, *, seed: int = 0
+) -> dict[str, Any]:
+    """Train the experts "learned" and "terms" of a model, and keep those that rank best on validation.
+
+    Without stated preferences in both splits, they stay as they were made: the encoder's cosine, and equal weights.
+
+    Args:
+        model: with one or both of these experts, and with item vectors and lexical index in place.
         processor: renders preferences.
         examples: `train` and `validation` splits of a benchmark.
-        seed: of order, dropout and samples of items.
+        seed: of order, dropout and samples.
 
     Returns:
-        How many preferences it was shown, and the steps until the best.
+        How many preferences were used, the steps until the best result, and the "weights" of the trained sum.
     """
     experts = model.experts
     encoder = model.encoder if experts.vectors is None else experts.vectors
-    reader, items = experts.reader, encoder.item_states.float()
-    reader.reset()
-    train, validation = (
-        _lessons(model, encoder, examples[split], processor, limit, seed)
-        for split, limit in (("train", None), ("validation", VALIDATION))
-    )
-    record: dict[str, Any] = {"preferences": len(train), "steps": 0}
-    if not len(train) or not len(validation):
+    items = encoder.item_states.float()
+    for part in (experts.reader, experts.term_weights):
+        if part is not None:
+            part.reset()
+    most = min(VALIDATION, max(1, SCORES_AT_ONCE // len(items)))
+    rendered = [
+        _rendered(model, examples[split], processor, limit, seed)
+        for split, limit in (("train", MOST_EXAMPLES), ("validation", most))
+    ]
+    record: dict[str, Any] = {"preferences": len(rendered[0][0]), "steps": 0}
+    if not all(texts for texts, *_ in rendered):
         return record
-    kept = {name: value.clone() for name, value in reader.state_dict().items()}
-    reached = _value(reader, validation, items)
+    distinct = sorted({ids for texts, *_ in rendered for ids in texts}, key=lambda ids: (len(ids), ids))
+    place = {ids: row for row, ids in enumerate(distinct)}
+    train, validation = (_preferences([place[ids] for ids in texts], *rest) for texts, *rest in rendered)
+    trained = _Language(experts, items, _encoded(encoder, distinct, experts.config.padding))
+    kept, reached = _copied(trained), _value(trained, validation)
     devices = [items.device] if items.device.type == "cuda" else []
     with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices):
         torch.manual_seed(seed)
-        reader.requires_grad_(True)
-        decayed = [parameter for parameter in reader.parameters() if parameter.dim() > 1]
-        others = [parameter for parameter in reader.parameters() if parameter.dim() < 2]
+        trained.requires_grad_(True)
+        decayed = [parameter for parameter in trained.parameters() if parameter.dim() > 1]
+        others = [parameter for parameter in trained.parameters() if parameter.dim() < 2]
         groups = [{"params": decayed, "weight_decay": DECAY}, {"params": others, "weight_decay": 0.0}]
         optimizer = torch.optim.AdamW(groups, lr=RATE)
-        per_epoch = -(-len(train) // BATCH)
-        every = -(-max(EPOCHS * per_epoch, LEAST_STEPS) // ROUNDS)
+        size = min(BATCH, max(16, SCORES_AT_ONCE // len(items)))
+        every = -(-max(EPOCHS * -(-len(train) // size), LEAST_STEPS) // ROUNDS)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, ROUNDS * every)
-        batches: list[Tensor] = []
-        for step in tqdm(range(1, ROUNDS * every + 1), desc="Teaching what wishes mean"):
-            batches = batches or list(torch.randperm(len(train)).split(BATCH))
+        for step in tqdm(range(1, ROUNDS * every + 1), desc="Training language experts"):
+            trained.train()
             optimizer.zero_grad()
-            _loss(reader, train, batches.pop(), items).backward()
+            _loss(trained, train, torch.multinomial(train.chances, size, replacement=True)).backward()
             optimizer.step()
             schedule.step()
-            if step % every == 0 and (found := _value(reader, validation, items)) > reached:
-                reached, record["steps"] = found, step
-                kept = {name: value.clone() for name, value in reader.state_dict().items()}
-        reader.requires_grad_(False)
-    reader.load_state_dict(kept)
-    return record
+            if step % every == 0 and (found := _value(trained.eval(), validation)) > reached:
+                kept, reached, record["steps"] = _copied(trained), found, step
+        trained.requires_grad_(False)
+    trained.load_state_dict(kept)
+    return record | {"weights": trained.weights}
 
 
-def _loss(reader: Reader, lessons: _Lessons, rows: Tensor, items: Tensor) -> Tensor:
+def _copied(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def _loss(trained: _Language, preferences: _Preferences, rows: Tensor) -> Tensor:
     """Mean cross-entropy of preferences, each uniform over its relevant items."""
-    relevant, owner = (part.to(items.device) for part in lessons.of(rows))
-    if len(items) > ITEMS_AT_ONCE:
-        drawn = torch.randint(len(items), (ITEMS_AT_ONCE,), device=items.device)
+    relevant, owner = (part.to(trained.items.device) for part in preferences.items_of(rows))
+    compared = None
+    if len(trained.items) > ITEMS_AT_ONCE:
+        drawn = torch.randint(len(trained.items), (ITEMS_AT_ONCE,), device=relevant.device)
         compared = torch.cat([relevant, drawn]).unique()
-        relevant, items = torch.searchsorted(compared, relevant), items[compared]
-    log_probs = (reader(lessons.vectors[rows], DROPOUT) @ items.T / TEMPERATURE).log_softmax(-1)
+        relevant = torch.searchsorted(compared, relevant)
+    log_probs = trained(preferences.texts[rows], compared).log_softmax(-1)
     share = 1.0 / torch.bincount(owner, minlength=len(rows)).clamp(min=1)
     return -(log_probs[owner, relevant] * share[owner]).sum() / len(rows)
 
 
 @torch.no_grad()
-def _value(reader: nn.Module, lessons: _Lessons, items: Tensor) -> float:
+def _value(trained: _Language, preferences: _Preferences) -> float:
     """How well the first relevant item of every preference is ranked, see `mean_log_ndcg`."""
-    scores = (reader(lessons.vectors) @ items.T).cpu()
-    nothing = torch.empty(len(lessons), 0, dtype=torch.int64)
-    return mean_log_ndcg(scores, lessons.relevant[lessons.starts[:-1], None], nothing, lessons.groups)
+    scores = torch.cat([trained(texts).cpu() for texts in preferences.texts.split(BATCH)])
+    nothing = torch.empty(len(preferences), 0, dtype=torch.int64)
+    first = preferences.relevant[preferences.starts[:-1], None]
+    return mean_log_ndcg(scores, first, nothing, preferences.groups)
 
 
-def _lessons(
-    model: Any,
-    encoder: ItemStatesEncoder,
-    examples: datasets.Dataset,
-    processor: MenderProcessor,
-    limit: int | None,
-    seed: int,
-) -> _Lessons:
-    """What a split teaches: its stated preferences, and what its wishes want to avoid."""
+def _rendered(
+    model: Any, examples: datasets.Dataset, processor: MenderProcessor, limit: int, seed: int
+) -> tuple[list[tuple[int, ...]], list[list[int]], list[tuple[str, str]]]:
+    """Texts, relevant items and groups of the stated preferences of a split, and of phrases to avoid."""
     kind, sentiment = (np.array(example_column(examples, name)) for name in ("kind", "sentiment"))
     said = np.array([any(texts) for texts in example_column(examples, "preferences")], dtype=bool)
     rows = np.flatnonzero((kind == "stated") & (sentiment == "positive") & said)
     if not len(rows):
-        return _Lessons(torch.empty(0, 0), *torch.zeros(2, 1, dtype=torch.int64), [])
-    if limit is not None and len(rows) > limit:
+        return [], [], []
+    if len(rows) > limit:
         rows = np.sort(np.random.default_rng(seed).choice(rows, limit, replace=False))
     examples = examples.select(rows)
     features = prepare_examples(examples, processor)
@@ -167,10 +259,15 @@ def _lessons(
             groups.append(("avoided", ""))
     texts = [_text_tokens(model, ids) for ids in texts]
     kept = [row for row, (ids, items) in enumerate(zip(texts, relevant, strict=True)) if ids and items]
-    texts, relevant, groups = ([column[row] for row in kept] for column in (texts, relevant, groups))
+    return tuple([column[row] for row in kept] for column in (texts, relevant, groups))
+
+
+def _preferences(
+    texts: Sequence[int], relevant: Sequence[Sequence[int]], groups: list[tuple[str, str]]
+) -> _Preferences:
     lengths = torch.tensor([len(items) for items in relevant], dtype=torch.int64)
-    return _Lessons(
-        vectors=_vectors(encoder, texts, model.experts.config.padding),
+    return _Preferences(
+        texts=torch.tensor(texts, dtype=torch.int64),
         relevant=torch.tensor([item for items in relevant for item in items], dtype=torch.int64),
         starts=torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)]),
         groups=groups,
@@ -184,14 +281,17 @@ def _text_tokens(model: Any, input_ids: Sequence[int]) -> tuple[int, ...]:
 
 
 @torch.no_grad()
-def _vectors(encoder: ItemStatesEncoder, texts: Sequence[tuple[int, ...]], padding: int) -> Tensor:
-    """Vectors of texts, each distinct one encoded once, beside others of its length. Shape: (M, D)."""
-    distinct = sorted(set(texts), key=lambda ids: (len(ids), ids))
-    place = {ids: row for row, ids in enumerate(distinct)}
-    parts = []
-    for start in tqdm(range(0, len(distinct), TEXTS_AT_ONCE), desc="Reading preferences"):
-        batch = [torch.tensor(ids) for ids in distinct[start : start + TEXTS_AT_ONCE]]
+def _encoded(encoder: ItemStatesEncoder, texts: Sequence[tuple[int, ...]], padding: int) -> _Texts:
+    """Texts, ordered by length, so that each is encoded beside others of its length."""
+    lengths = torch.tensor([len(ids) for ids in texts])
+    tokens = torch.full((len(texts), int(lengths.max())), -1)
+    vectors, states = [], []
+    for start in tqdm(range(0, len(texts), TEXTS_AT_ONCE), desc="Encoding preferences"):
+        batch = [torch.tensor(ids) for ids in texts[start : start + TEXTS_AT_ONCE]]
         padded = nn.utils.rnn.pad_sequence(batch, batch_first=True, padding_value=padding)
-        parts.append(encoder(padded.to(encoder.device)).last_hidden_state[:, 0].float())
-    table = torch.cat(parts)
-    return table[torch.tensor([place[ids] for ids in texts], dtype=torch.int64, device=table.device)]
+        output = encoder(padded.to(encoder.device))
+        vectors.append(output.last_hidden_state[:, 0].float())
+        present = torch.arange(padded.shape[1]) < lengths[start : start + len(batch), None]
+        states.append(output.text_states.cpu()[present].half())
+        tokens[start : start + len(batch), : padded.shape[1]] = padded.masked_fill(~present, -1)
+    return _Texts(tokens, torch.cat(vectors), torch.cat(states), lengths.cumsum(0) - lengths)

@@ -37,7 +37,7 @@ from .encoder_states import EncoderStates
 from .methods import Method
 from .presets import Preset
 from .ranking import ranking_metrics
-from .reading import fit_reader
+from .reading import fit_language
 from .trainer import MenderTrainer, MenderTrainingArguments
 from .weights import fit_experts
 
@@ -262,6 +262,7 @@ def fit_without_gradient(
     model = method.model.get_base_model() if hasattr(method.model, "get_base_model") else method.model
     model.eval()
     record = {}
-    if model.experts.reader is not None:
-        record["learned"] = fit_reader(model, method.processor, examples)
-    return record | fit_experts(model, method.processor, examples, exclude_seen=exclude_seen)
+    if model.experts.reader is not None or model.experts.term_weights is not None:
+        record["learned"] = fit_language(model, method.processor, examples)
+    start = record.get("learned", {}).get("weights")
+    return record | fit_experts(model, method.processor, examples, exclude_seen=exclude_seen, start=start)

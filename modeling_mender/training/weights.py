@@ -8,6 +8,7 @@ and the items that the generator or an expert ranks first.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -41,6 +42,7 @@ AVOID_WEIGHTS = (0.5, 1.0, 2.0, 4.0, 8.0)
 TOLERANCE = 0.03
 """Share of NDCG that a larger weight of phrases to avoid may cost."""
 BATCH = 16
+LIKELIHOOD_STEPS = 150
 SHARES = {"stated": 0.6, "inferred": 0.2, "silent": 0.2}
 """Of the validation examples, by kind: stated requests have the most axes."""
 
@@ -75,7 +77,12 @@ def mean_log_ndcg(
 
 
 def fit_weights(
-    scores: Mapping[str, Tensor], targets: Tensor, seen: Tensor, groups: Sequence[tuple[str, ...]], top_k: int = 10
+    scores: Mapping[str, Tensor],
+    targets: Tensor,
+    seen: Tensor,
+    groups: Sequence[tuple[str, ...]],
+    top_k: int = 10,
+    start: Mapping[str, float] | None = None,
 ) -> dict[str, float]:
     """Weights of experts that rank targets best, by `mean_log_ndcg`.
 
@@ -88,6 +95,7 @@ def fit_weights(
         seen: items that are not ranked, -1 for padding. Shape: (M, S).
         groups: see `mean_log_ndcg`.
         top_k: items that count.
+        start: weights that may be close to the best ones.
 
     Returns:
         A weight of at least 0 for every expert; the largest is 1 (all are, if none tells the items apart).
@@ -103,7 +111,9 @@ def fit_weights(
 
     # Steps are relative to the spread of an expert's scores within a request, so that they change rankings.
     unit = 1 / np.array([spread[name] for name in names])
-    starts = [*(np.eye(len(names)) * unit), unit]
+    starts = [*(np.eye(len(names)) * unit), unit, _by_likelihood(scores, names, unit, targets, seen, groups)]
+    if start is not None and any(start.get(name) for name in names):
+        starts.append(np.array([start.get(name, 0.0) for name in names]))
     best = max(starts, key=value)
     reached = value(best)
     for factor in (4.0, 2.0, 1.3):
@@ -121,6 +131,42 @@ def fit_weights(
     return {name: float(np.float32(found.get(name, 0.0))) for name in scores}
 
 
+def _by_likelihood(
+    scores: Mapping[str, Tensor],
+    names: Sequence[str],
+    unit: np.ndarray,
+    targets: Tensor,
+    seen: Tensor,
+    groups: Sequence[tuple[str, ...]],
+) -> np.ndarray:
+    """Weights with the largest likelihood of targets under a softmax, each axis and stratum counting alike.
+
+    A smooth objective with one optimum, from which the search for the best ranking starts.
+    """
+    there = targets >= 0
+    rows = there.any(1).nonzero()[:, 0]
+    own = [groups[int(row)] for row in rows]
+    strata = {axis: len({group for group in own if group[0] == axis}) for axis, *_ in own}
+    counts = {group: own.count(group) for group in set(own)}
+    share = torch.tensor([1 / (counts[group] * strata[group[0]]) for group in own])
+    share /= share.sum()
+    shown = torch.stack([scores[name][rows] * float(scale) for name, scale in zip(names, unit, strict=True)])
+    left_out = torch.zeros(len(rows), shown.shape[2] + 1).scatter_(1, seen[rows] % (shown.shape[2] + 1), -math.inf)
+    left_out.scatter_(1, targets[rows] % left_out.shape[1], 0.0)
+    there, targets = there[rows], targets[rows].clamp(min=0)
+    with torch.inference_mode(False), torch.enable_grad():
+        log_weights = torch.zeros(len(names), requires_grad=True)
+        optimizer = torch.optim.Adam([log_weights], lr=0.1)
+        for _ in range(LIKELIHOOD_STEPS):
+            total = torch.tensordot(log_weights.exp(), shown, 1) + left_out[:, :-1]
+            log_probs = total.log_softmax(1).gather(1, targets).masked_fill(~there, 0.0)
+            loss = -(share * log_probs.sum(1) / there.sum(1)).sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return log_weights.detach().exp().numpy() * unit
+
+
 @torch.no_grad()
 def fit_experts(
     model: Any,
@@ -130,6 +176,7 @@ def fit_experts(
     limit: int = 1000,
     seed: int = 0,
     exclude_seen: bool = True,
+    start: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """Fit experts on purchases of the training period, and the weights of each kind of request on validation examples.
 
@@ -140,6 +187,7 @@ def fit_experts(
         limit: validation examples in all, see `SHARES`.
         seed: of their choice.
         exclude_seen: whether items of the history are left out of the ranking.
+        start: weights of language experts that were trained together, see `fit_language`.
 
     Returns:
         The weights by kind, the ridge penalty, how many purchases were counted, and the result of
@@ -164,7 +212,7 @@ def fit_experts(
     weights = {}
     for kind, chosen in validation.items():
         scores, targets, seen = _scores(model, processor, chosen, exclude_seen)
-        found = fit_weights(scores, targets, seen, axis_and_stratum(chosen))
+        found = fit_weights(scores, targets, seen, axis_and_stratum(chosen), start=start)
         # Only ratios matter; with a generator, the sum is in units of its log-probability.
         unit = found.get(GENERATOR) or 1.0
         weights[kind] = {name: value / unit for name, value in found.items()}

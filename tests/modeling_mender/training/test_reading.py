@@ -1,4 +1,4 @@
-"""The expert "learned": what it starts from, what it is taught, and what it then does."""
+"""The experts "learned" and "terms": what they start from, what they are trained on, and what they then do."""
 
 import datasets
 import numpy as np
@@ -6,9 +6,9 @@ import pytest
 import torch
 from doubles import WORDS, encoder_folder, small_method
 
-from modeling_mender.experts import Reader
+from modeling_mender.experts import Reader, TermWeights
 from modeling_mender.training.ranking import rank_examples
-from modeling_mender.training.reading import fit_reader
+from modeling_mender.training.reading import fit_language
 
 TEMPLATES = {
     "train": ("find {}", "{}", "{} find", "find {} find", "items {}"),
@@ -68,11 +68,11 @@ def test_it_learns_what_words_mean_and_looks_past_the_wording(method):
     examples = lessons()
     method.model.experts.config.set_weights({"stated": {"dense": 0.0, "learned": 1.0}})
     before = found(method, examples["test"])
-    record = fit_reader(method.model.eval(), method.processor, examples)
+    record = fit_language(method.model.eval(), method.processor, examples)
     assert 4 * len(WORDS) < record["preferences"] <= 5 * len(WORDS) and record["steps"] > 0
     assert found(method, examples["test"]) > max(0.6, 2 * before)
     again = small_method("mender-lite", method.processor.tokenizer.name_or_path, experts=["dense", "learned"])
-    fit_reader(again.model.eval(), again.processor, examples)
+    fit_language(again.model.eval(), again.processor, examples)
     for name, value in method.model.experts.reader.state_dict().items():
         assert torch.equal(value, again.model.experts.reader.state_dict()[name])
     assert not any(parameter.requires_grad for parameter in method.model.parameters())
@@ -87,13 +87,43 @@ def test_what_is_to_be_avoided_is_a_lesson_about_the_items_that_have_it(method):
             for word, items in MEANT.items()
         ]
     )
-    method.model.experts.config.set_weights({"stated": {"dense": 0.0, "learned": 1.0}})
-    fit_reader(method.model.eval(), method.processor, examples)
+    record = fit_language(method.model.eval(), method.processor, examples)
+    method.model.experts.config.set_weights({"stated": record["weights"]})
     assert found(method, examples["test"]) > 0.5
 
 
 def test_without_stated_preferences_it_stays_the_cosine(method):
     examples = lessons().map(lambda row: {"kind": "inferred"})
-    assert fit_reader(method.model.eval(), method.processor, examples) == {"preferences": 0, "steps": 0}
+    assert fit_language(method.model.eval(), method.processor, examples) == {"preferences": 0, "steps": 0}
     vectors = torch.nn.functional.normalize(torch.randn(3, method.model.experts.config.width), dim=-1)
     assert torch.allclose(method.model.experts.reader(vectors), vectors, atol=1e-6)
+
+
+def test_all_words_count_alike_before_training():
+    assert torch.allclose(TermWeights(8, 16)(torch.randn(2, 5, 8)), torch.ones(2, 5), atol=1e-6)
+
+
+def test_words_that_only_belong_to_the_wording_lose_their_weight(tmp_path):
+    """Three items say "find" in their titles, which every wish says as well."""
+    folder = encoder_folder(tmp_path)
+    method = small_method("mender-lite", folder, experts=["terms"])
+    model, processor = method.model.eval(), method.processor
+    said = {word: [f"item-{word}"] for word in WORDS}
+    examples = datasets.DatasetDict(
+        {
+            split: datasets.Dataset.from_list(
+                [
+                    example([template.format(word)], items, [], [])
+                    for template in templates
+                    for word, items in said.items()
+                ]
+            )
+            for split, templates in TEMPLATES.items()
+        }
+    )
+    record = fit_language(model, processor, examples)
+    assert record["weights"].keys() == {"terms"}
+    tokens = processor.text_tokens([f"find {word}" for word in WORDS])
+    states = model.experts.vectors(torch.tensor(tokens)).text_states
+    weights = model.experts.term_weights(states)
+    assert (weights[:, 1] > weights[:, 0]).float().mean() > 0.9
