@@ -328,7 +328,7 @@ def write_table(name: str, settings: dict[str, Any], entry: dict[str, Any], runs
         runs: all that the comparison has.
         partial: whether to write it although runs are missing.
     """
-    plain = [method for method, own in entry["runs"].items() if not own.get("ablation")]
+    plain = [method for method, own in entry["runs"].items() if not own.get("apart")]
     methods, seeds, whole = settings.get("methods", plain), settings.get("seeds"), settings.get("whole", False)
     own = [
         run

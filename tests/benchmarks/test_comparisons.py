@@ -245,7 +245,7 @@ def test_the_plan_names_presets_and_real_settings(comparisons, plan):
         runs = comparisons.planned(name, entry, None)
         assert len({run.name for run in runs}) == len(runs)
         assert all(run.plan["preset"]["name"] for run in runs)
-        plain = [method for method, own in entry["runs"].items() if not own.get("ablation")]
+        plain = [method for method, own in entry["runs"].items() if not own.get("apart")]
         assert sorted(plain) == preset_names()
         for table in entry["tables"].values():
             assert set(table.get("methods", [])) <= set(entry["runs"])
