@@ -112,10 +112,11 @@ class ItemItem(nn.Module):
         self.neighbours[:, :kept] = torch.where(values != 0, order, -1).to(torch.int32)
         self.strengths[:, :kept] = values.to(self.strengths.dtype)
 
-    def add_items(self, count: int) -> None:
-        """Add items with empty rows."""
-        self.neighbours = functional.pad(self.neighbours, (0, 0, 0, count), value=-1)
-        self.strengths = functional.pad(self.strengths, (0, 0, 0, count))
+    def add_items(self, count: int, num_neighbours: int) -> None:
+        """Add items with empty rows; every row has room for `num_neighbours` entries afterwards."""
+        room = num_neighbours - self.neighbours.shape[1]
+        self.neighbours = functional.pad(self.neighbours, (0, room, 0, count), value=-1)
+        self.strengths = functional.pad(self.strengths, (0, room, 0, count))
 
     def forward(self, history: Tensor, weights: Tensor | None = None) -> Tensor:
         """The sum of the matrix rows of a history; items without a row add nothing.
@@ -503,9 +504,13 @@ class ExpertSum(nn.Module):
         Args:
             token_ids: tokens of each new item's text, without special tokens.
         """
-        for part in (self.popularity, self.co_purchase, self.transitions):
+        # In a small catalogue, rows are no longer than there are items; a loaded model has room for all of them.
+        neighbours = min(self.config.num_neighbours, self.config.num_items + len(token_ids))
+        if self.popularity is not None:
+            self.popularity.add_items(len(token_ids))
+        for part in (self.co_purchase, self.transitions):
             if part is not None:
-                part.add_items(len(token_ids))
+                part.add_items(len(token_ids), neighbours)
         if self.lexical is not None:
             self.lexical.add_items(token_ids)
             self.config.num_postings = len(self.lexical.items)

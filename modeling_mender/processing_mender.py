@@ -590,9 +590,14 @@ class MenderProcessor(ProcessorMixin):
         """The text tokens of an input, without the rows of a state table."""
         return [token for token in input_ids if token < len(self.tokenizer)]
 
-    def title_inputs(self) -> list[list[int]]:
-        """Token ids of all titles, special tokens included, for `encode_titles`."""
-        return self._tokens_of_titles(self.item_ids, self.titles)
+    def title_inputs(self, items: Mapping[str, Sequence[str]] | None = None) -> list[list[int]]:
+        """Token ids of titles, special tokens included, for `encode_titles`.
+
+        Args:
+            items: `{"item_id": [...], "title": [...]}`; default: all items of this processor.
+        """
+        ids, titles = (self.item_ids, self.titles) if items is None else (items["item_id"], items["title"])
+        return self._tokens_of_titles(ids, titles)
 
     def _tokens_of_titles(self, ids: Sequence[str], titles: Sequence[str]) -> list[list[int]]:
         before, after = self.margins

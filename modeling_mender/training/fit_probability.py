@@ -30,7 +30,8 @@ LEAST_THINGS = 10
 """Number of things that no item mentions, below which a catalogue may have anything."""
 SHARES = {"things": (0.4, 200), "qualities": (0.2, 100), "salad": (0.2, 100), "letters": (0.2, 100)}
 """Weight and number of the wishes of each kind that no item fulfils."""
-RIDGE = 1e-2
+RIDGE = 1e-3
+"""Has the lowest cross-validated loss on Steam, Office and the corner shop."""
 BATCH = 32
 
 

@@ -31,6 +31,8 @@ __all__ = [
 ]
 
 
+TEXT_LENGTH = 256
+"""Maximum number of tokens of an item's text, special tokens included."""
 SPECIAL = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
 
 
@@ -331,7 +333,7 @@ def _with_item_states(
     if pooled and preset.item_text == "text":
         if "text" not in items:
             raise ValueError(f'preset {preset.name} needs items["text"]; pass it, or item_text="title"')
-        inputs = processor.text_inputs(items["text"], max_length=256)
+        inputs = processor.text_inputs(items["text"], max_length=TEXT_LENGTH)
     text_encoder.to(device)
     states, first = encode_titles(text_encoder, inputs, pooled=pooled, inner=(len(before), len(after)))
     text_encoder.to("cpu")

@@ -36,8 +36,9 @@ def test_hub(run_page, place):
 
 
 def test_serving(run_page):
-    first, kept, corrected, why, generated = "".join(run_page("docs/serving.md")[1]).strip().splitlines()
+    first, kept, added, corrected, why, generated = "".join(run_page("docs/serving.md")[1]).strip().splitlines()
     assert first.startswith("[") and kept == "58 False" and "generator" in why
+    assert added == "['new-1', 'new-2']"
     assert corrected == "candels with a vanila scent"  # the items here have no such words
     assert len(re.findall(r"-?\d+", generated)) == 5
 
