@@ -45,7 +45,7 @@ def test_a_model_that_reads_words_finds_what_is_added(script, tmp_path):
     method = small_method("mender-lite", encoder_folder(tmp_path))
     model = method.model.eval()
     config = model.experts.config
-    config.set_weights({kind: {**dict.fromkeys(config.weighted, 0.0), "lexical": 1.0} for kind in KINDS})
+    config.set_weights({kind: {**dict.fromkeys(config.weighted, 0.0), "terms": 1.0} for kind in KINDS})
     items = shop_items()
     kept = pl.DataFrame(items | {"aspects": [text.split() for text in items["text"]]})
     pairs = [(first, second) for first, second in zip(WORDS[:6], WORDS[8:14], strict=True)]

@@ -39,7 +39,7 @@ def test_neither_batch_nor_history_matters(method):
 
 def test_what_is_avoided_and_weights_do_not_change_it(method):
     inputs = method.processor(["find tea"], avoid=["soap"])
-    found = method.model.recommend(**inputs, weights={"lexical": 0.0}, fit=True, why=True)
+    found = method.model.recommend(**inputs, weights={"language": 0.5}, fit=True, why=True)
     torch.testing.assert_close(found.fit, fits(method, "find tea"))
     assert found.contributions is not None
     assert method.model.recommend(**inputs).fit is None

@@ -61,7 +61,8 @@ def test_new_items_have_the_vectors_and_words_of_a_model_that_was_built_with_the
     (index,) = add_items(model, method.processor, twin)
     torch.testing.assert_close(vectors.item_states[index], whole[5], rtol=2e-3, atol=2e-3)
     scores = model.expert_scores(method.processor([f"find {items['title'][5]}"])["input_ids"])
-    torch.testing.assert_close(scores["lexical"][:, index], scores["lexical"][:, 5])
+    words = "lexical" if name == "text-search" else "terms"
+    torch.testing.assert_close(scores[words][:, index], scores[words][:, 5])
     torch.testing.assert_close(scores["dense"][:, index], scores["dense"][:, 5], rtol=2e-3, atol=2e-2)
     if name == "mender":  # beside its twin, apart from it by the last level only
         codes = model.catalogue.codes
@@ -71,7 +72,7 @@ def test_new_items_have_the_vectors_and_words_of_a_model_that_was_built_with_the
 def test_items_are_found_by_their_words(tmp_path):
     method = method_of("mender", tmp_path)
     added = add_items(method.model, method.processor, NEW)
-    words = {"lexical": 100.0, "dense": 0.0, "learned": 0.0, "history_text": 0.0}
+    words = {"terms": 100.0, "dense": 0.0, "learned": 0.0, "history_text": 0.0}
     inputs = method.processor(["strong lamp tea"])
     found = method.model.recommend(**inputs, top_k=1, num_beams=3, weights=words)
     assert found.item_indices.tolist() == [added[:1]]
