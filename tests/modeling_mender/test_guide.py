@@ -39,6 +39,8 @@ def model_with_experts(catalogue: SemanticIdCatalogue, seed: int = 0, kinds: boo
         items, EXPERTS, 5, len(index[1]), VOCABULARY, generator=True, weights=weights, avoid=float(torch.rand(()))
     )
     model.set_experts(config)
+    for parameter in model.experts.parameters():
+        parameter.data += 0.2 * torch.randn_like(parameter)
     fill_lexical(model.experts.lexical, index)
     model.experts.popularity.counts.copy_(torch.randint(0, 9, (items,)))
     model.experts.co_purchase.set_matrix(torch.randn(items, items))
