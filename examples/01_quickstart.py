@@ -6,7 +6,7 @@
 
 1. Build the benchmark: items, preferences, examples on all axes.   2. Give every item a semantic ID and build a model.
 3. Train it.   4. Compare it with popularity, and with the preferences of other users.
-5. Save it, and steer the recommendations for one history with three different sentences.
+5. Save it, steer the recommendations for one history with three different sentences, and ask for what is on your mind.
 
 Everything is saved under outputs/quickstart/ (or --output): the model with its card, the table as PNG and JSON.
 """
@@ -17,6 +17,7 @@ import tempfile
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -30,7 +31,18 @@ from mender.runs import provenance, write_run
 from mender.showcase import save_showcase
 from mender.terminal import run_script, user_errors
 from mender.training import choose_preset, fit, joined_processes, new_method
+from modeling_mender import MenderProcessor
 from modeling_mender.hub.results import SteeringExample
+
+
+EPOCHS = 6
+WISHES = (
+    ("Find tea with a malty brew", ""),
+    ("candels with a vanila scent", ""),
+    ("herbal infusions", "mint"),
+    ("something cosy for a rainy evening", ""),
+)
+"""What customers of the corner shop ask for, and what they want to avoid."""
 
 
 @options.grouped
@@ -38,7 +50,7 @@ def main(
     tables: options.TableOptions,
     source: options.Source = "corner-shop",
     encoder: options.Encoder = None,
-    preset: options.Preset = "mender-emb",
+    preset: options.Preset = "mender",
     arguments: options.Train = None,
     eval_limit: options.EvalLimit = 200,
     seed: options.Seed = 0,
@@ -47,10 +59,12 @@ def main(
     """The five steps."""
     started, origin = time.perf_counter(), provenance(seed)
     with user_errors():
-        training = {"num_train_epochs": 15, **options.assignments(arguments or [], "--train")}
+        training = {"num_train_epochs": EPOCHS, **options.assignments(arguments or [], "--train")}
         chosen = choose_preset(preset, training=training)
         if chosen.model != "mender" or chosen.preference != "text":
-            raise ValueError(f"--preset {preset} reads no preference; pass mender-emb, mender-fid or mender-tok")
+            raise ValueError(
+                f"--preset {preset} reads no preference; pass mender, mender-emb, mender-fid or mender-tok"
+            )
         if joined_processes().num_processes > 1:
             raise ValueError("the quickstart runs in one process; for several, see docs/training.md")
         announce("1. The benchmark", started)
@@ -97,6 +111,8 @@ def main(
     example = steer(model, processor, *pick_request(test, preferences=3))
     write_run_card(output / "model", model, processor, benchmark, results, steering=[example], new_weights=True)
     show(example)
+    if source == "corner-shop":
+        answer(model, processor)
     print(f"\nSaved under {output}/: model/, five_axes.png, five_axes.json, ranks.parquet")
     print(f"In a browser: make web MODEL={output / 'model'}")
     announce("Done", started)
@@ -114,6 +130,19 @@ def show(example: SteeringExample) -> None:
     for sentence in example.lists:
         table.add_column(f'"{sentence}"')
     for row in zip(*example.lists.values(), strict=False):
+        table.add_row(*row)
+    Console(width=120).print(table)
+
+
+def answer(model: Any, processor: MenderProcessor) -> None:
+    """What somebody gets who comes in and says what they want."""
+    table, lists = Table(title="Wishes, misspelt as they are", show_lines=True), []
+    for wish, avoided in WISHES:
+        inputs = processor([wish], avoid=[[avoided] if avoided else []])
+        found = model.recommend(**inputs, top_k=5)
+        table.add_column(f'"{wish}"' + (f', avoid "{avoided}"' if avoided else ""))
+        lists.append([item["title"] for item in processor.decode_items(found.item_indices[0])])
+    for row in zip(*lists, strict=True):
         table.add_row(*row)
     Console(width=120).print(table)
 

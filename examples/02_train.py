@@ -1,6 +1,6 @@
 """Train any method of the comparison on any benchmark, in five steps.
 
-    python examples/02_train.py --preset mender-fid                                  # on the corner shop
+    python examples/02_train.py --preset mender                                  # on the corner shop
     python examples/02_train.py --preset mender-tok --source steam --data path/to/steam
     torchrun --nproc_per_node 2 examples/02_train.py --preset tiger                  # two processes
 
@@ -24,7 +24,7 @@ from mender.training import choose_preset, fit, joined_processes, new_method, sa
 @options.grouped
 def main(
     tables: options.TableOptions,
-    preset: options.Preset = "mender-fid",
+    preset: options.Preset = "mender",
     source: options.Source = "corner-shop",
     seed: options.Seed = 0,
     arguments: options.Train = None,

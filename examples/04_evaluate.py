@@ -1,6 +1,6 @@
 """Measure any saved model on all axes, with both ways of choosing preferences, in three steps.
 
-    python examples/04_evaluate.py outputs/corner-shop/mender-fid-seed0/model
+    python examples/04_evaluate.py outputs/corner-shop/mender-seed0/model
     python examples/04_evaluate.py org/some-mender --source steam --data path/to/steam --output outputs/some-mender
 
 1. Load model, processor and benchmark.   2. Rank the catalogue for every test example, and again with the

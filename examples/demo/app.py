@@ -1,7 +1,7 @@
 """A page to try a saved model on: choose a shopper, say what you want, watch the list change.
 
 python examples/demo/app.py                                    # the model that `make demo` saved
-python examples/demo/app.py --model outputs/steam/mender-fid-seed0/model
+python examples/demo/app.py --model outputs/steam/mender-seed0/model
 MENDER_MODEL=org/mender-small python app.py                    # in a Space: see README.md
 """
 

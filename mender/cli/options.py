@@ -84,7 +84,8 @@ def _writable(path: Path | None) -> Path | None:
 Preset = Annotated[
     str,
     typer.Option(
-        autocompletion=_presets, help="The method: mender-fid, mender-tok, tiger, sasrec, ... or your own YAML file."
+        autocompletion=_presets,
+        help="The method: mender, mender-lite, mender-tok, tiger, sasrec, ... or your own YAML file.",
     ),
 ]
 Source = Annotated[

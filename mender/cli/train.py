@@ -16,7 +16,7 @@ __all__ = ["train"]
 @options.grouped
 def train(
     tables: options.TableOptions,
-    preset: options.Preset = "mender-fid",
+    preset: options.Preset = "mender",
     source: options.Source = "corner-shop",
     encoder: options.Encoder = None,
     seed: options.Seed = 0,

@@ -59,7 +59,7 @@ def test_own_data(place, capsys):
             assert words[0] == "mender" and main(words[1:]) == 0, words
     printed = capsys.readouterr().out
     assert "preference: Find books with city breaks" in printed and "mountain walks" in printed
-    card = (place / "outputs/bookshop/mender-fid-seed0/model/README.md").read_text("utf-8")
+    card = (place / "outputs/bookshop/mender-seed0/model/README.md").read_text("utf-8")
     assert "# Mender for books" in card and "Preference discerning, bookshop" in card
 
 

@@ -21,7 +21,7 @@ AGREED = set(
     --margin --p-values --requests-per-minute --resamples --response-format --results --resume
     --retries --revision --seed --set --source --strength
     --targets --temperature --timeout --title --tokens-per-minute --top-k --top-p --train --tries --validation
-    --validation-limit --version --weight""".split()
+    --validation-limit --version --weight --why""".split()
 )
 
 
