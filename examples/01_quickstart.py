@@ -34,7 +34,6 @@ from mender.training import choose_preset, fit, joined_processes, new_method
 from modeling_mender import MenderProcessor
 from modeling_mender.hub.results import SteeringExample
 
-
 EPOCHS = 6
 WISHES = (
     ("Find tea with a malty brew", ""),
