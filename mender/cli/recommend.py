@@ -92,7 +92,8 @@ def _print(
     from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    why = [_grouped(item.get("why", {})) for item in items]
+    console = Console(width=120) if any(why) else Console()
     for heading, lines in request.items():
         if lines:
             console.print(_plain(f"{heading}: {'; '.join(lines)}"))
@@ -104,7 +105,6 @@ def _print(
     table = Table()
     for name, justify in (("", "right"), ("item", "left"), ("title", "left"), ("score", "right")):
         table.add_column(name, justify=justify, overflow="fold")
-    why = [_grouped(item.get("why", {})) for item in items]
     for name in why[0] if why else ():
         table.add_column(name, justify="right")
     for rank, (item, reasons) in enumerate(zip(items, why, strict=True), 1):

@@ -167,6 +167,14 @@ def _by_likelihood(
     return log_weights.detach().exp().numpy() * unit
 
 
+def _unit(total: Tensor, targets: Tensor, seen: Tensor, groups: Sequence[tuple[str, ...]]) -> float:
+    """The factor that makes scores log-probabilities, up to a constant; it changes no order."""
+    spread = float(total.std(1).mean())
+    if not spread:
+        return 1.0
+    return float(_by_likelihood({"sum": total}, ["sum"], np.array([1 / spread]), targets, seen, groups)[0])
+
+
 @torch.no_grad()
 def fit_experts(
     model: Any,
@@ -212,10 +220,10 @@ def fit_experts(
     weights = {}
     for kind, chosen in validation.items():
         scores, targets, seen = _scores(model, processor, chosen, exclude_seen)
-        found = fit_weights(scores, targets, seen, axis_and_stratum(chosen), start=start)
-        # Only ratios matter; with a generator, the sum is in units of its log-probability.
-        unit = found.get(GENERATOR) or 1.0
-        weights[kind] = {name: value / unit for name, value in found.items()}
+        groups = axis_and_stratum(chosen)
+        found = fit_weights(scores, targets, seen, groups, start=start)
+        unit = _unit(sum(found[name] * values for name, values in scores.items()), targets, seen, groups)
+        weights[kind] = {name: unit * value for name, value in found.items()}
     config.set_weights(weights)
     record["weights"] = config.weights
     avoiding = np.flatnonzero([bool(texts) for texts in example_column(examples["validation"], "avoid")])

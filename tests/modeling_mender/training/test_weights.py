@@ -54,7 +54,7 @@ def test_the_fitted_sum_ranks_better_than_an_untrained_generator(name, changes, 
     before = ndcg(model, processor, stated)
     record = fit_without_gradient(method, examples)
     assert record["weights"] == model.config.experts.weights and {*record["weights"]} == {*KINDS}
-    assert all(weights["generator"] in (0.0, 1.0) for weights in record["weights"].values())
+    assert all(min(weights.values()) >= 0 < max(weights.values()) for weights in record["weights"].values())
     # The preferences name their targets, which the words find at once.
     assert ndcg(model, processor, stated) > max(0.6, before)
     assert not any(record["weights"]["silent"].get(name) for name in ("lexical", "terms"))
