@@ -451,7 +451,9 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
         # The first state of a text is its vector: if the experts read the same input, it is encoded only once.
         known = None
         if expert_input_ids is None and self.shares_vectors and input_ids is not None:
-            expert_input_ids, known = input_ids, Encoded(states[:, 0], encoder_outputs[1])
+            expert_input_ids = input_ids
+            if len(encoder_outputs) > 1:  # given states may lack those of the tokens
+                known = Encoded(states[:, 0], encoder_outputs[1])
         # Autocast is for the encoder only; the search chooses its own precision.
         with torch.autocast(states.device.type, enabled=False):
             summands = (

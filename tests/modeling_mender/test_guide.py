@@ -346,3 +346,14 @@ def test_each_contribution_is_that_of_its_own_part():
         own = scores.gather(1, found.item_indices)
         own = own - own.mean(1, keepdim=True)
         torch.testing.assert_close(found.contributions[name], own, rtol=1e-3, atol=1e-3)
+
+
+def test_given_states_give_the_same_items_as_the_inputs_that_they_are_of():
+    model = model_with_experts(random_catalogue(20, [4, 4, 2], 3, skewed=False))
+    inputs = requests(3, 20)
+    expected = model.recommend(**inputs, top_k=5)
+    states = model.encoder(inputs["input_ids"], inputs["attention_mask"])
+    for passed in (states, (states.last_hidden_state,)):
+        found = model.recommend(**inputs, encoder_outputs=passed, top_k=5)
+        assert torch.equal(found.item_indices, expected.item_indices)
+        torch.testing.assert_close(found.scores, expected.scores)
