@@ -37,6 +37,9 @@ RELEVANT = 2
 TOP_K, TOP_FEW = 10, 5
 FIGURES = ("ndcg@10", "precision@5", "avoided@10", "unjudged@10")
 SHOWN = "BM25 + dense"
+RATIO = "ndcg@10 ratio"
+"""NDCG@10 divided by that of SHOWN."""
+
 EXAMPLES = ("w01", "w03", "w04", "w10", "w13", "w20", "w28", "w35", "w42", "w53")
 
 Rankings = Mapping[str, Sequence[str]]
@@ -51,6 +54,7 @@ def main() -> None:
     parser.add_argument("--lists", type=Path, help="JSON file with the ranked ids of other methods")
     parser.add_argument("--collection", type=Path, default=COLLECTION)
     parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--examples", type=Path, help="write the examples here, as a Markdown table")
     arguments = parser.parse_args()
     collection = json.loads(arguments.collection.read_text("utf-8"))
     wishes = collection["wishes"]
@@ -62,17 +66,22 @@ def main() -> None:
     searches = text_rankings(items, wishes)
     methods = dict(searches)
     for folder in arguments.model:
-        methods[str(folder)] = model_rankings(folder, wishes)
+        name = folder.absolute().parent.name if folder.name == "model" else folder.name
+        if name in methods:
+            sys.exit(f"nothing scored: two models are named {name!r}; rename the folder of one of them")
+        methods[name] = model_rankings(folder, wishes)
     if arguments.lists:
         methods |= json.loads(arguments.lists.read_text("utf-8"))
 
-    console = Console(width=120)
+    console = Console(width=140)
     scores = {name: score(rankings, wishes) for name, rankings in methods.items()}
-    rows = [{"method": name, **summary(values)} for name, values in scores.items()]
+    rows = [{"method": name, **summary(values), **ratio(values, scores[SHOWN])} for name, values in scores.items()]
     console.print(figures_table(rows, f"{len(wishes)} wishes, 95% bootstrap intervals over wishes"))
     console.print(tags_table(scores, wishes))
     shown = {name: rankings for name, rankings in methods.items() if name == SHOWN or name not in searches}
     print_examples(console, shown, wishes, items)
+    if arguments.examples:
+        arguments.examples.write_text(examples_markdown(shown, wishes, items), "utf-8")
     write_rows(rows, arguments.json)
 
 
@@ -172,6 +181,21 @@ def summary(scores: pl.DataFrame) -> dict[str, float]:
     return figures
 
 
+def ratio(scores: pl.DataFrame, reference: pl.DataFrame, n_resamples: int = 10_000, seed: int = 0) -> dict[str, float]:
+    """Mean NDCG@10 divided by that of a reference, with the ends of its paired 95% bootstrap interval over wishes.
+
+    Both tables have the same wishes in the same order. A wish is drawn with the figures of both methods, so
+    difficult wishes do not widen the interval.
+    """
+    values = np.column_stack([scores["ndcg@10"], reference["ndcg@10"]]).astype(float)
+    values = values[~np.isnan(values).any(axis=1)]
+    drawn = np.random.default_rng(seed).integers(len(values), size=(n_resamples, len(values)))
+    means = values[drawn].mean(axis=1)
+    low, high = np.quantile(means[:, 0] / means[:, 1], [0.025, 0.975])
+    mean = values.mean(axis=0)
+    return {RATIO: float(mean[0] / mean[1]), f"{RATIO}/low": float(low), f"{RATIO}/high": float(high)}
+
+
 def text_rankings(items: pl.DataFrame, wishes: Sequence[Mapping[str, Any]]) -> dict[str, Rankings]:
     """First ten of every wish by BM25, by the default encoder on titles and whole texts, and by sums of these.
 
@@ -238,12 +262,13 @@ def model_rankings(folder: Path, wishes: Sequence[Mapping[str, Any]]) -> Ranking
 def figures_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
     """All figures of all methods, each with its interval."""
     table = Table(title=title)
-    for name in ("method", *FIGURES):
+    columns = (FIGURES[0], RATIO, *FIGURES[1:])
+    for name in ("method", *columns):
         table.add_column(name, justify="left" if name == "method" else "right")
     for row in rows:
         table.add_row(
             row["method"],
-            *(f"{row[name]:.3f} ({row[f'{name}/low']:.3f}-{row[f'{name}/high']:.3f})" for name in FIGURES),
+            *(f"{row[name]:.3f} ({row[f'{name}/low']:.3f}-{row[f'{name}/high']:.3f})" for name in columns),
         )
     return table
 
@@ -275,6 +300,27 @@ def print_examples(
             for item_id in rankings[wish["id"]][:TOP_FEW]:
                 grade = wish["grades"].get(item_id, "-")
                 console.print(f"    {grade}  {titles[item_id][:100]}", markup=False, highlight=False)
+
+
+def examples_markdown(methods: Mapping[str, Rankings], wishes: Sequence[Mapping[str, Any]], items: pl.DataFrame) -> str:
+    """The same examples as one Markdown table: a column per method, five rows per wish."""
+    titles = dict(zip(items["item_id"], items["title"], strict=True))
+    lines = [f"| wish | {' | '.join(methods)} |", f"|---|{'---|' * len(methods)}"]
+    for wish in wishes:
+        if wish["id"] not in EXAMPLES:
+            continue
+        ruled_out = f" (without: {', '.join(wish['avoid'])})" if wish["avoid"] else ""
+        for rank in range(TOP_FEW):
+            cells = [f"**{wish['text']}**{ruled_out}" if rank == 0 else ""]
+            for rankings in methods.values():
+                ranked = rankings[wish["id"]]
+                if rank < len(ranked):
+                    title = titles[ranked[rank]][:70].replace("|", "\\|")
+                    cells.append(f"{wish['grades'].get(ranked[rank], '-')}: {title}")
+                else:
+                    cells.append("")
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

@@ -53,15 +53,19 @@ def test_judgements_are_counted(collection):
         counts += np.bincount(list(one["grades"].values()), minlength=4)
     judgements = collection["judgements"]
     assert {str(grade): count for grade, count in enumerate(counts.tolist())} == judgements["by_grade"]
-    assert counts.sum() == judgements["first_round"] + judgements["feedback_round"]
+    rounds = ("first_round", "feedback_round", "second_pool")
+    assert counts.sum() == sum(judgements[name] for name in rounds)
+    second = [len(set(one.get("second_pool", [])) & set(one["grades"])) for one in collection["wishes"]]
+    assert sum(second) == judgements["second_pool"]
 
 
-def test_double_judgement_agrees_as_the_page_says(script, collection):
+def test_repeated_judgements_agree_as_the_page_says(script, collection):
     double = collection["double_judgement"]
-    agreement = script.agreement(double["confusion"])
     assert len(double["wishes"]) == 15 and set(double["wishes"]) <= {one["id"] for one in collection["wishes"]}
     page = (FOLDER / "wishes" / "README.md").read_text("utf-8")
-    assert f"{agreement['exact']:.3f}" in page and f"{agreement['kappa']:.3f}" in page
+    for confusion in (double["confusion"], collection["second_pool"]["controls"]):
+        agreement = script.agreement(confusion)
+        assert f"{agreement['exact']:.3f}" in page and f"{agreement['kappa']:.3f}" in page
 
 
 def test_agreement_is_one_on_the_diagonal_and_zero_by_chance(script):
@@ -78,6 +82,26 @@ def test_figures_of_a_hand_example(script):
     assert row["ndcg@10"] == pytest.approx(gained / best)
     assert row["precision@5"] == 0.5  # two items satisfy; one of them is among the first two
     assert row["avoided@10"] == 1 and row["unjudged@10"] == 0.25
+
+
+def test_the_ratio_is_paired(script):
+    reference = pl.DataFrame({"ndcg@10": [0.1, 0.4, 0.8, None]})
+    half = reference.with_columns(pl.col("ndcg@10") / 2)
+    assert list(script.ratio(half, reference).values()) == pytest.approx([0.5, 0.5, 0.5])
+    mixed = pl.DataFrame({"ndcg@10": [0.3, 0.4, 0.6, None]})
+    value, low, high = script.ratio(mixed, reference).values()
+    assert value == pytest.approx(1.3 / 1.3) and low < value < high
+
+
+def test_examples_are_one_markdown_table(script):
+    titles = ["Black | green tea", "Cup", "Pot"]
+    items = pl.DataFrame({"item_id": ["a", "b", "c"], "title": titles})
+    shown = wish(id=script.EXAMPLES[0], grades={"a": 3}, avoid=["milk"])
+    methods = {"first": {shown["id"]: ["b", "a"]}, "second": {shown["id"]: ["a"]}}
+    lines = script.examples_markdown(methods, [shown, wish()], items).splitlines()
+    assert lines[2] == "| **tea** (without: milk) | -: Cup | 3: Black \\| green tea |"
+    assert lines[3] == "|  | 3: Black \\| green tea |  |"
+    assert len(lines) == 2 + script.TOP_FEW
 
 
 def test_the_best_order_scores_one_and_only_the_first_ten_count(script, collection):
