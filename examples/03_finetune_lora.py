@@ -125,11 +125,11 @@ def lora_preset(processor: MenderProcessor, training: Mapping[str, Any] | None =
         processor: of the model that gets the adapters.
         training: training arguments that differ from those below.
     """
-    changes: dict[str, Any] = {"encoder_training": "lora"}
-    if processor.preference == "none":  # nothing in the input tells the targets of the other axes
-        changes |= {"preference": "none", "axes": {"recommendation": 1.0}, "negatives": "none"}
+    # Without a preference, nothing in the input tells the targets of the other axes.
+    conditioning = "history" if processor.preference == "none" else "both"
     checkpointing = {"gradient_checkpointing_kwargs": {"use_reentrant": False}}
-    return choose_preset("mender-tok", changes=changes, training={**TRAINING, **checkpointing, **(training or {})})
+    changes = {"encoder_training": "lora"}
+    return choose_preset("mender-tok", conditioning, changes, {**TRAINING, **checkpointing, **(training or {})})
 
 
 def ask(model: Any, processor: MenderProcessor, users: Dataset) -> Recommendations:

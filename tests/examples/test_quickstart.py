@@ -40,7 +40,7 @@ def refused(monkeypatch, capsys):
         (["--source", "grocery"], "grocery"),
         (["--source", "steam", "--data", "no/such/folder"], "no/such/folder"),
         (["--source", "movielens"], "movielens"),
-        (["--preset", "tiger"], "--preset tiger reads no preference; pass mender-emb"),
+        (["--preset", "tiger"], "--preset tiger reads no preference; pass mender, mender-emb"),
         (["--train", "num_train_epochs=x"], "num_train_epochs='x' is not a number"),
     ],
 )

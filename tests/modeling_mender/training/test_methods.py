@@ -113,7 +113,7 @@ def test_conditioning_decides_what_is_read(name, mode, folder):
 def test_text_search_finds_what_is_asked_for_and_falls_back_on_the_history(folder, examples):
     method = build("text-search", folder)
     weights = fit_without_gradient(method, examples)["weights"]
-    assert weights == method.model.config.weights and max(weights["stated"].values()) == 1
+    assert weights == method.model.config.weights and max(weights["stated"].values()) > 0
     assert weights["silent"]["dense"] == weights["silent"]["lexical"] == 0
     found = method.model.recommend(**method.processor("soap lamp", []), top_k=1)
     own = method.processor.decode_items(found.item_indices[0])[0]["title"]
