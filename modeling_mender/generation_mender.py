@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,6 +12,7 @@ from transformers.generation.utils import GenerateBeamEncoderDecoderOutput
 
 from .candidates import CatalogueFilter
 from .catalogue import SemanticIdCatalogue
+from .guide import Guide
 from .item_filter import ItemSelection, allowed_mask
 
 __all__ = [
@@ -30,11 +32,18 @@ class SemanticIdLogitsProcessor(LogitsProcessor):
     surplus beams end in padding tokens with a score near `DEAD`; drop them. The same happens to a row whose prefix no
     item has: beam search with sampling keeps tokens of probability zero if too few others are left.
 
+    With a guide, a step adds the guide of the child minus the guide of its parent, so that the sum over all steps is
+    the experts' score of the item.
+
     Args:
         catalogue: the items that may be generated.
         allowed: items that may be generated, as in `recommend()`.
         exclude: items that may not be generated, as in `recommend()`.
         num_users: B, the number of users that `generate` is called for; needed for filters with one row per user.
+        guide: scores of experts to add, which include the filters: leave `allowed` and `exclude` out.
+        generator_weights: weights of the log-probabilities; default 1. Shape: (B, 1).
+        normalise: whether to turn scores into log-probabilities first. Beam search has done so, sampling and greedy
+            search have not, and logits cannot be added to scores of experts.
 
     Raises:
         ValueError: if a filter has the wrong shape or leaves a user without items; on call, if no row starts with a
@@ -49,8 +58,13 @@ class SemanticIdLogitsProcessor(LogitsProcessor):
         allowed: ItemSelection | None = None,
         exclude: ItemSelection | None = None,
         num_users: int = 1,
+        guide: Guide | None = None,
+        generator_weights: Tensor | None = None,
+        normalise: bool = False,
     ) -> None:
         self.catalogue = catalogue
+        self.num_users = num_users
+        self._guide, self._generator_weights, self._normalise = guide, generator_weights, normalise
         sizes = torch.tensor([1, *catalogue.codebook_sizes])
         self._offsets = sizes.cumsum(0).tolist()
         mask = allowed_mask(allowed, exclude, catalogue.num_items, num_users, catalogue.device)
@@ -87,18 +101,49 @@ class SemanticIdLogitsProcessor(LogitsProcessor):
         real = (children < end[:, None]) & ~dead[:, None]
         children = torch.where(real, children, first[:, None])
         if self._filter is not None:
-            if len(prefix) % self._filter.num_users:
-                raise ValueError(
-                    f"{len(prefix)} rows cannot be divided among num_users={self._filter.num_users}; "
-                    "pass the number of users that generate() is called for"
-                )
+            self._check_rows(len(prefix))
             real &= self._filter.allows_below(level + 1, children.to(self.catalogue.device)).to(real.device)
+        added = None if self._guide is None else self._added(level, nodes.clamp(min=0), children)
+        if added is not None:
+            real &= added > -torch.inf
         parents = nodes.clamp(min=0)[:, None].expand_as(children)
         tokens = catalogue.codes_of(level + 1, children, parents) + self._offsets[level]
+        tokens = torch.where(real, tokens, torch.zeros_like(tokens))
         allowed = torch.zeros_like(scores, dtype=torch.bool)
-        allowed.scatter_(1, torch.where(real, tokens, torch.zeros_like(tokens)), True)
+        allowed.scatter_(1, tokens, True)
         allowed[:, 0] = False
+        scores = self._weighted(scores)
+        if added is not None:
+            scores = scores.scatter_add(1, tokens, added.masked_fill(~real, 0.0))
         return torch.where(allowed, scores, masked)
+
+    def _weighted(self, scores: Tensor) -> Tensor:
+        """Log-probabilities times the generator's weight; what is impossible stays so. Shape: (rows, V)."""
+        if self._normalise:
+            scores = scores.log_softmax(-1)
+        if self._generator_weights is None:
+            return scores
+        weights = self._generator_weights[self._users(len(scores))]
+        return torch.where(scores == -torch.inf, scores, scores * weights)
+
+    def _added(self, level: int, nodes: Tensor, children: Tensor) -> Tensor:
+        """What the experts add for children (rows, M) of nodes (rows,); -inf where no item is allowed below."""
+        users = self._users(len(nodes))
+        added = self._guide.levels[level][users[:, None], children]
+        return added if level == 0 else added - self._guide.levels[level - 1][users, nodes][:, None].clamp(min=DEAD)
+
+    def _users(self, rows: int) -> Tensor:
+        """The user of every row. Shape: (rows,)."""
+        self._check_rows(rows)
+        device = self.catalogue.device
+        return torch.arange(self.num_users, device=device).repeat_interleave(rows // self.num_users)
+
+    def _check_rows(self, rows: int) -> None:
+        if rows % self.num_users:
+            raise ValueError(
+                f"{rows} rows cannot be divided among num_users={self.num_users}; "
+                "pass the number of users that generate() is called for"
+            )
 
 
 if TYPE_CHECKING:
@@ -116,6 +161,9 @@ def catalogue_beam_search(
     allowed: ItemSelection | None = None,
     exclude: ItemSelection | None = None,
     expert_input_ids: Tensor | None = None,
+    avoid_input_ids: Tensor | None = None,
+    prior: Tensor | Sequence[float] | Mapping[int, float] | None = None,
+    weights: Mapping[str, float] | None = None,
     **model_kwargs: Any,
 ) -> Tensor | GenerateBeamEncoderDecoderOutput:
     """A `custom_generate` callable that returns the semantic IDs found by `recommend()`.
@@ -131,7 +179,11 @@ def catalogue_beam_search(
         num_beams: prefixes kept per level, as in `recommend()`.
         allowed: items that may be returned, as in `recommend()`.
         exclude: items that may not be returned, as in `recommend()`.
-        expert_input_ids: what the experts of a model read; without it, the generator decides alone.
+        expert_input_ids: inputs of the experts, as in `recommend()`; by default those of `generate`, if the experts
+            can read them.
+        avoid_input_ids: phrases to avoid, as in `recommend()`.
+        prior: business priors, as in `recommend()`.
+        weights: factors for weights of experts, as in `recommend()`.
         **model_kwargs: encoder outputs, attention mask and kinds of request, as `generate` prepares them.
 
     Returns:
@@ -161,9 +213,6 @@ def catalogue_beam_search(
         model_kwargs["encoder_outputs"][0][::copies],
         *map(model_kwargs.get, ("attention_mask", "kind")),
     )
-    summed = {"expert_input_ids": expert_input_ids}
-    if model.experts is not None and expert_input_ids is None:
-        summed = {"weights": {"behaviour": 0.0, "language": 0.0}}
     found = model.recommend(
         encoder_outputs=(states,),
         attention_mask=None if mask is None else mask[::copies],
@@ -172,7 +221,10 @@ def catalogue_beam_search(
         allowed=allowed,
         exclude=exclude,
         kind=None if kind is None else kind[::copies],
-        **summed,
+        expert_input_ids=expert_input_ids,
+        avoid_input_ids=avoid_input_ids,
+        prior=prior,
+        weights=weights,
     )
     items = found.item_indices.flatten()
     start = torch.full_like(items, config.decoder_start_token_id or 0)[:, None]

@@ -8,7 +8,7 @@ weights, so a loaded model always retrieves from the catalogue it was saved with
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -36,13 +36,41 @@ from .configuration_mender import (
 )
 from .decoder import FoldedDecoder, absorb_cross_attention
 from .experts import Encoded, ExpertSum, default_kind
-from .generation_mender import SemanticIdLogitsProcessor
+from .generation_mender import SemanticIdLogitsProcessor, catalogue_beam_search
+from .guide import Guide
 from .item_filter import ItemSelection, Recommendations, prior_scores, relative_to_mean
 from .item_states import ItemStatesEncoder, encode_in_groups, text_encoder_class, version_of
 from .request_fit import check_fitted, fit_features, fit_probability
 from .retrieval import Generator, item_scores, search
 
 __all__ = ["MenderForGenerativeRetrieval"]
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What is added to the generator's log-probabilities for B users with C conditions each, see `recommend()`.
+
+    Attributes:
+        users: B.
+        conditions: C.
+        kind: of every condition; `None` if the model does not read it. Shape: (B * C,).
+        expert_input_ids: Shape: (B, T') or (B, C, T').
+        encoded: the texts of the experts, if they have been encoded.
+        condition_weights: Shape: (B, C).
+        avoid_input_ids: Shape: (B, A, T').
+        prior: see `prior_scores`.
+        weights: factors by expert or group.
+    """
+
+    users: int
+    conditions: int
+    kind: Tensor | None
+    expert_input_ids: Tensor | None = None
+    encoded: Encoded | None = None
+    condition_weights: Tensor | None = None
+    avoid_input_ids: Tensor | None = None
+    prior: Tensor | Sequence[float] | Mapping[int, float] | None = None
+    weights: Mapping[str, float] | None = None
 
 
 class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMixin):
@@ -147,6 +175,11 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
         """Whether experts can use the encoder's inputs and vectors, because it has one vector for each item."""
         encoder = self.config.encoder
         return encoder.model_type == ItemStatesConfig.model_type and encoder.pooled
+
+    @property
+    def _experts_read_inputs(self) -> bool:
+        """Whether the experts can read `input_ids`."""
+        return self.experts is not None and self.shares_vectors
 
     def set_experts(self, config: ExpertSumConfig | None, encoder: ItemStatesEncoder | None = None) -> None:
         """Add experts, whose scores `recommend()` adds to those of the generator, or remove them with `None`.
@@ -324,54 +357,106 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
         )
         return output.to_tuple() if return_dict is False else output
 
+    @torch.no_grad()
     def generate(
         self,
         *args: Any,
         constrained: bool = True,
         allowed: ItemSelection | None = None,
         exclude: ItemSelection | None = None,
+        expert_input_ids: Tensor | None = None,
+        avoid_input_ids: Tensor | None = None,
+        prior: Tensor | Sequence[float] | Mapping[int, float] | None = None,
+        weights: Mapping[str, float] | None = None,
         **kwargs: Any,
     ) -> Any:
-        """`GenerationMixin.generate`, restricted to semantic IDs of the catalogue.
+        """`GenerationMixin.generate`, restricted to semantic IDs of the catalogue and ranked as in `recommend()`.
 
-        `recommend()` gives the same results several times faster.
+        `recommend()` gives the same results several times faster. With experts or a prior, greedy search and sampling
+        choose each code by its log-probability times the generator's weight, plus the experts' score of the best item
+        that begins with it.
 
         Args:
             *args: passed on to `GenerationMixin.generate`.
-            constrained: whether to add a `SemanticIdLogitsProcessor` if none is given.
+            constrained: whether to add a `SemanticIdLogitsProcessor` if none is given. With `False`, or with a
+                `SemanticIdLogitsProcessor` of your own, the generator alone chooses, without experts.
             allowed: items that may be generated, as in `recommend()`.
             exclude: items that may not be generated, as in `recommend()`.
+            expert_input_ids: inputs of the experts, as in `recommend()`.
+            avoid_input_ids: phrases to avoid, as in `recommend()`.
+            prior: business priors, as in `recommend()`.
+            weights: factors for weights of experts, as in `recommend()`.
             **kwargs: passed on to `GenerationMixin.generate`.
 
         Raises:
-            ValueError: if filters are combined with `constrained=False` or a `SemanticIdLogitsProcessor`, or for the
-                reasons given in `recommend()`.
-            IndexError: if a filter contains an item that is not in the catalogue.
+            ValueError: if filters, phrases to avoid, a prior or weights are combined with `constrained=False` or a
+                `SemanticIdLogitsProcessor`, for several conditions per user, or for the reasons given in `recommend()`.
+            IndexError: if a filter or prior contains an item that is not in the catalogue.
         """
-        if kwargs.get("custom_generate") is None:  # the plain beams know no experts
-            kwargs.pop("expert_input_ids", None)
-            if kwargs.pop("avoid_input_ids", None) is not None:
-                raise ValueError("generate() cannot avoid anything: it uses the generator alone; call recommend()")
         processors = LogitsProcessorList(kwargs.pop("logits_processor", None) or [])
         given = any(isinstance(item, SemanticIdLogitsProcessor) for item in processors)
+        custom = kwargs.get("custom_generate")
         filters = {"allowed": allowed, "exclude": exclude}
-        filters = {name: selection for name, selection in filters.items() if selection is not None}
-        if kwargs.get("custom_generate") is not None:
-            kwargs |= filters  # the callable applies them
-        elif filters and (given or not constrained):
+        terms = {"avoid_input_ids": avoid_input_ids, "prior": prior, "weights": weights}
+        asked = {name: value for name, value in (filters | terms).items() if value is not None}
+        if asked and custom is None and (given or not constrained):
             raise ValueError(
-                f"{' and '.join(filters)} would not be applied; pass them to the SemanticIdLogitsProcessor, or call "
+                f"{' and '.join(asked)} would not be applied; pass filters to the SemanticIdLogitsProcessor, or call "
                 "generate without a processor and with constrained=True"
             )
-        if constrained and not given:
-            users = 1 if not filters else _num_users(args, kwargs)
-            own = {} if kwargs.get("custom_generate") is not None else filters
-            processors.append(SemanticIdLogitsProcessor(self.catalogue, num_users=users, **own))
+        inputs = (*args[:1], kwargs.get("inputs"), kwargs.get("input_ids"))
+        input_ids = next((ids for ids in inputs if ids is not None), None)
+        if input_ids is not None and input_ids.dim() > 2:
+            raise ValueError(
+                f"input_ids has shape {tuple(input_ids.shape)}, several conditions for each user; generate() takes one "
+                "of shape (B, T), recommend() takes several"
+            )
+        if self.reads_kind and kwargs.get("kind") is None and input_ids is not None:
+            # The steps of the decoder do not have the inputs from which the kind is read.
+            kwargs["kind"] = self._kind(None, input_ids, input_ids)
+        if custom is not None:
+            if custom is catalogue_beam_search and expert_input_ids is None and self._experts_read_inputs:
+                expert_input_ids = input_ids
+            # The callable applies them.
+            kwargs |= asked if expert_input_ids is None else {**asked, "expert_input_ids": expert_input_ids}
         settings = kwargs.get("generation_config") or self.generation_config
-        if (kwargs.get("num_beams") or settings.num_beams or 1) > 1:
+        beams = kwargs.get("num_beams") or settings.num_beams or 1
+        if constrained and not given:
+            own = {} if custom is not None else filters
+            if custom is None and (self.experts is not None or prior is not None):
+                own = self._summing(input_ids, kwargs, expert_input_ids, **filters, **terms)
+                own["normalise"] = beams == 1
+            users = _num_users(input_ids, kwargs) if any(value is not None for value in own.values()) else 1
+            processors.append(SemanticIdLogitsProcessor(self.catalogue, num_users=users, **own))
+        if beams > 1:
             # All semantic IDs have the same length, so scores are plain log-probabilities.
             kwargs.setdefault("length_penalty", 0.0)
         return super().generate(*args, logits_processor=processors, **kwargs)
+
+    def _summing(
+        self,
+        input_ids: Tensor | None,
+        kwargs: dict[str, Any],
+        expert_input_ids: Tensor | None,
+        allowed: ItemSelection | None,
+        exclude: ItemSelection | None,
+        **terms: Any,
+    ) -> dict[str, Any]:
+        """Arguments of a `SemanticIdLogitsProcessor` that adds the experts; encodes the inputs among `kwargs`."""
+        encoder_outputs, _, request = self._read(
+            input_ids,
+            kwargs.get("attention_mask"),
+            kwargs.get("encoder_outputs"),
+            kind=kwargs.get("kind"),
+            expert_input_ids=expert_input_ids,
+            **terms,
+        )
+        if kwargs.get("encoder_outputs") is None:
+            kwargs["encoder_outputs"] = BaseModelOutput(encoder_outputs[0])
+        mix, evidence = self._sum(request)
+        if evidence is None:
+            return {"allowed": allowed, "exclude": exclude, "generator_weights": mix}
+        return {"guide": Guide.over(self.catalogue, evidence, allowed, exclude), "generator_weights": mix}
 
     # Retrieval
 
@@ -436,38 +521,22 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
             raise TypeError(f"recommend() got unexpected arguments {sorted(ignored)}")
         if fit:
             check_fitted(None if self.experts is None else self.experts.config)
-        conditions = 1 if input_ids is None or input_ids.dim() == 2 else input_ids.shape[1]
-        flat = (None if part is None else part.view(-1, part.shape[-1]) for part in (input_ids, attention_mask))
-        input_ids, attention_mask = flat
-        if encoder_outputs is None:
-            training = self.encoder.training
-            self.encoder.eval()
-            try:
-                encoder_outputs = self._states_for_retrieval(input_ids, attention_mask)
-            finally:
-                self.encoder.train(training)
+        encoder_outputs, attention_mask, request = self._read(
+            input_ids,
+            attention_mask,
+            encoder_outputs,
+            kind=kind,
+            expert_input_ids=expert_input_ids,
+            condition_weights=condition_weights,
+            avoid_input_ids=avoid_input_ids,
+            prior=prior,
+            weights=weights,
+        )
         states = encoder_outputs[0]
-        kind = self._kind(kind, input_ids, states, conditions)
-        # The first state of a text is its vector: if the experts read the same input, it is encoded only once.
-        known = None
-        if expert_input_ids is None and self.shares_vectors and input_ids is not None:
-            expert_input_ids = input_ids
-            if len(encoder_outputs) > 1:  # given states may lack those of the tokens
-                known = Encoded(states[:, 0], encoder_outputs[1])
         # Autocast is for the encoder only; the search chooses its own precision.
         with torch.autocast(states.device.type, enabled=False):
-            summands = (
-                kind,
-                (len(states) // conditions, conditions),
-                condition_weights,
-                prior,
-                weights,
-                expert_input_ids,
-                known,
-                avoid_input_ids,
-            )
-            mix, evidence = self._sum(*summands)
-            memory, memory_mask = self._memory(states, attention_mask, kind)
+            mix, evidence = self._sum(request)
+            memory, memory_mask = self._memory(states, attention_mask, request.kind)
             found = search(
                 self._folded_decoder(),
                 self.catalogue,
@@ -481,15 +550,47 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
                 evidence=evidence,
             )
             if fit:
-                users = len(states) // conditions
-                found = replace(found, fit=self._fit_probability(expert_input_ids, users, known))
+                found = replace(found, fit=self._fit_probability(request))
             if not why:
                 return found
             items = found.item_indices.clamp(min=0)
             generator = Generator(self._folded_decoder(), memory, memory_mask, mix)
             parts = {GENERATOR: item_scores(generator, self.catalogue, items)}
-            parts |= self._contributions(items, *summands)
+            parts |= self._contributions(items, request)
             return replace(found, contributions=relative_to_mean(parts, found.item_indices))
+
+    def _read(
+        self,
+        input_ids: Tensor | None,
+        attention_mask: Tensor | None,
+        encoder_outputs: BaseModelOutput | Sequence[Tensor] | None,
+        *,
+        kind: Tensor | None,
+        expert_input_ids: Tensor | None,
+        **terms: Any,
+    ) -> tuple[BaseModelOutput | Sequence[Tensor], Tensor | None, _Request]:
+        """Encoder outputs and mask of all conditions (B * C, ...), and the request, from arguments of `recommend()`."""
+        conditions = 1 if input_ids is None or input_ids.dim() == 2 else input_ids.shape[1]
+        flat = (None if part is None else part.view(-1, part.shape[-1]) for part in (input_ids, attention_mask))
+        input_ids, attention_mask = flat
+        if encoder_outputs is None:
+            training = self.encoder.training
+            self.encoder.eval()
+            try:
+                encoder_outputs = self._states_for_retrieval(input_ids, attention_mask)
+            finally:
+                self.encoder.train(training)
+        states, encoded = encoder_outputs[0], None
+        if expert_input_ids is None and self.shares_vectors and input_ids is not None:
+            expert_input_ids = input_ids
+            # The first state of a text is its vector: the same input is encoded only once. Given states may lack those
+            # of the tokens.
+            if len(encoder_outputs) > 1:
+                encoded = Encoded(states[:, 0], encoder_outputs[1])
+        kind = self._kind(kind, input_ids, states, conditions)
+        users = len(states) // conditions
+        request = _Request(users, conditions, kind, expert_input_ids, encoded, **terms)
+        return encoder_outputs, attention_mask, request
 
     @torch.no_grad()
     def log_probabilities(
@@ -537,95 +638,77 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
         read = input_ids if expert_input_ids is None else expert_input_ids
         return fit_features(self.experts, read, self.config.num_items, encoder=self._vectors())
 
-    def _fit_probability(self, expert_input_ids: Tensor | None, users: int, encoded: Encoded | None) -> Tensor:
-        if expert_input_ids is None:
+    def _fit_probability(self, request: _Request) -> Tensor:
+        read = request.expert_input_ids
+        if read is None:
             raise ValueError("`fit` needs input_ids or expert_input_ids, which the processor makes")
-        read = expert_input_ids.reshape(-1, expert_input_ids.shape[-1])
-        items, encoder = self.config.num_items, self._vectors()
-        return fit_probability(self.experts, read, users, items, encoder=encoder, encoded=encoded)
+        read, items = read.reshape(-1, read.shape[-1]), self.config.num_items
+        shared = {"encoder": self._vectors(), "encoded": request.encoded}
+        return fit_probability(self.experts, read, request.users, items, **shared)
 
     def _vectors(self) -> ItemStatesEncoder | None:
         """This model's encoder, if the experts use its item vectors."""
         return self.encoder if self.shares_vectors and self.experts.vectors is None else None
 
-    def _sum(
-        self,
-        kind: Tensor | None,
-        shape: tuple[int, int],
-        condition_weights: Tensor | None,
-        prior: Any,
-        weights: Mapping[str, float] | None,
-        expert_input_ids: Tensor | None,
-        encoded: Encoded | None,
-        avoid_input_ids: Tensor | None,
-    ) -> tuple[Tensor | None, Tensor | None]:
+    def _sum(self, request: _Request) -> tuple[Tensor | None, Tensor | None]:
         """Weights of the log-probabilities (B, C) and scores to add (B, N); `None` for a weight of 1 and no scores."""
-        (users, conditions), items = shape, self.config.num_items
-        mix, evidence = self._condition_weights(condition_weights, users, conditions), None
+        users, conditions, items = request.users, request.conditions, self.config.num_items
+        mix, evidence = self._condition_weights(request), None
         if self.experts is not None:
-            own = self.experts.weights(kind.view(users, conditions)[:, 0], weights)
+            own = self._expert_weights(request)
             own, generator = own[:, :-1], own[:, -1:]
             if bool(own.any()):
-                read, own = self._expert_conditions(own, mix, conditions, expert_input_ids)
-                evidence = self.experts.total(read, items, own, encoder=self._vectors(), encoded=encoded)
+                read, own = self._expert_conditions(request, own)
+                evidence = self.experts.total(read, items, own, encoder=self._vectors(), encoded=request.encoded)
                 evidence = evidence.view(users, conditions, items).sum(1)
-            if avoid_input_ids is not None and self.experts.avoids:
-                penalty = self.penalty(avoid_input_ids)
+            if request.avoid_input_ids is not None and self.experts.avoids:
+                penalty = self.penalty(request.avoid_input_ids)
                 evidence = -penalty if evidence is None else evidence - penalty
             if mix is not None or bool((generator != 1).any()):
                 mix = generator if mix is None else generator * mix
-        elif weights or avoid_input_ids is not None:
-            given = "weights" if weights else "avoid_input_ids"
+        elif request.weights or request.avoid_input_ids is not None:
+            given = "weights" if request.weights else "avoid_input_ids"
             raise ValueError(f"this model has no experts that `{given}` could be for; leave it out")
-        if prior is not None:
-            added = prior_scores(prior, items, users, self.device).expand(users, -1)
+        if request.prior is not None:
+            added = prior_scores(request.prior, items, users, self.device).expand(users, -1)
             evidence = added if evidence is None else evidence + added
         return mix, evidence
 
-    def _contributions(
-        self,
-        item_indices: Tensor,
-        kind: Tensor | None,
-        shape: tuple[int, int],
-        condition_weights: Tensor | None,
-        prior: Any,
-        weights: Mapping[str, float] | None,
-        expert_input_ids: Tensor | None,
-        encoded: Encoded | None,
-        avoid_input_ids: Tensor | None,
-    ) -> dict[str, Tensor]:
+    def _contributions(self, item_indices: Tensor, request: _Request) -> dict[str, Tensor]:
         """What everything but the generator adds to the scores of items (B, M), see `_sum`. Shape of each: (B, M)."""
-        (users, conditions), items, parts = shape, self.config.num_items, {}
+        items, parts = self.config.num_items, {}
         if self.experts is not None:
-            mix = self._condition_weights(condition_weights, users, conditions)
-            own = self.experts.weights(kind.view(users, conditions)[:, 0], weights)[:, :-1]
+            own = self._expert_weights(request)[:, :-1]
             parts = dict.fromkeys(self.experts.config.experts, torch.zeros(item_indices.shape, device=self.device))
             if bool(own.any()):
-                read, own = self._expert_conditions(own, mix, conditions, expert_input_ids)
-                parts = self.experts.contributions(
-                    item_indices, read, items, own, encoder=self._vectors(), encoded=encoded
-                )
-            if avoid_input_ids is not None:
-                parts["avoid"] = -self.penalty(avoid_input_ids).gather(1, item_indices)
-        if prior is not None:
-            added = prior_scores(prior, items, users, self.device).expand(users, -1)
+                read, own = self._expert_conditions(request, own)
+                shared = {"encoder": self._vectors(), "encoded": request.encoded}
+                parts = self.experts.contributions(item_indices, read, items, own, **shared)
+            if request.avoid_input_ids is not None:
+                parts["avoid"] = -self.penalty(request.avoid_input_ids).gather(1, item_indices)
+        if request.prior is not None:
+            added = prior_scores(request.prior, items, request.users, self.device).expand(request.users, -1)
             parts["prior"] = added.gather(1, item_indices)
         return parts
 
-    def _expert_conditions(
-        self, own: Tensor, mix: Tensor | None, conditions: int, expert_input_ids: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+    def _expert_weights(self, request: _Request) -> Tensor:
+        """Weights of the experts and of the generator, last, by the kind of the first condition. Shape: (B, W)."""
+        return self.experts.weights(request.kind.view(request.users, -1)[:, 0], request.weights)
+
+    def _expert_conditions(self, request: _Request, own: Tensor) -> tuple[Tensor, Tensor]:
         """Inputs (B * C, T) and weights (B * C, experts) of the conditions of all users, from weights by user."""
-        if expert_input_ids is None:
+        if request.expert_input_ids is None:
             raise ValueError(
                 "the experts of this model read inputs of their own; pass expert_input_ids, which the processor makes, "
                 "or input_ids"
             )
-        rows = own.repeat_interleave(conditions, 0)
-        read = expert_input_ids.reshape(len(rows), -1)
+        rows, mix = own.repeat_interleave(request.conditions, 0), self._condition_weights(request)
+        read = request.expert_input_ids.reshape(len(rows), -1)
         return read, rows if mix is None else rows * mix.view(-1, 1)
 
-    def _condition_weights(self, weights: Tensor | None, users: int, conditions: int) -> Tensor | None:
+    def _condition_weights(self, request: _Request) -> Tensor | None:
+        """Weights of conditions (B, C); `None` for one condition of weight 1."""
+        users, conditions, weights = request.users, request.conditions, request.condition_weights
         if weights is None:
             return None if conditions == 1 else torch.full((users, conditions), 1 / conditions, device=self.device)
         weights = torch.as_tensor(weights, dtype=torch.float32, device=self.device)
@@ -727,14 +810,9 @@ def tokens_of_items(item_indices: Tensor, item_codes: Tensor, codebook_sizes: Se
     return codes + _token_offsets(codebook_sizes, codes.device)
 
 
-def _num_users(args: Sequence[Any], inputs: Mapping[str, Any]) -> int:
+def _num_users(input_ids: Tensor | None, inputs: Mapping[str, Any]) -> int:
     """The number of users that `generate` is called for."""
-    given = [
-        *args[:1],
-        *(inputs.get(name) for name in ("inputs", "input_ids")),
-        inputs.get("encoder_outputs", [None])[0],
-    ]
-    return next(len(tensor) for tensor in given if tensor is not None)
+    return len(input_ids) if input_ids is not None else len(inputs["encoder_outputs"][0])
 
 
 def _token_offsets(codebook_sizes: Sequence[int], device: torch.device) -> Tensor:

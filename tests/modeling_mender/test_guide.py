@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from modeling_mender import MenderForGenerativeRetrieval, SemanticIdCatalogue
 from modeling_mender.configuration_mender import EXPERTS, KINDS, ExpertSumConfig, ItemStatesConfig
-from modeling_mender.generation_mender import catalogue_beam_search
+from modeling_mender.generation_mender import SemanticIdLogitsProcessor, catalogue_beam_search
 from modeling_mender.item_states import ItemStatesEncoder
 from modeling_mender.training.closed_form import bm25_index, fill_lexical
 
@@ -264,20 +264,101 @@ def test_a_model_with_experts_is_saved_and_loaded(tmp_path):
     assert sum(tensor.shape == model.encoder.item_states.shape for tensor in loaded.state_dict().values()) == 1
 
 
+@many
+@given(cases(), st.sampled_from([0.0, 1.0, 0.4, 3.0]), st.data())
+def test_generate_ranks_by_the_same_sum_as_recommend(case, generator_weight, data):
+    sizes, items, users, top_k, width, avoided, seed = case
+    model = model_with_experts(random_catalogue(items, sizes, seed), seed, kinds=data.draw(st.booleans()))
+    generator = torch.Generator().manual_seed(seed)
+    if items > 1 and data.draw(st.booleans()):
+        model.set_catalogue(model.catalogue.remove(torch.randperm(items, generator=generator)[: items // 2]))
+    options = requests(users, items, seed, avoided)
+    options["weights"] = {"generator": generator_weight}
+    if data.draw(st.booleans()):
+        options["kind"] = torch.randint(len(KINDS), (users,), generator=generator)
+    if data.draw(st.booleans()):
+        options["expert_input_ids"] = options["input_ids"].roll(1, 0)
+    if data.draw(st.booleans()):
+        options["prior"] = torch.randn(items, generator=generator)
+    allowed = torch.ones(users, items, dtype=torch.bool)
+    if data.draw(st.booleans()):
+        allowed = torch.rand((users, items), generator=generator) < 0.6
+        allowed[:, model.catalogue.items_of_leaves(torch.zeros(1, dtype=torch.int64))] = True
+        options["allowed"] = allowed
+    # Plain beam search needs as many beams as items, or it fills up with padding.
+    least = int(allowed[:, model.item_codes[:, 0] >= 0].sum(1).min())
+    beams = min(width, least)
+    wanted = min(top_k, beams)
+    found = model.recommend(**options, num_beams=beams, top_k=wanted)
+    if beams == 1:
+        rows = model.item_indices(model.generate(**options)[:, 1:])[:, None]
+        best = model.recommend(**options, num_beams=1, top_k=1)
+        total = brute_force_of(model, options)
+        torch.testing.assert_close(total.gather(1, rows), best.scores, rtol=1e-3, atol=1e-3)
+        return
+    ask = {"num_return_sequences": wanted, "return_dict_in_generate": True, "output_scores": True}
+    written = model.generate(**options, num_beams=beams, **ask)
+    torch.testing.assert_close(written.sequences_scores.view(users, -1), found.scores, rtol=1e-3, atol=1e-3)
+    rows = model.item_indices(written.sequences[:, 1:]).view(found.item_indices.shape)
+    distinct = (found.scores.diff(dim=1).abs() > 1e-2).all(dim=1)
+    assert torch.equal(rows[distinct], found.item_indices[distinct])
+    fast = model.generate(**options, num_beams=beams, **ask, custom_generate=catalogue_beam_search, do_sample=False)
+    assert torch.equal(model.item_indices(fast.sequences[:, 1:]).view(rows.shape), found.item_indices)
+    torch.testing.assert_close(fast.sequences_scores.view(users, -1), found.scores)
+
+
+def brute_force_of(model, options) -> torch.Tensor:
+    """The sum for every item under the options of a request, in which `recommend` may choose. Shape: (B, N)."""
+    exact = {name: value for name, value in options.items() if name != "allowed"}
+    found = model.recommend(**exact, num_beams="exact", top_k=len(model.item_codes))
+    total = torch.full((len(found), len(model.item_codes)), -torch.inf)
+    return total.scatter_(1, found.item_indices, found.scores)
+
+
+def test_sampling_draws_codes_by_the_weighted_sum():
+    model = model_with_experts(random_catalogue(6, [6]))
+    one = requests(2, 6)
+    options = {name: value[:1] for name, value in one.items()}
+    found = model.recommend(**options, num_beams="exact", top_k=6)
+    torch.manual_seed(0)
+    drawn = model.generate(**options, do_sample=True, num_return_sequences=4000)
+    share = torch.bincount(model.item_indices(drawn[:, 1:]), minlength=6) / 4000
+    expected = torch.zeros(6).scatter_(0, found.item_indices[0], found.scores[0].softmax(0))
+    torch.testing.assert_close(share, expected, rtol=0, atol=0.04)
+
+
+def test_generate_says_when_experts_have_no_say():
+    model = model_with_experts(random_catalogue(30, [4, 4, 4]))
+    inputs = requests(3, 30)
+    alone = {"weights": {"language": 0, "behaviour": 0}}
+    expected = model.recommend(**inputs, top_k=4, num_beams=8, **alone, kind=torch.tensor([0, 0, 2])).item_indices
+    weights = {own: {**model.config.experts.weights[own], "generator": 1.0} for own in KINDS}
+    model.config.experts.set_weights(weights)
+    ask = {"num_beams": 8, "num_return_sequences": 4, "kind": torch.tensor([0, 0, 2])}
+    written = model.generate(**inputs, **ask, logits_processor=[SemanticIdLogitsProcessor(model.catalogue)])
+    assert torch.equal(model.item_indices(written[:, 1:]).view(3, 4), expected)
+    for given_ in ({"constrained": False}, {"logits_processor": [SemanticIdLogitsProcessor(model.catalogue)]}):
+        with pytest.raises(ValueError, match="avoid_input_ids and prior would not be applied"):
+            model.generate(**inputs, avoid_input_ids=inputs["input_ids"][:, None], prior={3: 1.0}, **given_)
+    both = {name: torch.stack([value, value], dim=1) for name, value in inputs.items()}
+    with pytest.raises(ValueError, match="several conditions for each user; .* recommend"):
+        model.generate(**both)
+
+
 @pytest.mark.parametrize("experts", [False, True])
-def test_generate_reads_the_kind_and_uses_the_generator_alone(experts):
+def test_generate_reads_the_kind(experts):
     model = model_with_experts(random_catalogue(30, [4, 4, 4]), experts=experts)
-    inputs = {**requests(3, 30), "kind": torch.tensor([0, 1, 2])}
-    factors = {"weights": {"language": 0, "behaviour": 0}} if experts else {}
-    expected = model.recommend(**inputs, top_k=4, num_beams=8, **factors).item_indices
-    plain = model.generate(**inputs, num_beams=8, num_return_sequences=4)
-    assert torch.equal(model.item_indices(plain[:, 1:]).view(3, 4), expected)
-    fast = model.generate(**inputs, custom_generate=catalogue_beam_search, num_return_sequences=4, num_beams=8)
-    assert torch.equal(model.item_indices(fast[:, 1:]).view(3, 4), expected)
-    other = model.generate(**{**inputs, "kind": torch.tensor([2, 2, 0])}, num_beams=8, num_return_sequences=4)
-    assert not torch.equal(other, plain)
-    with pytest.raises(ValueError, match="recommend"):
-        model.generate(**inputs, avoid_input_ids=inputs["input_ids"][:, None])
+    inputs = requests(3, 30)  # the last is silent
+    for kind in ({}, {"kind": torch.tensor([0, 1, 2])}, {"kind": torch.tensor([2, 2, 0])}):
+        expected = model.recommend(**inputs, **kind, top_k=4, num_beams=8).item_indices
+        plain = model.generate(**inputs, **kind, num_beams=8, num_return_sequences=4)
+        assert torch.equal(model.item_indices(plain[:, 1:]).view(3, 4), expected)
+        own = {**inputs, **kind, "custom_generate": catalogue_beam_search}
+        fast = model.generate(**own, num_return_sequences=4, num_beams=8)
+        assert torch.equal(model.item_indices(fast[:, 1:]).view(3, 4), expected)
+    silent = model.recommend(**inputs, top_k=4, num_beams=8).scores[2]
+    stated = model.recommend(**inputs, kind=torch.zeros(3).long(), top_k=4, num_beams=8).scores[2]
+    assert not torch.allclose(silent, stated)
 
 
 def in_two_conditions(inputs: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
