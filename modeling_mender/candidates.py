@@ -20,11 +20,14 @@ __all__ = [
     "CatalogueFilter",
     "ChildSlots",
     "list_children",
+    "top_slots",
 ]
 
 
 RAGGED_COST = 3
 """Padded slots that cost as much as one slot of a ragged layout, which has to look up its parent."""
+MANY_CANDIDATES, BLOCK = 1024, 64
+"""Candidates per slot to keep from which the best blocks are found first, and the size of a block."""
 WHOLE_LEVEL = 2**17
 """Up to this many nodes, a mask is evaluated once for a whole level instead of for each step's candidates."""
 
@@ -86,6 +89,23 @@ class ChildSlots(ABC):
     @abstractmethod
     def owners(self, slots: Tensor) -> Tensor:
         """The position (0..W-1) of each slot's parent. Shape: that of `slots`, (B, ...)."""
+
+    def at(self, catalogue: SemanticIdCatalogue, level: int, slots: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Child ids, positions of their parents, and codes of slots; of a slot without a child, those of any node.
+
+        Args:
+            catalogue: the tree.
+            level: depth of the nodes.
+            slots: Shape: (B, M').
+
+        Returns:
+            Each of shape (B, M').
+        """
+        beams = self.owners(slots)
+        picked = slots - self.begin.gather(1, beams) + self.first.gather(1, beams)
+        picked = picked.clamp_(max=catalogue.num_nodes(level + 1) - 1)
+        codes = catalogue.codes_of(level + 1, picked, self.nodes.gather(1, beams))
+        return picked, beams, codes.clamp_(max=catalogue.codebook_sizes[level] - 1)
 
 
 @dataclass(frozen=True)
@@ -171,6 +191,24 @@ def list_children(catalogue: SemanticIdCatalogue, level: int, nodes: Tensor) -> 
             return _Ragged(nodes, first, ends - widths, owner.clamp(max=beams - 1), owner < beams)
     begin = (torch.arange(beams, device=nodes.device) * widest).expand_as(first)
     return _Padded(nodes, first, begin, widest, None if full else widths)
+
+
+def top_slots(candidate: Tensor, keep: int) -> tuple[Tensor, Tensor]:
+    """`candidate.topk(keep)`, which for many candidates only searches the `keep` blocks with the highest maxima.
+
+    These blocks contain the best `keep` candidates.
+    """
+    users, count = candidate.shape
+    if count < MANY_CANDIDATES * keep:
+        return candidate.topk(keep, dim=1)
+    whole = count - count % BLOCK
+    maxima = candidate[:, :whole].unflatten(1, (-1, BLOCK)).amax(2)
+    best = maxima.topk(min(keep, maxima.shape[1]), dim=1, sorted=False).indices
+    slots = (best[..., None] * BLOCK + torch.arange(BLOCK, device=best.device)).flatten(1)
+    rest = torch.arange(whole, count, device=best.device).expand(users, -1)
+    slots = torch.cat([slots, rest], dim=1)
+    scores, position = candidate.gather(1, slots).topk(keep, dim=1)
+    return scores, slots.gather(1, position)
 
 
 class CatalogueFilter:

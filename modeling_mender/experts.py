@@ -12,18 +12,30 @@ Mender.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from .configuration_mender import BEHAVIOUR, KINDS, LANGUAGE, ExpertSumConfig
+from .item_evidence import Avoided, ItemEvidence, added_up
 from .item_states import ItemStatesEncoder, version_of
 
-__all__ = ["Encoded", "ExpertSum", "ItemItem", "Lexical", "Popularity", "Reader", "TermWeights"]
+__all__ = [
+    "Encoded",
+    "ExpertSum",
+    "ItemItem",
+    "Lexical",
+    "Popularity",
+    "Reader",
+    "TermWeights",
+    "sample_items",
+    "scores_every_item",
+]
 
 TEMPERATURE = 0.05
 """Divides cosine similarities, so that they have about the scale of log-probabilities."""
@@ -45,6 +57,12 @@ TERM_UNITS = 64
 """Hidden units of the network that weights tokens."""
 KEPT_VECTORS = 2**17
 """Largest number of item vectors of which a single-precision copy is kept between requests."""
+SCORED_ITEMS = 2**20
+"""Up to this many items, a request scores every item; beyond, those that the search reaches (`guide.PathGuide`)."""
+RARE = 2**12
+"""Beyond `SCORED_ITEMS`, words of more items than this do not guide the search; they count at the leaves."""
+COMPARED_ITEMS = 2**12
+"""Beyond `SCORED_ITEMS`, items of the fixed sample that tells what is common among scores."""
 
 
 @dataclass(frozen=True)
@@ -128,17 +146,22 @@ class ItemItem(nn.Module):
         Returns:
             Shape: (B, N).
         """
+        neighbours, values = self.entries(history, weights)
+        # Padding goes into an extra column, which is removed.
+        items = len(self.neighbours)
+        columns = torch.where(neighbours < 0, items, neighbours)
+        scores = values.new_zeros(len(history), items + 1)
+        return scores.scatter_add_(1, columns, values)[:, :items]
+
+    def entries(self, history: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The entries that `forward` adds up: items, padded with -1, and values. Shape of each: (B, H * K)."""
         known = (history >= 0) & (history < len(self.neighbours))
         item_indices = history.masked_fill(~known, 0)
-        neighbours = self.neighbours[item_indices].long()
+        neighbours = self.neighbours[item_indices].long().masked_fill(~known[..., None], -1)
         values = self.strengths[item_indices].float() * known[..., None]
         if weights is not None:
             values = values * weights[..., None]
-        # Padding goes into an extra column, which is removed.
-        items = len(self.neighbours)
-        columns = torch.where(neighbours < 0, items, neighbours).flatten(1)
-        scores = values.new_zeros(len(history), items + 1)
-        return scores.scatter_add_(1, columns, values.flatten(1))[:, :items]
+        return neighbours.flatten(1), values.flatten(1)
 
 
 class Lexical(nn.Module):
@@ -197,24 +220,79 @@ class Lexical(nn.Module):
         Returns:
             Shape: (B, N).
         """
-        users = len(tokens)
+        user, item, gains = self._postings(*self._distinct(tokens, weights))
+        scores = gains.new_zeros(len(tokens) * self.num_items)
+        return scores.index_add(0, user * self.num_items + item, gains).view(len(tokens), self.num_items)
+
+    def at(self, item_indices: Tensor, tokens: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Scores of some items, which are looked up in the posting lists.
+
+        Args:
+            item_indices: Shape: (B, M).
+            tokens: see `forward`. Shape: (B, T).
+            weights: see `forward`. Shape: (B, T).
+
+        Returns:
+            Shape: (B, M).
+        """
+        scores = self.gains.new_zeros(item_indices.shape, dtype=torch.float32)
+        user, token, weights = self._distinct(tokens, weights)
+        low, end = self.starts[token], self.starts[token + 1]
+        longest = int((end - low).max()) if len(token) else 0
+        if not longest:
+            return scores
+        wanted, last = item_indices[user], len(self.items) - 1
+        low, high = low[:, None].expand_as(wanted), end[:, None].expand_as(wanted)
+        for _ in range(longest.bit_length()):
+            middle = (low + high) // 2
+            before = (middle < high) & (self.items[middle.clamp(max=last)] < wanted)
+            low, high = torch.where(before, middle + 1, low), torch.where(before, high, middle)
+        place = low.clamp(max=last)
+        found = (low < end[:, None]) & (self.items[place] == wanted)
+        return scores.index_add_(0, user, self.gains[place].float() * found * weights[:, None])
+
+    def rare(self, tokens: Tensor, weights: Tensor | None, most: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The postings of tokens that at most `most` items have.
+
+        Args:
+            tokens: see `forward`. Shape: (B, T).
+            weights: see `forward`. Shape: (B, T).
+            most: items of a token.
+
+        Returns:
+            Items, padded with -1, and scores, both of shape (B, E); and the other tokens, padded with -1, of shape
+            (B, T), to be looked up by `at`.
+        """
+        user, token, weight = self._distinct(tokens, weights)
+        having = self.starts.diff()
+        few = having[token] <= most
+        common = torch.where(having[tokens.clamp(min=0)] > most, tokens, -1)
+        user, item, gains = self._postings(user[few], token[few], weight[few])
+        count = torch.bincount(user, minlength=len(tokens))
+        place = torch.arange(len(user), device=user.device) - (count.cumsum(0) - count)[user]
+        shape = len(tokens), int(count.max()) if len(tokens) else 0
+        items, scores = user.new_full(shape, -1), gains.new_zeros(shape)
+        items[user, place], scores[user, place] = item, gains
+        return items, scores, common
+
+    @staticmethod
+    def _distinct(tokens: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """User, token and weight of every token that counts, user by user. Shape of each: (tokens,)."""
         ordered, order = tokens.sort(dim=1, stable=True)
         distinct = ordered >= 0
         distinct[:, 1:] &= ordered[:, 1:] != ordered[:, :-1]
-        user, token = distinct.nonzero()[:, 0], ordered[distinct]
+        weight = torch.ones(tokens.shape, device=tokens.device) if weights is None else weights.gather(1, order)
+        return distinct.nonzero()[:, 0], ordered[distinct], weight[distinct]
+
+    def _postings(self, user: Tensor, token: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """User, item and score of all postings of tokens, list by list. Shape of each: (postings,)."""
         first = self.starts[token]
         lengths = self.starts[token + 1] - first
-        # Positions of all postings of all query tokens, list by list.
         ends = lengths.cumsum(0)
-        place = torch.arange(int(ends[-1]) if len(ends) else 0, device=tokens.device)
-        owner = torch.repeat_interleave(torch.arange(len(lengths), device=tokens.device), lengths)
+        place = torch.arange(int(ends[-1]) if len(ends) else 0, device=token.device)
+        owner = torch.repeat_interleave(torch.arange(len(lengths), device=token.device), lengths)
         posting = first[owner] + place - (ends - lengths)[owner]
-        scores = self.gains.new_zeros(users * self.num_items, dtype=torch.float32)
-        cell = user[owner] * self.num_items + self.items[posting].long()
-        gains = self.gains[posting].float()
-        if weights is not None:
-            gains = gains * weights.gather(1, order)[distinct][owner]
-        return scores.index_add(0, cell, gains).view(users, self.num_items)
+        return user[owner], self.items[posting].long(), self.gains[posting].float() * weights[owner]
 
 
 class TermWeights(nn.Module):
@@ -327,6 +405,7 @@ class ExpertSum(nn.Module):
         if encoder is None and config.encoder is not None:
             self.vectors = ItemStatesEncoder(config.encoder)
         self._wide: tuple[Tensor, int, Tensor] | None = None
+        self._kept: dict[str, tuple[tuple[Any, ...], Any]] = {}
 
     def forward(
         self,
@@ -425,15 +504,134 @@ class ExpertSum(nn.Module):
         Returns:
             By name of the expert. Shape of each: (B, M).
         """
+        found = dict.fromkeys(self.config.experts, torch.zeros(item_indices.shape, device=item_indices.device))
+        used = [name for name, own in zip(self.config.experts, weights.T, strict=True) if bool(own.any())]
+        if not scores_every_item(num_items):
+            for name in used:
+                alone = weights * torch.tensor([name == other for other in self.config.experts], device=weights.device)
+                shared = {"encoder": encoder, "encoded": encoded}
+                found[name] = self.evidence(input_ids, num_items, alone, len(item_indices), **shared).at(item_indices)
+            return found
         weights = dict(zip(self.config.experts, weights.T[..., None], strict=True))
-        used = [name for name, weight in weights.items() if bool(weight.any())]
         scores = self.forward(input_ids, num_items, encoder=encoder, encoded=encoded, only=used)
         users, conditions = len(item_indices), len(input_ids) // len(item_indices)
         gathered = item_indices.repeat_interleave(conditions, 0)
-        found = dict.fromkeys(weights, torch.zeros(item_indices.shape, device=item_indices.device))
         for name, values in scores.items():
             found[name] = (weights[name] * values.gather(1, gathered)).view(users, conditions, -1).sum(1)
         return found
+
+    def evidence(
+        self,
+        input_ids: Tensor,
+        num_items: int,
+        weights: Tensor,
+        users: int,
+        *,
+        encoder: ItemStatesEncoder | None = None,
+        encoded: Encoded | None = None,
+    ) -> ItemEvidence:
+        """What `total` would add up, in parts; the scores are those of `total`.
+
+        Args:
+            input_ids: see `forward`; the conditions of a user follow each other. Shape: (B * C, T).
+            num_items: see `forward`.
+            weights: see `total`. Shape: (B * C, experts).
+            users: B.
+            encoder: see `forward`.
+            encoded: see `forward`.
+        """
+        texts, history = self.split(input_ids)
+        used = dict(zip(self.config.experts, weights.T[..., None], strict=True))
+        used = {name: weight for name, weight in used.items() if bool(weight.any())}
+        if any(name in ENCODING for name in used):
+            encoded = self._encoded(encoded, texts, encoder)
+        parts: dict[str, Any] = {}
+        compared = [
+            weight * self._queries(name, history, encoder, encoded)
+            for name, weight in used.items()
+            if name in COMPARING
+        ]
+        if compared:
+            parts["queries"] = sum(compared).view(users, -1, compared[0].shape[1]).sum(1) / TEMPERATURE
+            parts["vectors"] = self.item_vectors(encoder, num_items)
+        if "popularity" in used:
+            parts["counts"] = self.popularity.counts
+            parts["popularity"] = used["popularity"].view(users, -1).sum(1, keepdim=True)
+        entries = []
+        if "co_purchase" in used:
+            items, values = self.co_purchase.entries(history)
+            entries.append((items, values * used["co_purchase"]))
+        if "transitions" in used:
+            items, values = self.transitions.entries(history, _recency(history))
+            entries.append((items, values * used["transitions"]))
+        for name in ("lexical", "terms"):
+            if name in used:
+                tokens, terms = self._terms(name, texts, encoded)
+                terms = used[name] * (torch.ones(tokens.shape, device=tokens.device) if terms is None else terms)
+                items, values, common = self.lexical.rare(tokens, terms, RARE)
+                entries.append((items, values))
+                if bool((common >= 0).any()):
+                    parts["words"] = _both(parts.get("words"), _word_scores(self.lexical, common, terms, users))
+        if entries:
+            entries = [[part.view(users, -1) for part in side] for side in zip(*entries, strict=True)]
+            parts["items"], parts["values"] = added_up(*(torch.cat(side, 1) for side in entries), num_items)
+        return ItemEvidence(num_items, **parts)
+
+    def avoided(
+        self, avoid_input_ids: Tensor, num_items: int, *, encoder: ItemStatesEncoder | None = None
+    ) -> Avoided | None:
+        """What `penalty` would take off, in parts; `None` if that is nothing.
+
+        What is common is the `COMMON` quantile of a fixed random sample of items.
+
+        Args:
+            avoid_input_ids: see `penalty`. Shape: (B, A, T').
+            num_items: N.
+            encoder: see `forward`.
+        """
+        if not self.avoids:
+            return None
+        users, phrases = avoid_input_ids.shape[:2]
+        texts, history = self.split(avoid_input_ids.flatten(0, 1))
+        weights = self._avoiding()
+        encoded = self._encoded(None, texts, encoder) if any(name in ENCODING for name in weights) else None
+        sample = sample_items(num_items, COMPARED_ITEMS, texts.device)
+        common = max(1, round(COMMON * len(sample)))
+        queries, thresholds, own, words = [], [], [], []
+        for name, weight in weights.items():
+            if name in COMPARING:
+                query = self._queries(name, history, encoder, encoded) / TEMPERATURE
+                scores = query @ self.item_vectors(encoder, num_items)[sample].float().T
+                queries.append(query.view(users, phrases, -1))
+                thresholds.append(scores.kthvalue(common, dim=1).values.view(users, phrases))
+                own += [weight] * phrases
+            else:
+                tokens, terms = self._terms(name, texts, encoded)
+                score = _word_scores(self.lexical, tokens, terms, len(texts))
+                scores = score(sample.expand(len(texts), -1))
+                words.append((_by_phrase(score, phrases), scores.kthvalue(common, dim=1, keepdim=True).values, weight))
+        compared = {"vectors": None, "queries": None, "common": None, "weights": None}
+        if queries:
+            compared = {
+                "vectors": self.item_vectors(encoder, num_items),
+                "queries": torch.cat(queries, 1),
+                "common": torch.cat(thresholds, 1),
+                "weights": torch.tensor(own, device=texts.device),
+            }
+        return Avoided(**compared, words=words, scale=self.config.avoid)
+
+    def keep(self, name: str, key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
+        """What `make` returned for this key before, as long as the key consists of the same objects.
+
+        Args:
+            name: name of what is made.
+            key: what it is made of.
+            make: called where it has not been made, or of other objects.
+        """
+        known = self._kept.get(name)
+        if known is None or any(old is not new and old != new for old, new in zip(known[0], key, strict=True)):
+            known = self._kept[name] = key, make()
+        return known[1]
 
     @property
     def avoids(self) -> bool:
@@ -464,12 +662,16 @@ class ExpertSum(nn.Module):
         users, phrases = avoid_input_ids.shape[:2]
         flat = avoid_input_ids.flatten(0, 1)
         evidence = torch.zeros(len(flat), num_items, device=flat.device)
-        weights = {name: self.config.weights["stated"][name] for name in AVOIDING if name in self.config.experts}
-        asked = [name for name, weight in weights.items() if weight] or list(weights)
-        for name, scores in self.forward(flat, num_items, encoder=encoder, only=asked).items():
+        weights = self._avoiding()
+        for name, scores in self.forward(flat, num_items, encoder=encoder, only=list(weights)).items():
             common = scores.kthvalue(max(1, round(COMMON * num_items)), dim=1, keepdim=True).values
-            evidence.add_((scores - common).relu_(), alpha=weights[name] or 1.0)
+            evidence.add_((scores - common).relu_(), alpha=weights[name])
         return self.config.avoid * evidence.view(users, phrases, num_items).sum(1)
+
+    def _avoiding(self) -> dict[str, float]:
+        """Weights of the experts that find what matches a phrase to avoid."""
+        weights = {name: self.config.weights["stated"][name] for name in AVOIDING if name in self.config.experts}
+        return {name: weight for name, weight in weights.items() if weight} or dict.fromkeys(weights, 1.0)
 
     def weights(self, kind: Tensor, factors: Mapping[str, float] | None = None) -> Tensor:
         """The weights of requests, by their kind.
@@ -524,13 +726,16 @@ class ExpertSum(nn.Module):
             found = self.co_purchase(history)
         elif name == "transitions":
             found = self.transitions(history, _recency(history))
-        elif name == "terms" and encoded.states is not None:
-            width = encoded.states.shape[1]
-            found = self.lexical(texts[:, :width], self.term_weights(encoded.states))
         else:
-            found = self.lexical(texts)
+            found = self.lexical(*self._terms(name, texts, encoded))
         missing = num_items - found.shape[1]
         return found if not missing else functional.pad(found, (0, missing))[:, :num_items]
+
+    def _terms(self, name: str, texts: Tensor, encoded: Encoded | None) -> tuple[Tensor, Tensor | None]:
+        """Tokens that the experts "lexical" and "terms" look up, and their weights. Shape of each: (B, T')."""
+        if name == "lexical" or encoded.states is None:
+            return texts, None
+        return texts[:, : encoded.states.shape[1]], self.term_weights(encoded.states)
 
     def _encoded(self, known: Encoded | None, texts: Tensor, encoder: ItemStatesEncoder | None) -> Encoded:
         """Encoded texts; vectors are 0 where there is no text."""
@@ -554,17 +759,63 @@ class ExpertSum(nn.Module):
 
     def _item_vectors(self, encoder: ItemStatesEncoder | None, num_items: int) -> Tensor:
         """Vectors of all items in single precision. Shape: (N, D)."""
+        table = self.item_vectors(encoder, num_items)
+        if num_items > KEPT_VECTORS:
+            return table.float()
+        if self._wide is None or self._wide[0] is not table or self._wide[1] != version_of(table):
+            self._wide = table, version_of(table), table.float()
+        return self._wide[2]
+
+    def item_vectors(self, encoder: ItemStatesEncoder | None, num_items: int) -> Tensor:
+        """Vectors of all items. Shape: (N, D)."""
         table = (self.vectors if self.vectors is not None else encoder).item_states
         if len(table) != num_items:
             raise ValueError(
                 f"the catalogue has {num_items} items but the encoder vectors of {len(table)}; make the vectors of all "
                 "items with encode_titles and pass them to set_item_states (docs/serving.md)"
             )
-        if num_items > KEPT_VECTORS:
-            return table.float()
-        if self._wide is None or self._wide[0] is not table or self._wide[1] != version_of(table):
-            self._wide = table, version_of(table), table.float()
-        return self._wide[2]
+        return table
+
+
+def scores_every_item(num_items: int) -> bool:
+    """Whether a request scores every item of a catalogue of this size."""
+    return num_items <= SCORED_ITEMS
+
+
+def sample_items(num_items: int, count: int, device: torch.device) -> Tensor:
+    """A fixed random sample of items, all of them if they are few.
+
+    Args:
+        num_items: N.
+        count: size of the sample.
+        device: device of the result.
+
+    Returns:
+        Item indices. Shape: (<= count,), int64.
+    """
+    if num_items <= count:
+        return torch.arange(num_items, device=device)
+    return torch.randint(num_items, (count,), generator=torch.Generator().manual_seed(0)).to(device)
+
+
+def _word_scores(lexical: Lexical, tokens: Tensor, weights: Tensor | None, users: int) -> Callable[[Tensor], Tensor]:
+    """Scores of items (B, M) by the tokens of B users with C conditions each (B * C, T)."""
+
+    def look_up(item_indices: Tensor) -> Tensor:
+        conditions = len(tokens) // users
+        found = lexical.at(item_indices.repeat_interleave(conditions, 0), tokens, weights)
+        return found.view(users, conditions, -1).sum(1)
+
+    return look_up
+
+
+def _by_phrase(score: Callable[[Tensor], Tensor], phrases: int) -> Callable[[Tensor], Tensor]:
+    """Scores of items (B, M) by each phrase of their user. Shape: (B * A, M)."""
+    return lambda item_indices: score(item_indices.repeat_interleave(phrases, 0))
+
+
+def _both(first: Callable[[Tensor], Tensor] | None, second: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    return second if first is None else lambda item_indices: first(item_indices) + second(item_indices)
 
 
 def default_kind(texts: Tensor) -> Tensor:

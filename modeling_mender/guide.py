@@ -2,21 +2,34 @@
 
 The score of a leaf is the weighted sum of the experts. The score of an inner node is the maximum over its leaves: added
 to the log-probability of a prefix, it is an upper bound for all items below, so a beam keeps items that the generator
-alone would lose. Filters are applied first, so items that may not be returned do not count.
+alone would lose. Filters are applied first, so items that may not be returned do not count. In a catalogue of millions
+of items, a `PathGuide` estimates nodes from their prefixes instead.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from .candidates import CatalogueFilter, ChildSlots, top_slots
 from .catalogue import SemanticIdCatalogue
-from .item_filter import ItemSelection, allowed_mask, check_items_left
+from .experts import ExpertSum, sample_items
+from .item_evidence import ItemEvidence, added_up
+from .item_filter import ItemSelection, allowed_mask, check_items_left, prior_scores
+from .item_states import ItemStatesEncoder, version_of
 
-__all__ = ["Guide"]
+__all__ = ["Guide", "Path", "PathGuide", "additive_centroids", "node_maxima", "path_guide"]
+
+CORRECTED = 64
+"""Candidates of each user on the last level of which a `PathGuide` computes exact scores, if beams are not wider."""
+FITTED_ITEMS = 2**17
+"""Items of the fixed random sample on which centroids are fitted."""
+SHRINKAGE = 4.0
+"""Items without meaning that are added to those of each code when centroids are fitted."""
 
 
 @dataclass(frozen=True)
@@ -57,22 +70,40 @@ class Guide:
         if mask is not None:
             leaves = leaves.masked_fill(~catalogue.leaf_order(mask), -torch.inf)
             check_items_left((leaves > -torch.inf).sum(1))
-        levels, best = [], leaves
-        for level in reversed(range(catalogue.num_levels)):
-            levels.append(functional.pad(best, (0, catalogue.widest[level]), value=-torch.inf))
-            if level:
-                best = best_of_siblings(catalogue, level, best)
-        return cls(leaves, levels[::-1])
+        return cls(leaves, node_maxima(catalogue, leaves, -torch.inf))
 
     @property
     def available(self) -> Tensor:
         """How many items each user may receive. Shape: (B,), int64."""
         return (self.leaves > -torch.inf).sum(1)
 
+    def at(self, leaves: Tensor) -> Tensor:
+        """Scores of leaves. Shape: (B, M) -> (B, M)."""
+        return self.leaves.gather(1, leaves)
+
     def best(self, count: int) -> tuple[Tensor, Tensor]:
         """The leaves with the highest scores of experts, and the scores. Shape of each: (B, count)."""
         scores, leaves = self.leaves.topk(min(count, self.leaves.shape[1]), dim=1)
         return leaves, scores
+
+
+def node_maxima(catalogue: SemanticIdCatalogue, leaves: Tensor, padding: float) -> list[Tensor]:
+    """The maximum over the leaves below each node, for every depth 1..L.
+
+    Args:
+        catalogue: the tree.
+        leaves: scores in the order of leaves. Shape: (B, leaves).
+        padding: value behind the last node.
+
+    Returns:
+        Padded like `code_table` of the catalogue. Shape of each: (B, nodes + padding).
+    """
+    levels, best = [], leaves
+    for level in reversed(range(catalogue.num_levels)):
+        levels.append(functional.pad(best, (0, catalogue.widest[level]), value=padding))
+        if level:
+            best = best_of_siblings(catalogue, level, best)
+    return levels[::-1]
 
 
 def best_of_siblings(catalogue: SemanticIdCatalogue, level: int, values: Tensor) -> Tensor:
@@ -91,3 +122,216 @@ def best_of_siblings(catalogue: SemanticIdCatalogue, level: int, values: Tensor)
     parents = torch.repeat_interleave(nodes, end - first)
     best = values.new_full((len(values), len(nodes)), -torch.inf)
     return best.scatter_reduce_(1, parents.expand(len(values), -1), values, "amax")
+
+
+@dataclass(frozen=True)
+class PathGuide:
+    """Scores of experts for catalogues with too many items to score each: nodes are estimated, leaves are exact.
+
+    The score of a node is the sum of the inner products of the user's query with one centroid per code of its prefix
+    (the arithmetic of product quantisation, Jegou et al. 2011), the highest score below it in static tables, and the
+    highest score of the few items below it that item-item rows, rare words and priors score. On the last level, the
+    `CORRECTED` best candidates get their exact scores.
+
+    Attributes:
+        catalogue: the tree.
+        evidence: exact scores of items.
+        centroids: one per code, level by level, see `additive_centroids`. Shape: (sum of codebook sizes, D).
+        tables: weights (B, 1), and for every depth the maxima below each node, padded like `code_table` of the
+            catalogue. Shape of each: (nodes + padding,) or (B, nodes + padding).
+    """
+
+    catalogue: SemanticIdCatalogue
+    evidence: ItemEvidence
+    centroids: Tensor | None = None
+    tables: Sequence[tuple[Tensor, Sequence[Tensor]]] = ()
+
+    def start(self) -> Path:
+        """The guide of a search that is at the root."""
+        return Path(self)
+
+    def at(self, leaves: Tensor) -> Tensor:
+        """Exact scores of leaves. Shape: (B, M) -> (B, M)."""
+        return self.evidence.at(self.catalogue.items_of_leaves(leaves))
+
+
+class Path:
+    """What a `PathGuide` says of the beams of a search; changes as they are extended."""
+
+    def __init__(self, guide: PathGuide) -> None:
+        evidence = guide.evidence
+        self.guide, self.offset = guide, 0
+        self.steps = None if guide.centroids is None else evidence.queries @ guide.centroids.T
+        self.scores = None if self.steps is None else self.steps.new_zeros(len(self.steps), 1)
+        self.codes = None
+        if evidence.items is not None:
+            codes = guide.catalogue.codes[evidence.items.clamp(max=evidence.num_items - 1)].long()
+            known = (evidence.items < evidence.num_items) & (codes[..., 0] >= 0)
+            self.codes, self.beams = codes.clamp_(min=0), torch.where(known, 0, -1)
+
+    def extend(
+        self,
+        level: int,
+        children: ChildSlots,
+        log_probs: Tensor,
+        scores: Tensor,
+        width: int,
+        item_filter: CatalogueFilter | None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The best `width` children of the current nodes; the same results as `retrieval.expand`.
+
+        Args:
+            level: depth of the nodes.
+            children: their children.
+            log_probs: of the codes of that level. Shape: (B, W, K).
+            scores: of the nodes, without experts. Shape: (B, W).
+            width: number of children to keep.
+            item_filter: which items are allowed.
+        """
+        guide, catalogue = self.guide, self.guide.catalogue
+        added, own = self._by_code(level, *log_probs.shape[1:]), scores
+        if self.scores is not None:
+            own = own + self.scores
+        candidate = children.scores(catalogue, level, log_probs if added is None else log_probs + added, own)
+        for weight, levels in guide.tables:
+            candidate.addcmul_(weight, children.values(levels[level]).float())
+        if item_filter is not None:
+            item_filter.mask_(level + 1, candidate, children, scores)
+        most = min(candidate.shape[1], catalogue.num_nodes(level + 1))
+        last = level + 1 == catalogue.num_levels
+        best, slots = top_slots(candidate, min(max(width, CORRECTED) if last else width, most))
+        nodes, beams, codes = children.at(catalogue, level, slots)
+        users = torch.arange(len(nodes), device=nodes.device)[:, None]
+        found = scores.gather(1, beams) + log_probs[users, beams, codes]
+        dead = best == -torch.inf
+        if not last:
+            self._advance(level, beams, codes, dead, *log_probs.shape[1:])
+            return nodes, beams, codes, found.masked_fill_(dead, -torch.inf)
+        found = (found + guide.at(nodes)).masked_fill_(dead, -torch.inf)
+        found, order = found.topk(min(width, most), dim=1)
+        return *(part.gather(1, order) for part in (nodes, beams, codes)), found
+
+    def _by_code(self, level: int, width: int, codes: int) -> Tensor | None:
+        """What the experts add for each code of each beam, without tables. Shape: (B, W or 1, K)."""
+        added = None
+        if self.steps is not None:
+            added = self.steps[:, None, self.offset : self.offset + codes]
+        if self.codes is not None:
+            values = self.guide.evidence.values
+            best = values.new_zeros(len(values), width * codes + 1)
+            best.scatter_reduce_(1, self._cells(level, width, codes), values, "amax")
+            best = best[:, :-1].view(len(values), width, codes)
+            added = best if added is None else best.add_(added)
+        return added
+
+    def _cells(self, level: int, width: int, codes: int) -> Tensor:
+        """The beam and code of the items that have scores, as one index; W * K for those below no beam."""
+        return torch.where(self.beams >= 0, self.beams * codes + self.codes[..., level], width * codes)
+
+    def _advance(self, level: int, beams: Tensor, chosen: Tensor, dead: Tensor, width: int, codes: int) -> None:
+        if self.steps is not None:
+            self.scores = self.scores.gather(1, beams) + self.steps.gather(1, self.offset + chosen)
+            self.offset += codes
+        if self.codes is not None:
+            cells = torch.where(dead, width * codes, beams * codes + chosen)
+            ids = torch.arange(beams.shape[1], device=beams.device).expand_as(beams)
+            place = beams.new_full((len(beams), width * codes + 1), -1).scatter_(1, cells, ids)
+            place[:, -1] = -1
+            self.beams = place.gather(1, self._cells(level, width, codes))
+
+
+def additive_centroids(codes: Tensor, vectors: Tensor, codebook_sizes: Sequence[int], sweeps: int = 3) -> Tensor:
+    """One vector per code, so that the sum over an item's codes is close to the item's vector, for any quantizer.
+
+    Least squares, level by level: the centroid of a code is the mean of what the other levels leave of the vectors of
+    its items. Codes of few items are drawn towards 0, as the codes of a tie-breaking level mean nothing.
+
+    Args:
+        codes: of a sample of items; rows of removed items hold -1 and are left out. Shape: (S, L).
+        vectors: their vectors. Shape: (S, D).
+        codebook_sizes: number of codes per level. Length L.
+        sweeps: how often each level is fitted.
+
+    Returns:
+        Shape: (sum of codebook sizes, D), float32.
+    """
+    live = codes[:, 0] >= 0
+    codes, rest = codes[live].long(), vectors[live].float()
+    found = [rest.new_zeros(size, rest.shape[1]) for size in codebook_sizes]
+    for _ in range(sweeps):
+        for level, own in enumerate(codes.unbind(1)):
+            rest += found[level][own]
+            counts = torch.bincount(own, minlength=codebook_sizes[level])[:, None]
+            sums = torch.zeros_like(found[level]).index_add_(0, own, rest)
+            found[level] = sums / (counts + SHRINKAGE)
+            rest -= found[level][own]
+    return torch.cat(found)
+
+
+def path_guide(
+    catalogue: SemanticIdCatalogue,
+    users: int,
+    *,
+    experts: ExpertSum | None = None,
+    evidence: ItemEvidence | None = None,
+    encoder: ItemStatesEncoder | None = None,
+    avoid_input_ids: Tensor | None = None,
+    prior: Tensor | Sequence[float] | Mapping[int, float] | None = None,
+) -> PathGuide | None:
+    """The guide of a search that does not score every item; `None` if there is nothing to add.
+
+    Args:
+        catalogue: the tree.
+        users: B.
+        experts: the experts.
+        evidence: of the experts, see `ExpertSum.evidence`.
+        encoder: see `ExpertSum.forward`.
+        avoid_input_ids: see `ExpertSum.penalty`. Shape: (B, A, T').
+        prior: see `prior_scores`.
+    """
+    items, device = catalogue.num_items, catalogue.device
+    avoided = None if avoid_input_ids is None else experts.avoided(avoid_input_ids, items, encoder=encoder)
+    if evidence is None and avoided is None and prior is None:
+        return None
+    evidence = replace(evidence or ItemEvidence(items), avoided=avoided)
+    centroids, tables = None, []
+    if evidence.queries is not None:
+        centroids = _centroids(catalogue, experts, evidence.vectors)
+    if evidence.popularity is not None:
+        tables.append((evidence.popularity, _popularity_maxima(catalogue, experts)))
+    if prior is not None:
+        values = prior_scores(prior, items, users, device)
+        if isinstance(prior, Mapping):
+            named = torch.tensor(list(prior), dtype=torch.int64, device=device)
+            entries = [(named.expand(users, -1), values[named].expand(users, -1))]
+            if evidence.items is not None:
+                entries.append((evidence.items, evidence.values))
+            listed, values = added_up(*(torch.cat(side, 1) for side in zip(*entries, strict=True)), items)
+            evidence = replace(evidence, items=listed, values=values)
+        else:
+            evidence = replace(evidence, prior=values.view(-1, items))
+            leaves = catalogue.leaf_order(evidence.prior)
+            tables.append((values.new_ones(users, 1), node_maxima(catalogue, leaves, 0.0)))
+    return PathGuide(catalogue, evidence, centroids, tables)
+
+
+def _centroids(catalogue: SemanticIdCatalogue, experts: ExpertSum, vectors: Tensor) -> Tensor:
+    """Additive centroids of item vectors, fitted once on a sample. Shape: (sum of codebook sizes, D)."""
+
+    def fit() -> Tensor:
+        sample = sample_items(len(vectors), FITTED_ITEMS, vectors.device)
+        return additive_centroids(catalogue.codes[sample], vectors[sample], catalogue.codebook_sizes)
+
+    return experts.keep("centroids", (vectors, version_of(vectors), catalogue), fit)
+
+
+def _popularity_maxima(catalogue: SemanticIdCatalogue, experts: ExpertSum) -> list[Tensor]:
+    """Highest popularity below the nodes of every depth, computed once. Shape of each: (nodes + padding,)."""
+    counts = experts.popularity.counts
+
+    def look_up() -> list[Tensor]:
+        known = functional.pad(counts.float().log1p(), (0, catalogue.num_items - len(counts)))
+        leaves = catalogue.leaf_order(known)[None]
+        return [level[0].half() for level in node_maxima(catalogue, leaves, 0.0)]
+
+    return experts.keep("popularity", (counts, version_of(counts), catalogue), look_up)

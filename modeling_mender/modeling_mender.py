@@ -35,9 +35,9 @@ from .configuration_mender import (
     MenderConfig,
 )
 from .decoder import FoldedDecoder, absorb_cross_attention
-from .experts import Encoded, ExpertSum, default_kind
+from .experts import Encoded, ExpertSum, default_kind, scores_every_item
 from .generation_mender import SemanticIdLogitsProcessor, catalogue_beam_search
-from .guide import Guide
+from .guide import Guide, PathGuide, path_guide
 from .item_filter import ItemSelection, Recommendations, prior_scores, relative_to_mean
 from .item_states import ItemStatesEncoder, encode_in_groups, text_encoder_class, version_of
 from .request_fit import check_fitted, fit_features, fit_probability
@@ -454,6 +454,11 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
         if kwargs.get("encoder_outputs") is None:
             kwargs["encoder_outputs"] = BaseModelOutput(encoder_outputs[0])
         mix, evidence = self._sum(request)
+        if isinstance(evidence, PathGuide):
+            raise ValueError(
+                f"generate() cannot add experts or priors for {self.config.num_items:,} items; call recommend(), or "
+                "generate with custom_generate=catalogue_beam_search"
+            )
         if evidence is None:
             return {"allowed": allowed, "exclude": exclude, "generator_weights": mix}
         return {"guide": Guide.over(self.catalogue, evidence, allowed, exclude), "generator_weights": mix}
@@ -521,6 +526,8 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
             raise TypeError(f"recommend() got unexpected arguments {sorted(ignored)}")
         if fit:
             check_fitted(None if self.experts is None else self.experts.config)
+            if not scores_every_item(self.config.num_items):
+                raise ValueError(f"`fit` scores every item, and {self.config.num_items:,} are too many; leave it out")
         encoder_outputs, attention_mask, request = self._read(
             input_ids,
             attention_mask,
@@ -650,25 +657,40 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
         """This model's encoder, if the experts use its item vectors."""
         return self.encoder if self.shares_vectors and self.experts.vectors is None else None
 
-    def _sum(self, request: _Request) -> tuple[Tensor | None, Tensor | None]:
-        """Weights of the log-probabilities (B, C) and scores to add (B, N); `None` for a weight of 1 and no scores."""
+    def _sum(self, request: _Request) -> tuple[Tensor | None, Tensor | PathGuide | None]:
+        """Weights of the log-probabilities (B, C) and what to add; `None` for a weight of 1, and for nothing.
+
+        What to add are scores of all items (B, N), or for very many items a guide that scores some.
+        """
         users, conditions, items = request.users, request.conditions, self.config.num_items
         mix, evidence = self._condition_weights(request), None
+        every = scores_every_item(items)
         if self.experts is not None:
             own = self._expert_weights(request)
             own, generator = own[:, :-1], own[:, -1:]
             if bool(own.any()):
                 read, own = self._expert_conditions(request, own)
-                evidence = self.experts.total(read, items, own, encoder=self._vectors(), encoded=request.encoded)
-                evidence = evidence.view(users, conditions, items).sum(1)
-            if request.avoid_input_ids is not None and self.experts.avoids:
-                penalty = self.penalty(request.avoid_input_ids)
-                evidence = -penalty if evidence is None else evidence - penalty
+                shared = {"encoder": self._vectors(), "encoded": request.encoded}
+                if every:
+                    evidence = self.experts.total(read, items, own, **shared).view(users, conditions, items).sum(1)
+                else:
+                    evidence = self.experts.evidence(read, items, own, users, **shared)
             if mix is not None or bool((generator != 1).any()):
                 mix = generator if mix is None else generator * mix
         elif request.weights or request.avoid_input_ids is not None:
             given = "weights" if request.weights else "avoid_input_ids"
             raise ValueError(f"this model has no experts that `{given}` could be for; leave it out")
+        if not every:
+            shared = {
+                "experts": self.experts,
+                "evidence": evidence,
+                "encoder": None if self.experts is None else self._vectors(),
+            }
+            avoid = request.avoid_input_ids
+            return mix, path_guide(self.catalogue, users, **shared, avoid_input_ids=avoid, prior=request.prior)
+        if request.avoid_input_ids is not None and self.experts.avoids:
+            penalty = self.penalty(request.avoid_input_ids)
+            evidence = -penalty if evidence is None else evidence - penalty
         if request.prior is not None:
             added = prior_scores(request.prior, items, users, self.device).expand(users, -1)
             evidence = added if evidence is None else evidence + added
@@ -685,11 +707,19 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
                 shared = {"encoder": self._vectors(), "encoded": request.encoded}
                 parts = self.experts.contributions(item_indices, read, items, own, **shared)
             if request.avoid_input_ids is not None:
-                parts["avoid"] = -self.penalty(request.avoid_input_ids).gather(1, item_indices)
+                parts["avoid"] = self._avoided(item_indices, request)
         if request.prior is not None:
             added = prior_scores(request.prior, items, request.users, self.device).expand(request.users, -1)
             parts["prior"] = added.gather(1, item_indices)
         return parts
+
+    def _avoided(self, item_indices: Tensor, request: _Request) -> Tensor:
+        """What phrases to avoid add to the scores of items. Shape: (B, M)."""
+        if scores_every_item(self.config.num_items):
+            return -self.penalty(request.avoid_input_ids).gather(1, item_indices)
+        shared = {"experts": self.experts, "encoder": self._vectors(), "avoid_input_ids": request.avoid_input_ids}
+        guide = path_guide(self.catalogue, request.users, **shared)
+        return torch.zeros(item_indices.shape, device=self.device) if guide is None else guide.evidence.at(item_indices)
 
     def _expert_weights(self, request: _Request) -> Tensor:
         """Weights of the experts and of the generator, last, by the kind of the first condition. Shape: (B, W)."""

@@ -14,17 +14,16 @@ from numbers import Integral
 import torch
 from torch import Tensor
 
-from .candidates import CatalogueFilter, list_children
+from .candidates import CatalogueFilter, list_children, top_slots
 from .catalogue import REMOVED, SemanticIdCatalogue
 from .decoder import DecodingState, FoldedDecoder
-from .guide import Guide
+from .guide import Guide, Path, PathGuide
 from .item_filter import ItemSelection, Recommendations, checked_top_k
 
 __all__ = ["Generator", "item_scores", "search"]
 
 DEFAULT_BEAMS = 30
 EXACT_CHUNK = 256
-MANY_CANDIDATES, BLOCK = 1024, 64
 
 
 def search(
@@ -38,7 +37,7 @@ def search(
     allowed: ItemSelection | None = None,
     exclude: ItemSelection | None = None,
     mix: Tensor | None = None,
-    evidence: Tensor | None = None,
+    evidence: Tensor | PathGuide | None = None,
 ) -> Recommendations:
     """The `top_k` best items of every user.
 
@@ -52,7 +51,8 @@ def search(
         allowed: items that may be returned, see `as_selection`.
         exclude: items that may not be returned, in the same forms. Takes precedence over `allowed`.
         mix: weights of the log-probabilities of each condition; default: one condition of weight 1. Shape: (B, C).
-        evidence: scores of all items to add to the log-probabilities. Shape: (B, N).
+        evidence: scores of all items to add to the log-probabilities, of shape (B, N), or a guide that scores items as
+            the search reaches them.
 
     Raises:
         ValueError: for top_k < 1, num_beams < top_k, or a filter that has the wrong shape or leaves a user without
@@ -73,18 +73,20 @@ def search(
 
     users, width = len(memory) if mix is None else len(mix), min(width, count)
     item_filter = guide = None
-    if evidence is not None:  # evidence is looked up for every item, and so are filters
+    if isinstance(evidence, Tensor):  # evidence is looked up for every item, and so are filters
         guide = Guide.over(catalogue, evidence, allowed, exclude)
-    elif allowed is not None or exclude is not None:
-        item_filter = CatalogueFilter(catalogue, users, allowed, exclude)
+    else:
+        guide = evidence
+        if allowed is not None or exclude is not None:
+            item_filter = CatalogueFilter(catalogue, users, allowed, exclude)
     generator = Generator(decoder, memory, attention_mask, mix)
-    if guide is not None and not generator.counts:
+    if isinstance(guide, Guide) and not generator.counts:
         leaves, scores = guide.best(width)
     elif num_beams == "exact" and count > EXACT_CHUNK:
         leaves, scores = _search_in_chunks(generator, catalogue, min(top_k, count), item_filter, guide)
     else:
         leaves, scores = _beam_search(generator, catalogue, width, item_filter, guide)
-    limit = guide or item_filter
+    limit = guide if isinstance(guide, Guide) else item_filter
     top_k = min(top_k, count if limit is None else int(limit.available.max()))
     leaves, scores = leaves[:, :top_k], scores[:, :top_k]
     item_indices = catalogue.items_of_leaves(leaves).masked_fill(scores == -torch.inf, -1)
@@ -134,16 +136,21 @@ def _beam_search(
     catalogue: SemanticIdCatalogue,
     width: int,
     item_filter: CatalogueFilter | None,
-    guide: Guide | None,
+    guide: Guide | PathGuide | None,
 ) -> tuple[Tensor, Tensor]:
     """Leaves and scores, best first. Both of shape (B, <= width)."""
     device = generator.memory.device
     state = generator.start(catalogue.num_levels)
+    if isinstance(guide, PathGuide):
+        guide = guide.start()
     nodes = torch.zeros(generator.users, 1, dtype=torch.int64, device=device)
     scores = torch.zeros(generator.users, 1, device=device)
     tokens, parents, offset = nodes, None, 1
     for level in range(catalogue.num_levels):
-        log_probs = generator.step(state, tokens, parents)
+        if generator.counts:
+            log_probs = generator.step(state, tokens, parents)
+        else:
+            log_probs = scores.new_zeros(()).expand(*nodes.shape, 1 + sum(catalogue.codebook_sizes))
         nodes, parents, codes, scores = expand(
             catalogue, level, nodes, scores, log_probs, offset, width, item_filter, guide
         )
@@ -187,7 +194,7 @@ def expand(
     offset: int,
     width: int,
     item_filter: CatalogueFilter | None,
-    guide: Guide | None = None,
+    guide: Guide | Path | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The best `width` children of the current nodes of each user.
 
@@ -197,39 +204,18 @@ def expand(
     """
     children = list_children(catalogue, level, nodes)
     own = log_probs[:, :, offset : offset + catalogue.codebook_sizes[level]]
+    if isinstance(guide, Path):
+        return guide.extend(level, children, own, scores, width, item_filter)
     candidate = children.scores(catalogue, level, own, scores)
     if item_filter is not None:
         item_filter.mask_(level + 1, candidate, children, scores)
     keep = min(width, candidate.shape[1], catalogue.num_nodes(level + 1))
     guided = candidate if guide is None else candidate + children.values(guide.levels[level])
-    scores, slots = _top(guided, keep)
+    scores, slots = top_slots(guided, keep)
     if guide is not None and level + 1 < catalogue.num_levels:
         scores = candidate.gather(1, slots).masked_fill_(scores == -torch.inf, -torch.inf)
-    beams = children.owners(slots)
-    picked = slots - children.begin.gather(1, beams) + children.first.gather(1, beams)
-    # If there are too few children, empty slots after the last node are picked; their scores are -inf.
-    picked = picked.clamp_(max=catalogue.num_nodes(level + 1) - 1)
-    codes = catalogue.codes_of(level + 1, picked, nodes.gather(1, beams))
-    codes = codes.clamp_(max=catalogue.codebook_sizes[level] - 1)
-    return picked, beams, codes, scores
-
-
-def _top(candidate: Tensor, keep: int) -> tuple[Tensor, Tensor]:
-    """`candidate.topk(keep)`, which for many candidates only searches the `keep` blocks with the highest maxima.
-
-    These blocks contain the best `keep` candidates.
-    """
-    users, count = candidate.shape
-    if count < MANY_CANDIDATES * keep:
-        return candidate.topk(keep, dim=1)
-    whole = count - count % BLOCK
-    maxima = candidate[:, :whole].unflatten(1, (-1, BLOCK)).amax(2)
-    best = maxima.topk(min(keep, maxima.shape[1]), dim=1, sorted=False).indices
-    slots = (best[..., None] * BLOCK + torch.arange(BLOCK, device=best.device)).flatten(1)
-    rest = torch.arange(whole, count, device=best.device).expand(users, -1)
-    slots = torch.cat([slots, rest], dim=1)
-    scores, position = candidate.gather(1, slots).topk(keep, dim=1)
-    return scores, slots.gather(1, position)
+    # If there are too few children, empty slots are picked; their scores are -inf.
+    return *children.at(catalogue, level, slots), scores
 
 
 def _search_in_chunks(
@@ -237,7 +223,7 @@ def _search_in_chunks(
     catalogue: SemanticIdCatalogue,
     top_k: int,
     item_filter: CatalogueFilter | None,
-    guide: Guide | None,
+    guide: Guide | PathGuide | None,
 ) -> tuple[Tensor, Tensor]:
     """Score every item, one range of leaves at a time, and keep the best `top_k`. Both results of shape (B, top_k)."""
     device, users = generator.memory.device, generator.users
@@ -250,7 +236,7 @@ def _search_in_chunks(
             window.share(item_filter)
         leaves, scores = _beam_search(generator, catalogue, high - low, window, None)
         if guide is not None:
-            scores = scores + guide.leaves.gather(1, leaves)
+            scores = scores + guide.at(leaves)
         best_leaves, best_scores = torch.cat([best_leaves, leaves], 1), torch.cat([best_scores, scores], 1)
         best_scores, index = best_scores.topk(min(top_k, best_scores.shape[1]), dim=1)
         best_leaves = best_leaves.gather(1, index)

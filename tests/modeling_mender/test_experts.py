@@ -10,6 +10,7 @@ from properties import tries
 
 from modeling_mender.configuration_mender import KINDS
 from modeling_mender.experts import ItemItem, Lexical, Popularity
+from modeling_mender.item_evidence import added_up
 from modeling_mender.modeling_experts import ExpertsConfig, ExpertsRecommender
 from modeling_mender.training.closed_form import bm25_index, fill_lexical
 
@@ -63,6 +64,33 @@ def test_lexical_scores_are_bm25():
         [sum(gain(token, text) for token in set(query) if token >= 0) for text in texts] for query in queries.tolist()
     ]
     torch.testing.assert_close(expert(queries), torch.tensor(expected))
+
+
+@given(st.integers(0, 999), st.integers(0, 4))
+@tries(30)
+def test_posting_lists_say_of_some_items_what_they_say_of_all(seed, most):
+    generator = torch.Generator().manual_seed(seed)
+    texts = [
+        torch.randint(8, (int(n),), generator=generator).tolist()
+        for n in torch.randint(1, 7, (ITEMS,), generator=generator)
+    ]
+    index = bm25_index(texts, vocabulary=10)
+    expert = Lexical(10, ITEMS, len(index[1]))
+    fill_lexical(expert, index)
+    expert.add_items([[1, 9], [3, 3, 3]])
+    queries = torch.randint(-1, 10, (3, 5), generator=generator)
+    weights = torch.rand(3, 5, generator=generator)
+    every = expert(queries, weights)
+    items = torch.randint(ITEMS + 2, (3, 20), generator=generator)
+    torch.testing.assert_close(expert.at(items, queries, weights), every.gather(1, items))
+    torch.testing.assert_close(expert.at(items, queries), expert(queries).gather(1, items))
+    # Rare words by their postings, the others looked up: together they are all.
+    listed, values, common = expert.rare(queries, weights, most)
+    listed, values = added_up(listed, values, ITEMS + 2)
+    assert bool((listed[:, 1:] >= listed[:, :-1]).all())
+    total = torch.zeros(3, ITEMS + 3).scatter_add_(1, listed, values)[:, :-1]
+    everything = torch.arange(ITEMS + 2).expand(3, -1)
+    torch.testing.assert_close(total + expert.at(everything, common, weights), every)
 
 
 def test_popularity_is_finite_for_items_that_were_never_bought():

@@ -11,7 +11,10 @@ from hypothesis import strategies as st
 from modeling_mender import MenderForGenerativeRetrieval, SemanticIdCatalogue
 from modeling_mender.configuration_mender import EXPERTS, KINDS, ExpertSumConfig, ItemStatesConfig
 from modeling_mender.generation_mender import SemanticIdLogitsProcessor, catalogue_beam_search
+from modeling_mender.guide import PathGuide, additive_centroids
+from modeling_mender.item_evidence import ItemEvidence
 from modeling_mender.item_states import ItemStatesEncoder
+from modeling_mender.retrieval import expand
 from modeling_mender.training.closed_form import bm25_index, fill_lexical
 
 many = settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -102,9 +105,19 @@ def layout(request, monkeypatch):
     monkeypatch.setattr("modeling_mender.candidates.RAGGED_COST", 0 if request.param == "ragged" else 3)
 
 
+@pytest.fixture(params=["few items", "very many items"])
+def scale(request, monkeypatch):
+    """A small catalogue, or one that is treated as if it had too many items to score each."""
+    if request.param != "few items":
+        monkeypatch.setattr("modeling_mender.experts.SCORED_ITEMS", 0)
+        monkeypatch.setattr("modeling_mender.experts.RARE", 2)
+        monkeypatch.setattr("modeling_mender.guide.CORRECTED", 3)
+    return request.param
+
+
 @many
 @given(cases(), st.data())
-def test_exact_and_covering_beams_equal_brute_force_over_the_sum(layout, case, data):
+def test_exact_and_covering_beams_equal_brute_force_over_the_sum(layout, scale, case, data):
     sizes, items, users, top_k, width, avoided, seed = case
     model = model_with_experts(random_catalogue(items, sizes, seed, skewed=data.draw(st.booleans())), seed)
     generator = torch.Generator().manual_seed(seed)
@@ -174,7 +187,7 @@ def test_without_the_generator_a_beam_finds_what_the_experts_put_first(seed, top
 
 @many
 @given(st.integers(0, 99), st.floats(-1, 3), st.floats(0.1, 2))
-def test_conditions_are_added_with_their_weights(seed, strength, generator_weight):
+def test_conditions_are_added_with_their_weights(scale, seed, strength, generator_weight):
     model = model_with_experts(random_catalogue(30, [4, 4, 4], seed), seed)
     first, second = requests(2, 30, seed), requests(2, 30, seed + 1)
     width = max(part["input_ids"].shape[1] for part in (first, second))
@@ -197,7 +210,7 @@ def test_conditions_are_added_with_their_weights(seed, strength, generator_weigh
     torch.testing.assert_close(found.scores, expected, rtol=1e-3, atol=1e-3)
 
 
-def test_items_added_after_training_are_found_by_what_is_said_of_them():
+def test_items_added_after_training_are_found_by_what_is_said_of_them(scale):
     items, model = 40, model_with_experts(random_catalogue(40, [5, 5, 5]))
     free = [
         code for code in torch.cartesian_prod(*[torch.arange(5)] * 3).tolist() if tuple(code) not in model.catalogue
@@ -218,7 +231,7 @@ def test_items_added_after_training_are_found_by_what_is_said_of_them():
     assert model.recommend(**asked, kind=kind[:1], top_k=1, num_beams=2, weights=words).item_indices.tolist() == [[42]]
 
 
-def test_priors_move_items_and_say_what_is_wrong_with_them():
+def test_priors_move_items_and_say_what_is_wrong_with_them(scale):
     model = model_with_experts(random_catalogue(40, [4, 4, 5]), experts=False)
     inputs = requests(2, 40)
     plain = model.recommend(**inputs, top_k=40, num_beams="exact")
@@ -374,7 +387,7 @@ def in_two_conditions(inputs: dict[str, torch.Tensor], other: dict[str, torch.Te
 
 @many
 @given(cases(), st.data())
-def test_differences_between_contributions_are_differences_between_scores(case, data):
+def test_differences_between_contributions_are_differences_between_scores(scale, case, data):
     sizes, items, users, top_k, width, avoided, seed = case
     model = model_with_experts(random_catalogue(items, sizes, seed), seed, experts=data.draw(st.booleans()))
     has_experts = model.experts is not None
@@ -412,7 +425,7 @@ def test_differences_between_contributions_are_differences_between_scores(case, 
     torch.testing.assert_close(total, expected, rtol=1e-3, atol=2e-3)
 
 
-def test_each_contribution_is_that_of_its_own_part():
+def test_each_contribution_is_that_of_its_own_part(scale):
     model = model_with_experts(random_catalogue(30, [4, 4, 4]))
     inputs, kind = requests(3, 30, avoided=1), torch.tensor([0, 1, 2])
     values = torch.randn(30)
@@ -438,3 +451,69 @@ def test_given_states_give_the_same_items_as_the_inputs_that_they_are_of():
         found = model.recommend(**inputs, encoder_outputs=passed, top_k=5)
         assert torch.equal(found.item_indices, expected.item_indices)
         torch.testing.assert_close(found.scores, expected.scores)
+
+
+@many
+@given(st.integers(0, 99), st.integers(1, 3), st.integers(0, 2))
+def test_a_search_of_very_many_items_is_led_by_centroids(seed, levels, ties):
+    """Vectors that are sums of their codes' centroids: the estimates are exact, so a narrow beam finds the best."""
+    generator = torch.Generator().manual_seed(seed)
+    sizes = [4] * levels
+    books = torch.randn(sum(sizes), 8, generator=generator)
+    codes = torch.cartesian_prod(*[torch.arange(4)] * levels).view(-1, levels)
+    vectors = sum(books[4 * level + codes[:, level]] for level in range(levels))
+    if ties:  # a tie-breaking level, whose codes say nothing
+        codes = torch.cat([codes.repeat(ties, 1), torch.arange(ties).repeat_interleave(len(codes))[:, None]], 1)
+        vectors, sizes = vectors.repeat(ties, 1), [*sizes, ties]
+    order = torch.randperm(len(codes), generator=generator)
+    catalogue = SemanticIdCatalogue(codes[order], sizes).remove([0, 1])
+    vectors = vectors[order]
+    copies = torch.randint(2, len(codes), (100 * len(codes),), generator=generator)
+    found = additive_centroids(catalogue.codes[copies], vectors[copies], sizes, sweeps=40)
+    assert found.shape == (sum(sizes), 8) and bool(found.isfinite().all())
+    users = 3
+    queries = torch.randn(users, 8, generator=generator)
+    guide = PathGuide(catalogue, ItemEvidence(len(codes), vectors=vectors, queries=queries), found)
+    state = guide.start()
+    nodes, scores = torch.zeros(users, 1, dtype=torch.int64), torch.zeros(users, 1)
+    for level, size in enumerate(sizes):
+        none = torch.zeros(users, nodes.shape[1], size)
+        nodes, _, _, scores = expand(catalogue, level, nodes, scores, none, 0, 6, None, state)
+    exact = (queries @ vectors.T).masked_fill(catalogue.codes[:, 0] < 0, -torch.inf)
+    torch.testing.assert_close(scores[:, 0], exact.amax(1))
+    torch.testing.assert_close(scores, exact.gather(1, catalogue.items_of_leaves(nodes)))
+
+
+def test_what_scores_every_item_is_refused_for_very_many(monkeypatch):
+    monkeypatch.setattr("modeling_mender.experts.SCORED_ITEMS", 0)
+    model = model_with_experts(random_catalogue(30, [4, 4, 4]))
+    model.config.experts.fit = {}
+    with pytest.raises(ValueError, match="30 are too many; leave it out"):
+        model.recommend(**requests(2, 30), fit=True)
+    with pytest.raises(ValueError, match="for 30 items; call recommend"):
+        model.generate(**requests(2, 30), num_beams=4)
+    expected = model.recommend(**requests(2, 30), num_beams=4, top_k=2)
+    ask = {"num_beams": 4, "num_return_sequences": 2, "custom_generate": catalogue_beam_search}
+    written = model.generate(**requests(2, 30), **ask)
+    assert torch.equal(model.item_indices(written[:, 1:]).view(2, 2), expected.item_indices)
+
+
+def test_tables_of_very_many_items_follow_what_they_are_made_of(monkeypatch):
+    monkeypatch.setattr("modeling_mender.experts.SCORED_ITEMS", 0)
+    model = model_with_experts(random_catalogue(40, [4, 4, 5]))
+    inputs, ask = requests(3, 40), {"top_k": 40, "num_beams": 40}
+    for change in (
+        lambda: model.experts.popularity.counts.mul_(5),
+        lambda: model.encoder.item_states.mul_(-1),
+        lambda: model.set_catalogue(model.catalogue.remove([3, 8])),
+    ):
+        model.recommend(**inputs, **ask)
+        change()
+        found = model.recommend(**inputs, **ask)
+        exact = brute_force(model, inputs, torch.tensor([0, 0, 2]))
+        torch.testing.assert_close(
+            found.scores, exact.sort(dim=1, descending=True).values[:, : found.scores.shape[1]], rtol=1e-4, atol=1e-4
+        )
+        guide = model.experts._kept["popularity"][1]
+        counts = model.experts.popularity.counts[model.catalogue.codes[:, 0] >= 0]
+        assert float(guide[0].max()) == float(counts.log1p().max().half())

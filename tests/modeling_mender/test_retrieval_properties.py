@@ -38,8 +38,8 @@ def layout(request, monkeypatch):
     ragged = request.param == "ragged"
     monkeypatch.setattr(SemanticIdCatalogue, "is_ragged", lambda self, level: ragged)
     monkeypatch.setattr("modeling_mender.candidates.RAGGED_COST", 0 if ragged else 3)
-    monkeypatch.setattr("modeling_mender.retrieval.MANY_CANDIDATES", 0 if ragged else 1024)
-    monkeypatch.setattr("modeling_mender.retrieval.BLOCK", 3)
+    monkeypatch.setattr("modeling_mender.candidates.MANY_CANDIDATES", 0 if ragged else 1024)
+    monkeypatch.setattr("modeling_mender.candidates.BLOCK", 3)
 
 
 @many
