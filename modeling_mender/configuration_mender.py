@@ -8,7 +8,6 @@ paths are never published.
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import uuid
@@ -17,15 +16,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
-from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig, PreTrainedModel, T5Config
+from huggingface_hub.errors import StrictDataclassError
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig, T5Config
 from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME
 
 from .pipeline_mender import TASK, GenerativeRetrievalPipeline
 
 __all__ = [
     "CarriesCode",
-    "ChecksWeights",
     "ExpertSumConfig",
     "ItemStatesConfig",
     "MenderConfig",
@@ -100,10 +98,21 @@ class CarriesCode:
 
         If this package is installed, its own pipeline is registered. `custom_pipelines` is then dropped, because
         transformers would otherwise ask whether to trust the code of the repository.
+
+        Raises:
+            ValueError: if a size is too large, or a field has a wrong type or value.
         """
         if not cls.__module__.startswith(f"{TRANSFORMERS_DYNAMIC_MODULE_NAME}."):
             config_dict = {name: value for name, value in config_dict.items() if name != "custom_pipelines"}
-        return super().from_dict(config_dict, **kwargs)
+        # Before anything is made of it: some configurations make lists as long as their number of layers.
+        check_sizes(config_dict)
+        try:
+            return super().from_dict(config_dict, **kwargs)
+        except (StrictDataclassError, TypeError, AttributeError, KeyError) as error:
+            raise ValueError(
+                f"the configuration of {cls.model_type} has a field of the wrong type "
+                f"({' '.join(str(error).split())}); use the config.json that was saved with the model"
+            ) from error
 
 
 def _without_paths(fields: dict[str, Any]) -> dict[str, Any]:
@@ -145,52 +154,28 @@ def check_sizes(fields: Mapping[str, Any], parent: str = "") -> None:
             continue
         limit = next((limit for pattern, limit in SIZE_LIMITS if pattern.search(str(name))), None)
         numbers = value if isinstance(value, list | tuple) else [value]
-        if limit is not None and any(isinstance(number, int) and number > limit for number in numbers):
+        if limit is not None and any(isinstance(number, int | float) and not number <= limit for number in numbers):
             raise ValueError(f"{parent}{name}={value} in the configuration is too large; the limit is {limit}")
 
 
-class ChecksWeights:
-    """Mixin for models that refuses saved weights that are smaller than their configuration, before allocating memory.
+def check_whole_numbers(least: int = 1, parent: str = "", **numbers: Any) -> None:
+    """Checks the type and the lower limit of sizes.
 
-    Without it, transformers would allocate and randomly initialise whatever a saved file does not contain. Must come
-    before `PreTrainedModel` in the base classes.
+    Args:
+        least: smallest value.
+        parent: name of the sub-configuration with a dot, for the error message.
+        **numbers: sizes by the name of their field.
+
+    Raises:
+        ValueError: if one is not a whole number, or is too small.
+
+    >>> check_whole_numbers(num_items="3")
+    Traceback (most recent call last):
+    ValueError: num_items='3'; pass a whole number of at least 1
     """
-
-    @staticmethod
-    def _load_pretrained_model(
-        model: PreTrainedModel,
-        state_dict: Any,
-        checkpoint_files: list[str] | None,
-        load_config: Any,
-        expected_keys: list[str] | None = None,
-    ) -> Any:
-        """Load weights into a model that has no storage yet (on the "meta" device), or an adapter into a model.
-
-        Raises:
-            ValueError: if the configuration describes more weights than the files contain.
-        """
-        whole_model = expected_keys is None and not load_config.is_quantized
-        if checkpoint_files and whole_model and not load_config.ignore_mismatched_sizes:
-            _check_weights(model, [file for file in checkpoint_files if file.endswith(".safetensors")])
-        return PreTrainedModel._load_pretrained_model(model, state_dict, checkpoint_files, load_config, expected_keys)
-
-
-def _check_weights(model: PreTrainedModel, files: Sequence[str]) -> None:
-    saved: dict[str, list[int]] = {}
-    for file in files:
-        with safe_open(file, framework="pt") as weights:
-            saved |= {name: weights.get_slice(name).get_shape() for name in weights.keys()}  # noqa: SIM118
-    # Totals are compared, because transformers renames, splits and joins the weights of some encoders.
-    tied = model.all_tied_weights_keys
-    expected = {name: list(tensor.shape) for name, tensor in model.state_dict().items() if name not in tied}
-    total, available = (sum(map(math.prod, shapes.values())) for shapes in (expected, saved))
-    if files and total > available:
-        name = next((name for name, shape in expected.items() if saved.get(name) != shape), "")
-        raise ValueError(
-            f"the configuration describes {total:,} weights, but the saved files contain {available:,} (the first "
-            f"difference is {name}, {expected.get(name)} instead of {saved.get(name, 'nothing')}); use the config.json "
-            "that was saved with these weights"
-        )
+    for name, value in numbers.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise ValueError(f"{parent}{name}={value!r}; pass a whole number of at least {least}")
 
 
 class ItemStatesConfig(PreTrainedConfig):
@@ -222,11 +207,8 @@ class ItemStatesConfig(PreTrainedConfig):
         **kwargs: Any,
     ) -> None:
         text_encoder = encoder_config({} if text_encoder is None else text_encoder, default="bert")
-        if min(text_vocabulary, num_states) < 1 or max_history < 0:
-            raise ValueError(
-                f"text_vocabulary={text_vocabulary}, num_states={num_states}, max_history={max_history}; "
-                "the first two must be positive, the last not negative"
-            )
+        check_whole_numbers(text_vocabulary=text_vocabulary, num_states=num_states)
+        check_whole_numbers(0, max_history=max_history)
         if getattr(text_encoder, "pad_token_id", None) is None:
             raise ValueError(f"{type(text_encoder).__name__} has no pad_token_id; set one, it marks the end of a text")
         # Set after the base class, which would otherwise copy the attention implementation of sub-configurations.
@@ -320,6 +302,10 @@ class ExpertSumConfig(PreTrainedConfig):
         fit: Mapping[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
+        check_whole_numbers(
+            num_items=num_items, num_neighbours=num_neighbours, text_vocabulary=text_vocabulary, width=width
+        )
+        check_whole_numbers(0, num_postings=num_postings, reader_width=reader_width)
         unknown = [name for name in experts if name not in EXPERTS]
         if unknown or not experts:
             shown = repr(unknown[0]) if unknown else "an empty list"
@@ -430,8 +416,7 @@ class MenderConfig(CarriesCode, PreTrainedConfig):
         codebook_sizes = [int(size) for size in codebook_sizes]
         if not codebook_sizes or min(codebook_sizes) < 1:
             raise ValueError(f"codebook_sizes={codebook_sizes}; every level needs at least one code")
-        if num_items < 1:
-            raise ValueError(f"num_items={num_items}; a catalogue needs at least one item")
+        check_whole_numbers(num_items=num_items)
         encoder = {} if encoder is None else encoder
         kind = encoder.get("model_type") if isinstance(encoder, dict) else encoder.model_type
         # Compared by name, because code loaded from a folder has its own copy of the class.
@@ -442,6 +427,10 @@ class MenderConfig(CarriesCode, PreTrainedConfig):
         if isinstance(decoder, PreTrainedConfig):
             decoder = decoder.to_dict()
         decoder = {**DECODER_DEFAULTS, **(decoder or {})}
+        check_whole_numbers(
+            parent="decoder.",
+            **{name: value for name, value in decoder.items() if type(DECODER_DEFAULTS.get(name)) is int},
+        )
         decoder.update(
             vocab_size=1 + sum(codebook_sizes),
             is_decoder=True,

@@ -24,6 +24,7 @@ from torch.nn import functional
 from .configuration_mender import BEHAVIOUR, KINDS, LANGUAGE, ExpertSumConfig
 from .item_evidence import Avoided, ItemEvidence, added_up
 from .item_states import ItemStatesEncoder, version_of
+from .saved_weights import check_range
 
 __all__ = [
     "Encoded",
@@ -136,6 +137,14 @@ class ItemItem(nn.Module):
         self.neighbours = functional.pad(self.neighbours, (0, room, 0, count), value=-1)
         self.strengths = functional.pad(self.strengths, (0, room, 0, count))
 
+    def check_values(self) -> None:
+        """Check loaded tables.
+
+        Raises:
+            ValueError: if a neighbour is not an item.
+        """
+        check_range("neighbours", self.neighbours, -1, len(self.neighbours))
+
     def forward(self, history: Tensor, weights: Tensor | None = None) -> Tensor:
         """The sum of the matrix rows of a history; items without a row add nothing.
 
@@ -209,6 +218,18 @@ class Lexical(nn.Module):
         self.items = torch.cat([self.items, (item + self.num_items).to(self.items.dtype)])[order]
         self.gains = torch.cat([self.gains, (rarity * count / (count + norm)).to(self.gains.dtype)])[order]
         self.num_items += len(token_ids)
+
+    def check_values(self) -> None:
+        """Check loaded tables.
+
+        Raises:
+            ValueError: if a posting is not of an item, or the posting lists do not follow each other.
+        """
+        check_range("items", self.items, 0, self.num_items)
+        if self.starts.device.type == "meta":
+            return
+        if int(self.starts[0]) or int(self.starts[-1]) != len(self.items) or bool((self.starts.diff() < 0).any()):
+            raise ValueError("starts of posting lists in the saved weights are out of order; save the model again")
 
     def forward(self, tokens: Tensor, weights: Tensor | None = None) -> Tensor:
         """Scores of all items for queries; of repeated tokens of a query, the first counts.

@@ -13,7 +13,6 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from .configuration_mender import ChecksWeights
 from .item_filter import (
     ItemSelection,
     Recommendations,
@@ -23,6 +22,7 @@ from .item_filter import (
     prior_scores,
     relative_to_mean,
 )
+from .saved_weights import ChecksWeights
 
 __all__ = ["ItemScoringModel", "top_items"]
 

@@ -19,7 +19,8 @@ from transformers import AutoModel, AutoModelForTextEncoding, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput
 
-from .configuration_mender import ChecksWeights, ItemStatesConfig
+from .configuration_mender import ItemStatesConfig
+from .saved_weights import ChecksWeights
 
 __all__ = [
     "ItemStatesEncoder",

@@ -29,7 +29,6 @@ from .configuration_mender import (
     GENERATOR,
     KINDS,
     LANGUAGE,
-    ChecksWeights,
     ExpertSumConfig,
     ItemStatesConfig,
     MenderConfig,
@@ -42,6 +41,7 @@ from .item_filter import ItemSelection, Recommendations, prior_scores, relative_
 from .item_states import ItemStatesEncoder, encode_in_groups, text_encoder_class, version_of
 from .request_fit import check_fitted, fit_features, fit_probability
 from .retrieval import Generator, item_scores, search
+from .saved_weights import ChecksWeights
 
 __all__ = ["MenderForGenerativeRetrieval"]
 
@@ -216,6 +216,15 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
         if self._catalogue is None or self._catalogue[0] != key:
             self._catalogue = (key, SemanticIdCatalogue(self.item_codes, self.config.codebook_sizes))
         return self._catalogue[1]
+
+    def check_values(self) -> None:
+        """Check the item table that was loaded; one without a single item has not been set yet.
+
+        Raises:
+            ValueError: if a code is outside its codebook, or two items have the same semantic ID.
+        """
+        if self.item_codes.device.type != "meta" and bool((self.item_codes != REMOVED).any()):
+            _ = self.catalogue
 
     def _item_table_key(self) -> tuple[Any, ...]:
         """Identifies an item table; its address is not reused while a catalogue refers to it."""

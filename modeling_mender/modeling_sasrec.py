@@ -17,7 +17,7 @@ from transformers import PreTrainedConfig
 from transformers import initialization as init
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from .configuration_mender import CarriesCode, check_sizes
+from .configuration_mender import CarriesCode, check_sizes, check_whole_numbers
 from .item_scoring import ItemScoringModel
 
 __all__ = ["SasRecConfig", "SasRecForSequentialRecommendation"]
@@ -54,9 +54,7 @@ class SasRecConfig(CarriesCode, PreTrainedConfig):
         **kwargs: Any,
     ) -> None:
         sizes = {"num_items": num_items, "hidden_size": hidden_size, "num_layers": num_layers, "num_heads": num_heads}
-        for name, value in {**sizes, "max_history": max_history}.items():
-            if value < 1:
-                raise ValueError(f"{name}={value}; pass a positive number")
+        check_whole_numbers(**sizes, max_history=max_history)
         if hidden_size % num_heads:
             raise ValueError(f"num_heads={num_heads} does not divide hidden_size={hidden_size}")
         self.num_items, self.hidden_size = num_items, hidden_size

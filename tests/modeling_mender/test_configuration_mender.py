@@ -105,5 +105,5 @@ def test_sizes_of_real_encoders_are_accepted():
 
 @pytest.mark.parametrize("name", ["num_items", "hidden_size", "num_layers", "num_heads", "max_history"])
 def test_sizes_are_positive(name):
-    with pytest.raises(ValueError, match=f"{name}=0; pass a positive number"):
+    with pytest.raises(ValueError, match=f"{name}=0; pass a whole number of at least 1"):
         SasRecConfig(**{name: 0})
