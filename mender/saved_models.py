@@ -13,6 +13,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import logging
 
 import modeling_mender  # noqa: F401 - registers the classes
+from mender.model_folder import check_folder, load_whole, recover
 from mender.terminal import UserError
 
 __all__ = ["load_saved"]
@@ -26,25 +27,37 @@ def load_saved(name: str | Path, device: str | None = None) -> tuple[Any, Any]:
         device: a torch device; default: the accelerator if there is one.
 
     Raises:
-        UserError: if there is no such model, or it is not a recommender of this library.
+        UserError: if there is no such model, it is not a recommender of this library, or its files are damaged or do
+            not belong together.
     """
+    recover(name)
     _check_place(name)
     with _quiet_loading():
         try:
-            config = PreTrainedConfig.get_config_dict(name)[0]
-            model_type = config.get("model_type") if isinstance(config, dict) else None
-            if model_type not in CONFIG_MAPPING:
-                raise UserError(
-                    f"{name} cannot be loaded: its config.json has model_type={model_type!r}, which is unknown here; "
-                    "pass a model that `mender train` wrote"
-                )
-            model = AutoModel.from_pretrained(name, trust_remote_code=False)
-            processor = AutoProcessor.from_pretrained(name, trust_remote_code=False)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise UserError(f"{name} cannot be loaded: {' '.join(str(error).split())}") from error
+            model, processor = load_whole(name, lambda: _load(name))
+        except UserError:
+            raise
+        # Damaged files raise whatever the libraries that read them raise; each of them means the same here.
+        except Exception as error:
+            kind = "" if isinstance(error, OSError | ValueError | RuntimeError) else f"{type(error).__name__}: "
+            raise UserError(f"{name} cannot be loaded: {kind}{' '.join(str(error).split())}") from error
+    return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval(), processor
+
+
+def _load(name: str | Path) -> tuple[Any, Any]:
+    config = PreTrainedConfig.get_config_dict(name)[0]
+    model_type = config.get("model_type") if isinstance(config, dict) else None
+    if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
+        raise UserError(
+            f"{name} cannot be loaded: its config.json has model_type={model_type!r}, which is unknown here; "
+            "pass a model that `mender train` wrote"
+        )
+    model = AutoModel.from_pretrained(name, trust_remote_code=False)
+    processor = AutoProcessor.from_pretrained(name, trust_remote_code=False)
     if not hasattr(model, "recommend") or not hasattr(processor, "decode_items"):
         raise UserError(f"{name} holds a {type(model).__name__}, which cannot recommend; train one with `mender train`")
-    return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval(), processor
+    check_folder(name, model, processor)
+    return model, processor
 
 
 def _check_place(name: str | Path) -> None:

@@ -29,6 +29,7 @@ __all__ = [
     "MenderConfig",
     "atomic_write",
     "check_sizes",
+    "check_whole_numbers",
     "encoder_config",
     "public_name",
 ]

