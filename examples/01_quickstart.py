@@ -28,7 +28,7 @@ from mender.data import encoder_path, load_benchmark_data
 from mender.evaluation import measure_requests, score_model
 from mender.report import in_order
 from mender.runs import provenance, write_run
-from mender.showcase import save_showcase
+from mender.showcase import INVENTED, save_showcase
 from mender.terminal import run_script, user_errors
 from mender.training import choose_preset, fit, joined_processes, new_method
 from modeling_mender import MenderProcessor
@@ -106,7 +106,8 @@ def main(
     model.save_pretrained(output / "model")
     processor.save_pretrained(output / "model")
     test = benchmark.examples.get("last", benchmark.examples["oracle"])["test"]
-    save_showcase(output / "model", benchmark.items, test)
+    # Histories of customers are for the page to try the model on, and written only if the customers are invented.
+    save_showcase(output / "model", benchmark.items, test, histories=benchmark.source in INVENTED)
     example = steer(model, processor, *pick_request(test, preferences=3))
     write_run_card(output / "model", model, processor, benchmark, results, steering=[example], new_weights=True)
     show(example)

@@ -5,7 +5,8 @@ A small JSON file that is saved with a model, `showcase.json`:
     {"attributes": {item id: [phrases]}, "shoppers": [{"history": [item ids], "preference": text}],
      "sentences": [{"preference": text, "avoid": text}]}
 
-Shoppers come from the test split and carry no user ids.
+Shoppers are customers of the test split, without their ids. Their histories leave the house only if that is asked for
+(`mender train --showcase-histories`), or if the customers are invented; otherwise the page makes up shoppers.
 """
 
 from __future__ import annotations
@@ -20,32 +21,38 @@ from datasets import Dataset
 from preference_benchmark.preferences.polarity import NEGATIVE, preference_polarity
 from preference_benchmark.stages import write_atomically
 
-__all__ = ["SHOWCASE_FILE", "save_showcase", "showcase"]
+__all__ = ["INVENTED", "SHOWCASE_FILE", "save_showcase", "showcase"]
 
 SHOWCASE_FILE = "showcase.json"
+INVENTED = ("corner-shop",)
+"""Sources whose customers are invented."""
 MAX_ATTRIBUTES = 6
 
 
-def save_showcase(folder: str | Path, items: Dataset, examples: Dataset) -> Path:
+def save_showcase(folder: str | Path, items: Dataset, examples: Dataset, *, histories: bool = False) -> Path:
     """Write `showcase.json` into the folder of a saved model, whole or not at all.
 
     Args:
         folder: where the model was saved.
         items: the benchmark's items.
         examples: the test split, preferably with target-blind matching ("last").
+        histories: whether histories of customers may be written.
     """
     target = Path(folder) / SHOWCASE_FILE
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(target, json.dumps(showcase(items, examples), ensure_ascii=False).encode())
+    write_atomically(target, json.dumps(showcase(items, examples, histories=histories), ensure_ascii=False).encode())
     return target
 
 
-def showcase(items: Dataset, examples: Dataset, *, shoppers: int = 12, sentences: int = 6) -> dict[str, Any]:
+def showcase(
+    items: Dataset, examples: Dataset, *, histories: bool = False, shoppers: int = 12, sentences: int = 6
+) -> dict[str, Any]:
     """The content of the file.
 
     Args:
         items: the benchmark's items: item_id, and aspects where the source knows any.
         examples: of the test split.
+        histories: whether there may be shoppers, which have histories of customers.
         shoppers: users at most, with histories from long to short, no two with the same latest item or preference.
         sentences: preferences to try, at most; half of them with what the same user wants to avoid.
     """
@@ -56,7 +63,7 @@ def showcase(items: Dataset, examples: Dataset, *, shoppers: int = 12, sentences
             for item_id, phrases in zip(items["item_id"][:], aspects, strict=True)
             if phrases
         },
-        "shoppers": _shoppers(examples, shoppers),
+        "shoppers": _shoppers(examples, shoppers) if histories else [],
         "sentences": _sentences(examples, sentences),
     }
 

@@ -21,7 +21,7 @@ from mender.cards import write_run_card
 from mender.data import BenchmarkData, item_codes
 from mender.evaluation import measure_requests, one_thread, score_model
 from mender.runs import write_run
-from mender.showcase import save_showcase
+from mender.showcase import INVENTED, save_showcase
 from modeling_mender import MenderTrainingArguments, Preset, build_method, load_preset, make_trainer
 from modeling_mender.training.methods import Method
 from modeling_mender.training.presets import CONDITIONING
@@ -239,6 +239,7 @@ def save_and_measure(
     training: Mapping[str, Any],
     origin: Mapping[str, Any],
     limit: int | None = None,
+    showcase_histories: bool = False,
 ) -> dict[str, Any]:
     """Save the best model of a run, measure it on all axes, and write the results to the run's folder and the card.
 
@@ -250,6 +251,7 @@ def save_and_measure(
         training: what `fit` returned.
         origin: what `provenance` returned before training; a checkout may change meanwhile.
         limit: test examples (or pairs) per axis at most; `None` takes all.
+        showcase_histories: whether showcase.json may have histories of customers that are not invented.
 
     Returns:
         What five_axes.json holds.
@@ -258,7 +260,9 @@ def save_and_measure(
     model = method.plain_model().eval()
     model.save_pretrained(output / "model")
     method.processor.save_pretrained(output / "model")
-    save_showcase(output / "model", data.items, data.examples.get("last", data.examples["oracle"])["test"])
+    histories = showcase_histories or data.source in INVENTED
+    test = data.examples.get("last", data.examples["oracle"])["test"]
+    save_showcase(output / "model", data.items, test, histories=histories)
     scores, ranks = score_model(model, method.processor, data, name, limit, seed=0)
     run = {
         **origin,

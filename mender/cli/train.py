@@ -36,6 +36,13 @@ def train(
         int, typer.Option(min=1, help="Validation examples per axis that early stopping uses.")
     ] = 400,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint.")] = False,
+    showcase_histories: Annotated[
+        bool,
+        typer.Option(
+            "--showcase-histories",
+            help="Write histories of twelve customers to model/showcase.json, also if they are not invented.",
+        ),
+    ] = False,
     as_json: options.Json = False,
 ) -> None:
     """Train a method and measure it on all axes.
@@ -92,7 +99,14 @@ def train(
         )
         if joined_processes().is_main_process:
             record = save_and_measure(
-                method, benchmark, output, name, training=training, origin=origin, limit=eval_limit
+                method,
+                benchmark,
+                output,
+                name,
+                training=training,
+                origin=origin,
+                limit=eval_limit,
+                showcase_histories=showcase_histories,
             )
             show({"output": str(output), **record})
             print(f"Saved under {output}/: model/, five_axes.png, five_axes.json, ranks.parquet")

@@ -51,7 +51,7 @@ def examples(users=40):
 
 @pytest.fixture(scope="module")
 def shown():
-    return showcase(items(), examples())
+    return showcase(items(), examples(), histories=True)
 
 
 def test_shoppers_differ_and_go_from_long_histories_to_short(shown):
@@ -94,14 +94,20 @@ def test_what_a_source_does_not_know_is_left_out():
     alone = examples().select([0, 3])
     assert showcase(items(aspects=False), alone)["attributes"] == {}
     assert showcase(items(), alone)["sentences"] == []
-    assert len(showcase(items(), alone)["shoppers"]) == 2
+    assert len(showcase(items(), alone, histories=True)["shoppers"]) == 2
 
 
 def test_the_order_of_the_examples_does_not_matter(shown):
-    assert showcase(items(), examples().select(range(119, -1, -1))) == shown
+    assert showcase(items(), examples().select(range(119, -1, -1)), histories=True) == shown
 
 
 def test_the_file_is_there_whole(tmp_path, shown):
-    path = save_showcase(tmp_path / "new" / "model", items(), examples())
+    path = save_showcase(tmp_path / "new" / "model", items(), examples(), histories=True)
     assert json.loads(path.read_text("utf-8")) == shown
     assert [file.name for file in path.parent.iterdir()] == ["showcase.json"]
+
+
+def test_histories_are_written_only_where_they_are_asked_for(tmp_path, shown):
+    path = save_showcase(tmp_path, items(), examples())
+    content = json.loads(path.read_text("utf-8"))
+    assert content == shown | {"shoppers": []} and "history" not in path.read_text("utf-8")

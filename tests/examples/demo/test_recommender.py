@@ -186,7 +186,7 @@ class TestRefusals:
             (tmp_path / file.name).write_bytes(file.read_bytes())
         (tmp_path / "items.json").write_text(json.dumps({"item_id": ["a"], "title": ["A"]}))
         (tmp_path / "showcase.json").unlink()
-        assert "16 items in its model and 1 in items.json" in self.refusal(tmp_path)
+        assert "it has 1 items, and the model in config.json has 16" in self.refusal(tmp_path)
 
     @pytest.mark.parametrize("content", ["[]", "{", '{"attributes": {}, "shoppers": [1], "sentences": []}'])
     def test_a_broken_showcase(self, saved, tmp_path, content):
@@ -204,7 +204,7 @@ def test_what_the_examples_write_is_what_the_page_reads(tmp_path):
     items = shop_items()["item_id"]
     features = Features({"item_id": Value("string"), "aspects": List(Value("string"))})
     table = Dataset.from_dict({"item_id": items, "aspects": [["one", "two"]] * len(items)}, features=features)
-    path = writer.save_showcase(tmp_path, table, shop_examples()["test"])
+    path = writer.save_showcase(tmp_path, table, shop_examples()["test"], histories=True)
     shown = read_showcase(path, items)
     assert path.name == SHOWCASE_FILE == writer.SHOWCASE_FILE and list(tmp_path.iterdir()) == [path]
     assert shown.shoppers and shown.sentences and shown.attributes["item-tea"] == ("one", "two")

@@ -19,7 +19,7 @@ AGREED = set(
     --model --name --option --output --overwrite --permitted --polarity --preference --preferences --preset --private
     --prompt --prompt-price --protocol --push --quiet --reference --repeats --replace --repo-id --report-to
     --margin --p-values --requests-per-minute --resamples --response-format --results --resume
-    --retries --revision --seed --set --source --strength
+    --retries --revision --seed --set --showcase-histories --source --strength
     --targets --temperature --timeout --title --tokens-per-minute --top-k --top-p --train --tries --validation
     --validation-limit --version --weight --why""".split()
 )

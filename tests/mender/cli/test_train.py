@@ -16,6 +16,15 @@ def test_a_run_leaves_model_figures_and_provenance(trained):
     assert settings["request_ms"] > 0 and settings["commit"]
 
 
+def test_histories_of_customers_are_saved_only_on_request(trained, mender, words, tmp_path, monkeypatch):
+    shown = json.loads((trained / "mender-tok-seed0" / "model" / "showcase.json").read_text())
+    assert shown["sentences"] and shown["shoppers"] == []
+    monkeypatch.chdir(tmp_path)
+    options = [*words, "--eval-limit", "4", "--output", tmp_path / "run", "--showcase-histories"]
+    assert mender("train", "--preset", "popularity", *options)[0] == 0
+    assert json.loads((tmp_path / "run" / "model" / "showcase.json").read_text())["shoppers"]
+
+
 def test_adapters_count_among_trained_parameters(mender, words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     options = [*words, "--validation-limit", "4"]
