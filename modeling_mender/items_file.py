@@ -1,9 +1,9 @@
 """Reads `items.json`, the file beside a model with ids and titles of its items, and refuses what does not fit.
 
-    {"item_id": [ids], "title": [titles], "codes": [[codes of each item]], "states": [rows of each item in the state
-     table], "words": {word: number of texts}}
+    {"item_id": [ids], "title": [titles], "text": [texts], "aspects": [[phrases of each item]], "codes": [[codes of each
+     item]], "states": [rows of each item in the state table], "words": {word: number of texts}}
 
-The last three are optional. Files come from other people as well, so every value is checked before it is used.
+All but ids and titles are optional. Files come from other people as well, so every value is checked before it is used.
 """
 
 from __future__ import annotations
@@ -68,6 +68,12 @@ def _check(items: Any, num_items: int | None, codebook_sizes: Sequence[int] | No
         raise ValueError("an id or a title has half of a character (a lone surrogate)") from None
     if num_items is not None and len(ids) != num_items:
         raise ValueError(f"it has {len(ids)} items, and the model in config.json has {num_items}")
+    for name, kind, called in (("text", str, "text"), ("aspects", list, "lists of phrases")):
+        values = _column(items, name, kind, called) if name in items else ids
+        if len(values) != len(ids):
+            raise ValueError(f'it has {len(ids)} ids and {len(values)} entries of "{name}"')
+    if not all(isinstance(phrase, str) for phrases in items.get("aspects", ()) for phrase in phrases):
+        raise ValueError('"aspects" holds a phrase that is no text')
     if "states" in items:
         states = _column(items, "states", int, "whole numbers")
         if len(states) != len(ids) or min(states, default=0) < 0:

@@ -14,37 +14,40 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 from transformers import Pipeline
 
-from .item_filter import ItemSelection, allowed_mask, as_selection
+from .item_filter import ItemSelection, allowed_mask, as_selection, prior_scores
+from .request import Request
 
 __all__ = ["GenerativeRetrievalPipeline"]
 
 TASK = "generative-retrieval"
-SAID = ("preference", "inferred", "avoid", "history", "strength", "preference_weights")
-"""Keys of a request that the processor renders."""
-FIT = "fit"
-WHY = "why "
-"""Prefix of contributions among the results of a batch."""
-REQUEST_KEYS = (*SAID, "allowed", "exclude")
+FIT, WHY = "fit", "why "
+"""Names of results of a batch; `WHY` is the prefix of contributions."""
+DEFAULTS = ("dial", "fit", "prior", "strict", "top_k", "weights", "why")
+"""Fields of requests that a call may give for all of them."""
+MISSING = {"item_indices": -1, "scores": -torch.inf}
+"""Padding of results where requests of a batch have different numbers of items; 0 for all others."""
 
 
 @dataclass(frozen=True)
-class _Request:
-    """One rendered request: its features, and the request's own filters as item indices or masks."""
+class _Rendered:
+    """One request with its features, and its filters and prior by item index."""
 
+    request: Request
     features: dict[str, Any]
     allowed: Tensor | None
     exclude: Tensor | None
+    prior: Any
 
 
 class GenerativeRetrievalPipeline(Pipeline):
     """Ranked items for a preference and a history.
 
     Args:
-        **kwargs: as for every pipeline. `top_k`, `num_beams`, `allowed`, `exclude`, `prior`, `weights`, `why`,
-            `fit` and `unknown_items` become defaults of the calls.
+        **kwargs: as for every pipeline. Arguments of a call, see `__call__`, become defaults of all calls.
 
     Raises:
         TypeError: if the model has no `recommend`, or the processor no `decode_items`.
@@ -72,17 +75,11 @@ class GenerativeRetrievalPipeline(Pipeline):
 
         Args:
             inputs: a request, a list of requests, or a generator of requests (results are streamed). A request is a
-                preference text, or a dictionary with some of the keys "preference" (a text or a list of texts),
-                "inferred" (instead of it, a preference that the user did not type), "avoid" (what the user does not
-                want, in the same forms), "history" (item ids, oldest first), "strength" and "preference_weights" (see
-                `MenderProcessor`), "allowed" and "exclude" (item ids, item indices or a mask; applied in addition to
-                the filters of the call).
-            **kwargs: for all requests of this call: `top_k`, items to return (default 10); `num_beams`, prefixes kept
-                per level, or "exact"; `allowed` and `exclude`, item ids, item indices or a boolean mask over all items;
-                `prior`, added to the scores of all items, or of some by id or index; `weights`, factors for the weights
-                of experts, such as {"language": 0}; `why`, whether to explain the scores; `fit`, whether to say if
-                anything fits; `unknown_items`, "skip" to ignore items of histories, filters and priors that are not in
-                the catalogue; `batch_size`, requests per batch.
+                `Request`, a dictionary with some of its fields, or a text, which is its preference.
+            **kwargs: for all requests of this call: `allowed` and `exclude` (applied in addition to the filters of a
+                request); `top_k`, `dial`, `strict`, `prior`, `weights`, `why` and `fit`, for requests without their
+                own; `num_beams`, prefixes kept per level, or "exact"; `unknown_items`, "skip" to ignore items of
+                histories, filters and priors that are not in the catalogue; `batch_size`, requests per batch.
 
         Returns:
             For one request, a list of `{"item_id", "title", "score"}`, best first, with fewer than `top_k` entries if
@@ -93,8 +90,8 @@ class GenerativeRetrievalPipeline(Pipeline):
             catalogue fits the request, `None` without a preference.
 
         Raises:
-            TypeError: if a request is neither a text nor a dictionary.
-            ValueError: for unknown keys or items, an empty request, or filters that leave no item.
+            TypeError: if a request is neither a text nor a dictionary, or see `Request`.
+            ValueError: for unknown fields or items, an empty request, filters that leave no item, or see `Request`.
         """
         if isinstance(inputs, list | tuple):
             return super().__call__(list(inputs), **kwargs) if inputs else []
@@ -112,107 +109,117 @@ class GenerativeRetrievalPipeline(Pipeline):
 
     def _sanitize_parameters(
         self,
-        top_k: int | None = None,
         num_beams: int | str | None = None,
         allowed: Sequence[str] | ItemSelection | None = None,
         exclude: Sequence[str] | ItemSelection | None = None,
-        prior: Tensor | Sequence[float] | Mapping[str | int, float] | None = None,
-        weights: Mapping[str, float] | None = None,
-        why: bool | None = None,
-        fit: bool | None = None,
         unknown_items: str | None = None,
+        **defaults: Any,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        rendering = {"unknown_items": unknown_items}
+        if unknown := sorted(set(defaults) - set(DEFAULTS)):
+            raise TypeError(
+                f"unknown argument {unknown[0]!r}; a call takes {', '.join(sorted(DEFAULTS))}, allowed, exclude, "
+                "num_beams, unknown_items and batch_size"
+            )
+        Request(**{name: value for name, value in defaults.items() if value is not None})  # checks the values
         # The attribute does not exist yet while the defaults are being set.
-        defaults = getattr(self, "_preprocess_params", {})
-        unknown_items = unknown_items or defaults.get("unknown_items", "error")
+        skipping = unknown_items or getattr(self, "_preprocess_params", {}).get("unknown_items", "error")
         filters = {"allowed": allowed, "exclude": exclude}
-        filters = {name: self._selection(value, name, unknown_items) for name, value in filters.items()}
-        if isinstance(prior, Mapping) and all(isinstance(item, str) for item in prior):
-            known = self.processor.item_indices(list(prior), unknown_items="skip")
-            if unknown_items == "error":
-                known = self.processor.item_indices(list(prior))
-            values = [value for item, value in prior.items() if unknown_items == "error" or item in self.processor]
-            prior = dict(zip(known, values, strict=True))
-        scoring = {"prior": prior, "weights": weights, "why": why, "fit": fit}
-        retrieval = {"top_k": top_k, "num_beams": num_beams, **filters, **scoring}
+        filters = {name: self._selection(value, name, skipping) for name, value in filters.items()}
+        rendering = {"unknown_items": unknown_items, **defaults}
+        retrieval = {"num_beams": num_beams, **filters}
         rendering, retrieval = (
             {name: value for name, value in settings.items() if value is not None}
             for settings in (rendering, retrieval)
         )
         return rendering, retrieval, {}
 
-    def preprocess(self, request: str | Mapping[str, Any], unknown_items: str = "error") -> dict[str, list[_Request]]:
+    def preprocess(
+        self, request: str | Mapping[str, Any] | Request, unknown_items: str = "error", **defaults: Any
+    ) -> dict[str, list[_Rendered]]:
         """Render a request. Padding follows when the batch is known."""
-        if isinstance(request, str):
-            request = {"preference": request}
-        if not isinstance(request, Mapping):
-            raise TypeError(
-                f"a request must be a text or a dictionary with the keys {REQUEST_KEYS}, got {type(request).__name__}"
-            )
-        if unknown := sorted(set(request) - set(REQUEST_KEYS)):
-            raise ValueError(f"a request has the unknown keys {unknown}; known keys are {list(REQUEST_KEYS)}")
-        history = request.get("history")
-        if isinstance(history, str):
-            raise ValueError(f"history={history!r} is a single text; pass a list of item ids, oldest first")
-        weights = request.get("preference_weights")
-        rendered = self.processor(
-            [request.get("preference")],
-            [[] if history is None else list(history)],
-            inferred=[request.get("inferred")],
-            avoid=[request.get("avoid")],
-            strength=request.get("strength"),
-            preference_weights=None if weights is None else [list(weights)],
-            unknown_items=unknown_items,
-            return_tensors=None,
+        request = Request.parse(request, **defaults)
+        features = self.processor.features(request, unknown_items=unknown_items)
+        allowed, exclude = (
+            self._selection(getattr(request, name), name, unknown_items) for name in ("allowed", "exclude")
         )
-        filters = [self._selection(request.get(name), name, unknown_items) for name in ("allowed", "exclude")]
-        return {"requests": [_Request({name: values[0] for name, values in rendered.items()}, *filters)]}
+        if request.strict and (phrases := self.processor.avoided(request)):
+            named = as_selection(self.processor.items_naming(phrases), "avoid", len(self.processor.item_ids), 1)
+            exclude = named if exclude is None else _both(exclude, named)
+        prior = self._prior(request.prior, unknown_items)
+        return {"requests": [_Rendered(request, features, allowed, exclude, prior)]}
 
     def _forward(
         self,
         inputs: dict[str, list[Any]],
-        top_k: int = 10,
         num_beams: int | str | None = None,
         allowed: Tensor | None = None,
         exclude: Tensor | None = None,
-        **scoring: Any,
     ) -> dict[str, Tensor]:
         # In a batch, each entry is a list as `preprocess` returned it; for a single request it is the request itself.
         requests = [
             request for entry in inputs["requests"] for request in (entry if isinstance(entry, list) else [entry])
         ]
-        inputs = self.processor.collate([request.features for request in requests])
-        allowed, exclude = _batch_filters(requests, allowed, exclude, len(self.processor.item_ids))
+        groups: dict[tuple, list[int]] = {}  # the model takes one set of weights for a batch
+        for row, one in enumerate(requests):
+            groups.setdefault(tuple(sorted((one.request.weights or {}).items())), []).append(row)
+        found = [
+            self._recommend([requests[row] for row in rows], num_beams, allowed, exclude) for rows in groups.values()
+        ]
+        return found[0] if len(found) == 1 else _merged(found, [row for rows in groups.values() for row in rows])
+
+    def _recommend(
+        self, requests: Sequence[_Rendered], num_beams: int | str | None, allowed: Tensor | None, exclude: Tensor | None
+    ) -> dict[str, Tensor]:
+        """Results of requests with the same weights. Each of shape (B, M) or (B,)."""
+        asked = [one.request for one in requests]
+        inputs = self.processor.collate([one.features for one in requests])
+        count = len(self.processor.item_ids)
+        allowed, exclude = _batch_filters(requests, allowed, exclude, count)
+        shared = {"weights": asked[0].weights, "prior": _batch_prior([one.prior for one in requests], count)}
+        shared |= {"why": any(one.why for one in asked), "fit": any(one.fit for one in asked)}
         found = self.model.recommend(
             **{name: value.to(self.device) for name, value in inputs.items()},
-            top_k=top_k,
+            top_k=max(one.top_k for one in asked),
             num_beams=num_beams,
             allowed=allowed,
             exclude=exclude,
-            **scoring,
+            **{name: value for name, value in shared.items() if value is not None and value is not False},
         )
         # One tensor for each part: transformers splits a batch by the entries of this dictionary.
-        why = {f"{WHY}{name}": values for name, values in (found.contributions or {}).items()}
-        fit = {} if found.fit is None else {FIT: found.fit}
-        return {"item_indices": found.item_indices, "scores": found.scores, **why, **fit}
+        results = {"item_indices": found.item_indices, "scores": found.scores}
+        results |= {f"{WHY}{name}": values for name, values in (found.contributions or {}).items()}
+        results |= {} if found.fit is None else {FIT: found.fit}
+        wanted = {name: torch.tensor([getattr(one, name) for one in asked]) for name in ("top_k", "why", "fit")}
+        return results | {f"wanted {name}": values for name, values in wanted.items()}
 
     def postprocess(self, found: dict[str, Tensor]) -> list[dict[str, Any]]:
         """Ids, titles and scores of the items for one request."""
-        indices, scores = found["item_indices"][0], found["scores"][0]
-        real = indices >= 0
-        items = self.processor.decode_items(indices[real])
-        items = [{**item, "score": score} for item, score in zip(items, scores[real].tolist(), strict=True)]
-        why = {name.removeprefix(WHY): values[0][real] for name, values in found.items() if name.startswith(WHY)}
-        if why:
-            table = torch.stack(list(why.values()), dim=1).tolist()
+        wanted = {name: int(found[f"wanted {name}"][0]) for name in ("top_k", "why", "fit")}
+        found = {name: values[0, : wanted["top_k"]] if values.dim() > 1 else values[0] for name, values in found.items()}
+        real = found["item_indices"] >= 0
+        items = self.processor.decode_items(found["item_indices"][real])
+        items = [{**item, "score": score} for item, score in zip(items, found["scores"][real].tolist(), strict=True)]
+        why = {name.removeprefix(WHY): values[real] for name, values in found.items() if name.startswith(WHY)}
+        if wanted["why"]:
+            # Relative to the mean of what this request returns, which may be less than others in its batch do.
+            table = torch.stack([values - values.mean() for values in why.values()], dim=1).tolist()
             items = [
                 {**item, "why": dict(zip(why, values, strict=True))} for item, values in zip(items, table, strict=True)
             ]
-        if FIT in found:
-            fit = float(found[FIT][0])
+        if wanted["fit"]:
+            fit = float(found[FIT])
             items = [{**item, FIT: None if isnan(fit) else fit} for item in items]
         return items
+
+    def _prior(self, prior: Any, unknown_items: str) -> Any:
+        """A prior by item index; numbers for every item stay as they are."""
+        if not isinstance(prior, Mapping):
+            return prior
+        found = {}
+        for item, value in prior.items():
+            known = self.processor.item_indices([item], unknown_items=unknown_items) if isinstance(item, str) else [item]
+            found |= dict.fromkeys(known, value)
+        return found
 
     def _selection(
         self, selection: Sequence[str] | ItemSelection | None, name: str, unknown_items: str
@@ -232,8 +239,46 @@ class GenerativeRetrievalPipeline(Pipeline):
         return selected
 
 
+def _both(first: Tensor, second: Tensor) -> Tensor:
+    """The union of a selection, a mask or item indices, and item indices."""
+    if first.dtype == torch.bool:
+        return first.index_fill(0, second, True)
+    return torch.cat([first, second])
+
+
+def _batch_prior(priors: Sequence[Any], num_items: int) -> Any:
+    """The priors of a batch: one for all if they are equal, otherwise a row for each. Shape: (B, N)."""
+    first = priors[0]
+    if all(prior is first or (isinstance(prior, Mapping) and prior == first) for prior in priors):
+        return first
+    none = torch.zeros(num_items)
+    return torch.stack([none if prior is None else prior_scores(prior, num_items, 1, "cpu") for prior in priors])
+
+
+def _merged(parts: Sequence[dict[str, Tensor]], order: Sequence[int]) -> dict[str, Tensor]:
+    """Results of several groups of a batch as those of one batch.
+
+    Args:
+        parts: results of each group.
+        order: row in the batch of each row of the groups, one group after the other.
+    """
+    place = torch.tensor(order).argsort()
+    width = max(part["item_indices"].shape[1] for part in parts)
+    merged = {}
+    for name in dict.fromkeys(name for part in parts for name in part):
+        like = next(part[name] for part in parts if name in part)
+        rows = []
+        for part in parts:
+            shape = part["item_indices"].shape[: like.dim()]
+            values = part.get(name, like.new_full(shape, torch.nan if name == FIT else 0))
+            missing = width - values.shape[-1] if values.dim() > 1 else 0
+            rows.append(functional.pad(values, (0, missing), value=MISSING.get(name, 0)) if missing else values)
+        merged[name] = torch.cat(rows)[place.to(like.device)]
+    return merged
+
+
 def _batch_filters(
-    requests: Sequence[_Request], allowed: Tensor | None, exclude: Tensor | None, num_items: int
+    requests: Sequence[_Rendered], allowed: Tensor | None, exclude: Tensor | None, num_items: int
 ) -> tuple[Tensor | None, Tensor | None]:
     """The filters of a batch.
 

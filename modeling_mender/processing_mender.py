@@ -16,7 +16,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import accumulate, chain, zip_longest
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +26,11 @@ from transformers.utils import cached_file
 
 from .configuration_mender import KINDS, atomic_write, check_whole_numbers
 from .items_file import read_items
-from .spelling import Speller, count_words
+from .request import Request, Texts, batch_of_requests
+from .spelling import Speller, count_words, most_similar, singular
+from .wording import avoid_sentence, avoided_phrase, is_negation
 
-__all__ = ["MenderProcessor", "add_code_tokens", "avoid_sentence", "avoided_phrase", "first_code_token"]
+__all__ = ["MenderProcessor", "add_code_tokens", "first_code_token"]
 
 ITEMS_FILE = "items.json"
 HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
@@ -37,55 +38,7 @@ CACHED_TITLES = 200_000
 """Titles whose tokens are cached, about 0.1 GB; the cache is cleared when it is full."""
 HISTORIES = ("titles", "codes", "states", "vectors", "indices", "none")
 PREFERENCES = ("text", "none")
-
-TRAINED_NEGATION = re.compile(r"(?i)(?:avoid|exclude|no)\b")
-"""How negative preferences begin in the paper's data."""
-NEGATION = re.compile(
-    r"""(?ix) ^ (?:please\s+)?
-    (?:(?:i|we|they|she|he|(?:the\s+)?(?:user|customer)) (?:['’]m|\s+am|\s+are|\s+is)?
-        (?:\s+(?:really|also|absolutely))?\s+)?
-    (?: (?:do\s+not|don['’]?t|does\s+not|doesn['’]?t|did\s+not|didn['’]?t|can\s?not|can['’]?t|never) \s+ (?:ever\s+)?
-          (?:wants?|needs?|likes?|love|stand|care\s+for|show|recommend|suggest|give|offer|buy|get|find|search\s+for
-             |look\s+for|include|choose|pick) (?:\s+to\s+(?:see|get|have|buy))? (?:\s+(?:me|us))?
-      | avoids | avoiding | excludes | excluding | without | never | nothing\s+with | nothing | none\s+of | skips?
-      | (?:stays?|keep)\s+away\s+from | steer\s+clear\s+of | refrain\s+from | leave\s+out | hide
-      | not\s+interested\s+in | not | dislikes? | hates? | less
-    ) \s+ (?=\S)"""
-)
-"""Other negations, up to the thing that is not wanted."""
-
-TYPED_NEGATION = re.compile(
-    r"""(?ix) ^ (?:please\s+)? (?:
-        avoid\s+\S | exclude\s+\S | no\s+(?!idea|matter|doubt|problem|preference|rush|worries)\S
-      | (?:(?:i|we)\s+)? (?:do\s+not|don['’]?t) \s+ (?:want|like|show|recommend|suggest|give) \b
-    )"""
-)
-"""How a preference begins that says what is not wanted. Fewer forms than above: "not sure, maybe tea" asks for tea."""
-
-
-def avoid_sentence(text: str) -> str:
-    """A sentence for something that a user wants to avoid, in the wording that models are trained on.
-
-    A plain phrase becomes "Avoid ...", and other negations are replaced by it. An empty text stays empty.
-
-    >>> avoid_sentence("strong smells"), avoid_sentence("No strong smells"), avoid_sentence("please don't show me wool")
-    ('Avoid strong smells', 'No strong smells', 'Avoid wool')
-    """
-    text = " ".join(text.split())
-    if not text or TRAINED_NEGATION.match(text):
-        return text
-    return f"Avoid {NEGATION.sub('', text)}"
-
-
-def avoided_phrase(text: str) -> str:
-    """The positive phrase for what a person wants to avoid.
-
-    >>> avoided_phrase("Avoid strong smells."), avoided_phrase("no wool"), avoided_phrase("please don't show me wool")
-    ('strong smells', 'wool', 'wool')
-    """
-    text = " ".join(text.split()).rstrip(".")
-    return NEGATION.sub("", re.sub(rf"{TRAINED_NEGATION.pattern}\s*", "", text, count=1))
-
+WORD = re.compile(r"\w+")
 
 def code_token(level: int, code: int) -> str:
     """The token of a code.
@@ -199,6 +152,8 @@ class MenderProcessor(ProcessorMixin):
         self.titles: list[str] = []
         self._state_counts: list[int] | None = None
         self._words: Counter[str] = Counter()
+        self.texts: list[str] | None = None
+        self.aspects: list[list[str]] | None = None
         self.set_items(items or {"item_id": [], "title": []})
 
     # Items
@@ -207,20 +162,24 @@ class MenderProcessor(ProcessorMixin):
         """Replace the items.
 
         Args:
-            items: `{"item_id": [...], "title": [...]}`, in the order of item indices; optionally `"codes"`; optionally
-                `"text"`, texts of all or some of the items, whose words are added to those that misspelt words are
-                corrected to, besides words of titles; with `history="states"` optionally `"states"`, the number of
-                rows of each item in the encoder's table (default: unchanged for known titles, the number of tokens for
-                new titles).
+            items: `{"item_id": [...], "title": [...]}`, in the order of item indices; optionally `"text"` and
+                `"aspects"` (lists of phrases), which `items_naming` searches and whose words misspelt words are
+                corrected to, besides words of titles; optionally `"codes"`; with `history="states"` optionally
+                `"states"`, the number of rows of each item in the encoder's table (default: unchanged for known titles,
+                the number of tokens for new titles).
             new_states: with `history="states"`, whether you will give the encoder a new table for these titles.
 
         Raises:
-            ValueError: if the numbers of ids and titles differ, an id occurs twice, codes are missing, or the number of
-                states of an item would change.
+            ValueError: if the numbers of ids, titles, texts or aspects differ, an id occurs twice, codes are missing, or
+                the number of states of an item would change.
         """
         ids, titles = list(items["item_id"]), list(items["title"])
         if len(ids) != len(titles):
             raise ValueError(f"{len(ids)} item ids but {len(titles)} titles; every item needs both")
+        described = {name: list(items[name]) if items.get(name) else None for name in ("text", "aspects")}
+        for name, values in described.items():
+            if values is not None and len(values) != len(ids):
+                raise ValueError(f'{len(ids)} items but {len(values)} entries of "{name}"; pass one per item, or none')
         index_of = {item_id: index for index, item_id in enumerate(ids)}
         if len(index_of) != len(ids):
             repeated = next(item_id for index, item_id in enumerate(ids) if index_of[item_id] != index)
@@ -233,8 +192,11 @@ class MenderProcessor(ProcessorMixin):
             self._state_counts = self._new_state_counts(known, ids, titles, items.get("states"))
         self.item_ids, self.titles, self.codes, self._index_of = ids, titles, codes, index_of
         # Words of earlier items stay known, as a request may name what was sold out.
-        self._words = self._words + Counter(items.get("words") or {}) + count_words(items.get("text") or ())
+        earlier = set(self.texts or ()) - set(described["text"] or ())
+        self._words = self._words + Counter(items.get("words") or {}) + count_words(earlier)
+        self.texts, self.aspects = described["text"], described["aspects"]
         self._speller: Speller | None = None
+        self._mentions: list[str] | None = None
         self._item_pieces: list[list[int]] | None = None
         self._title_tokens: dict[str, list[int]] = {}
 
@@ -294,9 +256,11 @@ class MenderProcessor(ProcessorMixin):
         try:
             return [self._index_of[item_id] for item_id in item_ids]
         except KeyError as missing:
+            similar = most_similar(str(missing.args[0]), self.item_ids)
+            nearest = f"the nearest known ids are {', '.join(map(repr, similar))}; " if similar else ""
             raise ValueError(
-                f"item {missing.args[0]!r} is not among the {len(self.item_ids)} items of this processor; "
-                'remove it, pass unknown_items="skip", or add it with set_items and model.set_catalogue'
+                f"item {missing.args[0]!r} is not among the {len(self.item_ids)} items; {nearest}"
+                'pass ids of the catalogue, or unknown_items="skip" to leave others out'
             ) from None
 
     def ids(self, item_indices: Tensor | Sequence[int]) -> list[str]:
@@ -325,98 +289,84 @@ class MenderProcessor(ProcessorMixin):
 
     def __call__(
         self,
-        preference: str | Sequence[str] | Sequence[Sequence[str]] | None = None,
+        preference: Texts | Sequence[Texts | None] | None = None,
         history: Sequence[str] | Sequence[Sequence[str]] | None = None,
         *,
-        inferred: str | Sequence[str] | Sequence[Sequence[str]] | None = None,
+        inferred: Texts | Sequence[Texts | None] | None = None,
         avoid: str | Sequence[str] | Sequence[Sequence[str]] | None = None,
-        strength: float | None = None,
-        preference_weights: Sequence[float] | Sequence[Sequence[float]] | None = None,
+        dial: float | None = None,
         unknown_items: str = "error",
         return_tensors: str | None = "pt",
     ) -> BatchFeature:
         """Model inputs for one user or a batch of users.
 
         Args:
-            preference: a text for one user; for a batch, one text or list of texts per user. The texts of a user are
-                joined. If empty or `None`, only the history is used.
+            preference: a text for one user, several texts that are read together, or texts with weights; for a batch,
+                one of these per user. If empty or `None`, only the history is used.
             history: item ids of one user, oldest first; for a batch, one list per user. If empty or `None`, only the
                 preference is used. With the history of one user (which may be empty), a list of texts belongs to this
                 user; without a history, every text is a user of a batch.
-            inferred: a preference that the user did not type, such as one written from earlier reviews, in the same
-                forms. A user has either this or `preference`.
-            avoid: what users do not want, in the same forms as the preference. Models with experts read each phrase by
-                itself, others read it after the preference, see `avoid_sentence`.
-            strength: how far the preference moves the result from that of the history alone: 0 ignores the preference,
-                1 is the default, more than 1 exaggerates it. Without a history it has no effect.
-            preference_weights: weights of the preferences of a user. Each preference is then a condition of its own
-                instead of a part of one text.
+            inferred: a preference that the user did not type, in the same forms. A user has either this or
+                `preference`.
+            avoid: what users do not want, in the same forms as the preference, without weights. Models with experts
+                read each phrase by itself, others read it after the preference, see `avoid_sentence`.
+            dial: see `Request`, also for the other arguments.
             unknown_items: "error", or "skip" to ignore history items that are not in the catalogue.
             return_tensors: "pt", "np", or `None` for lists without padding.
 
         Returns:
             Arguments of `recommend()`: `input_ids` and `attention_mask` of shape (B, T), or of shape (B, C, T) together
-            with `condition_weights` (B, C) if a strength or weights lead to several conditions; `kind` (B,) or (B, C)
+            with `condition_weights` (B, C) if a dial or weights lead to several conditions; `kind` (B,) or (B, C)
             for models that read it; for experts `avoid_input_ids` (B, A, T'), and `expert_input_ids` if their inputs
             differ from `input_ids`.
 
         Raises:
             ValueError: if a user has neither a preference nor a history, an item of a history is unknown, a text cannot
-                be encoded, a weight is not a finite number, or a user wants and wants to avoid the same.
+                be encoded, a user wants and wants to avoid the same, or see `Request`.
         """
-        users, histories = _as_batch({"preference": preference, "inferred": inferred, "avoid": avoid}, history)
-        weights = _as_weights(preference_weights, users)
-        requests = [
-            self._request(user, texts, self.item_indices(items, unknown_items=unknown_items), strength, own)
-            for user, (texts, items, own) in enumerate(zip(users, histories, weights, strict=True))
+        requests = batch_of_requests(preference, history, inferred=inferred, avoid=avoid, dial=dial)
+        rendered = [
+            self.features(request, user=user, unknown_items=unknown_items) for user, request in enumerate(requests)
         ]
         if return_tensors is not None:
-            return BatchFeature(self.collate(requests), tensor_type=return_tensors)
-        names = dict.fromkeys(chain.from_iterable(requests))
-        found = {name: [request.get(name) for request in requests] for name in names}
+            return BatchFeature(self.collate(rendered), tensor_type=return_tensors)
+        names = dict.fromkeys(chain.from_iterable(rendered))
+        found = {name: [request.get(name) for request in rendered] for name in names}
         if not any(_is_nested(ids) for ids in found["input_ids"]):
             masks = self.memory_mask(found["input_ids"]).tolist()
             found["attention_mask"] = [mask[: len(ids)] for mask, ids in zip(masks, found["input_ids"], strict=True)]
         return BatchFeature(found)
 
-    def _request(
-        self,
-        user: int,
-        texts: Mapping[str, list[str]],
-        item_indices: list[int],
-        strength: float | None,
-        weights: Sequence[float] | None,
-    ) -> dict[str, Any]:
-        """Features of one request without padding; with several conditions, `input_ids` is a list of lists.
+    def features(self, request: Request, *, user: int = 0, unknown_items: str = "error") -> dict[str, Any]:
+        """Features of one request without padding, for `collate`.
 
         Args:
+            request: what is wanted, bought and to be avoided; its other fields do not matter.
             user: position in the batch, for error messages.
-            texts: the user's texts by name of the argument of `__call__`.
-            item_indices: the history.
-            strength: see `__call__`.
-            weights: weights of the user's preferences.
+            unknown_items: see `__call__`.
+
+        Returns:
+            See `__call__`; with several conditions, `input_ids` is a list of lists.
         """
-        wanted = texts["preference"] or texts["inferred"]
-        kind = KINDS.index("stated" if texts["preference"] else "inferred")
-        if texts["preference"] and texts["inferred"]:
-            raise ValueError(f"user {user} has a preference and an inferred one; pass one of the two")
+        item_indices = self.item_indices(request.history, unknown_items=unknown_items)
+        texts, shares, dial = request.texts, request.shares, request.dial
+        kind = KINDS.index("stated" if request.preference else "inferred")
         # Language experts do not understand negation, so negated sentences become phrases to avoid.
         reads = self.preference == "text"
-        negative = [text for text in wanted if reads and self.experts and TYPED_NEGATION.match(text.strip())]
-        avoided = [phrase for phrase in map(avoided_phrase, (*texts["avoid"], *negative)) if phrase]
-        if not self.experts:
-            wanted = _sentences(wanted, texts["avoid"])
-        elif both := set(map(self._compared, avoided)) & {self._compared(text.rstrip(".")) for text in wanted}:
-            raise ValueError(f"user {user} wants {min(both)!r} and wants to avoid it; leave one of the two out")
-        if strength is not None and not isfinite(strength):
-            raise ValueError(f"strength={strength!r}; pass a finite number, 1 for the model's own answer")
-        silent = KINDS.index("silent")
+        negative = self._negative(request)
+        avoided = self.avoided(request)
+        same = set(map(str.casefold, avoided)) & {self.corrected(text.strip(". ")).casefold() for text in texts}
+        if self.experts and same:
+            raise ValueError(f"user {user} wants {min(same)!r} and wants to avoid it; leave one of the two out")
+        # Other models were trained on what to avoid as sentences after the preference.
+        sentences = [] if self.experts else list(map(avoid_sentence, request.avoid))
+        wanted, silent = [*texts, *sentences], KINDS.index("silent")
         conditions = [(wanted, kind if wanted else silent, 1.0)]
-        if reads and weights is not None and len(wanted) > 1:
-            conditions = [([text], kind, weight / sum(weights)) for text, weight in zip(wanted, weights, strict=True)]
-        if reads and strength is not None and wanted and item_indices:
-            conditions = [(text, own, weight * strength) for text, own, weight in conditions]
-            conditions.append(([], silent, 1.0 - strength))
+        if reads and shares is not None:
+            conditions = [([text, *sentences], kind, share) for text, share in zip(texts, shares, strict=True)]
+        if reads and dial is not None and wanted and item_indices:
+            conditions = [(text, own, weight * dial) for text, own, weight in conditions]
+            conditions.append(([], silent, 1.0 - dial))
         inputs = [self.render(text, item_indices, user) for text, _, _ in conditions]
         several = len(conditions) > 1
         found: dict[str, Any] = {"input_ids": inputs if several else inputs[0]}
@@ -425,12 +375,38 @@ class MenderProcessor(ProcessorMixin):
         if self.kinds or self.experts:
             found["kind"] = [own for _, own, _ in conditions] if several else conditions[0][1]
         if self.experts:
-            found["avoid_input_ids"] = self.text_inputs(list(map(self.corrected, avoided)))
+            found["avoid_input_ids"] = self.text_inputs(avoided)
             if self.history not in ("vectors", "indices") or negative:
                 own = [[text for text in texts if text not in negative] for texts, _, _ in conditions]
                 own = [self._render_vectors(self.corrected(_joined(text)), item_indices) for text in own]
                 found["expert_input_ids"] = own if several else own[0]
         return found
+
+    def _negative(self, request: Request) -> list[str]:
+        """Preferences that say what is not wanted, which experts read as phrases to avoid."""
+        return [text for text in request.texts if self.preference == "text" and self.experts and is_negation(text)]
+
+    def avoided(self, request: Request) -> list[str]:
+        """The positive phrases for what a request wants to avoid, with misspelt words replaced."""
+        phrases = map(avoided_phrase, (*request.avoid, *self._negative(request)))
+        return [self.corrected(phrase) for phrase in phrases if phrase]
+
+    def items_naming(self, phrases: Sequence[str]) -> list[int]:
+        """Indices of the items whose title, aspects or text contain a phrase, in singular or plural.
+
+        >>> from transformers import BertTokenizer
+        >>> titles = {"item_id": ["a", "b"], "title": ["Two short stories", "A long story"]}
+        >>> MenderProcessor(BertTokenizer(vocab={"[PAD]": 0, "[UNK]": 1}), titles).items_naming(["Short story"])
+        [0]
+        """
+        if self._mentions is None:
+            texts, aspects = self.texts or [""] * len(self.titles), self.aspects or [[]] * len(self.titles)
+            self._mentions = [
+                " | ".join(map(_plain_words, (title, *own, text)))
+                for title, own, text in zip(self.titles, aspects, texts, strict=True)
+            ]
+        sought = [plain for plain in map(_plain_words, phrases) if plain.strip()]
+        return [index for index, text in enumerate(self._mentions) if any(plain in text for plain in sought)]
 
     def corrected(self, text: str) -> str:
         """A text of a request as the model reads it: with misspelt words replaced, see `Speller`.
@@ -440,12 +416,10 @@ class MenderProcessor(ProcessorMixin):
         if not text or not self.correct_spelling or self.preference != "text":
             return text
         if self._speller is None:
-            # Titles are counted when a text is read, so that processors are loaded as fast as without.
-            self._speller = Speller(count_words(self.titles) + self._words, self._is_token)
+            # Words are counted when a text is read, so that processors are loaded as fast as without.
+            words = count_words(chain(self.titles, self.texts or ())) + self._words
+            self._speller = Speller(words, self._is_token)
         return self._speller.correct(text)
-
-    def _compared(self, text: str) -> str:
-        return self.corrected(text).casefold()
 
     def _is_token(self, word: str) -> bool:
         """Whether the tokenizer has a word as one token, as it has common words in their right spelling."""
@@ -669,7 +643,7 @@ class MenderProcessor(ProcessorMixin):
     def to_dict(self) -> dict[str, Any]:
         """Settings for `processor_config.json`; the items are saved in a separate file."""
         settings = super().to_dict()
-        derived = {"item_ids", "titles", "codes", "items", "margins"}
+        derived = {"item_ids", "titles", "texts", "aspects", "codes", "items", "margins"}
         return {name: value for name, value in settings.items() if name not in derived and not name.startswith("_")}
 
     def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any) -> list[str]:
@@ -678,6 +652,8 @@ class MenderProcessor(ProcessorMixin):
         self._remove_processor_class(Path(save_directory))
         target = Path(save_directory) / ITEMS_FILE
         items: dict[str, Sequence[Any]] = {"item_id": self.item_ids, "title": self.titles}
+        items |= {"text": self.texts} if self.texts else {}
+        items |= {"aspects": self.aspects} if self.aspects else {}
         items |= {"codes": self.codes} if self.codes else {}
         items |= {"words": dict(sorted(self._words.items()))} if self._words else {}
         items |= {"states": self.state_counts} if self.history == "states" else {}
@@ -724,85 +700,27 @@ class MenderProcessor(ProcessorMixin):
         return processor
 
 
-def _as_batch(texts: Mapping[str, Any], history: Any) -> tuple[list[dict[str, list[str]]], list[list[str]]]:
-    """The texts of each user by name of the argument, and the item ids of each user."""
-    nested = history is not None and len(history) > 0 and not isinstance(history[0], str)
-    if history is None:
-        one = all(given is None or isinstance(given, str) for given in list(texts.values())[:2])
-    else:
-        one = not nested and all(
-            text is None or isinstance(text, str) or all(isinstance(part, str) for part in text)
-            for text in texts.values()
-        )
-    if one:
-        # With one history, even an empty one, several preferences belong to one user.
-        return [{name: _listed(given) for name, given in texts.items()}], [list(history or [])]
-    lists = [given for given in texts.values() if given is not None and not isinstance(given, str)]
-    if history is not None and len(history) and not nested:
-        raise ValueError(
-            f"got {len(lists[0])} preferences but one history of {len(history)} items; pass a list of histories, "
-            "one per user"
-        )
-    users = len(history) if nested else len(lists[0])
-    called = {"preference": "preferences", "inferred": "inferred preferences", "avoid": "texts to avoid"}
-    for name, given in texts.items():
-        if given is not None and not isinstance(given, str) and len(given) != users:
-            histories = "" if history is None else f" but {users} histories"
-            raise ValueError(
-                f"{len(given)} {called[name]}{histories or f' for {users} users'}; pass one of each per user"
-            )
-    said = [
-        {
-            name: _listed(given if given is None or isinstance(given, str) else given[user])
-            for name, given in texts.items()
-        }
-        for user in range(users)
-    ]
-    return said, [list(items) for items in history] if nested else [[] for _ in range(users)]
-
-
-def _listed(texts: str | Sequence[str] | None) -> list[str]:
-    """The texts that are not empty, as a list."""
-    given = [texts] if isinstance(texts, str) else texts or []
-    return [text for text in given if text.strip()]
-
-
-def _as_weights(weights: Any, users: Sequence[Mapping[str, list[str]]]) -> list[Sequence[float] | None]:
-    """The weights of each user's preferences.
-
-    Raises:
-        ValueError: if their number differs from that of the preferences, a weight is not a finite number, or the sum of
-            a user's weights is 0.
-    """
-    if weights is None:
-        return [None] * len(users)
-    own = [weights] if len(weights) and not isinstance(weights[0], Sequence | Tensor) else list(weights)
-    wanted = [texts["preference"] or texts["inferred"] for texts in users]
-    if len(own) != len(users) or any(len(one) != len(texts) for one, texts in zip(own, wanted, strict=True)):
-        raise ValueError(
-            f"preference_weights has {[len(one) for one in own]} weights for {[len(texts) for texts in wanted]} "
-            "preferences; pass one weight for each preference of each user"
-        )
-    own = [[float(weight) for weight in one] for one in own]
-    if any(one and not (isfinite(sum(one)) and sum(one)) for one in own):
-        raise ValueError(f"preference_weights={own}; pass finite numbers whose sum is not 0")
-    return own
-
-
 def _is_nested(input_ids: Sequence[Any]) -> bool:
     """Whether a request has several conditions, each a list of token ids."""
     return len(input_ids) > 0 and isinstance(input_ids[0], Sequence)
 
 
-def _sentences(preference: str | Sequence[str] | None, avoid: str | Sequence[str] | None = None) -> list[str]:
-    """What one user wants and wants to avoid, as sentences without a full stop at the end."""
-    sentences = (text.strip().rstrip(".") for text in (*_listed(preference), *map(avoid_sentence, _listed(avoid))))
-    return [sentence for sentence in sentences if sentence]
+
+
+def _plain_words(text: str) -> str:
+    """The words of a text in lower case and singular, each between spaces.
+
+    >>> _plain_words("Short stories, glasses")
+    ' short story glass '
+    """
+    return "".join(f" {singular(word)}" for word in WORD.findall(text.casefold())) + " "
 
 
 def _joined(preference: str | Sequence[str]) -> str:
     """The preferences of a user as one text, without a full stop at the end."""
-    return ". ".join(_sentences(preference))
+    texts = [preference] if isinstance(preference, str) else preference
+    sentences = (text.strip().rstrip(".") for text in texts)
+    return ". ".join(sentence for sentence in sentences if sentence)
 
 
 def _as_list(indices: Tensor | Sequence[int]) -> list[int]:

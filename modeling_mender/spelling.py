@@ -8,17 +8,18 @@ compared that become equal when a few letters are deleted from each, the idea of
 
 from __future__ import annotations
 
+import heapq
 import re
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import chain, combinations
 from os.path import commonprefix
 
 import numpy as np
 
-__all__ = ["Speller", "count_words"]
+__all__ = ["Speller", "count_words", "most_similar", "singular"]
 
 SHORTEST, LONGER, LONGEST = 4, 9, 40
 """Letters from which a word is corrected, from which it may have two errors, and up to which it is corrected."""
@@ -50,6 +51,43 @@ def count_words(texts: Iterable[str]) -> Counter[str]:
     """
     words = chain.from_iterable(_LETTERS.findall(text.lower()) for text in texts)
     return Counter(word for word in words if word.isalpha())
+
+
+def singular(word: str) -> str:
+    """A word without the ending of the plural.
+
+    >>> [singular(word) for word in ("stories", "glasses", "mugs", "glass", "gas")]
+    ['story', 'glass', 'mug', 'glass', 'gas']
+    """
+    if len(word) <= 3:
+        return word
+    return word[:-3] + "y" if word.endswith("ies") and len(word) > 4 else _ENDING.sub("", word)
+
+
+def most_similar(name: str, names: Sequence[str], count: int = 3, least: float = 0.4) -> list[str]:
+    """The names that share most letter triples with a name, the best first; among equals the shorter ones.
+
+    Args:
+        name: for instance a misspelt one.
+        names: to choose from.
+        count: names to return at most.
+        least: share of the triples of `name` that a name must have.
+
+    >>> most_similar("b-17", ["b-07", "b-18", "book-17"], count=2)
+    ['b-18', 'b-07']
+    """
+    triples = _triples(name)
+
+    def similarity(other: str) -> tuple[float, int]:
+        return len(triples & _triples(other)) / len(triples), -len(other)
+
+    best = heapq.nlargest(count, names, key=similarity)
+    return [other for other in best if similarity(other)[0] >= least]
+
+
+def _triples(text: str) -> set[str]:
+    padded = f"  {' '.join(text.casefold().split())} "
+    return {padded[start : start + 3] for start in range(len(padded) - 2)}
 
 
 class Speller:

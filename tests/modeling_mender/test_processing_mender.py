@@ -10,7 +10,8 @@ from transformers import AutoProcessor, AutoTokenizer
 
 from modeling_mender import MenderProcessor
 from modeling_mender.configuration_mender import KINDS
-from modeling_mender.processing_mender import add_code_tokens, avoid_sentence
+from modeling_mender.processing_mender import add_code_tokens
+from modeling_mender.wording import avoid_sentence
 from preference_benchmark.embedding import TextEmbedder
 from preference_benchmark.preferences.polarity import NEGATIVE, invert, preference_polarity
 
@@ -258,7 +259,7 @@ def test_saved_words_correct_in_the_same_way(correcting, tmp_path):
 def test_words_of_added_items_are_known(correcting):
     assert correcting.corrected("a procelain teapod") == "a procelain teapod"
     titles = [*TITLES, "porcelain"]
-    correcting.set_items({"item_id": [*IDS, "new"], "title": titles, "text": ["a teapot"]}, new_states=True)
+    correcting.set_items({"item_id": [*IDS, "new"], "title": titles, "text": [*TITLES, "a teapot"]}, new_states=True)
     assert correcting.corrected("a procelain teapod") == "a porcelain teapot"
     assert {typed: correcting.corrected(typed) for typed in MISSPELT} == MISSPELT
 
@@ -427,21 +428,18 @@ def test_kinds_are_told_by_how_a_preference_comes():
         processor("find tea", inferred="find soap")
 
 
-def test_strength_and_weights_make_conditions():
+def test_dial_and_weights_make_conditions():
     processor = expert_processor()
-    found = processor([["find tea", "rose"], None], [["item-mug"], ["item-mug"]], strength=2.0)
+    found = processor([["find tea", "rose"], None], [["item-mug"], ["item-mug"]], dial=2.0)
     assert found["input_ids"].shape[:2] == (2, 2) and found["condition_weights"].tolist() == [[2.0, -1.0], [1.0, 0.0]]
     assert found["kind"].tolist() == [[0, 2], [2, 2]]
     assert words_of(processor, found["input_ids"][0, 0]) == ["find", "tea", ".", "rose"]
     assert words_of(processor, found["input_ids"][0, 1]) == []
-    found = processor(["tea", "rose"], ["item-mug"], preference_weights=[3, 1])
+    found = processor({"tea": 3, "rose": 1}, ["item-mug"])
     assert found["condition_weights"].tolist() == [[0.75, 0.25]]
     assert [words_of(processor, ids) for ids in found["input_ids"][0]] == [["tea"], ["rose"]]
-    for weights, message in (([1], "one weight for each"), ([1, float("nan")], "finite"), ([1, -1], "not 0")):
-        with pytest.raises(ValueError, match=message):
-            processor(["tea", "rose"], ["item-mug"], preference_weights=weights)
-    with pytest.raises(ValueError, match="strength=inf"):
-        processor("tea", ["item-mug"], strength=float("inf"))
+    with pytest.raises(ValueError, match="dial=inf"):
+        processor("tea", ["item-mug"], dial=float("inf"))
 
 
 def test_experts_read_inputs_of_their_own_beside_titles():

@@ -34,7 +34,7 @@ def test_neither_batch_nor_history_matters(method):
         torch.testing.assert_close(fits(method, text)[0], together[place])
     if method.preset.name != "text-search":  # it reads no history
         torch.testing.assert_close(fits(method, texts, [["item-mug"]] * 4), together)
-        torch.testing.assert_close(fits(method, texts, [["item-mug"]] * 4, strength=2.0), together)
+        torch.testing.assert_close(fits(method, texts, [["item-mug"]] * 4, dial=2.0), together)
 
 
 def test_what_is_avoided_and_weights_do_not_change_it(method):
@@ -47,7 +47,7 @@ def test_what_is_avoided_and_weights_do_not_change_it(method):
 
 def test_of_several_preferences_the_least_counts(method):
     alone = fits(method, ["find tea", "lamp"])
-    both = fits(method, ["find tea", "lamp"], [], preference_weights=[0.7, 0.3])
+    both = fits(method, {"find tea": 0.7, "lamp": 0.3}, [])
     torch.testing.assert_close(both, alone.min()[None])
 
 
