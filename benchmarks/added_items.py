@@ -80,7 +80,7 @@ def trained(preset: str, folder: Path, seed: int, epochs: int | None) -> Any:
 
 def measure(model: Any, processor: Any, kept: pl.DataFrame, added: pl.DataFrame, seed: int) -> list[dict[str, Any]]:
     """Add items to a model and ask for them, and for old items before and after."""
-    from modeling_mender.training.new_items import add_items
+    from modeling_mender.training.catalogue_edits import add_items
 
     generator = np.random.default_rng(seed)
     aspects = dict(kept.select("item_id", "aspects").iter_rows())

@@ -29,6 +29,7 @@ __all__ = [
     "MenderConfig",
     "atomic_write",
     "check_sizes",
+    "checked_removed",
     "check_whole_numbers",
     "encoder_config",
     "public_name",
@@ -177,6 +178,18 @@ def check_whole_numbers(least: int = 1, parent: str = "", **numbers: Any) -> Non
     for name, value in numbers.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise ValueError(f"{parent}{name}={value!r}; pass a whole number of at least {least}")
+
+
+def checked_removed(item_indices: Sequence[int], num_items: int) -> list[int]:
+    """Indices of removed items, checked.
+
+    Raises:
+        ValueError: if one is not an item, or all items are removed.
+    """
+    check_whole_numbers(0, **{f"removed_items[{place}]": index for place, index in enumerate(item_indices)})
+    if item_indices and (max(item_indices) >= num_items or len({*item_indices}) >= num_items):
+        raise ValueError(f"removed_items has items that are not among the {num_items}, or all of them; keep some")
+    return sorted({*item_indices})
 
 
 class ItemStatesConfig(PreTrainedConfig):

@@ -196,28 +196,32 @@ class Lexical(nn.Module):
         self.register_buffer("gains", torch.zeros(num_postings), persistent=True)
         self.register_buffer("mean_length", torch.ones(()), persistent=True)
 
-    def add_items(self, token_ids: Sequence[Sequence[int]]) -> None:
-        """Add the postings of new items; document frequencies and the mean length remain those of the old items.
+    def put(self, item_indices: Tensor, token_ids: Sequence[Sequence[int]]) -> None:
+        """Add or replace the postings of items; document frequencies and the mean length stay as they are.
 
         Args:
-            token_ids: tokens of each new item's text, without special tokens.
+            item_indices: items of the catalogue, or new ones behind them, each once. Shape: (M,), int64.
+            token_ids: tokens of each item's text, without special tokens.
         """
-        lengths = torch.tensor([len(ids) for ids in token_ids], device=self.items.device)
-        flat = torch.tensor([token for ids in token_ids for token in ids], dtype=torch.int64, device=self.items.device)
-        owner = torch.repeat_interleave(torch.arange(len(lengths), device=flat.device), lengths)
+        device = self.items.device
+        item_indices = item_indices.to(device)
+        lengths = torch.tensor([len(ids) for ids in token_ids], device=device)
+        flat = torch.tensor([token for ids in token_ids for token in ids], dtype=torch.int64, device=device)
+        owner = torch.repeat_interleave(torch.arange(len(lengths), device=device), lengths)
         pairs, count = torch.stack([flat, owner]).unique(dim=1, return_counts=True)
-        token, item = pairs
+        token, row = pairs
         having = (self.starts.diff()[token]).float()
         rarity = torch.log1p((self.num_items - having + 0.5) / (having + 0.5))
-        norm = K1 * (1 - B + B * lengths[item] / self.mean_length)
-        tokens = torch.repeat_interleave(torch.arange(len(self.starts) - 1, device=flat.device), self.starts.diff())
-        order = torch.cat([tokens, token]).argsort(stable=True)
-        self.starts = self.starts + functional.pad(
-            torch.bincount(token, minlength=len(self.starts) - 1).cumsum(0), (1, 0)
-        )
-        self.items = torch.cat([self.items, (item + self.num_items).to(self.items.dtype)])[order]
-        self.gains = torch.cat([self.gains, (rarity * count / (count + norm)).to(self.gains.dtype)])[order]
-        self.num_items += len(token_ids)
+        norm = K1 * (1 - B + B * lengths[row] / self.mean_length)
+        tokens = torch.repeat_interleave(torch.arange(len(self.starts) - 1, device=device), self.starts.diff())
+        kept = torch.isin(self.items, item_indices, invert=True)
+        tokens = torch.cat([tokens[kept], token])
+        items = torch.cat([self.items[kept].long(), item_indices[row]])
+        self.num_items = max(self.num_items, int(item_indices.max()) + 1)
+        order = (tokens * self.num_items + items).argsort()
+        self.starts = functional.pad(torch.bincount(tokens, minlength=len(self.starts) - 1).cumsum(0), (1, 0))
+        self.items = items[order].to(self.items.dtype)
+        self.gains = torch.cat([self.gains[kept], (rarity * count / (count + norm)).to(self.gains.dtype)])[order]
 
     def check_values(self) -> None:
         """Check loaded tables.
@@ -727,17 +731,22 @@ class ExpertSum(nn.Module):
         Args:
             token_ids: tokens of each new item's text, without special tokens.
         """
+        first, count = self.config.num_items, len(token_ids)
         # In a small catalogue, rows are no longer than there are items; a loaded model has room for all of them.
-        neighbours = min(self.config.num_neighbours, self.config.num_items + len(token_ids))
+        neighbours = min(self.config.num_neighbours, first + count)
         if self.popularity is not None:
-            self.popularity.add_items(len(token_ids))
+            self.popularity.add_items(count)
         for part in (self.co_purchase, self.transitions):
             if part is not None:
-                part.add_items(len(token_ids), neighbours)
+                part.add_items(count, neighbours)
+        self.config.num_items += count
+        self.put_texts(torch.arange(first, first + count), token_ids)
+
+    def put_texts(self, item_indices: Tensor, token_ids: Sequence[Sequence[int]]) -> None:
+        """Add or replace the words of items, see `Lexical.put`."""
         if self.lexical is not None:
-            self.lexical.add_items(token_ids)
+            self.lexical.put(item_indices, token_ids)
             self.config.num_postings = len(self.lexical.items)
-        self.config.num_items += len(token_ids)
 
     def _counted(self, name: str, texts: Tensor, history: Tensor, num_items: int, encoded: Encoded | None) -> Tensor:
         """Scores of an expert that compares no vectors. Shape: (B, N)."""

@@ -87,6 +87,11 @@ class ItemScoringModel(ChecksWeights, PreTrainedModel, ABC):
         if prior is not None:
             prior = prior_scores(prior, scores.shape[1], len(scores), scores.device).expand_as(scores)
             scores = scores + prior
+        if self.config.removed_items:
+            mask = allowed_mask(allowed, exclude, scores.shape[1], len(scores), scores.device)
+            live = torch.ones(scores.shape[1], dtype=torch.bool, device=scores.device)
+            live[torch.tensor(self.config.removed_items, device=scores.device)] = False
+            allowed, exclude = live if mask is None else mask & live, None
         found = top_items(scores, top_k, allowed, exclude)
         if fit:
             found = replace(found, fit=self.fit_probability(input_ids, **read))

@@ -8,13 +8,13 @@ one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .configuration_mender import LANGUAGE, CarriesCode, ExpertSumConfig, ItemStatesConfig
+from .configuration_mender import LANGUAGE, CarriesCode, ExpertSumConfig, ItemStatesConfig, checked_removed
 from .experts import ExpertSum, default_kind
 from .item_scoring import ItemScoringModel
 from .item_states import ItemStatesEncoder
@@ -26,6 +26,12 @@ __all__ = ["ExpertsConfig", "ExpertsRecommender"]
 class ExpertsConfig(CarriesCode, ExpertSumConfig):
     """Sizes and weights of an `ExpertsRecommender`, see `ExpertSumConfig`.
 
+    Args:
+        num_items: N.
+        experts: names of experts.
+        removed_items: indices of items that are not recommended any more.
+        **kwargs: see `ExpertSumConfig`.
+
     Raises:
         ValueError: if an expert that reads text has no encoder, or see `ExpertSumConfig`.
     """
@@ -34,8 +40,15 @@ class ExpertsConfig(CarriesCode, ExpertSumConfig):
     model_code = "modeling_experts.ExpertsRecommender"
     sub_configs = {"encoder": ItemStatesConfig}
 
-    def __init__(self, num_items: int = 1, experts: Any = ("popularity",), **kwargs: Any) -> None:
+    def __init__(
+        self,
+        num_items: int = 1,
+        experts: Any = ("popularity",),
+        removed_items: Sequence[int] = (),
+        **kwargs: Any,
+    ) -> None:
         super().__init__(num_items, experts, **kwargs)
+        self.removed_items = checked_removed(removed_items, num_items)
         reading = [name for name in self.experts if name in LANGUAGE]
         if reading and self.encoder is None:
             raise ValueError(f"expert {reading[0]!r} reads text; pass an encoder, or leave the expert out")

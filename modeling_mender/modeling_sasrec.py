@@ -8,6 +8,7 @@ uniform sampling needs no logQ correction.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from transformers import PreTrainedConfig
 from transformers import initialization as init
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from .configuration_mender import CarriesCode, check_sizes, check_whole_numbers
+from .configuration_mender import CarriesCode, check_sizes, check_whole_numbers, checked_removed
 from .item_scoring import ItemScoringModel
 
 __all__ = ["SasRecConfig", "SasRecForSequentialRecommendation"]
@@ -34,6 +35,7 @@ class SasRecConfig(CarriesCode, PreTrainedConfig):
         max_history: positions, counted from the latest item; earlier items are ignored.
         dropout: dropout rate of embeddings, attention and feed-forward layers.
         num_negatives: items sampled per batch as negatives; 0 uses the whole catalogue.
+        removed_items: indices of items that are not recommended any more.
 
     Raises:
         ValueError: if a size is out of range, or the heads do not divide the width.
@@ -51,6 +53,7 @@ class SasRecConfig(CarriesCode, PreTrainedConfig):
         max_history: int = 20,
         dropout: float = 0.3,
         num_negatives: int = 0,
+        removed_items: Sequence[int] = (),
         **kwargs: Any,
     ) -> None:
         sizes = {"num_items": num_items, "hidden_size": hidden_size, "num_layers": num_layers, "num_heads": num_heads}
@@ -60,6 +63,7 @@ class SasRecConfig(CarriesCode, PreTrainedConfig):
         self.num_items, self.hidden_size = num_items, hidden_size
         self.num_layers, self.num_heads = num_layers, num_heads
         self.max_history, self.dropout, self.num_negatives = max_history, dropout, num_negatives
+        self.removed_items = checked_removed(removed_items, num_items)
         super().__init__(**kwargs)
         check_sizes(self.to_dict())
 
