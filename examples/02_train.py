@@ -49,6 +49,7 @@ def main(
         benchmark,
         output,
         chosen.name,
+        encoder=encoder,
         training=training,
         origin=origin,
         limit=eval_limit,

@@ -33,6 +33,7 @@ __all__ = [
     "codes_of",
     "encoder_path",
     "item_codes",
+    "item_vectors",
     "load_benchmark_data",
 ]
 
@@ -194,14 +195,18 @@ def _in_memory(benchmark: Benchmark, encoder: str | None) -> BenchmarkData:
 def item_codes(
     data: BenchmarkData, encoder: str, seed: int, *, quantizer: str = "residual-kmeans", spread: bool = False
 ) -> Codes:
-    """Codes of all items of a benchmark; see `codes_of`. Item vectors are computed once."""
+    """Codes of all items of a benchmark; see `codes_of`."""
+    return codes_of(item_vectors(data, encoder), seed, quantizer=quantizer, spread=spread)
+
+
+def item_vectors(data: BenchmarkData, encoder: str) -> Tensor:
+    """Vectors of the texts of all items, which are computed once. Shape: (N, D)."""
     file = data.cache / "item_vectors.npy"
     if not file.is_file():
         unfinished = data.cache / f".item_vectors.{os.getpid()}.npy"
         np.save(unfinished, TextEmbedder(encoder).encode(data.items["text"][:]), allow_pickle=False)
         unfinished.replace(file)
-    embeddings = torch.from_numpy(np.load(file, allow_pickle=False))
-    return codes_of(embeddings, seed, quantizer=quantizer, spread=spread)
+    return torch.from_numpy(np.load(file, allow_pickle=False))
 
 
 def codes_of(embeddings: Tensor, seed: int, *, quantizer: str = "residual-kmeans", spread: bool = False) -> Codes:

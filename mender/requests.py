@@ -1,45 +1,14 @@
-"""A request as a person types it, checked and turned into what the pipeline takes: names of items become ids."""
+"""Items as a person names them on a terminal, by id or title."""
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Sequence
-from typing import Any
 
 from mender.terminal import UserError
 from modeling_mender import MenderProcessor
+from modeling_mender.spelling import most_similar
 
-__all__ = ["find_items", "make_request"]
-
-SIMILAR = 0.4
-"""Share of a name's letter triples that a title needs to be suggested in its place."""
-
-
-def make_request(
-    processor: MenderProcessor, history: Sequence[str] = (), preferences: Sequence[str] = (), avoid: Sequence[str] = ()
-) -> dict[str, Any]:
-    """A request for `pipeline("generative-retrieval")`; items of the history are not recommended again.
-
-    Args:
-        processor: knows the items, and what the model reads.
-        history: ids or titles of items, oldest first.
-        preferences: what is wanted.
-        avoid: what to leave out.
-
-    Raises:
-        UserError: if the request is empty, an item is unknown, or the model does not read what was passed.
-    """
-    wanted, avoided = ([text.strip() for text in texts if text.strip()] for texts in (preferences, avoid))
-    reads_history = processor.history != "none"
-    reads_preference = processor.preference == "text" and processor.history != "indices"
-    if (wanted or avoided) and not reads_preference:
-        raise UserError("this model reads no preferences; leave --preference and --avoid out, or take another model")
-    if history and not reads_history:
-        raise UserError("this model reads no history; leave --history out, or take another model")
-    if not wanted and not avoided and not history and (reads_history or reads_preference):
-        raise UserError("the request is empty; pass --preference, --avoid or --history")
-    items = find_items(processor, history)
-    return {"preference": wanted, "avoid": avoided, "history": items, "exclude": items}
+__all__ = ["find_items"]
 
 
 def find_items(processor: MenderProcessor, names: Sequence[str]) -> list[str]:
@@ -59,7 +28,8 @@ def find_items(processor: MenderProcessor, names: Sequence[str]) -> list[str]:
         if len(ids) > 1:
             raise UserError(f"{len(ids)} items are titled {name!r}; pass an id: {', '.join(ids[:10])}")
         if not ids:
-            similar = _most_similar(name, processor)
+            ids = dict(zip(processor.titles, processor.item_ids, strict=True))
+            similar = [f"{title!r} ({ids[title]})" for title in most_similar(name, list(ids), 5)]
             hint = f"did you mean {'; '.join(similar)}?" if similar else "pass ids or titles of its items.json"
             raise UserError(f"no item has the id or title {name!r}; {hint}")
         found += ids
@@ -68,23 +38,3 @@ def find_items(processor: MenderProcessor, names: Sequence[str]) -> list[str]:
 
 def _plain(title: str) -> str:
     return " ".join(title.casefold().split())
-
-
-def _most_similar(name: str, processor: MenderProcessor) -> list[str]:
-    """Titles with their ids that share most letter triples with a name; among equals the shorter ones."""
-    triples = _triples(name)
-    if not triples:
-        return []
-
-    def similarity(index: int) -> tuple[float, int]:
-        title = processor.titles[index]
-        return len(triples & _triples(title)) / len(triples), -len(title)
-
-    best = heapq.nlargest(5, range(len(processor.titles)), key=similarity)
-    best = [index for index in best if similarity(index)[0] >= SIMILAR]
-    return [f"{processor.titles[index]!r} ({processor.item_ids[index]})" for index in best]
-
-
-def _triples(text: str) -> set[str]:
-    padded = f" {_plain(text)} "
-    return {padded[start : start + 3] for start in range(len(padded) - 2)}

@@ -19,12 +19,13 @@ from mender.terminal import UserError
 __all__ = ["load_saved"]
 
 
-def load_saved(name: str | Path, device: str | None = None) -> tuple[Any, Any]:
+def load_saved(name: str | Path, device: str | None = None, **hub: Any) -> tuple[Any, Any]:
     """A model with `recommend`, and its processor. Code from a repository is never run.
 
     Args:
         name: folder that `save_pretrained` wrote, or name on the Hub.
         device: a torch device; default: the accelerator if there is one.
+        **hub: `revision`, `token` and the like, for a name on the Hub.
 
     Raises:
         UserError: if there is no such model, it is not a recommender of this library, or its files are damaged or do
@@ -34,7 +35,7 @@ def load_saved(name: str | Path, device: str | None = None) -> tuple[Any, Any]:
     _check_place(name)
     with _quiet_loading():
         try:
-            model, processor = load_whole(name, lambda: _load(name))
+            model, processor = load_whole(name, lambda: _load(name, **hub))
         except UserError:
             raise
         # Damaged files raise whatever the libraries that read them raise; each of them means the same here.
@@ -44,19 +45,19 @@ def load_saved(name: str | Path, device: str | None = None) -> tuple[Any, Any]:
     return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval(), processor
 
 
-def _load(name: str | Path) -> tuple[Any, Any]:
-    config = PreTrainedConfig.get_config_dict(name)[0]
+def _load(name: str | Path, **hub: Any) -> tuple[Any, Any]:
+    config = PreTrainedConfig.get_config_dict(name, **hub)[0]
     model_type = config.get("model_type") if isinstance(config, dict) else None
     if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
         raise UserError(
             f"{name} cannot be loaded: its config.json has model_type={model_type!r}, which is unknown here; "
             "pass a model that `mender train` wrote"
         )
-    model = AutoModel.from_pretrained(name, trust_remote_code=False)
-    processor = AutoProcessor.from_pretrained(name, trust_remote_code=False)
+    model = AutoModel.from_pretrained(name, trust_remote_code=False, **hub)
+    processor = AutoProcessor.from_pretrained(name, trust_remote_code=False, **hub)
     if not hasattr(model, "recommend") or not hasattr(processor, "decode_items"):
         raise UserError(f"{name} holds a {type(model).__name__}, which cannot recommend; train one with `mender train`")
-    check_folder(name, model, processor)
+    check_folder(name, model, processor, **hub)
     return model, processor
 
 

@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 
-class UserError(Exception):
+class UserError(ValueError):
     """Bad input. The message says what was passed, what was expected and what to do; the command line prints it."""
 
 

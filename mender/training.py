@@ -18,14 +18,19 @@ from transformers import T5Config
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from mender.cards import write_run_card
-from mender.data import BenchmarkData, item_codes
+from mender.data import BenchmarkData, item_codes, item_vectors
 from mender.evaluation import measure_requests, one_thread, score_model
+from mender.purchases import purchases_of
+from mender.recommender import Recommender
 from mender.runs import write_run
 from mender.showcase import INVENTED, save_showcase
 from modeling_mender import MenderTrainingArguments, Preset, build_method, load_preset, make_trainer
+from modeling_mender.configuration_mender import public_name
+from modeling_mender.training import catalogue_edits
 from modeling_mender.training.methods import Method
 from modeling_mender.training.presets import CONDITIONING
 from modeling_mender.training.run import fit_without_gradient, no_accelerator, training_arguments
+from preference_benchmark.embedding import encoder_identity
 
 __all__ = [
     "check_report_to",
@@ -33,6 +38,7 @@ __all__ = [
     "fit",
     "joined_processes",
     "new_method",
+    "recommender_of",
     "save_and_measure",
 ]
 
@@ -230,12 +236,46 @@ def _fit(
     }
 
 
+def recommender_of(method: Method, data: BenchmarkData, record: Mapping[str, Any], encoder: str) -> Recommender:
+    """A recommender from a trained method.
+
+    Args:
+        method: trained.
+        data: what it was trained on.
+        record: what `fit` returned.
+        encoder: the text encoder that made semantic IDs.
+    """
+    model, processor = method.plain_model().eval(), method.processor
+    described = {"item_id": processor.item_ids, "title": processor.titles, "text": data.items["text"][:]}
+    if "aspects" in data.items.column_names and any(data.items["aspects"][:]):
+        described["aspects"] = data.items["aspects"][:]
+    if processor.codes:
+        described["codes"] = processor.codes
+    processor.set_items(described)
+    vectors = None
+    if hasattr(model, "set_catalogue") and not catalogue_edits.has_text_vectors(model):
+        vectors = item_vectors(data, encoder).half()
+    examples = data.examples["oracle"]
+    settings = {
+        "preset": method.preset.name,
+        "encoder": {"name": public_name(encoder), "identity": encoder_identity(encoder)[1]},
+        "trained_items": len(processor.item_ids),
+        "purchases": record.get("purchases", 0),
+    }
+    if "ridge_penalty" in record:
+        settings["ridge_penalty"] = record["ridge_penalty"]
+    return Recommender(
+        model, processor, settings=settings, vectors=vectors, purchases=purchases_of(examples, processor)
+    )
+
+
 def save_and_measure(
     method: Method,
     data: BenchmarkData,
     output: Path,
     name: str,
     *,
+    encoder: str,
     training: Mapping[str, Any],
     origin: Mapping[str, Any],
     limit: int | None = None,
@@ -248,6 +288,7 @@ def save_and_measure(
         data: its test split is used.
         output: folder of the run.
         name: of the method, in tables.
+        encoder: the text encoder that made semantic IDs.
         training: what `fit` returned.
         origin: what `provenance` returned before training; a checkout may change meanwhile.
         limit: test examples (or pairs) per axis at most; `None` takes all.
@@ -257,9 +298,9 @@ def save_and_measure(
         What five_axes.json holds.
     """
     parameters = method.parameters  # before adapters are merged into what they adapt
-    model = method.plain_model().eval()
-    model.save_pretrained(output / "model")
-    method.processor.save_pretrained(output / "model")
+    shop = recommender_of(method, data, training, encoder)
+    shop.save_pretrained(output / "model")
+    model = shop.model
     histories = showcase_histories or data.source in INVENTED
     test = data.examples.get("last", data.examples["oracle"])["test"]
     save_showcase(output / "model", data.items, test, histories=histories)

@@ -195,7 +195,9 @@ class GenerativeRetrievalPipeline(Pipeline):
     def postprocess(self, found: dict[str, Tensor]) -> list[dict[str, Any]]:
         """Ids, titles and scores of the items for one request."""
         wanted = {name: int(found[f"wanted {name}"][0]) for name in ("top_k", "why", "fit")}
-        found = {name: values[0, : wanted["top_k"]] if values.dim() > 1 else values[0] for name, values in found.items()}
+        found = {
+            name: values[0, : wanted["top_k"]] if values.dim() > 1 else values[0] for name, values in found.items()
+        }
         real = found["item_indices"] >= 0
         items = self.processor.decode_items(found["item_indices"][real])
         items = [{**item, "score": score} for item, score in zip(items, found["scores"][real].tolist(), strict=True)]
@@ -217,7 +219,9 @@ class GenerativeRetrievalPipeline(Pipeline):
             return prior
         found = {}
         for item, value in prior.items():
-            known = self.processor.item_indices([item], unknown_items=unknown_items) if isinstance(item, str) else [item]
+            known = (
+                self.processor.item_indices([item], unknown_items=unknown_items) if isinstance(item, str) else [item]
+            )
             found |= dict.fromkeys(known, value)
         return found
 

@@ -40,6 +40,7 @@ HISTORIES = ("titles", "codes", "states", "vectors", "indices", "none")
 PREFERENCES = ("text", "none")
 WORD = re.compile(r"\w+")
 
+
 def code_token(level: int, code: int) -> str:
     """The token of a code.
 
@@ -170,7 +171,7 @@ class MenderProcessor(ProcessorMixin):
             new_states: with `history="states"`, whether you will give the encoder a new table for these titles.
 
         Raises:
-            ValueError: if the numbers of ids, titles, texts or aspects differ, an id occurs twice, codes are missing, or
+            ValueError: if numbers of ids, titles, texts or aspects differ, an id occurs twice, codes are missing, or
                 the number of states of an item would change.
         """
         ids, titles = list(items["item_id"]), list(items["title"])
@@ -238,6 +239,10 @@ class MenderProcessor(ProcessorMixin):
     def _count_states(self, ids: Sequence[str], titles: Sequence[str]) -> list[int]:
         special = sum(map(len, self.margins)) if ids else 0
         return [len(tokens) - special for tokens in self._tokens_of_titles(ids, titles)]
+
+    def __contains__(self, item_id: object) -> bool:
+        """Whether there is an item with this id."""
+        return item_id in self._index_of
 
     def item_indices(self, item_ids: Sequence[str], *, unknown_items: str = "error") -> list[int]:
         """Item indices of ids.
@@ -703,8 +708,6 @@ class MenderProcessor(ProcessorMixin):
 def _is_nested(input_ids: Sequence[Any]) -> bool:
     """Whether a request has several conditions, each a list of token ids."""
     return len(input_ids) > 0 and isinstance(input_ids[0], Sequence)
-
-
 
 
 def _plain_words(text: str) -> str:

@@ -1,7 +1,7 @@
 """A request for recommendations: what a person wants, what they bought, and rules of the shop, in one dataclass.
 
-Python, the pipeline, the command line, pages and servers all parse what they get into a `Request`, so that a field has one
-meaning and one set of checks everywhere.
+Python, the pipeline, the command line, pages and servers all parse what they get into a `Request`, so that a field has
+one meaning and one set of checks everywhere.
 """
 
 from __future__ import annotations

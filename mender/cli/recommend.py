@@ -17,11 +17,10 @@ def recommend(
     history: options.History = None,
     preference: options.Preferences = None,
     avoid: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="What to leave out; repeatable.")] = None,
-    strength: Annotated[
+    strict: Annotated[bool, typer.Option("--strict", help="Leave out items that name what is to be avoided.")] = False,
+    dial: Annotated[
         float | None,
-        typer.Option(
-            help="How much the preference counts: 0 leaves it out, more than 1 exaggerates.", show_default="1"
-        ),
+        typer.Option(help="How far preferences move the result: 0 leaves them out, 2 twice as far.", show_default="1"),
     ] = None,
     weight: Annotated[
         list[str] | None,
@@ -53,28 +52,39 @@ def recommend(
     """
     width = _beams(beams)
     factors = options.assignments(weight or [], "--weight")
-    from transformers import pipeline
 
-    from mender.requests import make_request
-    from mender.saved_models import load_saved
+    from mender.recommender import Recommender
+    from mender.requests import find_items
 
     with results(as_json) as show:
-        recommender, processor = load_saved(model, device)
-        request = make_request(processor, history or [], preference or [], avoid or [])
-        serve = pipeline("generative-retrieval", model=recommender, processor=processor, device=recommender.device)
-        given = {"strength": strength} if strength is not None else {}
-        experts = getattr(recommender, "experts", None)
-        fit = experts is not None and experts.config.fit is not None
         with user_errors():
-            items = serve({**request, **given}, top_k=top_k, num_beams=width, weights=factors or None, why=why, fit=fit)
-        fit = [item.pop("fit", None) for item in items][0]
-        bought = processor.decode_items(processor.item_indices(request["history"]))
-        texts = {name: request[name] for name in ("preference", "avoid")}
+            shop = Recommender.from_pretrained(model, device=device)
+            processor, items = shop.processor, find_items(shop.processor, history or [])
+            texts = {
+                name: [text.strip() for text in given or [] if text.strip()]
+                for name, given in (("preference", preference), ("avoid", avoid))
+            }
+            experts = getattr(shop.model, "experts", None)
+            found = shop.recommend(
+                texts["preference"],
+                history=items,
+                avoid=texts["avoid"],
+                strict=strict,
+                exclude=items,
+                weights=factors or None,
+                dial=dial,
+                top_k=top_k,
+                why=why,
+                fit=experts is not None and experts.config.fit is not None,
+                num_beams=width,
+            )
+        fit = [item.pop("fit", None) for item in found][0]
+        bought = processor.decode_items(processor.item_indices(items))
         read = {text: processor.corrected(text) for typed in texts.values() for text in typed}
         corrected = {text: correction for text, correction in read.items() if text != correction}
-        show({"model": model, **texts, "corrected": corrected, "history": bought, "fit": fit, "items": items})
+        show({"model": model, **texts, "corrected": corrected, "history": bought, "fit": fit, "items": found})
         if not as_json:
-            _print({**texts, "history": [item["title"] for item in bought]}, corrected, items, fit)
+            _print({**texts, "history": [item["title"] for item in bought]}, corrected, found, fit)
 
 
 def _beams(text: str | None) -> int | str | None:

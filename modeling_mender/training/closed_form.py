@@ -13,17 +13,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..experts import K1, WINDOW, B, Lexical
+from ..experts import K1, WINDOW, B, ExpertSum, ItemItem, Lexical
 
 __all__ = [
     "bm25_index",
     "ease",
     "fill_lexical",
+    "observe",
     "popularity",
     "transitions",
 ]
 
 USERS_AT_ONCE = 8_192
+ROWS_AT_ONCE = 256
 
 
 def popularity(histories: Sequence[Sequence[int]], num_items: int) -> Tensor:
@@ -79,6 +81,49 @@ def transitions(histories: Sequence[Sequence[int]], num_items: int, window: int 
         cell = before[both] * num_items + after[both]
         matrix.index_add_(0, cell, torch.full((len(cell),), 1.0 / distance))
     return matrix.log1p_().view(num_items, num_items)
+
+
+def observe(experts: ExpertSum, purchases: Sequence[tuple[Sequence[int], int]]) -> None:
+    """Count purchases that came after the fit: popularity and transitions are then what a fit with them would give.
+
+    A row of transitions that is full (`num_neighbours`) forgets its least entry, as a fit does; what was forgotten
+    before starts at 0. Tensors are replaced, not written to.
+
+    Args:
+        experts: those of a model.
+        purchases: for each, the items that its user bought before, oldest first, and the item.
+    """
+    if experts.popularity is not None:
+        counts = experts.popularity.counts
+        bought = torch.tensor([item for _, item in purchases], device=counts.device)
+        experts.popularity.counts = counts + torch.bincount(bought, minlength=len(counts)).to(counts)
+    gains = [
+        (earlier, item, 1.0 / distance)
+        for history, item in purchases
+        for distance, earlier in enumerate(reversed(history[-WINDOW:]), 1)
+    ]
+    if experts.transitions is not None and gains:
+        _add_to_logarithms(experts.transitions, gains)
+
+
+def _add_to_logarithms(expert: ItemItem, gains: Sequence[tuple[int, int, float]]) -> None:
+    """Add to entries (row, column, value) of a matrix of which an expert keeps log(1 + entry)."""
+    device, items = expert.strengths.device, len(expert.neighbours)
+    rows, columns, values = (torch.tensor(column, device=device) for column in zip(*gains, strict=True))
+    changed, place = rows.unique(return_inverse=True)
+    neighbours, strengths = expert.neighbours.clone(), expert.strengths.clone()
+    for first in range(0, len(changed), ROWS_AT_ONCE):
+        own = changed[first : first + ROWS_AT_ONCE]
+        here = (place >= first) & (place < first + len(own))
+        # Padding goes into an extra column, which is removed.
+        kept = torch.where(neighbours[own] < 0, items, neighbours[own]).long()
+        table = torch.zeros(len(own), items + 1, device=device).scatter_(1, kept, strengths[own].float().expm1())
+        table.index_put_((place[here] - first, columns[here]), values[here].float(), accumulate=True)
+        part = ItemItem(items, neighbours.shape[1])
+        part.neighbours, part.strengths = neighbours[own], strengths[own]
+        part.set_matrix(table[:, :items].log1p())
+        neighbours[own], strengths[own] = part.neighbours, part.strengths
+    expert.neighbours, expert.strengths = neighbours, strengths
 
 
 def _padded(histories: Sequence[Sequence[int]]) -> Tensor:

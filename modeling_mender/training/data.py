@@ -27,6 +27,7 @@ __all__ = [
     "select_axes",
     "sequence_features",
     "training_histories",
+    "training_purchases",
     "without_preferences",
 ]
 
@@ -227,7 +228,7 @@ def prepare_examples(examples: datasets.Dataset, processor: MenderProcessor) -> 
     )
 
 
-def training_histories(train: datasets.Dataset, validation: datasets.Dataset | None = None) -> list[list[str]]:
+def training_purchases(train: datasets.Dataset, validation: datasets.Dataset | None = None) -> pl.DataFrame:
     """Items of every user in the training period, oldest first: the longest history of each, and its target.
 
     Without user ids every training example counts as a user of its own.
@@ -236,6 +237,9 @@ def training_histories(train: datasets.Dataset, validation: datasets.Dataset | N
         train: the train split; its recommendation examples count.
         validation: the validation split, whose histories end with the training period, for users who have no training
             example; `None` leaves these users out.
+
+    Returns:
+        Columns `user_id` and `history`.
     """
     by_user = "user_id" in train.column_names
     tables = []
@@ -251,7 +255,12 @@ def training_histories(train: datasets.Dataset, validation: datasets.Dataset | N
     if by_user:
         table = table.sort(table["history"].list.len(), descending=True, maintain_order=True)
         table = table.unique("user_id", keep="first", maintain_order=True).sort("user_id")
-    return table["history"].to_list()
+    return table
+
+
+def training_histories(train: datasets.Dataset, validation: datasets.Dataset | None = None) -> list[list[str]]:
+    """The histories of `training_purchases`."""
+    return training_purchases(train, validation)["history"].to_list()
 
 
 def sequence_features(examples: datasets.Dataset, processor: MenderProcessor) -> datasets.Dataset:

@@ -77,7 +77,7 @@ def test_posting_lists_say_of_some_items_what_they_say_of_all(seed, most):
     index = bm25_index(texts, vocabulary=10)
     expert = Lexical(10, ITEMS, len(index[1]))
     fill_lexical(expert, index)
-    expert.add_items([[1, 9], [3, 3, 3]])
+    expert.put(torch.arange(expert.num_items, expert.num_items + 2), [[1, 9], [3, 3, 3]])
     queries = torch.randint(-1, 10, (3, 5), generator=generator)
     weights = torch.rand(3, 5, generator=generator)
     every = expert(queries, weights)

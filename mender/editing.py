@@ -1,0 +1,89 @@
+"""Edits of a recommender that serves: a copy is edited and then takes its place, and items are checked first."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from modeling_mender.spelling import most_similar
+
+__all__ = ["Edit", "item_columns", "text_of"]
+
+FIELDS = ("item_id", "title", "text", "aspects")
+
+
+class Edit:
+    """What an edit may change: a copy of what serves.
+
+    Args:
+        model: the model that serves.
+        processor: its processor.
+        vectors: see `Recommender`.
+        purchases: see `Recommender`.
+        settings: see `Recommender`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        processor: Any,
+        vectors: Tensor | None,
+        purchases: dict[str, list[int]],
+        settings: dict[str, Any],
+    ) -> None:
+        self.model, self.vectors, self.purchases = _twin(model), vectors, purchases
+        self.processor = copy.copy(processor)  # `set_items` replaces lists and does not write to them
+        self.settings = copy.deepcopy(settings)
+
+
+def _twin(model: nn.Module) -> nn.Module:
+    """A copy that shares all tensors with a model, to be edited while the model serves.
+
+    Edits replace tensors and do not write to them, so the model does not change.
+    """
+    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    usual = vars(nn.Module())
+    for module in model.modules():
+        for name, value in vars(module).items():
+            if name.startswith("_") and name not in usual and value is not None:  # what is computed once and kept
+                shared[id(value)] = dict(value) if type(value) is dict else value
+    return copy.deepcopy(model, shared)
+
+
+def item_columns(items: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Items as columns, checked.
+
+    Raises:
+        ValueError: if an item lacks an id or a title, a value is of the wrong kind, or a field is unknown.
+    """
+    columns: dict[str, list[Any]] = {name: [] for name in FIELDS}
+    for item in items:
+        if not isinstance(item, Mapping):
+            raise ValueError(f"{item!r} is no item; pass dictionaries with item_id and title")
+        unknown = [name for name in item if name not in FIELDS]
+        if unknown:
+            close = most_similar(str(unknown[0]), FIELDS, 1)
+            hint = f", did you mean {close[0]!r}" if close else ""
+            raise ValueError(f"an item has no field {unknown[0]!r}{hint}; its fields are {', '.join(FIELDS)}")
+        for name in ("item_id", "title"):
+            if not isinstance(item.get(name), str) or not item[name].strip():
+                raise ValueError(f"item {dict(item)!r}: {name} is missing or no text; pass one")
+        aspects = item.get("aspects") or []
+        if isinstance(aspects, str) or not all(isinstance(phrase, str) for phrase in aspects):
+            raise ValueError(f"item {item['item_id']!r}: aspects={aspects!r}; pass a list of phrases")
+        text = item.get("text") or text_of(item["title"], aspects)
+        if not isinstance(text, str):
+            raise ValueError(f"item {item['item_id']!r}: text={text!r} is no text")
+        for name, value in zip(FIELDS, (item["item_id"], item["title"], text, list(aspects)), strict=True):
+            columns[name].append(value)
+    if not columns["item_id"]:
+        raise ValueError("there are no items; pass at least one")
+    return columns
+
+
+def text_of(title: str, aspects: Sequence[str]) -> str:
+    """What is embedded of an item without a text of its own."""
+    return ". ".join([title, *aspects])

@@ -1,0 +1,546 @@
+"""The recommender: words and item ids in, items out.
+
+A `Recommender` holds a model, its processor and what else a shop needs between requests: purchases that it was told of,
+and vectors of items where the model has none. Below it lie `AutoModel` and `AutoProcessor`, which work without it.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from mender.editing import Edit, item_columns, text_of
+from mender.model_folder import read_record, replace_folder, write_record
+from mender.purchases import read_purchases, write_purchases
+from mender.saved_models import load_saved
+from modeling_mender import GenerativeRetrievalPipeline
+from modeling_mender.request import Request
+from modeling_mender.training import catalogue_edits, closed_form
+
+__all__ = ["Recommender"]
+
+VECTORS_FILE, PURCHASES_FILE = "item_vectors.safetensors", "purchases.safetensors"
+BATCH_SIZE = 32
+FAR = 0.2
+"""Share of the items that may be new before `status` advises to fit their semantic IDs again."""
+
+
+class Recommender:
+    """Recommends items of a catalogue to people, by what they bought and what they say.
+
+    Requests may come from several threads. An edit of the catalogue replaces the model in one step, so that every
+    request is answered with the items before it or after it.
+
+    Args:
+        model: any model of this library.
+        processor: its processor.
+        settings: what `save_pretrained` keeps beside them, see `status`.
+        vectors: vectors of the items by which semantic IDs were chosen, for models that have none. Shape: (N, D).
+        purchases: item indices that each user bought, oldest first.
+
+    Attributes:
+        settings: what is saved beside the model.
+        folder: where it was loaded from or saved to last, if that is a folder.
+
+    >>> from mender import Recommender
+    >>> shop = Recommender.from_pretrained("outputs/quickstart/model")  # doctest: +SKIP
+    >>> shop.recommend("tea with a malty brew", top_k=3)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        *,
+        settings: Mapping[str, Any] | None = None,
+        vectors: Tensor | None = None,
+        purchases: Mapping[str, Sequence[int]] | None = None,
+    ) -> None:
+        self.settings = {"trained_items": len(processor.item_ids), "observed": 0, **(settings or {})}
+        self._vectors = vectors
+        self._purchases = {user: list(items) for user, items in (purchases or {}).items()}
+        self._editing = threading.RLock()
+        self.folder: Path | None = None
+        self._pipeline = GenerativeRetrievalPipeline(model=model.eval(), processor=processor, device=model.device)
+
+    # Where a recommender comes from
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, *, device: str | None = None, **hub: Any) -> Recommender:
+        """Load a recommender that `save_pretrained` wrote, or any saved model of this library.
+
+        Args:
+            name: a folder, or a name on the Hub.
+            device: a torch device; default: the accelerator if there is one.
+            **hub: `revision`, `token`, `cache_dir` and the like, for names on the Hub.
+
+        Raises:
+            ValueError: if there is no such model, or its files are damaged or do not belong together.
+        """
+        model, processor = load_saved(name, device, **hub)
+        record = read_record(name, **hub) or {}
+        tables = {file: _saved_tensors(name, file, **hub) for file in (VECTORS_FILE, PURCHASES_FILE)}
+        vectors = tables[VECTORS_FILE].get("vectors")
+        if vectors is not None and len(vectors) != len(processor.item_ids):
+            raise ValueError(
+                f"{name} does not fit together: {VECTORS_FILE} has {len(vectors)} items, items.json "
+                f"{len(processor.item_ids)}; save the recommender again"
+            )
+        settings = record.get("settings")
+        shop = cls(
+            model,
+            processor,
+            settings=settings if isinstance(settings, dict) else None,
+            vectors=vectors,
+            purchases=read_purchases(tables[PURCHASES_FILE]),
+        )
+        shop.folder = Path(name) if Path(name).is_dir() else None
+        return shop
+
+    @classmethod
+    def train(cls, data: Any, items: Any = None, *, preset: str = "mender", **options: Any) -> Recommender:
+        """Train a recommender; `mender.learning.train` has all options.
+
+        Args:
+            data: a folder with two tables, or with built benchmarks; the name of a recipe or of a data set on the Hub;
+                a data frame of interactions (pandas or polars); or examples with `preferences`, `history` and `target`
+                (a `Dataset` or `DatasetDict`).
+            items: with a data frame or examples, the items: a data frame, a `Dataset` or a dictionary of columns.
+            preset: name of a method, or a YAML file.
+            **options: see `mender.learning.train`.
+        """
+        from mender.learning import train
+
+        return train(data, items, preset=preset, **options)
+
+    # Asking
+
+    @property
+    def model(self) -> Any:
+        """The model, for everything that transformers does with one."""
+        return self._pipeline.model
+
+    @property
+    def processor(self) -> Any:
+        """The processor that renders requests for the model."""
+        return self._pipeline.processor
+
+    def recommend(
+        self,
+        preference: str | Sequence[str] | Mapping[str, float] | None = None,
+        *,
+        inferred: str | Sequence[str] | Mapping[str, float] | None = None,
+        history: Sequence[str] = (),
+        avoid: str | Sequence[str] | None = None,
+        strict: bool = False,
+        exclude: Sequence[str] | None = None,
+        allowed: Sequence[str] | None = None,
+        prior: Mapping[str, float] | None = None,
+        weights: Mapping[str, float] | None = None,
+        dial: float | None = None,
+        top_k: int = 10,
+        why: bool = False,
+        fit: bool = False,
+        unknown_items: str = "error",
+        num_beams: int | str | None = None,
+    ) -> list[dict[str, Any]]:
+        """The best items for one person.
+
+        Args:
+            preference: what the person typed: a text, several texts, or texts with weights.
+            inferred: a preference that nobody typed, such as one written from earlier reviews.
+            history: ids of the items that the person bought, oldest first; any person, also one never seen before.
+            avoid: what is not wanted; items that match it are ranked lower.
+            strict: whether items that name a phrase of `avoid` are left out.
+            exclude: ids that must not be returned.
+            allowed: the only ids that may be returned.
+            prior: numbers to add to the scores of items, by id.
+            weights: factors for the weights of experts, such as `{"language": 0}`.
+            dial: how far the preference moves the result; 1 is the model's own answer.
+            top_k: items to return; fewer if fewer are left.
+            why: whether to say what each part of the model contributed to every score.
+            fit: whether to say how probable it is that anything in the catalogue fits.
+            unknown_items: "skip" ignores ids that are not in the catalogue; "error" names the nearest known ones.
+            num_beams: prefixes kept per level, or "exact".
+
+        Returns:
+            `{"item_id", "title", "score"}` of each item, best first, and `"why"` and `"fit"` where asked for.
+
+        Raises:
+            TypeError: if an argument is of the wrong kind.
+            ValueError: if the request is empty, contradicts itself, names unknown items, leaves none, or asks for what
+                the model does not read.
+        """
+        request = Request(
+            preference=preference,
+            inferred=inferred,
+            history=history,
+            avoid=avoid,
+            strict=strict,
+            exclude=exclude,
+            allowed=allowed,
+            prior=prior,
+            weights=weights,
+            dial=dial,
+            top_k=top_k,
+            why=why,
+            fit=fit,
+        )
+        return self.recommend_batch([request], unknown_items=unknown_items, num_beams=num_beams)[0]
+
+    def recommend_batch(
+        self,
+        requests: Iterable[str | Mapping[str, Any] | Request],
+        *,
+        batch_size: int = BATCH_SIZE,
+        unknown_items: str = "error",
+        num_beams: int | str | None = None,
+        **defaults: Any,
+    ) -> list[list[dict[str, Any]]]:
+        """The best items for every request.
+
+        Args:
+            requests: texts, dictionaries with arguments of `recommend`, or `Request` objects.
+            batch_size: requests that are answered at once.
+            unknown_items: see `recommend`.
+            num_beams: see `recommend`.
+            **defaults: arguments of `recommend` for requests that lack them.
+
+        Raises:
+            TypeError: see `recommend`.
+            ValueError: see `recommend`.
+        """
+        pipeline = self._pipeline  # one version for all of them, whatever is edited meanwhile
+        parsed = [Request.parse(request, **defaults) for request in requests]
+        for request in parsed:
+            _check_read(pipeline.processor, request)
+        return pipeline(parsed, batch_size=batch_size, num_beams=num_beams, unknown_items=unknown_items)
+
+    # The catalogue
+
+    def __len__(self) -> int:
+        """Number of items that can be recommended."""
+        return len(self.processor.item_ids) - len(catalogue_edits.removed_items(self.model))
+
+    def __contains__(self, item_id: object) -> bool:
+        """Whether an item can be recommended."""
+        known = self.processor
+        return item_id in known and known.item_indices([item_id])[0] not in catalogue_edits.removed_items(self.model)
+
+    def __repr__(self) -> str:
+        return f"Recommender({self.settings.get('preset') or type(self.model).__name__}, {len(self):,} items)"
+
+    @property
+    def items(self) -> list[dict[str, Any]]:
+        """Id and title of every item that can be recommended, and its text and aspects where they are known."""
+        known, gone = self.processor, {*catalogue_edits.removed_items(self.model)}
+        columns = {"item_id": known.item_ids, "title": known.titles, "text": known.texts, "aspects": known.aspects}
+        columns = {name: values for name, values in columns.items() if values}
+        rows = zip(*columns.values(), strict=True)
+        return [dict(zip(columns, row, strict=True)) for index, row in enumerate(rows) if index not in gone]
+
+    def add_items(self, items: Iterable[Mapping[str, Any]]) -> None:
+        """Add items, without training. They can be found at once by what their text says.
+
+        Args:
+            items: `{"item_id", "title"}` of each, and where you have them `"text"` (what is embedded; default: the
+                title and the aspects) and `"aspects"` (phrases).
+
+        Raises:
+            ValueError: if an item has no id or title, an id is taken, the model cannot learn of items without
+                training, or there is no room for them. Nothing is added then.
+        """
+        with self._edit() as edit:
+            columns = item_columns(items)
+            taken = [item_id for item_id in columns["item_id"] if item_id in edit.processor]
+            gone = {edit.processor.item_ids[index] for index in catalogue_edits.removed_items(edit.model)}
+            if back := [item_id for item_id in taken if item_id in gone]:
+                raise ValueError(f"item {back[0]!r} was removed and its id is kept for histories; pass another id")
+            if taken:
+                raise ValueError(f"item {taken[0]!r} is in the catalogue; change it with update_items")
+            vectors = self._vectors_of(edit.model, columns)
+            catalogue_edits.add_items(edit.model, edit.processor, columns, vectors=vectors)
+            if vectors is not None:
+                edit.vectors = torch.cat([vectors[0], vectors[1].to(vectors[0].dtype)])
+
+    def remove_items(self, item_ids: Iterable[str]) -> None:
+        """Take items out of the catalogue. They may still be in histories.
+
+        Raises:
+            ValueError: if an id is unknown or was removed before, or no item would be left.
+        """
+        with self._edit() as edit:
+            catalogue_edits.remove_items(edit.model, edit.processor.item_indices(_listed(item_ids)))
+
+    def update_items(self, items: Iterable[Mapping[str, Any]]) -> None:
+        """Change title, text or aspects of items; what an item does not name stays as it is.
+
+        Args:
+            items: as for `add_items`. A new title or new aspects without a text make a new text of both, unless the
+                item has a text of its own.
+
+        Raises:
+            ValueError: if an id is unknown or was removed, or see `add_items`. Nothing is changed then.
+        """
+        with self._edit() as edit:
+            rows = [dict(item) for item in items]
+            known = edit.processor
+            for row, index in zip(rows, known.item_indices([row.get("item_id") for row in rows]), strict=True):
+                aspects = known.aspects[index] if known.aspects else []
+                text = known.texts[index] if known.texts else known.titles[index]
+                rendered = text in (known.titles[index], text_of(known.titles[index], aspects))
+                row.setdefault("title", known.titles[index])
+                row.setdefault("aspects", aspects)
+                if not rendered:
+                    row.setdefault("text", text)
+            columns = item_columns(rows)
+            vectors = self._vectors_of(edit.model, columns)
+            catalogue_edits.update_items(edit.model, known, columns, vectors=vectors)
+            if vectors is not None:
+                edit.vectors = vectors[0].clone()
+                edit.vectors[known.item_indices(columns["item_id"])] = vectors[1].to(edit.vectors.dtype)
+
+    # Purchases
+
+    def observe(self, purchases: Iterable[tuple[str, str]]) -> dict[str, Any]:
+        """Count purchases that were made since the training.
+
+        Popularity and what is bought after what are exact at once; what needs a new fit falls behind, see `status` and
+        `refit_behaviour`. Recommendations for a person follow from the `history` of the request, not from this.
+
+        Args:
+            purchases: pairs of user id and item id, oldest first.
+
+        Returns:
+            `status`.
+
+        Raises:
+            ValueError: if an item is unknown, or the model counts no purchases. Nothing is counted then.
+        """
+        pairs = [tuple(pair) for pair in purchases]
+        if wrong := [pair for pair in pairs if len(pair) != 2]:
+            raise ValueError(f"purchases has {wrong[0]!r}; pass pairs of a user id and an item id")
+        with self._edit() as edit:
+            experts = getattr(edit.model, "experts", None)
+            counted = experts and (experts.popularity is not None or experts.transitions is not None)
+            if not counted and (experts is None or experts.co_purchase is None):
+                raise ValueError("this model counts no purchases; train one with experts, such as the preset mender")
+            indices = edit.processor.item_indices([item for _, item in pairs])
+            seen: dict[str, list[int]] = {}
+            events = []
+            for (user, _), item in zip(pairs, indices, strict=True):
+                own = seen.setdefault(str(user), list(self._purchases.get(str(user), ())))
+                events.append((list(own), item))
+                own.append(item)
+            if events:
+                closed_form.observe(experts, events)
+            edit.purchases = {**self._purchases, **seen}
+            edit.settings["observed"] += len(events)
+        return self.status
+
+    def refit_behaviour(self) -> dict[str, Any]:
+        """Fit what people buy together (EASE) again, on all purchases that are known; see `status`.
+
+        Raises:
+            ValueError: if the purchases of the training are not known: it was saved without them.
+        """
+        with self._edit() as edit:
+            experts, settings = getattr(edit.model, "experts", None), edit.settings
+            if experts is None or experts.co_purchase is None:
+                raise ValueError("this model does not fit what people buy together; there is nothing to fit again")
+            known = sum(map(len, self._purchases.values()))
+            if known < settings.get("purchases", 0) + settings["observed"]:
+                raise ValueError(
+                    f"{known} purchases are known, and the model was trained on {settings.get('purchases', 0)}; save "
+                    "with purchases=True after the training, or train again"
+                )
+            matrix = closed_form.ease(
+                list(self._purchases.values()), len(edit.processor.item_ids), settings["ridge_penalty"]
+            )
+            part = copy.copy(experts.co_purchase)
+            part._buffers = {name: value.clone() for name, value in part._buffers.items()}
+            part.set_matrix(matrix.to(part.strengths.device))
+            experts.co_purchase = part
+            settings["purchases"], settings["observed"] = known, 0
+        return self.status
+
+    def refit_codes(self, data: Any, items: Any = None, **options: Any) -> None:
+        """Fit semantic IDs and train the generator again, with the items of today; this recommender then uses them.
+
+        Args:
+            data: as for `train`; it must have every item of the catalogue.
+            items: as for `train`.
+            **options: as for `train`; default: the preset of the first training.
+
+        Raises:
+            ValueError: if the data lacks items, or see `train`.
+        """
+        preset = options.pop("preset", None) or self.settings.get("preset")
+        if preset is None:
+            raise ValueError("how this model was trained is not known; pass preset=")
+        fresh = type(self).train(data, items, preset=preset, **options)
+        known = fresh.processor
+        if missing := [item["item_id"] for item in self.items if item["item_id"] not in known]:
+            raise ValueError(
+                f"the data lacks {len(missing)} items of the catalogue, such as {missing[0]!r}; add them to its items"
+            )
+        with self._editing:
+            self.settings, self._vectors = fresh.settings, fresh._vectors
+            self._purchases, self._pipeline = fresh._purchases, fresh._pipeline
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """What has changed since the training.
+
+        `items`, `added` and `removed` count items; `observed` counts purchases since the last fit, and `behind` is the
+        share of all purchases that the fit of what people buy together lacks. `advice` says what to do, if anything.
+        """
+        model, settings = self.model, self.settings
+        added = len(self.processor.item_ids) - settings["trained_items"]
+        total = settings.get("purchases", 0) + settings["observed"]
+        behind = settings["observed"] / total if total else 0.0
+        advice = []
+        if hasattr(model, "set_catalogue") and added > FAR * len(self):
+            advice.append("many items are new: fit semantic IDs again with refit_codes")
+        if behind > FAR:
+            advice.append("many purchases are new: call refit_behaviour")
+        return {
+            "items": len(self),
+            "added": added,
+            "removed": len(catalogue_edits.removed_items(model)),
+            "observed": settings["observed"],
+            "behind": behind,
+            "advice": advice,
+        }
+
+    # Measuring and sharing
+
+    def evaluate(self, data: Any, items: Any = None, *, limit: int | None = None, **options: Any) -> list[Any]:
+        """Scores on all axes of a benchmark, on its test split; see `mender.learning.evaluate`.
+
+        Args:
+            data: as for `train`.
+            items: as for `train`.
+            limit: examples (or pairs) per axis at most.
+            **options: see `mender.learning.evaluate`.
+
+        Returns:
+            A `mender.report.Score` per axis, matching mode and stratum.
+        """
+        from mender.learning import evaluate
+
+        return evaluate(self, data, items, limit=limit, **options)
+
+    def save_pretrained(
+        self, folder: str | Path, *, purchases: bool = False, encoder: str = "weights", **options: Any
+    ) -> None:
+        """Save everything that requests and edits need into a folder, whole or not at all.
+
+        Files of others in the folder are kept, such as its card. `AutoModel` and `AutoProcessor` load it as well.
+
+        Args:
+            folder: replaced in one step.
+            purchases: whether to save what each user bought, for `refit_behaviour`. Not for publishing.
+            encoder: "weights", or "reference" to save only the name and the commit of a frozen encoder from the Hub.
+            **options: of the model's `save_pretrained`.
+
+        Raises:
+            OSError: if the folder cannot be replaced; it is then as it was before.
+            ValueError: if the encoder was trained or has no public name.
+        """
+        with self._editing, replace_folder(folder) as unfinished:
+            self.write(unfinished, purchases=purchases, encoder=encoder, **options)
+        self.folder = Path(folder)
+
+    def push_to_hub(
+        self, repo_id: str, *, private: bool | None = None, token: str | None = None, **options: Any
+    ) -> str:
+        """Upload everything but purchases to the Hub, with the card of the folder that this was loaded from, if any.
+
+        Args:
+            repo_id: "organisation/name"; created if it does not exist.
+            private: whether only you can see it.
+            token: of the Hub; default: the one that you logged in with.
+            **options: of `save_pretrained` and `huggingface_hub.upload_folder`.
+
+        Returns:
+            Address of the commit.
+        """
+        from mender.learning import push
+
+        return push(self, repo_id, private=private, token=token, **options)
+
+    def write(self, folder: Path, *, purchases: bool = False, encoder: str = "weights", **options: Any) -> None:
+        """Write all files into an empty folder; arguments as for `save_pretrained`."""
+        model, processor = self.model, self.processor
+        given = {"encoder": encoder} if encoder != "weights" else {}
+        model.save_pretrained(folder, **given, **options)
+        processor.save_pretrained(folder)
+        if self._vectors is not None:
+            save_file({"vectors": self._vectors.contiguous()}, folder / VECTORS_FILE)
+        if purchases:
+            save_file(write_purchases(self._purchases), folder / PURCHASES_FILE)
+        write_record(folder, model, processor, settings=self.settings)
+
+    # Editing
+
+    @contextmanager
+    def _edit(self) -> Iterator[Edit]:
+        """What an edit may change; it takes the place of what serves if the block ends without an error."""
+        with self._editing:
+            edit = Edit(self.model, self.processor, self._vectors, self._purchases, self.settings)
+            yield edit
+            pipeline = GenerativeRetrievalPipeline(model=edit.model, processor=edit.processor, device=edit.model.device)
+            self._vectors, self._purchases, self.settings = edit.vectors, edit.purchases, edit.settings
+            self._pipeline = pipeline
+
+    def _vectors_of(self, model: Any, columns: Mapping[str, Sequence[Any]]) -> tuple[Tensor, Tensor] | None:
+        """Vectors of the items of today and of given ones, for models that have none; `None` for others."""
+        if not hasattr(model, "set_catalogue") or catalogue_edits.has_text_vectors(model):
+            return None
+        if self._vectors is None:
+            raise ValueError(
+                "this model has no vectors of items, by which new items find their semantic IDs; save it with "
+                "Recommender.save_pretrained after the training"
+            )
+        from mender.learning import embed
+
+        return self._vectors, embed(columns["text"], self.settings.get("encoder"))
+
+
+def _check_read(processor: Any, request: Request) -> None:
+    """Refuse a request that asks for what the model does not read.
+
+    Raises:
+        ValueError: if there is something.
+    """
+    reads_history = processor.history != "none"
+    reads_text = processor.preference == "text" and processor.history != "indices"
+    if (request.texts or request.avoid) and not reads_text:
+        raise ValueError("this model reads no preferences; leave preference and avoid out, or take another model")
+    if request.history and not reads_history:
+        raise ValueError("this model reads no history; leave history out, or take another model")
+    if not request.texts and not request.avoid and not request.history and (reads_history or reads_text):
+        raise ValueError("the request is empty; pass a preference, something to avoid, or a history")
+
+
+def _listed(item_ids: Iterable[str]) -> list[str]:
+    if isinstance(item_ids, str):
+        raise ValueError(f"{item_ids!r} is a single text; pass a list of item ids")
+    return list(item_ids)
+
+
+def _saved_tensors(name: str | Path, file: str, **hub: Any) -> dict[str, Tensor]:
+    from transformers.utils import cached_file
+
+    missing = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
+    path = cached_file(name, file, **missing, **hub)
+    return {} if path is None else load_file(path)

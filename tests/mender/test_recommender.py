@@ -1,0 +1,296 @@
+"""Words in, items out: one surface over models of every kind, and edits that last."""
+
+from __future__ import annotations
+
+import json
+import threading
+
+import pytest
+import torch
+from doubles import WORDS, encoder_folder, shop_examples, shop_items, small_method
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoModel, AutoProcessor
+
+import mender
+from mender import Recommender, Request
+from modeling_mender.configuration_mender import KINDS
+from modeling_mender.training import closed_form
+from modeling_mender.training.data import training_histories
+
+IDS = shop_items()["item_id"]
+
+
+def shop_of(name: str, folder) -> Recommender:
+    """A recommender with random weights, all experts with weight 1 and fitted on the shop's purchases."""
+    method = small_method(name, encoder_folder(folder))
+    model, processor = method.model.eval(), method.processor
+    experts, settings_ = getattr(model, "experts", None), {"preset": name}
+    examples = shop_examples(users=12)
+    histories = training_histories(examples["train"], examples["validation"])
+    bought = {f"user-{place}": processor.item_indices(own) for place, own in enumerate(histories)}
+    if experts is not None:
+        experts.config.set_weights({kind: dict.fromkeys(experts.config.weighted, 1.0) for kind in KINDS})
+        fit_counts(experts, list(bought.values()))
+        settings_ |= {"ridge_penalty": 2.0, "purchases": sum(map(len, bought.values()))}
+    vectors = torch.randn(len(WORDS), 24, generator=torch.Generator().manual_seed(0)) if name == "mender-tok" else None
+    return Recommender(model, processor, settings=settings_, purchases=bought, vectors=vectors)
+
+
+def fit_counts(experts, bought) -> None:
+    items = len(WORDS)
+    if experts.popularity is not None:
+        experts.popularity.counts = closed_form.popularity(bought, items)
+    if experts.transitions is not None:
+        experts.transitions.set_matrix(closed_form.transitions(bought, items))
+    if experts.co_purchase is not None:
+        experts.co_purchase.set_matrix(closed_form.ease(bought, items, 2.0))
+
+
+@pytest.fixture(scope="module")
+def shops(tmp_path_factory):
+    """Recommenders by preset; tests that edit one take a copy from its folder."""
+    made = {}
+
+    def get(name: str) -> Recommender:
+        if name not in made:
+            made[name] = shop_of(name, tmp_path_factory.mktemp(name))
+        return made[name]
+
+    return get
+
+
+@pytest.fixture
+def saved(shops, tmp_path):
+    def get(name: str) -> Recommender:
+        shops(name).save_pretrained(tmp_path / name, purchases=True)
+        return Recommender.from_pretrained(tmp_path / name, device="cpu")
+
+    return get
+
+
+def ids(items) -> list[str]:
+    return [item["item_id"] for item in items]
+
+
+def test_few_names_are_exported():
+    assert {"Recommender", "Request"} <= {*mender.__all__} and len(mender.__all__) <= 12
+    assert mender.Recommender is Recommender
+
+
+@pytest.mark.parametrize("name", ["mender", "mender-lite", "mender-tok", "sasrec", "item-item"])
+def test_answers_are_those_of_model_and_processor(shops, name):
+    shop = shops(name)
+    history = IDS[:3]
+    words = {"preference": "find strong tea", "avoid": ["rose"]} if shop.processor.preference == "text" else {}
+    found = shop.recommend(history=history, exclude=history, top_k=4, **words)
+    inputs = shop.processor(words.get("preference"), history, avoid=words.get("avoid"))
+    expected = shop.model.recommend(**inputs, top_k=4, exclude=shop.processor.item_indices(history))
+    assert ids(found) == shop.processor.ids(expected.item_indices[0])
+    assert [item["score"] for item in found] == pytest.approx(expected.scores[0].tolist(), abs=1e-4)
+    assert [item["title"] for item in found] == [item["item_id"].removeprefix("item-") for item in found]
+
+
+def test_a_batch_answers_as_single_requests_do(shops):
+    shop = shops("mender")
+    requests = [
+        {"preference": "find tea", "history": IDS[:2], "top_k": 2},
+        "find lamp",
+        {"inferred": "likes mint", "history": IDS[3:5], "why": True},
+        Request(preference={"find tea": 2, "mint": 1}, avoid="rose", weights={"behaviour": 0.0}, top_k=5),
+        {"history": IDS[5:9], "prior": {IDS[0]: 50.0}, "dial": 2.0},
+        {"preference": "green", "avoid": ["soap"], "strict": True, "allowed": IDS[:9], "exclude": [IDS[4]]},
+    ]
+    together = shop.recommend_batch(requests, batch_size=6, top_k=3)
+    for request, found in zip(requests, together, strict=True):
+        alone = shop.recommend_batch([request], top_k=3)[0]
+        assert ids(found) == ids(alone)
+        assert [item["score"] for item in found] == pytest.approx([item["score"] for item in alone], abs=1e-3)
+        assert ["why" in item for item in found] == ["why" in item for item in alone]
+    assert list(map(len, together)) == [2, 3, 3, 5, 3, 3]
+    assert ids(together[4])[0] == IDS[0]
+    assert "item-soap" not in ids(together[5]) and IDS[4] not in ids(together[5])
+    assert sum(together[2][0]["why"].values()) == pytest.approx(
+        together[2][0]["score"] - sum(item["score"] for item in together[2]) / 3, abs=1e-3
+    )
+    assert shop.recommend_batch([]) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "the request is empty"),
+        ({"preference": "tea", "inferred": "tea"}, "one of the two"),
+        ({"history": ["item-ta"]}, "'item-ta' is not among the 16 items; the nearest known ids are 'item-tea'"),
+        ({"history": IDS[0]}, "a list of item ids"),
+        ({"preference": "tea", "avoid": "tea"}, "wants 'tea' and wants to avoid it"),
+        ({"preference": "tea", "exclude": IDS}, "no item is left"),
+        ({"preference": "tea", "weights": {"magic": 1}}, "there is no expert 'magic'"),
+        ({"preference": {"tea": 1, "mug": -1}}, "whose sum is not 0"),
+        ({"preference": "tea", "top_k": 0}, "top_k=0; pass at least 1"),
+        ({"preference": "tea", "dial": float("nan")}, "finite"),
+        ({"preference": "tea", "prior": {"nothing": 1.0}}, "'nothing' is not among"),
+    ],
+)
+def test_bad_requests_are_refused_in_one_sentence(shops, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        shops("mender").recommend(**arguments)
+
+
+@pytest.mark.parametrize("value", [{"preference": 3}, {"preference": "tea", "top_k": "5"}, {"avoid": {"tea": 1}}])
+def test_values_of_the_wrong_kind_are_refused(shops, value):
+    with pytest.raises(TypeError, match="pass"):
+        shops("mender").recommend(**value)
+
+
+def test_unknown_ids_can_be_skipped_and_unread_fields_are_refused(shops):
+    shop = shops("mender")
+    expected = shop.recommend("tea", history=IDS[:2])
+    assert shop.recommend("tea", history=[*IDS[:1], "gone", IDS[1]], unknown_items="skip") == expected
+    with pytest.raises(ValueError, match="reads no preferences"):
+        shops("sasrec").recommend("tea", history=IDS[:2])
+    with pytest.raises(ValueError, match="no field 'histroy', did you mean 'history'"):
+        shop.recommend_batch([{"histroy": IDS[:1]}])
+
+
+NEW = {"item_id": "new-1", "title": "strong lamp tea", "text": "strong lamp tea glass", "aspects": ["glass"]}
+
+
+@pytest.mark.parametrize("name", ["mender", "mender-lite"])
+def test_an_added_item_is_found_in_another_process(saved, tmp_path, name):
+    shop = saved(name)
+    shop.add_items([NEW])
+    assert "new-1" in shop and len(shop) == len(IDS) + 1 and shop.status["added"] == 1
+    shop.save_pretrained(tmp_path / "again")
+    again = Recommender.from_pretrained(tmp_path / "again", device="cpu")
+    words = {"terms": 100.0, "dense": 0.0, "learned": 0.0, "history_text": 0.0}
+    assert ids(again.recommend("strong lamp tea glass", weights=words))[0] == "new-1"
+    assert again.items[-1]["aspects"] == ["glass"]
+    assert ids(again.recommend(history=["new-1", *IDS[:2]])) == ids(shop.recommend(history=["new-1", *IDS[:2]]))
+    # Transformers alone loads the folder as well.
+    model, processor = AutoModel.from_pretrained(tmp_path / "again"), AutoProcessor.from_pretrained(tmp_path / "again")
+    found = model.eval().recommend(**processor("strong lamp tea glass"), weights=words, top_k=1)
+    assert processor.ids(found.item_indices[0]) == ["new-1"]
+
+
+def test_items_change_and_go(saved):
+    shop = saved("mender")
+    shop.update_items([{"item_id": "item-tea", "title": "wool hat", "aspects": ["cotton"]}])
+    tea = next(item for item in shop.items if item["item_id"] == "item-tea")
+    assert tea["title"] == "wool hat" and tea["aspects"] == ["cotton"]
+    shop.remove_items(["item-mug"])
+    assert "item-mug" not in shop and len(shop) == len(IDS) - 1
+    assert "item-mug" not in ids(shop.recommend("mug", history=["item-mug"], top_k=20))
+    with pytest.raises(ValueError, match="its id is kept"):
+        shop.add_items([{"item_id": "item-mug", "title": "mug"}])
+
+
+@pytest.mark.parametrize(
+    ("edit", "argument", "message"),
+    [
+        ("add_items", [{"item_id": "item-tea", "title": "tea"}], "change it with update_items"),
+        ("add_items", [{"item_id": "x"}], "title is missing"),
+        ("add_items", [{"item_id": 3, "title": "tea"}], "item_id is missing or no text"),
+        ("add_items", [{"item_id": "x", "title": "tea", "aspect": ["a"]}], "did you mean 'aspects'"),
+        ("add_items", [{"item_id": "x", "title": "tea", "aspects": "a"}], "a list of phrases"),
+        ("add_items", [], "no items"),
+        ("remove_items", "item-tea", "a single text"),
+        ("remove_items", ["nothing"], "not among"),
+        ("update_items", [{"item_id": "nothing", "title": "a"}], "not among"),
+        ("observe", [("user", "nothing")], "not among"),
+        ("observe", [("user",)], "pairs of a user id and an item id"),
+    ],
+)
+def test_edits_that_fail_change_nothing(shops, edit, argument, message):
+    shop = shops("mender")
+    model, before = shop.model, shop.recommend("tea", history=IDS[:2])
+    with pytest.raises(ValueError, match=message):
+        getattr(shop, edit)(argument)
+    assert shop.model is model and shop.recommend("tea", history=IDS[:2]) == before
+
+
+def test_a_model_without_item_vectors_adds_items_by_those_of_its_encoder(saved, monkeypatch):
+    shop = saved("mender-tok")
+    monkeypatch.setattr("mender.learning.embed", lambda texts, encoder: torch.ones(len(texts), 24).half())
+    shop.add_items([NEW])
+    assert "new-1" in shop and len(shop._vectors) == len(IDS) + 1
+    assert "new-1" in ids(shop.recommend("strong tea", top_k=20))
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, len(WORDS) - 1)), min_size=1, max_size=30), st.integers(1, 29)
+)
+def test_observed_purchases_count_as_if_the_model_was_fitted_with_them(shops, events, cut):
+    shop = shops("item-item")
+    base = {f"user-{place}": [place, place + 1, place + 2] for place in range(3)}
+    fresh = Recommender(shop.model, shop.processor, settings=shop.settings, purchases=base)
+    with fresh._edit() as edit:
+        fit_counts(edit.model.experts, list(base.values()))
+    pairs = [(f"user-{user}", IDS[item]) for user, item in events]
+    for part in (pairs[:cut], pairs[cut:]):
+        fresh.observe(part)
+    whole = {user: list(own) for user, own in base.items()}
+    for user, item in events:
+        whole.setdefault(f"user-{user}", []).append(item)
+    expected = closed_form.transitions(list(whole.values()), len(IDS))
+    experts = fresh.model.experts
+    torch.testing.assert_close(experts.popularity.counts, closed_form.popularity(list(whole.values()), len(IDS)))
+    history = torch.arange(len(IDS))[:, None]
+    torch.testing.assert_close(experts.transitions(history), expected, rtol=1e-4, atol=1e-5)
+    assert fresh.status["observed"] == len(events)
+    fresh.settings["purchases"] = 9
+    assert fresh.refit_behaviour()["behind"] == 0
+    ease = closed_form.ease(list(whole.values()), len(IDS), 2.0)
+    torch.testing.assert_close(fresh.model.experts.co_purchase(history), ease, rtol=1e-4, atol=1e-5)
+
+
+def test_purchases_are_saved_on_request_only(shops, tmp_path):
+    shop = shops("mender")
+    shop.save_pretrained(tmp_path / "public")
+    assert not list((tmp_path / "public").glob("purchases*"))
+    assert "user-1" not in "".join(path.read_text("latin-1") for path in (tmp_path / "public").iterdir())
+    shared = Recommender.from_pretrained(tmp_path / "public", device="cpu")
+    shared.observe([("user-1", IDS[0])])
+    with pytest.raises(ValueError, match="save with purchases=True"):
+        shared.refit_behaviour()
+    shop.save_pretrained(tmp_path / "ours", purchases=True)
+    ours = Recommender.from_pretrained(tmp_path / "ours", device="cpu")
+    assert ours._purchases == shop._purchases
+    ours.observe([("user-1", IDS[0])])
+    assert ours.refit_behaviour()["observed"] == 0
+
+
+def test_saving_keeps_files_of_others_and_says_what_was_trained(shops, tmp_path):
+    shop = shops("mender-lite")
+    shop.save_pretrained(tmp_path / "shop")
+    (tmp_path / "shop" / "README.md").write_text("ours")
+    shop.save_pretrained(tmp_path / "shop")
+    assert (tmp_path / "shop" / "README.md").read_text() == "ours"
+    record = json.loads((tmp_path / "shop" / "recommender.json").read_text())
+    assert record["settings"]["preset"] == "mender-lite" and record["settings"]["trained_items"] == len(IDS)
+
+
+def test_requests_see_the_catalogue_before_an_edit_or_after_it(saved):
+    shop = saved("mender")
+    stop, wrong = threading.Event(), []
+
+    def ask() -> None:
+        while not stop.is_set():
+            try:
+                found = ids(shop.recommend("strong tea", history=IDS[:2], top_k=40))
+                if len(found) not in (len(IDS), len(IDS) + 1) or len({*found}) != len(found):
+                    wrong.append(found)
+            except Exception as error:  # any error here is what the test looks for
+                wrong.append(error)
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for place in range(6):
+        shop.add_items([{**NEW, "item_id": f"new-{place}"}])
+        shop.remove_items([f"new-{place}"])
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert not wrong and len(shop) == len(IDS)
