@@ -15,8 +15,13 @@ from transformers.utils import logging
 import modeling_mender  # noqa: F401 - registers the classes
 from mender.model_folder import check_folder, load_whole, recover
 from mender.terminal import UserError
+from modeling_mender.encoder_reference import register_encoder
+from preference_benchmark.embedding import HUB_NAME, packaged_encoder
 
 __all__ = ["load_saved"]
+
+# A model with this encoder may have been saved without its weights.
+register_encoder(HUB_NAME, packaged_encoder)
 
 
 def load_saved(name: str | Path, device: str | None = None, **hub: Any) -> tuple[Any, Any]:

@@ -202,10 +202,12 @@ class ItemStatesConfig(PreTrainedConfig):
         pooled: whether a text is one vector (the mean of its states) or one state per token.
         max_history: number of distinct positions in the history, counted from the latest item; older items share the
             last one. 0 ignores the order.
+        reference: where the weights of the text encoder are, if they were not saved: `name` and `commit` on the Hub and
+            `sha256` of the file, see `encoder_reference`.
 
     Raises:
-        ValueError: if a size is out of range, the text encoder has no padding token, or transformers does not have
-            the text encoder.
+        ValueError: if a size is out of range, the reference is malformed, the text encoder has no padding token, or
+            transformers does not have the text encoder.
     """
 
     model_type = "mender_item_states"
@@ -218,6 +220,7 @@ class ItemStatesConfig(PreTrainedConfig):
         num_states: int = 1,
         pooled: bool = False,
         max_history: int = 20,
+        reference: Mapping[str, str | None] | None = None,
         **kwargs: Any,
     ) -> None:
         text_encoder = encoder_config({} if text_encoder is None else text_encoder, default="bert")
@@ -232,12 +235,29 @@ class ItemStatesConfig(PreTrainedConfig):
         self.num_states = num_states
         self.pooled = pooled
         self.max_history = max_history
+        self.reference = None if reference is None else _checked_reference(reference)
         check_sizes(self.to_dict())
 
     @property
     def hidden_size(self) -> int:
         """Width of the states."""
         return self.text_encoder.hidden_size
+
+
+def _checked_reference(reference: Any) -> dict[str, str | None]:
+    """The reference to an encoder, with no more than its three fields."""
+    fields = dict(reference) if isinstance(reference, Mapping) else {}
+    name, commit, digest = (fields.get(field) for field in ("name", "commit", "sha256"))
+    if (
+        not (isinstance(name, str) and NAME.fullmatch(name))
+        or not (commit is None or (isinstance(commit, str) and re.fullmatch(r"[0-9a-f]{40}", commit)))
+        or not (isinstance(digest, str) and re.fullmatch(r"[0-9a-f]{64}", digest))
+    ):
+        raise ValueError(
+            f"reference={reference!r} to a text encoder needs a name on the Hub, a commit of 40 hexadecimal digits or "
+            "null, and the sha256 of model.safetensors"
+        )
+    return {"name": name, "commit": commit, "sha256": digest}
 
 
 def encoder_config(config: PreTrainedConfig | dict[str, Any], default: str) -> PreTrainedConfig:

