@@ -103,6 +103,7 @@ def train(
                 benchmark,
                 output,
                 name,
+                encoder=encoder,
                 training=training,
                 origin=origin,
                 limit=eval_limit,
