@@ -474,17 +474,23 @@ def _differ(codes: list[list[int]], of_model: list[list[int]]) -> bool:
 
 
 def _check_states(path: str | os.PathLike, model: Any, processor: Any) -> None:
-    """Check that the rows of the state table are those that histories refer to."""
-    encoder = getattr(model, "encoder", None)
-    rows = getattr(getattr(encoder, "config", None), "num_states", None)
-    if processor.history not in ("states", "vectors") or rows is None:
-        return
-    expected = sum(processor.state_counts)
-    if rows != expected:
-        raise ValueError(
-            f"{path} does not fit together: the encoder has {rows} states of items, and the items of the processor "
-            f"{expected}; save model and processor again, into one folder"
-        )
+    """Check that token ids of requests refer to the tables of states that the model has."""
+    from modeling_mender.encoder_reference import encoders_with_tables
+
+    for _, encoder in encoders_with_tables(model):
+        config, tokens = encoder.config, len(processor.tokenizer)
+        if config.text_vocabulary != tokens:
+            raise ValueError(
+                f"{path} does not fit together: the tokenizer has {tokens} tokens and the encoder expects "
+                f"{config.text_vocabulary}; save model and processor again, into one folder"
+            )
+        rows = config.num_states
+        expected = len(processor.item_ids) if config.pooled else sum(processor.state_counts)
+        if rows != expected:
+            raise ValueError(
+                f"{path} does not fit together: the encoder has {rows} states of items, and the items of the processor "
+                f"{expected}; save model and processor again, into one folder"
+            )
 
 
 def item_digest(model: Any, processor: Any) -> str:

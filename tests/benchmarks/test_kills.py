@@ -27,6 +27,7 @@ def outcomes(script, way, kills):
     return script.table({way: (kills, 1.0, found)}, {"command": "x", "commit": "y", "seed": 1})
 
 
+@pytest.mark.slow
 def test_what_killed_saves_leave_loads(script):
     assert "| 2 |" in outcomes(script, "exchange", 2)
 

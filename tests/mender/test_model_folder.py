@@ -17,7 +17,7 @@ from pathlib import Path
 
 import dying_saves
 import pytest
-from doubles import WORDS, random_catalogue, shop_items, small_method, tiny_model, word_tokenizer
+from doubles import WORDS, encoder_folder, random_catalogue, shop_items, small_method, tiny_model, word_tokenizer
 from dying_saves import VERSIONS, entries, in_fork, no_exchange, save, state
 
 from mender import model_folder
@@ -331,8 +331,6 @@ def test_items_of_another_model_are_refused(parts, tmp_path):
 
 @pytest.mark.parametrize("kind", ["mender-fid", "mender-emb", "tiger"])
 def test_parts_of_a_method_are_compared(tmp_path, tmp_path_factory, kind):
-    from doubles import encoder_folder
-
     method = small_method(kind, encoder_folder(tmp_path_factory.mktemp("encoder")))
     check_folder(tmp_path, method.model, method.processor)
     if kind == "tiger":
@@ -342,6 +340,16 @@ def test_parts_of_a_method_are_compared(tmp_path, tmp_path_factory, kind):
         method.model.encoder.config.num_states += 1
         match = "states of items"
     with pytest.raises(ValueError, match=match):
+        check_folder(tmp_path, method.model, method.processor)
+
+
+@pytest.mark.parametrize("kind", ["mender-emb", "mender-lite"])
+def test_a_tokenizer_of_another_size_is_refused(tmp_path, tmp_path_factory, kind):
+    """The rows of item states come after the tokens, so that a lost token would shift all items of a history."""
+    method = small_method(kind, encoder_folder(tmp_path_factory.mktemp("encoder")))
+    check_folder(tmp_path, method.model, method.processor)
+    method.processor.tokenizer.add_tokens(["unheard-of"])
+    with pytest.raises(ValueError, match="the tokenizer has .* tokens and the encoder expects"):
         check_folder(tmp_path, method.model, method.processor)
 
 

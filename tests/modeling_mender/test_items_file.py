@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modeling_mender.items_file import read_items
@@ -94,6 +94,7 @@ anything = st.recursive(
 )
 
 
+@settings(max_examples=50)
 @given(st.dictionaries(st.sampled_from(sorted(GOOD)), anything).map(lambda changes: GOOD | changes))
 def test_whatever_is_read_is_consistent(tmp_path_factory, content):
     path = tmp_path_factory.mktemp("any") / "items.json"
