@@ -111,7 +111,7 @@ def evaluate(
     from mender.report import print_table
 
     benchmark = read_data(data, items, **reading)
-    check_items(shop.processor, benchmark)
+    check_items(shop.processor, benchmark, name or "this recommender")
     scores, _ = score_model(
         shop.model, shop.processor, benchmark, name or shop.settings.get("preset") or "model", limit, seed
     )
@@ -213,6 +213,9 @@ def _from_examples(examples: Dataset | DatasetDict, items: pl.DataFrame, encoder
         examples = DatasetDict({"train": parts["train"], "validation": validation, "test": examples})
     splits = {"validation": examples["train"], "test": examples.get("validation", examples["train"])}
     examples = DatasetDict({**splits, **examples})
+    for split, rows in examples.items():
+        if "axis" not in rows.column_names:
+            examples[split] = rows.add_column("axis", example_column(rows, "axis"))
     table = Dataset.from_dict(items.to_dict(as_series=False))
     digest = hashlib.sha256(str([table[name][:] for name in ("item_id", "title", "text")]).encode()).hexdigest()
     cache = CACHE / f"vectors-examples-{digest[:12]}-{encoder_identity(encoder)[1][:12].replace('/', '-')}"
@@ -246,7 +249,7 @@ def push(shop: Recommender, repo_id: str, *, private: bool | None, token: str | 
     from huggingface_hub import HfApi
 
     from mender.cards import encoder_name
-    from modeling_mender.hub.card import write_card
+    from modeling_mender.hub.card import push_card, write_card
 
     api = HfApi(token=token)
     api.create_repo(repo_id, private=private, exist_ok=True)
@@ -257,4 +260,7 @@ def push(shop: Recommender, repo_id: str, *, private: bool | None, token: str | 
             for file in (*shop.folder.glob("README.md"), *shop.folder.glob("LICENSE*")):
                 shutil.copy2(file, folder / file.name)
         write_card(folder, shop.model, repo_id=repo_id, defaults={"base_model": encoder_name(shop.model)})
-        return api.upload_folder(folder_path=folder, repo_id=repo_id, commit_message="Upload recommender").commit_url
+        api.upload_folder(
+            folder_path=folder, repo_id=repo_id, commit_message="Upload recommender", ignore_patterns=["README.md"]
+        )
+        return push_card(folder, repo_id)  # keeps what people edited there

@@ -440,7 +440,7 @@ class Recommender:
         return evaluate(self, data, items, limit=limit, **options)
 
     def save_pretrained(
-        self, folder: str | Path, *, purchases: bool = False, encoder: str = "weights", **options: Any
+        self, folder: str | Path, *, purchases: bool = False, encoder: str | None = None, **options: Any
     ) -> None:
         """Save everything that requests and edits need into a folder, whole or not at all.
 
@@ -449,7 +449,8 @@ class Recommender:
         Args:
             folder: replaced in one step.
             purchases: whether to save what each user bought, for `refit_behaviour`. Not for publishing.
-            encoder: "weights", or "reference" to save only the name and the commit of a frozen encoder from the Hub.
+            encoder: "copy" saves the weights of the text encoder, "reference" only where they are and their digest,
+                for a frozen encoder with a name on the Hub. Default: as the model was loaded.
             **options: of the model's `save_pretrained`.
 
         Raises:
@@ -463,13 +464,15 @@ class Recommender:
     def push_to_hub(
         self, repo_id: str, *, private: bool | None = None, token: str | None = None, **options: Any
     ) -> str:
-        """Upload everything but purchases to the Hub, with the card of the folder that this was loaded from, if any.
+        """Upload everything but purchases to the Hub, with a card; what people edited in the card there stays.
+
+        The card and the licence of the folder that this recommender was loaded from or saved to go with it.
 
         Args:
             repo_id: "organisation/name"; created if it does not exist.
             private: whether only you can see it.
             token: of the Hub; default: the one that you logged in with.
-            **options: of `save_pretrained` and `huggingface_hub.upload_folder`.
+            **options: of `save_pretrained`.
 
         Returns:
             Address of the commit.
@@ -478,10 +481,10 @@ class Recommender:
 
         return push(self, repo_id, private=private, token=token, **options)
 
-    def write(self, folder: Path, *, purchases: bool = False, encoder: str = "weights", **options: Any) -> None:
+    def write(self, folder: Path, *, purchases: bool = False, encoder: str | None = None, **options: Any) -> None:
         """Write all files into an empty folder; arguments as for `save_pretrained`."""
         model, processor = self.model, self.processor
-        given = {"encoder": encoder} if encoder != "weights" else {}
+        given = {"encoder": encoder} if encoder is not None else {}
         model.save_pretrained(folder, **given, **options)
         processor.save_pretrained(folder)
         if self._vectors is not None:
