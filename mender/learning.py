@@ -18,7 +18,7 @@ from torch import Tensor
 from mender.data import CACHE, BenchmarkData, encoder_path, load_benchmark_data
 from mender.recommender import Recommender
 from mender.training import choose_preset, fit, new_method, recommender_of
-from modeling_mender.training.data import example_column, select_axes
+from modeling_mender.training.data import DEFAULTS, example_column, select_axes
 from preference_benchmark import RECIPES
 from preference_benchmark.embedding import TextEmbedder, encoder_identity
 from preference_benchmark.hub.folder import names_in
@@ -107,11 +107,15 @@ def evaluate(
     Raises:
         ValueError: if the data has other items than the recommender, or see `read_data`.
     """
-    from mender.evaluation import check_items, score_model
+    from mender.evaluation import score_model
     from mender.report import print_table
 
     benchmark = read_data(data, items, **reading)
-    check_items(shop.processor, benchmark, name or "this recommender")
+    if missing := [item_id for item_id in benchmark.items["item_id"][:] if item_id not in shop.processor]:
+        raise ValueError(
+            f"{benchmark.source} has {len(missing)} items that this recommender does not know, such as {missing[0]!r}; "
+            "pass the data that it was trained on"
+        )
     scores, _ = score_model(
         shop.model, shop.processor, benchmark, name or shop.settings.get("preset") or "model", limit, seed
     )
@@ -214,13 +218,21 @@ def _from_examples(examples: Dataset | DatasetDict, items: pl.DataFrame, encoder
     splits = {"validation": examples["train"], "test": examples.get("validation", examples["train"])}
     examples = DatasetDict({**splits, **examples})
     for split, rows in examples.items():
-        if "axis" not in rows.column_names:
-            examples[split] = rows.add_column("axis", example_column(rows, "axis"))
+        for name in (*DEFAULTS, "targets"):
+            if name not in rows.column_names:
+                values = example_column(rows, name)
+                values = [f"{split}-{row}" for row in range(len(rows))] if name == "user_id" else map(_as_list, values)
+                rows = rows.add_column(name, list(values))
+        examples[split] = rows
     table = Dataset.from_dict(items.to_dict(as_series=False))
     digest = hashlib.sha256(str([table[name][:] for name in ("item_id", "title", "text")]).encode()).hexdigest()
     cache = CACHE / f"vectors-examples-{digest[:12]}-{encoder_identity(encoder)[1][:12].replace('/', '-')}"
     cache.mkdir(parents=True, exist_ok=True)
     return BenchmarkData("examples", table, {"oracle": examples, "last": examples}, cache)
+
+
+def _as_list(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def embed(texts: list[str], encoder: Mapping[str, str] | None) -> Tensor:
