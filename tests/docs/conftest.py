@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from snippets import ROOT, blocks
 
 # ruff: noqa: E402
@@ -30,16 +31,18 @@ def small_encoder(tmp_path_factory) -> str:
 @pytest.fixture
 def place(tmp_path, monkeypatch, small_encoder):
     """The working folder: with the model that `make demo` saves, as far as snippets can tell."""
+    from mender import Recommender
     from modeling_mender import MenderProcessor
     from preference_benchmark import embedding
 
     monkeypatch.chdir(tmp_path)
     items = {"item_id": [f"i{row}" for row in range(60)], "title": [f"tea {row}" for row in range(60)]}
-    tiny_model(random_catalogue(60, [8, 8])).save_pretrained(MODEL)
-    MenderProcessor(word_tokenizer(), items).save_pretrained(MODEL)
+    model, processor = tiny_model(random_catalogue(60, [8, 8])), MenderProcessor(word_tokenizer(), items)
+    vectors = torch.from_numpy(HashEmbedder().encode(items["title"])).half()
+    Recommender(model, processor, vectors=vectors).save_pretrained(MODEL)
     score = {"axis": "recommendation", "matching": "last", "method": "Mender", "n": 9, "recall@10": 0.5}
     (Path(MODEL).parent / "five_axes.json").write_text(json.dumps({"settings": {}, "scores": [score]}))
-    for module in ("preference_benchmark.embedding", "preference_benchmark.build", "mender.data"):
+    for module in ("preference_benchmark.embedding", "preference_benchmark.build", "mender.data", "mender.learning"):
         __import__(module)
         monkeypatch.setattr(sys.modules[module], "TextEmbedder", lambda *arguments, **options: HashEmbedder())
     monkeypatch.setattr(sys.modules["preference_benchmark.build"], "encoder_identity", lambda name: ("hash", "hash"))
