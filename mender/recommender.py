@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mender.editing import Edit, item_columns, text_of
-from mender.model_folder import read_record, replace_folder, write_record
+from mender.model_folder import load_whole, read_record, replace_folder, write_record
 from mender.purchases import read_purchases, write_purchases
 from mender.saved_models import load_saved
 from modeling_mender import GenerativeRetrievalPipeline
@@ -85,6 +85,10 @@ class Recommender:
         Raises:
             ValueError: if there is no such model, or its files are damaged or do not belong together.
         """
+        return load_whole(name, lambda: cls._load(name, device, **hub))
+
+    @classmethod
+    def _load(cls, name: str | Path, device: str | None, **hub: Any) -> Recommender:
         model, processor = load_saved(name, device, **hub)
         record = read_record(name, **hub) or {}
         tables = {file: _saved_tensors(name, file, **hub) for file in (VECTORS_FILE, PURCHASES_FILE)}
