@@ -28,6 +28,8 @@ CORRECTED = 64
 """Candidates of each user on the last level of which a `PathGuide` computes exact scores, if beams are not wider."""
 FITTED_ITEMS = 2**17
 """Items of the fixed random sample on which centroids are fitted."""
+LEADING = 512
+"""Items of each user, those with the highest scores of item-item rows, words and priors, that lead the search."""
 SHRINKAGE = 4.0
 """Items without meaning that are added to those of each code when centroids are fitted."""
 
@@ -130,8 +132,8 @@ class PathGuide:
 
     The score of a node is the sum of the inner products of the user's query with one centroid per code of its prefix
     (the arithmetic of product quantisation, Jegou et al. 2011), the highest score below it in static tables, and the
-    highest score of the few items below it that item-item rows, rare words and priors score. On the last level, the
-    `CORRECTED` best candidates get their exact scores.
+    highest score below it of the `LEADING` items that item-item rows, rare words and priors put first. On the last
+    level, the `CORRECTED` best candidates get their exact scores.
 
     Attributes:
         catalogue: the tree.
@@ -163,11 +165,18 @@ class Path:
         self.guide, self.offset = guide, 0
         self.steps = None if guide.centroids is None else evidence.queries @ guide.centroids.T
         self.scores = None if self.steps is None else self.steps.new_zeros(len(self.steps), 1)
-        self.codes = None
+        # Items that have scores of their own: their users, the beams that they are below, codes, and scores.
+        self.codes: Tensor | None = None
         if evidence.items is not None:
-            codes = guide.catalogue.codes[evidence.items.clamp(max=evidence.num_items - 1)].long()
-            known = (evidence.items < evidence.num_items) & (codes[..., 0] >= 0)
-            self.codes, self.beams = codes.clamp_(min=0), torch.where(known, 0, -1)
+            values, place = evidence.values.topk(min(LEADING, evidence.values.shape[1]), dim=1, sorted=False)
+            listed = evidence.items.gather(1, place)
+            self.users, place = (listed < evidence.num_items).nonzero(as_tuple=True)
+            self.values = values[self.users, place]
+            self.codes = guide.catalogue.codes.index_select(0, listed[self.users, place])
+            self.beams = torch.zeros_like(self.users)
+            live = self.codes[:, 0] >= 0
+            if not bool(live.all()):
+                self._keep(live)
 
     def extend(
         self,
@@ -217,27 +226,32 @@ class Path:
         if self.steps is not None:
             added = self.steps[:, None, self.offset : self.offset + codes]
         if self.codes is not None:
-            values = self.guide.evidence.values
-            best = values.new_zeros(len(values), width * codes + 1)
-            best.scatter_reduce_(1, self._cells(level, width, codes), values, "amax")
-            best = best[:, :-1].view(len(values), width, codes)
+            users = len(self.guide.evidence.items)
+            self.cells = (self.users * width + self.beams) * codes + self.codes[:, level]
+            best = self.values.new_zeros(users * width * codes)
+            best = best.scatter_reduce_(0, self.cells, self.values, "amax").view(users, width, codes)
             added = best if added is None else best.add_(added)
         return added
-
-    def _cells(self, level: int, width: int, codes: int) -> Tensor:
-        """The beam and code of the items that have scores, as one index; W * K for those below no beam."""
-        return torch.where(self.beams >= 0, self.beams * codes + self.codes[..., level], width * codes)
 
     def _advance(self, level: int, beams: Tensor, chosen: Tensor, dead: Tensor, width: int, codes: int) -> None:
         if self.steps is not None:
             self.scores = self.scores.gather(1, beams) + self.steps.gather(1, self.offset + chosen)
             self.offset += codes
         if self.codes is not None:
-            cells = torch.where(dead, width * codes, beams * codes + chosen)
-            ids = torch.arange(beams.shape[1], device=beams.device).expand_as(beams)
-            place = beams.new_full((len(beams), width * codes + 1), -1).scatter_(1, cells, ids)
-            place[:, -1] = -1
-            self.beams = place.gather(1, self._cells(level, width, codes))
+            users, kept = beams.shape
+            cells = (torch.arange(users, device=beams.device)[:, None] * width + beams) * codes + chosen
+            ids = torch.arange(kept, device=beams.device).expand_as(beams)
+            place = beams.new_full((users * width * codes,), -1)
+            place[cells[~dead]] = ids[~dead]
+            self.beams = place.index_select(0, self.cells)
+            self._keep(self.beams >= 0)
+
+    def _keep(self, live: Tensor) -> None:
+        """Forget the items with scores that are below no beam."""
+        live = live.nonzero().squeeze(1)
+        self.users, self.beams, self.codes, self.values = (
+            part.index_select(0, live) for part in (self.users, self.beams, self.codes, self.values)
+        )
 
 
 def additive_centroids(codes: Tensor, vectors: Tensor, codebook_sizes: Sequence[int], sweeps: int = 3) -> Tensor:

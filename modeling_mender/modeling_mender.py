@@ -591,11 +591,13 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
         input_ids, attention_mask = flat
         if encoder_outputs is None:
             training = self.encoder.training
-            self.encoder.eval()
+            if training:  # setting a mode visits every module, which takes milliseconds
+                self.encoder.eval()
             try:
                 encoder_outputs = self._states_for_retrieval(input_ids, attention_mask)
             finally:
-                self.encoder.train(training)
+                if training:
+                    self.encoder.train()
         states, encoded = encoder_outputs[0], None
         if expert_input_ids is None and self.shares_vectors and input_ids is not None:
             expert_input_ids = input_ids
