@@ -52,8 +52,8 @@ SIZES = (10_000, 100_000, 1_000_000, 10_000_000, 20_000_000)
 QUICK = (1_000_000, 10_000_000, 20_000_000)
 WIDTH, SHARES = 384, (0.5, 0.2, 0.1)
 """Width of item vectors, and shares of their variance that the codes of three levels explain."""
-CORRECTED = (32, 64, 128, 256)
-"""Candidates of the last level that get exact scores, at least."""
+CORRECTED = (1, 2, 4, 8)
+"""Candidates of the last level that get exact scores, for each beam."""
 ROWS_AT_ONCE = 100_000
 
 
@@ -308,8 +308,6 @@ def measure_experts(items: int, rounds: int, folder: Path) -> list[dict[str, Any
     for beams in (30, 60, 120):
         log_probs = torch.cat([level.expand(-1, beams, -1) for level in made.log_probs], 2)
         for corrected in CORRECTED:
-            if corrected < beams:
-                continue
             guide.CORRECTED = corrected
             times: dict[str, list[float]] = {}
             for _ in range(rounds + 1):
@@ -323,7 +321,7 @@ def measure_experts(items: int, rounds: int, folder: Path) -> list[dict[str, Any
                 {
                     "items": items,
                     "beams": beams,
-                    "corrected": max(corrected, beams),
+                    "corrected": corrected * beams,
                     "recall": share_found(alone, made.best),
                     "recall_sum": share_found(summed, made.best_sum),
                     "step_ms": steps["plain"],

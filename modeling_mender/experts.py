@@ -79,6 +79,23 @@ class Encoded:
     states: Tensor | None
 
 
+@dataclass(frozen=True)
+class _Parts:
+    """Weighted experts of B requests.
+
+    Attributes:
+        queries: to be compared with the vectors of items. Shape: (B, D).
+        popularity: its weight. Shape: (B, 1).
+        entries: of item-item rows: items, padded with -1, and values, each of shape (B, E).
+        words: tokens to look up, padded with -1, and their weights, each of shape (B, T).
+    """
+
+    queries: Tensor | None
+    popularity: Tensor | None
+    entries: list[tuple[Tensor, Tensor]]
+    words: tuple[Tensor, Tensor] | None
+
+
 class Popularity(nn.Module):
     """How often each item was bought, the same for everybody.
 
@@ -245,9 +262,20 @@ class Lexical(nn.Module):
         Returns:
             Shape: (B, N).
         """
+        scores = torch.zeros(len(tokens), self.num_items, device=tokens.device)
+        self.add_to(scores, tokens, weights)
+        return scores
+
+    def add_to(self, scores: Tensor, tokens: Tensor, weights: Tensor | None = None) -> None:
+        """Add what `forward` returns to scores, in place.
+
+        Args:
+            scores: of at least as many items as there are texts. Shape: (B, >= N).
+            tokens: see `forward`. Shape: (B, T).
+            weights: see `forward`. Shape: (B, T).
+        """
         user, item, gains = self._postings(*self._distinct(tokens, weights))
-        scores = gains.new_zeros(len(tokens) * self.num_items)
-        return scores.index_add(0, user * self.num_items + item, gains).view(len(tokens), self.num_items)
+        scores.view(-1).index_add_(0, user * scores.shape[1] + item, gains)
 
     def at(self, item_indices: Tensor, tokens: Tensor, weights: Tensor | None = None) -> Tensor:
         """Scores of some items, which are looked up in the posting lists.
@@ -429,7 +457,6 @@ class ExpertSum(nn.Module):
         self.vectors = encoder
         if encoder is None and config.encoder is not None:
             self.vectors = ItemStatesEncoder(config.encoder)
-        self._wide: tuple[Tensor, int, Tensor] | None = None
         self._kept: dict[str, tuple[tuple[Any, ...], Any]] = {}
 
     def forward(
@@ -464,7 +491,7 @@ class ExpertSum(nn.Module):
         for name in asked:
             if name in COMPARING:
                 query = self._queries(name, history, encoder, encoded)
-                found[name] = query @ self._item_vectors(encoder, num_items).T / TEMPERATURE
+                found[name] = query @ self._columns(encoder, num_items) / TEMPERATURE
             else:
                 found[name] = self._counted(name, texts, history, num_items, encoded)
         return found
@@ -490,20 +517,17 @@ class ExpertSum(nn.Module):
         Returns:
             Shape: (B, N).
         """
-        texts, history = self.split(input_ids)
+        parts = self._parts(input_ids, weights, encoder, encoded)
         total = torch.zeros(len(input_ids), num_items, device=input_ids.device)
-        queries = []
-        used = dict(zip(self.config.experts, weights.T[..., None], strict=True))
-        used = {name: weight for name, weight in used.items() if bool(weight.any())}
-        if any(name in ENCODING for name in used):
-            encoded = self._encoded(encoded, texts, encoder)
-        for name, weight in used.items():
-            if name in COMPARING:
-                queries.append(weight * self._queries(name, history, encoder, encoded))
-            else:
-                total.addcmul_(weight, self._counted(name, texts, history, num_items, encoded))
-        if queries:
-            total.addmm_(sum(queries), self._item_vectors(encoder, num_items).T, alpha=1 / TEMPERATURE)
+        if parts.popularity is not None:
+            counts = self.popularity.counts
+            total[:, : len(counts)].addcmul_(parts.popularity, counts.float().log1p())
+        for items, values in parts.entries:
+            total.scatter_add_(1, items.clamp(min=0), values.masked_fill(items < 0, 0.0))
+        if parts.words is not None:
+            self.lexical.add_to(total, *parts.words)
+        if parts.queries is not None:
+            total.addmm_(parts.queries, self._columns(encoder, num_items))
         return total
 
     def contributions(
@@ -565,42 +589,51 @@ class ExpertSum(nn.Module):
             encoder: see `forward`.
             encoded: see `forward`.
         """
+        own = self._parts(input_ids, weights, encoder, encoded)
+        parts: dict[str, Any] = {}
+        if own.queries is not None:
+            parts["queries"] = own.queries.view(users, -1, own.queries.shape[1]).sum(1)
+            parts["vectors"] = self.item_vectors(encoder, num_items)
+        if own.popularity is not None:
+            parts["counts"] = self.popularity.counts
+            parts["popularity"] = own.popularity.view(users, -1).sum(1, keepdim=True)
+        entries = own.entries
+        if own.words is not None:
+            tokens, terms = own.words
+            items, values, common = self.lexical.rare(tokens, terms, RARE)
+            entries = [*entries, (items, values)]
+            if bool((common >= 0).any()):
+                parts["words"] = _word_scores(self.lexical, common, terms, users)
+        if entries:
+            entries = [[part.view(users, -1) for part in side] for side in zip(*entries, strict=True)]
+            parts["items"], parts["values"] = added_up(*(torch.cat(side, 1) for side in entries), num_items)
+        return ItemEvidence(num_items, **parts)
+
+    def _parts(
+        self, input_ids: Tensor, weights: Tensor, encoder: ItemStatesEncoder | None, encoded: Encoded | None
+    ) -> _Parts:
+        """The weighted experts of rows of inputs; arguments as in `total`."""
         texts, history = self.split(input_ids)
         used = dict(zip(self.config.experts, weights.T[..., None], strict=True))
         used = {name: weight for name, weight in used.items() if bool(weight.any())}
         if any(name in ENCODING for name in used):
             encoded = self._encoded(encoded, texts, encoder)
-        parts: dict[str, Any] = {}
-        compared = [
-            weight * self._queries(name, history, encoder, encoded)
-            for name, weight in used.items()
-            if name in COMPARING
-        ]
-        if compared:
-            parts["queries"] = sum(compared).view(users, -1, compared[0].shape[1]).sum(1) / TEMPERATURE
-            parts["vectors"] = self.item_vectors(encoder, num_items)
-        if "popularity" in used:
-            parts["counts"] = self.popularity.counts
-            parts["popularity"] = used["popularity"].view(users, -1).sum(1, keepdim=True)
-        entries = []
-        if "co_purchase" in used:
-            items, values = self.co_purchase.entries(history)
-            entries.append((items, values * used["co_purchase"]))
-        if "transitions" in used:
-            items, values = self.transitions.entries(history, _recency(history))
-            entries.append((items, values * used["transitions"]))
-        for name in ("lexical", "terms"):
-            if name in used:
-                tokens, terms = self._terms(name, texts, encoded)
-                terms = used[name] * (torch.ones(tokens.shape, device=tokens.device) if terms is None else terms)
-                items, values, common = self.lexical.rare(tokens, terms, RARE)
-                entries.append((items, values))
-                if bool((common >= 0).any()):
-                    parts["words"] = _both(parts.get("words"), _word_scores(self.lexical, common, terms, users))
-        if entries:
-            entries = [[part.view(users, -1) for part in side] for side in zip(*entries, strict=True)]
-            parts["items"], parts["values"] = added_up(*(torch.cat(side, 1) for side in entries), num_items)
-        return ItemEvidence(num_items, **parts)
+        queries, entries, words = [], [], None
+        for name, weight in used.items():
+            if name in COMPARING:
+                queries.append(weight * self._queries(name, history, encoder, encoded))
+            elif name == "co_purchase":
+                items, values = self.co_purchase.entries(history)
+                entries.append((items, values * weight))
+            elif name == "transitions":
+                items, values = self.transitions.entries(history, _recency(history))
+                entries.append((items, values * weight))
+            elif name != "popularity":  # BM25, of the same tokens for both experts
+                terms = torch.zeros(texts.shape, device=texts.device) if words is None else words[1]
+                tokens, own = self._terms(name, texts, encoded)
+                terms[:, : tokens.shape[1]] += weight if own is None else weight * own
+                words = texts, terms
+        return _Parts(sum(queries) / TEMPERATURE if queries else None, used.get("popularity"), entries, words)
 
     def avoided(
         self, avoid_input_ids: Tensor, num_items: int, *, encoder: ItemStatesEncoder | None = None
@@ -646,15 +679,16 @@ class ExpertSum(nn.Module):
         return Avoided(**compared, words=words, scale=self.config.avoid)
 
     def keep(self, name: str, key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
-        """What `make` returned for this key before, as long as the key consists of the same objects.
+        """What `make` returned for this key before, as long as the key consists of the same objects and versions.
 
         Args:
             name: name of what is made.
-            key: what it is made of.
+            key: what it is made of: objects, which are compared by identity, and version numbers.
             make: called where it has not been made, or of other objects.
         """
         known = self._kept.get(name)
-        if known is None or any(old is not new and old != new for old, new in zip(known[0], key, strict=True)):
+        pairs = () if known is None else zip(known[0], key, strict=True)
+        if known is None or any(old != new if isinstance(old, int) else old is not new for old, new in pairs):
             known = self._kept[name] = key, make()
         return known[1]
 
@@ -787,14 +821,13 @@ class ExpertSum(nn.Module):
             return encoded.vectors
         return self.reader(encoded.vectors).float() * encoded.vectors.any(1, keepdim=True)
 
-    def _item_vectors(self, encoder: ItemStatesEncoder | None, num_items: int) -> Tensor:
-        """Vectors of all items in single precision. Shape: (N, D)."""
+    def _columns(self, encoder: ItemStatesEncoder | None, num_items: int) -> Tensor:
+        """Vectors of all items in single precision, one in a column. Shape: (D, N)."""
         table = self.item_vectors(encoder, num_items)
         if num_items > KEPT_VECTORS:
-            return table.float()
-        if self._wide is None or self._wide[0] is not table or self._wide[1] != version_of(table):
-            self._wide = table, version_of(table), table.float()
-        return self._wide[2]
+            return table.float().T
+        # In this layout, the product with a few queries takes half the time.
+        return self.keep("columns", (table, version_of(table)), lambda: table.float().T.contiguous())
 
     def item_vectors(self, encoder: ItemStatesEncoder | None, num_items: int) -> Tensor:
         """Vectors of all items. Shape: (N, D)."""
@@ -842,10 +875,6 @@ def _word_scores(lexical: Lexical, tokens: Tensor, weights: Tensor | None, users
 def _by_phrase(score: Callable[[Tensor], Tensor], phrases: int) -> Callable[[Tensor], Tensor]:
     """Scores of items (B, M) by each phrase of their user. Shape: (B * A, M)."""
     return lambda item_indices: score(item_indices.repeat_interleave(phrases, 0))
-
-
-def _both(first: Callable[[Tensor], Tensor] | None, second: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    return second if first is None else lambda item_indices: first(item_indices) + second(item_indices)
 
 
 def default_kind(texts: Tensor) -> Tensor:

@@ -24,8 +24,8 @@ from .item_states import ItemStatesEncoder, version_of
 
 __all__ = ["Guide", "Path", "PathGuide", "additive_centroids", "node_maxima", "path_guide"]
 
-CORRECTED = 64
-"""Candidates of each user on the last level of which a `PathGuide` computes exact scores, if beams are not wider."""
+CORRECTED = 2
+"""Candidates for each beam on the last level of which a `PathGuide` computes exact scores."""
 FITTED_ITEMS = 2**17
 """Items of the fixed random sample on which centroids are fitted."""
 LEADING = 512
@@ -103,7 +103,7 @@ def node_maxima(catalogue: SemanticIdCatalogue, leaves: Tensor, padding: float) 
     levels, best = [], leaves
     for level in reversed(range(catalogue.num_levels)):
         levels.append(functional.pad(best, (0, catalogue.widest[level]), value=padding))
-        if level:
+        if level and catalogue.widest[level] > 1:
             best = best_of_siblings(catalogue, level, best)
     return levels[::-1]
 
@@ -133,7 +133,7 @@ class PathGuide:
     The score of a node is the sum of the inner products of the user's query with one centroid per code of its prefix
     (the arithmetic of product quantisation, Jegou et al. 2011), the highest score below it in static tables, and the
     highest score below it of the `LEADING` items that item-item rows, rare words and priors put first. On the last
-    level, the `CORRECTED` best candidates get their exact scores.
+    level, the `CORRECTED` best candidates for each beam get their exact scores.
 
     Attributes:
         catalogue: the tree.
@@ -208,7 +208,7 @@ class Path:
             item_filter.mask_(level + 1, candidate, children, scores)
         most = min(candidate.shape[1], catalogue.num_nodes(level + 1))
         last = level + 1 == catalogue.num_levels
-        best, slots = top_slots(candidate, min(max(width, CORRECTED) if last else width, most))
+        best, slots = top_slots(candidate, min(width * CORRECTED if last else width, most))
         nodes, beams, codes = children.at(catalogue, level, slots)
         users = torch.arange(len(nodes), device=nodes.device)[:, None]
         found = scores.gather(1, beams) + log_probs[users, beams, codes]

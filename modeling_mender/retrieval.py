@@ -23,6 +23,8 @@ from .item_filter import ItemSelection, Recommendations, checked_top_k
 __all__ = ["Generator", "item_scores", "search"]
 
 DEFAULT_BEAMS = 30
+ALONE = 120
+"""Least number of beams without the generator, in a catalogue of which not every item is scored."""
 EXACT_CHUNK = 256
 
 
@@ -80,6 +82,8 @@ def search(
         if allowed is not None or exclude is not None:
             item_filter = CatalogueFilter(catalogue, users, allowed, exclude)
     generator = Generator(decoder, memory, attention_mask, mix)
+    if isinstance(guide, PathGuide) and not generator.counts:  # beams cost little without the decoder
+        width = min(max(width, ALONE), count)
     if isinstance(guide, Guide) and not generator.counts:
         leaves, scores = guide.best(width)
     elif num_beams == "exact" and count > EXACT_CHUNK:

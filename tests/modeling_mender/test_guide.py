@@ -111,7 +111,8 @@ def scale(request, monkeypatch):
     if request.param != "few items":
         monkeypatch.setattr("modeling_mender.experts.SCORED_ITEMS", 0)
         monkeypatch.setattr("modeling_mender.experts.RARE", 2)
-        monkeypatch.setattr("modeling_mender.guide.CORRECTED", 3)
+        monkeypatch.setattr("modeling_mender.guide.CORRECTED", 1)
+        monkeypatch.setattr("modeling_mender.guide.LEADING", 3)
     return request.param
 
 
@@ -505,6 +506,7 @@ def test_tables_of_very_many_items_follow_what_they_are_made_of(monkeypatch):
     for change in (
         lambda: model.experts.popularity.counts.mul_(5),
         lambda: model.encoder.item_states.mul_(-1),
+        lambda: model.encoder.set_item_states(model.encoder.item_states * 2, model.encoder.first_state),
         lambda: model.set_catalogue(model.catalogue.remove([3, 8])),
     ):
         model.recommend(**inputs, **ask)
