@@ -74,7 +74,7 @@ def most_similar(name: str, names: Sequence[str], count: int = 3, least: float =
         least: share of the triples of `name` that a name must have.
 
     >>> most_similar("b-17", ["b-07", "b-18", "book-17"], count=2)
-    ['b-18', 'b-07']
+    ['b-18', 'book-17']
     """
     triples = _triples(name)
 
