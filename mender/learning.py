@@ -93,7 +93,7 @@ def evaluate(
     name: str | None = None,
     **reading: Any,
 ) -> list[Any]:
-    """Scores of a recommender on all axes; the table is printed.
+    """Scores of a recommender on all axes; the table is printed. Targets that were removed count as not found.
 
     Args:
         shop: the recommender.

@@ -14,6 +14,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import accumulate, chain, zip_longest
 from pathlib import Path
@@ -354,8 +355,11 @@ class MenderProcessor(ProcessorMixin):
             See `__call__`; with several conditions, `input_ids` is a list of lists.
         """
         item_indices = self.item_indices(request.history, unknown_items=unknown_items)
+        if self.experts and not request.texts and not item_indices:
+            # The generator has to read something: what is to be avoided is then a preference that says so.
+            request = replace(request, preference=[f"Avoid {phrase}" for phrase in self.avoided(request)], avoid=())
         texts, shares, dial = request.texts, request.shares, request.dial
-        kind = KINDS.index("stated" if request.preference else "inferred")
+        kind = KINDS.index("inferred" if request.inferred else "stated")
         # Language experts do not understand negation, so negated sentences become phrases to avoid.
         reads = self.preference == "text"
         negative = self._negative(request)

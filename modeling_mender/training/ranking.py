@@ -75,7 +75,9 @@ def rank_examples(
     model.eval()
     for start in tqdm(range(0, len(order), batch_size), desc="Ranking", unit="batch", disable=None):
         rows = order[start : start + batch_size]
-        batch = {name: value.to(model.device) for name, value in collate([features[int(row)] for row in rows]).items()}
+        # Labels are for training; the target of an example may have been removed from the catalogue.
+        batch = collate([features[int(row)] | {"item": -1} for row in rows])
+        batch = {name: value.to(model.device) for name, value in batch.items()}
         ranked[rows] = rank_batch(model, batch, top_k, num_beams).cpu().numpy()
     return ranked
 

@@ -77,6 +77,10 @@ def test_plain_examples_become_a_recommender(tiny_encoder, tmp_path):
     shop.save_pretrained(tmp_path / "shop")
     again = Recommender.from_pretrained(tmp_path / "shop", device="cpu")
     assert again.recommend("find tea", top_k=3) == shop.recommend("find tea", top_k=3)
+    again.remove_items(IDS[1:12])
+    lower = again.evaluate(examples, shop_items(), limit=8)
+    assert [score.results["n"] for score in lower] == [score.results["n"] for score in scores]
+    assert lower[0].results["recall@10"] < scores[0].results["recall@10"]
 
 
 def test_codes_are_fitted_again_with_the_items_of_today(word_shop, tiny_encoder, tmp_path):

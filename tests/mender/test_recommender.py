@@ -143,6 +143,13 @@ def test_values_of_the_wrong_kind_are_refused(shops, value):
         shops("mender").recommend(**value)
 
 
+@pytest.mark.parametrize("name", ["mender", "mender-lite", "mender-tok"])
+def test_something_to_avoid_is_a_request(shops, name):
+    shop = shops(name)
+    found = shop.recommend(avoid=["rose", "no mint" if shop.processor.experts else "mint"], top_k=16)
+    assert {*ids(found)} == {*IDS} and found == shop.recommend(["Avoid rose", "Avoid mint"], top_k=16)
+
+
 def test_unknown_ids_can_be_skipped_and_unread_fields_are_refused(shops):
     shop = shops("mender")
     expected = shop.recommend("tea", history=IDS[:2])
