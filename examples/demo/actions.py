@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlencode
 
 import gradio as gr
 from lists import message, render
-from recommender import Recommender
+from page_model import PageModel
 
 __all__ = ["MOST_BEAMS", "MOST_ITEMS", "NOBODY", "SEARCH_RESULTS", "Actions"]
 
@@ -21,11 +21,11 @@ class Actions:
     """What the page's events do, as functions of what its fields hold.
 
     Args:
-        recommender: the model to show.
+        model: the model to show.
     """
 
-    def __init__(self, recommender: Recommender) -> None:
-        self.recommender = recommender
+    def __init__(self, model: PageModel) -> None:
+        self.model = model
 
     # The lists
 
@@ -46,13 +46,13 @@ class Actions:
         history = [item for item in known if item in set(counted)]
         state = {"item": history, "wish": wish, "avoid": avoid, "k": int(k), "beams": int(beams)}
         try:
-            answer = self.recommender.answer(history, wish, avoid, k=int(k), num_beams=int(beams))
+            answer = self.model.answer(history, wish, avoid, k=int(k), num_beams=int(beams))
         except ValueError as error:
             return message(str(error)), ""
         shown = render(
             answer,
             against=against,
-            log_probabilities=self.recommender.scores_are_log_probabilities,
+            unit=self.model.unit,
             link=f"?{urlencode({key: value for key, value in state.items() if value}, doseq=True)}",
         )
         return shown, answer.read
@@ -62,22 +62,21 @@ class Actions:
     ) -> list[dict[str, str | float]]:
         """Ranked items for programs: item_id, title and score, best first."""
         try:
-            answer = self.recommender.answer(history, preference, avoid, k=k)
+            return self.model.recommend(self.model.request(history, preference, avoid), top_k=k)
         except ValueError as error:
             raise gr.Error(str(error)) from error  # what programs get to read
-        return [{"item_id": item.item_id, "title": item.title, "score": item.score} for item in answer.full]
 
     # The history
 
     def choose(self, shopper: int) -> tuple[list[str], Any]:
         """The history of a shopper, all of it ticked."""
-        history = [] if shopper == NOBODY else list(self.recommender.shoppers[shopper].history)
+        history = [] if shopper == NOBODY else list(self.model.shoppers[shopper].history)
         return history, self._history(history, history)
 
     def find(self, query: str, known: Sequence[str]) -> list[Any]:
         """Ids of items whose titles match, and the buttons that add them."""
-        processor = self.recommender.processor
-        found = self.recommender.titles.find(query, SEARCH_RESULTS, exclude=processor.item_indices(known))
+        processor = self.model.processor
+        found = self.model.titles.find(query, SEARCH_RESULTS, exclude=processor.item_indices(known))
         buttons = [gr.Button(f"+ {processor.titles[index]}", visible=True) for index in found]
         hidden = [gr.Button(visible=False)] * (SEARCH_RESULTS - len(found))
         nothing = bool(query.strip()) and not found
@@ -96,10 +95,10 @@ class Actions:
 
     def wish_of(self, shopper: int) -> str:
         """What this shopper wants next, according to the benchmark."""
-        return "" if shopper == NOBODY else self.recommender.shoppers[shopper].preference
+        return "" if shopper == NOBODY else self.model.shoppers[shopper].preference
 
     def _history(self, known: Sequence[str], counted: Sequence[str]) -> Any:
-        choices = [(self.recommender.title(item), item) for item in known]
+        choices = [(self.model.title(item), item) for item in known]
         return gr.CheckboxGroup(choices=choices, value=list(counted), visible=bool(known))
 
     # The first look
@@ -111,17 +110,17 @@ class Actions:
             query: the part of the address behind the question mark.
         """
         given = parse_qs(query)
-        recommender = self.recommender
-        most = min(MOST_ITEMS, recommender.num_items)
+        model = self.model
+        most = min(MOST_ITEMS, model.num_items)
         if not given:
             # From the middle, where histories are neither long nor short.
-            shopper = len(recommender.shoppers) // 2 if recommender.shoppers else NOBODY
+            shopper = len(model.shoppers) // 2 if model.shoppers else NOBODY
             known, history = self.choose(shopper)
-            wish = self.wish_of(shopper) if recommender.reads_preference else ""
+            wish = self.wish_of(shopper) if model.reads_preference else ""
             return shopper, known, history, wish, "", min(10, most), 30
-        items = set(recommender.processor.item_ids)
+        items = set(model.processor.item_ids)
         known = [item for item in dict.fromkeys(given.get("item", [])) if item in items]
-        shopper = next((n for n, one in enumerate(recommender.shoppers) if list(one.history) == known), NOBODY)
+        shopper = next((n for n, one in enumerate(model.shoppers) if list(one.history) == known), NOBODY)
         wish, avoid = (given.get(name, [""])[-1] for name in ("wish", "avoid"))
         k, beams = _number(given, "k", min(10, most), most), _number(given, "beams", 30, MOST_BEAMS)
         return shopper, known, self._history(known, known), wish, avoid, k, beams

@@ -12,7 +12,7 @@ import os
 import sys
 from pathlib import Path
 
-from recommender import TRAIN, TRUST, ModelError, load_recommender
+from page_model import TRAIN, TRUST, ModelError, load_model
 
 HERE = Path(__file__).resolve().parent
 DEFAULTS = tuple(folder / "model" for folder in (HERE, Path("outputs/quickstart"))) + tuple(
@@ -51,16 +51,14 @@ def main() -> None:
     """Load, build, serve."""
     arguments = parse_arguments()
     try:
-        recommender = load_recommender(
-            model_name(arguments.model), trust_remote_code=os.environ.get(TRUST, "") in ("1", "true")
-        )
+        shown = load_model(model_name(arguments.model), trust_remote_code=os.environ.get(TRUST, "") in ("1", "true"))
     except ModelError as error:  # what came, what was expected, what to do: no traceback needed
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     from page import LOOK, build_page  # takes seconds to import, which an error need not wait for
 
     try:
-        build_page(recommender).launch(
+        build_page(shown).launch(
             server_name=arguments.host,
             server_port=arguments.port,
             share=arguments.share,

@@ -10,7 +10,7 @@ from html import escape
 from math import exp
 
 from comparison import RankedItem, kind_of, moves, summary
-from recommender import Answer
+from page_model import Answer
 from title_search import words_of
 
 __all__ = ["AGAINST", "message", "render"]
@@ -25,24 +25,22 @@ def message(text: str) -> str:
     return f'<p class="m-message" role="status">{escape(text)}</p>'
 
 
-def render(answer: Answer, *, against: str = ALONE, log_probabilities: bool = True, link: str = "") -> str:
+def render(answer: Answer, *, against: str = ALONE, unit: str = "log-probability", link: str = "") -> str:
     """Both lists of an answer, or the only one.
 
     Args:
-        answer: of `Recommender.answer`.
+        answer: of `PageModel.answer`.
         against: one of `AGAINST`.
-        log_probabilities: whether scores are log-probabilities, for the legend.
+        unit: what scores are, for the legend.
         link: address that leads back to this answer.
     """
     others = {ALONE: answer.alone, WISHED: answer.wished}
     title = next((name for name in (against, *others) if others[name]), ALONE)
     before = others[title]
     left, right = ([], []) if before is None else moves(before, answer.full)
-    top = max(item.score for item in [*answer.full, *(before or [])])
-    lists = _list("With everything you wrote" if before else "Ranked for you", answer.full, right, top, "m-after")
+    lists = _list("With everything you wrote" if before else "Ranked for you", answer.full, right, "m-after")
     if before is not None:
-        lists += _lines(before, answer.full) + _list(f"By {title}", before, left, top, "m-before")
-    unit = "log-probability" if log_probabilities else "scaled cosine"
+        lists += _lines(before, answer.full) + _list(f"By {title}", before, left, "m-before")
     beams = "every item scored" if answer.num_beams is None else f"{answer.num_beams} beams"
     count = 1 + sum(part is not None for part in (answer.alone, answer.wished))
     cost = f"{count} {'list' if count == 1 else 'lists'} in {1000 * answer.seconds:.0f} ms, {beams}. Scores: {unit}."
@@ -58,11 +56,11 @@ def render(answer: Answer, *, against: str = ALONE, log_probabilities: bool = Tr
     )
 
 
-def _list(title: str, items: Sequence[RankedItem], moved: Sequence[int | str], top: float, side: str) -> str:
+def _list(title: str, items: Sequence[RankedItem], moved: Sequence[int | str], side: str) -> str:
     lines = []
     for place, item in enumerate(items):
         kind = kind_of(moved[place]) if moved else "same"
-        bar = 100 * exp(item.score - top)
+        bar = 100 * exp(item.score - items[0].score)
         score = f"{item.score:.2f}".replace("-", "−")
         lines.append(
             f'<li class="m-item m-{kind}" data-item="{escape(item.item_id)}"><span class="m-place">{place + 1}</span>'

@@ -16,7 +16,7 @@ from typing import Any
 import gradio as gr
 from actions import MOST_BEAMS, MOST_ITEMS, NOBODY, SEARCH_RESULTS, Actions
 from lists import AGAINST, message
-from recommender import Recommender
+from page_model import PageModel
 from showcase_file import Sentence, Shopper
 
 __all__ = ["LOOK", "build_page"]
@@ -67,17 +67,17 @@ class _Fields:
     read: gr.Textbox
 
 
-def build_page(recommender: Recommender) -> gr.Blocks:
+def build_page(model: PageModel) -> gr.Blocks:
     """The page for one model."""
     with gr.Blocks(title="Mender: say what you want", analytics_enabled=False) as page:
-        _connect(page, _lay_out(recommender), Actions(recommender))
+        _connect(page, _lay_out(model), Actions(model))
     return page
 
 
-def _lay_out(recommender: Recommender) -> _Fields:
+def _lay_out(model: PageModel) -> _Fields:
     """What there is to see, in the order of reading."""
-    reads = recommender.reads_preference
-    gr.HTML(_head(recommender))
+    reads = model.reads_preference
+    gr.HTML(_head(model))
     known, found = gr.State([]), gr.State([])
     with gr.Row(elem_classes="m-page"):
         with gr.Column(elem_classes="m-say"):
@@ -92,40 +92,40 @@ def _lay_out(recommender: Recommender) -> _Fields:
             avoid = gr.Textbox(
                 label="What should stay out?",
                 placeholder="vanilla scent",
-                info="The model reads “Avoid vanilla scent”. The counts show whether it does so.",
+                info=f"Nothing is filtered: {model.on_avoid}. The counts show how far that goes.",
                 lines=1,
                 visible=reads,
                 elem_id="avoid",
             )
-            tried = _sentence_buttons(recommender) if reads else []
+            tried = _sentence_buttons(model) if reads else []
         with gr.Column(elem_classes="m-see"):
             shown = gr.HTML(message("One moment."), elem_id="answer")
             against = gr.Radio(list(AGAINST), value=AGAINST[0], label="Compare with", visible=reads, elem_id="against")
             with gr.Row():
-                most = min(MOST_ITEMS, recommender.num_items)
+                most = min(MOST_ITEMS, model.num_items)
                 k = gr.Slider(1, most, value=min(10, most), step=1, label="Items (k)", elem_id="k")
                 beams = gr.Slider(
-                    1, MOST_BEAMS, value=30, step=1, label="Beams", visible=recommender.uses_beams, elem_id="beams"
+                    1, MOST_BEAMS, value=30, step=1, label="Beams", visible=model.uses_beams, elem_id="beams"
                 )
             with gr.Accordion("What the model read", open=False):
                 read = gr.Textbox(label="Given to the model", lines=2, interactive=False, elem_id="read")
-        with gr.Column(elem_classes="m-who", visible=recommender.reads_history):
+        with gr.Column(elem_classes="m-who", visible=model.reads_history):
             shopper = gr.Dropdown(
-                _shopper_choices(recommender),
+                _shopper_choices(model),
                 label="Who is shopping?",
                 value=NOBODY,
-                info=None if recommender.shoppers_are_real else "Made up: what the model itself would buy next.",
+                info=None if model.shoppers_are_real else "Made up: what the model itself would buy next.",
                 elem_id="shopper",
             )
             own = gr.Button(
                 "Ask for what this shopper wanted next",
                 size="sm",
-                visible=reads and any(one.preference for one in recommender.shoppers),
+                visible=reads and any(one.preference for one in model.shoppers),
                 elem_id="own",
             )
             search = gr.Textbox(
                 label="Add to the history",
-                placeholder=f"Search {recommender.num_items:,} titles",
+                placeholder=f"Search {model.num_items:,} titles",
                 info="Beginnings of words; Enter adds the first title found.",
                 lines=1,
                 elem_id="search",
@@ -204,33 +204,32 @@ def _connect(page: gr.Blocks, on: _Fields, actions: Actions) -> None:
     gr.api(actions.recommend, api_name="recommend", concurrency_id="model")
 
 
-def _head(recommender: Recommender) -> str:
-    kind = recommender.model.config.model_type.removeprefix("mender_").replace("_", " ")
+def _head(model: PageModel) -> str:
     note = ""
-    if not recommender.reads_preference:
+    if not model.reads_preference:
         note = (
             "This model reads no preference, only what was bought: there is nothing to write. "
             "One that reads preferences: <code>python examples/02_train.py --preset mender-tok</code>"
         )
-    elif not recommender.reads_history:
+    elif not model.reads_history:
         note = "This model reads no history, only what you write."
     note = f'<p class="m-note">{note}</p>' if note else ""
-    path = Path(recommender.name)
-    name = str(Path(*path.parts[-2:])) if path.is_absolute() else recommender.name
+    path = Path(model.name)
+    name = str(Path(*path.parts[-2:])) if path.is_absolute() else model.name
     title, promise = "What comes next", ""
-    if recommender.reads_preference:
+    if model.reads_preference:
         title = "Say what you want, watch the list change"
         promise = " The same model answers with and without your words."
-    model = f"<code>{escape(name)}</code> ({escape(kind)}) ranks {recommender.num_items:,} items."
-    return f'<header class="m-head"><h1>{title}</h1><p>{model}{promise}</p>{note}</header>'
+    ranks = f"<code>{escape(name)}</code> ({escape(model.kind)}) ranks {model.num_items:,} items."
+    return f'<header class="m-head"><h1>{title}</h1><p>{ranks}{promise}</p>{note}</header>'
 
 
-def _sentence_buttons(recommender: Recommender) -> list[tuple[gr.Button, Sentence]]:
+def _sentence_buttons(model: PageModel) -> list[tuple[gr.Button, Sentence]]:
     """One button per sentence to try."""
     with gr.Row(elem_classes="m-try"):
         return [
             (gr.Button(_label(sentence), size="sm", elem_id=f"try-{place}", min_width=80), sentence)
-            for place, sentence in enumerate(recommender.showcase.sentences)
+            for place, sentence in enumerate(model.showcase.sentences)
         ]
 
 
@@ -238,12 +237,12 @@ def _label(sentence: Sentence) -> str:
     return "Try: " + ". ".join(filter(None, (sentence.preference, sentence.avoid)))
 
 
-def _shopper_choices(recommender: Recommender) -> list[tuple[str, int]]:
+def _shopper_choices(model: PageModel) -> list[tuple[str, int]]:
     def latest(shopper: Shopper) -> str:
-        return shorten(recommender.title(shopper.history[-1]), 40, placeholder="…")
+        return shorten(model.title(shopper.history[-1]), 40, placeholder="…")
 
     choices = [
         (f"Shopper {place + 1}: {len(one.history)} items, lately {latest(one)}", place)
-        for place, one in enumerate(recommender.shoppers)
+        for place, one in enumerate(model.shoppers)
     ]
     return [*choices, ("Someone new: start with an empty history", NOBODY)]

@@ -1,36 +1,35 @@
-"""A saved model with its items; one batch ranks them with everything a person wrote, and with parts of it.
+"""A saved model with its items, and the lists that it gives with everything a person wrote and with parts of it.
 
-Works with any model of the library, from a folder or the Hub. If the package is installed, its own code runs; without
-it, as in a Space, the code in the model's repository, if that is trusted.
+Works with any model of the library, from a folder or the Hub, through its pipeline. If the package is installed, its
+own code runs; without it, as in a Space, the code in the model's repository, if that is trusted.
 """
 
 from __future__ import annotations
 
 import re
-import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Container, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from comparison import RankedItem
 from showcase_file import SHOWCASE_FILE, Showcase, draw_shoppers, read_showcase
 from title_search import TitleSearch, words_of
-from transformers import AutoModel, AutoProcessor
+from transformers import pipeline
 from transformers.utils import cached_file
 
 try:
-    import modeling_mender
+    from mender import saved_models as installed  # registers the classes, and the encoder that may lie beside them
 except ModuleNotFoundError as missing:
-    if missing.name != "modeling_mender":
+    if missing.name != "mender":
         raise
-    modeling_mender = None
+    installed = None
 
-__all__ = ["Answer", "ModelError", "Recommender", "load_recommender"]
+__all__ = ["Answer", "ModelError", "PageModel", "load_model"]
 
+TASK = "generative-retrieval"
 TRAIN = "train one with `make demo`, or pass --model with a folder that save_pretrained wrote or a Hub id"
 TRUST = "MENDER_TRUST_REMOTE_CODE"
 # Words of what to avoid that are not worth looking for in items.
@@ -69,41 +68,27 @@ class Answer:
     seconds: float
 
 
-class Recommender:
-    """Model, processor and what is known of items and shoppers.
+class PageModel:
+    """A model with its items and what is known of them and of shoppers.
 
     Args:
         name: name of the model to show.
-        model: with `recommend`.
-        processor: the one saved with it.
+        recommend: its pipeline.
         showcase: attributes, shoppers and sentences; without shoppers, the model makes some up.
-
-    Raises:
-        ModelError: if model and processor do not fit together or cannot recommend.
     """
 
-    def __init__(self, name: str, model: Any, processor: Any, showcase: Showcase) -> None:
-        for part, value, method in (("model", model, "recommend"), ("processor", processor, "decode_items")):
-            if not hasattr(value, method):
-                raise ModelError(f"{name} is not a recommender: its {part} is a {type(value).__name__}; {TRAIN}")
-        count = len(processor.item_ids)
-        known = getattr(getattr(model, "item_codes", None), "shape", [count])[0]
-        if not count or known != count:
-            raise ModelError(
-                f"{name} has {known} items in its model and {count} in items.json; save model and processor together"
-            )
-        self.name, self.model, self.processor, self.showcase = name, model.eval(), processor, showcase
-        self.titles = TitleSearch(processor.titles)
-        texts = [" ".join((title, *self.attributes(index))) for index, title in enumerate(processor.titles)]
+    def __init__(self, name: str, recommend: Any, showcase: Showcase) -> None:
+        self.name, self.recommend, self.showcase = name, recommend, showcase
+        self.model, self.processor = recommend.model, recommend.processor
+        self.titles = TitleSearch(self.processor.titles)
+        texts = [" ".join((title, *self.attributes(index))) for index, title in enumerate(self.processor.titles)]
         self._texts = [f" {' '.join(words_of(text))} " for text in texts]
         self._words = Counter(word for text in self._texts for word in set(text.split()))
         self._phrases = {" ".join(words_of(phrase)) for phrases in showcase.attributes.values() for phrase in phrases}
         self.shoppers = showcase.shoppers
         self.shoppers_are_real = bool(self.shoppers)
         if not self.shoppers and self.reads_history:
-            self.shoppers = draw_shoppers(self._next_items, processor.item_ids, count=6, length=6)
-        # A function of the processor's module, wherever that comes from: the package, or the model's repository.
-        self._avoid_sentence = sys.modules[type(processor).__module__].avoid_sentence
+            self.shoppers = draw_shoppers(self._next_items, self.processor.item_ids, count=6, length=6)
 
     @property
     def num_items(self) -> int:
@@ -126,9 +111,19 @@ class Recommender:
         return hasattr(self.model, "catalogue")
 
     @property
-    def scores_are_log_probabilities(self) -> bool:
-        """Whether scores are log-probabilities; text retrieval's are scaled cosines."""
-        return self.model.config.model_type != "mender_text_retrieval"
+    def kind(self) -> str:
+        """What kind of model it is, in a word or two."""
+        return self.model.config.model_type.removeprefix("mender_").replace("_", " ")
+
+    @property
+    def unit(self) -> str:
+        """What a score is."""
+        return "log-probability" if getattr(self.model, "experts", None) is None else "weighted sum of experts"
+
+    @property
+    def on_avoid(self) -> str:
+        """What the model does with what should stay out."""
+        return "items that match are ranked lower" if self.processor.experts else "the model reads “Avoid ...”"
 
     def attributes(self, index: int) -> tuple[str, ...]:
         """Phrases about an item, perhaps none."""
@@ -138,125 +133,138 @@ class Recommender:
         """Title of an item id."""
         return self.processor.titles[self.processor.item_indices([item_id])[0]]
 
-    def answer(
-        self, history: Sequence[str], wish: str = "", avoid: str = "", *, k: int = 10, num_beams: int = 30
-    ) -> Answer:
-        """Ranked items with and without what was written; items of the history are left out.
-
-        All lists come from one batch, so that they differ in nothing but the text.
+    def request(self, history: Sequence[str], wish: str = "", avoid: str = "") -> dict[str, Any]:
+        """A request for the pipeline; items of the history are left out of its results.
 
         Args:
             history: item ids, oldest first.
             wish: preferences, one per line.
-            avoid: what to leave out; becomes a sentence after the wish, as models are trained on.
+            avoid: what is not wanted, one phrase per line.
+
+        Raises:
+            ValueError: if there is nothing that the model reads.
+        """
+        wishes, avoided = (_lines(text) if self.reads_preference else [] for text in (wish, avoid))
+        if not wishes and not avoided and not (history and self.reads_history):
+            needed = "choose a shopper or add items" if not self.reads_preference else "write what you want"
+            raise ValueError(f"The request is empty: {needed}.")
+        return {"preference": wishes, "avoid": avoided, "history": list(history), "exclude": list(history)}
+
+    def answer(
+        self, history: Sequence[str], wish: str = "", avoid: str = "", *, k: int = 10, num_beams: int = 30
+    ) -> Answer:
+        """Ranked items with and without what was written.
+
+        All lists come from one batch, so that they differ in nothing but the text.
+
+        Args:
+            history: see `request`.
+            wish: see `request`.
+            avoid: see `request`.
             k: items per list.
             num_beams: prefixes kept per level; raised to k where it is less.
 
         Raises:
-            ValueError: if there is neither a history nor a text.
+            ValueError: see `request`, or if the same is wanted and to be avoided.
         """
-        wishes = [line.strip() for line in wish.splitlines() if line.strip()] if self.reads_preference else []
-        avoided = self._avoid_sentence(avoid) if self.reads_preference else ""
-        full = [*wishes, *filter(None, [avoided])]
-        has_history = bool(history) and self.reads_history
-        if not full and not has_history:
-            needed = "choose a shopper or add items" if not self.reads_preference else "write what you want"
-            raise ValueError(f"The request is empty: {needed}.")
+        full = self.request(history, wish, avoid)
         requests = {"full": full}
-        if full and has_history:
-            requests["alone"] = []
-        if avoided and wishes:
-            requests["wished"] = wishes
+        if history and self.reads_history and (full["preference"] or full["avoid"]):
+            requests["alone"] = full | {"preference": [], "avoid": []}
+        if full["preference"] and full["avoid"]:
+            requests["wished"] = full | {"avoid": []}
         beams = max(num_beams, k) if self.uses_beams else None
         started = time.perf_counter()
-        ranked = self._rank(list(requests.values()), history, k, beams)
+        ranked = self.recommend(list(requests.values()), top_k=k, num_beams=beams, batch_size=len(requests))
         seconds = time.perf_counter() - started
-        words = words_to_find(avoided, self._phrases, self._words.__getitem__, self.num_items)
-        lists = {name: self._items(*one, words) for name, one in zip(requests, ranked, strict=True)}
+        parsed = self.recommend.preprocess(full)["requests"][0].request
+        phrases = self.processor.avoided(parsed)
+        words = words_to_find(phrases, self._phrases, self._words.__getitem__, self.num_items)
+        lists = {name: self._items(items, words) for name, items in zip(requests, ranked, strict=True)}
         return Answer(
             alone=lists.get("alone"),
             wished=lists.get("wished"),
             full=lists["full"],
             words=words,
-            read=self._read(full, history),
+            read=self._read(parsed, phrases),
             num_beams=beams,
             seconds=seconds,
         )
 
-    def _rank(
-        self, texts: Sequence[Sequence[str]], history: Sequence[str], k: int, beams: int | None
-    ) -> list[tuple[list[int], list[float]]]:
-        """Item indices and scores for one history and several texts."""
-        inputs = self.processor(list(texts), [list(history)] * len(texts)).to(self.model.device)
-        found = self.model.recommend(**inputs, top_k=k, num_beams=beams, exclude=self.processor.item_indices(history))
-        kept = found.item_indices >= 0
-        return [
-            (indices[there].tolist(), scores[there].tolist())
-            for indices, scores, there in zip(found.item_indices, found.scores, kept, strict=True)
-        ]
-
-    def _items(self, indices: Sequence[int], scores: Sequence[float], words: Sequence[str]) -> list[RankedItem]:
+    def _items(self, items: Sequence[dict[str, Any]], words: Sequence[str]) -> list[RankedItem]:
+        indices = self.processor.item_indices([item["item_id"] for item in items])
         return [
             RankedItem(
                 index=index,
-                item_id=self.processor.item_ids[index],
-                title=self.processor.titles[index],
+                **item,
                 attributes=self.attributes(index),
-                score=score,
                 mentions=tuple(word for word in words if f" {word} " in self._texts[index]),
             )
-            for index, score in zip(indices, scores, strict=True)
+            for index, item in zip(indices, items, strict=True)
         ]
 
     def _next_items(self, histories: list[list[str]]) -> list[list[str]]:
-        texts = [[] for _ in histories]
-        inputs = self.processor(texts, histories).to(self.model.device)
-        seen = [self.processor.item_indices(history) for history in histories]
-        if len(seen[0]) >= self.num_items:
+        if len(histories[0]) >= self.num_items:
             return [[] for _ in histories]
-        found = self.model.recommend(**inputs, top_k=min(3, self.num_items - len(seen[0])), exclude=seen)
-        return [self.processor.ids(indices) for indices in found.item_indices]
+        requests = [{"history": history, "exclude": history} for history in histories]
+        found = self.recommend(requests, top_k=3, batch_size=len(requests))
+        return [[item["item_id"] for item in items] for items in found]
 
-    def _read(self, sentences: Sequence[str], history: Sequence[str]) -> str:
-        """What reached the model: the sentences, and as much of the history as fits."""
-        parts = [f"“{sentence}”" for sentence in sentences]
-        if self.reads_history and history:
-            items = self.processor.item_indices(history)
-            whole = self.processor.render(sentences, items)
+    def _read(self, request: Any, phrases: Sequence[str]) -> str:
+        """What reached the model: wishes in the spelling that it read, and as much of the history as fits.
+
+        Args:
+            request: a `Request`.
+            phrases: what to avoid.
+        """
+        parts = [f"“{self.processor.corrected(text)}”" for text in request.texts]
+        if phrases:
+            how = "to avoid, apart from the wish" if self.processor.experts else "to avoid, in a sentence"
+            parts.append(f"{how}: {', '.join(f'“{phrase}”' for phrase in phrases)}")
+        items = request.history
+        if self.reads_history and items:
+            whole = self.processor.features(request)["input_ids"]
             # The oldest items are left out where the input is full: the fewest latest ones that give the same input.
-            count = next(n for n in range(len(items) + 1) if self._renders(sentences, items[len(items) - n :], whole))
+            fewest = 0 if request.texts or (request.avoid and not self.processor.experts) else 1
+            counts = range(fewest, len(items) + 1)
+            shorter = (replace(request, history=items[len(items) - count :]) for count in counts)
+            same = (self.processor.features(one)["input_ids"] == whole for one in shorter)
+            count = next(count for count, equal in zip(counts, same, strict=True) if equal)
             form = {"titles": "titles", "codes": "semantic IDs", "indices": "item numbers"}
             form = form.get(self.processor.history, "cached vectors of their titles")
             latest = "all" if count == len(items) else f"the latest {count} of"
             parts.append(f"{latest} {len(items)} items of the history, as {form}")
         return "; ".join(parts)
 
-    def _renders(self, sentences: Sequence[str], items: Sequence[int], whole: Sequence[int]) -> bool:
-        if not sentences and not items and self.reads_preference:
-            return False  # an empty request cannot be rendered
-        return self.processor.render(sentences, items) == whole
+
+def _lines(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def words_to_find(
-    avoided: str, phrases: Container[str], mentioned_by: Callable[[str], int], items: int, longest: int = 6
+    avoided: Iterable[str],
+    phrases: Container[str],
+    mentioned_by: Callable[[str], int],
+    items: int,
+    longest: int = 6,
 ) -> list[str]:
     """Words to look for in ranked items, to check that they do not have what to avoid. The model does not see them.
 
-    Attribute phrases that are in the sentence; if there are none, its words that some items have, but not every tenth.
+    Attribute phrases that are in the texts; if there are none, their words that some items have, but not every tenth.
 
     Args:
-        avoided: the sentence about what to avoid.
+        avoided: texts about what to avoid.
         phrases: attributes of the catalogue, as `words_of` joined by spaces.
         mentioned_by: how many items have a word.
         items: number of items.
         longest: words of a phrase at most.
 
-    >>> words_to_find("Avoid tea with an oil-free formula", {"oil free formula"}, lambda word: 1, 100)
+    >>> words_to_find(["tea with an oil-free formula"], {"oil free formula"}, lambda word: 1, 100)
     ['oil free formula']
-    >>> words_to_find("Avoid tea", (), lambda word: 3, 100)
+    >>> words_to_find(["any tea"], (), lambda word: 3, 100)
     ['tea']
     """
-    words = words_of(avoided)
+    words = words_of(" ".join(avoided))
     runs = [" ".join(words[start:end]) for start in range(len(words)) for end in range(start + 1, start + 1 + longest)]
     found = [run for run in dict.fromkeys(runs) if run in phrases]
     if found:
@@ -267,7 +275,7 @@ def words_to_find(
     return [word for word in words if 0 < mentioned_by(word) <= max(1, COMMON * items)]
 
 
-def load_recommender(name: str, *, trust_remote_code: bool = False) -> Recommender:
+def load_model(name: str, *, trust_remote_code: bool = False) -> PageModel:
     """A saved model, from a folder or the Hub.
 
     Args:
@@ -288,22 +296,19 @@ def load_recommender(name: str, *, trust_remote_code: bool = False) -> Recommend
             raise ModelError(f"no saved model in {name}: {lacking[0]} is missing; {TRAIN}")
     elif not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         raise ModelError(f"there is no folder {name!r}; {TRAIN}")
-    if modeling_mender is None and not trust_remote_code:
+    if installed is None and not trust_remote_code:
         raise ModelError(
-            f"the package modeling_mender is not installed; install it, or set {TRUST}=1 to run the code "
+            f"the package mender is not installed; install it, or set {TRUST}=1 to run the code "
             f"that {name} carries, once you have read it"
         )
-    settings = {"trust_remote_code": modeling_mender is None}
     try:
-        model = AutoModel.from_pretrained(name, **settings)
-        processor = AutoProcessor.from_pretrained(name, **settings)
+        recommend = pipeline(TASK, model=name, trust_remote_code=installed is None)
         path = cached_file(name, SHOWCASE_FILE, _raise_exceptions_for_missing_entries=False)
-        showcase = read_showcase(path, getattr(processor, "item_ids", ()))
-    except (OSError, ValueError) as error:
+        showcase = read_showcase(path, recommend.processor.item_ids)
+    # Damaged files raise whatever the libraries that read them raise; each of them means the same here.
+    except Exception as error:
         reason = " ".join(str(error).split())
         reason = reason if len(reason) < 200 else f"{reason[:200]}..."
         where = "" if folder.is_dir() else "neither a folder here nor loadable from the Hub: "
         raise ModelError(f"cannot load {name}: {where}{reason.rstrip('.')}; {TRAIN}") from error
-    if torch.cuda.is_available():
-        model = model.to("cuda")
-    return Recommender(name, model, processor, showcase)
+    return PageModel(name, recommend, showcase)

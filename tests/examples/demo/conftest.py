@@ -23,6 +23,6 @@ def saved(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def recommender(saved):
     """That model, loaded."""
-    from recommender import load_recommender
+    from page_model import load_model
 
-    return load_recommender(str(saved))
+    return load_model(str(saved))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from doubles import random_catalogue, shop_items, tiny_model, word_tokenizer
+from doubles import encoder_folder, random_catalogue, shop_items, small_method, tiny_model, word_tokenizer
 
+from mender import Recommender
 from modeling_mender import ExpertsRecommender, MenderProcessor
+from modeling_mender.configuration_mender import KINDS
 from modeling_mender.modeling_experts import ExpertsConfig
 
 SHOWCASE = {
@@ -38,3 +40,12 @@ def save_popularity(folder: Path) -> Path:
     model.save_pretrained(folder)
     MenderProcessor(word_tokenizer(), shop_items(), history="indices", preference="none").save_pretrained(folder)
     return folder
+
+
+def save_with_experts(folder: Path, preset: str) -> Path:
+    """A preset with random weights over the same items, all experts with weight 1."""
+    method = small_method(preset, encoder_folder(folder / "encoder"))
+    config = method.model.experts.config
+    config.set_weights({kind: dict.fromkeys(config.weighted, 1.0) for kind in KINDS})
+    Recommender(method.model, method.processor).save_pretrained(folder / "model")
+    return folder / "model"

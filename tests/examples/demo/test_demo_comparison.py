@@ -8,7 +8,7 @@ import re
 import pytest
 from comparison import DROPPED, NEW, RankedItem, moves, summary
 from lists import ALONE, WISHED, message, render
-from recommender import Answer
+from page_model import Answer
 
 
 def item(row, **fields):

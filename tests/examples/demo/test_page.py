@@ -113,10 +113,10 @@ def test_the_browser_is_not_sent_the_catalogue(recommender):
 
 
 def test_fields_that_a_model_does_not_read_are_not_shown(tmp_path):
-    from recommender import load_recommender
+    from page_model import load_model
     from saved_models import save_popularity
 
-    page = build_page(load_recommender(str(save_popularity(tmp_path / "model"))))
+    page = build_page(load_model(str(save_popularity(tmp_path / "model"))))
     shown = {part["props"].get("elem_id"): part["props"].get("visible", True) for part in page.config["components"]}
     assert not shown["wish"] and not shown["avoid"] and not shown["against"] and not shown["beams"]
     assert shown["search"] and shown["history"] and shown["k"]

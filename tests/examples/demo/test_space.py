@@ -23,7 +23,7 @@ import json, os, runpy
 sys.path.insert(0, sys.argv[1])
 os.chdir(sys.argv[1])
 app = runpy.run_path("app.py")
-recommender = app["load_recommender"](app["model_name"](None), trust_remote_code=True)
+recommender = app["load_model"](app["model_name"](None), trust_remote_code=True)
 from page import LOOK, build_page
 build_page(recommender)
 assert "modeling_mender" not in sys.modules and "polars" not in sys.modules
