@@ -6,7 +6,7 @@ people write with a capital letter in the middle of sentences is a name. Only th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import polars as pl
 
@@ -24,7 +24,8 @@ _NO_BRAND = frozenset(
     i english french german spanish italian japanese chinese american european british african christmas easter
     halloween monday tuesday wednesday thursday friday saturday sunday january february march april may june july
     august september october november december usb midi led lcd dvd cd tv pc mac hd vr rpg fps xlr aux eq ac dc diy
-    bluetooth wifi internet phillips
+    bluetooth wifi internet phillips wi fi blu hdmi i'm i've i'd i'll victorian celtic latin asian indian mexican greek
+    turkish russian scandinavian nordic mediterranean gothic english-style
     """.split()
 )
 _MODEL_NUMBER = (
@@ -38,6 +39,10 @@ _MEASURE = (
     r"(?:mm|cm|in|inch|inches|ft|feet|oz|ml|kg|lb|lbs|hz|khz|w|v|mah|gb|mb|tb|k|d|p)\b"
 )
 _SHORTEST_TITLE = 3
+# Inside a sentence, a word with a capital letter is a name, unless people write it in lower case as well.
+_OPENING = r"^\P{L}*[\p{L}\p{N}'’-]+"
+_CAPITALISED = r"\p{Lu}[\p{L}'’]*\p{Ll}[\p{L}'’]*"
+_FEWEST_IN_LOWER_CASE = 2
 
 
 @dataclass(frozen=True)
@@ -47,10 +52,12 @@ class Names:
     Attributes:
         brands: sorted.
         products: titles of three words and more, sorted.
+        ordinary: words that reviews also write in lower case, in lower case.
     """
 
     brands: pl.Series
     products: pl.Series
+    ordinary: pl.Series = field(default_factory=lambda: pl.Series(dtype=pl.String))
 
     @classmethod
     def of(cls, tables: Tables) -> Names:
@@ -69,7 +76,8 @@ class Names:
         brands = brands.filter(~brands.is_in(list(_NO_BRAND)))
         own = ~items["title"].str.contains(",")  # a list of words is no name
         titles = items["title"].filter(own & (items["title"].str.count_matches(r"\S+") >= _SHORTEST_TITLE))
-        return cls(_plain(brands), _plain(titles))
+        in_lower_case = habits.filter(pl.col("count") - pl.col("capital") >= _FEWEST_IN_LOWER_CASE)["word"]
+        return cls(_plain(brands), _plain(titles), in_lower_case)
 
     def named(self, texts: pl.Series) -> pl.Series:
         """Which texts name a brand, a product or a model number: bool per text.
@@ -85,6 +93,20 @@ class Names:
             if len(known):
                 found |= pl.col("plain").str.contains_any(known.implode())
         return text.select(found).to_series().rename(texts.name)
+
+    def capitalised(self, texts: pl.Series) -> pl.Series:
+        """Which texts have a name in them, by its capital letter: of people and places too. Bool per text.
+
+        >>> names = Names(pl.Series([" acme "]), pl.Series([" deep  red  lamp "]), pl.Series(["warm"]))
+        >>> names.capitalised(pl.Series(["Find D'Addario strings", "Find Warm USB lamps"])).to_list()
+        [True, False]
+        """
+        inside = pl.col("text").fill_null("").str.replace(_OPENING, "").str.extract_all(_CAPITALISED)
+        word = pl.element().str.to_lowercase().str.replace(r"['’]s$", "")
+        known = pl.concat([self.ordinary, pl.Series(sorted(_NO_BRAND))])
+        known = pl.concat([known, known + "s"]).unique()
+        unknown = inside.list.eval(~word.is_in(known.implode())).list.any()
+        return texts.to_frame("text").select(unknown).to_series().rename(texts.name)
 
 
 def _plain(texts: pl.Series) -> pl.Series:

@@ -22,6 +22,7 @@ from preference_benchmark.preferences.names import Names
 from preference_benchmark.preferences.noun_phrases import describe_by_reviews
 from preference_benchmark.preferences.words import no_aspects, plain
 from preference_benchmark.tables import Tables
+from preference_benchmark.tables.outside_text import broken_rule, cleaned
 
 __all__ = [
     "Vocabulary",
@@ -199,6 +200,7 @@ class Vocabulary:
             columns = [name for name in _NOUN_COLUMNS if items.schema.get(name) == pl.String]
             noun = _in_the_plural(pl.col(columns[0])) if columns else pl.lit(None, dtype=pl.String)
             described = items.select("item_id", "aspects", noun=noun)
+            described = described.with_columns(_fit_for_sentences(described["noun"]))
         of_items, phrases = _numbered(described)
         having = np.bincount(of_items["aspect"].to_numpy(), minlength=len(phrases))
         noun_of_items, nouns = _places(described.filter(pl.col("noun") != ""), "noun")
@@ -240,13 +242,23 @@ def _numbered(described: pl.DataFrame) -> tuple[pl.DataFrame, pl.Series]:
     """
     pairs = described.select("item_id", phrase="aspects").explode("phrase")
     phrase = pl.col("phrase").str.strip_chars().str.to_lowercase().str.replace_all(_TRIMMED, "")
-    pairs = pairs.with_columns(phrase=phrase).filter(~pl.col("phrase").is_in(["", *_ABOUT_PRICE]))
+    pairs = pairs.with_columns(_fit_for_sentences(pairs.select(phrase)["phrase"])).drop_nulls("phrase")
+    pairs = pairs.filter(~pl.col("phrase").is_in(["", *_ABOUT_PRICE]))
     pairs = pairs.with_columns(form=plain(pl.col("phrase"))).filter(~pl.col("form").is_in(no_aspects().implode()))
     written = pairs.group_by("form", "phrase").len().sort("len", "phrase", descending=[True, False])
     written = written.unique("form", keep="first", maintain_order=True).select("form", "phrase")
     pairs = pairs.select("item_id", "form").unique().join(written, on="form")
     numbered, phrases = _places(pairs, "phrase")
     return numbered.select("item_id", aspect="phrase").sort("item_id", "aspect"), phrases
+
+
+def _fit_for_sentences(phrases: pl.Series) -> pl.Series:
+    """Phrases of other people as a sentence may hold them, null where it may not; any script will do."""
+    name = phrases.name
+    distinct = phrases.drop_nulls().unique().to_frame(name).with_columns(shown=cleaned(pl.col(name)))
+    broken = broken_rule(pl.col("shown"))
+    kept = distinct.filter((broken.is_null() | (broken == "unusual characters")) & (pl.col("shown") != ""))
+    return phrases.to_frame().join(kept, on=name, how="left", maintain_order="left")["shown"].rename(name)
 
 
 def _places(frame: pl.DataFrame, column: str) -> tuple[pl.DataFrame, pl.Series]:

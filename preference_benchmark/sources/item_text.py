@@ -7,13 +7,13 @@ review does not decide. Words of judgement ("great", "broke") and proper names a
 
 from __future__ import annotations
 
-import html.entities
 import math
 from dataclasses import replace
 
 import polars as pl
 
 from preference_benchmark.tables import Tables
+from preference_benchmark.tables.outside_text import without_entities
 from preference_benchmark.tables.stop_words import stop_words
 
 __all__ = [
@@ -25,8 +25,6 @@ __all__ = [
 ]
 
 
-_ENTITIES = {f"&{name}": character for name, character in html.entities.html5.items() if name.endswith(";")}
-_ENTITIES |= {f"&#{code};": chr(code) for code in (*range(32, 383), *range(8192, 8483))}
 # An attribute must be shared to be asked for, but not by nearly everything.
 _FEWEST_ITEMS, _LARGEST_SHARE = 2, 0.6
 
@@ -38,9 +36,7 @@ _NOT_OF_THE_ITEM = r"[$£€<>{}=\[\]]|https?:|^\d|shipping|deliver|price|refund
 
 def clean_text(name: str, text: pl.Expr | None = None) -> pl.Expr:
     """A column of text (or the expression) without HTML entities and tags, white space collapsed, nulls empty."""
-    text = (pl.col(name) if text is None else text).fill_null("")
-    for _ in range(2):  # some releases escaped twice
-        text = text.str.replace_many(_ENTITIES, leftmost=True)
+    text = without_entities((pl.col(name) if text is None else text).fill_null(""))
     text = text.str.replace_all(r"<[^<>]{1,100}>", " ").str.replace_all(r"\s+", " ").str.strip_chars()
     return text.alias(name) if name else text
 

@@ -6,7 +6,8 @@ quotation marks and nothing more. A string that was cut off is dropped, since ha
 
 An entry that breaks a rule is rejected under the name of the rule. The paper rejects single words and asks for no
 brands, products, prices or delivery. The other rules keep out what only looks like a preference: sentences that are no
-instruction to a search, text copied from a review, and instructions that a review has smuggled in.
+instruction to a search, text copied from a review, and what `outside_text.broken_rule` names, such as links and
+instructions that a review has smuggled in.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from collections.abc import Iterator, Sequence
 
 import polars as pl
 
-from preference_benchmark.preferences.llm.prompts import ADDRESSING
 from preference_benchmark.preferences.names import Names
 from preference_benchmark.preferences.words import plain
+from preference_benchmark.tables.outside_text import SAFETY_RULES, broken_rule, folded
 
 __all__ = [
     "RULES",
@@ -55,7 +56,8 @@ def entries(answer: str) -> list[str]:
     """
     text = _FENCE.sub("\n", _THINKING.sub(" ", answer[:_LONGEST]))
     for found in (_strict(text), _scanned(text), _bulleted(text)):
-        tidy = [" ".join(entry.split()) for entry in found]
+        # JSON can escape half of a character, which no text may hold.
+        tidy = [" ".join(entry.encode("utf-8", "replace").decode().split()) for entry in found]
         tidy = [entry for entry in tidy if entry]
         if tidy:
             return tidy
@@ -69,7 +71,7 @@ def _strict(text: str) -> list[str]:
     while (start := _next_opening(text, position)) is not None:
         try:
             value, position = decoder.raw_decode(text, start)
-        except (json.JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):  # a number of thousands of digits is a ValueError
             # What follows the opening bracket is not JSON; a list inside an unfinished object would lose the
             # object's other lists, so the scanner has to look at it.
             return []
@@ -158,8 +160,7 @@ def _bulleted(text: str) -> list[str]:
 
 
 RULES = (
-    "link or markup",
-    "speaks to a model",
+    *SAFETY_RULES,
     "single word",
     "too long",
     "several sentences",
@@ -179,10 +180,6 @@ _OPENING = (
     r"|don'?t|do not|stay away from|steer clear of|skip|nothing|without|keep away from|leave out"
     r"|i (?:really |also )?(?:don'?t (?:like|want|need|enjoy)|like|love|want|need|prefer|enjoy|dislike|hate|avoid))"
     r"\s+(?:.*\s)?[\p{L}\p{N}-]{3,}"
-)
-_LINK = (
-    r"(?i)https?:|www\.|\b[\w.-]+@[\w-]+\.\w|\b[\w-]+\.(?:com|net|org|io|ru|cn|info|biz|example)\b"
-    r"|[<>{}\[\]|\\`*#]|\d{6,}"
 )
 _COMMERCE = (
     r"(?i)[$£€¥]|\b(?:price\w*|cheap\w*|expensive|afford\w*|budget|discount\w*|bargain\w*|dollars?|coupons?|refund\w*"
@@ -223,14 +220,14 @@ def checked_entries(
         The same rows with tidy texts and the column `rejected`: one of `RULES`, or null.
     """
     frame = entries.with_columns(tidy(pl.col("text")))
-    frame = frame.with_columns(form=plain(pl.col("text")), named=names.named(frame["text"]))
+    read = frame.select(folded(pl.col("text"), digits=True)).to_series()
+    named = names.named(frame["text"]) | names.named(read) | names.capitalised(frame["text"])
+    frame = frame.with_columns(form=plain(pl.col("text")), named=named)
     words = pl.col("text").str.count_matches(r"\S+")
     spoken = pl.col("form").str.strip_chars().str.split("  ")
     frame = frame.join(_copied(frame, windows), on=["user_id", "step", "form"], how="left", maintain_order="left")
     shown = pl.Series(examples, dtype=pl.String).to_frame("text").select(form=plain(tidy(pl.col("text"))))["form"]
     broken = {
-        "link or markup": pl.col("text").str.contains(_LINK),
-        "speaks to a model": pl.col("text").str.contains(f"(?i){ADDRESSING}"),
         "single word": words <= 1,
         "too long": (words > _MOST_WORDS) | (pl.col("text").str.len_chars() > _MOST_CHARACTERS),
         "several sentences": pl.col("text").str.contains(_SEVERAL),
@@ -242,7 +239,8 @@ def checked_entries(
         "copied from an example": pl.col("form").is_in(shown.implode()),
         "brand or product": pl.col("named"),
     }
-    first = pl.coalesce(*(pl.when(breaks).then(pl.lit(rule)) for rule, breaks in broken.items()))
+    others = (pl.when(breaks).then(pl.lit(rule)) for rule, breaks in broken.items())
+    first = pl.coalesce(broken_rule(pl.col("text")), *others)
     frame = frame.with_columns(rejected=first)
     again = pl.int_range(pl.len()).over("user_id", "step", "form", "rejected") > 0
     repeated = pl.col("rejected").is_null() & again

@@ -6,9 +6,8 @@ product names, price or delivery. `instruct` asks a chat model for all five at o
 models, which cannot follow that: shown examples, they turn one review into one preference, and the five latest
 make up a step's.
 
-A prompt's window holds the user's latest items with rating and review, as JSON lines. Reviews are other people's text,
-so markup of chat templates and sentences that address a model ("ignore previous instructions") are removed first, and
-long reviews are cut.
+A prompt's window holds the user's latest items with rating and review, as JSON lines. Titles, aspects and reviews are
+other people's text, cleaned first (see `outside_text`), and long reviews are cut.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ import polars as pl
 
 from preference_benchmark.preferences.llm.engine import Sampling
 from preference_benchmark.tables import Tables
+from preference_benchmark.tables.outside_text import REMOVED, for_a_model
 
 __all__ = [
-    "ADDRESSING",
     "PROMPTS",
     "Prompt",
     "Windows",
@@ -161,23 +160,6 @@ def prompt_named(name: str) -> Prompt:
 
 _TITLE_CHARACTERS = 120
 _ASPECTS = 6
-_REMOVED = "[...]"
-
-# Sentences that address a model rather than describe an item.
-ADDRESSING = (
-    r"\b(?:ignor\w*|disregard\w*|forget|overrid\w*|bypass\w*)\b[^.!?\n]{0,40}"
-    r"\b(?:instruction|prompt|rule|message|direction|guideline|system)s?\b"
-    r"|\b(?:new|updated|following|real) (?:system )?instructions?\b"
-    r"|\bsystem ?(?:prompt|message|instruction)s?\b"
-    r"|\byou are (?:now|an? (?:ai|assistant|language model|chatbot|helpful))\b"
-    r"|\bas an? (?:ai|assistant|language model)\b"
-    r"|\b(?:respond|reply|answer|print)\b[^.!?\n]{0,30}\b(?:only|exactly|json|verbatim|the words?)\b"
-    r"|\b(?:output|write|return) (?:only|exactly|json|verbatim|the following|the words?)\b"
-    r"|(?:^|[.!?\n]) ?(?:assistant|system|user)\s*:"
-    r"|\bpreferences?[\"']?\s*:"
-)
-_SENTENCE = rf"(?i)[^.!?\n]*(?:{ADDRESSING})[^\n]*?(?:[.!?\n]|$)"
-_CHAT_MARKUP = r"(?i)<\|?/?[a-z_ ]{1,30}\|?>|\[/?(?:INST|SYS)\]|<<?/?SYS>?>|</?s>|[<>{}`]|\x{fffd}|\p{Cc}"
 
 
 @dataclass(frozen=True)
@@ -201,13 +183,11 @@ class Windows:
 def windows(tables: Tables, prompt: Prompt) -> Windows:
     """The window of every user and step of a data set."""
     rows = tables.interactions.sort("user_id", "step")
-    raw = pl.col("review").str.replace_all(r"[ \t\r]+", " ").str.strip_chars()
-    bare = raw.str.replace_all(_CHAT_MARKUP, " ").str.replace_all(_SENTENCE, _REMOVED)
-    rows = rows.with_columns(raw=raw, bare=bare.str.replace_all(r"\s+", " ").str.strip_chars())
+    flat = pl.col("review").str.replace_all(r"\s+", " ").str.strip_chars()
+    rows = rows.with_columns(bare=for_a_model(pl.col("review")))
     long = pl.col("bare").str.len_chars() > prompt.review_characters
     cut = pl.col("bare").str.slice(0, prompt.review_characters) + " ..."
     rows = rows.with_columns(shown=pl.when(long).then(cut).otherwise("bare"), long=long)
-    flat = pl.col("raw").str.replace_all(r"\s+", " ")
     counts = rows.select(long=pl.col("long").sum(), cleaned=(pl.col("bare") != flat).sum()).row(0)
     rows = rows.join(_shown_items(tables.items), on="item_id", how="left", maintain_order="left")
     has_text = pl.col("shown").str.contains(r"\p{L}")
@@ -222,9 +202,13 @@ def windows(tables: Tables, prompt: Prompt) -> Windows:
 
 def _shown_items(items: pl.DataFrame) -> pl.DataFrame:
     """item_id, title and aspects as they are shown: no price, no brand."""
-    title = pl.col("title").str.replace_all(_CHAT_MARKUP, " ").str.slice(0, _TITLE_CHARACTERS).str.strip_chars()
-    aspects = pl.col("aspects").list.head(_ASPECTS).list.join(", ")
-    return items.select("item_id", title=title, about=aspects)
+    title = for_a_model(pl.col("title")).str.slice(0, _TITLE_CHARACTERS).str.strip_chars()
+    aspects = (
+        pl.col("aspects")
+        .list.eval(for_a_model(pl.element()))
+        .list.eval(pl.element().filter(~pl.element().str.contains(REMOVED, literal=True) & (pl.element() != "")))
+    )
+    return items.select("item_id", title=title, about=aspects.list.head(_ASPECTS).list.join(", "))
 
 
 def _json_line() -> pl.Expr:

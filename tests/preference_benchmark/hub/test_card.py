@@ -67,3 +67,16 @@ def test_axes_that_cannot_tell_models_apart_are_named(shop):
 def test_cells_keep_within_their_table():
     table = markdown_table(["a", "b"], [["x | y\nz", 1234567], ["", 0.5]])
     assert table.splitlines() == ["| a | b |", "| --- | --- |", "| x \\| y z | 1,234,567 |", "|  | 0.500 |"]
+
+
+def test_text_of_others_makes_neither_html_nor_images_nor_links(shop):
+    hostile = "The\nattic <!-- x --><script>a</script> ![](http://evil.example/x.png) \x1b[2J | [a](b)"
+    duplicates = shop.statistics["validation"]["duplicates"]
+    common = {"common": duplicates["preferences"]["most_common"] | {"text": hostile}}["common"]
+    preferences = duplicates["preferences"] | {"most_common": common}
+    validation = shop.statistics["validation"] | {"duplicates": duplicates | {"preferences": preferences}}
+    changes = {name: hostile for name in ("title", "notice", "preferences_by", "embedder")}
+    card = render([second(shop, **changes, homepage="javascript:a", validation=validation)])
+    assert card.count("attic &lt;!-- x -->&lt;script>a&lt;/script>") >= 6
+    assert not any(mark in card for mark in ("<!", "<s", "](http://evil", "[a](b)", "\x1b", "javascript"))
+    assert "## The attic &lt;" in card and "| The attic &lt;" in card
