@@ -10,7 +10,7 @@ WORKERS ?= auto
 
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo web test lint dist compat-oldest compat-newest clean
+.PHONY: demo web test torture lint dist compat-oldest compat-newest clean
 
 demo: $(INSTALLED)
 	$(VENV)/bin/python examples/01_quickstart.py $(ARGS)
@@ -27,6 +27,11 @@ $(QUICKSTART): | $(INSTALLED)
 
 test: $(INSTALLED)
 	OMP_NUM_THREADS=$(THREADS) $(VENV)/bin/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist loadfile $(ARGS)
+
+# Random faults by the ten thousands, about half an hour on two cores. Counts and the seed are options:
+# make torture ARGS="--torture kills=500 --torture seed=7 --torture report=torture.md"
+torture: $(INSTALLED)
+	OMP_NUM_THREADS=$(THREADS) $(VENV)/bin/python -m pytest -m torture -q tests/torture tests/benchmarks/test_kills.py $(ARGS)
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .

@@ -1,42 +1,81 @@
-"""Edits of a recommender that serves: a copy is edited and then takes its place, and items are checked first."""
+"""Edits of a recommender that serves: a copy is edited and then takes its place, and items are checked first.
+
+A request reads one reference, to a `Version`, once; an edit makes a new version and puts it in that place. So threads
+see the catalogue before an edit or after it, and need no lock. Edits wait for one another.
+"""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
+from modeling_mender import GenerativeRetrievalPipeline
 from modeling_mender.spelling import most_similar
+from modeling_mender.training.catalogue_edits import removed_items
 
-__all__ = ["Edit", "item_columns", "text_of"]
+__all__ = ["Edit", "Version", "item_columns", "text_of"]
 
 FIELDS = ("item_id", "title", "text", "aspects")
+
+
+@dataclass(frozen=True)
+class Version:
+    """All that requests and edits read, replaced as a whole: whoever holds a version holds one catalogue.
+
+    Attributes:
+        pipeline: model and processor.
+        vectors: see `Recommender`.
+        purchases: see `Recommender`.
+        settings: see `Recommender`.
+    """
+
+    pipeline: GenerativeRetrievalPipeline
+    vectors: Tensor | None
+    purchases: dict[str, list[int]]
+    settings: dict[str, Any]
+
+    @classmethod
+    def of(cls, model: Any, processor: Any, *rest: Any) -> Version:
+        """A version with a pipeline of its own."""
+        # Tokenizers change their state at the first call, which other threads may not see happen.
+        processor.margins  # noqa: B018
+        return cls(GenerativeRetrievalPipeline(model=model, processor=processor, device=model.device), *rest)
+
+    @property
+    def model(self) -> Any:
+        """The model."""
+        return self.pipeline.model
+
+    @property
+    def processor(self) -> Any:
+        """Its processor."""
+        return self.pipeline.processor
+
+    @property
+    def removed(self) -> list[int]:
+        """Indices of the items that were removed."""
+        return removed_items(self.model)
 
 
 class Edit:
     """What an edit may change: a copy of what serves.
 
     Args:
-        model: the model that serves.
-        processor: its processor.
-        vectors: see `Recommender`.
-        purchases: see `Recommender`.
-        settings: see `Recommender`.
+        version: what serves.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        processor: Any,
-        vectors: Tensor | None,
-        purchases: dict[str, list[int]],
-        settings: dict[str, Any],
-    ) -> None:
-        self.model, self.vectors, self.purchases = _twin(model), vectors, purchases
-        self.processor = copy.copy(processor)  # `set_items` replaces lists and does not write to them
-        self.settings = copy.deepcopy(settings)
+    def __init__(self, version: Version) -> None:
+        self.model, self.vectors, self.purchases = _twin(version.model), version.vectors, version.purchases
+        self.processor = copy.copy(version.processor)  # `set_items` replaces lists and does not write to them
+        self.settings = copy.deepcopy(version.settings)
+
+    def version(self) -> Version:
+        """What is to serve."""
+        return Version.of(self.model, self.processor, self.vectors, self.purchases, self.settings)
 
 
 def _twin(model: nn.Module) -> nn.Module:
@@ -47,7 +86,7 @@ def _twin(model: nn.Module) -> nn.Module:
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     usual = vars(nn.Module())
     for module in model.modules():
-        for name, value in vars(module).items():
+        for name, value in list(vars(module).items()):
             if name.startswith("_") and name not in usual and value is not None:  # what is computed once and kept
                 shared[id(value)] = dict(value) if type(value) is dict else value
     return copy.deepcopy(model, shared)

@@ -17,11 +17,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mender.editing import Edit, item_columns, text_of
+from mender.editing import Edit, Version, item_columns, text_of
 from mender.model_folder import load_whole, read_record, replace_folder, write_record
 from mender.purchases import read_purchases, write_purchases
 from mender.saved_models import load_saved
-from modeling_mender import GenerativeRetrievalPipeline
 from modeling_mender.request import Request
 from modeling_mender.training import catalogue_edits, closed_form
 
@@ -36,8 +35,8 @@ FAR = 0.2
 class Recommender:
     """Recommends items of a catalogue to people, by what they bought and what they say.
 
-    Requests may come from several threads. An edit of the catalogue replaces the model in one step, so that every
-    request is answered with the items before it or after it.
+    Requests and edits may come from several threads. An edit replaces all that requests read in one step, so that every
+    request is answered with the items before it or after it; edits wait for one another.
 
     Args:
         model: any model of this library.
@@ -47,7 +46,6 @@ class Recommender:
         purchases: item indices that each user bought, oldest first.
 
     Attributes:
-        settings: what is saved beside the model.
         folder: where it was loaded from or saved to last, if that is a folder.
 
     >>> from mender import Recommender
@@ -64,12 +62,11 @@ class Recommender:
         vectors: Tensor | None = None,
         purchases: Mapping[str, Sequence[int]] | None = None,
     ) -> None:
-        self.settings = {"trained_items": len(processor.item_ids), "observed": 0, **(settings or {})}
-        self._vectors = vectors
-        self._purchases = {user: list(items) for user, items in (purchases or {}).items()}
+        settings = {"trained_items": len(processor.item_ids), "observed": 0, **(settings or {})}
+        purchases = {user: list(items) for user, items in (purchases or {}).items()}
         self._editing = threading.RLock()
         self.folder: Path | None = None
-        self._pipeline = GenerativeRetrievalPipeline(model=model.eval(), processor=processor, device=model.device)
+        self._version = Version.of(model.eval(), processor, vectors, purchases, settings)
 
     # Where a recommender comes from
 
@@ -130,12 +127,17 @@ class Recommender:
     @property
     def model(self) -> Any:
         """The model, for everything that transformers does with one."""
-        return self._pipeline.model
+        return self._version.model
 
     @property
     def processor(self) -> Any:
         """The processor that renders requests for the model."""
-        return self._pipeline.processor
+        return self._version.processor
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What is saved beside the model."""
+        return self._version.settings
 
     def recommend(
         self,
@@ -222,7 +224,7 @@ class Recommender:
             TypeError: see `recommend`.
             ValueError: see `recommend`.
         """
-        pipeline = self._pipeline  # one version for all of them, whatever is edited meanwhile
+        pipeline = self._version.pipeline  # one version for all of them, whatever is edited meanwhile
         parsed = [Request.parse(request, **defaults) for request in requests]
         for request in parsed:
             _check_read(pipeline.processor, request)
@@ -232,12 +234,14 @@ class Recommender:
 
     def __len__(self) -> int:
         """Number of items that can be recommended."""
-        return len(self.processor.item_ids) - len(catalogue_edits.removed_items(self.model))
+        now = self._version
+        return len(now.processor.item_ids) - len(now.removed)
 
     def __contains__(self, item_id: object) -> bool:
         """Whether an item can be recommended."""
-        known = self.processor
-        return item_id in known and known.item_indices([item_id])[0] not in catalogue_edits.removed_items(self.model)
+        now = self._version
+        known = now.processor
+        return item_id in known and known.item_indices([item_id])[0] not in now.removed
 
     def __repr__(self) -> str:
         return f"Recommender({self.settings.get('preset') or type(self.model).__name__}, {len(self):,} items)"
@@ -245,7 +249,8 @@ class Recommender:
     @property
     def items(self) -> list[dict[str, Any]]:
         """Id and title of every item that can be recommended, and its text and aspects where they are known."""
-        known, gone = self.processor, {*catalogue_edits.removed_items(self.model)}
+        now = self._version
+        known, gone = now.processor, {*now.removed}
         columns = {"item_id": known.item_ids, "title": known.titles, "text": known.texts, "aspects": known.aspects}
         columns = {name: values for name, values in columns.items() if values}
         rows = zip(*columns.values(), strict=True)
@@ -341,12 +346,12 @@ class Recommender:
             seen: dict[str, list[int]] = {}
             events = []
             for (user, _), item in zip(pairs, indices, strict=True):
-                own = seen.setdefault(str(user), list(self._purchases.get(str(user), ())))
+                own = seen.setdefault(str(user), list(edit.purchases.get(str(user), ())))
                 events.append((list(own), item))
                 own.append(item)
             if events:
                 closed_form.observe(experts, events)
-            edit.purchases = {**self._purchases, **seen}
+            edit.purchases = {**edit.purchases, **seen}
             edit.settings["observed"] += len(events)
         return self.status
 
@@ -360,14 +365,14 @@ class Recommender:
             experts, settings = getattr(edit.model, "experts", None), edit.settings
             if experts is None or experts.co_purchase is None:
                 raise ValueError("this model does not fit what people buy together; there is nothing to fit again")
-            known = sum(map(len, self._purchases.values()))
+            known = sum(map(len, edit.purchases.values()))
             if known < settings.get("purchases", 0) + settings["observed"]:
                 raise ValueError(
                     f"{known} purchases are known, and the model was trained on {settings.get('purchases', 0)}; save "
                     "with purchases=True after the training, or train again"
                 )
             matrix = closed_form.ease(
-                list(self._purchases.values()), len(edit.processor.item_ids), settings["ridge_penalty"]
+                list(edit.purchases.values()), len(edit.processor.item_ids), settings["ridge_penalty"]
             )
             part = copy.copy(experts.co_purchase)
             part._buffers = {name: value.clone() for name, value in part._buffers.items()}
@@ -390,15 +395,15 @@ class Recommender:
         preset = options.pop("preset", None) or self.settings.get("preset")
         if preset is None:
             raise ValueError("how this model was trained is not known; pass preset=")
-        fresh = type(self).train(data, items, preset=preset, **options)
-        known = fresh.processor
-        if missing := [item["item_id"] for item in self.items if item["item_id"] not in known]:
-            raise ValueError(
-                f"the data lacks {len(missing)} items of the catalogue, such as {missing[0]!r}; add them to its items"
-            )
-        with self._editing:
-            self.settings, self._vectors = fresh.settings, fresh._vectors
-            self._purchases, self._pipeline = fresh._purchases, fresh._pipeline
+        with self._editing:  # edits wait, because the new model would lack them
+            fresh = type(self).train(data, items, preset=preset, **options)
+            known = fresh.processor
+            if missing := [item["item_id"] for item in self.items if item["item_id"] not in known]:
+                raise ValueError(
+                    f"the data lacks {len(missing)} items of the catalogue, such as {missing[0]!r}; add them to its "
+                    "items"
+                )
+            self._version = fresh._version
 
     @property
     def status(self) -> dict[str, Any]:
@@ -407,19 +412,21 @@ class Recommender:
         `items`, `added` and `removed` count items; `observed` counts purchases since the last fit, and `behind` is the
         share of all purchases that the fit of what people buy together lacks. `advice` says what to do, if anything.
         """
-        model, settings = self.model, self.settings
-        added = len(self.processor.item_ids) - settings["trained_items"]
+        now = self._version
+        model, settings = now.model, now.settings
+        known, removed = len(now.processor.item_ids), len(now.removed)
+        added = known - settings["trained_items"]
         total = settings.get("purchases", 0) + settings["observed"]
         behind = settings["observed"] / total if total else 0.0
         advice = []
-        if hasattr(model, "set_catalogue") and added > FAR * len(self):
+        if hasattr(model, "set_catalogue") and added > FAR * (known - removed):
             advice.append("many items are new: fit semantic IDs again with refit_codes")
         if behind > FAR:
             advice.append("many purchases are new: call refit_behaviour")
         return {
-            "items": len(self),
+            "items": known - removed,
             "added": added,
-            "removed": len(catalogue_edits.removed_items(model)),
+            "removed": removed,
             "observed": settings["observed"],
             "behind": behind,
             "advice": advice,
@@ -487,15 +494,15 @@ class Recommender:
 
     def write(self, folder: Path, *, purchases: bool = False, encoder: str | None = None, **options: Any) -> None:
         """Write all files into an empty folder; arguments as for `save_pretrained`."""
-        model, processor = self.model, self.processor
+        now = self._version
         given = {"encoder": encoder} if encoder is not None else {}
-        model.save_pretrained(folder, **given, **options)
-        processor.save_pretrained(folder)
-        if self._vectors is not None:
-            save_file({"vectors": self._vectors.contiguous()}, folder / VECTORS_FILE)
+        now.model.save_pretrained(folder, **given, **options)
+        now.processor.save_pretrained(folder)
+        if now.vectors is not None:
+            save_file({"vectors": now.vectors.contiguous()}, folder / VECTORS_FILE)
         if purchases:
-            save_file(write_purchases(self._purchases), folder / PURCHASES_FILE)
-        write_record(folder, model, processor, settings=self.settings)
+            save_file(write_purchases(now.purchases), folder / PURCHASES_FILE)
+        write_record(folder, now.model, now.processor, settings=now.settings)
 
     # Editing
 
@@ -503,24 +510,23 @@ class Recommender:
     def _edit(self) -> Iterator[Edit]:
         """What an edit may change; it takes the place of what serves if the block ends without an error."""
         with self._editing:
-            edit = Edit(self.model, self.processor, self._vectors, self._purchases, self.settings)
+            edit = Edit(self._version)
             yield edit
-            pipeline = GenerativeRetrievalPipeline(model=edit.model, processor=edit.processor, device=edit.model.device)
-            self._vectors, self._purchases, self.settings = edit.vectors, edit.purchases, edit.settings
-            self._pipeline = pipeline
+            self._version = edit.version()
 
     def _vectors_of(self, model: Any, columns: Mapping[str, Sequence[Any]]) -> tuple[Tensor, Tensor] | None:
         """Vectors of the items of today and of given ones, for models that have none; `None` for others."""
         if not hasattr(model, "set_catalogue") or catalogue_edits.has_text_vectors(model):
             return None
-        if self._vectors is None:
+        now = self._version
+        if now.vectors is None:
             raise ValueError(
                 "this model has no vectors of items, by which new items find their semantic IDs; save it with "
                 "Recommender.save_pretrained after the training"
             )
         from mender.learning import embed
 
-        return self._vectors, embed(columns["text"], self.settings.get("encoder"))
+        return now.vectors, embed(columns["text"], now.settings.get("encoder"))
 
 
 def _check_read(processor: Any, request: Request) -> None:

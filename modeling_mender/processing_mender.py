@@ -637,8 +637,9 @@ class MenderProcessor(ProcessorMixin):
     @cached_property
     def margins(self) -> tuple[list[int], list[int]]:
         """Special tokens that the tokenizer adds before and after a text."""
-        whole = self.tokenizer("a")["input_ids"]
-        inner = self.tokenizer("a", add_special_tokens=False)["input_ids"]
+        # `split_special_tokens` as in every call: a tokenizer keeps it, and threads share the tokenizer.
+        whole = self.tokenizer("a", split_special_tokens=True)["input_ids"]
+        inner = self.tokenizer("a", add_special_tokens=False, split_special_tokens=True)["input_ids"]
         start = next(i for i in range(len(whole)) if whole[i : i + len(inner)] == inner)
         return whole[:start], whole[start + len(inner) :]
 

@@ -24,6 +24,12 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("POLARS_MAX_THREADS", "1")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The options of `tests/torture`."""
+    how = "of tests/torture, repeatable: a count such as kills=500, seed=7, or report=table.md"
+    parser.addoption("--torture", action="append", default=[], metavar="NAME=VALUE", help=how)
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """Folder of public data files; tests that need it are skipped where it is absent."""

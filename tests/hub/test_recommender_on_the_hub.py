@@ -34,7 +34,7 @@ PULL = (
     START
     + """
 shop = Recommender.from_pretrained("org/shop", device="cpu")
-assert "new-1" in shop and shop.settings["preset"] == "mender" and not shop._purchases
+assert "new-1" in shop and shop.settings["preset"] == "mender" and not shop._version.purchases
 print(json.dumps(ask(shop)))
 """
 )

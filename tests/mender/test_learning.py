@@ -59,7 +59,7 @@ def test_frames_become_a_recommender(kind, tiny_encoder, monkeypatch):
     found = shop.recommend(history=IDS[:3], exclude=IDS[:3], top_k=2)
     assert len(found) == 2
     assert shop.status["observed"] == 0 and shop.observe([("user-0", IDS[0])])["observed"] == 1
-    assert sum(map(len, shop._purchases.values())) == shop.settings["purchases"] + 1
+    assert sum(map(len, shop._version.purchases.values())) == shop.settings["purchases"] + 1
     assert shop.refit_behaviour()["behind"] == 0
 
 
@@ -85,15 +85,16 @@ def test_plain_examples_become_a_recommender(tiny_encoder, tmp_path):
 
 def test_codes_are_fitted_again_with_the_items_of_today(word_shop, tiny_encoder, tmp_path):
     shop = Recommender.train(word_shop, preset="mender-tok", encoder=tiny_encoder, **SMALL)
-    assert shop._vectors.shape == (len(IDS), 24)
+    assert shop._version.vectors.shape == (len(IDS), 24)
     shop.save_pretrained(tmp_path / "shop")
-    assert Recommender.from_pretrained(tmp_path / "shop", device="cpu")._vectors.shape == shop._vectors.shape
+    again = Recommender.from_pretrained(tmp_path / "shop", device="cpu")
+    assert again._version.vectors.shape == shop._version.vectors.shape
     shop.remove_items(IDS[:1])
     shop.refit_codes(word_shop, encoder=tiny_encoder, **SMALL)
     assert len(shop) == len(IDS) and shop.status["removed"] == 0
     model = shop.model
     with pytest.raises(ValueError, match="the data lacks 1 items of the catalogue, such as 'item-new'"):
-        lacking = Recommender(model, shop.processor, settings=shop.settings, vectors=shop._vectors)
+        lacking = Recommender(model, shop.processor, settings=shop.settings, vectors=shop._version.vectors)
         with lacking._edit() as edit:
             known = {"item_id": [*IDS[:-1], "item-new"], "title": shop.processor.titles, "text": shop.processor.texts}
             edit.processor.set_items(known)

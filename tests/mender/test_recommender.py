@@ -3,48 +3,18 @@
 from __future__ import annotations
 
 import json
-import threading
 
 import pytest
 import torch
-from doubles import WORDS, encoder_folder, shop_examples, shop_items, small_method
+from doubles import WORDS
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_shops import IDS, fit_counts, shop_of
 from transformers import AutoModel, AutoProcessor
 
 import mender
 from mender import Recommender, Request
-from modeling_mender.configuration_mender import KINDS
 from modeling_mender.training import closed_form
-from modeling_mender.training.data import training_histories
-
-IDS = shop_items()["item_id"]
-
-
-def shop_of(name: str, folder) -> Recommender:
-    """A recommender with random weights, all experts with weight 1 and fitted on the shop's purchases."""
-    method = small_method(name, encoder_folder(folder))
-    model, processor = method.model.eval(), method.processor
-    experts, settings_ = getattr(model, "experts", None), {"preset": name}
-    examples = shop_examples(users=12)
-    histories = training_histories(examples["train"], examples["validation"])
-    bought = {f"user-{place}": processor.item_indices(own) for place, own in enumerate(histories)}
-    if experts is not None:
-        experts.config.set_weights({kind: dict.fromkeys(experts.config.weighted, 1.0) for kind in KINDS})
-        fit_counts(experts, list(bought.values()))
-        settings_ |= {"ridge_penalty": 2.0, "purchases": sum(map(len, bought.values()))}
-    vectors = torch.randn(len(WORDS), 24, generator=torch.Generator().manual_seed(0)) if name == "mender-tok" else None
-    return Recommender(model, processor, settings=settings_, purchases=bought, vectors=vectors)
-
-
-def fit_counts(experts, bought) -> None:
-    items = len(WORDS)
-    if experts.popularity is not None:
-        experts.popularity.counts = closed_form.popularity(bought, items)
-    if experts.transitions is not None:
-        experts.transitions.set_matrix(closed_form.transitions(bought, items))
-    if experts.co_purchase is not None:
-        experts.co_purchase.set_matrix(closed_form.ease(bought, items, 2.0))
 
 
 @pytest.fixture(scope="module")
@@ -220,7 +190,7 @@ def test_a_model_without_item_vectors_adds_items_by_those_of_its_encoder(saved, 
     shop = saved("mender-tok")
     monkeypatch.setattr("mender.learning.embed", lambda texts, encoder: torch.ones(len(texts), 24).half())
     shop.add_items([NEW])
-    assert "new-1" in shop and len(shop._vectors) == len(IDS) + 1
+    assert "new-1" in shop and len(shop._version.vectors) == len(IDS) + 1
     assert "new-1" in ids(shop.recommend("strong tea", top_k=20))
 
 
@@ -263,7 +233,7 @@ def test_purchases_are_saved_on_request_only(shops, tmp_path):
         shared.refit_behaviour()
     shop.save_pretrained(tmp_path / "ours", purchases=True)
     ours = Recommender.from_pretrained(tmp_path / "ours", device="cpu")
-    assert ours._purchases == shop._purchases
+    assert ours._version.purchases == shop._version.purchases
     ours.observe([("user-1", IDS[0])])
     assert ours.refit_behaviour()["observed"] == 0
 
@@ -276,28 +246,3 @@ def test_saving_keeps_files_of_others_and_says_what_was_trained(shops, tmp_path)
     assert (tmp_path / "shop" / "README.md").read_text() == "ours"
     record = json.loads((tmp_path / "shop" / "recommender.json").read_text())
     assert record["settings"]["preset"] == "mender-lite" and record["settings"]["trained_items"] == len(IDS)
-
-
-def test_requests_see_the_catalogue_before_an_edit_or_after_it(saved):
-    shop = saved("mender")
-    stop, wrong = threading.Event(), []
-
-    def ask() -> None:
-        while not stop.is_set():
-            try:
-                found = ids(shop.recommend("strong tea", history=IDS[:2], top_k=40))
-                if len(found) not in (len(IDS), len(IDS) + 1) or len({*found}) != len(found):
-                    wrong.append(found)
-            except Exception as error:  # any error here is what the test looks for
-                wrong.append(error)
-
-    threads = [threading.Thread(target=ask) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for place in range(6):
-        shop.add_items([{**NEW, "item_id": f"new-{place}"}])
-        shop.remove_items([f"new-{place}"])
-    stop.set()
-    for thread in threads:
-        thread.join()
-    assert not wrong and len(shop) == len(IDS)

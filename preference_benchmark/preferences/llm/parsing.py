@@ -33,6 +33,7 @@ __all__ = [
 _THINKING = re.compile(r"<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
 _FENCE = re.compile(r"```[\w-]*\n?|~~~[\w-]*\n?")
 _BULLET = re.compile(r"^\s*(?:[-*•–]|\(?\d{1,2}[.):])\s+(?P<text>\S.*)$")
+_ESCAPE = re.compile(r"\\(?:u(?P<code>[0-9a-fA-F]{4})|.)", re.DOTALL)
 _CLOSING = {'"': '"', "'": "'", "“": "”", "”": "”", "„": "“", "‘": "’", "«": "»"}
 # The rest of a longer answer is not read: five sentences need a fraction of this.
 _LONGEST = 20_000
@@ -56,12 +57,16 @@ def entries(answer: str) -> list[str]:
     """
     text = _FENCE.sub("\n", _THINKING.sub(" ", answer[:_LONGEST]))
     for found in (_strict(text), _scanned(text), _bulleted(text)):
-        # JSON can escape half of a character, which no text may hold.
-        tidy = [" ".join(entry.encode("utf-8", "replace").decode().split()) for entry in found]
+        tidy = [" ".join(_joined(entry).split()) for entry in found]
         tidy = [entry for entry in tidy if entry]
         if tidy:
             return tidy
     return []
+
+
+def _joined(entry: str) -> str:
+    """Text without halves of characters, of which JSON can write one alone."""
+    return entry.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _strict(text: str) -> list[str]:
@@ -138,8 +143,9 @@ def _quoted(text: str, position: int) -> tuple[str | None, int]:
     while position < len(text):
         character = text[position]
         if character == "\\" and position + 1 < len(text):
-            content.append(_unescaped(text[position + 1]))
-            position += 2
+            escape = _ESCAPE.match(text, position)
+            content.append(_unescaped(escape))
+            position = escape.end()
             continue
         # A mark that no bracket, comma, colon or line end follows stands inside: the apostrophe of "don't".
         if character == closing and re.match(r"\s*(?:[,\]}:\n]|[\"'“‘„«]|$)", text[position + 1 :]):
@@ -149,8 +155,10 @@ def _quoted(text: str, position: int) -> tuple[str | None, int]:
     return None, position
 
 
-def _unescaped(character: str) -> str:
-    return {"n": " ", "t": " ", "r": " "}.get(character, character)
+def _unescaped(escape: re.Match) -> str:
+    if escape["code"]:
+        return chr(int(escape["code"], 16))
+    return " " if escape[0][1] in "nrtbf" else escape[0][1]
 
 
 def _bulleted(text: str) -> list[str]:

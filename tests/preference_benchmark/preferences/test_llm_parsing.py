@@ -85,3 +85,11 @@ def test_names_at_the_cut_are_no_entries(answer, found):
 @given(st.text(max_size=300))
 def test_any_text_is_survived(text):
     assert all(isinstance(entry, str) and entry for entry in entries(text))
+
+
+def test_escapes_in_an_answer_that_was_cut_off_are_characters():
+    assert entries('["Find caf\\u00e9 mugs", "Find \\ud83d\\ude00\\fmugs", "Find \\ud83d mugs", "Fi') == [
+        "Find café mugs",
+        "Find \U0001f600 mugs",
+        "Find \ufffd mugs",
+    ]

@@ -4,8 +4,7 @@ Every source has a small valid data set. Either a few faults, of bytes, fields, 
 one of its files; or many lines of its reviews get a fault each. Then the source is read. A ReadReport checks itself
 when it is made, so a line that is not accounted for raises a RuntimeError here. Of many faulty lines it is checked as
 well that the lines between them are read as if these were not there, and that what is read of a faulty line is what a
-second parser reads in it. `pytest -m torture -k fuzz` does so for 10^5 faults in the files of every source, and prints
-what came of each kind of fault.
+second parser reads in it. `tests/torture` does so with many more faults.
 """
 
 from __future__ import annotations
@@ -636,19 +635,6 @@ def run(name: str, faults: int, seed: int, folder: Path) -> dict[str, Counter[st
     return found
 
 
-def table_of(name: str, found: dict[str, Counter[str]]) -> str:
-    """The outcomes of a data set as lines of text."""
-    outcomes = ("read", "read, some lines left out", "refused")
-    total = sum(found.values(), Counter())
-    rows = [(f"{name}: all", total), *sorted(found.items())]
-    lines = [f"{'fault':32}{'lines':>9}" + "".join(f"{outcome:>27}" for outcome in outcomes)]
-    lines += [
-        f"{kind:32}{counts.total():9,}" + "".join(f"{counts[outcome]:27,}" for outcome in outcomes)
-        for kind, counts in rows
-    ]
-    return "\n".join(lines)
-
-
 def test_every_source_is_covered():
     assert {data.source for data in DATA.values()} == set(SOURCES) - {"corner-shop"}
 
@@ -656,11 +642,3 @@ def test_every_source_is_covered():
 @pytest.mark.parametrize("name", sorted(DATA))
 def test_faults_are_counted_or_refused(tmp_path, name):
     assert sum(counts.total() for counts in run(name, 200, 0, tmp_path).values()) >= 200
-
-
-@pytest.mark.torture
-@pytest.mark.parametrize("name", sorted(DATA))
-def test_a_hundred_thousand_faults_are_counted_or_refused(tmp_path, name, capsys):
-    found = run(name, 100_000, 1, tmp_path)
-    with capsys.disabled():
-        print(f"\n{table_of(name, found)}")
