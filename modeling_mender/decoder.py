@@ -1,7 +1,8 @@
 """A T5 decoder for wide beams: absorbed cross-attention and folded weights.
 
 Training and `generate()` attend to encoder states without projecting them. The search also folds the gains of norms
-and pairs of projections into single matrices, and keeps the beams of a user as a masked tree.
+and pairs of projections into single matrices, and keeps the beams of a user as a masked tree. A decoder with hooks is
+called as it is, step by step.
 """
 
 from __future__ import annotations
@@ -16,11 +17,24 @@ from transformers import T5Config
 from transformers.activations import ACT2FN
 from transformers.models.t5.modeling_t5 import T5Attention, T5Stack
 
+from .module_weights import (
+    T5_PARTS,
+    evaluating,
+    fingerprint,
+    gain_of,
+    is_its_weight,
+    leaves_of,
+    matrix_of,
+    rows_of,
+)
+
 __all__ = [
     "AbsorbedCrossAttention",
+    "CalledDecoder",
     "DecodingState",
     "FoldedDecoder",
     "absorb_cross_attention",
+    "search_decoder",
 ]
 
 
@@ -90,7 +104,7 @@ class AbsorbedCrossAttention(T5Attention):
 
     def _worthwhile(self, hidden: Tensor, states: Tensor | None, mask: Tensor | None) -> bool:
         """Whether the absorbed order is possible and needs fewer multiplications."""
-        if states is None or not all(map(_is_its_weight, (self.k, self.v))):
+        if states is None or not all(map(is_its_weight, (self.k, self.v))):
             return False
         if mask is not None and not (isinstance(mask, Tensor) and mask.dim() == 4):
             return False
@@ -98,13 +112,6 @@ class AbsorbedCrossAttention(T5Attention):
         projected = length * self.inner_dim * (width + steps)
         absorbed = steps * width * (self.inner_dim + self.n_heads * length)
         return absorbed < projected
-
-
-def _is_its_weight(projection: nn.Module) -> bool:
-    """Whether calling the module does nothing but multiply by its weight."""
-    hooks = projection._forward_pre_hooks or projection._forward_hooks or projection._backward_hooks
-    plain = type(projection) is nn.Linear and type(projection.weight) is nn.Parameter
-    return plain and not hooks and "forward" not in vars(projection)
 
 
 def absorb_cross_attention(stack: T5Stack) -> None:
@@ -125,12 +132,14 @@ class DecodingState:
     Attributes:
         memory: encoder states at decoder width. Shape: (B, T, D).
         memory_mask: 0 for real states, a large negative number for padding. Shape: (B, 1, T).
+        bias: position bias of all steps. Shape: (heads, steps, steps).
         past: per layer, the normalised states of all beams of all past steps. Shape: (B, S, D).
         ancestors: for each beam, the positions in `past` of its tokens so far. Shape: (B, W, steps).
     """
 
     memory: Tensor
     memory_mask: Tensor | None
+    bias: Tensor | None = None
     past: list[Tensor] = field(default_factory=list)
     ancestors: Tensor | None = None
 
@@ -199,42 +208,61 @@ class FoldedDecoder:
     """Decoder steps for all beams of all users at once.
 
     Args:
-        stack: the trained `T5Stack`; adapters are merged into the folded copy of its weights.
+        stack: the trained `T5Stack`; what adapters, quantisation and offloading make of its weights is folded.
         head: linear layer from decoder states to the semantic-ID vocabulary.
-        dtype: type of the products; log-probabilities are float32.
+        device: of the encoder states; weights may be kept elsewhere.
+
+    Raises:
+        ValueError: if the weights are sharded.
     """
 
-    def __init__(self, stack: nn.Module, head: nn.Module, dtype: torch.dtype) -> None:
-        config = stack.config
+    def __init__(self, stack: nn.Module, head: nn.Module, device: torch.device) -> None:
+        config = self.config = stack.config
         self.heads, self.eps = config.num_heads, config.layer_norm_epsilon
-        self.dtype = dtype
+        self._read_as = stack.final_layer_norm.weight.dtype
+        # Products; log-probabilities are float32.
+        self.dtype = torch.float32 if self._read_as == torch.float16 else self._read_as
+        self.device = device
         # In place if possible: allocating memory takes longer than the activation itself.
         self.activation = torch.relu_ if config.dense_act_fn == "relu" else ACT2FN[config.dense_act_fn]
         self.layers = [self._fold(block.layer, config.is_gated_act) for block in stack.block]
-        self.embedding = stack.embed_tokens.weight.detach().to(dtype)
-        self.head = (_weight(head) * stack.final_layer_norm.weight.detach().float()).t().to(dtype)
+        width, vocabulary = config.d_model, config.vocab_size
+        self.embedding = rows_of(stack.embed_tokens, (vocabulary, width), self.device).to(self.dtype)
+        self.head = (self._matrix(head, vocabulary, width) * self._gain(stack.final_layer_norm)).t().to(self.dtype)
         self._attention = stack.block[0].layer[0].SelfAttention
+
+    def _matrix(self, linear: nn.Module, outputs: int, inputs: int) -> Tensor:
+        return matrix_of(linear, (outputs, inputs), self._read_as, self.device)
+
+    def _gain(self, norm: nn.Module) -> Tensor:
+        return gain_of(norm, self.config.d_model, self.eps, self._read_as, self.device)
 
     def _fold(self, sublayers: nn.ModuleList, gated: bool) -> _Layer:
         own, cross, feed = sublayers[0].SelfAttention, sublayers[1].EncDecAttention, sublayers[2].DenseReluDense
-        gains = [sublayer.layer_norm.weight.detach().float() for sublayer in sublayers]
+        gains = [self._gain(sublayer.layer_norm) for sublayer in sublayers]
+        width, inner = self.config.d_model, self.config.d_ff
 
         def cast(matrix: Tensor) -> Tensor:
             return matrix.to(self.dtype).contiguous()
 
-        wi, gate = (_weight(feed.wi_0), _weight(feed.wi_1) * gains[2]) if gated else (_weight(feed.wi), None)
+        if gated:
+            wi, gate = self._matrix(feed.wi_0, inner, width), self._matrix(feed.wi_1, inner, width) * gains[2]
+        else:
+            wi, gate = self._matrix(feed.wi, inner, width), None
         return _Layer(
             own=self._fold_attention(own, gains[0], gains[0]),
             cross=self._fold_attention(cross, gains[1], None),
             wi=cast((wi * gains[2]).t()),
             gate=None if gate is None else cast(gate.t()),
-            wo=cast(_weight(feed.wo).t()),
+            wo=cast(self._matrix(feed.wo, width, inner).t()),
         )
 
     def _fold_attention(self, attention: nn.Module, query_gain: Tensor, key_gain: Tensor | None) -> _Attention:
-        query, key, value, out = map(_weight, (attention.q, attention.k, attention.v, attention.o))
+        width, inner = self.config.d_model, self.heads * self.config.d_kv
+        query, key, value = (self._matrix(part, inner, width) for part in (attention.q, attention.k, attention.v))
         if key_gain is not None:
             key, value = key * key_gain, value * key_gain
+        out = self._matrix(attention.o, width, inner)
         return _Attention(query * query_gain, key, value, out, self.heads, self.dtype)
 
     def start(self, memory: Tensor, attention_mask: Tensor | None, max_steps: int) -> DecodingState:
@@ -245,13 +273,13 @@ class FoldedDecoder:
             attention_mask: 1 for real states, 0 for padding. Shape: (B, T).
             max_steps: number of tokens to decode, for the position bias.
         """
-        bias = self._attention.compute_bias(max_steps, max_steps).detach()[0]
-        self._bias = bias.to(self.dtype)
+        with torch.no_grad():
+            bias = self._attention.compute_bias(max_steps, max_steps, device=self.device)[0].to(self.dtype)
         mask = None
         if attention_mask is not None and not bool(attention_mask.all()):
             mask = torch.zeros(attention_mask.shape, dtype=self.dtype, device=memory.device)
             mask = mask.masked_fill_(attention_mask == 0, torch.finfo(self.dtype).min)[:, None]
-        return DecodingState(memory.to(self.dtype), mask)
+        return DecodingState(memory.to(self.dtype), mask, bias)
 
     def step(self, state: DecodingState, tokens: Tensor, parents: Tensor | None) -> Tensor:
         """Log-probabilities of the next token of every beam.
@@ -265,7 +293,7 @@ class FoldedDecoder:
             Shape: (B, W, V), float32.
         """
         users, width = tokens.shape
-        self_mask = self._self_mask(*self._advance(state, parents, users, width, tokens.device))
+        self_mask = self._self_mask(state.bias, *self._advance(state, parents, users, width, tokens.device))
         hidden = self.embedding[tokens.flatten()]
         for index, layer in enumerate(self.layers):
             normed = self._norm(hidden)
@@ -296,10 +324,10 @@ class FoldedDecoder:
         state.ancestors = own
         return own, used + width
 
-    def _self_mask(self, ancestors: Tensor, slots: int) -> Tensor:
+    def _self_mask(self, bias: Tensor, ancestors: Tensor, slots: int) -> Tensor:
         """Position bias at the slots of ancestors, a large negative number elsewhere. Shape: (B, W * heads, S)."""
         users, width, steps = ancestors.shape
-        bias = self._bias[:, steps - 1, :steps]
+        bias = bias[:, steps - 1, :steps]
         mask = bias.new_full((users, width, self.heads, slots), torch.finfo(bias.dtype).min)
         index = ancestors[:, :, None].expand(-1, -1, self.heads, -1)
         mask.scatter_(3, index, bias.expand(users, width, -1, -1))
@@ -333,13 +361,69 @@ def _attend(query: Tensor, states: Tensor, mask: Tensor | None) -> Tensor:
     return mixed.view(shape)
 
 
-def _weight(linear: nn.Module) -> Tensor:
-    """The matrix of a linear layer, including adapters that are not merged. Shape: (out, in), float32."""
-    base = getattr(linear, "base_layer", None)
-    if base is None:
-        return linear.weight.detach().float()
-    weight = base.weight.detach().float()
-    if not linear.merged and not linear.disable_adapters:
-        for adapter in linear.active_adapters:
-            weight = weight + linear.get_delta_weight(adapter).detach().float()
-    return weight
+class CalledDecoder:
+    """The steps of `FoldedDecoder` by calling the modules, whatever they do: many times slower.
+
+    Args:
+        stack: the decoder.
+        head: the layer from decoder states to the semantic-ID vocabulary.
+    """
+
+    def __init__(self, stack: nn.Module, head: nn.Module) -> None:
+        self.stack, self.head = stack, head
+
+    def start(self, memory: Tensor, attention_mask: Tensor | None, max_steps: int) -> DecodingState:
+        """The state before the first token, see `FoldedDecoder.start`; its mask is `attention_mask`."""
+        return DecodingState(memory, attention_mask)
+
+    @torch.no_grad()
+    def step(self, state: DecodingState, tokens: Tensor, parents: Tensor | None) -> Tensor:
+        """Log-probabilities of the next token of every beam, see `FoldedDecoder.step`; `ancestors` are tokens."""
+        prefixes = tokens[..., None]
+        if state.ancestors is not None:
+            past = state.ancestors.gather(1, parents[..., None].expand(-1, -1, state.ancestors.shape[-1]))
+            prefixes = torch.cat([past, prefixes], dim=-1)
+        state.ancestors = prefixes
+        beams, found = prefixes.shape[1], []
+        with evaluating(self.stack), evaluating(self.head):
+            for user, own in enumerate(prefixes):
+                mask = None if state.memory_mask is None else state.memory_mask[user].expand(beams, -1)
+                states = self.stack(
+                    input_ids=own,
+                    encoder_hidden_states=state.memory[user].expand(beams, -1, -1),
+                    encoder_attention_mask=mask,
+                    use_cache=False,
+                ).last_hidden_state
+                found.append(self.head(states[:, -1]).float().log_softmax(-1))
+        return torch.stack(found)
+
+
+def search_decoder(
+    stack: nn.Module,
+    head: nn.Module,
+    device: torch.device,
+    known: tuple[Tensor | None, FoldedDecoder | CalledDecoder] | None,
+) -> tuple[Tensor | None, FoldedDecoder | CalledDecoder]:
+    """The decoder in the fastest form that gives its results.
+
+    Args:
+        stack: the decoder.
+        head: the layer from decoder states to the semantic-ID vocabulary.
+        device: of the encoder states.
+        known: an earlier result, which is returned again while all weights have the same values.
+
+    Returns:
+        The fingerprint of the weights if they alone decide what the decoder does, and the decoder.
+
+    Raises:
+        ValueError: if the weights are sharded.
+    """
+    leaves = leaves_of(stack, head, (*T5_PARTS, AbsorbedCrossAttention))
+    if leaves is None:
+        return None, CalledDecoder(stack, head)
+    if not all(map(is_its_weight, leaves)):
+        return None, FoldedDecoder(stack, head, device)
+    mark = fingerprint(leaf.weight for leaf in leaves)
+    if known is not None and known[0] is not None and known[0].device == mark.device and torch.equal(known[0], mark):
+        return known
+    return mark, FoldedDecoder(stack, head, device)

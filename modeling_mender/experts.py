@@ -24,6 +24,7 @@ from torch.nn import functional
 from .configuration_mender import BEHAVIOUR, KINDS, LANGUAGE, ExpertSumConfig
 from .item_evidence import Avoided, ItemEvidence, added_up
 from .item_states import ItemStatesEncoder, version_of
+from .module_weights import float_type
 from .saved_weights import check_range
 
 __all__ = [
@@ -382,7 +383,7 @@ class TermWeights(nn.Module):
         Returns:
             Shape: (B, T).
         """
-        hidden = functional.gelu(self.inner(states.to(self.inner.weight.dtype)))
+        hidden = functional.gelu(self.inner(states.to(float_type(self))))
         return functional.softplus(self.outer(hidden).squeeze(-1)).float()
 
 
@@ -427,7 +428,7 @@ class Reader(nn.Module):
         Returns:
             Shape: (B, D).
         """
-        vectors = vectors.to(self.inner.weight.dtype)
+        vectors = vectors.to(float_type(self))
         hidden = functional.dropout(functional.gelu(self.inner(vectors)), dropout, training=dropout > 0)
         return functional.normalize(vectors + self.outer(hidden), dim=-1) * self.certainty(hidden).exp()
 

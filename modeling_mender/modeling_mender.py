@@ -33,12 +33,13 @@ from .configuration_mender import (
     ItemStatesConfig,
     MenderConfig,
 )
-from .decoder import FoldedDecoder, absorb_cross_attention
+from .decoder import CalledDecoder, FoldedDecoder, absorb_cross_attention, search_decoder
 from .experts import Encoded, ExpertSum, default_kind, scores_every_item
 from .generation_mender import SemanticIdLogitsProcessor, catalogue_beam_search
 from .guide import Guide, PathGuide, path_guide
 from .item_filter import ItemSelection, Recommendations, prior_scores, relative_to_mean
 from .item_states import ItemStatesEncoder, encode_in_groups, text_encoder_class, version_of
+from .module_weights import check_whole, evaluating
 from .request_fit import check_fitted, fit_features, fit_probability
 from .retrieval import Generator, item_scores, search
 from .saved_weights import ChecksWeights
@@ -109,7 +110,7 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
         table = torch.full((config.num_items, config.num_levels), REMOVED, dtype=torch.int32)
         self.register_buffer("item_codes", table, persistent=True)
         self._catalogue: tuple[Any, SemanticIdCatalogue] | None = None
-        self._folded: tuple[Any, FoldedDecoder] | None = None
+        self._folded: tuple[Tensor | None, FoldedDecoder | CalledDecoder] | None = None
         self.post_init()
         # T5Stack keeps modules that match "wo" in float32, which would include BERT's "word_embeddings".
         self._keep_in_fp32_modules = {"DenseReluDense.wo"}
@@ -292,9 +293,6 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
     def train(self, mode: bool = True) -> MenderForGenerativeRetrieval:
         """Set training mode; a frozen encoder stays in evaluation mode, so that its states do not change."""
         super().train(mode)
-        # Fused optimizers change parameters without increasing their version counters, so folded weights from before
-        # a training step would look current after it.
-        self._folded = None
         if mode and not any(parameter.requires_grad for parameter in self.encoder.parameters()):
             self.encoder.eval()
         return self
@@ -537,6 +535,8 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
             check_fitted(None if self.experts is None else self.experts.config)
             if not scores_every_item(self.config.num_items):
                 raise ValueError(f"`fit` scores every item, and {self.config.num_items:,} are too many; leave it out")
+        for module in (self.get_input_embeddings(), self.lm_head):  # a shard cannot hold the first and the last of all
+            check_whole(module.weight)
         encoder_outputs, attention_mask, request = self._read(
             input_ids,
             attention_mask,
@@ -553,8 +553,9 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
         with torch.autocast(states.device.type, enabled=False):
             mix, evidence = self._sum(request)
             memory, memory_mask = self._memory(states, attention_mask, request.kind)
+            decoder = self._search_decoder(memory)
             found = search(
-                self._folded_decoder(),
+                decoder,
                 self.catalogue,
                 memory,
                 memory_mask,
@@ -570,7 +571,7 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
             if not why:
                 return found
             items = found.item_indices.clamp(min=0)
-            generator = Generator(self._folded_decoder(), memory, memory_mask, mix)
+            generator = Generator(decoder, memory, memory_mask, mix)
             parts = {GENERATOR: item_scores(generator, self.catalogue, items)}
             parts |= self._contributions(items, request)
             return replace(found, contributions=relative_to_mean(parts, found.item_indices))
@@ -590,14 +591,8 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
         flat = (None if part is None else part.view(-1, part.shape[-1]) for part in (input_ids, attention_mask))
         input_ids, attention_mask = flat
         if encoder_outputs is None:
-            training = self.encoder.training
-            if training:  # setting a mode visits every module, which takes milliseconds
-                self.encoder.eval()
-            try:
+            with evaluating(self.encoder):
                 encoder_outputs = self._states_for_retrieval(input_ids, attention_mask)
-            finally:
-                if training:
-                    self.encoder.train()
         states, encoded = encoder_outputs[0], None
         if expert_input_ids is None and self.shares_vectors and input_ids is not None:
             expert_input_ids = input_ids
@@ -630,8 +625,8 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
             -inf for items that were removed. Shape: (B, M), float32.
         """
         states = self._states_for_retrieval(input_ids, attention_mask)[0]
-        memory = self._memory(states, attention_mask, self._kind(kind, input_ids, states))
-        generator = Generator(self._folded_decoder(), *memory, None)
+        memory, memory_mask = self._memory(states, attention_mask, self._kind(kind, input_ids, states))
+        generator = Generator(self._search_decoder(memory), memory, memory_mask, None)
         return item_scores(generator, self.catalogue, item_indices.to(states.device))
 
     def expert_scores(self, input_ids: Tensor, expert_input_ids: Tensor | None = None) -> dict[str, Tensor]:
@@ -781,26 +776,17 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
         self, states: Tensor, attention_mask: Tensor | None, kind: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         """The states that the decoder attends to and their mask: one for the kind of request, then the encoder's."""
-        memory = self.encoder_proj(states.to(self.lm_head.weight.dtype))
+        memory = self.encoder_proj(states.to(self.decoder.final_layer_norm.weight.dtype))
         if self.kind_states is None:
             return memory, attention_mask
         memory = torch.cat([self.kind_states(kind)[:, None].to(memory.dtype), memory], dim=1)
         return memory, None if attention_mask is None else functional.pad(attention_mask, (1, 0), value=1)
 
-    def _folded_decoder(self) -> FoldedDecoder:
-        """The folded weights of the decoder, recomputed if a parameter has changed."""
-        parts = (self.decoder, self.lm_head)
-        adapted = any(hasattr(module, "base_layer") for part in parts for module in part.modules())
-        # With `modules_to_save`, every adapter has its own copy of a module; the key includes which copy is active.
-        copies = [module for part in parts for module in part.modules() if hasattr(module, "modules_to_save")]
-        active = tuple((module.disable_adapters, *module.active_adapters) for module in copies)
-        key = active, tuple((p.data_ptr(), version_of(p), p.dtype) for part in parts for p in part.parameters())
-        # In training, fused optimizers change parameters without increasing their version counters.
-        if adapted or self.training or self._folded is None or self._folded[0] != key:
-            dtype = self.lm_head.weight.dtype
-            dtype = torch.float32 if dtype == torch.float16 else dtype
-            self._folded = (key, FoldedDecoder(self.decoder, self.lm_head, dtype))
-        return self._folded[1]
+    def _search_decoder(self, memory: Tensor) -> FoldedDecoder | CalledDecoder:
+        """The decoder in the form that the search uses; a folded one is kept until a weight has another value."""
+        known = search_decoder(self.decoder, self.lm_head, memory.device, self._folded)
+        self._folded = None if known[0] is None else known
+        return known[1]
 
     def _states_for_retrieval(
         self, input_ids: Tensor | None, attention_mask: Tensor | None

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .candidates import CatalogueFilter, list_children, top_slots
 from .catalogue import REMOVED, SemanticIdCatalogue
-from .decoder import DecodingState, FoldedDecoder
+from .decoder import CalledDecoder, DecodingState, FoldedDecoder
 from .guide import Guide, Path, PathGuide
 from .item_filter import ItemSelection, Recommendations, checked_top_k
 
@@ -29,7 +29,7 @@ EXACT_CHUNK = 256
 
 
 def search(
-    decoder: FoldedDecoder,
+    decoder: FoldedDecoder | CalledDecoder,
     catalogue: SemanticIdCatalogue,
     memory: Tensor,
     attention_mask: Tensor | None,
@@ -44,7 +44,7 @@ def search(
     """The `top_k` best items of every user.
 
     Args:
-        decoder: folded weights of the decoder.
+        decoder: the decoder, see `search_decoder`.
         catalogue: the items to search.
         memory: encoder states at decoder width; the C conditions of a user follow each other. Shape: (B * C, T, D).
         attention_mask: 1 for real states, 0 for padding. Shape: (B * C, T).
@@ -108,7 +108,11 @@ class Generator:
     """
 
     def __init__(
-        self, decoder: FoldedDecoder, memory: Tensor, attention_mask: Tensor | None, mix: Tensor | None
+        self,
+        decoder: FoldedDecoder | CalledDecoder,
+        memory: Tensor,
+        attention_mask: Tensor | None,
+        mix: Tensor | None,
     ) -> None:
         self.decoder, self.memory, self.attention_mask, self.mix = decoder, memory, attention_mask, mix
         self.users, self.conditions = (len(memory), 1) if mix is None else mix.shape
