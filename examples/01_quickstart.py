@@ -1,12 +1,12 @@
-"""From purchase histories to a recommender that is steered by preferences, in five steps.
+"""From purchases to a recommender that listens, in five steps.
 
     python examples/01_quickstart.py                                          # the corner shop: nothing to download
     python examples/01_quickstart.py --source steam --data path/to/steam      # the same on public files
     python examples/01_quickstart.py --source table --data path/to/your/data  # or on yours
 
-1. Build the benchmark: items, preferences, examples on all axes.   2. Give every item a semantic ID and build a model.
-3. Train it.   4. Compare it with popularity, and with the preferences of other users.
-5. Save it, steer the recommendations for one history with three different sentences, and ask for what is on your mind.
+1. Read items and purchases; write preferences and examples on all axes.   2. Train a recommender.
+3. Save it with its card, measured beside popularity and with the preferences of other users.
+4. Steer it: the same history, three sentences, three lists.   5. Ask it for what is on your mind.
 
 Everything is saved under outputs/quickstart/ (or --output): the model with its card, the table as PNG and JSON.
 """
@@ -15,31 +15,27 @@ from __future__ import annotations
 
 import tempfile
 import time
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from mender.cards import pick_request, steer, write_run_card
+from mender import Recommender
+from mender.cards import pick_request, steer
 from mender.cli import options
-from mender.data import encoder_path, load_benchmark_data
-from mender.evaluation import measure_requests, score_model
-from mender.report import in_order
-from mender.runs import provenance, write_run
-from mender.showcase import INVENTED, save_showcase
+from mender.data import load_benchmark_data
+from mender.runs import provenance
 from mender.terminal import run_script, user_errors
-from mender.training import choose_preset, fit, joined_processes, new_method
-from modeling_mender import MenderProcessor
-from modeling_mender.hub.results import SteeringExample
+from mender.training import choose_preset, joined_processes, save_and_measure
 
 EPOCHS = 6
-WISHES = (
-    ("Find tea with a malty brew", ""),
-    ("candels with a vanila scent", ""),
-    ("herbal infusions", "mint"),
-    ("something cosy for a rainy evening", ""),
+WISHES: tuple[dict[str, Any], ...] = (
+    {"preference": "Find tea with a malty brew"},
+    {"preference": "candels with a vanila scent"},
+    {"preference": "herbal infusions", "avoid": "mint"},
+    {"preference": "something cosy for a rainy evening"},
 )
 """What customers of the corner shop ask for, and what they want to avoid."""
 
@@ -60,61 +56,44 @@ def main(
     with user_errors():
         training = {"num_train_epochs": EPOCHS, **options.assignments(arguments or [], "--train")}
         chosen = choose_preset(preset, training=training)
-        if chosen.model != "mender" or chosen.preference != "text":
+        if chosen.preference != "text":
             raise ValueError(
-                f"--preset {preset} reads no preference; pass mender, mender-emb, mender-fid or mender-tok"
+                f"--preset {preset} reads no preference; pass mender, mender-emb, mender-fid, mender-lite or mender-tok"
             )
         if joined_processes().num_processes > 1:
             raise ValueError("the quickstart runs in one process; for several, see docs/training.md")
-        announce("1. The benchmark", started)
-        benchmark = load_benchmark_data(source, tables.data, encoder, **tables.changes)
-        encoder = encoder_path(encoder)
-    counts = {split: len(examples) for split, examples in benchmark.examples["oracle"].items()}
-    print(f"{len(benchmark.items):,} items; examples: {', '.join(f'{n:,} {split}' for split, n in counts.items())}")
+        announce("1. The data", started)
+        data = load_benchmark_data(source, tables.data, encoder, **tables.changes)
+    counts = {split: len(examples) for split, examples in data.examples["oracle"].items()}
+    print(f"{len(data.items):,} items; examples: {', '.join(f'{n:,} {split}' for split, n in counts.items())}")
 
-    announce("2. Semantic IDs and the model", started)
+    announce("2. Training", started)
     print(f"{chosen.name}: {chosen.summary}")
-    method = new_method(chosen, benchmark, encoder, seed)
-
-    announce("3. Training", started)
+    how = {"encoder": encoder, "seed": seed, "validation_limit": 200}
     with tempfile.TemporaryDirectory(prefix="mender-") as scratch:
-        record = fit(method, benchmark, Path(scratch), seed=seed, validation_limit=200)
-    model, processor = method.plain_model().eval(), method.processor
+        shop = Recommender.train(data, preset=preset, training=training, output=scratch, **how)
+        popularity = Recommender.train(data, preset="popularity", output=scratch, **how)
 
-    announce("4. Evaluation", started)
-    popularity = new_method(choose_preset("popularity"), benchmark, encoder, seed)
-    fit(popularity, benchmark, output)
-    scores, ranks = score_model(model, processor, benchmark, "Mender", eval_limit, seed)
-    counted, _ = score_model(
-        popularity.model, popularity.processor, benchmark, "popularity", eval_limit, seed, shuffled=False
-    )
-    settings = {
-        **origin,
-        "source": benchmark.source,
-        "method": "Mender",
-        "exclude_seen": not benchmark.repeats,
-        "repeats": "keep" if benchmark.repeats else "drop",
-        **method.parameters,
-        "training": record,
-        "preset": asdict(chosen),
-        **measure_requests(model, processor, benchmark),
-    }
-    title = f"{benchmark.source}: {len(benchmark.items):,} items"
-    results = write_run(output, in_order([*scores, *counted]), settings, title, ranks)
+    announce("3. Measuring and saving", started)
+    baselines = {"popularity": popularity}
+    save_and_measure(shop, data, output, "Mender", origin=origin, limit=eval_limit, baselines=baselines)
 
-    announce("5. Saving and steering", started)
-    model.save_pretrained(output / "model")
-    processor.save_pretrained(output / "model")
-    test = benchmark.examples.get("last", benchmark.examples["oracle"])["test"]
-    # Histories of customers are for the page to try the model on, and written only if the customers are invented.
-    save_showcase(output / "model", benchmark.items, test, histories=benchmark.source in INVENTED)
-    example = steer(model, processor, *pick_request(test, preferences=3))
-    write_run_card(output / "model", model, processor, benchmark, results, steering=[example], new_weights=True)
-    show(example)
+    announce("4. Steering", started)
+    test = data.examples.get("last", data.examples["oracle"])["test"]
+    example = steer(shop, *pick_request(test, preferences=3))
+    print("History, oldest first:", "; ".join(example.history))
+    show("The same history, three sentences", example.lists)
+
+    announce("5. Asking", started)
     if source == "corner-shop":
-        answer(model, processor)
-    print(f"\nSaved under {output}/: model/, five_axes.png, five_axes.json, ranks.parquet")
-    print(f"In a browser: make web MODEL={output / 'model'}")
+        found = shop.recommend_batch(WISHES, top_k=5)
+        lists = zip(map(heading, WISHES), found, strict=True)
+        show("Wishes, misspelt as they are", {name: [item["title"] for item in items] for name, items in lists})
+    print(f"Saved under {output}/: model/, five_axes.png, five_axes.json, ranks.parquet. What to do next:\n")
+    print(f'  mender recommend {output / "model"} --preference "your own words" --avoid "what you do not like"')
+    print(f'  Recommender.from_pretrained("{output / "model"}")   # in Python, see "Steer in ten lines" in README.md')
+    print(f"  make web MODEL={output / 'model'}   # a page to try it on, in a browser")
+    print("  docs/own-data.md   # the same with your own items and purchases")
     announce("Done", started)
 
 
@@ -123,26 +102,17 @@ def announce(step: str, started: float) -> None:
     Console(width=120).rule(f"{step}  [{time.perf_counter() - started:.0f} s]", align="left")
 
 
-def show(example: SteeringExample) -> None:
-    """One history, three sentences: three different lists."""
-    print("History, oldest first:", "; ".join(example.history))
-    table = Table(title="The same history, three sentences", show_lines=True)
-    for sentence in example.lists:
-        table.add_column(f'"{sentence}"')
-    for row in zip(*example.lists.values(), strict=False):
-        table.add_row(*row)
-    Console(width=120).print(table)
+def heading(request: Mapping[str, str]) -> str:
+    """What was asked for."""
+    return request["preference"] + (f", but no {request['avoid']}" if "avoid" in request else "")
 
 
-def answer(model: Any, processor: MenderProcessor) -> None:
-    """What somebody gets who comes in and says what they want."""
-    table, lists = Table(title="Wishes, misspelt as they are", show_lines=True), []
-    for wish, avoided in WISHES:
-        inputs = processor([wish], avoid=[[avoided] if avoided else []])
-        found = model.recommend(**inputs, top_k=5)
-        table.add_column(f'"{wish}"' + (f', avoid "{avoided}"' if avoided else ""))
-        lists.append([item["title"] for item in processor.decode_items(found.item_indices[0])])
-    for row in zip(*lists, strict=True):
+def show(title: str, lists: Mapping[str, Sequence[str]]) -> None:
+    """Lists of titles side by side."""
+    table = Table(title=title, show_lines=True)
+    for name in lists:
+        table.add_column(f'"{name}"')
+    for row in zip(*lists.values(), strict=False):
         table.add_row(*row)
     Console(width=120).print(table)
 

@@ -1,11 +1,11 @@
-"""Train any method of the comparison on any benchmark, in five steps.
+"""Train any method of the comparison on any benchmark, in four steps.
 
     python examples/02_train.py --preset mender                                  # on the corner shop
     python examples/02_train.py --preset mender-tok --source steam --data path/to/steam
     torchrun --nproc_per_node 2 examples/02_train.py --preset tiger                  # two processes
 
-1. Load the benchmark.   2. Give every item a semantic ID and build the method from its preset.
-3. Train it, keep the best weights by validation NDCG@10.   4. Save it.   5. Measure it on all axes.
+1. Load the benchmark.   2. Train the preset, keep the best weights by validation NDCG@10.   3. Save it, and measure it
+on all axes.   4. Ask it.
 
 Training arguments are changed by --train name=value. `mender train` does the same with every option there is.
 """
@@ -14,11 +14,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mender import Recommender
+from mender.cards import pick_request
 from mender.cli import options
-from mender.data import encoder_path, load_benchmark_data
+from mender.data import load_benchmark_data
 from mender.runs import provenance
 from mender.terminal import run_script, user_errors
-from mender.training import choose_preset, fit, joined_processes, new_method, save_and_measure
+from mender.training import choose_preset, joined_processes, save_and_measure
 
 
 @options.grouped
@@ -30,30 +32,26 @@ def main(
     arguments: options.Train = None,
     eval_limit: options.EvalLimit = None,
 ) -> None:
-    """The five steps."""
+    """The four steps."""
     origin = provenance(seed)
     with user_errors():
-        chosen = choose_preset(preset, training=options.assignments(arguments or [], "--train"))
+        training = options.assignments(arguments or [], "--train")
+        chosen = choose_preset(preset, training=training)
         with joined_processes().main_process_first():  # under torchrun, one process builds and the others read
-            benchmark = load_benchmark_data(source, tables.data, **tables.changes)
-        encoder = encoder_path(None)
+            data = load_benchmark_data(source, tables.data, **tables.changes)
     print(f"{chosen.name}: {chosen.summary}")
-    method = new_method(chosen, benchmark, encoder, seed)
 
-    output = Path("outputs") / benchmark.source / f"{chosen.name}-seed{seed}"
-    training = fit(method, benchmark, output / "checkpoints", seed=seed)
+    output = Path("outputs") / data.source / f"{chosen.name}-seed{seed}"
+    shop = Recommender.train(data, preset=preset, seed=seed, training=training, output=output)
     if not joined_processes().is_main_process:
         return
-    save_and_measure(
-        method,
-        benchmark,
-        output,
-        chosen.name,
-        encoder=encoder,
-        training=training,
-        origin=origin,
-        limit=eval_limit,
-    )
+    save_and_measure(shop, data, output, chosen.name, origin=origin, limit=eval_limit)
+
+    history, wishes = pick_request(data.examples["oracle"]["test"], preferences=1)
+    asked = {"preference": wishes[0]} if shop.processor.reads_preference else {"history": history}
+    print(f"Recommendations for {asked}:")
+    for item in shop.recommend(**asked, exclude=history, top_k=5):
+        print(f"{item['score']:8.2f}  {item['title']}")
     print(f"Saved under {output}/: model/, five_axes.png, five_axes.json, ranks.parquet")
 
 

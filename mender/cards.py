@@ -6,17 +6,18 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import datasets
-import torch
 
 from mender.data import BenchmarkData
-from modeling_mender import MenderProcessor
 from modeling_mender.configuration_mender import public_name
 from modeling_mender.hub.card import text_encoder_of, write_card
 from modeling_mender.hub.results import SteeringExample
 from preference_benchmark.embedding import HUB_NAME, default_encoder
+
+if TYPE_CHECKING:
+    from mender.recommender import Recommender
 
 __all__ = ["encoder_name", "pick_request", "steer", "write_run_card"]
 
@@ -24,14 +25,13 @@ HISTORY_SHOWN = 5
 
 
 def write_run_card(
-    folder: Path, model: Any, processor: MenderProcessor, data: BenchmarkData, record: Mapping[str, Any], **card: Any
+    folder: Path, shop: Recommender, data: BenchmarkData, record: Mapping[str, Any], **card: Any
 ) -> Path:
-    """Write the card of a saved model that was measured on a benchmark.
+    """Write the card of a saved recommender that was measured on a benchmark.
 
     Args:
-        folder: where the model is saved.
-        model: any model with `recommend`.
-        processor: its processor.
+        folder: where it is saved.
+        shop: the recommender.
         data: the benchmark.
         record: what five_axes.json holds.
         **card: as for `write_card`.
@@ -40,9 +40,9 @@ def write_run_card(
         The card's path.
     """
     history, preferences = pick_request(data.examples["last" if "last" in data.examples else "oracle"]["test"])
-    shown = [steer(model, processor, history, preferences)] if processor.preference == "text" else []
-    defaults = {"base_model": encoder_name(model)}
-    return write_card(folder, model, **{"results": record, "steering": shown, "defaults": defaults, **card})
+    shown = [steer(shop, history, preferences)] if shop.processor.reads_preference else []
+    defaults = {"base_model": encoder_name(shop.model)}
+    return write_card(folder, shop.model, **{"results": record, "steering": shown, "defaults": defaults, **card})
 
 
 def encoder_name(model: Any) -> str | None:
@@ -80,27 +80,22 @@ def pick_request(examples: datasets.Dataset, preferences: int = 2) -> tuple[list
     return [item for item, _ in counts.most_common(HISTORY_SHOWN)], distinct[::step][:preferences]
 
 
-@torch.no_grad()
-def steer(
-    model: Any, processor: MenderProcessor, history: Sequence[str], preferences: Sequence[str], top_k: int = 5
-) -> SteeringExample:
-    """What a model recommends for one history, once per preference.
+def steer(shop: Recommender, history: Sequence[str], preferences: Sequence[str], top_k: int = 5) -> SteeringExample:
+    """What a recommender answers to one history, once per preference.
 
     Args:
-        model: any model with `recommend`.
-        processor: its processor.
+        shop: the recommender.
         history: item ids, oldest first; they are not recommended again. A card shows the last of them.
         preferences: at least one text.
         top_k: items per list.
 
     Raises:
-        ValueError: if there is no preference, or an item is unknown.
+        ValueError: if there is no preference, an item is unknown, or the model reads no preferences.
     """
     if not preferences:
         raise ValueError("no preference to steer by; pass at least one text")
-    seen = processor.item_indices(history)
-    inputs = processor(list(preferences), [list(history)] * len(preferences)).to(model.device)
-    found = model.recommend(**inputs, top_k=top_k, exclude=seen or None)
-    lists = [[item["title"] for item in processor.decode_items(indices)] for indices in found.item_indices]
-    titles = [item["title"] for item in processor.decode_items(seen)]
+    read = list(history) if shop.processor.reads_history else []
+    found = shop.recommend_batch(preferences, history=read, exclude=list(history), top_k=top_k)
+    lists = [[item["title"] for item in items] for items in found]
+    titles = [item["title"] for item in shop.processor.decode_items(shop.processor.item_indices(history))]
     return SteeringExample(titles, dict(zip(preferences, lists, strict=True)))

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import evaluate
 import numpy as np
@@ -27,6 +27,9 @@ from mender.runs import provenance, write_run
 from modeling_mender import MenderProcessor
 from modeling_mender.training.data import example_column, first_targets, select_axes, without_preferences
 from modeling_mender.training.ranking import rank_examples, request_speed
+
+if TYPE_CHECKING:
+    from mender.recommender import Recommender
 
 __all__ = [
     "KS",
@@ -232,7 +235,8 @@ def fit_to_history(
     """
     if "aspects" not in items.column_names:
         return {}
-    aspects = pl.DataFrame({"item": np.arange(len(items)), "aspect": items["aspects"][:]}).explode("aspect")
+    aspects = pl.DataFrame({"item": processor.item_indices(items["item_id"][:]), "aspect": items["aspects"][:]})
+    aspects = aspects.explode("aspect")
     aspects = aspects.drop_nulls().filter(pl.len().over("aspect") <= _COMMON * len(items))
     negative = np.flatnonzero(np.array(examples["sentiment"][:]) == "negative")
     histories = [processor.item_indices(examples[int(row)]["history"]) for row in negative]
@@ -293,8 +297,7 @@ def sample(examples: Dataset, limit: int | None, seed: int) -> Dataset:
 
 
 def evaluate_saved(
-    model: Any,
-    processor: MenderProcessor,
+    shop: Recommender,
     data: BenchmarkData,
     output: Path,
     name: str,
@@ -303,11 +306,10 @@ def evaluate_saved(
     exclude_seen: bool | None = None,
     split: str = "test",
 ) -> dict[str, Any]:
-    """Measure a saved model on all axes and write the results.
+    """Measure a saved recommender on all axes and write the results.
 
     Args:
-        model: any model with `recommend`.
-        processor: the one saved with it.
+        shop: the recommender.
         data: the benchmark.
         output: folder for the results.
         name: name of the method in tables.
@@ -321,17 +323,17 @@ def evaluate_saved(
     """
     origin = provenance(seed=0)
     exclude_seen = not data.repeats if exclude_seen is None else exclude_seen
-    scores, ranks = score_model(model, processor, data, name, limit, 0, exclude_seen, split)
+    scores, ranks = score_model(shop.model, shop.processor, data, name, limit, 0, exclude_seen, split)
     run = {
         **origin,
         **(run or {}),
         "source": data.source,
         "method": name,
-        "parameters": model.num_parameters(),
+        "parameters": shop.model.num_parameters(),
         "exclude_seen": exclude_seen,
         "repeats": "keep" if data.repeats else "drop",
         "split": split,
-        **measure_requests(model, processor, data),
+        **measure_requests(shop.model, shop.processor, data),
     }
     title = f"{name} on {data.source}: {len(data.items):,} items{'' if exclude_seen else ', including seen ones'}"
     title += "" if split == "test" else f", {split} split"

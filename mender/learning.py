@@ -26,6 +26,8 @@ from preference_benchmark.sources import SOURCES
 
 __all__ = ["embed", "evaluate", "push", "read_data", "train"]
 
+PLAIN = "examples"
+"""Name of a benchmark of examples that were passed as they are; it may lack axes of a preset."""
 HELD_OUT = 0.1
 """Share of examples that validate, where a data set has one split."""
 
@@ -69,7 +71,7 @@ def train(
     """
     chosen = choose_preset(preset, conditioning, changes, training)
     benchmark = read_data(data, items, source=source, encoder=encoder, **reading)
-    if isinstance(data, Dataset | DatasetDict) and chosen.trained:
+    if benchmark.source == PLAIN and chosen.trained:
         present = set(example_column(benchmark.examples["oracle"]["train"], "axis"))
         axes = {axis: weight for axis, weight in chosen.axes.items() if axis in present}
         chosen = choose_preset(preset, conditioning, {**(changes or {}), "axes": axes}, training)
@@ -131,8 +133,8 @@ def read_data(
     Args:
         data: a folder with `interactions` and `items` as `.csv`, `.jsonl` or `.parquet`; a folder with built
             benchmarks; the name of a recipe or source, or of a data set on the Hub; a data frame of interactions
-            (pandas or polars); or examples with the columns `preferences`, `history` and `target` as a `Dataset`,
-            or as a `DatasetDict` with the splits train, validation and test.
+            (pandas or polars); examples with the columns `preferences`, `history` and `target` as a `Dataset`, or as
+            a `DatasetDict` with the splits train, validation and test; or what this function returned before.
         items: with a data frame or examples: `item_id`, `title` and, where you have them, `text` and `aspects`, as a
             data frame, a `Dataset` or a dictionary of columns.
         source: reader of raw files, or which of several built benchmarks; default: "table", or the only one.
@@ -143,6 +145,8 @@ def read_data(
         FileNotFoundError: if there are no such files.
         ValueError: if the data cannot be used.
     """
+    if isinstance(data, BenchmarkData):
+        return data
     if isinstance(data, Dataset | DatasetDict):
         if items is None:
             raise ValueError("examples need the items that they name; pass items= with item_id and title of each")
@@ -228,7 +232,7 @@ def _from_examples(examples: Dataset | DatasetDict, items: pl.DataFrame, encoder
     digest = hashlib.sha256(str([table[name][:] for name in ("item_id", "title", "text")]).encode()).hexdigest()
     cache = CACHE / f"vectors-examples-{digest[:12]}-{encoder_identity(encoder)[1][:12].replace('/', '-')}"
     cache.mkdir(parents=True, exist_ok=True)
-    return BenchmarkData("examples", table, {"oracle": examples, "last": examples}, cache)
+    return BenchmarkData(PLAIN, table, {"oracle": examples, "last": examples}, cache)
 
 
 def _as_list(value: Any) -> Any:

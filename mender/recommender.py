@@ -47,6 +47,7 @@ class Recommender:
 
     Attributes:
         folder: where it was loaded from or saved to last, if that is a folder.
+        training: what is known of its training, if that was in this process: preset, parameters, steps, seconds, ...
 
     >>> from mender import Recommender
     >>> shop = Recommender.from_pretrained("outputs/quickstart/model")  # doctest: +SKIP
@@ -66,6 +67,7 @@ class Recommender:
         purchases = {user: list(items) for user, items in (purchases or {}).items()}
         self._editing = threading.RLock()
         self.folder: Path | None = None
+        self.training: dict[str, Any] = {}
         self._version = Version.of(model.eval(), processor, vectors, purchases, settings)
 
     # Where a recommender comes from
@@ -403,7 +405,7 @@ class Recommender:
                     f"the data lacks {len(missing)} items of the catalogue, such as {missing[0]!r}; add them to its "
                     "items"
                 )
-            self._version = fresh._version
+            self._version, self.training = fresh._version, fresh.training
 
     @property
     def status(self) -> dict[str, Any]:
@@ -466,7 +468,8 @@ class Recommender:
 
         Raises:
             OSError: if the folder cannot be replaced; it is then as it was before.
-            ValueError: if the encoder was trained or has no public name.
+            ValueError: if the encoder is to be a reference and was trained or has no public name, or the model has
+                adapters.
         """
         with self._editing, replace_folder(folder) as unfinished:
             self.write(unfinished, purchases=purchases, encoder=encoder, **options)
@@ -495,6 +498,11 @@ class Recommender:
     def write(self, folder: Path, *, purchases: bool = False, encoder: str | None = None, **options: Any) -> None:
         """Write all files into an empty folder; arguments as for `save_pretrained`."""
         now = self._version
+        if hasattr(now.model, "merge_and_unload"):
+            raise ValueError(
+                "the model has adapters, which are saved without it; save Recommender(model.merge_and_unload(), "
+                "processor), or the adapters alone with modeling_mender.hub.adapters.save_adapter"
+            )
         given = {"encoder": encoder} if encoder is not None else {}
         now.model.save_pretrained(folder, **given, **options)
         now.processor.save_pretrained(folder)
@@ -535,13 +543,12 @@ def _check_read(processor: Any, request: Request) -> None:
     Raises:
         ValueError: if there is something.
     """
-    reads_history = processor.history != "none"
-    reads_text = processor.preference == "text" and processor.history != "indices"
-    if (request.texts or request.avoid) and not reads_text:
+    if (request.texts or request.avoid) and not processor.reads_preference:
         raise ValueError("this model reads no preferences; leave preference and avoid out, or take another model")
-    if request.history and not reads_history:
+    if request.history and not processor.reads_history:
         raise ValueError("this model reads no history; leave history out, or take another model")
-    if not request.texts and not request.avoid and not request.history and (reads_history or reads_text):
+    nothing = not request.texts and not request.avoid and not request.history
+    if nothing and (processor.reads_history or processor.reads_preference):
         raise ValueError("the request is empty; pass a preference, something to avoid, or a history")
 
 

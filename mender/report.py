@@ -127,9 +127,15 @@ class Score:
 
 
 def in_order(scores: Iterable[Score]) -> list[Score]:
-    """Scores in the order of `AXIS_NAMES`; other axes come last."""
-    order = list(AXIS_NAMES)
-    return sorted(scores, key=lambda score: order.index(score.axis) if score.axis in order else len(order))
+    """Scores in the order of `AXIS_NAMES`, all methods of a row side by side; other axes come last."""
+    order, scores = list(AXIS_NAMES), list(scores)
+    rows = list(dict.fromkeys((score.axis, score.matching, score.stratum) for score in scores))
+
+    def place(score: Score) -> tuple[int, int]:
+        axis = order.index(score.axis) if score.axis in order else len(order)
+        return axis, rows.index((score.axis, score.matching, score.stratum))
+
+    return sorted(scores, key=place)
 
 
 def print_table(scores: list[Score], ks: tuple[int, ...] = (5, 10), title: str = "") -> None:

@@ -22,6 +22,7 @@ from mender.data import BenchmarkData, item_codes, item_vectors
 from mender.evaluation import measure_requests, one_thread, score_model
 from mender.purchases import purchases_of
 from mender.recommender import Recommender
+from mender.report import in_order
 from mender.runs import write_run
 from mender.showcase import INVENTED, save_showcase
 from modeling_mender import MenderTrainingArguments, Preset, build_method, load_preset, make_trainer
@@ -245,6 +246,7 @@ def recommender_of(method: Method, data: BenchmarkData, record: Mapping[str, Any
         record: what `fit` returned.
         encoder: the text encoder that made semantic IDs.
     """
+    parameters = method.parameters  # before adapters are merged into what they adapt
     model, processor = method.plain_model().eval(), method.processor
     described = {"item_id": processor.item_ids, "title": processor.titles, "text": data.items["text"][:]}
     if "aspects" in data.items.column_names and any(data.items["aspects"][:]):
@@ -264,62 +266,63 @@ def recommender_of(method: Method, data: BenchmarkData, record: Mapping[str, Any
     }
     if "ridge_penalty" in record:
         settings["ridge_penalty"] = record["ridge_penalty"]
-    return Recommender(
+    shop = Recommender(
         model, processor, settings=settings, vectors=vectors, purchases=purchases_of(examples, processor)
     )
+    shop.training = {
+        **parameters,
+        "training": {key: value for key, value in record.items() if key != "seconds"},
+        "seconds": record["seconds"],
+        "preset": asdict(method.preset),
+    }
+    return shop
 
 
 def save_and_measure(
-    method: Method,
+    shop: Recommender,
     data: BenchmarkData,
     output: Path,
     name: str,
     *,
-    encoder: str,
-    training: Mapping[str, Any],
     origin: Mapping[str, Any],
     limit: int | None = None,
+    baselines: Mapping[str, Recommender] | None = None,
     showcase_histories: bool = False,
 ) -> dict[str, Any]:
-    """Save the best model of a run, measure it on all axes, and write the results to the run's folder and the card.
+    """Save a recommender, measure it on all axes, and write the results to the run's folder and the card.
 
     Args:
-        method: trained.
+        shop: trained in this process.
         data: its test split is used.
         output: folder of the run.
         name: of the method, in tables.
-        encoder: the text encoder that made semantic IDs.
-        training: what `fit` returned.
         origin: what `provenance` returned before training; a checkout may change meanwhile.
         limit: test examples (or pairs) per axis at most; `None` takes all.
+        baselines: what to measure beside it, by name.
         showcase_histories: whether showcase.json may have histories of customers that are not invented.
 
     Returns:
         What five_axes.json holds.
     """
-    parameters = method.parameters  # before adapters are merged into what they adapt
-    shop = recommender_of(method, data, training, encoder)
     shop.save_pretrained(output / "model")
-    model = shop.model
     histories = showcase_histories or data.source in INVENTED
     test = data.examples.get("last", data.examples["oracle"])["test"]
     save_showcase(output / "model", data.items, test, histories=histories)
-    scores, ranks = score_model(model, method.processor, data, name, limit, seed=0)
+    scores, ranks = score_model(shop.model, shop.processor, data, name, limit, seed=0)
+    for called, other in (baselines or {}).items():
+        scores += score_model(other.model, other.processor, data, called, limit, seed=0, shuffled=False)[0]
     run = {
         **origin,
         "source": data.source,
         "method": name,
-        **parameters,
-        "training": {key: value for key, value in training.items() if key != "seconds"},
-        "seconds": training["seconds"],
+        **shop.training,
         "exclude_seen": not data.repeats,
         "repeats": "keep" if data.repeats else "drop",
-        **measure_requests(model, method.processor, data),
-        "preset": asdict(method.preset),
+        **measure_requests(shop.model, shop.processor, data),
     }
     title = f"{name} on {data.source}: {len(data.items):,} items, seed {origin['seed']}"
-    record = write_run(output, scores, run, title, ranks)
-    write_run_card(output / "model", model, method.processor, data, record, new_weights=True)
+    record = write_run(output, in_order(scores), run, title, ranks)
+    write_run_card(output / "model", shop, data, record, new_weights=True)
     return record
 
 

@@ -646,6 +646,16 @@ class MenderProcessor(ProcessorMixin):
     # Saving
 
     @property
+    def reads_preference(self) -> bool:
+        """Whether preferences, and what is to be avoided, reach the model."""
+        return self.preference == "text" and self.history != "indices"
+
+    @property
+    def reads_history(self) -> bool:
+        """Whether histories reach the model."""
+        return self.history != "none"
+
+    @property
     def model_input_names(self) -> list[str]:
         """Names of the tensors that a call returns for any request."""
         return ["input_ids", "attention_mask"]

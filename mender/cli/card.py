@@ -38,8 +38,8 @@ def card(
     measured elsewhere, and one list of recommendations for each --preference. Text that people wrote in a card stays.
     """
     from mender.cards import encoder_name, steer
+    from mender.recommender import Recommender
     from mender.requests import find_items
-    from mender.saved_models import load_saved
     from modeling_mender.hub.card import push_card, write_card
 
     with results(as_json) as show:
@@ -47,23 +47,24 @@ def card(
             raise UserError(f"there is no folder {str(model)!r}; load a model from the Hub and save it first")
         if push and not repo_id:
             raise UserError("--push needs the name of the repository; pass --repo-id ORG/NAME")
-        recommender, processor = load_saved(model)
+        with user_errors():
+            shop = Recommender.from_pretrained(model)
         results_path = model.resolve().parent / "five_axes.json"
         # Only the model of a run has its results in the folder above; other folders may be next to other models.
         figures = figures or (results_path if model.resolve().name == "model" and results_path.is_file() else None)
-        items = find_items(processor, history or [])
+        items = find_items(shop.processor, history or [])
         given = {"license": license_, "datasets": dataset and [dataset], "language": language}
         with user_errors():
-            shown = [steer(recommender, processor, items, preference)] if preference else []
+            shown = [steer(shop, items, preference)] if preference else []
             path = write_card(
                 model,
-                recommender,
+                shop.model,
                 results=figures,
                 steering=shown,
                 model_name=name,
                 repo_id=repo_id,
                 overwrite=overwrite,
-                defaults={"base_model": encoder_name(recommender)},
+                defaults={"base_model": encoder_name(shop.model)},
                 **{key: value for key, value in given.items() if value},
             )
             commit = push_card(model, repo_id) if push else None

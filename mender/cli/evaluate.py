@@ -40,15 +40,15 @@ def evaluate(
     from mender.cards import write_run_card
     from mender.data import load_benchmark_data
     from mender.evaluation import check_items, evaluate_saved
+    from mender.recommender import Recommender
     from mender.runs import training_of
-    from mender.saved_models import load_saved
     from modeling_mender.hub.card import card_name
 
     with results(as_json) as show:
-        recommender, processor = load_saved(model, device)
         with user_errors():
+            shop = Recommender.from_pretrained(model, device=device)
             benchmark = load_benchmark_data(source, tables.data, encoder, **tables.changes)
-            check_items(processor, benchmark, model)
+            check_items(shop.processor, benchmark, model)
             run = training_of(model)
         # Never into the folder of the run: its figures stay those that training measured.
         called = card_name(model) if Path(model).is_dir() else Path(model).name
@@ -56,10 +56,8 @@ def evaluate(
         output = output or Path("outputs/evaluation") / f"{called}{kind}"
         name = name or run.get("method") or called
         split = "validation" if validation else "test"
-        record = evaluate_saved(
-            recommender, processor, benchmark, output, name, eval_limit, run, False if keep_seen else None, split
-        )
+        record = evaluate_saved(shop, benchmark, output, name, eval_limit, run, False if keep_seen else None, split)
         print(f"Saved under {output}/: five_axes.png, five_axes.json, ranks.parquet")
         if Path(model).is_dir() and not kind:  # a card's figures are of the test split, without what users have bought
-            print(f"and in the model's card, {write_run_card(Path(model), recommender, processor, benchmark, record)}")
+            print(f"and in the model's card, {write_run_card(Path(model), shop, benchmark, record)}")
         show({"output": str(output), **record})

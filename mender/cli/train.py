@@ -58,7 +58,15 @@ def train(
     """
     from mender.data import benchmark_name, encoder_path, load_benchmark_data
     from mender.runs import provenance
-    from mender.training import check_report_to, choose_preset, fit, joined_processes, new_method, save_and_measure
+    from mender.training import (
+        check_report_to,
+        choose_preset,
+        fit,
+        joined_processes,
+        new_method,
+        recommender_of,
+        save_and_measure,
+    )
     from modeling_mender.training.data import select_axes
     from modeling_mender.training.trainer import last_checkpoint
 
@@ -99,12 +107,10 @@ def train(
         )
         if joined_processes().is_main_process:
             record = save_and_measure(
-                method,
+                recommender_of(method, benchmark, training, encoder),
                 benchmark,
                 output,
                 name,
-                encoder=encoder,
-                training=training,
                 origin=origin,
                 limit=eval_limit,
                 showcase_histories=showcase_histories,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from doubles import random_catalogue, shop_examples, shop_items, tiny_model, word_tokenizer
 
+from mender import Recommender
 from mender.cards import pick_request, steer
 from modeling_mender import MenderProcessor
 
@@ -22,7 +23,8 @@ def test_lists_are_what_the_model_recommends(examples):
     )
     history, preferences = pick_request(examples, preferences=3)
     assert len(set(history)) == 5 and len(set(preferences)) == 3
-    shown = steer(model, processor, history, preferences, top_k=4)
+    shop = Recommender(model, processor)
+    shown = steer(shop, history, preferences, top_k=4)
     assert shown.history == [history_id.removeprefix("item-") for history_id in history]
     for preference, titles in shown.lists.items():
         found = model.recommend(
@@ -30,7 +32,7 @@ def test_lists_are_what_the_model_recommends(examples):
         ).item_indices[0]
         assert titles == [item["title"] for item in processor.decode_items(found)]
     with pytest.raises(ValueError, match="no preference to steer by"):
-        steer(model, processor, history, [])
+        steer(shop, history, [])
 
 
 def test_the_history_is_made_of_items_in_most_histories(examples):

@@ -91,7 +91,7 @@ def test_fit_is_the_share_of_items_with_a_taste_of_the_history(seed):
     rng = np.random.default_rng(seed)
     count = 60
     aspects = [sorted({f"a{n}" for n in rng.integers(40, size=3)} | {"everywhere"}) for _ in range(count)]
-    items = Dataset.from_dict({"aspects": aspects})
+    items = Dataset.from_dict({"item_id": list(map(str, range(count))), "aspects": aspects})
     histories = [[str(n) for n in rng.integers(count, size=rng.integers(0, 20))] for _ in range(30)]
     sentiments = [("negative", "positive")[n] for n in rng.integers(2, size=30)]
     ranked = np.stack([rng.permutation(count)[:10] for _ in range(30)])
