@@ -80,6 +80,7 @@ class PageModel:
     def __init__(self, name: str, recommend: Any, showcase: Showcase) -> None:
         self.name, self.recommend, self.showcase = name, recommend, showcase
         self.model, self.processor = recommend.model, recommend.processor
+        self.reads_preference, self.reads_history = self.processor.reads_preference, self.processor.reads_history
         self.titles = TitleSearch(self.processor.titles)
         texts = [" ".join((title, *self.attributes(index))) for index, title in enumerate(self.processor.titles)]
         self._texts = [f" {' '.join(words_of(text))} " for text in texts]
@@ -94,16 +95,6 @@ class PageModel:
     def num_items(self) -> int:
         """Items of the catalogue."""
         return len(self.processor.item_ids)
-
-    @property
-    def reads_preference(self) -> bool:
-        """Whether the model reads preferences."""
-        return self.processor.preference == "text" and self.processor.history != "indices"
-
-    @property
-    def reads_history(self) -> bool:
-        """Whether the history reaches the model."""
-        return self.processor.history != "none"
 
     @property
     def uses_beams(self) -> bool:

@@ -14,6 +14,7 @@ from transformers import AutoModel, AutoProcessor
 
 import mender
 from mender import Recommender, Request
+from modeling_mender import add_lora
 from modeling_mender.training import closed_form
 
 
@@ -118,6 +119,23 @@ def test_something_to_avoid_is_a_request(shops, name):
     shop = shops(name)
     found = shop.recommend(avoid=["rose", "no mint" if shop.processor.experts else "mint"], top_k=16)
     assert {*ids(found)} == {*IDS} and found == shop.recommend(["Avoid rose", "Avoid mint"], top_k=16)
+
+
+def test_adapted_models_are_asked_and_saved_once_they_are_merged(tmp_path):
+    shop = shop_of("mender-tok", tmp_path)
+    adapted = add_lora(shop.model, rank=2)
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            parameter.data += torch.randn_like(parameter)
+    shop = Recommender(adapted, shop.processor)
+    found = shop.recommend("find tea", history=IDS[:2])
+    with pytest.raises(ValueError, match="adapters, which are saved without it"):
+        shop.save_pretrained(tmp_path / "shop")
+    assert not (tmp_path / "shop").exists()
+    Recommender(adapted.merge_and_unload(), shop.processor).save_pretrained(tmp_path / "shop")
+    merged = Recommender.from_pretrained(tmp_path / "shop", device="cpu").recommend("find tea", history=IDS[:2])
+    assert ids(merged) == ids(found)
+    assert [item["score"] for item in merged] == pytest.approx([item["score"] for item in found], abs=1e-4)
 
 
 def test_unknown_ids_can_be_skipped_and_unread_fields_are_refused(shops):
