@@ -91,7 +91,7 @@ def main(
         show("Wishes, misspelt as they are", {name: [item["title"] for item in items] for name, items in lists})
     print(f"Saved under {output}/: model/, five_axes.png, five_axes.json, ranks.parquet. What to do next:\n")
     print(f'  mender recommend {output / "model"} --preference "your own words" --avoid "what you do not like"')
-    print(f'  Recommender.from_pretrained("{output / "model"}")   # in Python, see "Steer in ten lines" in README.md')
+    print(f'  Recommender.from_pretrained("{output / "model"}")   # in Python, see README.md')
     print(f"  make web MODEL={output / 'model'}   # a page to try it on, in a browser")
     print("  docs/own-data.md   # the same with your own items and purchases")
     announce("Done", started)

@@ -210,7 +210,7 @@ class PageModel:
         """
         parts = [f"“{self.processor.corrected(text)}”" for text in request.texts]
         if phrases:
-            how = "to avoid, apart from the wish" if self.processor.experts else "to avoid, in a sentence"
+            how = "to avoid" if self.processor.experts else "to avoid, in a sentence"
             parts.append(f"{how}: {', '.join(f'“{phrase}”' for phrase in phrases)}")
         items = request.history
         if self.reads_history and items:
