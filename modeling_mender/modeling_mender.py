@@ -290,6 +290,33 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
         """The head over the semantic-ID vocabulary."""
         return self.lm_head
 
+    def resize_token_embeddings(self, new_num_tokens: int | None = None, *args: Any, **kwargs: Any) -> nn.Module:
+        """Resize the word embeddings of the encoder; the head has codes of items, and keeps its size.
+
+        Args:
+            new_num_tokens: tokens of the encoder's vocabulary.
+            *args: passed on to the encoder's method.
+            **kwargs: passed on to the encoder's method.
+
+        Raises:
+            ValueError: if the model reads items as token ids, and new tokens would have the same ids.
+        """
+        readers = (self.config.encoder, self.config.experts)
+        vocabularies = [getattr(config, "text_vocabulary", None) for config in readers]
+        vocabulary = next((size for size in vocabularies if size is not None), None)
+        if vocabulary is not None and new_num_tokens not in (None, vocabulary):
+            raise ValueError(
+                f"new_num_tokens={new_num_tokens}: token ids from {vocabulary} on are items for this model; add tokens "
+                "to the tokenizer and the encoder before you build the model with them"
+            )
+        encoder = getattr(self.encoder, "text_encoder", self.encoder)
+        resized = encoder.resize_token_embeddings(new_num_tokens, *args, **kwargs)
+        self.encoder.config.vocab_size = encoder.config.vocab_size
+        for config in (self.config.encoder, getattr(self.config.encoder, "text_encoder", None)):
+            if hasattr(config, "vocab_size"):
+                config.vocab_size = encoder.config.vocab_size
+        return resized
+
     def train(self, mode: bool = True) -> MenderForGenerativeRetrieval:
         """Set training mode; a frozen encoder stays in evaluation mode, so that its states do not change."""
         super().train(mode)
@@ -536,7 +563,8 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
             if not scores_every_item(self.config.num_items):
                 raise ValueError(f"`fit` scores every item, and {self.config.num_items:,} are too many; leave it out")
         for module in (self.get_input_embeddings(), self.lm_head):  # a shard cannot hold the first and the last of all
-            check_whole(module.weight)
+            if isinstance(module.weight, Tensor):
+                check_whole(module.weight)
         encoder_outputs, attention_mask, request = self._read(
             input_ids,
             attention_mask,
