@@ -76,10 +76,15 @@ def leaves_of(stack: nn.Module, head: nn.Module, parts: Sequence[type] = T5_PART
         norms += [layer.layer_norm for layer in (own, cross, feed)]
         if own.SelfAttention.has_relative_attention_bias:
             leaves.append(own.SelfAttention.relative_attention_bias)
-    known = all(hasattr(linear, "in_features") and getattr(linear, "bias", None) is None for linear in linears)
+    known = all(hasattr(linear, "in_features") and not _has_bias(linear) for linear in linears)
     known = known and all(type(norm) is modeling_t5.T5LayerNorm or hasattr(norm, "modules_to_save") for norm in norms)
     leaves += linears + norms
     return None if not known or any(map(_is_hooked, composed + leaves)) else leaves
+
+
+def _has_bias(linear: nn.Module) -> bool:
+    bias = getattr(linear, "bias", None)
+    return (bias() if callable(bias) and not isinstance(bias, Tensor) else bias) is not None
 
 
 def _is_hooked(module: nn.Module) -> bool:

@@ -261,6 +261,7 @@ def test_dynamic_int8(model):
         warnings.simplefilter("ignore")
         quantised = torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, torch.qint8)
     assert not linears(quantised)
+    assert not isinstance(quantised._search_decoder(torch.zeros(1)), CalledDecoder)
     check(quantised, tolerance=0.1)  # activations of the forward pass are quantised as well
     assert overlap(quantised.recommend(**INPUTS, top_k=5), expected) >= 0.8
 
