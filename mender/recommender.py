@@ -73,22 +73,26 @@ class Recommender:
     # Where a recommender comes from
 
     @classmethod
-    def from_pretrained(cls, name: str | Path, *, device: str | None = None, **hub: Any) -> Recommender:
+    def from_pretrained(
+        cls, name: str | Path, *, device: str | None = None, dtype: str | torch.dtype | None = None, **hub: Any
+    ) -> Recommender:
         """Load a recommender that `save_pretrained` wrote, or any saved model of this library.
 
         Args:
             name: a folder, or a name on the Hub.
             device: a torch device; default: the accelerator if there is one.
+            dtype: type of the weights, such as "bfloat16", which many CPUs and all recent accelerators compute faster;
+                default: as saved.
             **hub: `revision`, `token`, `cache_dir` and the like, for names on the Hub.
 
         Raises:
             ValueError: if there is no such model, or its files are damaged or do not belong together.
         """
-        return load_whole(name, lambda: cls._load(name, device, **hub))
+        return load_whole(name, lambda: cls._load(name, device, dtype, **hub))
 
     @classmethod
-    def _load(cls, name: str | Path, device: str | None, **hub: Any) -> Recommender:
-        model, processor = load_saved(name, device, **hub)
+    def _load(cls, name: str | Path, device: str | None, dtype: str | torch.dtype | None, **hub: Any) -> Recommender:
+        model, processor = load_saved(name, device, dtype, **hub)
         record = read_record(name, **hub) or {}
         tables = {file: _saved_tensors(name, file, **hub) for file in (VECTORS_FILE, PURCHASES_FILE)}
         vectors = tables[VECTORS_FILE].get("vectors")

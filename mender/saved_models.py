@@ -24,17 +24,20 @@ __all__ = ["load_saved"]
 register_encoder(HUB_NAME, packaged_encoder)
 
 
-def load_saved(name: str | Path, device: str | None = None, **hub: Any) -> tuple[Any, Any]:
+def load_saved(
+    name: str | Path, device: str | None = None, dtype: str | torch.dtype | None = None, **hub: Any
+) -> tuple[Any, Any]:
     """A model with `recommend`, and its processor. Code from a repository is never run.
 
     Args:
         name: folder that `save_pretrained` wrote, or name on the Hub.
         device: a torch device; default: the accelerator if there is one.
+        dtype: type of the weights, such as "bfloat16"; tables of items keep theirs. Default: as saved.
         **hub: `revision`, `token` and the like, for a name on the Hub.
 
     Raises:
-        UserError: if there is no such model, it is not a recommender of this library, or its files are damaged or do
-            not belong together.
+        UserError: if the type is unknown, there is no such model, it is not a recommender of this library, or its
+            files are damaged or do not belong together.
     """
     recover(name)
     _check_place(name)
@@ -47,7 +50,17 @@ def load_saved(name: str | Path, device: str | None = None, **hub: Any) -> tuple
         except Exception as error:
             kind = "" if isinstance(error, OSError | ValueError | RuntimeError) else f"{type(error).__name__}: "
             raise UserError(f"{name} cannot be loaded: {kind}{' '.join(str(error).split())}") from error
+    if dtype is not None:
+        _set_type(model, dtype)
     return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval(), processor
+
+
+def _set_type(model: torch.nn.Module, dtype: str | torch.dtype) -> None:
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise UserError(f'dtype={dtype!r} is no type of weights; pass "float32", "bfloat16" or "float16"')
+    for weight in model.parameters():
+        weight.data = weight.data.to(found)
 
 
 def _load(name: str | Path, **hub: Any) -> tuple[Any, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 from doubles import random_catalogue, tiny_model, word_tokenizer
 
 from mender.saved_models import load_saved
@@ -75,3 +76,12 @@ def test_incomplete_folders_are_refused(saved, file):
 
 def test_models_that_do_not_recommend_are_refused(tiny_encoder):
     assert "cannot recommend" in refusal(tiny_encoder) or "cannot be loaded" in refusal(tiny_encoder)
+
+
+def test_weights_are_loaded_in_another_type(saved):
+    model, _ = load_saved(saved, "cpu", "bfloat16")
+    assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16}
+    items = model.recommend(torch.tensor([[2, 7, 3]]), top_k=12, num_beams="exact").item_indices
+    assert sorted(items[0].tolist()) == list(range(12))
+    with pytest.raises(UserError, match="dtype='int8' is no type of weights"):
+        load_saved(saved, "cpu", "int8")

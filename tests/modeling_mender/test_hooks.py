@@ -16,7 +16,7 @@ import pytest
 import torch
 import torch.nn.utils.parametrize
 import torch.nn.utils.prune
-from doubles import brute_force_scores, random_catalogue, random_inputs, tiny_model
+from doubles import brute_force_scores, encoder_folder, random_catalogue, random_inputs, small_method, tiny_model
 from torch import nn
 from torch.nn import functional
 from transformers import AutoModel
@@ -305,6 +305,32 @@ def test_bitsandbytes(tmp_path, bits):
     assert type(loaded.decoder.block[0].layer[0].SelfAttention.q) is not nn.Linear
     check(loaded, tolerance=0.05)
     assert overlap(loaded.recommend(**INPUTS, top_k=5), expected) >= (0.8 if bits == 8 else 0.5)
+
+
+# Vocabularies
+
+
+def test_only_the_words_of_the_encoder_are_resized(model, tmp_path):
+    expected, head = model.recommend(**INPUTS), model.lm_head.weight
+    model.resize_token_embeddings(70)
+    assert model.lm_head.weight is head and len(model.get_input_embeddings().weight) == 70
+    assert torch.equal(model.recommend(**INPUTS).item_indices, expected.item_indices)
+    model.save_pretrained(tmp_path)
+    loaded = AutoModel.from_pretrained(tmp_path)
+    assert torch.equal(loaded.recommend(**INPUTS).item_indices, expected.item_indices)
+
+
+@pytest.mark.parametrize("preset", ["mender", "mender-fid"])
+def test_tokens_that_would_be_items_are_refused(tmp_path, preset):
+    method = small_method(preset, encoder_folder(tmp_path / "encoder"))
+    tokens = len(method.processor.tokenizer)
+    with pytest.raises(ValueError, match=f"token ids from {tokens} on are items"):
+        method.model.resize_token_embeddings(tokens + 1)
+    method.model.resize_token_embeddings(pad_to_multiple_of=64)
+    method.model.save_pretrained(tmp_path)
+    loaded, inputs = AutoModel.from_pretrained(tmp_path), method.processor("find tea", [])
+    found = method.model.eval().recommend(**inputs)
+    assert torch.equal(loaded.recommend(**inputs).item_indices, found.item_indices)
 
 
 # Sharding
