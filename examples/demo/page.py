@@ -209,7 +209,7 @@ def _head(model: PageModel) -> str:
     if not model.reads_preference:
         note = (
             "This model reads no preference, only what was bought: there is nothing to write. "
-            "One that reads preferences: <code>python examples/02_train.py --preset mender-tok</code>"
+            "One that reads preferences: <code>mender train --preset mender</code>"
         )
     elif not model.reads_history:
         note = "This model reads no history, only what you write."
