@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -40,12 +41,19 @@ class Guide:
 
     Attributes:
         leaves: the sum of the experts, -inf for leaves that may not be returned. Shape: (B, leaves).
-        levels: for every depth 1..L, the maximum over the leaves below each node, padded like `code_table` of the
-            catalogue. Shape of each: (B, nodes + padding).
+        catalogue: the tree.
     """
 
     leaves: Tensor
-    levels: list[Tensor]
+    catalogue: SemanticIdCatalogue
+
+    @cached_property
+    def levels(self) -> list[Tensor]:
+        """For every depth 1..L, the maximum over the leaves below each node, padded like `code_table` of the catalogue.
+
+        Shape of each: (B, nodes + padding).
+        """
+        return node_maxima(self.catalogue, self.leaves, -torch.inf)
 
     @classmethod
     def over(
@@ -72,7 +80,7 @@ class Guide:
         if mask is not None:
             leaves = leaves.masked_fill(~catalogue.leaf_order(mask), -torch.inf)
             check_items_left((leaves > -torch.inf).sum(1))
-        return cls(leaves, node_maxima(catalogue, leaves, -torch.inf))
+        return cls(leaves, catalogue)
 
     @property
     def available(self) -> Tensor:

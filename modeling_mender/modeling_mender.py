@@ -581,7 +581,8 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
         with torch.autocast(states.device.type, enabled=False):
             mix, evidence = self._sum(request)
             memory, memory_mask = self._memory(states, attention_mask, request.kind)
-            decoder = self._search_decoder(memory)
+            counts = mix is None or bool(mix.any())
+            decoder = self._search_decoder(memory) if counts else None
             found = search(
                 decoder,
                 self.catalogue,
@@ -599,8 +600,10 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
             if not why:
                 return found
             items = found.item_indices.clamp(min=0)
-            generator = Generator(decoder, memory, memory_mask, mix)
-            parts = {GENERATOR: item_scores(generator, self.catalogue, items)}
+            parts = {GENERATOR: torch.zeros_like(found.scores)}
+            if decoder is not None:
+                generator = Generator(decoder, memory, memory_mask, mix)
+                parts = {GENERATOR: item_scores(generator, self.catalogue, items)}
             parts |= self._contributions(items, request)
             return replace(found, contributions=relative_to_mean(parts, found.item_indices))
 

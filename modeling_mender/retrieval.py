@@ -29,7 +29,7 @@ EXACT_CHUNK = 256
 
 
 def search(
-    decoder: FoldedDecoder | CalledDecoder,
+    decoder: FoldedDecoder | CalledDecoder | None,
     catalogue: SemanticIdCatalogue,
     memory: Tensor,
     attention_mask: Tensor | None,
@@ -44,7 +44,7 @@ def search(
     """The `top_k` best items of every user.
 
     Args:
-        decoder: the decoder, see `search_decoder`.
+        decoder: the decoder, see `search_decoder`; not needed if all weights in `mix` are 0.
         catalogue: the items to search.
         memory: encoder states at decoder width; the C conditions of a user follow each other. Shape: (B * C, T, D).
         attention_mask: 1 for real states, 0 for padding. Shape: (B * C, T).
@@ -109,7 +109,7 @@ class Generator:
 
     def __init__(
         self,
-        decoder: FoldedDecoder | CalledDecoder,
+        decoder: FoldedDecoder | CalledDecoder | None,
         memory: Tensor,
         attention_mask: Tensor | None,
         mix: Tensor | None,
@@ -148,14 +148,14 @@ def _beam_search(
 ) -> tuple[Tensor, Tensor]:
     """Leaves and scores, best first. Both of shape (B, <= width)."""
     device = generator.memory.device
-    state = generator.start(catalogue.num_levels)
+    state = generator.start(catalogue.num_levels) if generator.counts else None
     if isinstance(guide, PathGuide):
         guide = guide.start()
     nodes = torch.zeros(generator.users, 1, dtype=torch.int64, device=device)
     scores = torch.zeros(generator.users, 1, device=device)
     tokens, parents, offset = nodes, None, 1
     for level in range(catalogue.num_levels):
-        if generator.counts:
+        if state is not None:
             log_probs = generator.step(state, tokens, parents)
         else:
             log_probs = scores.new_zeros(()).expand(*nodes.shape, 1 + sum(catalogue.codebook_sizes))

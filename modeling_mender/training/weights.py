@@ -26,7 +26,7 @@ from .closed_form import ease, popularity, transitions
 from .data import example_column, kinds_of, prepare_examples, select_axes, training_histories, without_preferences
 from .fit_probability import fit_fit_probability
 
-__all__ = ["axis_and_stratum", "fit_experts", "fit_weights", "mean_log_ndcg"]
+__all__ = ["axis_and_stratum", "fit_experts", "fit_weights", "if_it_earns", "mean_log_ndcg"]
 
 PENALTIES = (20.0, 100.0, 500.0)
 MOST_ITEMS_FOR_PENALTIES = 5_000
@@ -43,6 +43,8 @@ TOLERANCE = 0.03
 """Share of NDCG that a larger weight of phrases to avoid may cost."""
 BATCH = 16
 LIKELIHOOD_STEPS = 150
+GENERATOR_EARNS = 0.01
+"""Share of NDCG that the generator has to add to get a weight: without it, a request needs no beam search."""
 SHARES = {"stated": 0.6, "inferred": 0.2, "silent": 0.2}
 """Of the validation examples, by kind: stated requests have the most axes."""
 
@@ -222,6 +224,8 @@ def fit_experts(
         scores, targets, seen = _scores(model, processor, chosen, exclude_seen)
         groups = axis_and_stratum(chosen)
         found = fit_weights(scores, targets, seen, groups, start=start)
+        if found.get(GENERATOR):
+            found = if_it_earns(found, scores, targets, seen, groups)
         unit = _unit(sum(found[name] * values for name, values in scores.items()), targets, seen, groups)
         weights[kind] = {name: unit * value for name, value in found.items()}
     config.set_weights(weights)
@@ -234,6 +238,31 @@ def fit_experts(
         )
     record["fit"] = fit_fit_probability(model, processor, examples["validation"], seed=seed)
     return record
+
+
+def if_it_earns(
+    weights: dict[str, float],
+    scores: Mapping[str, Tensor],
+    targets: Tensor,
+    seen: Tensor,
+    groups: Sequence[tuple[str, ...]],
+) -> dict[str, float]:
+    """The weights, or those of the experts alone if they rank about as well without the generator.
+
+    Args:
+        weights: what `fit_weights` found.
+        scores: see `fit_weights`, with the generator.
+        targets: see `fit_weights`.
+        seen: see `fit_weights`.
+        groups: see `mean_log_ndcg`.
+    """
+    others = {name: values for name, values in scores.items() if name != GENERATOR}
+    alone = fit_weights(others, targets, seen, groups, start=weights)
+
+    def value(weights: Mapping[str, float]) -> float:
+        return mean_log_ndcg(sum(weights[name] * scores[name] for name in weights), targets, seen, groups)
+
+    return {**alone, GENERATOR: 0.0} if value(weights) - value(alone) < GENERATOR_EARNS else weights
 
 
 def _best_penalty(

@@ -8,7 +8,7 @@ from doubles import WORDS, encoder_folder, shop_examples, small_method
 from modeling_mender.configuration_mender import KINDS
 from modeling_mender.training.ranking import rank_examples
 from modeling_mender.training.run import fit_without_gradient
-from modeling_mender.training.weights import fit_weights, mean_log_ndcg
+from modeling_mender.training.weights import fit_weights, if_it_earns, mean_log_ndcg
 
 
 def test_seen_items_are_not_ranked_and_groups_count_alike():
@@ -38,6 +38,19 @@ def test_the_search_trusts_what_helps():
     total = sum(weights[name] * scores[name] for name in scores)
     best_alone = max(mean_log_ndcg(scores[name], targets, none, [("axis",)] * users) for name in scores)
     assert mean_log_ndcg(total, targets, none, [("axis",)] * users) > best_alone
+
+
+@pytest.mark.parametrize("knows", [0.0, 2.0])
+def test_a_generator_that_adds_nothing_gets_no_weight(knows):
+    generator = torch.Generator().manual_seed(0)
+    targets = torch.randint(30, (200, 1), generator=generator)
+    truth = torch.nn.functional.one_hot(targets[:, 0], 30).float()
+    noise = torch.randn(2, 200, 30, generator=generator)
+    scores = {"dense": noise[0] + 2 * truth, "generator": noise[1] + knows * truth}
+    asked = targets, torch.full((200, 1), -1), [("axis",)] * 200
+    weights = {"dense": 1.0, "generator": 0.01 if knows == 0 else 1.0}
+    found = if_it_earns(weights, scores, *asked)
+    assert found == (weights if knows else {"dense": 1.0, "generator": 0.0})
 
 
 def ndcg(model, processor, examples) -> float:
