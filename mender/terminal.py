@@ -1,7 +1,7 @@
 """What every program of this project does at the terminal: exit codes, one-line errors, results as text or JSON.
 
 Exit codes: 0 success; 1 unexpected error, with its traceback, or a failed check; 2 wrong usage or bad input, with one
-line that names the remedy; 130 interrupted.
+line that names the remedy; 3 part of the work is missing, and the same command goes on with it; 130 interrupted.
 """
 
 from __future__ import annotations

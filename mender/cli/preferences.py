@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-INTERRUPTED = 130
+INCOMPLETE, INTERRUPTED = 3, 130
+# What `--local` writes about, and where, unless it is said.
+LOCAL_USERS, LOCAL_OUTPUT = 50, Path("outputs/local-preferences.parquet")
 # Fields of the protocol that decide which users and steps there are.
 SHAPING = ("min_user", "min_item", "max_history", "repeats", "user_stride")
 
@@ -37,9 +39,19 @@ def about(context: typer.Context) -> None:
 @options.grouped
 def write(
     tables: options.TableOptions,
-    output: options.Output,
+    output: options.Output = None,
     source: options.Source = "corner-shop",
     changes: options.Set = None,
+    local: Annotated[
+        bool,
+        typer.Option(
+            "--local",
+            help="Start a small model on this machine, or the GGUF file given by --model, and write for 50 users.",
+        ),
+    ] = False,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Write over --output even if steps are missing that it has or wants.")
+    ] = False,
     approximator: Annotated[
         Literal["extractive", "transformers", "openai"],
         typer.Option(
@@ -51,15 +63,28 @@ def write(
         str | None,
         typer.Option(metavar="MODEL", help="Text classifier that decides which preferences are negative."),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Hub name, folder, or the server's name of the model.")] = None,
-    prompt: Annotated[str, typer.Option(help="instruct, or few-shot for small and base models.")] = "instruct",
+    model: Annotated[
+        str | None, typer.Option(help="Hub name, folder, GGUF file, or the server's name of the model.")
+    ] = None,
+    prompt: Annotated[
+        str,
+        typer.Option(
+            help="instruct: five wishes at once; one-review: for small chat models; few-shot: for base models; auto: "
+            "what fits the model."
+        ),
+    ] = "auto",
     cache: Annotated[Path, typer.Option(help="Folder in which answers of a model are kept.")] = Path(
         "preference-answers"
     ),
     retries: Annotated[int, typer.Option(min=0, help="How often to ask again after an unusable answer.")] = 2,
     temperature: Annotated[float, typer.Option(min=0, help="Temperature of sampling.")] = 0.6,
     top_p: Annotated[float, typer.Option(min=0, max=1, help="Nucleus sampling: probability mass kept.")] = 0.9,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer at most.")] = 512,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Tokens of an answer at most.", show_default="512, or 48 for one line")
+    ] = None,
+    patience: Annotated[
+        int, typer.Option(min=0, help="End after so many useless answers in a row; 0 for no end.")
+    ] = 30,
     seed: options.Seed = 0,
     dry_run: options.DryRun = False,
     prompt_price: Annotated[float, typer.Option(min=0, help="Dollars per million tokens read.")] = 0.0,
@@ -73,86 +98,132 @@ def write(
     ] = None,
     key_variable: Annotated[str, typer.Option(help="Environment variable with the server's key.")] = "OPENAI_API_KEY",
     response_format: Annotated[
-        str, typer.Option(help="What the server is asked for: json_schema, json_object or text.")
-    ] = "json_schema",
-    concurrency: Annotated[int, typer.Option(min=1, help="Requests to the server at the same time.")] = 16,
+        str, typer.Option(help="What the server is asked for: json_schema, json_object, text, or auto.")
+    ] = "auto",
+    concurrency: Annotated[
+        int | None,
+        typer.Option(min=1, help="Requests to the server at the same time.", show_default="the server's slots, or 16"),
+    ] = None,
     tries: Annotated[int, typer.Option(min=1, help="How often a request is sent before it counts as lost.")] = 6,
     timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait for an answer of the server.")] = 120.0,
     requests_per_minute: Annotated[float | None, typer.Option(min=0, help="Rate limit of the server.")] = None,
     tokens_per_minute: Annotated[float | None, typer.Option(min=0, help="Rate limit of the server.")] = None,
+    encoder: options.Encoder = None,
     as_json: options.Json = False,
 ) -> None:
     """Write a table of preferences: a Parquet file, and a JSON file that records how they were written.
 
     A run with a language model that was stopped or killed continues when the same command is given again. What is
     written fits a benchmark that is built with the same reading options (--option, --set, --min-user, ...), no other.
+    Exit codes: 0 every step has its answer; 3 some have none (lost, or the answers were useless); 130 interrupted.
 
     mender preferences write --source corner-shop --output outputs/extractive.parquet
-    """
-    from preference_benchmark.preferences.files import write_preferences
 
-    def engine() -> Any:
+    mender preferences write --local
+    """
+    from preference_benchmark.preferences.files import check_replaced, write_preferences
+
+    if local:
+        if approximator != "extractive" or base_url:
+            raise UserError("--local starts its own server; leave out --approximator and --base-url")
+        approximator, limit, output = "openai", limit or LOCAL_USERS, output or LOCAL_OUTPUT
+    if output is None:
+        raise UserError("it is not said where to write; pass --output NAME.parquet")
+    if output.suffix != ".parquet":
+        raise UserError(f"--output {output} does not end in .parquet; preferences are written as Parquet")
+    if approximator != "extractive" and not (model or local):
+        raise UserError(f"--approximator {approximator} needs a model; pass --model NAME")
+
+    def engine(address: str | None) -> Any:
         from preference_benchmark.preferences.llm.engine import Sampling
+        from preference_benchmark.preferences.llm.prompts import prompt_named
 
         sampling = Sampling(temperature, top_p, max_tokens, seed)
+        chosen, why = None if prompt == "auto" else prompt_named(prompt), ""
         if approximator == "transformers":
             from preference_benchmark.preferences.llm.local_model import LocalModel
 
-            return LocalModel(model, template, sampling=sampling, batch_size=batch_size, device=device, dtype=dtype)
-        from preference_benchmark.preferences.llm.server import OpenAIServer
+            found = LocalModel(model, chosen, sampling=sampling, batch_size=batch_size, device=device, dtype=dtype)
+            why = found.why
+        else:
+            from preference_benchmark.preferences.llm.server import OpenAIServer
+            from preference_benchmark.preferences.llm.server_features import assumed_prompt, look_at, prompt_for
 
-        return OpenAIServer(
-            model,
-            template,
-            base_url=base_url,
-            api_key=os.environ.get(key_variable),
-            sampling=sampling,
-            response_format=response_format,
-            concurrency=concurrency,
-            tries=tries,
-            timeout=timeout,
-            requests_per_minute=requests_per_minute,
-            tokens_per_minute=tokens_per_minute,
+            where = {"model": model or "local", "base_url": address, "api_key": os.environ.get(key_variable)}
+            features = look_at(**where)
+            if chosen is None:
+                ask = assumed_prompt if dry_run else prompt_for
+                chosen, features, why = ask(features, **where)
+            found = OpenAIServer(
+                prompt=chosen,
+                features=features,
+                sampling=sampling,
+                response_format=response_format,
+                concurrency=concurrency,
+                tries=tries,
+                timeout=timeout,
+                requests_per_minute=requests_per_minute,
+                tokens_per_minute=tokens_per_minute,
+                **where,
+            )
+            print(f"server: {features}")
+        print(f"prompt: {found.prompt.name}" + (f" ({why})" if why else ""))
+        return found
+
+    def by_model(read: Tables, address: str | None) -> tuple[Any, dict[str, Any]]:
+        from preference_benchmark.preferences.llm.answers import Prices
+        from preference_benchmark.preferences.llm.approximator import Interrupted, LlmApproximator, Useless
+
+        extra = {"polarity": _classifier(polarity, device)} if polarity else {}
+        prices = Prices(prompt_price, completion_price)
+        asked = engine(address)
+        approximate = LlmApproximator(
+            asked, asked.prompt, cache, retries=retries, limit=limit, prices=prices, patience=patience, **extra
         )
+        if dry_run:
+            print(approximate.estimate(read))
+            raise typer.Exit
+        try:
+            preferences = approximate(read)
+        except (Interrupted, Useless) as stopped:
+            print(f"{approximate.report}\n{stopped}", file=sys.stderr)
+            raise typer.Exit(INTERRUPTED if isinstance(stopped, Interrupted) else INCOMPLETE) from stopped
+        approximate.report.agreement = _agreement(preferences, read, encoder)
+        print(approximate.report)
+        return preferences, approximate.report.as_dict()
 
-    if output.suffix != ".parquet":
-        raise UserError(f"--output {output} does not end in .parquet; preferences are written as Parquet")
-    if approximator != "extractive" and not model:
-        raise UserError(f"--approximator {approximator} needs a model; pass --model NAME")
     with results(as_json) as show, user_errors():
         read, reading = _read(source, tables, changes)
+        if not (partial or dry_run):
+            check_replaced(output, _chosen_users(read, limit))
         if approximator == "extractive":
             classifier = _classifier(polarity, device) if polarity else None
             preferences, report = _extractive(read, limit, classifier)
-        else:
-            from preference_benchmark.preferences.llm.answers import Prices
-            from preference_benchmark.preferences.llm.approximator import Interrupted, LlmApproximator
-            from preference_benchmark.preferences.llm.prompts import prompt_named
+        elif local:
+            from preference_benchmark.preferences.llm.local_engine import local_server, packaged_model
 
-            template = prompt_named(prompt)
-            extra = {"polarity": _classifier(polarity, device)} if polarity else {}
-            prices = Prices(prompt_price, completion_price)
-            approximate = LlmApproximator(
-                engine(), template, cache, retries=retries, limit=limit, prices=prices, **extra
-            )
-            if dry_run:
-                print(approximate.estimate(read))
-                return
-            try:
-                preferences = approximate(read)
-            except Interrupted as stopped:
-                print(f"{approximate.report}\n{stopped}", file=sys.stderr)
-                raise typer.Exit(INTERRUPTED) from stopped
-            print(approximate.report)
-            report = approximate.report.as_dict()
+            with local_server(model or packaged_model()) as address:
+                preferences, report = by_model(read, address)
+        else:
+            preferences, report = by_model(read, base_url)
+        missing = report.get("steps", {}).get("unfinished", 0)
+        if missing:
+            print(f"{missing:,} steps have no answer; run the same command to ask for them again", file=sys.stderr)
         if preferences.is_empty():
-            raise UserError(
-                f"no preference was written, and {output} was not changed; see the lines above for the reason"
-            )
+            message = f"no preference was written, and {output} was not changed; see the lines above for the reason"
+            if not missing:
+                raise UserError(message)
+            print(message, file=sys.stderr)
+            raise typer.Exit(INCOMPLETE)
+        if missing and output.exists() and not partial:
+            print(f"{output} was not changed, since steps are missing; --partial writes over it", file=sys.stderr)
+            raise typer.Exit(INCOMPLETE)
         report |= {"source": source, "options": reading}
         report_path = write_preferences(preferences, output, report, read)
         print(f"{preferences.height:,} preferences in {output}, how they were written in {report_path}")
         show({"output": str(output), "preferences": preferences.height, **report})
+        if missing:
+            raise typer.Exit(INCOMPLETE)
 
 
 @app.command()
@@ -215,6 +286,29 @@ def _read(source: str, given: options.TableOptions, changes: list[str] | None) -
     chosen = recipe(source, data=given.data, **given.changes)
     chosen = dataclasses.replace(chosen, protocol=chosen.protocol.replace(**fields))
     return read_tables(chosen), chosen.reading | {"user_stride": chosen.protocol.user_stride}
+
+
+def _chosen_users(tables: Tables, limit: int | None) -> list[str]:
+    from preference_benchmark.preferences.llm.approximator import first_users
+
+    return first_users(tables, limit).interactions["user_id"].unique().to_list()
+
+
+def _agreement(preferences: Any, tables: Tables, encoder: str | None) -> dict[str, Any]:
+    """How preferences agree with ratings, as `compare` measures it; empty where there is no encoder."""
+    from preference_benchmark.embedding import CachedEmbedder, TextEmbedder, Unavailable
+    from preference_benchmark.preferences.quality import polarity_agreement
+
+    if preferences.is_empty():
+        return {}
+    try:
+        embedder = CachedEmbedder(TextEmbedder(encoder, progress=False))
+        agrees, balanced, compared = polarity_agreement(preferences, tables, embedder)
+    except Unavailable as error:
+        print(f"agreement with ratings was not measured: {error}", file=sys.stderr)
+        return {}
+    known = balanced == balanced  # NaN where all ratings point the same way
+    return {"agrees": agrees, "balanced": balanced if known else None, "compared": compared} if compared else {}
 
 
 def _extractive(tables: Tables, limit: int | None, polarity: Callable | None) -> tuple[Any, dict[str, Any]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Collection
 from pathlib import Path
 
 import polars as pl
@@ -15,7 +16,7 @@ import polars as pl
 from preference_benchmark.preferences.polarity import NEGATIVE, POSITIVE
 from preference_benchmark.tables import Tables
 
-__all__ = ["restrict_to_tables", "check_preferences", "read_preferences", "write_preferences"]
+__all__ = ["check_preferences", "check_replaced", "read_preferences", "restrict_to_tables", "write_preferences"]
 
 _COLUMNS = ("user_id", "step", "rank", "text", "sentiment")
 _KEYS = ["user_id", "step"]
@@ -31,6 +32,30 @@ def check_preferences(preferences: pl.DataFrame) -> None:
     unknown = preferences.filter(~pl.col("sentiment").is_in([POSITIVE, NEGATIVE]))["sentiment"]
     if len(unknown):
         raise ValueError(f'preferences hold the sentiment {unknown[0]!r}; use "{POSITIVE}" or "{NEGATIVE}".')
+
+
+def check_replaced(path: str | Path, users: Collection[str]) -> None:
+    """Refuse to write over a table that has users whom the new one is not about.
+
+    Args:
+        path: of the table; need not be there.
+        users: whom the new one is about.
+
+    Raises:
+        ValueError: if preferences of other users would be lost.
+    """
+    if not Path(path).is_file():
+        return
+    try:
+        written = pl.read_parquet(path, columns=["user_id"])["user_id"].cast(pl.String).unique()
+    except pl.exceptions.PolarsError:
+        return  # no table of preferences
+    lost = len(written) - written.is_in(list(users)).sum()
+    if lost:
+        raise ValueError(
+            f"{path} holds preferences of {len(written):,} users, {lost:,} of whom are left out now; pass --partial to "
+            "write over it, or another --output."
+        )
 
 
 def write_preferences(preferences: pl.DataFrame, path: str | Path, report: dict[str, object], tables: Tables) -> Path:

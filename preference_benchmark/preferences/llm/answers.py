@@ -17,9 +17,10 @@ import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import date
 from pathlib import Path
 
-from preference_benchmark.preferences.llm.engine import Completion, Key
+from preference_benchmark.preferences.llm.engine import Completion, Key, token_count
 
 __all__ = [
     "Answer",
@@ -27,6 +28,7 @@ __all__ = [
     "Estimate",
     "Prices",
     "WritingReport",
+    "agreement_in_words",
     "estimate",
 ]
 
@@ -182,6 +184,9 @@ class AnswerCache:
         if not isinstance(record, dict) or record.keys() != _FIELDS.keys():
             self.damaged += 1
             return
+        # An earlier version wrote counts and texts as servers sent them.
+        counts = {name: token_count(record[name]) for name in ("prompt_tokens", "completion_tokens")}
+        record |= counts | {"text": str(record["text"]).encode("utf-8", "replace").decode()}
         if not all(isinstance(record[name], kind) for name, kind in _FIELDS.items()):
             self.damaged += 1
             return
@@ -230,8 +235,10 @@ class Estimate:
         users: users of whom preferences are wanted.
         steps: steps that are asked about.
         answered: of these, steps whose first answer is there already.
-        requests: first answers that are missing; repetitions of unusable answers come on top.
-        prompt_tokens: tokens that these requests hold.
+        requests: first answers that are missing.
+        again: repetitions of unusable answers that are due now.
+        expected_again: further repetitions, if as many answers are unusable as so far; None without answers.
+        prompt_tokens: tokens that `requests` and `again` hold.
         completion_tokens: tokens of their answers.
         cost: dollars.
         measured_on: earlier answers that the token counts are scaled by; 0 if they follow rules of thumb.
@@ -242,6 +249,8 @@ class Estimate:
     steps: int
     answered: int
     requests: int
+    again: int
+    expected_again: int | None
     prompt_tokens: int
     completion_tokens: int
     cost: float
@@ -250,10 +259,16 @@ class Estimate:
 
     def __str__(self) -> str:
         basis = f"measured on {self.measured_on:,} answers" if self.measured_on else "by rule of thumb"
+        more = (
+            "repetitions of unusable answers come on top"
+            if self.expected_again is None
+            else f"about {self.expected_again:,} more repetitions if as many answers are unusable as so far"
+        )
         rows = [
-            f"{self.steps:,} steps of {self.users:,} users: {self.answered:,} answered, {self.requests:,} to ask",
+            f"{self.steps:,} steps of {self.users:,} users: {self.answered:,} answered, {self.requests:,} to ask, "
+            f"{self.again:,} to ask again",
             f"about {self.prompt_tokens:,} prompt and {self.completion_tokens:,} completion tokens ({basis})",
-            f"about ${self.cost:,.2f} at the given prices; repetitions of unusable answers come on top",
+            f"about ${self.cost:,.2f} at the given prices; {more}",
         ]
         if self.seconds is not None:
             rows.append(f"about {self.seconds / 60:,.1f} minutes at the pace of the earlier answers")
@@ -261,33 +276,58 @@ class Estimate:
 
 
 def estimate(
-    lengths: Sequence[int], answers: Mapping[int, Answer], users: int, entries: int, prices: Prices
+    lengths: Mapping[tuple[str, int], int],
+    answers: Sequence[Answer],
+    *,
+    missing: Sequence[Sequence[tuple[str, int]]],
+    enough: int,
+    entries: int,
+    prices: Prices,
 ) -> Estimate:
-    """How much the first requests without an answer would take.
+    """How much the requests without an answer would take.
 
     Args:
-        lengths: characters in the messages of every first request.
-        answers: known answers by position of their request.
-        users: number of users.
+        lengths: characters in the messages, by user and step.
+        answers: known answers.
+        missing: user and step of requests without an answer that are due now, by attempt.
+        enough: steps with enough usable entries.
         entries: entries of an answer.
         prices: of tokens.
     """
-    counted = [
-        (lengths[place], answer)
-        for place, answer in answers.items()
-        if answer.prompt_tokens and answer.completion_tokens
-    ]
+    counted = [answer for answer in answers if answer.prompt_tokens and answer.completion_tokens]
     per_token, written = _CHARACTERS_PER_TOKEN, float(entries * _TOKENS_PER_ENTRY + _TOKENS_AROUND)
     seconds = None
-    missing = [characters for place, characters in enumerate(lengths) if place not in answers]
+    due = [lengths[key] for keys in missing for key in keys]
     if counted:
-        per_token = sum(characters for characters, _ in counted) / sum(answer.prompt_tokens for _, answer in counted)
-        written = sum(answer.completion_tokens for _, answer in counted) / len(counted)
-        seconds = sum(answer.seconds for _, answer in counted) / len(counted) * len(missing)
-    prompt_tokens, completion_tokens = round(sum(missing) / per_token), round(len(missing) * written)
-    cost = prices.cost(prompt_tokens, completion_tokens)
+        characters = sum(lengths[answer.user_id, answer.step] for answer in counted)
+        per_token = characters / sum(answer.prompt_tokens for answer in counted)
+        written = sum(answer.completion_tokens for answer in counted) / len(counted)
+        seconds = sum(answer.seconds for answer in counted) / len(counted) * len(due)
+    requests = len(missing[0])
+    answered = len(lengths) - requests
+    again = len(due) - requests
+    # With a share u of unusable answers, each request brings u repetitions, each of these u more, and so on.
+    unusable = 1 - enough / len(answers) if answers else 0.0
+    tries = len(missing) - 1
+    expected = requests * sum(unusable**attempt for attempt in range(1, tries + 1))
+    expected += sum(
+        len(keys) * sum(unusable**more for more in range(1, tries - attempt + 1))
+        for attempt, keys in enumerate(missing)
+        if attempt
+    )
+    prompt_tokens, completion_tokens = round(sum(due) / per_token), round(len(due) * written)
     return Estimate(
-        users, len(lengths), len(answers), len(missing), prompt_tokens, completion_tokens, cost, len(counted), seconds
+        users=len({user for user, _ in lengths}),
+        steps=len(lengths),
+        answered=answered,
+        requests=requests,
+        again=again,
+        expected_again=round(expected) if answers else None,
+        prompt_tokens=prompt_tokens,
+        completion_tokens=completion_tokens,
+        cost=prices.cost(prompt_tokens, completion_tokens),
+        measured_on=len(counted),
+        seconds=seconds,
     )
 
 
@@ -300,10 +340,15 @@ class WritingReport:
         model: name of the model, None without one.
         prompt: version of the prompt.
         users: how many users the model was asked about.
+        population: users of the data set.
+        written_on: date of the last run.
         steps: steps that have preferences, and why others have none: "written", "failed", "nothing to ask about",
             "unfinished" (no answer yet: the run was stopped, or the server did not answer).
         answers: what the answers were: "usable", "unusable", "cut off", "refused", "sent in this run".
         rejected: entries that broke a rule, by rule.
+        rejected_answers: three raw answers by rule.
+        agreement: how preferences agree with ratings, as `mender preferences compare` measures it: "agrees",
+            "balanced", "compared"; empty if it was not measured.
         faults: what went wrong on the way and was tried again, by cause; this run.
         lost: requests without an answer, by cause; this run.
         reviews: reviews that were "shortened" or "cleaned" before the model read them.
@@ -319,9 +364,13 @@ class WritingReport:
     model: str | None = None
     prompt: str | None = None
     users: int = 0
+    population: int = 0
+    written_on: str = field(default_factory=lambda: date.today().isoformat())
     steps: dict[str, int] = field(default_factory=dict)
     answers: dict[str, int] = field(default_factory=dict)
     rejected: dict[str, int] = field(default_factory=dict)
+    rejected_answers: dict[str, list[str]] = field(default_factory=dict)
+    agreement: dict[str, float | None] = field(default_factory=dict)
     faults: dict[str, int] = field(default_factory=dict)
     lost: dict[str, int] = field(default_factory=dict)
     reviews: dict[str, int] = field(default_factory=dict)
@@ -347,11 +396,18 @@ class WritingReport:
 
     def __str__(self) -> str:
         rows = [f"{self.approximator}" + (f", {self.model}, prompt {self.prompt}" if self.model else "")]
-        rows.append(f"users: {self.users:,}; steps: {_listed(self.steps)}")
-        for name in ("answers", "rejected", "faults", "lost", "reviews"):
+        of = f" of {self.population:,}" if self.population else ""
+        rows.append(f"users: {self.users:,}{of}; steps: {_listed(self.steps)}")
+        for name in ("answers", "faults", "lost", "reviews"):
             counts = getattr(self, name)
             if any(counts.values()):
                 rows.append(f"{name}: {_listed(counts)}")
+        if self.rejected:
+            rows.append(f"rejected: {sum(self.rejected.values()):,} entries, with the answers they stood in")
+        for rule, count in Counter(self.rejected).most_common():
+            rows.append(f"  {count:,} {rule}: " + "; ".join(map(repr, self.rejected_answers.get(rule, []))))
+        if self.agreement:
+            rows.append(agreement_in_words(self.agreement))
         if self.model:
             uncounted = f" ({self.uncounted:,} answers uncounted)" if self.uncounted else ""
             rows.append(
@@ -361,6 +417,17 @@ class WritingReport:
         if self.damaged:
             rows.append(f"cache: {self.damaged:,} damaged lines left out")
         return "\n".join(rows)
+
+
+def agreement_in_words(agreement: Mapping[str, float | None]) -> str:
+    """How preferences agree with ratings, in one line.
+
+    >>> agreement_in_words({"agrees": 0.8, "balanced": None, "compared": 20})
+    'agreement with ratings: 80.0 % of 20 preferences'
+    """
+    balanced = agreement.get("balanced")
+    also = f", {100 * balanced:.1f} % averaged over well and badly rated items" if balanced is not None else ""
+    return f"agreement with ratings: {100 * agreement['agrees']:.1f} %{also} of {agreement['compared']:,} preferences"
 
 
 def _listed(counts: Mapping[str, int]) -> str:

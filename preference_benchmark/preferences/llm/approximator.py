@@ -3,17 +3,20 @@
 As in Preference Discerning (Paischer et al. 2025, arXiv:2412.08604) the model is asked once per user and step, and a
 step counts only with enough usable entries. The model is asked again where its answer is unusable; steps whose answers
 stay unusable are counted and left out. Raw answers are kept, so a run that was killed continues where it ended, and the
-first interrupt lets requests that are under way finish: their answers are paid for.
+first interrupt lets requests that are under way finish: their answers are paid for. A run whose answers are useless, or
+stay out, one after the other, ends early and shows them.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import signal
+import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +27,7 @@ from tqdm.auto import tqdm
 
 from preference_benchmark.preferences.llm.answers import Answer, AnswerCache, Estimate, Prices, WritingReport, estimate
 from preference_benchmark.preferences.llm.engine import FINISHED, LOST, REFUSED, Completion, Engine, Key, Request
+from preference_benchmark.preferences.llm.meaning import judged_entries
 from preference_benchmark.preferences.llm.parsing import checked_entries, entries
 from preference_benchmark.preferences.llm.prompts import Prompt, Windows, windows
 from preference_benchmark.preferences.names import Names
@@ -33,6 +37,7 @@ from preference_benchmark.tables import Tables
 __all__ = [
     "Interrupted",
     "LlmApproximator",
+    "Useless",
     "first_users",
     "stop_on_signals",
 ]
@@ -42,10 +47,13 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[threading.Event]:
+def stop_on_signals(under_way: Callable[[], str] | None = None) -> Iterator[threading.Event]:
     """An event that is set by the first interrupt (Ctrl-C) or termination signal; the second one ends the process.
 
     Outside the main thread, where signals cannot be caught, the event is never set.
+
+    Args:
+        under_way: what the stop waits for, printed on standard error.
     """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -57,6 +65,8 @@ def stop_on_signals() -> Iterator[threading.Event]:
         stop.set()
         for known, handler in before.items():
             signal.signal(known, handler)
+        if under_way is not None:
+            print(f"\nstopping: {under_way()}. The same signal again ends at once.", file=sys.stderr, flush=True)
 
     for number in _SIGNALS:
         signal.signal(number, begin_to_stop)
@@ -69,11 +79,18 @@ def stop_on_signals() -> Iterator[threading.Event]:
 
 PREFERENCES = 5
 _REFRESH_SECONDS = 2.0
+_SHOWN, _SHOWN_CHARACTERS = 3, 160
+# A server that has lost so many requests before its first answer is not there.
+_FIRST_LOST = 5
 _ENTRY = {"user_id": pl.String, "step": pl.Int64, "attempt": pl.Int64, "text": pl.String}
 
 
 class Interrupted(RuntimeError):
     """The run was stopped; the answers so far are kept, and the next run continues."""
+
+
+class Useless(RuntimeError):
+    """One useless answer came after the other, or none at all; the answers so far are kept."""
 
 
 class LlmApproximator:
@@ -86,6 +103,7 @@ class LlmApproximator:
         retries: how often an unusable answer is asked for again.
         limit: how many users to write about: those that `first_users` gives; None for all.
         prices: of tokens.
+        patience: how many useless answers, or requests without an answer, in a row end the run; 0 for no end.
         polarity: classifies texts as "positive" or "negative"; default: the paper's rule.
         progress: whether to show progress bars.
 
@@ -93,7 +111,7 @@ class LlmApproximator:
         report: of the last call.
 
     Raises:
-        ValueError: if `retries` is negative or `limit` is not positive.
+        ValueError: if `retries` or `patience` is negative or `limit` is not positive.
     """
 
     def __init__(
@@ -105,6 +123,7 @@ class LlmApproximator:
         retries: int = 2,
         limit: int | None = None,
         prices: Prices | None = None,
+        patience: int = 30,
         polarity: Callable[[pl.Series], pl.Series] = preference_polarity,
         progress: bool = True,
     ) -> None:
@@ -112,7 +131,9 @@ class LlmApproximator:
             raise ValueError(f"retries={retries} is negative; pass 0 to ask once.")
         if limit is not None and limit < 1:
             raise ValueError(f"limit={limit} leaves no user; pass at least 1, or None for all.")
-        self.engine, self.prompt, self.folder = engine, prompt, Path(cache)
+        if patience < 0:
+            raise ValueError(f"patience={patience} is negative; pass 0 to go on whatever comes.")
+        self.engine, self.prompt, self.folder, self.patience = engine, prompt, Path(cache), patience
         self.retries, self.limit, self.prices = retries, limit, prices or Prices()
         self.polarity, self.progress = polarity, progress
         self.version = prompt.version(engine.sampling)
@@ -127,14 +148,16 @@ class LlmApproximator:
 
         Raises:
             Interrupted: if the run was stopped by a signal before everything was asked.
+            Useless: if as many answers in a row as `patience` says were useless, or did not come.
             Unavailable: if the server cannot be used at all.
         """
         # A few users would not show which words are names.
         names = Names.of(tables)
+        population = tables.interactions["user_id"].n_unique()
         tables = first_users(tables, self.limit)
         asked = windows(tables, self.prompt)
         run = _Run(self, asked, names)
-        with self._cache() as cache, stop_on_signals() as stop:
+        with self._cache() as cache, stop_on_signals(self.engine.under_way) as stop:
             for attempt in range(self.retries + 1):
                 due = run.due(cache, attempt)
                 if due.is_empty() or stop.is_set():
@@ -142,7 +165,9 @@ class LlmApproximator:
                 run.ask(cache, due, attempt, stop)
             cache.reload()
             found = run.checked(cache, self.retries + 1)
-            self.report = run.account(cache, found)
+            self.report = run.account(cache, found, population)
+            if run.trouble:
+                raise Useless(f"{run.trouble} {len(cache):,} answers are kept in {cache.folder}.")
             if stop.is_set():
                 raise Interrupted(
                     f"stopped with {len(cache):,} answers kept in {cache.folder}; run the same command to continue."
@@ -151,24 +176,37 @@ class LlmApproximator:
 
     def estimate(self, tables: Tables) -> Estimate:
         """What a call would take; nothing is sent."""
+        names = Names.of(tables)
         tables = first_users(tables, self.limit)
-        questions = _questions(windows(tables, self.prompt).frame)
+        run = _Run(self, windows(tables, self.prompt), names)
         with self._cache() as cache:
-            found = (cache.find(Key(user, step, 0), digest) for user, step, digest in _named(questions))
-            known = {place: answer for place, answer in enumerate(found) if answer is not None}
-        lengths = [self.prompt.characters(length) for length in questions["length"]]
-        users = tables.interactions["user_id"].n_unique()
-        return estimate(lengths, known, users, self.prompt.entries, self.prices)
+            open_requests = [run.missing(cache, attempt) for attempt in range(self.retries + 1)]
+            answers = run.answers(cache, self.retries + 1)
+            enough = len(run.enough(run.checked(cache, self.retries + 1)))
+        questions = run.questions
+        lengths = {
+            (user, step): self.prompt.characters(length, opening)
+            for user, step, length, opening in questions.select("user_id", "step", "length", "opening").iter_rows()
+        }
+        return estimate(
+            lengths,
+            answers,
+            missing=[list(frame.select("user_id", "step").iter_rows()) for frame in open_requests],
+            enough=enough,
+            entries=self.prompt.entries,
+            prices=self.prices,
+        )
 
     def _cache(self) -> AnswerCache:
         shown = {"system": self.prompt.system, "template": self.prompt.template, "examples": self.prompt.examples}
         about = {"prompt": shown, "sampling": self.engine.sampling.as_dict()}
         return AnswerCache(self.folder, self.engine.model, self.version, about)
 
-    def _request(self, key: Key, window: str, digest: str) -> Request:
+    def _request(self, key: Key, window: str, opening: str, digest: str) -> Request:
         # A seed of its own for every question and attempt, below 2^31 as some servers want it.
         drawn = hashlib.sha256(f"{self.engine.sampling.seed}/{digest}/{key}".encode()).digest()
-        return Request(key, self.prompt.messages(window), digest, int.from_bytes(drawn[:4], "big") >> 1)
+        seed = int.from_bytes(drawn[:4], "big") >> 1
+        return Request(key, self.prompt.messages(window, opening), digest, seed, opening)
 
     def _table(self, usable: pl.DataFrame, tables: Tables) -> pl.DataFrame:
         """Usable entries as preferences: user_id, step, rank, text, sentiment."""
@@ -194,7 +232,11 @@ class _Run:
         self.questions = _questions(asked.frame)
         self.sent = 0
         self.lost: Counter[str] = Counter()
+        self.trouble = ""
         self._last = time.monotonic()
+        self._unread: list[Answer] = []
+        self._useless = self._lost_in_a_row = 0
+        self._answered = False
 
     def due(self, cache: AnswerCache, attempt: int) -> pl.DataFrame:
         """The questions of this attempt: all at first, then those whose answers so far are not enough.
@@ -204,11 +246,17 @@ class _Run:
         if attempt == 0:
             return self.questions
         again = []
-        enough = self._enough(self.checked(cache, attempt))
+        enough = self.enough(self.checked(cache, attempt))
         for user, step, digest in _named(self.questions):
             before = cache.find(Key(user, step, attempt - 1), digest)
             again.append(before is not None and before.finish != REFUSED and (user, step) not in enough)
         return self.questions.filter(pl.Series(again, dtype=pl.Boolean))
+
+    def missing(self, cache: AnswerCache, attempt: int) -> pl.DataFrame:
+        """The questions of this attempt that have no answer yet."""
+        due = self.due(cache, attempt)
+        absent = [cache.find(Key(user, step, attempt), digest) is None for user, step, digest in _named(due)]
+        return due.filter(pl.Series(absent, dtype=pl.Boolean))
 
     def ask(self, cache: AnswerCache, due: pl.DataFrame, attempt: int, stop: threading.Event) -> None:
         """Send what has no answer yet, in the batches that an uninterrupted run would make.
@@ -216,6 +264,7 @@ class _Run:
         Messages are written batch by batch: those of all questions would take gigabytes.
         """
         approximator, texts = self.approximator, self.asked.frame["window"]
+        self._answered |= len(cache) > 0
         words = "Asking the model" if attempt == 0 else f"Asking again ({attempt})"
         with tqdm(total=due.height, desc=words, unit="request", disable=not approximator.progress) as bar:
 
@@ -227,6 +276,7 @@ class _Run:
                 self.sent += len(kept)
                 self.lost.update(completion.error for completion in completions if completion.finish == LOST)
                 bar.update(len(completions))
+                self._watch(completions, kept, stop)
 
             def batches() -> Iterator[list[Request]]:
                 looked = time.monotonic()
@@ -235,8 +285,8 @@ class _Run:
                         cache.refresh()
                         looked = time.monotonic()
                     missing = [
-                        approximator._request(Key(user, step, attempt), texts[row], digest)
-                        for user, step, digest, _, row in batch.iter_rows()
+                        approximator._request(Key(user, step, attempt), texts[row], opening, digest)
+                        for user, step, digest, opening, _, row in batch.iter_rows()
                         if cache.find(Key(user, step, attempt), digest) is None
                     ]
                     bar.update(batch.height - len(missing))
@@ -246,6 +296,55 @@ class _Run:
             self._last = time.monotonic()
             approximator.engine.run(batches(), deliver, stop)
 
+    def _watch(self, completions: Sequence[Completion], kept: list[Answer], stop: threading.Event) -> None:
+        """End the run where nothing useful comes any more."""
+        patience = self.approximator.patience
+        if not patience or stop.is_set():
+            return
+        self._answered |= bool(kept)
+        self._lost_in_a_row = 0 if kept else self._lost_in_a_row + len(completions)
+        if self._lost_in_a_row >= (patience if self._answered else min(patience, _FIRST_LOST)):
+            (reason, _), *_ = self.lost.most_common(1)
+            self.trouble = (
+                f"{self._lost_in_a_row} requests in a row got no answer ({reason}); see to the server, or pass "
+                "--patience 0 to go on whatever comes."
+            )
+            stop.set()
+            return
+        if kept and kept[0].attempt:  # what is asked again are the hard questions
+            return
+        # Answers are judged together: one by one would cost more than some servers take to write them.
+        self._unread += kept
+        if self._useless + len(self._unread) < patience:
+            return
+        found = self._judged(self._unread)
+        counts = dict(self._yields(found))
+        recent, self._unread = self._unread, []
+        for answer in recent:
+            self._useless = 0 if counts.get(answer.key, 0) >= self._least else self._useless + 1
+        if self._useless >= patience:
+            reasons = dict(zip(found.select("user_id", "step", "attempt").iter_rows(), found["rejected"], strict=True))
+            shown = [
+                f"  {_one_line(answer.text)!r}: {reasons.get(tuple(answer.key)) or 'no preference in it'}"
+                for answer in recent[-_SHOWN:]
+            ]
+            self.trouble = (
+                f"{self._useless} useless answers in a row, such as\n" + "\n".join(shown) + "\nAnother prompt "
+                "(--prompt) or a larger model may do better; --patience 0 goes on whatever comes."
+            )
+            stop.set()
+
+    @property
+    def _least(self) -> int:
+        """Fewest usable entries with which an answer and its repetitions can be enough."""
+        return math.ceil(self.approximator.prompt.entries / (self.approximator.retries + 1))
+
+    @staticmethod
+    def _yields(found: pl.DataFrame) -> Iterator[tuple[Key, int]]:
+        """Usable entries by answer."""
+        usable = found.filter(pl.col("rejected").is_null()).group_by("user_id", "step", "attempt").len()
+        return ((Key(*row[:3]), row[3]) for row in usable.iter_rows())
+
     def usable(self, found: pl.DataFrame) -> pl.DataFrame:
         """Usable entries of the steps that have enough: user_id, step, place, text, form."""
         kept = found.filter(pl.col("rejected").is_null())
@@ -254,11 +353,11 @@ class _Run:
         kept = kept.filter(pl.col("place") < self.approximator.prompt.entries)
         return kept.select("user_id", "step", "place", "text", form=pl.col("text").str.to_lowercase())
 
-    def account(self, cache: AnswerCache, found: pl.DataFrame) -> WritingReport:
-        """How all steps, answers and entries ended."""
+    def account(self, cache: AnswerCache, found: pl.DataFrame, population: int) -> WritingReport:
+        """How all steps, answers and entries ended; `population` is the number of users of the data set."""
         approximator, asked = self.approximator, self.asked
-        answers = self._answers(cache, approximator.retries + 1)
-        enough = self._enough(found)
+        answers = self.answers(cache, approximator.retries + 1)
+        enough = self.enough(found)
         steps: Counter[str] = Counter({"nothing to ask about": asked.unasked})
         for user, step, digest in _named(self.questions):
             if (user, step) in enough:
@@ -276,9 +375,11 @@ class _Run:
             model=approximator.engine.model,
             prompt=approximator.version,
             users=self.questions["user_id"].n_unique(),
+            population=population,
             steps=dict(steps),
             answers=dict(kinds),
             rejected=dict(found["rejected"].drop_nulls().value_counts(sort=True).iter_rows()),
+            rejected_answers=self._examples(found, {answer.key: answer.text for answer in answers}),
             faults=dict(approximator.engine.faults),
             lost=dict(self.lost),
             reviews={"shortened": asked.shortened, "cleaned": asked.cleaned},
@@ -286,6 +387,16 @@ class _Run:
         )
         report.count_tokens(answers, approximator.prices)
         return report
+
+    @staticmethod
+    def _examples(found: pl.DataFrame, texts: Mapping[Key, str]) -> dict[str, list[str]]:
+        """Three raw answers for every rule that entries broke."""
+        broken = found.drop_nulls("rejected").unique(["rejected", "text"], keep="first", maintain_order=True)
+        keys = broken.group_by("rejected", maintain_order=True).head(_SHOWN)
+        shown: dict[str, list[str]] = {}
+        for rule, *key in keys.select("rejected", "user_id", "step", "attempt").iter_rows():
+            shown.setdefault(rule, []).append(_one_line(texts[Key(*key)]))
+        return shown
 
     def _settled(self, cache: AnswerCache, user: str, step: int, digest: str) -> bool:
         """Whether no further attempt would be made."""
@@ -298,24 +409,29 @@ class _Run:
         keys = (Key(user, step, attempt) for attempt in range(self.approximator.retries + 1))
         return [answer for key in keys if (answer := cache.find(key, digest)) is not None]
 
-    def _answers(self, cache: AnswerCache, attempts: int) -> list[Answer]:
+    def answers(self, cache: AnswerCache, attempts: int) -> list[Answer]:
         """Known answers of the first attempts, in order of user, step and attempt."""
         found = [answer for named in _named(self.questions) for answer in self._answers_of(cache, *named)]
         return sorted((answer for answer in found if answer.attempt < attempts), key=lambda answer: answer.key)
 
     def checked(self, cache: AnswerCache, attempts: int) -> pl.DataFrame:
         """Entries of the first attempts' answers, checked: user_id, step, attempt, text, rejected."""
+        return self._judged(self.answers(cache, attempts))
+
+    def _judged(self, answers: Sequence[Answer]) -> pl.DataFrame:
         prompt = self.approximator.prompt
         rows = [
             (answer.user_id, answer.step, answer.attempt, text)
-            for answer in self._answers(cache, attempts)
+            for answer in answers
             if answer.finish in FINISHED
             for text in (entries(answer.text) if prompt.json_answer else _first_line(answer))
         ]
         found = pl.DataFrame(rows, schema=_ENTRY, orient="row")
-        return checked_entries(found, self.asked.frame, self.names, [answer for _, answer in prompt.examples])
+        examples = [answer for *_, answer in prompt.examples]
+        checked = checked_entries(found, self.asked.frame, self.names, examples)
+        return judged_entries(checked, self.asked.frame, examples)
 
-    def _enough(self, found: pl.DataFrame) -> set[tuple[str, int]]:
+    def enough(self, found: pl.DataFrame) -> set[tuple[str, int]]:
         """User and step of those with enough usable entries."""
         counts = found.filter(pl.col("rejected").is_null()).group_by("user_id", "step").len()
         return set(
@@ -324,12 +440,12 @@ class _Run:
 
 
 def _questions(asked: pl.DataFrame) -> pl.DataFrame:
-    """What identifies the questions about windows: user_id, step, digest, length, row (of the window).
+    """What identifies the questions about windows: user_id, step, digest, opening, length, row (of the window).
 
     They stand in the order in which they are asked, so that texts of similar length share a batch.
     """
     length, row = pl.col("window").str.len_chars().alias("length"), pl.int_range(pl.len()).alias("row")
-    return asked.select("user_id", "step", "digest", length, row).sort("length", "user_id", "step")
+    return asked.select("user_id", "step", "digest", "opening", length, row).sort("length", "user_id", "step")
 
 
 def _named(questions: pl.DataFrame) -> Iterator[tuple[str, int, str]]:
@@ -356,3 +472,9 @@ def _first_line(answer: Answer) -> list[str]:
     if not lines or (answer.finish == "length" and len(lines) == 1):
         return []
     return lines[:1]
+
+
+def _one_line(text: str) -> str:
+    """A raw answer to be shown."""
+    line = " ".join(text.split())
+    return line if len(line) <= _SHOWN_CHARACTERS else line[:_SHOWN_CHARACTERS] + " ..."

@@ -1,6 +1,6 @@
-"""Completions from a chat model on this machine, through transformers: batches, the model's own chat template.
+"""Completions from a model on this machine, through transformers: batches, the model's own chat template, GGUF files.
 
-With xgrammar installed, decoding is constrained to the prompt's JSON schema. A batch always holds the same requests and
+With xgrammar installed, decoding is constrained to the form of the answer. A batch always holds the same requests and
 has its own seed, so a run that was killed and continued writes what an uninterrupted one would have written.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -15,7 +16,8 @@ from pathlib import Path
 
 from preference_benchmark.embedding import loading
 from preference_benchmark.preferences.llm.engine import REFUSED, Completion, Deliver, Request, Sampling
-from preference_benchmark.preferences.llm.prompts import Prompt
+from preference_benchmark.preferences.llm.prompts import PROMPTS, Prompt
+from preference_benchmark.preferences.llm.server_features import SMALL
 
 __all__ = ["LocalModel"]
 
@@ -26,23 +28,27 @@ class LocalModel:
     """An engine that runs a causal language model here.
 
     Args:
-        name_or_path: a Hub name or a local folder.
-        prompt: gives the form of the answer and where it ends.
+        name_or_path: a Hub name, a local folder, or a GGUF file, whose weights are unpacked into memory.
+        prompt: gives the form of the answer and where it ends; None for the one that fits the model (`prompt`).
         sampling: how answers are drawn.
         batch_size: requests per forward pass.
         device: as torch names it; default: the accelerator if there is one.
         dtype: as `from_pretrained` takes it; "auto" is the checkpoint's own.
-        constrained: whether decoding is constrained to the JSON schema; default: if xgrammar is installed.
+        constrained: whether decoding is constrained to the form of the answer; default: if xgrammar is installed.
+
+    Attributes:
+        prompt: what is asked.
+        why: why this prompt fits; "" where it was given.
 
     Raises:
         ValueError: if `batch_size` is not positive, or if the model has no chat template and the prompt needs one.
-        ImportError: if `constrained` is asked for without xgrammar.
+        ImportError: if `constrained` is asked for without xgrammar, or a GGUF file is given without gguf.
     """
 
     def __init__(
         self,
         name_or_path: str | Path,
-        prompt: Prompt,
+        prompt: Prompt | None = None,
         *,
         sampling: Sampling | None = None,
         batch_size: int = 8,
@@ -57,26 +63,44 @@ class LocalModel:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        self.model, self.prompt = str(name_or_path), prompt
-        self.sampling = sampling or Sampling()
+        source, file = _source(name_or_path)
+        self.model = file or (Path(source).name if Path(source).is_dir() else source)
         self.batch_size = batch_size
         self.faults: Counter[str] = Counter()
-        with loading("language model", self.model):
-            self.tokenizer = AutoTokenizer.from_pretrained(self.model, padding_side="left")
-        if self.tokenizer.chat_template is None and not prompt.examples:
+        self._begun, self._slowest, self._running = 0.0, 0.0, 0
+        with loading("language model", str(name_or_path)):
+            self.tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=file, padding_side="left")
+        if self.tokenizer.chat_template is None and prompt is not None and prompt.chat:
             raise ValueError(
-                f"{self.model} has no chat template, so it is a base model that cannot follow the prompt "
+                f"{name_or_path} has no chat template, so it is a base model that cannot follow the prompt "
                 f"{prompt.name!r}; use the prompt 'few-shot', or a chat model."
             )
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self.network = AutoModelForCausalLM.from_pretrained(self.model, dtype=dtype).to(device).eval()
+        with loading("language model", str(name_or_path)):
+            network = AutoModelForCausalLM.from_pretrained(source, gguf_file=file, dtype=dtype)
+        self.network = network.to(device).eval()
+        self.prompt, self.why = (prompt, "") if prompt is not None else self._fitting()
+        self.sampling = self.prompt.sampling(sampling)
         self._processor = self._constraint(find_spec("xgrammar") is not None if constrained is None else constrained)
+
+    def _fitting(self) -> tuple[Prompt, str]:
+        """The prompt that fits the model, and why."""
+        if self.tokenizer.chat_template is None:
+            return PROMPTS["few-shot"], "the model has no chat template"
+        size = self.network.num_parameters()
+        name = "one-review" if size < SMALL else "instruct"
+        return PROMPTS[name], f"a chat model of {size / 1e6:,.0f} million parameters"
+
+    def under_way(self) -> str:
+        """How many requests are under way, and how long they may take."""
+        slowest = f"; the slowest batch so far took {self._slowest:.0f} s" if self._slowest else ""
+        return f"{self._running} requests in a batch begun {time.monotonic() - self._begun:.0f} s ago{slowest}"
 
     @property
     def constrained(self) -> bool:
-        """Whether decoding is constrained to the prompt's JSON schema."""
+        """Whether decoding is constrained to the form of the prompt's answer."""
         return self._processor is not None
 
     def run(self, batches: Iterator[list[Request]], deliver: Deliver, stop: threading.Event) -> None:
@@ -84,7 +108,10 @@ class LocalModel:
         for batch in batches:
             if stop.is_set():
                 return
-            deliver(self._complete(batch))
+            self._begun, self._running = time.monotonic(), len(batch)
+            done = self._complete(batch)
+            self._slowest = max(self._slowest, time.monotonic() - self._begun)
+            deliver(done)
 
     def _complete(self, batch: list[Request]) -> list[Completion]:
         texts = [self._text(request) for request in batch]
@@ -99,7 +126,8 @@ class LocalModel:
         if fitting:
             answers = self._generate([texts[number] for number in fitting], batch[fitting[0]].seed)
             for number, (text, finish, written) in zip(fitting, answers, strict=True):
-                done[number] = Completion(batch[number], text, finish, lengths[number], written)
+                # The opening is the end of what the model was given.
+                done[number] = Completion(batch[number], batch[number].opening + text, finish, lengths[number], written)
         return [done[number] for number in range(len(batch))]
 
     def _generate(self, texts: list[str], seed: int) -> list[tuple[str, str, int]]:
@@ -136,13 +164,14 @@ class LocalModel:
     @property
     def _bare(self) -> bool:
         """Whether texts lack the special tokens that a chat template writes."""
-        return self.tokenizer.chat_template is None
+        return not self.prompt.chat
 
     def _text(self, request: Request) -> str:
         messages = list(request.messages)
-        if self._bare:
+        if not self.prompt.chat:
             return "".join(message["content"] for message in messages)
-        return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        asked = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return asked + request.opening
 
     def _context(self) -> int:
         """Most tokens that the model takes."""
@@ -150,13 +179,37 @@ class LocalModel:
         return min(longest or 1 << 30, self.tokenizer.model_max_length)
 
     def _constraint(self, wanted: bool) -> Callable[[], object] | None:
-        """Makes a logits processor for one batch that allows only the prompt's schema."""
-        if not wanted or self.prompt.schema is None:
+        """Makes a logits processor for one batch that allows only what the prompt's answer looks like."""
+        if not wanted:
             return None
         import xgrammar
         from xgrammar.contrib.hf import LogitsProcessor
 
         vocabulary = self.network.config.get_text_config().vocab_size
         known = xgrammar.TokenizerInfo.from_huggingface(self.tokenizer, vocab_size=vocabulary)
-        grammar = xgrammar.GrammarCompiler(known).compile_json_schema(json.dumps(self.prompt.schema))
+        compiler = xgrammar.GrammarCompiler(known)
+        if self.prompt.schema is not None:
+            grammar = compiler.compile_json_schema(json.dumps(self.prompt.schema))
+        else:
+            grammar = compiler.compile_grammar(self.prompt.grammar(""))
         return lambda: LogitsProcessor(grammar)
+
+
+def _source(name_or_path: str | Path) -> tuple[str, str | None]:
+    """What `from_pretrained` takes: a name or folder, and the GGUF file in it if it is one.
+
+    Raises:
+        ImportError: if it is a GGUF file and the package gguf is missing.
+        ValueError: if a folder holds several GGUF files and no other model.
+    """
+    path = Path(name_or_path)
+    if path.is_dir() and not (path / "config.json").exists():
+        files = sorted(path.glob("*.gguf"))
+        if len(files) > 1:
+            raise ValueError(f"{path} holds {len(files)} GGUF files; pass one of them, such as {files[0]}.")
+        path = files[0] if files else path
+    if path.suffix.lower() != ".gguf" or not path.is_file():
+        return str(name_or_path), None
+    if find_spec("gguf") is None:
+        raise ImportError(f"{path.name} is a GGUF file, which needs the package gguf; `pip install gguf`.")
+    return str(path.parent), path.name

@@ -2,28 +2,35 @@
 
 The task is that of Preference Discerning (Paischer et al. 2025, arXiv:2412.08604): from the latest items with their
 ratings and reviews to five short instructions on what the user likes, dislikes and wants avoided, without brands,
-product names, price or delivery. `instruct` asks a chat model for all five at once. `few-shot` is for small or base
-models, which cannot follow that: shown examples, they turn one review into one preference, and the five latest
-make up a step's.
+product names, price or delivery. Three kinds of models need three prompts:
 
-A prompt's window holds the user's latest items with rating and review, as JSON lines. Titles, aspects and reviews are
-other people's text, cleaned first (see `outside_text`), and long reviews are cut.
+- `instruct` asks a capable chat model for all five at once, as the paper does.
+- `one-review` is for small chat models, which cannot follow that: examples as turns of a conversation, one review a
+  call, one line of answer whose first word follows from the rating. The five latest make up a step's.
+- `few-shot` is the same for base models, which know no turns: one text to be continued.
+
+A prompt's window holds the user's latest items with rating and review. Titles, aspects and reviews are other people's
+text, cleaned first (see `outside_text`), and long reviews are cut.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import polars as pl
 
 from preference_benchmark.preferences.llm.engine import Sampling
+from preference_benchmark.preferences.polarity import POSITIVE, review_polarity
 from preference_benchmark.tables import Tables
 from preference_benchmark.tables.outside_text import REMOVED, for_a_model
+from preference_benchmark.tables.stop_words import stop_words
 
 __all__ = [
     "PROMPTS",
+    "UNWANTED",
+    "WISHED",
     "Prompt",
     "Windows",
     "prompt_named",
@@ -51,12 +58,40 @@ _ITEMS = """\
 </items>
 The five instructions as a JSON object:"""
 
+_ONE_REVIEW = """\
+You turn one product review into one short search instruction. Say which quality, material, taste, smell, sound, use \
+or style of the product the reviewer cared about, in words of the review. No brand, no price, no delivery."""
+
+# Product, rating, review, and the line that a good answer is.
 _EXAMPLES = (
-    (5, "So light that I forget I carry it, and it dries overnight.", "Find light bags that dry quickly"),
-    (1, "The handle got burning hot and the coating came off in my eggs.", "Avoid pans with a coating that peels"),
-    (2, "Way too sweet and it left an oily film on my tongue.", "Avoid sweet drinks that leave an oily taste"),
-    (5, "Rich dark roast, smells like chocolate. Two cups before noon.", "Find dark coffee with a chocolate note"),
+    (
+        "nylon day pack",
+        5,
+        "So light that I forget I carry it, and it dries overnight.",
+        "Find light bags that dry quickly",
+    ),
+    (
+        "frying pan",
+        1,
+        "My husband bought this. The handle got burning hot and the coating came off in my eggs.",
+        "Avoid pans with a coating that comes off",
+    ),
+    (
+        "peach iced tea",
+        2,
+        "Way too sweet and it left an oily film on my tongue.",
+        "Avoid very sweet drinks with an oily aftertaste",
+    ),
+    (
+        "ground coffee",
+        5,
+        "Rich dark roast, smells like chocolate. Two cups before noon.",
+        "Find dark roast coffee with a chocolate smell",
+    ),
 )
+WISHED, UNWANTED = "Find", "Avoid"
+# Two to twelve words, commas between them.
+_WORDS = """ (" " [a-zA-Z0-9'-]{1,18} ","?){2,12}"""
 
 
 @dataclass(frozen=True)
@@ -66,43 +101,55 @@ class Prompt:
     Attributes:
         name: of the prompt, as on the command line.
         system: the system message; "" for none.
-        template: the message that asks; holds "{window}".
-        examples: windows and their answers, shown to models that continue a text.
+        template: the message that asks; holds "{window}", and "{opening}" where the first word is given.
+        examples: windows, their openings and their answers.
+        chat: whether the model is asked in turns of a conversation; else it continues a text.
         window: how many of the latest items are shown.
         entries: how many usable entries an answer must have.
         carried: of how many of the latest steps the answers make up a step's preferences.
-        json_answer: whether the answer is JSON; else it is one line.
-        needs_review: whether an item without a review is not worth asking about.
+        json_answer: whether the answer is JSON; else it is one line that begins with the opening.
+        needs_review: whether an item without a review, or with one that says nothing of the item, is not asked about.
         review_characters: longer reviews are cut.
+        max_tokens: most tokens of an answer, where `Sampling` names no limit.
     """
 
     name: str
     system: str
     template: str
-    examples: tuple[tuple[str, str], ...] = ()
+    examples: tuple[tuple[str, str, str], ...] = ()
+    chat: bool = True
     window: int = 5
     entries: int = 5
     carried: int = 1
     json_answer: bool = True
     needs_review: bool = False
     review_characters: int = 1_200
+    max_tokens: int = 512
 
-    def messages(self, window: str) -> tuple[dict[str, str], ...]:
-        """Chat messages that ask about a window.
+    def messages(self, window: str, opening: str = "") -> tuple[dict[str, str], ...]:
+        """Messages that ask about a window: turns of a conversation, or one text to be continued.
 
-        A prompt with examples is one text to be continued: base models know no turns.
+        Args:
+            window: what is asked about.
+            opening: the first word of the answer, where the prompt gives it.
         """
-        # Not str.format: what users wrote may hold braces.
-        asked = self.template.replace("{window}", window)
-        if self.examples:
-            shown = [f"{self.template.replace('{window}', before)} {after}\n\n" for before, after in self.examples]
-            return ({"role": "user", "content": "".join(shown) + asked},)
-        return ({"role": "system", "content": self.system}, {"role": "user", "content": asked})
+        if not self.chat:
+            shown = [f"{self._asked(before, word)}{answer[len(word) :]}\n\n" for before, word, answer in self.examples]
+            return ({"role": "user", "content": "".join(shown) + self._asked(window, opening)},)
+        turns = [{"role": "system", "content": self.system}]
+        for before, word, answer in self.examples:
+            turns.append({"role": "user", "content": self._asked(before, word)})
+            turns.append({"role": "assistant", "content": answer})
+        return (*turns, {"role": "user", "content": self._asked(window, opening)})
 
-    def characters(self, window: int) -> int:
+    def _asked(self, window: str, opening: str) -> str:
+        # Not str.format: what users wrote may hold braces.
+        before, _, after = self.template.partition("{window}")
+        return before.replace("{opening}", opening) + window + after.replace("{opening}", opening)
+
+    def characters(self, window: int, opening: str = "") -> int:
         """Length of the messages that ask about a window of so many characters."""
-        around = sum(len(message["content"]) for message in self.messages(""))
-        return around + window * self.template.count("{window}")
+        return window + sum(len(message["content"]) for message in self.messages("", opening))
 
     @property
     def schema(self) -> dict[str, object] | None:
@@ -122,28 +169,45 @@ class Prompt:
         """What ends an answer that is one line."""
         return () if self.json_answer else ("\n",)
 
+    def grammar(self, opening: str) -> str:
+        """What an answer of one line looks like, as a grammar of llama.cpp."""
+        return f'root ::= "{opening}"{_WORDS}'
+
+    def sampling(self, sampling: Sampling | None = None) -> Sampling:
+        """How answers are drawn, with the prompt's own limit of tokens where none is named."""
+        sampling = sampling or Sampling()
+        return replace(sampling, max_tokens=self.max_tokens) if sampling.max_tokens is None else sampling
+
     def version(self, sampling: Sampling) -> str:
         """Name and digest of all that shapes an answer; answers of different versions are never mixed."""
-        shape = [self.system, self.template, self.examples, self.window, self.json_answer]
-        shape += [self.review_characters, sampling.as_dict()]
+        shape = [self.system, self.template, self.examples, self.chat, self.window, self.json_answer]
+        shape += [self.review_characters, self.sampling(sampling).as_dict()]
         digest = hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()
         return f"{self.name}-{digest[:10]}"
 
 
+def _lines(product: str, rating: str, review: str) -> str:
+    """One item as the prompts about one review show it."""
+    return f"Product: {product}\nRating: {rating} of 5\nReview: {review}"
+
+
+_ABOUT_ONE = {
+    "examples": tuple(
+        (_lines(product, str(rating), review), answer.split()[0], answer)
+        for product, rating, review, answer in _EXAMPLES
+    ),
+    "window": 1,
+    "entries": 1,
+    "carried": 5,
+    "json_answer": False,
+    "needs_review": True,
+    "review_characters": 300,
+    "max_tokens": 48,
+}
 PROMPTS = {
     "instruct": Prompt("instruct", _SYSTEM, _ITEMS),
-    "few-shot": Prompt(
-        "few-shot",
-        "",
-        "{window}\nPreference:",
-        examples=tuple((f"Rating: {rating} of 5\nReview: {review}", wish) for rating, review, wish in _EXAMPLES),
-        window=1,
-        entries=1,
-        carried=5,
-        json_answer=False,
-        needs_review=True,
-        review_characters=300,
-    ),
+    "one-review": Prompt("one-review", _ONE_REVIEW, "{window}\nInstruction that begins with {opening}:", **_ABOUT_ONE),
+    "few-shot": Prompt("few-shot", "", "{window}\nPreference: {opening}", chat=False, **_ABOUT_ONE),
 }
 
 
@@ -158,7 +222,7 @@ def prompt_named(name: str) -> Prompt:
     return PROMPTS[name]
 
 
-_TITLE_CHARACTERS = 120
+_TITLE_CHARACTERS, _PRODUCT_CHARACTERS = 120, 80
 _ASPECTS = 6
 
 
@@ -167,8 +231,8 @@ class Windows:
     """What the model is asked about.
 
     Attributes:
-        frame: user_id, step, window (str), digest (str); sorted by user_id and step. Steps that there is nothing
-            to ask about are absent.
+        frame: user_id, step, window (str), opening (the word that the answer has to begin with, "" where it is
+            free), digest (of both); sorted by user_id and step. Steps that there is nothing to ask about are absent.
         unasked: steps that there is nothing to ask about.
         shortened: reviews that were cut.
         cleaned: reviews from which markup, or sentences that address a model, were removed.
@@ -190,14 +254,30 @@ def windows(tables: Tables, prompt: Prompt) -> Windows:
     rows = rows.with_columns(shown=pl.when(long).then(cut).otherwise("bare"), long=long)
     counts = rows.select(long=pl.col("long").sum(), cleaned=(pl.col("bare") != flat).sum()).row(0)
     rows = rows.join(_shown_items(tables.items), on="item_id", how="left", maintain_order="left")
-    has_text = pl.col("shown").str.contains(r"\p{L}")
-    rows = rows.with_columns(has_text=has_text, line=_json_line() if prompt.json_answer else _plain_line())
+    rows = rows.with_columns(line=_json_line() if prompt.json_answer else _plain_line())
     lines = [pl.col("line").shift(back).over("user_id", order_by="step") for back in reversed(range(prompt.window))]
-    rows = rows.with_columns(window=pl.concat_list(lines).list.drop_nulls().list.join("\n"))
-    asked = rows.filter("has_text") if prompt.needs_review else rows
-    digests = pl.Series("digest", [_digest(window) for window in asked["window"]], dtype=pl.String)
-    frame = asked.select("user_id", "step", "window").with_columns(digests)
+    rows = rows.with_columns(window=pl.concat_list(lines).list.drop_nulls().list.join("\n"), opening=pl.lit(""))
+    if not prompt.json_answer:
+        liked = review_polarity(rows) == POSITIVE
+        rows = rows.with_columns(opening=pl.when(liked).then(pl.lit(WISHED)).otherwise(pl.lit(UNWANTED)))
+    asked = rows.filter(_says_something()) if prompt.needs_review else rows
+    asked = asked.select("user_id", "step", "window", "opening")
+    digests = [_digest(opening + window) for window, opening in asked.select("window", "opening").iter_rows()]
+    frame = asked.with_columns(pl.Series("digest", digests, dtype=pl.String))
     return Windows(frame, rows.height - asked.height, *counts)
+
+
+# Words of verdicts that the package's list of stop words lacks: "Middling, I would say."
+_VERDICTS = frozenset(
+    "middling average mediocre meh considered solid likeable recommend recommended stars star".split()
+)
+
+
+def _says_something() -> pl.Expr:
+    """Whether a review has a word that is neither a function word nor a verdict."""
+    known = pl.lit(list(stop_words() | _VERDICTS))
+    words = pl.col("shown").str.to_lowercase().str.extract_all(r"\p{L}[\p{L}'’-]+")
+    return words.list.set_difference(known).list.len() > 0
 
 
 def _shown_items(items: pl.DataFrame) -> pl.DataFrame:
@@ -218,10 +298,14 @@ def _json_line() -> pl.Expr:
 
 
 def _plain_line() -> pl.Expr:
-    """One item's rating and review as two lines."""
+    """One item as three lines: what it is, the rating and the review."""
     rating = pl.col("rating").round(1).cast(pl.String).str.replace(r"\.0$", "")
+    product = pl.col("title").fill_null("").str.slice(0, _PRODUCT_CHARACTERS).str.strip_chars()
     return pl.concat_str(
-        pl.concat_str(pl.lit("Rating: "), rating, pl.lit(" of 5\n")).fill_null(""), pl.lit("Review: "), pl.col("shown")
+        pl.when(product != "").then(pl.concat_str(pl.lit("Product: "), product, pl.lit("\n"))).otherwise(pl.lit("")),
+        pl.concat_str(pl.lit("Rating: "), rating, pl.lit(" of 5\n")).fill_null(""),
+        pl.lit("Review: "),
+        pl.col("shown"),
     )
 
 

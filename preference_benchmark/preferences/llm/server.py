@@ -8,6 +8,7 @@ refuses for good is counted and not repeated.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
 import threading
@@ -17,10 +18,20 @@ from collections.abc import Coroutine, Iterator
 from typing import TYPE_CHECKING
 
 from preference_benchmark.embedding import Unavailable
-from preference_benchmark.preferences.llm.engine import LOST, REFUSED, Completion, Deliver, Request, Sampling
+from preference_benchmark.preferences.llm.engine import (
+    LOST,
+    REFUSED,
+    Completion,
+    Deliver,
+    Key,
+    Request,
+    Sampling,
+    token_count,
+)
 from preference_benchmark.preferences.llm.prompts import Prompt
+from preference_benchmark.preferences.llm.server_features import AUTO, RESPONSE_FORMATS, ServerFeatures, look_at, said
 
-__all__ = ["RESPONSE_FORMATS", "OpenAIServer"]
+__all__ = ["OpenAIServer"]
 
 
 if TYPE_CHECKING:
@@ -87,8 +98,6 @@ async def _unless_stopped(work: Coroutine[object, object, None], stop: threading
     return not stop.is_set()
 
 
-RESPONSE_FORMATS = ("json_schema", "json_object", "text")
-
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.5, 60.0
 _TOO_MANY_REQUESTS = 429
 _TEMPORARY_STATUS = frozenset({408, 409, 425, 429})
@@ -100,6 +109,7 @@ _NO_CREDIT = 402
 # A server that refuses so many before it has answered one refuses the way it is asked.
 _REFUSALS_AT_START = 5
 _CHARACTERS_PER_TOKEN = 4
+_MOST_AT_ONCE = 16
 
 
 class OpenAIServer:
@@ -112,14 +122,18 @@ class OpenAIServer:
         api_key: default: the environment's OPENAI_API_KEY. Your own server may need none.
         sampling: how answers are drawn.
         response_format: how JSON is asked for: "json_schema" (the server guarantees that answers fit), "json_object",
-            or "text" (the prompt alone), for servers that know neither. Where the prompt asks for no JSON it is not
-            sent.
-        concurrency: requests under way at the same time.
+            or "text" (the prompt alone), for servers that know neither; "auto" as `features` says. Where the prompt
+            asks for no JSON it is not sent; llama.cpp holds the line to a grammar instead.
+        features: of the server; default: what it says about itself now.
+        concurrency: requests under way at the same time; None for as many as the server runs, else 16.
         tries: how often a request is sent before it counts as lost.
         timeout: seconds to wait for an answer.
         requests_per_minute: most requests begun in a minute.
         tokens_per_minute: most tokens in a minute.
         first_pause: seconds before the first repetition; each further one waits twice as long.
+
+    Attributes:
+        model: that the server reports, else the name that was typed: cached answers belong to it.
 
     Raises:
         ImportError: without the package openai.
@@ -136,31 +150,36 @@ class OpenAIServer:
         base_url: str | None = None,
         api_key: str | None = None,
         sampling: Sampling | None = None,
-        response_format: str = "json_schema",
-        concurrency: int = 16,
+        response_format: str = AUTO,
+        features: ServerFeatures | None = None,
+        concurrency: int | None = None,
         tries: int = 6,
         timeout: float = 120.0,
         requests_per_minute: float | None = None,
         tokens_per_minute: float | None = None,
         first_pause: float = _FIRST_PAUSE_SECONDS,
     ) -> None:
-        if response_format not in RESPONSE_FORMATS:
-            raise ValueError(f"response_format={response_format!r} is not known; pass one of {RESPONSE_FORMATS}.")
-        if base_url is not None and not base_url.startswith(("http://", "https://")):
-            raise ValueError(f"base_url={base_url!r} is not an address; pass one such as http://127.0.0.1:8000/v1.")
-        if concurrency < 1 or tries < 1:
+        if response_format not in (AUTO, *RESPONSE_FORMATS):
+            known = (AUTO, *RESPONSE_FORMATS)
+            raise ValueError(f"response_format={response_format!r} is not known; pass one of {known}.")
+        if (concurrency is not None and concurrency < 1) or tries < 1:
             raise ValueError(f"concurrency={concurrency}, tries={tries}: pass at least 1 of each.")
-        self.model, self.prompt = model, prompt
-        self.sampling = sampling or Sampling()
-        self.concurrency, self.tries, self.first_pause = concurrency, tries, first_pause
+        self._client_arguments = _client_arguments(base_url, api_key, timeout)
+        self.features = features or look_at(model, base_url, api_key)
+        self.name, self.model, self.prompt = model, self.features.model or model, prompt
+        self.sampling = prompt.sampling(sampling)
+        self.concurrency = concurrency or min(_MOST_AT_ONCE, self.features.slots or _MOST_AT_ONCE)
+        self.tries, self.first_pause = tries, first_pause
         self.faults: Counter[str] = Counter()
         self._limits = {"requests_per_minute": requests_per_minute, "tokens_per_minute": tokens_per_minute}
         for name, limit in self._limits.items():
             if limit is not None and limit <= 0:
                 raise ValueError(f"{name}={limit} lets nothing through; pass a positive number, or None for no limit.")
-        self._options = _options(prompt, response_format)
-        self._client_arguments = _client_arguments(base_url, api_key, timeout)
+        self._options = _options(prompt, self.features.response_format if response_format == AUTO else response_format)
         self._answered = self._refused = 0
+        self._answering: str | None = None
+        self._begun: dict[Key, float] = {}
+        self._slowest = 0.0
 
     def run(self, batches: Iterator[list[Request]], deliver: Deliver, stop: threading.Event) -> None:
         """Complete all requests, as `Engine.run` says.
@@ -170,6 +189,13 @@ class OpenAIServer:
                 the requests.
         """
         asyncio.run(self._run(batches, deliver, stop))
+
+    def under_way(self) -> str:
+        """How many requests are under way, and how long they may take."""
+        begun, timeout = list(self._begun.values()), self._client_arguments["timeout"]
+        slowest = f"; the slowest answer so far took {self._slowest:.0f} s" if self._slowest else ""
+        left = max(timeout - (time.monotonic() - max(begun)), 0.0) if begun else 0.0
+        return f"{len(begun)} requests under way, {left:.0f} s at most{slowest}"
 
     async def _run(self, batches: Iterator[list[Request]], deliver: Deliver, stop: threading.Event) -> None:
         from openai import AsyncOpenAI
@@ -198,13 +224,14 @@ class OpenAIServer:
         self, client: AsyncOpenAI, request: Request, pace: _Pace, stop: threading.Event
     ) -> Completion | None:
         """How one request ended; None if the run was stopped before it began."""
-        from openai import APIConnectionError, APIResponseValidationError, APIStatusError, APITimeoutError
+        from openai import APIConnectionError, APIStatusError, APITimeoutError
 
         expected = request.characters // _CHARACTERS_PER_TOKEN + self.sampling.max_tokens // 4
         reason = ""
         for attempt in range(self.tries):
             if not await pace.wait(expected, stop):
                 return None
+            self._begun[request.key] = begun = time.monotonic()
             try:
                 completion = await self._ask(client, request)
             except APIStatusError as error:
@@ -223,7 +250,7 @@ class OpenAIServer:
                 reason = f"no connection ({type(error.__cause__).__name__})"
                 self.faults["no connection"] += 1
                 seconds = self._pause(request, attempt)
-            except (APIResponseValidationError, ValueError):  # the body is no JSON, or no chat completion
+            except ValueError:  # the body is no JSON, or no completion
                 reason = "unreadable response"
                 self.faults[reason] += 1
                 seconds = self._pause(request, attempt)
@@ -231,46 +258,64 @@ class OpenAIServer:
                 used = (completion.prompt_tokens or 0) + (completion.completion_tokens or 0)
                 pace.correct(expected, used or expected)
                 self._answered += 1
+                self._slowest = max(self._slowest, time.monotonic() - begun)
                 return completion
+            finally:
+                self._begun.pop(request.key, None)
             if attempt + 1 < self.tries and not await _unless_stopped(asyncio.sleep(seconds), stop):
                 return None
         return Completion(request, "", LOST, error=f"{reason}, {self.tries} times")
 
     async def _ask(self, client: AsyncOpenAI, request: Request) -> Completion:
-        response = await client.chat.completions.create(
-            model=self.model,
-            messages=list(request.messages),
+        if self.prompt.chat:
+            create, asked = client.chat.completions, {"messages": list(request.messages)}
+        else:
+            create, asked = client.completions, {"prompt": request.messages[-1]["content"]}
+        if not self.prompt.json_answer and self.features.grammar:
+            asked["extra_body"] = {"grammar": self.prompt.grammar(request.opening)}
+        # The body is read here: the client's own types take a field of an unexpected kind for an error, after payment.
+        response = await create.with_raw_response.create(
+            model=self.name,
             temperature=self.sampling.temperature,
             top_p=self.sampling.top_p,
             max_tokens=self.sampling.max_tokens,
             seed=request.seed,
             # Gateways that know the header do not charge twice for a request whose answer was lost on the way.
             extra_headers={"Idempotency-Key": f"{request.window}-{request.key.attempt}-{request.seed}"},
+            **asked,
             **self._options,
         )
-        choices = getattr(response, "choices", None)
-        if not choices or getattr(choices[0], "message", None) is None:
-            raise ValueError("the response is no chat completion")
-        usage = getattr(response, "usage", None)
-        content = choices[0].message.content
+        body = json.loads(response.content)
+        choice = _first_choice(body)
+        answering = body.get("model")
+        if isinstance(answering, str):
+            self._answering = self._answering or answering
+            if answering != self._answering:
+                reason = f"answered by another model, {answering}"
+                self.faults["answered by another model"] += 1
+                return Completion(request, "", LOST, error=reason)
+        text = _content(choice)
+        if not self.prompt.chat and not text.lstrip().startswith(request.opening):
+            text = f"{request.opening} {text.lstrip()}"
+        usage = body.get("usage") if isinstance(body.get("usage"), dict) else {}
         return Completion(
             request,
-            content if isinstance(content, str) else "",
-            "length" if choices[0].finish_reason == "length" else "stop",
-            getattr(usage, "prompt_tokens", None),
-            getattr(usage, "completion_tokens", None),
+            text,
+            "length" if choice.get("finish_reason") == "length" else "stop",
+            token_count(usage.get("prompt_tokens")),
+            token_count(usage.get("completion_tokens")),
         )
 
     def _refusal(self, request: Request, error: APIStatusError) -> Completion:
         """A request that the server refuses; an error if it would refuse all."""
         self._refused += 1
-        message, status = _message(error), error.status_code
+        message, status = said(error), error.status_code
         if status in _FATAL_STATUS:
             where = self._client_arguments.get("base_url") or "the server"
             remedy = "Check the address (it usually ends in /v1), the key and the model's name."
             if status == _NO_CREDIT:
                 remedy = "Add credit and run again; what was answered is kept."
-            raise Unavailable(f"{where} answered {status} for the model {self.model!r}: {message}. {remedy}")
+            raise Unavailable(f"{where} answered {status} for the model {self.name!r}: {message}. {remedy}")
         if not self._answered and self._refused >= _REFUSALS_AT_START:
             raise Unavailable(
                 f"the first {self._refused} requests were refused with {status}: {message}. If the server does not "
@@ -289,10 +334,30 @@ class OpenAIServer:
         return min(max(asked, doubling), _LONGEST_PAUSE_SECONDS)
 
 
-def _message(error: APIStatusError) -> str:
-    """What the server said, in one line; the library's own text leaves out what is not in OpenAI's form."""
-    said = error.body.get("message", error.body) if isinstance(error.body, dict) else error.body
-    return " ".join(str(said or error).split())[:300].rstrip(".")
+def _first_choice(body: object) -> dict[str, object]:
+    """The first answer of a response.
+
+    Raises:
+        ValueError: if it is no completion.
+    """
+    choices = body.get("choices") if isinstance(body, dict) else None
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    if not isinstance(choice, dict) or not ({"message", "text"} & choice.keys()):
+        raise ValueError("the response is no completion")
+    if "text" not in choice and not isinstance(choice["message"], dict):
+        raise ValueError("the response is no completion")
+    return choice
+
+
+def _content(choice: dict[str, object]) -> str:
+    """The text of an answer: a string, or the texts among its parts."""
+    message = choice.get("message")
+    content = message.get("content") if isinstance(message, dict) else choice.get("text")
+    if isinstance(content, list):
+        parts = [part.get("text") if isinstance(part, dict) else part for part in content]
+        content = "".join(part for part in parts if isinstance(part, str))
+    # JSON can escape half of a character, which no file may hold.
+    return content.encode("utf-8", "replace").decode() if isinstance(content, str) else ""
 
 
 def _options(prompt: Prompt, response_format: str) -> dict[str, object]:

@@ -17,6 +17,7 @@ AGREED = set(
     --conditioning --data --dataset --device --dial --dry-run --dtype --encoder --eval-limit --figure --history
     --json --keep-seen --key-variable --language --license --limit --max-tokens --message --metric --min-item --min-user
     --model --name --option --output --overwrite --permitted --polarity --preference --preferences --preset --private
+    --local --partial --patience
     --prompt --prompt-price --protocol --push --quiet --reference --repeats --replace --repo-id --report-to
     --margin --p-values --requests-per-minute --resamples --response-format --results --resume
     --retries --revision --seed --set --showcase-histories --source --strict

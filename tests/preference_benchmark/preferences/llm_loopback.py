@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-KINDS = ("lamps", "mugs", "pens", "cables", "chairs", "kettles", "shelves", "brushes")
 TRAITS = ("soft light", "a flat lid", "thick walls", "round edges", "a long cord", "fine tips", "warm colours")
 
 
 def good_answer(content: str) -> str:
-    """Five preferences that depend on nothing but what was asked."""
+    """Five preferences about the latest item, which depend on nothing but what was asked."""
     number = int.from_bytes(hashlib.sha256(content.encode()).digest()[:6], "big")
-    kind, trait = number % len(KINDS), number // len(KINDS)
+    titles = re.findall(r'"item":"([^"]+)"|Product: (.+)', content)
+    kind = " ".join((titles[-1][0] or titles[-1][1]).lower().split()[:3]) if titles else "lamps"
     wishes = [
-        f"{'Avoid' if place == 4 else 'Find'} {KINDS[(kind + place) % len(KINDS)]} with {TRAITS[trait % len(TRAITS)]}"
+        f"{'Avoid' if place == 4 else 'Find'} {kind} with {TRAITS[(number + place) % len(TRAITS)]}"
         for place in range(5)
     ]
     return json.dumps({"preferences": wishes})
@@ -29,18 +30,26 @@ Behaviour = Callable[[str, int, int], tuple[int, str, dict[str, str]] | str]
 
 
 class LoopbackServer:
-    """Answers `POST /v1/chat/completions`.
+    """Answers `POST /v1/chat/completions` and `POST /v1/completions`.
 
     Args:
         behave: gets what was asked (the last message), how often it was asked before with this seed, and the seed;
             returns the answer's text, or a status, a raw body and headers.
         delay: seconds before every response.
+        pages: what `GET` answers, by path, as JSON; others are not found.
+
+    Attributes:
+        paths: how often each path was asked.
     """
 
     def __init__(
-        self, behave: Behaviour = lambda content, times, seed: good_answer(content), delay: float = 0.0
+        self,
+        behave: Behaviour = lambda content, times, seed: good_answer(content),
+        delay: float = 0.0,
+        pages: dict[str, object] | None = None,
     ) -> None:
         self.asked: Counter[tuple[str, int]] = Counter()
+        self.paths: Counter[str] = Counter()
         self.bodies: list[dict] = []
         self.most_at_once = self._now = 0
         lock = threading.Lock()
@@ -48,28 +57,39 @@ class LoopbackServer:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            wbufsize = -1  # headers and body in one packet: the second would wait for the first to be acknowledged
 
             def do_POST(self) -> None:
                 try:
                     body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 except (OSError, ValueError):  # the client was killed while it was sending
                     return
-                content = body["messages"][-1]["content"]
+                chat = self.path.endswith("/chat/completions")
+                content = body["messages"][-1]["content"] if chat else body["prompt"]
+                seed = body.get("seed", 0)
                 with lock:
-                    times = server.asked[content, body["seed"]]
-                    server.asked[content, body["seed"]] += 1
+                    times = server.asked[content, seed]
+                    server.asked[content, seed] += 1
+                    server.paths[self.path] += 1
                     server.bodies.append(body)
                     server._now += 1
                     server.most_at_once = max(server.most_at_once, server._now)
                 try:
                     time.sleep(delay)
-                    answer = behave(content, times, body["seed"])
+                    answer = behave(content, times, seed)
                 finally:
                     with lock:
                         server._now -= 1
                 if isinstance(answer, str):
-                    answer = (200, completion(answer), {})
-                status, raw, headers = answer
+                    answer = (200, completion(answer, chat=chat), {})
+                self._send(*answer)
+
+            def do_GET(self) -> None:
+                server.paths[self.path] += 1
+                found = (pages or {}).get(self.path)
+                self._send(404 if found is None else 200, json.dumps(found), {})
+
+            def _send(self, status: int, raw: str, headers: dict[str, str]) -> None:
                 self.send_response(status)
                 headers = {"Content-Type": "application/json", "Content-Length": str(len(raw.encode()))} | headers
                 for name, value in headers.items():
@@ -77,6 +97,7 @@ class LoopbackServer:
                 self.end_headers()
                 try:
                     self.wfile.write(raw.encode())
+                    self.wfile.flush()
                 except OSError:  # the client was killed
                     pass
 
@@ -99,11 +120,14 @@ class LoopbackServer:
         self._server.server_close()
 
 
-def completion(text: str, finish: str = "stop", tokens: tuple[int, int] | None = (100, 60)) -> str:
-    """The body of a chat completion."""
+def completion(
+    text: str, finish: str = "stop", tokens: tuple[int, int] | None = (100, 60), *, chat: bool = True, **fields: object
+) -> str:
+    """The body of a completion; `fields` replace its own."""
     usage = (
         {"prompt_tokens": tokens[0], "completion_tokens": tokens[1], "total_tokens": sum(tokens)} if tokens else None
     )
-    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish}
+    said = {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
+    choice = {"index": 0, "finish_reason": finish} | said
     body = {"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice], "usage": usage}
-    return json.dumps(body)
+    return json.dumps(body | fields)

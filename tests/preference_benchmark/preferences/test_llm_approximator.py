@@ -22,7 +22,7 @@ class Scribe:
     model, batch_size = "scribe", 4
 
     def __init__(self, written: list[str]) -> None:
-        self.sampling, self.faults = Sampling(), Counter()
+        self.prompt, self.sampling, self.faults = INSTRUCT, Sampling(), Counter()
         self.written, self.batches, self.written_by_then = written, [], []
 
     def run(self, batches, deliver, stop) -> None:
@@ -31,6 +31,9 @@ class Scribe:
             self.written_by_then.append(len(self.written))
             deliver([Completion(request, self.answer(request), "stop", 100, 60) for request in batch])
 
+    def under_way(self) -> str:
+        return "nothing under way"
+
     def answer(self, request) -> str:
         return "Sorry." if request.seed % 3 == 0 else good_answer(request.messages[-1]["content"])
 
@@ -38,7 +41,9 @@ class Scribe:
 @pytest.fixture
 def written(monkeypatch) -> list[str]:
     windows, messages = [], Prompt.messages
-    monkeypatch.setattr(Prompt, "messages", lambda self, window: windows.append(window) or messages(self, window))
+    monkeypatch.setattr(
+        Prompt, "messages", lambda self, window, opening="": windows.append(window) or messages(self, window, opening)
+    )
     return windows
 
 

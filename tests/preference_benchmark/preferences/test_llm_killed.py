@@ -26,6 +26,7 @@ def command(server: LoopbackServer, folder: Path) -> list[str]:
     return [
         *(sys.executable, "-m", "mender", "preferences", "write", "--source", "corner-shop"),
         *("--approximator", "openai", "--model", "tiny", "--base-url", server.url, "--limit", "8", "--retries", "1"),
+        *("--prompt", "instruct", "--encoder", "no/encoder"),
         *("--concurrency", str(CONCURRENCY), "--cache", str(folder / "answers")),
         *("--output", str(folder / "preferences.parquet")),
     ]

@@ -10,7 +10,7 @@ from benchmark_doubles import random_tables
 from preference_benchmark.preferences.llm.engine import Key, Request, Sampling
 from preference_benchmark.preferences.llm.prompts import PROMPTS, prompt_named, windows
 
-INSTRUCT, FEW_SHOT = PROMPTS["instruct"], PROMPTS["few-shot"]
+INSTRUCT, ONE_REVIEW, FEW_SHOT = (PROMPTS[name] for name in ("instruct", "one-review", "few-shot"))
 
 
 def test_a_window_holds_the_five_latest_items_as_a_loop_would_collect_them():
@@ -37,12 +37,55 @@ def test_later_steps_and_other_users_do_not_show():
     assert part.join(some, on=["user_id", "step", "window", "digest"], how="semi").height == part.height
 
 
-def test_one_review_prompt_asks_only_where_there_is_one():
+@pytest.mark.parametrize("prompt", [ONE_REVIEW, FEW_SHOT])
+def test_one_review_prompts_ask_only_where_a_review_says_something(prompt):
     tables = random_tables(2)
-    asked = windows(tables, FEW_SHOT)
-    written = tables.interactions.filter(pl.col("review") != "")
-    assert asked.frame.height == written.height and asked.unasked == tables.interactions.height - written.height
+    asked = windows(tables, prompt)
+    written = tables.interactions.filter(~pl.col("review").is_in(["", "Fine."]))
+    assert asked.frame.select("user_id", "step").equals(written.select("user_id", "step").sort("user_id", "step"))
+    assert asked.unasked == tables.interactions.height - written.height
     assert asked.frame["window"].str.contains("Review: ").all()
+
+
+@pytest.mark.parametrize(
+    ("review", "asked"),
+    [
+        ("Middling, I would say.", False),
+        ("Average, all things considered. We shall see.", False),
+        ("Not bad at all, in fact quite lovely.", False),
+        ("I love this blue one!", True),
+        ("It leaks.", True),
+        ("Great tone", True),
+    ],
+)
+def test_reviews_that_say_nothing_are_not_asked_about(review, asked):
+    tables = random_tables(0)
+    one = tables.interactions.head(1).with_columns(review=pl.lit(review))
+    found = windows(replace(tables, interactions=one), ONE_REVIEW)
+    assert (found.frame.height, found.unasked) == ((1, 0) if asked else (0, 1))
+
+
+def test_the_rating_gives_the_opening():
+    tables = random_tables(2)
+    rows = tables.interactions.join(windows(tables, ONE_REVIEW).frame, on=["user_id", "step"])
+    assert rows.filter(pl.col("rating") >= 4)["opening"].unique().to_list() == ["Find"]
+    assert rows.filter(pl.col("rating") <= 2)["opening"].unique().to_list() == ["Avoid"]
+    assert windows(tables, INSTRUCT).frame["opening"].unique().to_list() == [""]
+
+
+def test_examples_are_turns_for_chat_models_and_one_text_for_base_models():
+    chat, text = ONE_REVIEW.messages("Review: x", "Avoid"), FEW_SHOT.messages("Review: x", "Avoid")
+    assert [message["role"] for message in chat] == ["system", *["user", "assistant"] * 4, "user"]
+    assert chat[-1]["content"].startswith("Review: x\n") and "Avoid" in chat[-1]["content"]
+    assert len(text) == 1 and text[0]["content"].endswith("Review: x\nPreference: Avoid")
+    for *_, answer in FEW_SHOT.examples:
+        assert f"Preference: {answer}\n\n" in text[0]["content"]
+        assert {"role": "assistant", "content": answer} in chat
+
+
+def test_each_prompt_limits_its_answers():
+    assert [prompt.sampling().max_tokens for prompt in (INSTRUCT, ONE_REVIEW, FEW_SHOT)] == [512, 48, 48]
+    assert ONE_REVIEW.sampling(Sampling(max_tokens=9, seed=3)) == Sampling(max_tokens=9, seed=3)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +116,7 @@ def test_long_reviews_are_cut_and_counted():
 def test_the_version_follows_everything_that_shapes_an_answer():
     versions = {prompt.version(Sampling()) for prompt in PROMPTS.values()}
     versions |= {INSTRUCT.version(Sampling(temperature=0.0)), replace(INSTRUCT, system="x").version(Sampling())}
-    assert len(versions) == 4
+    assert len(versions) == 5
     assert INSTRUCT.version(Sampling()) == prompt_named("instruct").version(Sampling())
     with pytest.raises(ValueError, match="few-shot"):
         prompt_named("zero-shot")
@@ -82,12 +125,12 @@ def test_the_version_follows_everything_that_shapes_an_answer():
 @pytest.mark.parametrize("prompt", PROMPTS.values(), ids=PROMPTS)
 @pytest.mark.parametrize("window", ["", "Review: x", "{window}\n" * 3, "\U0001f600 caf\u00e9 e\u0301" * 50])
 def test_the_length_of_messages_is_known_without_them(prompt, window):
-    for way in (prompt, replace(prompt, template="{window} and {window}")):
-        assert way.characters(len(window)) == Request(Key("u", 0, 0), way.messages(window), "w", 0).characters
+    for word in ("", "Avoid"):
+        request = Request(Key("u", 0, 0), prompt.messages(window, word), "w", 0, word)
+        assert prompt.characters(len(window), word) == request.characters
 
 
 def test_users_cannot_break_out_of_the_template():
     messages = INSTRUCT.messages("{window} {0}")
     assert messages[-1]["content"].count("<items>") == 1 and "{window} {0}" in messages[-1]["content"]
-    (message,) = FEW_SHOT.messages("Review: x")
-    assert message["content"].endswith("Review: x\nPreference:")
+    assert "{window} {opening}" in FEW_SHOT.messages("{window} {opening}", "Find")[-1]["content"]
