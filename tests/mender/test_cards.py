@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
-from doubles import random_catalogue, shop_examples, shop_items, tiny_model, word_tokenizer
+from doubles import (
+    encoder_folder,
+    random_catalogue,
+    shop_examples,
+    shop_items,
+    small_method,
+    tiny_model,
+    word_tokenizer,
+)
 
 from mender import Recommender
 from mender.cards import pick_request, steer
-from modeling_mender import MenderProcessor
+from modeling_mender import MenderProcessor, write_card
 
 
 @pytest.fixture(scope="module")
@@ -50,3 +60,16 @@ def test_preferences_of_other_axes_are_shown_where_there_is_no_coarse_steering(e
     assert set(preferences) <= {texts[0] for texts in matched["preferences"]} and len(preferences) == 2
     with pytest.raises(ValueError, match="no example has a preference"):
         pick_request(matched.map(lambda example: {"preferences": []}))
+
+
+@pytest.mark.parametrize("name", ["mender-tok", "popularity"])
+def test_the_code_on_a_card_runs(name, tmp_path, capsys):
+    method = small_method(name, encoder_folder(tmp_path / "encoder"))
+    Recommender(method.model, method.processor).save_pretrained(tmp_path / "model")
+    path = write_card(tmp_path / "model", method.model, repo_id="org/mender")
+    blocks = re.findall(r"^```python\n(.*?)^```", path.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+    shown = []
+    for block in blocks:
+        exec(block.replace("org/mender", str(tmp_path / "model")).replace("=True", "=False"), {})
+        shown.append([line.split()[1] for line in capsys.readouterr().out.splitlines()])
+    assert len(shown) == 2 and shown[0] == shown[1] and len(shown[0]) == 5
