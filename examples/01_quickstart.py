@@ -19,7 +19,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from mender import Recommender
@@ -27,7 +26,7 @@ from mender.cards import pick_request, steer
 from mender.cli import options
 from mender.data import load_benchmark_data
 from mender.runs import provenance
-from mender.terminal import run_script, user_errors
+from mender.terminal import new_console, run_script, user_errors
 from mender.training import choose_preset, joined_processes, save_and_measure
 
 EPOCHS = 6
@@ -99,7 +98,7 @@ def main(
 
 def announce(step: str, started: float) -> None:
     """A heading with the time so far."""
-    Console(width=120).rule(f"{step}  [{time.perf_counter() - started:.0f} s]", align="left")
+    new_console(width=120).rule(f"{step}  [{time.perf_counter() - started:.0f} s]", align="left")
 
 
 def heading(request: Mapping[str, str]) -> str:
@@ -114,7 +113,7 @@ def show(title: str, lists: Mapping[str, Sequence[str]]) -> None:
         table.add_column(f'"{name}"')
     for row in zip(*lists.values(), strict=False):
         table.add_row(*row)
-    Console(width=120).print(table)
+    new_console(width=120).print(table)
 
 
 if __name__ == "__main__":

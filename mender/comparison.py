@@ -16,11 +16,11 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import polars as pl
-from rich.console import Console
 from rich.table import Table
 
 from mender.evaluation import metric_module
 from mender.report import AXIS_NAMES, SEVERAL_TARGETS, interval, number, row_name, save_figure
+from mender.terminal import new_console
 from modeling_mender.training.presets import PROSE
 from preference_benchmark.hub.card import markdown_table
 from preference_benchmark.stages import write_atomically
@@ -378,7 +378,7 @@ def print_comparison(comparison: Comparison, p_values: bool = False) -> None:
         table.add_column(name, justify="left" if name == header[0] else "right")
     for row in rows:
         table.add_row(*(cell.replace("**", "") for cell in row))
-    Console(width=60 + 22 * len(comparison.methods)).print(table)
+    new_console(width=60 + 22 * len(comparison.methods)).print(table)
 
 
 def legend(comparison: Comparison) -> str:

@@ -38,13 +38,30 @@ def write_purchases(purchases: Mapping[str, Sequence[int]]) -> dict[str, Tensor]
     }
 
 
-def read_purchases(tensors: Mapping[str, Tensor]) -> dict[str, list[int]]:
-    """The inverse of `write_purchases`."""
+def read_purchases(tensors: Mapping[str, Tensor], num_items: int) -> dict[str, list[int]]:
+    """The inverse of `write_purchases`.
+
+    Args:
+        tensors: those of the file; empty if there is none.
+        num_items: N.
+
+    Raises:
+        ValueError: if the tensors do not fit together, or name an item that is not there.
+    """
     if not tensors:
         return {}
-    text, found, end = bytes(tensors["users"].tolist()), {}, 0
-    items = iter(tensors["items"].tolist())
-    for width, count in zip(tensors["user_bytes"].tolist(), tensors["counts"].tolist(), strict=True):
-        found[text[end : end + width].decode()] = [next(items) for _ in range(count)]
-        end += width
+    parts = [tensors.get(name) for name in ("users", "user_bytes", "items", "counts")]
+    if any(part is None or part.dim() != 1 or part.is_floating_point() or part.is_complex() for part in parts):
+        raise ValueError("it lacks a list of whole numbers")
+    users, widths, items, counts = (part.tolist() for part in parts)
+    if len(widths) != len(counts) or min(*widths, *counts, 0) < 0 or sum(widths) != len(users):
+        raise ValueError("its lists do not fit together")
+    if sum(counts) != len(items) or not all(0 <= item < num_items for item in items):
+        raise ValueError("it has items that are not in items.json")
+    text, found, end, place = bytes(users), {}, 0, 0
+    for width, count in zip(widths, counts, strict=True):
+        found[text[end : end + width].decode()] = items[place : place + count]
+        end, place = end + width, place + count
+    if len(found) < len(widths):
+        raise ValueError("it has a user twice")
     return found

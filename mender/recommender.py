@@ -7,6 +7,7 @@ and vectors of items where the model has none. Below it lie `AutoModel` and `Aut
 from __future__ import annotations
 
 import copy
+import math
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,19 +15,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mender.editing import Edit, Version, item_columns, text_of
-from mender.model_folder import load_whole, read_record, replace_folder, write_record
+from mender.model_folder import RECORD_FILE, load_whole, read_record, replace_folder, write_record
 from mender.purchases import read_purchases, write_purchases
 from mender.saved_models import load_saved
 from modeling_mender.request import Request
+from modeling_mender.saved_weights import is_finite
 from modeling_mender.training import catalogue_edits, closed_form
 
 __all__ = ["Recommender"]
 
 VECTORS_FILE, PURCHASES_FILE = "item_vectors.safetensors", "purchases.safetensors"
+KINDS_OF_SETTINGS = {
+    **dict.fromkeys(("trained_items", "observed", "purchases"), int),
+    "ridge_penalty": (int, float),
+    "preset": (str, type(None)),
+    "encoder": (dict, type(None)),
+}
 BATCH_SIZE = 32
 FAR = 0.2
 """Share of the items that may be new before `status` advises to fit their semantic IDs again."""
@@ -95,20 +104,18 @@ class Recommender:
         model, processor = load_saved(name, device, dtype, **hub)
         record = read_record(name, **hub) or {}
         tables = {file: _saved_tensors(name, file, **hub) for file in (VECTORS_FILE, PURCHASES_FILE)}
-        vectors = tables[VECTORS_FILE].get("vectors")
-        if vectors is not None and len(vectors) != len(processor.item_ids):
+        items, vectors = len(processor.item_ids), tables[VECTORS_FILE].get("vectors")
+        if vectors is not None and (vectors.dim() != 2 or len(vectors) != items or not is_finite(vectors)):
             raise ValueError(
-                f"{name} does not fit together: {VECTORS_FILE} has {len(vectors)} items, items.json "
-                f"{len(processor.item_ids)}; save the recommender again"
+                f"{name} does not fit together: {VECTORS_FILE} has numbers of shape {tuple(vectors.shape)}, items.json "
+                f"{items} items, or some are not finite; save the recommender again"
             )
-        settings = record.get("settings")
-        shop = cls(
-            model,
-            processor,
-            settings=settings if isinstance(settings, dict) else None,
-            vectors=vectors,
-            purchases=read_purchases(tables[PURCHASES_FILE]),
-        )
+        try:
+            purchases = read_purchases(tables[PURCHASES_FILE], items)
+        except ValueError as error:
+            raise ValueError(f"{PURCHASES_FILE} of {name} is damaged: {error}; remove it, or save it again") from error
+        settings = _checked_settings(record.get("settings") or {}, name)
+        shop = cls(model, processor, settings=settings, vectors=vectors, purchases=purchases)
         shop.folder = Path(name) if Path(name).is_dir() else None
         return shop
 
@@ -567,4 +574,23 @@ def _saved_tensors(name: str | Path, file: str, **hub: Any) -> dict[str, Tensor]
 
     missing = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
     path = cached_file(name, file, **missing, **hub)
-    return {} if path is None else load_file(path)
+    try:
+        return {} if path is None else load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{file} of {name} cannot be read ({error}); save or download it again") from error
+
+
+def _checked_settings(settings: Any, name: str | Path) -> dict[str, Any]:
+    """Settings as `save_pretrained` writes them.
+
+    Raises:
+        ValueError: if one is of another kind.
+    """
+    wrong = [] if isinstance(settings, dict) else ["settings"]
+    for field, value in () if wrong else settings.items():
+        number = isinstance(value, int | float)
+        if not isinstance(value, KINDS_OF_SETTINGS.get(field, object)) or (number and not 0 <= value < math.inf):
+            wrong.append(field)
+    if wrong:
+        raise ValueError(f"{RECORD_FILE} of {name}: {wrong[0]} is not what mender writes; save the recommender again")
+    return settings

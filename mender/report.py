@@ -15,9 +15,9 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
-from rich.console import Console
 from rich.table import Table
 
+from mender.terminal import new_console
 from preference_benchmark.stages import write_atomically
 
 __all__ = ["AXIS_NAMES", "Score", "draw", "in_order", "interval", "number", "print_table", "row_name", "save_figure"]
@@ -154,7 +154,7 @@ def print_table(scores: list[Score], ks: tuple[int, ...] = (5, 10), title: str =
             table.add_section()
         table.add_row(score.row if score.row != previous else "", score.method, *score.cells(ks))
         previous = score.row
-    Console(width=120).print(table)
+    new_console(width=120).print(table)
 
 
 def draw(scores: list[Score], path: Path, k: int = 10, title: str = "") -> None:

@@ -71,7 +71,8 @@ def _load(name: str | Path, **hub: Any) -> tuple[Any, Any]:
             f"{name} cannot be loaded: its config.json has model_type={model_type!r}, which is unknown here; "
             "pass a model that `mender train` wrote"
         )
-    model = AutoModel.from_pretrained(name, trust_remote_code=False, **hub)
+    # Other files of weights are pickles.
+    model = AutoModel.from_pretrained(name, trust_remote_code=False, use_safetensors=True, **hub)
     processor = AutoProcessor.from_pretrained(name, trust_remote_code=False, **hub)
     if not hasattr(model, "recommend") or not hasattr(processor, "decode_items"):
         raise UserError(f"{name} holds a {type(model).__name__}, which cannot recommend; train one with `mender train`")

@@ -19,6 +19,8 @@ import typer
 __all__ = [
     "UserError",
     "new_app",
+    "new_console",
+    "printable",
     "results",
     "run",
     "run_script",
@@ -29,6 +31,33 @@ __all__ = [
 
 class UserError(ValueError):
     """Bad input. The message says what was passed, what was expected and what to do; the command line prints it."""
+
+
+def printable(text: str, instead: str = "�") -> str:
+    r"""Text without what a terminal would act on: control characters, escape sequences, direction marks.
+
+    >>> printable("a\x1b[31mb\u202e")
+    'a�[31mb�'
+    """
+    return "".join(one if one.isprintable() or one == "\n" else instead for one in text)
+
+
+def new_console(width: int | None = None) -> Any:
+    """A rich console for text of others: none of it is markup, and nothing in it reaches the terminal but what shows.
+
+    Args:
+        width: in characters; default: that of the terminal.
+    """
+    from rich.console import Console
+    from rich.text import Text
+
+    class PlainConsole(Console):
+        """Shows text as it is."""
+
+        def render_str(self, text: str, **options: Any) -> Text:
+            return super().render_str(printable(text), **options | {"markup": False, "emoji": False})
+
+    return PlainConsole(width=width, highlight=False, markup=False, emoji=False)
 
 
 @contextmanager
@@ -115,7 +144,13 @@ def results(as_json: bool) -> Iterator[Callable[[Any], None]]:
         return
     output = sys.stdout
     with redirect_stdout(sys.stderr):
-        yield lambda result: print(json.dumps(result, ensure_ascii=False, indent=2), file=output)
+        yield lambda result: print(_as_json(result), file=output)
+
+
+def _as_json(result: Any) -> str:
+    """JSON in which whatever does not show is escaped."""
+    text = json.dumps(result, ensure_ascii=False, indent=2)
+    return "".join(one if one.isprintable() or one == "\n" else json.dumps(one)[1:-1] for one in text)
 
 
 def _value_given(error: Any, words: Sequence[str]) -> str:
@@ -127,5 +162,5 @@ def _value_given(error: Any, words: Sequence[str]) -> str:
 
 
 def _refuse(message: str) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {printable(message)}", file=sys.stderr)
     return 2

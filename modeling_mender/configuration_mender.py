@@ -28,6 +28,7 @@ __all__ = [
     "ItemStatesConfig",
     "MenderConfig",
     "atomic_write",
+    "check_implementations",
     "check_sizes",
     "checked_removed",
     "check_whole_numbers",
@@ -108,6 +109,7 @@ class CarriesCode:
             config_dict = {name: value for name, value in config_dict.items() if name != "custom_pipelines"}
         # Before anything is made of it: some configurations make lists as long as their number of layers.
         check_sizes(config_dict)
+        check_implementations(config_dict)
         try:
             return super().from_dict(config_dict, **kwargs)
         except (StrictDataclassError, TypeError, AttributeError, KeyError) as error:
@@ -158,6 +160,32 @@ def check_sizes(fields: Mapping[str, Any], parent: str = "") -> None:
         numbers = value if isinstance(value, list | tuple) else [value]
         if limit is not None and any(isinstance(number, int | float) and not number <= limit for number in numbers):
             raise ValueError(f"{parent}{name}={value} in the configuration is too large; the limit is {limit}")
+
+
+def check_implementations(fields: Mapping[str, Any], parent: str = "") -> None:
+    """Checks that a configuration, including its sub-configurations, names no code for attention and the like.
+
+    transformers would download a kernel of that name from the Hub, and run it.
+
+    Args:
+        fields: fields of the configuration.
+        parent: name of the sub-configuration with a dot, for the error message.
+
+    Raises:
+        ValueError: if it does.
+
+    >>> check_implementations({"encoder": {"_attn_implementation": "org/kernel"}})
+    Traceback (most recent call last):
+    ValueError: encoder._attn_implementation='org/kernel' in the configuration names code of others; remove it
+    """
+    for name, value in fields.items():
+        if not str(name).endswith("_implementation"):
+            if isinstance(value, Mapping):
+                check_implementations(value, f"{parent}{name}.")
+            continue
+        named = value.values() if isinstance(value, Mapping) else [value]
+        if not all(re.fullmatch(r"[\w|]+", str(one)) for one in named):
+            raise ValueError(f"{parent}{name}={value!r} in the configuration names code of others; remove it")
 
 
 def check_whole_numbers(least: int = 1, parent: str = "", **numbers: Any) -> None:

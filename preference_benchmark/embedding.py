@@ -274,7 +274,7 @@ class TextEmbedder:
 
         name_or_path = default_encoder().path if name_or_path is None else str(name_or_path)
         with loading("encoder", name_or_path):
-            self.model = SentenceTransformer(name_or_path, device=device)
+            self.model = SentenceTransformer(name_or_path, device=device, trust_remote_code=False)
         if dtype == "auto":
             cuda = self.model.device.type == "cuda"
             dtype = "bfloat16" if cuda and torch.cuda.is_bf16_supported() else "float32"

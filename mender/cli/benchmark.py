@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from mender.cli import options
-from mender.terminal import UserError, new_app, results, show_help, user_errors
+from mender.terminal import UserError, new_app, new_console, results, show_help, user_errors
 
 __all__ = ["app"]
 
@@ -126,7 +126,6 @@ def validate(
     was measured when it was built: similarity margins, repetitions, and the truth where it is known. The exit code is 1
     if anything is wrong.
     """
-    from rich.console import Console
     from rich.markdown import Markdown
 
     from preference_benchmark.checks.published import recheck
@@ -139,7 +138,7 @@ def validate(
         if not chosen:
             there = ", ".join(data_set.name for data_set in found) or "nothing"
             raise UserError(f"{folder} has no benchmark {name or ''}: it holds {there}".replace(" :", ":"))
-        console = Console(width=120)
+        console = new_console(width=120)
         wrong = problems(folder)
         if not wrong:
             for data_set in chosen:
@@ -229,13 +228,12 @@ def adopt(
 
 def _print_statistics(statistics: dict[str, Any]) -> None:
     """One data set's statistics as tables."""
-    from rich.console import Console
     from rich.table import Table
 
     from preference_benchmark.axes.protocol import SPLITS
     from preference_benchmark.hub.card import SPECIFICITY, specificity_warnings
 
-    console = Console(width=120, highlight=False)
+    console = new_console(width=120)
     read, written = statistics["read"], statistics["preferences"]
     console.rule(f"{statistics['title']} ({statistics['name']})", align="left")
     counted = {"before filters": read["before"], "after filters": read["after"], "kept": statistics}

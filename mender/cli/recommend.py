@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from mender.cli import options
-from mender.terminal import UserError, results, user_errors
+from mender.terminal import UserError, new_console, results, user_errors
 
 __all__ = ["recommend"]
 
@@ -99,16 +99,15 @@ def _beams(text: str | None) -> int | str | None:
 def _print(
     request: dict[str, list[str]], corrected: dict[str, str], items: list[dict[str, Any]], fit: float | None
 ) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     why = [_grouped(item.get("why", {})) for item in items]
-    console = Console(width=120) if any(why) else Console()
+    console = new_console(width=120) if any(why) else new_console()
     for heading, lines in request.items():
         if lines:
-            console.print(_plain(f"{heading}: {'; '.join(lines)}"))
+            console.print(f"{heading}: {'; '.join(lines)}")
     for text, correction in corrected.items():
-        console.print(_plain(f'Read "{text}" as "{correction}"'))
+        console.print(f'Read "{text}" as "{correction}"')
     if fit is not None and fit < 0.5:
         shown = f"{fit:.2f}".removeprefix("0")
         console.print(f"Nothing in this catalogue may fit this request (fit {shown}); the closest are:")
@@ -119,7 +118,7 @@ def _print(
         table.add_column(name, justify="right")
     for rank, (item, reasons) in enumerate(zip(items, why, strict=True), 1):
         shown = [f"{value:+.2f}" for value in reasons.values()]
-        table.add_row(str(rank), _plain(item["item_id"]), _plain(item["title"]), f"{item['score']:.2f}", *shown)
+        table.add_row(str(rank), item["item_id"], item["title"], f"{item['score']:.2f}", *shown)
     console.print(table)
     if any(why):
         console.print("The right columns add up to the score minus the mean score of this list.")
@@ -135,10 +134,3 @@ def _grouped(contributions: dict[str, float]) -> dict[str, float]:
         group = names.get(name, name)
         found[group] = found.get(group, 0.0) + value
     return found
-
-
-def _plain(text: str) -> Any:
-    """Text of others: its brackets are not markup, and its control characters do not reach the terminal."""
-    from rich.text import Text
-
-    return Text("".join(character if character.isprintable() else "�" for character in text))

@@ -303,14 +303,14 @@ def _lexical_index(
 
 def _tokenizer(preset: Preset, encoder: str | None, texts: list[str]) -> Any:
     if preset.encoder == "pretrained":
-        return AutoTokenizer.from_pretrained(encoder)
+        return AutoTokenizer.from_pretrained(encoder, trust_remote_code=False)
     return word_tokenizer(texts, preset.vocabulary) if preset.vocabulary else code_only_tokenizer()
 
 
 def _text_encoder(preset: Preset, encoder: str | None, tokenizer: Any) -> PreTrainedModel | None:
     if preset.encoder == "pretrained":
-        config = AutoConfig.from_pretrained(encoder)
-        return text_encoder_class(config).from_pretrained(encoder)
+        config = AutoConfig.from_pretrained(encoder, trust_remote_code=False)
+        return text_encoder_class(config).from_pretrained(encoder, trust_remote_code=False)
     if preset.encoder == "scratch":
         shape = {"is_encoder_decoder": False, **preset.encoder_shape}
         return T5EncoderModel(

@@ -48,6 +48,8 @@ __all__ = [
 
 STAGES = ".stages"
 _STATISTICS = "statistics.json"
+# Rows of a Parquet file that a byte can stand for, and how much its values may grow when they are read.
+_MOST_ROWS_PER_BYTE, _MOST_GROWTH, _ALWAYS_READ = 100, 2_000, 1 << 30
 _LOCK, _UNFINISHED = ".lock", ".unfinished-"
 _OURS = re.compile(rf"[0-9a-f]{{16}}|{re.escape(_UNFINISHED)}\w+")  # the key of a build, or the rest of a killed one
 
@@ -154,14 +156,32 @@ def _configs(readme: Path) -> dict[str, dict[str, str]]:
         return {}
     configs = metadata.get("configs") if isinstance(metadata, dict) else None
     listed = [config for config in configs if isinstance(config, dict)] if isinstance(configs, list) else []
-    return {str(config.get("config_name")): _patterns(config.get("data_files")) for config in listed}
+    return {
+        config["config_name"]: _patterns(config.get("data_files"), readme)
+        for config in listed
+        if _is_text(config, "config_name")
+    }
 
 
-def _patterns(data_files: object) -> dict[str, str]:
-    """Patterns of files by split, as this program writes them into a card; whatever else is under "other"."""
+def _is_text(entry: object, *names: str) -> bool:
+    """Whether an entry has texts of these names."""
+    return isinstance(entry, dict) and all(isinstance(entry.get(name), str) for name in names)
+
+
+def _patterns(data_files: object, readme: Path) -> dict[str, str]:
+    """Patterns of files by split, as this program writes them into a card; whatever else is under "other".
+
+    Raises:
+        ValueError: if a pattern leads out of the folder.
+    """
     entries = data_files if isinstance(data_files, list) and data_files else [data_files]
-    ours = all(isinstance(entry, dict) and {"split", "path"} <= entry.keys() for entry in entries)
-    return {str(entry["split"]): str(entry["path"]) for entry in entries} if ours else {"other": str(data_files)}
+    if not all(_is_text(entry, "split", "path") for entry in entries):
+        return {"other": ""}
+    for entry in entries:
+        path = entry["path"]
+        if re.match(r"[/\\~]|\w+:", path) or ".." in re.split(r"[/\\]", path) or not path.isprintable():
+            raise ValueError(f"{readme} names files outside its folder, {path!r}; take the folder of another source.")
+    return {entry["split"]: entry["path"] for entry in entries}
 
 
 def _read_files(folder: Path, patterns: Mapping[str, str]) -> dict[str, pa.Table]:
@@ -170,8 +190,43 @@ def _read_files(folder: Path, patterns: Mapping[str, str]) -> dict[str, pa.Table
         paths = sorted(folder.glob(pattern))
         if not paths:
             raise ValueError(f"{folder / pattern}, which the card names, is missing; build the benchmark again.")
+        for path in paths:
+            _check_size(path, folder)
         splits[split] = pa.concat_tables(pq.read_table(path) for path in paths)
     return splits
+
+
+def _check_size(path: Path, folder: Path) -> None:
+    """Refuse a file that is in another place, or that says it holds far more than its bytes can.
+
+    A few bytes can stand for billions of equal values, which would fill the memory when they are read.
+
+    Raises:
+        ValueError: if it is such a file, or no Parquet file.
+    """
+    if not path.resolve().is_relative_to(folder.resolve()) or not path.is_file():
+        raise ValueError(f"{path} leads out of {folder}; copy the file itself there.")
+    try:
+        found = pq.ParquetFile(path).metadata
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(f"{path} is no Parquet file ({error}); build the benchmark again.") from error
+    size = path.stat().st_size
+    groups = [found.row_group(number) for number in range(found.num_row_groups)]
+    # Values that repeat are kept once; read, each takes its own bytes.
+    most = sum(group.num_rows * _widest(group) for group in groups)
+    if found.num_rows > _MOST_ROWS_PER_BYTE * size or most > _MOST_GROWTH * size + _ALWAYS_READ:
+        raise ValueError(f"{path} has {size:,} bytes and says that it holds {found.num_rows:,} rows; build it again.")
+
+
+def _widest(group: pq.RowGroupMetaData) -> int:
+    """Bytes that a row takes when it is read, estimated from the longest values in the statistics of a row group."""
+    width = 0
+    for number in range(group.num_columns):
+        column = group.column(number)
+        repeated = column.num_values / max(1, group.num_rows)
+        longest = column.statistics.max if column.statistics is not None and column.statistics.has_min_max else None
+        width += int(repeated * (len(longest) if isinstance(longest, str | bytes) else 8))
+    return width
 
 
 def _place(patterns: Mapping[str, str]) -> str:
@@ -187,7 +242,33 @@ def _statistics(folder: str | Path, place: str, local: bool) -> dict[str, Any]:
             path = Path(hf_hub_download(str(folder), f"{place}/{_STATISTICS}", repo_type="dataset"))
         except (EntryNotFoundError, LocalEntryNotFoundError):
             return {}
-    return json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    return _read_statistics(path) if path.is_file() else {}
+
+
+def _read_statistics(path: Path) -> dict[str, Any]:
+    """Statistics of a build, with text that terminals and cards can show.
+
+    Raises:
+        ValueError: if the file is something else.
+    """
+    try:
+        found = json.loads(path.read_text("utf-8"), object_hook=_printable)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not JSON ({' '.join(str(error).split())}); build the benchmark again.") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} holds no statistics; build the benchmark again.")
+    return found
+
+
+def _printable(entry: dict[str, Any]) -> dict[str, Any]:
+    """An entry without control characters, such as those that make a terminal act."""
+
+    def shown(value: Any) -> Any:
+        if isinstance(value, list):
+            return [shown(one) for one in value]
+        return "".join(one if one.isprintable() else " " for one in value) if isinstance(value, str) else value
+
+    return {shown(name): shown(value) for name, value in entry.items()}
 
 
 @dataclass(frozen=True)
@@ -224,7 +305,7 @@ def holds(folder: Path, name: str, key: str) -> bool:
 def _is_whole(place: Path) -> bool:
     if not (place / _STATISTICS).is_file():
         return False
-    configs = json.loads((place / _STATISTICS).read_text("utf-8"))["configs"]
+    configs = _read_statistics(place / _STATISTICS)["configs"]
     files = [
         place / config / name
         for config, found in configs.items()
@@ -261,7 +342,7 @@ def add(folder: Path, name: str, key: str, write: Callable[[Path], None]) -> Pat
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     with FileLock(folder / _LOCK):
-        statistics = json.loads((target / _STATISTICS).read_text("utf-8"))
+        statistics = _read_statistics(target / _STATISTICS)
         benchmarks = [*contents(folder, without=name), Published(name, f"{name}/{key}", statistics)]
         write_atomically(folder / "README.md", render(benchmarks).encode())
         # Nothing refers to these any more, or ever did.
@@ -300,7 +381,7 @@ def contents(folder: Path, without: str | None = None, *, damaged: str = "error"
             continue
         if not path.is_file():
             raise ValueError(f"{path}, which {readme} names, is missing; build {name} again.")
-        found.append(Published(name, place, json.loads(path.read_text("utf-8"))))
+        found.append(Published(name, place, _read_statistics(path)))
     return found
 
 

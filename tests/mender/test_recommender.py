@@ -9,6 +9,7 @@ import torch
 from doubles import WORDS
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from small_shops import IDS, fit_counts, shop_of
 from transformers import AutoModel, AutoProcessor
 
@@ -264,3 +265,47 @@ def test_saving_keeps_files_of_others_and_says_what_was_trained(shops, tmp_path)
     assert (tmp_path / "shop" / "README.md").read_text() == "ours"
     record = json.loads((tmp_path / "shop" / "recommender.json").read_text())
     assert record["settings"]["preset"] == "mender-lite" and record["settings"]["trained_items"] == len(IDS)
+
+
+def purchases_file(**changes) -> dict[str, torch.Tensor]:
+    parts = {"users": [97, 98], "user_bytes": [1, 1], "items": [0, 1, 2], "counts": [1, 2]} | changes
+    return {name: torch.tensor(values) for name, values in parts.items()}
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("purchases", b"[" * 99, "cannot be read"),
+        ("purchases", purchases_file(counts=[1, 2**40]), "items that are not in items.json"),
+        ("purchases", purchases_file(user_bytes=[-1, 3]), "do not fit together"),
+        ("purchases", purchases_file(items=[0, 1, 16]), "items that are not in items.json"),
+        ("purchases", purchases_file(items=[0.0, 1.0, 2.0]), "lacks a list of whole numbers"),
+        ("purchases", purchases_file(users=[97, 97]), "a user twice"),
+        ("purchases", purchases_file(users=[255, 97]), "is damaged"),
+        ("item_vectors", b"", "cannot be read"),
+        ("item_vectors", {"vectors": torch.ones(15, 8)}, "numbers of shape"),
+        ("item_vectors", {"vectors": torch.ones(16)}, "numbers of shape"),
+        ("item_vectors", {"vectors": torch.full((16, 8), torch.nan)}, "not finite"),
+    ],
+)
+def test_damaged_files_beside_the_model_are_refused(shops, tmp_path, file, content, message):
+    shops("mender").save_pretrained(tmp_path / "shop")
+    path = tmp_path / "shop" / f"{file}.safetensors"
+    path.write_bytes(content) if isinstance(content, bytes) else save_file(content, path)
+    with pytest.raises(ValueError, match=message):
+        Recommender.from_pretrained(tmp_path / "shop", device="cpu")
+
+
+@pytest.mark.parametrize("field", ["trained_items", "observed", "purchases", "ridge_penalty", "preset", "encoder"])
+@pytest.mark.parametrize("value", [[], -1, float("inf"), {"x": 1}])
+def test_settings_of_another_kind_are_refused(shops, tmp_path, field, value):
+    shops("mender").save_pretrained(tmp_path / "shop")
+    path = tmp_path / "shop" / "recommender.json"
+    record = json.loads(path.read_text())
+    record["settings"][field] = value
+    path.write_text(json.dumps(record))
+    if field == "encoder" and value == {"x": 1}:
+        assert Recommender.from_pretrained(tmp_path / "shop", device="cpu").status["added"] == 0
+    else:
+        with pytest.raises(ValueError, match=f"{field} is not what mender writes"):
+            Recommender.from_pretrained(tmp_path / "shop", device="cpu")

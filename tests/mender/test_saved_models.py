@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import pickle
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -85,3 +89,48 @@ def test_weights_are_loaded_in_another_type(saved):
     assert sorted(items[0].tolist()) == list(range(12))
     with pytest.raises(UserError, match="dtype='int8' is no type of weights"):
         load_saved(saved, "cpu", "int8")
+
+
+def test_a_config_that_names_code_of_others_is_refused(saved):
+    config = json.loads((saved / "config.json").read_text())
+    nested = {"decoder": {"_attn_implementation": {"": "org/kernel@v1"}}}
+    for changed in ({"attn_implementation": "org/kernel"}, nested):
+        (saved / "config.json").write_text(json.dumps(config | changed))
+        assert "names code of others" in refusal(saved)
+
+
+def test_weights_that_are_pickled_are_not_read(saved):
+    class Evil:
+        def __reduce__(self):
+            return pytest.fail, ("a pickle ran",)
+
+    (saved / "model.safetensors").unlink()
+    (saved / "pytorch_model.bin").write_bytes(pickle.dumps(Evil()))
+    assert "cannot be loaded" in refusal(saved) and "safetensors" in refusal(saved)
+
+
+@pytest.mark.parametrize("file", ["tokenizer_config.json", "processor_config.json", "config.json"])
+def test_no_file_makes_a_command_ask_whether_to_run_code(saved, monkeypatch, file, mender):
+    monkeypatch.setattr("builtins.input", lambda *prompt: pytest.fail("asked whether to run code"))
+    names = ("AutoConfig", "AutoModel", "AutoProcessor", "AutoTokenizer")
+    (saved / "evil.py").write_text("raise SystemExit('code of a stranger ran')")
+    content = json.loads((saved / file).read_text())
+    for change in ({}, {"tokenizer_class": "Evil"}, {"processor_class": "Evil"}, {"model_type": "evil"}):
+        (saved / file).write_text(json.dumps(content | change | {"auto_map": dict.fromkeys(names, "evil.Evil")}))
+        assert mender("recommend", saved, "--preference", "tea")[0] in (0, 2)
+        assert mender("train", "--encoder", saved, "--preset", "mender-emb", "--source", "corner-shop")[0] in (0, 2)
+
+
+def test_every_library_is_told_not_to_run_code():
+    """Where transformers is not told, it asks on the terminal, and in a pipe waits."""
+    root = Path(__file__).parents[2]
+    for folder in ("mender", "modeling_mender", "preference_benchmark", "examples"):
+        for path in sorted((root / folder).rglob("*.py")):
+            for call in ast.walk(ast.parse(path.read_text("utf-8"))):
+                if not isinstance(call, ast.Call):
+                    continue
+                name = ast.unparse(call.func)
+                loads = re.fullmatch(r"Auto\w+\.from_pretrained|pipeline|SentenceTransformer", name)
+                told = any(word.arg == "trust_remote_code" for word in call.keywords)
+                places = f"{path.relative_to(root)}:{call.lineno}"
+                assert not loads or told or path.name == "recommender.py", f"{places} calls {name}"

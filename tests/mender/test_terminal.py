@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import typer
+from rich.table import Table
 
-from mender.terminal import UserError, new_app, run, user_errors
+from mender.terminal import UserError, new_app, new_console, results, run, user_errors
 from preference_benchmark.embedding import Unavailable
 
 
@@ -39,3 +42,29 @@ def test_other_errors_keep_their_traceback(error):
 @pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt(), 130), (typer.Exit(1), 1), (typer.Abort(), 130)])
 def test_exit_codes(error, code):
     assert run(app_that_raises(error), []) == code
+
+
+HOSTILE = "\x1b[31mred\x9b2J [bold]b[/] [link=http://evil]x[/link] :smile: \u202egnorts"
+
+
+def test_text_of_others_is_shown_and_not_obeyed(capsys):
+    console = new_console(width=150)
+    table = Table(HOSTILE, title=HOSTILE)
+    table.add_row(HOSTILE)
+    console.print(table)
+    console.rule(HOSTILE)
+    console.print(HOSTILE, style="yellow")
+    with pytest.raises(UserError), user_errors():
+        raise ValueError(HOSTILE)
+    assert run(app_that_raises(ValueError(HOSTILE)), []) == 2
+    shown = "".join(capsys.readouterr())
+    assert not set(shown) & {"\x1b", "\x9b", "\u202e"}
+    assert shown.count("[bold]b[/] [link=http://evil]x[/link] :smile:") == 6
+
+
+def test_json_for_machines_escapes_what_does_not_show(capsys):
+    with results(as_json=True) as show:
+        show({HOSTILE: [HOSTILE, "café"]})
+    written = capsys.readouterr().out
+    assert not set(written) & {"\x1b", "\x9b", "\u202e"} and "café" in written
+    assert json.loads(written) == {HOSTILE: [HOSTILE, "café"]}

@@ -69,7 +69,9 @@ class LocalModel:
         self.faults: Counter[str] = Counter()
         self._begun, self._slowest, self._running = 0.0, 0.0, 0
         with loading("language model", str(name_or_path)):
-            self.tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=file, padding_side="left")
+            self.tokenizer = AutoTokenizer.from_pretrained(
+                source, gguf_file=file, padding_side="left", trust_remote_code=False
+            )
         if self.tokenizer.chat_template is None and prompt is not None and prompt.chat:
             raise ValueError(
                 f"{name_or_path} has no chat template, so it is a base model that cannot follow the prompt "
@@ -79,7 +81,9 @@ class LocalModel:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         with loading("language model", str(name_or_path)):
-            network = AutoModelForCausalLM.from_pretrained(source, gguf_file=file, dtype=dtype)
+            network = AutoModelForCausalLM.from_pretrained(
+                source, gguf_file=file, dtype=dtype, trust_remote_code=False
+            )
         self.network = network.to(device).eval()
         self.prompt, self.why = (prompt, "") if prompt is not None else self._fitting()
         self.sampling = self.prompt.sampling(sampling)

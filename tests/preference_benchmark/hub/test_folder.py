@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, load_dataset
 
 from preference_benchmark import load
 from preference_benchmark.axes.examples import STORED_FEATURES
 from preference_benchmark.hub import folder as hub_folder
-from preference_benchmark.hub.folder import STAGES, add, contents, names_in, problems
+from preference_benchmark.hub.folder import STAGES, add, contents, names_in, problems, published_files
 from preference_benchmark.stages import digest_of_file
 
 KEYS = {version: f"{version:016x}" for version in range(3)}
@@ -182,3 +186,55 @@ def test_raw_files_inside_the_folder_of_the_benchmark_are_refused(tmp_path):
         hub_folder.refuse_raw_files_inside(tmp_path, "shop", tmp_path / "shop" / "raw")
     hub_folder.refuse_raw_files_inside(tmp_path, "shop", tmp_path / STAGES)
     hub_folder.refuse_raw_files_inside(tmp_path, "shop", None)
+
+
+@pytest.fixture
+def built(tmp_path):
+    """A folder with one benchmark."""
+    add(tmp_path / "folder", "shop", KEYS[0], writer("shop", 0))
+    return tmp_path / "folder"
+
+
+@pytest.mark.parametrize("place", ["../secret", "/etc", "~", "a/../../secret", "C:/x", "https://evil.example"])
+def test_cards_that_name_files_of_other_places_are_refused(built, place):
+    readme = built / "README.md"
+    readme.write_text(readme.read_text("utf-8").replace("path: '", f"path: '{place}/"), "utf-8")
+    for use in (load, contents, published_files, names_in):
+        with pytest.raises(ValueError, match="names files outside its folder"):
+            use(built)
+
+
+def test_links_out_of_the_folder_are_not_followed(built, tmp_path):
+    path = next(built.glob("*/*/*-items/*.parquet"))
+    shutil.move(path, tmp_path / "other.parquet")
+    path.symlink_to(tmp_path / "other.parquet")
+    with pytest.raises(ValueError, match="leads out of"):
+        load(built)
+
+
+def test_few_bytes_that_stand_for_gigabytes_are_not_read(built):
+    path = next(built.glob("*/*/*-items/*.parquet"))
+    rows = 5_000_000
+    text = pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int8)), pa.array(["y" * 1_000]))
+    pq.write_table(pa.table({"item_id": text}), path, compression="zstd")
+    assert path.stat().st_size < 2_000_000
+    with pytest.raises(ValueError, match="says that it holds 5,000,000 rows"):
+        load(built)
+
+
+def test_lists_of_lists_in_a_card_are_not_written_out(tmp_path):
+    levels = "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 40))
+    head = f"a0: &a0 [x]\n{levels}configs: [{{config_name: x, data_files: *a39}}, {{config_name: *a39}}, *a39]\n"
+    (tmp_path / "README.md").write_text(f"---\n{head}---\n")
+    assert names_in(tmp_path) == []
+
+
+def test_statistics_show_and_are_not_obeyed(built):
+    path = next(built.glob("*/*/statistics.json"))
+    statistics = json.loads(path.read_text("utf-8"))
+    path.write_text(json.dumps(statistics | {"title": "\x1b[2Jshop\u202e", "read": {"a\x07": ["\x9b"]}}), "utf-8")
+    (found,) = contents(built)
+    assert found.statistics["title"] == " [2Jshop " and found.statistics["read"] == {"a ": [" "]}
+    path.write_text("[" * 100_000, "utf-8")
+    with pytest.raises(ValueError, match="is not JSON"):
+        contents(built)
