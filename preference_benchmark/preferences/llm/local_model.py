@@ -81,9 +81,7 @@ class LocalModel:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         with loading("language model", str(name_or_path)):
-            network = AutoModelForCausalLM.from_pretrained(
-                source, gguf_file=file, dtype=dtype, trust_remote_code=False
-            )
+            network = AutoModelForCausalLM.from_pretrained(source, gguf_file=file, dtype=dtype, trust_remote_code=False)
         self.network = network.to(device).eval()
         self.prompt, self.why = (prompt, "") if prompt is not None else self._fitting()
         self.sampling = self.prompt.sampling(sampling)
