@@ -269,6 +269,20 @@ class Recommender:
         rows = zip(*columns.values(), strict=True)
         return [dict(zip(columns, row, strict=True)) for index, row in enumerate(rows) if index not in gone]
 
+    def item(self, item_id: str) -> dict[str, Any]:
+        """One item that can be recommended, as `items` has it.
+
+        Raises:
+            ValueError: if the id is unknown, or the item was removed.
+        """
+        now = self._version
+        known = now.processor
+        (index,) = known.item_indices([item_id])
+        if index in now.removed:
+            raise ValueError(f"item {item_id!r} was removed from the catalogue")
+        columns = {"item_id": known.item_ids, "title": known.titles, "text": known.texts, "aspects": known.aspects}
+        return {name: values[index] for name, values in columns.items() if values}
+
     def add_items(self, items: Iterable[Mapping[str, Any]]) -> None:
         """Add items, without training. They can be found at once by what their text says.
 

@@ -210,10 +210,9 @@ def _texts(given: Any, name: str) -> tuple[str, ...] | dict[str, float] | None:
     if given is None:
         return None
     listed = (given,) if isinstance(given, str) else tuple(given) if _listable(given) else None
-    wrong = next((text for text in listed or () if not isinstance(text, str)), None)
-    if listed is None or wrong is not None:
-        shown = given if listed is None else wrong
-        raise TypeError(f"{name}: {shown!r} is no text; pass a text, or a list of texts")
+    wrong = [given] if listed is None else [text for text in listed if not isinstance(text, str)]
+    if wrong:
+        raise TypeError(f"{name}: {wrong[0]!r} is no text; pass a text, or a list of texts")
     kept = tuple(text for text in listed if text.strip())
     if not isinstance(given, Mapping):
         return kept or None

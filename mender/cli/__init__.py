@@ -1,4 +1,4 @@
-"""The command `mender`: train, evaluate, recommend, compare, and all that builds and checks benchmarks.
+"""The command `mender`: train, evaluate, recommend, serve, compare, and all that builds and checks benchmarks.
 
 A module here holds one command, or one group of them. It reads options, calls functions of the packages and prints what
 they return; what is slow to import is imported inside the commands, so that help and completion stay quick.
@@ -17,13 +17,14 @@ from mender.cli.card import card
 from mender.cli.compare import compare
 from mender.cli.evaluate import evaluate
 from mender.cli.recommend import recommend
+from mender.cli.serve import serve
 from mender.cli.train import train
 from mender.terminal import new_app, run, show_help
 
 __all__ = ["app", "main"]
 
 app = new_app()
-for command in (train, evaluate, recommend, compare, card):
+for command in (train, evaluate, recommend, serve, compare, card):
     app.command()(command)
 app.add_typer(benchmark.app, name="benchmark")
 app.add_typer(preferences.app, name="preferences")

@@ -13,16 +13,16 @@ from mender.cli import app, main
 
 # Every option there is. An option with a new name has to be added here: is there none that says the same?
 AGREED = set(
-    """--approximator --avoid --axis --base-url --batch-size --beams --cache --columns --completion-price --concurrency
-    --conditioning --data --dataset --device --dial --dry-run --dtype --encoder --eval-limit --figure --history
-    --json --keep-seen --key-variable --language --license --limit --max-tokens --message --metric --min-item --min-user
-    --model --name --option --output --overwrite --permitted --polarity --preference --preferences --preset --private
-    --local --partial --patience
-    --prompt --prompt-price --protocol --push --quiet --reference --repeats --replace --repo-id --report-to
-    --margin --p-values --requests-per-minute --resamples --response-format --results --resume
-    --retries --revision --seed --set --showcase-histories --source --strict
-    --targets --temperature --timeout --title --tokens-per-minute --top-k --top-p --train --tries --validation
-    --validation-limit --version --weight --why""".split()
+    """--approximator --at-most --avoid --axis --base-url --batch-size --beams --cache --columns
+    --completion-price --concurrency --conditioning --data --dataset --device --dial --dry-run --dtype --encoder
+    --eval-limit --figure --history --host --json --keep-seen --key-variable --language --license --limit
+    --local --log-texts --margin --max-tokens --message --metric --min-item --min-user --model --name --option
+    --output --overwrite --p-values --partial --patience --permitted --polarity --port --preference
+    --preferences --preset --private --prompt --prompt-price --protocol --push --queue --quiet --reference
+    --repeats --replace --repo-id --report-to --requests-per-minute --resamples --response-format --results
+    --resume --retries --revision --seed --set --showcase-histories --source --strict --targets --temperature
+    --timeout --title --tokens-per-minute --top-k --top-p --train --tries --validation --validation-limit
+    --version --wait --weight --why""".split()
 )
 
 

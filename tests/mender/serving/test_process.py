@@ -1,0 +1,90 @@
+"""The command in a process of its own: SIGTERM ends it when what came before is answered."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from small_shops import IDS
+
+pytest.importorskip("uvicorn", reason="the extra serve is not installed")
+pytest.importorskip("fastapi", reason="the extra serve is not installed")
+pytest.importorskip("prometheus_client", reason="the extra serve is not installed")
+httpx = pytest.importorskip("httpx")
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def server(shop_folder):
+    """A server, and its address."""
+    command = [sys.executable, "-m", "mender", "serve", shop_folder, "--port", "0", "--device", "cpu"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MENDER_TOKEN": "s3cret"}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, cwd=ROOT)
+    lines = []
+    try:
+        for line in process.stderr:
+            lines.append(json.loads(line))
+            if lines[-1]["event"] == "Application startup complete.":
+                break
+        port = next(line["port"] for line in lines if line["event"] == "serving")
+        yield process, f"http://127.0.0.1:{port}"
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_it_answers_and_drains(server):
+    process, address = server
+    with httpx.Client(base_url=address, timeout=30) as client:
+        for path in ("/health", "/ready"):
+            assert client.get(path).status_code == 200
+        assert len(client.post("/recommend", json={"preference": "find tea", "top_k": 3}).json()["items"]) == 3
+        found = client.delete(f"/items/{IDS[0]}", headers={"authorization": "Bearer s3cret"})
+        assert found.json()["removed"] == 1
+    # Many requests wait when the signal comes; all of them are answered.
+    answers = []
+
+    def ask():
+        with httpx.Client(base_url=address, timeout=30) as client:
+            answers.append(client.post("/recommend", json=["find tea"] * 30).status_code)
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    with httpx.Client(base_url=address, timeout=30) as client:
+        accepted = 0
+        while accepted < 240:
+            counts = re.findall(r"^mender_(?:batch_size_sum|queue_length) (\S+)$", client.get("/metrics").text, re.M)
+            accepted = sum(map(float, counts)) + 32  # a batch is counted when it is done
+    process.send_signal(signal.SIGTERM)
+    for thread in threads:
+        thread.join()
+    _, log = process.communicate(timeout=30)
+    assert process.returncode in (0, -signal.SIGTERM)
+    assert answers == [200] * 8
+    assert "Traceback" not in log
+    with pytest.raises(httpx.TransportError), httpx.Client(base_url=address) as client:
+        client.get("/health")
+
+
+def test_a_port_in_use_ends_in_one_line(shop_folder):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        command = [sys.executable, "-m", "mender", "serve", shop_folder, "--port", str(port), "--device", "cpu"]
+        found = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert (
+        found.returncode == 2
+        and found.stderr.count("\n") == 1
+        and "Traceback" not in found.stderr
+        and "ddress already in use" in found.stderr
+    )
