@@ -37,11 +37,11 @@ def test_hub(run_page, place):
 
 def test_serving(run_page):
     printed = [text.splitlines() for text in run_page("docs/serving.md")[1] if text]
-    first, batch, (below,), (edited,), (corrected,), (why,), (generated,) = printed
+    first, batch, (below,), (edited,), (corrected,), (why,), (generated,), (fast,) = printed
     assert len(first) == 3 and [text.count("tea") for text in batch] == [3, 3, 5, 3] and below.count("tea") == 5
     assert edited.startswith("True False {'items': 61, 'added': 2, 'removed': 1") and "generator" in why
     assert corrected == "candels with a vanila scent"  # the items here have no such words
-    assert len(re.findall(r"-?\d+", generated)) == 5
+    assert len(re.findall(r"-?\d+", generated)) == 5 and fast.count("tea") == 3
 
 
 def test_own_data(place, capsys):
