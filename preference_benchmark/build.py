@@ -24,7 +24,7 @@ from preference_benchmark.embedding import Embedder, TextEmbedder, encoder_ident
 from preference_benchmark.hub import folder as hub_folder
 from preference_benchmark.hub import plots
 from preference_benchmark.preferences import Approximator, ExtractiveApproximator
-from preference_benchmark.preferences.files import read_preferences, restrict_to_tables
+from preference_benchmark.preferences.files import read_preferences, restrict_to_tables, written_by
 from preference_benchmark.preferences.polarity import NEGATIVE
 from preference_benchmark.recipes import Recipe
 from preference_benchmark.sources import read_source
@@ -214,7 +214,7 @@ def _approximator(recipe: Recipe, progress: bool) -> tuple[str, str, Approximato
     def read(tables: Tables) -> pl.DataFrame:
         return restrict_to_tables(read_preferences(path)[0], tables, path)
 
-    return f"the file {path.name}", digest_of_file(path), read
+    return written_by(path.name, read_preferences(path)[1]), digest_of_file(path), read
 
 
 def _write_configs(folder: Path, recipe: Recipe, built: BuiltExamples) -> dict[str, dict]:

@@ -8,15 +8,23 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from preference_benchmark.preferences.polarity import NEGATIVE, POSITIVE
 from preference_benchmark.tables import Tables
 
-__all__ = ["check_preferences", "check_replaced", "read_preferences", "restrict_to_tables", "write_preferences"]
+__all__ = [
+    "check_preferences",
+    "check_replaced",
+    "read_preferences",
+    "restrict_to_tables",
+    "write_preferences",
+    "written_by",
+]
 
 _COLUMNS = ("user_id", "step", "rank", "text", "sentiment")
 _KEYS = ["user_id", "step"]
@@ -123,6 +131,42 @@ def read_preferences(path: str | Path) -> tuple[pl.DataFrame, dict[str, object]]
     beside = path.with_suffix(".json")
     report = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
     return preferences, report if isinstance(report, dict) else {}
+
+
+def written_by(name: str, report: Mapping[str, Any]) -> str:
+    """Who wrote a table of preferences, when, about whom, and how it agrees with ratings: for a data card.
+
+    Args:
+        name: of the file.
+        report: as `read_preferences` gives it; from another program it may hold anything.
+
+    >>> report = {"approximator": "llm", "model": "m-8B", "prompt": "instruct-1", "written_on": "2026-01-31"}
+    >>> written_by("x.parquet", report | {"users": 15, "population": 1500, "steps": {"written": 90, "failed": 10}})
+    'm-8B (prompt instruct-1), 2026-01-31: 15 of 1,500 users, 90 of 100 steps'
+    >>> written_by("x.parquet", {})
+    'the file x.parquet'
+    """
+    model, agreement = report.get("model"), report.get("agreement")
+    if not isinstance(model, str) or not model:
+        return f"the file {name}"
+    text = f"{model} (prompt {report.get('prompt')}), {report.get('written_on', 'date unknown')}"
+    users, population, steps = report.get("users"), report.get("population"), report.get("steps")
+    if isinstance(users, int) and isinstance(population, int) and isinstance(steps, dict):
+        text += f": {users:,} of {population:,} users, {steps.get('written', 0):,} of {sum(steps.values()):,} steps"
+    if isinstance(agreement, dict) and isinstance(agreement.get("agrees"), float):
+        text += f"; {agreement_in_words(agreement)}"
+    return text
+
+
+def agreement_in_words(agreement: Mapping[str, float | None]) -> str:
+    """How preferences agree with ratings, in one line.
+
+    >>> agreement_in_words({"agrees": 0.8, "balanced": None, "compared": 20})
+    'agreement with ratings: 80.0 % of 20 preferences'
+    """
+    balanced = agreement.get("balanced")
+    also = f" ({100 * balanced:.1f} % averaged over well and badly rated items)" if balanced is not None else ""
+    return f"agreement with ratings: {100 * agreement['agrees']:.1f} % of {agreement['compared']:,} preferences{also}"
 
 
 def restrict_to_tables(preferences: pl.DataFrame, tables: Tables, path: str | Path) -> pl.DataFrame:

@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
 
+from preference_benchmark.preferences.files import agreement_in_words
 from preference_benchmark.preferences.llm.engine import Completion, Key, token_count
 
 __all__ = [
@@ -28,7 +29,6 @@ __all__ = [
     "Estimate",
     "Prices",
     "WritingReport",
-    "agreement_in_words",
     "estimate",
 ]
 
@@ -417,17 +417,6 @@ class WritingReport:
         if self.damaged:
             rows.append(f"cache: {self.damaged:,} damaged lines left out")
         return "\n".join(rows)
-
-
-def agreement_in_words(agreement: Mapping[str, float | None]) -> str:
-    """How preferences agree with ratings, in one line.
-
-    >>> agreement_in_words({"agrees": 0.8, "balanced": None, "compared": 20})
-    'agreement with ratings: 80.0 % of 20 preferences'
-    """
-    balanced = agreement.get("balanced")
-    also = f", {100 * balanced:.1f} % averaged over well and badly rated items" if balanced is not None else ""
-    return f"agreement with ratings: {100 * agreement['agrees']:.1f} %{also} of {agreement['compared']:,} preferences"
 
 
 def _listed(counts: Mapping[str, int]) -> str:

@@ -197,6 +197,25 @@ class LlmApproximator:
             prices=self.prices,
         )
 
+    def entries(self, tables: Tables) -> pl.DataFrame:
+        """Every entry of the answers in the cache, for people who want to see what a model writes; nothing is sent.
+
+        Returns:
+            user_id, step, attempt, text, rejected (the rule that it breaks, or null), answer (as it came), window (what
+            was asked about).
+        """
+        names = Names.of(tables)
+        run = _Run(self, windows(first_users(tables, self.limit), self.prompt), names)
+        with self._cache() as cache:
+            answers = run.answers(cache, self.retries + 1)
+            found = run.checked(cache, self.retries + 1)
+        rows = [(*answer.key, answer.text) for answer in answers]
+        schema = {name: kind for name, kind in _ENTRY.items() if name != "text"} | {"answer": pl.String}
+        raw = pl.DataFrame(rows, schema=schema, orient="row")
+        found = found.join(raw, on=["user_id", "step", "attempt"], how="left", maintain_order="left")
+        asked = run.asked.frame.select("user_id", "step", "window")
+        return found.join(asked, on=["user_id", "step"], how="left", maintain_order="left")
+
     def _cache(self) -> AnswerCache:
         shown = {"system": self.prompt.system, "template": self.prompt.template, "examples": self.prompt.examples}
         about = {"prompt": shown, "sampling": self.engine.sampling.as_dict()}

@@ -41,7 +41,8 @@ _NO_ANSWER = (
     r"|\b(?:search|short) instructions?\b"
 )
 _UNFINISHED = (
-    "a an the and or but with without of for to that which in on at by from is are as than very too so its their"
+    "a an the and or but with without of for to that which in on at by from is are be was has have will would can not "
+    "as than very too so its their"
 ).split()
 _STEM = 5
 _GROUNDED, _BORROWED = 1 / 3, 0.5

@@ -62,36 +62,37 @@ _ONE_REVIEW = """\
 You turn one product review into one short search instruction. Say which quality, material, taste, smell, sound, use \
 or style of the product the reviewer cared about, in words of the review. No brand, no price, no delivery."""
 
-# Product, rating, review, and the line that a good answer is.
+# Product, rating, review, and the line that a good answer is: the kind of product, and what the review says of it.
 _EXAMPLES = (
     (
-        "nylon day pack",
+        "Grey Wool Hiking Sock with Red Heel",
         5,
-        "So light that I forget I carry it, and it dries overnight.",
-        "Find light bags that dry quickly",
+        "Wore them for a week in the hills. What sold me is the cushioned sole.",
+        "Find hiking socks with a cushioned sole",
     ),
     (
-        "frying pan",
-        1,
-        "My husband bought this. The handle got burning hot and the coating came off in my eggs.",
-        "Avoid pans with a coating that comes off",
-    ),
-    (
-        "peach iced tea",
+        "Oak Side Table with Drawer",
         2,
-        "Way too sweet and it left an oily film on my tongue.",
-        "Avoid very sweet drinks with an oily aftertaste",
+        "Nice wood, but the legs wobble and I do not trust it with a lamp.",
+        "Avoid side tables with legs that wobble",
     ),
     (
-        "ground coffee",
-        5,
-        "Rich dark roast, smells like chocolate. Two cups before noon.",
-        "Find dark roast coffee with a chocolate smell",
+        "Nylon Day Pack, 20 l",
+        4,
+        "So light that I forget I carry it, and it dries overnight. My brother has one too.",
+        "Find light day packs that dry overnight",
+    ),
+    (
+        "Frying Pan for Induction",
+        1,
+        "My husband bought this. The coating came off in my eggs.",
+        "Avoid frying pans with a coating that comes off",
     ),
 )
 WISHED, UNWANTED = "Find", "Avoid"
-# Two to twelve words, commas between them.
-_WORDS = """ (" " [a-zA-Z0-9'-]{1,18} ","?){2,12}"""
+# Two to twelve words, commas between them. The full stop and the new line are where models want to end: forbidden
+# them, they go on with syllables that are no words.
+_WORDS = """ (","? " " [a-zA-Z0-9'-]{1,18}){2,12} "."? "\\n"?"""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from importlib.util import find_spec
 
@@ -90,7 +91,7 @@ def test_a_base_model_needs_examples(tmp_path):
     folder = save(tmp_path, chat=False)
     with pytest.raises(ValueError, match="few-shot"):
         LocalModel(folder, INSTRUCT)
-    model = LocalModel(folder, FEW_SHOT, sampling=SHORT)
+    model = LocalModel(folder, FEW_SHOT, sampling=SHORT, constrained=False)
     (found,) = completed(model, [requests(1, FEW_SHOT)])
     assert model._text(found.request) == found.request.messages[0]["content"]
     assert not model.constrained
@@ -138,3 +139,40 @@ def test_constraint_without_the_library_is_refused(chat_model):
         pytest.skip("xgrammar is installed")
     with pytest.raises(ImportError, match="constrained=True.*pip install xgrammar"):
         LocalModel(chat_model, INSTRUCT, constrained=True)
+
+
+def test_the_prompt_fits_the_model(chat_model, tmp_path):
+    small = LocalModel(chat_model, constrained=False)
+    assert small.prompt.name == "one-review" and "chat model" in small.why and small.sampling.max_tokens == 48
+    base = LocalModel(save(tmp_path, chat=False))
+    assert base.prompt.name == "few-shot" and "no chat template" in base.why
+
+
+def test_the_opening_is_given_to_the_model(chat_model):
+    model = LocalModel(chat_model, sampling=SHORT, batch_size=2, constrained=False)
+    asked = [
+        Request(Key("u", step, 0), model.prompt.messages("x", word), str(step), 3, word)
+        for step, word in enumerate(("Find", "Avoid"))
+    ]
+    assert model._text(asked[1]).endswith("[assistant]Avoid")
+    assert [found.text[:4] for found in completed(model, [asked])] == ["Find", "Avoi"]
+
+
+@pytest.mark.skipif(find_spec("xgrammar") is None, reason="xgrammar is not installed")
+def test_constrained_lines_are_words(chat_model):
+    model = LocalModel(chat_model, sampling=Sampling(temperature=1.0, top_p=1.0, max_tokens=40), batch_size=2)
+    request = Request(Key("u", 0, 0), model.prompt.messages("x", "Find"), "w", 3, "Find")
+    (found,) = completed(model, [[request]])
+    assert re.fullmatch(r"Find(,? [a-zA-Z0-9'-]*)+[.]?\n?", found.text)
+
+
+def test_gguf_files_need_their_package(tmp_path, monkeypatch):
+    path = tmp_path / "tiny.gguf"
+    path.write_bytes(b"GGUF")
+    monkeypatch.setattr("preference_benchmark.preferences.llm.local_model.find_spec", lambda name: None)
+    for place in (path, tmp_path):
+        with pytest.raises(ImportError, match="tiny.gguf is a GGUF file.*pip install gguf"):
+            LocalModel(place)
+    (tmp_path / "other.gguf").write_bytes(b"GGUF")
+    with pytest.raises(ValueError, match="holds 2 GGUF files; pass one"):
+        LocalModel(tmp_path)

@@ -39,8 +39,8 @@ def rejected(text: str, opening: str = "", before: str | None = None) -> str | N
         ("Find strings with a bright sound and the", "unfinished"),
         ("Find the best product", "says nothing"),
         ("Find pans with a coating that peels", "close to an example"),
-        ("Find strings with a chocolate smell", "close to an example"),
-        ("Avoid a leather sofa with wooden legs", "not in review or item"),
+        ("Find strings with a cushioned sole", "close to an example"),
+        ("Avoid a leather sofa with brass feet", "not in review or item"),
     ],
 )
 def test_what_means_what(text, rule):
