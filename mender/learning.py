@@ -31,6 +31,9 @@ PLAIN = "examples"
 HELD_OUT = 0.1
 """Share of examples that validate, where a data set has one split."""
 
+WRITTEN = ["*.safetensors", "*.safetensors.index.json", "pytorch_model*", "adapter_*.json", "items.json"]
+"""Patterns of files on the Hub that are removed where a new version of a recommender lacks them."""
+
 
 def train(
     data: Any,
@@ -265,7 +268,7 @@ def push(shop: Recommender, repo_id: str, *, private: bool | None, token: str | 
     from huggingface_hub import HfApi
 
     from mender.cards import encoder_name
-    from modeling_mender.hub.card import push_card, write_card
+    from modeling_mender.hub.card import keep_published_edits, write_card
 
     api = HfApi(token=token)
     api.create_repo(repo_id, private=private, exist_ok=True)
@@ -276,7 +279,8 @@ def push(shop: Recommender, repo_id: str, *, private: bool | None, token: str | 
             for file in (*shop.folder.glob("README.md"), *shop.folder.glob("LICENSE*")):
                 shutil.copy2(file, folder / file.name)
         write_card(folder, shop.model, repo_id=repo_id, defaults={"base_model": encoder_name(shop.model)})
-        api.upload_folder(
-            folder_path=folder, repo_id=repo_id, commit_message="Upload recommender", ignore_patterns=["README.md"]
-        )
-        return push_card(folder, repo_id)  # keeps what people edited there
+        keep_published_edits(folder, repo_id)
+        # One commit: weights and items of two versions, or weights in other files of an earlier one, do not mix.
+        return api.upload_folder(
+            folder_path=folder, repo_id=repo_id, commit_message="Upload recommender", delete_patterns=WRITTEN
+        ).commit_url

@@ -32,6 +32,7 @@ __all__ = [
     "TAGS",
     "as_list",
     "card_name",
+    "keep_published_edits",
     "push_card",
     "text_encoder_of",
     "update_card",
@@ -198,6 +199,24 @@ def push_card(folder: str | os.PathLike, repo_id: str) -> str:
     Returns:
         The address of the repository's commit.
     """
+    path = keep_published_edits(folder, repo_id)
+    return (
+        HfApi()
+        .upload_file(path_or_fileobj=path, path_in_repo=CARD_FILE, repo_id=repo_id, commit_message="Upload card")
+        .commit_url
+    )
+
+
+def keep_published_edits(folder: str | os.PathLike, repo_id: str) -> Path:
+    """Take what people edited in the card on the Hub into the card of a folder; returns its path.
+
+    Args:
+        folder: of the model or adapter, with a card.
+        repo_id: name of the repository on the Hub; it need not exist.
+
+    Raises:
+        ValueError: if the two cards cannot be merged.
+    """
     path = Path(folder) / CARD_FILE
     online = _published_card(repo_id, online=True)
     if online is not None and not _is_form(online.content):
@@ -210,11 +229,7 @@ def push_card(folder: str | os.PathLike, repo_id: str) -> str:
                 "delete the one on the Hub, or merge the two by hand"
             ) from error
         _write(path, card)
-    return (
-        HfApi()
-        .upload_file(path_or_fileobj=path, path_in_repo=CARD_FILE, repo_id=repo_id, commit_message="Upload card")
-        .commit_url
-    )
+    return path
 
 
 def card_name(folder: str | os.PathLike, repo_id: str | None = None) -> str:

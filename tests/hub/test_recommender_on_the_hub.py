@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from huggingface_hub import ModelCard
 from loopback_hub import LoopbackHub
@@ -30,6 +32,24 @@ shop.push_to_hub("org/shop")
 print(json.dumps(ask(shop)))
 """
 )
+AGAIN = (
+    START
+    + """
+import torch
+shop = Recommender.from_pretrained(work / "shop", device="cpu")
+for parameter in shop.model.parameters():
+    parameter.data += 0.5 * torch.randn_like(parameter)
+shop.push_to_hub("org/shop", **json.loads(sys.argv[3]))
+print(json.dumps([item["score"] for item in shop.recommend("strong tea", top_k=6)]))
+"""
+)
+SCORES = (
+    START
+    + """
+shop = Recommender.from_pretrained("org/shop", device="cpu")
+print(json.dumps([item["score"] for item in shop.recommend("strong tea", top_k=6)]))
+"""
+)
 PULL = (
     START
     + """
@@ -51,3 +71,20 @@ def test_a_pushed_recommender_is_whole(tmp_path):
     assert run(PULL, tmp_path, **{**environment, "HF_HUB_OFFLINE": "1"}) == answer
     assert card.data.license == "mit" and "**0.750**" in card.text and 'model="org/shop"' in card.text
     assert "LICENSE" in files and "recommender.json" in files and not [name for name in files if "purchases" in name]
+
+
+@pytest.mark.slow
+def test_a_second_push_replaces_the_first_as_a_whole(tmp_path):
+    with LoopbackHub(tmp_path / "hub") as hub:
+        environment = hub.environment(tmp_path / "publisher")
+        run(PUSH, tmp_path, **environment)
+        for options in ({"max_shard_size": "50KB"}, {}):
+            before = hub.commit_of("models", "org/shop", "main")
+            hub.requests.clear()
+            expected = run(AGAIN.replace("sys.argv[3]", repr(json.dumps(options))), tmp_path, **environment)
+            assert sum("/commit/" in request for request in hub.requests) == 1
+            weights = [name for name in hub.files("models", "org/shop") if "model" in name and "safetensors" in name]
+            assert ("model.safetensors" in weights) == (not options) and (len(weights) > 2) == bool(options)
+            assert hub.commit_of("models", "org/shop", "main") != before
+            found = run(SCORES, tmp_path, **hub.environment(tmp_path / f"stranger{len(options)}"))
+            assert found == pytest.approx(expected)
