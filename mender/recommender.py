@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
@@ -26,6 +26,9 @@ from mender.saved_models import load_saved
 from modeling_mender.request import Request
 from modeling_mender.saved_weights import is_finite
 from modeling_mender.training import catalogue_edits, closed_form
+
+if TYPE_CHECKING:
+    from mender.batch import BatchReport
 
 __all__ = ["Recommender"]
 
@@ -242,6 +245,31 @@ class Recommender:
         for request in parsed:
             _check_read(pipeline.processor, request)
         return pipeline(parsed, batch_size=batch_size, num_beams=num_beams, unknown_items=unknown_items)
+
+    def recommend_parquet(
+        self, requests: str | Path, answers: str | Path, *, progress: bool = True, **options: Any
+    ) -> BatchReport:
+        """Answer every row of a Parquet table, in bounded memory; a run that was stopped goes on where it was.
+
+        Args:
+            requests: a Parquet file, or a folder of them. Columns with names of fields of a `Request` are read, empty
+                values as fields that are left out; all other columns are copied into the answers.
+            answers: folder for Parquet shards, with the columns `item_ids`, `scores`, and `error`, which says why a
+                row has no answer. Row order is that of the requests.
+            progress: whether to show a bar.
+            **options: `top_k` (10) for rows without their own; `batch_size` (64), requests that are answered at once;
+                `shard_rows` (10,000), rows of a shard, which are in memory at once; `unknown_items`, see `recommend`.
+
+        Returns:
+            How many rows were answered, refused, or done by an earlier run.
+
+        Raises:
+            ValueError: if the table cannot be read, or the folder has answers to other requests, of a catalogue that
+                was edited since, or with other settings.
+        """
+        from mender.batch import recommend_parquet
+
+        return recommend_parquet(self, requests, answers, progress=progress, **options)
 
     # The catalogue
 

@@ -13,6 +13,7 @@ import typer
 
 from mender import __version__
 from mender.cli import benchmark, preferences
+from mender.cli.batch import batch
 from mender.cli.card import card
 from mender.cli.compare import compare
 from mender.cli.evaluate import evaluate
@@ -24,7 +25,7 @@ from mender.terminal import new_app, run, show_help
 __all__ = ["app", "main"]
 
 app = new_app()
-for command in (train, evaluate, recommend, serve, compare, card):
+for command in (train, evaluate, recommend, batch, serve, compare, card):
     app.command()(command)
 app.add_typer(benchmark.app, name="benchmark")
 app.add_typer(preferences.app, name="preferences")

@@ -13,6 +13,7 @@ from contextlib import suppress
 from math import ceil
 from typing import Any
 
+from mender.batch import answer_each
 from mender.recommender import Recommender
 from mender.serving.bodies import Limits, Query, Refused
 from mender.serving.collector import Collector, QueueFull
@@ -156,24 +157,10 @@ class Service:
             groups.setdefault((query.unknown_items, query.num_beams), []).append(place)
         for (unknown, beams), places in groups.items():
             requests = [queries[place].request for place in places]
-            found = _answers(shop, requests, unknown_items=unknown, num_beams=beams)
+            found = answer_each(shop, requests, unknown_items=unknown, num_beams=beams)
             for place, answer in zip(places, found, strict=True):
                 answers[place] = answer
         return answers
-
-
-def _answers(shop: Recommender, requests: list[Any], **options: Any) -> list[Any]:
-    """Answers to requests; one that cannot be answered gets its error and costs the others no answer.
-
-    A batch with such a request is halved until it stands alone. It is mostly found before anything is computed.
-    """
-    try:
-        return shop.recommend_batch(requests, batch_size=len(requests), **options)
-    except Exception as error:
-        if len(requests) == 1:
-            return [error]
-    half = len(requests) // 2
-    return _answers(shop, requests[:half], **options) + _answers(shop, requests[half:], **options)
 
 
 def warm_up(shop: Recommender) -> None:

@@ -18,11 +18,11 @@ AGREED = set(
     --eval-limit --figure --history --host --json --keep-seen --key-variable --language --license --limit
     --local --log-texts --margin --max-tokens --message --metric --min-item --min-user --model --name --option
     --output --overwrite --p-values --partial --patience --permitted --polarity --port --preference
-    --preferences --preset --private --prompt --prompt-price --protocol --push --queue --quiet --reference
+    --preferences --preset --private --prompt --prompt-price --protocol --push --queue --quiet --ray --reference
     --repeats --replace --repo-id --report-to --requests-per-minute --resamples --response-format --results
-    --resume --retries --revision --seed --set --showcase-histories --source --strict --targets --temperature
-    --timeout --title --tokens-per-minute --top-k --top-p --train --tries --validation --validation-limit
-    --version --wait --weight --why""".split()
+    --resume --retries --revision --seed --set --shard-rows --showcase-histories --source --strict --targets
+    --temperature --timeout --title --tokens-per-minute --top-k --top-p --train --tries --unknown-items
+    --validation --validation-limit --version --wait --weight --why --workers""".split()
 )
 
 

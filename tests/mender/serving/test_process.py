@@ -20,13 +20,14 @@ pytest.importorskip("fastapi", reason="the extra serve is not installed")
 pytest.importorskip("prometheus_client", reason="the extra serve is not installed")
 httpx = pytest.importorskip("httpx")
 ROOT = Path(__file__).parents[3]
+PATHS = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
 
 
 @pytest.fixture
 def server(shop_folder):
     """A server, and its address."""
     command = [sys.executable, "-m", "mender", "serve", shop_folder, "--port", "0", "--device", "cpu"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MENDER_TOKEN": "s3cret"}
+    environment = {**os.environ, "PYTHONPATH": PATHS, "MENDER_TOKEN": "s3cret"}
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, cwd=ROOT)
     lines = []
     try:
@@ -81,7 +82,7 @@ def test_a_port_in_use_ends_in_one_line(shop_folder):
         other.listen()
         port = other.getsockname()[1]
         command = [sys.executable, "-m", "mender", "serve", shop_folder, "--port", str(port), "--device", "cpu"]
-        found = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+        found = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": PATHS})
     assert (
         found.returncode == 2
         and found.stderr.count("\n") == 1
