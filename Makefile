@@ -31,7 +31,7 @@ test: $(INSTALLED)
 # Random faults by the ten thousands, about half an hour on two cores. Counts and the seed are options:
 # make torture ARGS="--torture kills=500 --torture seed=7 --torture report=torture.md"
 torture: $(INSTALLED)
-	OMP_NUM_THREADS=$(THREADS) $(VENV)/bin/python -m pytest -m torture -q tests/torture tests/benchmarks/test_kills.py $(ARGS)
+	OMP_NUM_THREADS=$(THREADS) $(VENV)/bin/python -m pytest -m torture -q tests/torture $(ARGS)
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .

@@ -30,9 +30,3 @@ def outcomes(script, way, kills):
 @pytest.mark.slow
 def test_what_killed_saves_leave_loads(script):
     assert "| 2 |" in outcomes(script, "exchange", 2)
-
-
-@pytest.mark.torture
-@pytest.mark.parametrize("way", ["exchange", "renames"])
-def test_many_kills(script, way):
-    outcomes(script, way, int(os.environ.get("MENDER_KILLS", 200)))
