@@ -22,6 +22,7 @@ from .item_filter import (
     prior_scores,
     relative_to_mean,
 )
+from .module_weights import check_tables
 from .saved_weights import ChecksWeights
 
 __all__ = ["ItemScoringModel", "top_items"]
@@ -83,6 +84,7 @@ class ItemScoringModel(ChecksWeights, PreTrainedModel, ABC):
                 a fit is asked of a model without one.
             IndexError: if a filter or prior contains an item that is not in the catalogue.
         """
+        check_tables(self)
         scores = self.scores(input_ids, **read)
         if prior is not None:
             prior = prior_scores(prior, scores.shape[1], len(scores), scores.device).expand_as(scores)

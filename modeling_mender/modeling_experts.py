@@ -68,7 +68,7 @@ class ExpertsRecommender(ItemScoringModel):
     def __init__(self, config: ExpertsConfig, encoder: ItemStatesEncoder | None = None) -> None:
         super().__init__(config)
         self.experts = ExpertSum(config, encoder)
-        # The Trainer finds the device of a model by its parameters, and there are no others.
+        # Not used: the Trainer finds the device of a model by its parameters, and there may be no others.
         self.scale = nn.Parameter(torch.ones(()), requires_grad=False)
         self.post_init()
 
@@ -109,7 +109,7 @@ class ExpertsRecommender(ItemScoringModel):
         total = experts.total(read, items, own).view(len(input_ids), -1, items).sum(1)
         if avoid_input_ids is not None and experts.avoids:
             total = total - self.penalty(avoid_input_ids)
-        return self.scale * total
+        return total
 
     def contributions(
         self,
@@ -140,7 +140,7 @@ class ExpertsRecommender(ItemScoringModel):
         parts = self.experts.contributions(item_indices, read, self.config.num_items, own)
         if avoid_input_ids is not None:
             parts["avoid"] = -self.penalty(avoid_input_ids).gather(1, item_indices)
-        return {name: self.scale * values for name, values in parts.items()}
+        return parts
 
     def _conditions(
         self,

@@ -39,7 +39,7 @@ from .generation_mender import SemanticIdLogitsProcessor, catalogue_beam_search
 from .guide import Guide, PathGuide, path_guide
 from .item_filter import ItemSelection, Recommendations, prior_scores, relative_to_mean
 from .item_states import ItemStatesEncoder, encode_in_groups, text_encoder_class, version_of
-from .module_weights import check_whole, evaluating
+from .module_weights import check_tables, check_whole, evaluating
 from .request_fit import check_fitted, fit_features, fit_probability
 from .retrieval import Generator, item_scores, search
 from .saved_weights import ChecksWeights
@@ -562,6 +562,7 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
             check_fitted(None if self.experts is None else self.experts.config)
             if not scores_every_item(self.config.num_items):
                 raise ValueError(f"`fit` scores every item, and {self.config.num_items:,} are too many; leave it out")
+        check_tables(self)
         for module in (self.get_input_embeddings(), self.lm_head):  # a shard cannot hold the first and the last of all
             if isinstance(module.weight, Tensor):
                 check_whole(module.weight)

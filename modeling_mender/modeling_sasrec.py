@@ -20,6 +20,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from .configuration_mender import CarriesCode, check_sizes, check_whole_numbers, checked_removed
 from .item_scoring import ItemScoringModel
+from .module_weights import is_its_weight
 
 __all__ = ["SasRecConfig", "SasRecForSequentialRecommendation"]
 
@@ -132,7 +133,7 @@ class SasRecForSequentialRecommendation(ItemScoringModel):
         if labels is not None:
             at_labels = last[:, None] if labels.shape[1] == 1 else hidden
             loss = self._loss(at_labels[labels != -100], labels[labels != -100], num_items_in_batch)
-        return SequenceClassifierOutput(loss=loss, logits=last @ self._item_vectors().T)
+        return SequenceClassifierOutput(loss=loss, logits=last @ self._item_vectors(last.device).T)
 
     def scores(self, input_ids: Tensor) -> Tensor:
         """Log-probabilities of all items to be the next one, without dropout. Shape: (B, N)."""
@@ -142,8 +143,10 @@ class SasRecForSequentialRecommendation(ItemScoringModel):
         self.train(training)
         return logits.float().log_softmax(-1)
 
-    def _item_vectors(self) -> Tensor:
-        return self.items.weight[1 : self.config.num_items + 1]
+    def _item_vectors(self, device: torch.device) -> Tensor:
+        if is_its_weight(self.items):
+            return self.items.weight[1 : self.config.num_items + 1]
+        return self.items(torch.arange(1, self.config.num_items + 1, device=device))  # adapted, quantised, offloaded
 
     @staticmethod
     def _last(input_ids: Tensor) -> Tensor:
@@ -163,7 +166,7 @@ class SasRecForSequentialRecommendation(ItemScoringModel):
         return self.norm(hidden)
 
     def _loss(self, hidden: Tensor, targets: Tensor, count: int | Tensor | None) -> Tensor:
-        vectors = self._item_vectors()
+        vectors = self._item_vectors(hidden.device)
         negatives = self.config.num_negatives
         if negatives and self.training and negatives < len(vectors):
             sampled = torch.randint(len(vectors), (negatives,), device=hidden.device)

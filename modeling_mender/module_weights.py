@@ -16,6 +16,7 @@ from transformers.models.t5 import modeling_t5
 
 __all__ = [
     "T5_PARTS",
+    "check_tables",
     "check_whole",
     "evaluating",
     "fingerprint",
@@ -157,6 +158,20 @@ def check_whole(weight: Tensor, shape: tuple[int, ...] | None = None) -> None:
     whole = weight.dim() == 2 if shape is None else tuple(weight.shape) == shape
     if not whole or hasattr(weight, "full_tensor"):
         raise ValueError(SHARDED)
+
+
+def check_tables(model: nn.Module) -> None:
+    """Check that the item tables of a model are in memory.
+
+    Raises:
+        ValueError: if they were offloaded, as weights may be.
+    """
+    for name, table in model.named_buffers():
+        if table.device.type == "meta":
+            raise ValueError(
+                f"the table {name!r} of this model is offloaded, and recommend() reads it directly; offload weights "
+                "alone (offload_buffers=False)"
+            )
 
 
 def float_type(module: nn.Module) -> torch.dtype:

@@ -214,6 +214,35 @@ def test_offloaded_weights_are_brought(model, tmp_path):
     torch.testing.assert_close(check(model), expected)
 
 
+PRESETS = ["mender", "mender-lite", "mender-fid", "sasrec", "popularity"]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_model_can_be_offloaded(tmp_path, preset):
+    method = small_method(preset, encoder_folder(tmp_path))
+    model, processor = method.model.eval(), method.processor
+    inputs = processor("find tea", processor.item_ids[:3])
+    expected, buffers = model.recommend(**inputs), copy.deepcopy(model)
+    accelerate.cpu_offload(model, execution_device=torch.device("cpu"))
+    assert all(weight.device.type == "meta" for weight in model.parameters())
+    found = model.recommend(**inputs)
+    assert torch.equal(found.item_indices, expected.item_indices)
+    torch.testing.assert_close(found.scores, expected.scores)
+    if list(buffers.buffers()):
+        accelerate.cpu_offload(buffers, execution_device=torch.device("cpu"), offload_buffers=True)
+        with pytest.raises(ValueError, match="is offloaded.*offload_buffers=False"):
+            buffers.recommend(**inputs)
+
+
+def test_adapted_item_embeddings_count(tmp_path):
+    method = small_method("sasrec", encoder_folder(tmp_path))
+    inputs = method.processor(None, method.processor.item_ids[:3])
+    adapted = peft.get_peft_model(method.model, peft.LoraConfig(target_modules=["items", "qkv"], **LORA)).eval()
+    found = adapted.recommend(**inputs)
+    merged = adapted.merge_and_unload().recommend(**inputs)
+    torch.testing.assert_close(found.scores, merged.scores)
+
+
 def test_compiled_models_recommend_the_same(model):
     expected = model.recommend(**INPUTS)
     for part in (torch.compile(model, backend="eager"), copy.deepcopy(model)):
