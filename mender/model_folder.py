@@ -39,6 +39,7 @@ __all__ = [
     "read_record",
     "recover",
     "replace_folder",
+    "write_handler",
     "write_record",
 ]
 
@@ -51,6 +52,8 @@ MODEL_FILES = re.compile(
     | vocab\.txt | merges\.txt | spiece\.model | adapter_model.*"""
 )
 """Files that belong to a model in any folder, also in one without a record; they never outlive it."""
+ENDPOINT_REQUIREMENTS = ("torch>=2.4", "transformers>=5.12.1")
+"""What a saved model needs where this package is not installed."""
 WAIT_SECONDS = 10.0
 """How long a load waits for a folder that another process is about to rename."""
 MOST_LOADS = 50
@@ -402,6 +405,18 @@ def write_record(folder: str | os.PathLike, model: Any, processor: Any, **settin
         **settings: what else the record should hold, as JSON has it.
     """
     _write_json(Path(folder) / RECORD_FILE, {"format": FORMAT, "digest": item_digest(model, processor), **settings})
+
+
+def write_handler(folder: str | os.PathLike) -> None:
+    """Write `handler.py` and `requirements.txt`, by which Inference Endpoints serve the model without this package.
+
+    Args:
+        folder: that `replace_folder` gave.
+    """
+    from modeling_mender.hub import handler
+
+    shutil.copyfile(handler.__file__, Path(folder) / "handler.py")
+    (Path(folder) / "requirements.txt").write_text("".join(f"{line}\n" for line in ENDPOINT_REQUIREMENTS), "utf-8")
 
 
 def read_record(path: str | os.PathLike, **hub: Any) -> dict[str, Any] | None:

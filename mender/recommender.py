@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mender.editing import Edit, Version, item_columns, text_of
-from mender.model_folder import RECORD_FILE, load_whole, read_record, replace_folder, write_record
+from mender.model_folder import RECORD_FILE, load_whole, read_record, replace_folder, write_handler, write_record
 from mender.purchases import read_purchases, write_purchases
 from mender.saved_models import load_saved
 from modeling_mender.request import Request
@@ -563,6 +563,7 @@ class Recommender:
             save_file({"vectors": now.vectors.contiguous()}, folder / VECTORS_FILE)
         if purchases:
             save_file(write_purchases(now.purchases), folder / PURCHASES_FILE)
+        write_handler(folder)
         write_record(folder, now.model, now.processor, settings=now.settings)
 
     # Editing
