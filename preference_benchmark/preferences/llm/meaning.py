@@ -27,6 +27,7 @@ MEANING_RULES = (
     "says nothing",
     "close to an example",
     "not in review or item",
+    "nothing of the review",
 )
 
 # Sentences about the task: the reviews, the customer, what is known of them.
@@ -54,8 +55,8 @@ def judged_entries(entries: pl.DataFrame, windows: pl.DataFrame, examples: Seque
 
     Args:
         entries: user_id, step, text, rejected and any other columns, as `checked_entries` gives them.
-        windows: user_id, step, window, opening: what was asked; an opening that is not empty says which way the rating
-            points.
+        windows: user_id, step, window, opening, review: what was asked. An opening that is not empty says which way
+            the rating points; a review that is not empty is what the entry has to be about.
         examples: answers that the prompt showed.
 
     Returns:
@@ -66,17 +67,20 @@ def judged_entries(entries: pl.DataFrame, windows: pl.DataFrame, examples: Seque
     if open_rows.is_empty():
         return entries
     asked = windows.join(open_rows.select(_KEYS).unique(), on=_KEYS, how="semi")
-    opening = open_rows.join(asked.select(*_KEYS, "opening"), on=_KEYS, how="left", maintain_order="left")["opening"]
+    about = open_rows.join(asked.select(*_KEYS, "opening", "review"), on=_KEYS, how="left", maintain_order="left")
+    opening = about["opening"]
     liked = preference_polarity(open_rows["text"], rules="extended") == POSITIVE
     form = plain(pl.col("text"))
     open_rows = open_rows.with_columns(
         contradicts=(opening == WISHED) & ~liked | (opening == UNWANTED) & liked,
+        one=about["review"] != "",
         last=form.str.strip_chars().str.split("  ").list.last(),
     )
     words = _stems(open_rows.select("entry", *_KEYS, "text"), "text")
-    shown = _stems(asked.select(*_KEYS, "window"), "window", content=False).select(*_KEYS, "stem", known=True).unique()
-    words = words.join(shown, on=[*_KEYS, "stem"], how="left").with_columns(pl.col("known").fill_null(False))
-    counts = words.group_by("entry").agg(words=pl.len(), grounded=pl.col("known").mean())
+    for column, mark in (("window", "known"), ("review", "reviewed")):
+        shown = _stems(asked.select(*_KEYS, column), column, content=False).with_columns(pl.lit(True).alias(mark))
+        words = words.join(shown, on=[*_KEYS, "stem"], how="left").with_columns(pl.col(mark).fill_null(False))
+    counts = words.group_by("entry").agg(pl.len().alias("words"), pl.col("known").mean(), pl.col("reviewed").any())
     counts = counts.join(_from_examples(words, examples), on="entry", how="left")
     rows = open_rows.join(counts, on="entry", how="left")
     broken = {
@@ -85,7 +89,8 @@ def judged_entries(entries: pl.DataFrame, windows: pl.DataFrame, examples: Seque
         "contradicts the rating": pl.col("contradicts"),
         "says nothing": pl.col("words").is_null(),
         "close to an example": (pl.col("borrowed") > 1) | (pl.col("borrowed") / pl.col("words") > _BORROWED),
-        "not in review or item": pl.col("grounded") < _GROUNDED,
+        "not in review or item": pl.col("known") < _GROUNDED,
+        "nothing of the review": pl.col("one") & ~pl.col("reviewed"),
     }
     first = pl.coalesce(*(pl.when(breaks).then(pl.lit(rule)) for rule, breaks in broken.items()))
     rules = rows.select("entry", meaning=first)

@@ -109,7 +109,8 @@ class Prompt:
         entries: how many usable entries an answer must have.
         carried: of how many of the latest steps the answers make up a step's preferences.
         json_answer: whether the answer is JSON; else it is one line that begins with the opening.
-        needs_review: whether an item without a review, or with one that says nothing of the item, is not asked about.
+        needs_review: whether an item without a review, or with one that says nothing of the item or has three stars,
+            is not asked about.
         review_characters: longer reviews are cut.
         max_tokens: most tokens of an answer, where `Sampling` names no limit.
     """
@@ -233,7 +234,8 @@ class Windows:
 
     Attributes:
         frame: user_id, step, window (str), opening (the word that the answer has to begin with, "" where it is
-            free), digest (of both); sorted by user_id and step. Steps that there is nothing to ask about are absent.
+            free), review (where the window is about one, else ""), digest (of window and opening); sorted by user_id
+            and step. Steps that there is nothing to ask about are absent.
         unasked: steps that there is nothing to ask about.
         shortened: reviews that were cut.
         cleaned: reviews from which markup, or sentences that address a model, were removed.
@@ -258,11 +260,15 @@ def windows(tables: Tables, prompt: Prompt) -> Windows:
     rows = rows.with_columns(line=_json_line() if prompt.json_answer else _plain_line())
     lines = [pl.col("line").shift(back).over("user_id", order_by="step") for back in reversed(range(prompt.window))]
     rows = rows.with_columns(window=pl.concat_list(lines).list.drop_nulls().list.join("\n"), opening=pl.lit(""))
-    if not prompt.json_answer:
+    if prompt.json_answer:
+        rows = rows.with_columns(shown=pl.lit(""))
+    else:
         liked = review_polarity(rows) == POSITIVE
         rows = rows.with_columns(opening=pl.when(liked).then(pl.lit(WISHED)).otherwise(pl.lit(UNWANTED)))
-    asked = rows.filter(_says_something()) if prompt.needs_review else rows
-    asked = asked.select("user_id", "step", "window", "opening")
+        # Three stars point neither way: of lines about them 1 in 11 was faithful (benchmarks/llm_preferences.py).
+        pointing = pl.col("rating").is_between(2, 4, closed="none").fill_null(False).not_()
+    asked = rows.filter(_says_something() & pointing) if prompt.needs_review else rows
+    asked = asked.select("user_id", "step", "window", "opening", review="shown")
     digests = [_digest(opening + window) for window, opening in asked.select("window", "opening").iter_rows()]
     frame = asked.with_columns(pl.Series("digest", digests, dtype=pl.String))
     return Windows(frame, rows.height - asked.height, *counts)

@@ -16,7 +16,9 @@ SCHEMA = {"user_id": pl.String, "step": pl.Int64, "text": pl.String, "rejected":
 
 def rejected(text: str, opening: str = "", before: str | None = None) -> str | None:
     entries = pl.DataFrame([("u", 0, text, before)], schema=SCHEMA, orient="row")
-    windows = pl.DataFrame({"user_id": ["u"], "step": [0], "window": [WINDOW.format(5)], "opening": [opening]})
+    window = WINDOW.format(5)
+    windows = pl.DataFrame({"user_id": ["u"], "step": [0], "window": [window], "opening": [opening]})
+    windows = windows.with_columns(review=pl.lit(window.split("Review: ")[1] if opening else ""))
     return judged_entries(entries, windows, EXAMPLES)["rejected"][0]
 
 
@@ -55,6 +57,8 @@ def test_what_means_what(text, rule):
         ("Stay away from strings that squeak", "Find", "contradicts the rating"),
         ("Find strings that squeak", "Avoid", "contradicts the rating"),
         ("Find strings that stay in tune", "Find", None),
+        ("Find an acoustic guitar", "Find", "nothing of the review"),
+        ("Find an acoustic guitar", "", None),
         ("Avoid strings that squeak", "Avoid", None),
     ],
 )
@@ -67,5 +71,7 @@ def test_what_broke_a_rule_of_form_keeps_its_name():
 
 
 def test_no_entries_give_none():
-    windows = pl.DataFrame(schema={"user_id": pl.String, "step": pl.Int64, "window": pl.String, "opening": pl.String})
+    windows = pl.DataFrame(
+        schema={"user_id": pl.String, "step": pl.Int64, "window": pl.String, "opening": pl.String, "review": pl.String}
+    )
     assert judged_entries(pl.DataFrame(schema=SCHEMA), windows).is_empty()
