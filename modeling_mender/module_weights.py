@@ -166,8 +166,12 @@ def check_tables(model: nn.Module) -> None:
     Raises:
         ValueError: if they were offloaded, as weights may be.
     """
+    # Read module by module, since this runs for every request: names are made only where there is something to name.
+    tables = (table for module in model.modules() for table in module._buffers.values() if table is not None)
+    if not any(table.is_meta for table in tables):
+        return
     for name, table in model.named_buffers():
-        if table.device.type == "meta":
+        if table.is_meta:
             raise ValueError(
                 f"the table {name!r} of this model is offloaded, and recommend() reads it directly; offload weights "
                 "alone (offload_buffers=False)"
