@@ -210,7 +210,11 @@ def load_preset(name_or_path: str | Path, **changes: Any) -> Preset:
         path = Path(name_or_path)
     if not path.is_file():
         raise ValueError(f"no preset {str(name_or_path)!r}; pass one of {', '.join(preset_names())}, or a YAML file")
-    settings = yaml.safe_load(path.read_text("utf-8"))
+    try:
+        settings = yaml.safe_load(path.read_text("utf-8"))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path} is not plain YAML ({reason}); expected lines such as 'history: titles'") from error
     if not isinstance(settings, dict):
         raise ValueError(f"{path} holds no settings; expected lines such as 'history: titles'")
     known = {item.name: item for item in fields(Preset)}

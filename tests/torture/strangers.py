@@ -42,6 +42,14 @@ def read_benchmark(folder: Path) -> int:
     return 0 if code == 1 else code  # 1 is a finding
 
 
+def show_results(folder: Path) -> int:
+    """Put results into the card of a model, which may have one already, and load it again."""
+    from mender.cli import main
+
+    words = ["card", str(folder), "--results", str(folder / "five_axes.json")]
+    return main(words) or main(words)
+
+
 def outcome(work: str, folder: Path) -> str:
     """What came of work: "answered", "refused", or what went wrong.
 

@@ -82,7 +82,7 @@ def complaint(kind: str, text: str, wishes: list[str], found: list[str]) -> str:
     return ""
 
 
-@pytest.mark.campaign("answers", 2_000)
+@pytest.mark.campaign("answers", 1_000)
 def test_damaged_answers(tally):
     chance = random.Random(tally.seed)
     while tally.tried < tally.count:

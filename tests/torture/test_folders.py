@@ -14,7 +14,7 @@ import struct
 from pathlib import Path
 
 import pytest
-from doubles import encoder_folder
+from doubles import encoder_folder, measured
 from small_shops import IDS, shop_of
 from strangers import outcome
 
@@ -114,11 +114,12 @@ def change_bytes(path: Path, chance: random.Random) -> str:
     return kind
 
 
-def change_folder(folder: Path, chance: random.Random) -> list[str]:
-    """Change one or two files of a folder; returns what was done."""
+def change_folder(folder: Path, chance: random.Random, names: tuple[str, ...] = ()) -> list[str]:
+    """Change one or two files of a folder, of these names if there are any; returns what was done."""
     done = []
     for _ in range(chance.randrange(1, 3)):
         files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".py")
+        files = [path for path in files if not names or path.name in names] or files
         path = chance.choice(files)
         try:
             kind = chance.choice(["json", "json", "bytes", "gone", "link", "other"])
@@ -139,24 +140,32 @@ def change_folder(folder: Path, chance: random.Random) -> list[str]:
     return done
 
 
-def try_folders(tally, original: Path, folder: Path, work: str) -> None:
+def try_folders(tally, original: Path, folder: Path, work: str, names: tuple[str, ...] = ()) -> None:
     chance = random.Random(tally.seed)
     assert outcome(work, original) == "answered"
     while tally.tried < tally.count:
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(original, folder)
-        done = change_folder(folder, chance)
+        done = change_folder(folder, chance, names)
         result = outcome(work, folder)
         tally.note(result if result in ("answered", "refused") else "failed")
         tally.check(result in ("answered", "refused"), f"{done}: {result}")
     tally.finish()
 
 
-@pytest.mark.campaign("folders", 12)
+@pytest.mark.campaign("folders", 5)
 def test_saved_models_of_strangers(tally, model, tmp_path):
     try_folders(tally, model, tmp_path / "bad", "recommend")
 
 
-@pytest.mark.campaign("folders", 12)
+@pytest.mark.campaign("folders", 5)
 def test_benchmarks_of_strangers(tally, benchmark_folder, tmp_path):
     try_folders(tally, benchmark_folder, tmp_path / "bad", "read_benchmark")
+
+
+@pytest.mark.campaign("folders", 5)
+def test_results_and_cards_of_strangers(tally, model, tmp_path):
+    folder = shutil.copytree(model, tmp_path / "good")
+    (folder / "five_axes.json").write_text(json.dumps(measured(0.75)))
+    assert main(["card", str(folder), "--results", str(folder / "five_axes.json")]) == 0
+    try_folders(tally, folder, tmp_path / "bad", "show_results", ("five_axes.json", "README.md", "config.json"))

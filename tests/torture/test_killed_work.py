@@ -46,7 +46,7 @@ def test_killed_saves(tally, kills, way):
     tally.finish()
 
 
-@pytest.mark.campaign("kills", 3)
+@pytest.mark.campaign("kills", 2)
 def test_killed_edits_and_purchases(tally, kills, tmp_path):
     count(tally, kills.run_edits(tally.count, tally.seed, tmp_path), tally.count)
     tally.finish()

@@ -129,7 +129,7 @@ def settle(tally, folder, seed: int) -> None:
     tally.check(broken.is_empty(), f"seed {seed}: {broken['text'].to_list()[:3]} became preferences")
 
 
-@pytest.mark.campaign("client", 100)
+@pytest.mark.campaign("client", 40)
 def test_a_server_with_random_faults(tally, tmp_path):
     number = 0
     while tally.tried < tally.count:

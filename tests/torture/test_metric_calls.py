@@ -50,7 +50,7 @@ def differs(found: dict, expected: dict) -> list[str]:
     return [name for name, value in expected.items() if not math.isclose(found[name], value, abs_tol=1e-9)]
 
 
-@pytest.mark.campaign("calls", 150)
+@pytest.mark.campaign("calls", 80)
 def test_calls_of_the_metric(tally):
     chance = random.Random(tally.seed)
     metric = load()

@@ -142,7 +142,7 @@ def complaint(answer: list[dict], expected: dict[str, float], left: set[str], to
     return ""
 
 
-@pytest.mark.campaign("requests", 60)
+@pytest.mark.campaign("requests", 40)
 def test_requests_between_edits(tally, tmp_path):
     chance = random.Random(tally.seed)
     catalogue = Catalogue(chance, shop_of("mender", tmp_path / "0"))

@@ -109,7 +109,7 @@ class Campaign:
             pass
 
 
-@pytest.mark.campaign("edits", 60)
+@pytest.mark.campaign("edits", 30)
 def test_requests_among_edits(shop, tally):
     shop.update_items([{"item_id": item, "title": f"{item[5:]} v0"} for item in IDS])
     campaign = Campaign(shop, tally)

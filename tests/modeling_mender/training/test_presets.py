@@ -98,3 +98,11 @@ def test_files_of_ones_own_are_read(tmp_path):
         load_preset(path)
     with pytest.raises(ValueError, match="no preset 'nothing'; pass one of hybrid, item-item, lc-rec"):
         load_preset("nothing")
+
+
+@pytest.mark.parametrize("content", ["a: !!python/object/apply:os.system [id]", "{", "[" * 20_000, "a: 2026-13-45"])
+def test_a_file_that_is_no_plain_yaml_is_refused_in_one_line(tmp_path, content):
+    (tmp_path / "mine.yaml").write_text(content)
+    with pytest.raises(ValueError, match="is not plain YAML") as refused:
+        load_preset(tmp_path / "mine.yaml")
+    assert "\n" not in str(refused.value)
