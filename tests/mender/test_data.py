@@ -84,6 +84,7 @@ def test_the_corner_shop_is_the_same_for_training_and_the_command(small_shop, ti
     assert same(load_benchmark_data("corner-shop", None, tiny_encoder, options=SHOP), load(small_shop))
 
 
+@pytest.mark.slow
 def test_a_run_is_measured_on_the_examples_that_the_command_builds(mender, raw, tiny_encoder, tmp_path):
     common = ["--data", raw, "--encoder", tiny_encoder]
     code, _, err = mender("train", "--preset", "popularity", "--source", "table", *common, "--output", tmp_path / "run")
@@ -119,7 +120,7 @@ def test_items_that_are_bought_again_are_recommended_again(mender, raw, tiny_enc
     assert not (of_these["rank"] > 0).any()
 
 
-@pytest.mark.parametrize(("repeats", "seen"), [("keep", True), ("drop", False)])
+@pytest.mark.parametrize(("repeats", "seen"), [("keep", True), pytest.param("drop", False, marks=pytest.mark.slow)])
 def test_a_run_on_things_that_are_bought_again_shows_so_on_its_card(
     repeats, seen, mender, raw, tiny_encoder, tmp_path, monkeypatch
 ):

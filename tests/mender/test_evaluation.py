@@ -129,7 +129,7 @@ def small(tiny_encoder, tmp_path_factory):
     return data, method, folder
 
 
-@pytest.mark.parametrize("name", ["popularity", "text-search", "mender-emb"])
+@pytest.mark.parametrize("name", ["popularity", "text-search", pytest.param("mender-emb", marks=pytest.mark.slow)])
 def test_recommendation_is_asked_once_more_without_a_preference(name, small, tiny_encoder, monkeypatch):
     data, method, folder = small
     monkeypatch.chdir(folder)

@@ -109,7 +109,14 @@ def test_weights_that_are_pickled_are_not_read(saved):
     assert "cannot be loaded" in refusal(saved) and "safetensors" in refusal(saved)
 
 
-@pytest.mark.parametrize("file", ["tokenizer_config.json", "processor_config.json", "config.json"])
+@pytest.mark.parametrize(
+    "file",
+    [
+        "config.json",
+        pytest.param("processor_config.json", marks=pytest.mark.slow),
+        pytest.param("tokenizer_config.json", marks=pytest.mark.slow),
+    ],
+)
 def test_no_file_makes_a_command_ask_whether_to_run_code(saved, monkeypatch, file, mender):
     monkeypatch.setattr("builtins.input", lambda *prompt: pytest.fail("asked whether to run code"))
     names = ("AutoConfig", "AutoModel", "AutoProcessor", "AutoTokenizer")

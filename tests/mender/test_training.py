@@ -22,7 +22,7 @@ def test_mixed_precision_needs_no_accelerator():
     assert choose_preset("mender-tok", training={"bf16": True}).training["bf16"] is True
 
 
-@pytest.mark.parametrize("spread", [False, True])
+@pytest.mark.parametrize("spread", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_preset_chooses_the_quantizer(word_shop, tiny_encoder, tmp_path, monkeypatch, spread):
     monkeypatch.chdir(tmp_path)
     data = load_benchmark_data("words", word_shop, tiny_encoder)

@@ -127,7 +127,7 @@ class StopAt(TrainerCallback):
         control.should_training_stop = state.global_step >= self.step
 
 
-@pytest.mark.parametrize("name", ["mender-fid", "mender-tok"])
+@pytest.mark.parametrize("name", ["mender-fid", pytest.param("mender-tok", marks=pytest.mark.slow)])
 def test_an_interrupted_run_ends_like_an_uninterrupted_one(name, folder, tmp_path):
     whole = small_run(
         folder, tmp_path / "whole", name, save_strategy="steps", save_steps=4, eval_strategy="steps", eval_steps=4

@@ -149,7 +149,9 @@ class Recording(MenderTrainer):
 
 
 @pytest.mark.parametrize("sharded", [False, True], ids=["one", "sharded"])
-@pytest.mark.parametrize("done", [2, 4, 6, 11])
+@pytest.mark.parametrize(
+    "done", [2, pytest.param(4, marks=pytest.mark.slow), pytest.param(6, marks=pytest.mark.slow), 11]
+)
 def test_a_resumed_run_sees_the_batches_that_were_left(done, sharded, model, processor, features, tmp_path):
     arguments = MenderTrainingArguments(
         output_dir=str(tmp_path),

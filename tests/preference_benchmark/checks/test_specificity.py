@@ -80,7 +80,7 @@ def plain_count(built, protocol, rows: pl.DataFrame) -> dict[str, list[float]]:
     return found
 
 
-@pytest.mark.parametrize(("seed", "repeats"), [(0, "drop"), (1, "keep")])
+@pytest.mark.parametrize(("seed", "repeats"), [(0, "drop"), pytest.param(1, "keep", marks=pytest.mark.slow)])
 def test_measurements_equal_a_count_of_one_item_at_a_time(seed, repeats, tmp_path):
     built, protocol = built_and_protocol(seed, tmp_path, repeats=repeats)
     measured = specificity(built, protocol)
