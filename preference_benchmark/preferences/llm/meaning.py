@@ -88,7 +88,7 @@ def judged_entries(entries: pl.DataFrame, windows: pl.DataFrame, examples: Seque
         "unfinished": pl.col("last").is_in(_UNFINISHED),
         "contradicts the rating": pl.col("contradicts"),
         "says nothing": pl.col("words").is_null(),
-        "close to an example": (pl.col("borrowed") > 1) | (pl.col("borrowed") / pl.col("words") > _BORROWED),
+        "close to an example": (pl.col("borrowed") > 1) | (pl.col("borrowed") / pl.col("words") >= _BORROWED),
         "not in review or item": pl.col("known") < _GROUNDED,
         "nothing of the review": pl.col("one") & ~pl.col("reviewed"),
     }

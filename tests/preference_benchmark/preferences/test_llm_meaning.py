@@ -42,6 +42,7 @@ def rejected(text: str, opening: str = "", before: str | None = None) -> str | N
         ("Find the best product", "says nothing"),
         ("Find pans with a coating that peels", "close to an example"),
         ("Find strings with a cushioned sole", "close to an example"),
+        ("Find a pick with a coating that comes off", "close to an example"),
         ("Avoid a leather sofa with brass feet", "not in review or item"),
     ],
 )
