@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--prompts", nargs="+", default=["one-review", "few-shot", "instruct"])
     parser.add_argument("--steps", type=int, nargs="+", default=[300, 300, 40], help="user-steps of each prompt")
+    parser.add_argument("--retries", type=int, default=2, help="of the prompts about one review; instruct has none")
     parser.add_argument("--model", help="GGUF file, or the server's name of the model")
     parser.add_argument("--base-url", help="a server that is running already")
     parser.add_argument("--output", type=Path, required=True)
@@ -102,7 +103,12 @@ def writer(name: str, arguments: argparse.Namespace, address: str, users: int) -
     features = replace(look_at(model, address), response_format="json_schema" if prompt.json_answer else "text")
     engine = OpenAIServer(model, prompt, base_url=address, features=features, timeout=600.0)
     return LlmApproximator(
-        engine, prompt, arguments.output / "answers", retries=0 if name == "instruct" else 2, limit=users, patience=0
+        engine,
+        prompt,
+        arguments.output / "answers",
+        retries=0 if prompt.json_answer else arguments.retries,
+        limit=users,
+        patience=0,
     )
 
 

@@ -29,6 +29,7 @@ from preference_benchmark.preferences.llm.answers import Answer, AnswerCache, Es
 from preference_benchmark.preferences.llm.engine import FINISHED, LOST, REFUSED, Completion, Engine, Key, Request
 from preference_benchmark.preferences.llm.meaning import judged_entries
 from preference_benchmark.preferences.llm.parsing import checked_entries, entries
+from preference_benchmark.preferences.llm.patience import SHOWN, Patience, one_line
 from preference_benchmark.preferences.llm.prompts import Prompt, Windows, windows
 from preference_benchmark.preferences.names import Names
 from preference_benchmark.preferences.polarity import preference_polarity
@@ -79,9 +80,6 @@ def stop_on_signals(under_way: Callable[[], str] | None = None) -> Iterator[thre
 
 PREFERENCES = 5
 _REFRESH_SECONDS = 2.0
-_SHOWN, _SHOWN_CHARACTERS = 3, 160
-# A server that has lost so many requests before its first answer is not there.
-_FIRST_LOST = 5
 _ENTRY = {"user_id": pl.String, "step": pl.Int64, "attempt": pl.Int64, "text": pl.String}
 
 
@@ -166,8 +164,8 @@ class LlmApproximator:
             cache.reload()
             found = run.checked(cache, self.retries + 1)
             self.report = run.account(cache, found, population)
-            if run.trouble:
-                raise Useless(f"{run.trouble} {len(cache):,} answers are kept in {cache.folder}.")
+            if run.patience.trouble:
+                raise Useless(f"{run.patience.trouble} {len(cache):,} answers are kept in {cache.folder}.")
             if stop.is_set():
                 raise Interrupted(
                     f"stopped with {len(cache):,} answers kept in {cache.folder}; run the same command to continue."
@@ -251,11 +249,10 @@ class _Run:
         self.questions = _questions(asked.frame)
         self.sent = 0
         self.lost: Counter[str] = Counter()
-        self.trouble = ""
         self._last = time.monotonic()
-        self._unread: list[Answer] = []
-        self._useless = self._lost_in_a_row = 0
-        self._answered = False
+        # Fewest usable entries with which an answer and its repetitions can be enough.
+        least = math.ceil(approximator.prompt.entries / (approximator.retries + 1))
+        self.patience = Patience(approximator.patience, least, self._judged)
 
     def due(self, cache: AnswerCache, attempt: int) -> pl.DataFrame:
         """The questions of this attempt: all at first, then those whose answers so far are not enough.
@@ -283,7 +280,7 @@ class _Run:
         Messages are written batch by batch: those of all questions would take gigabytes.
         """
         approximator, texts = self.approximator, self.asked.frame["window"]
-        self._answered |= len(cache) > 0
+        self.patience.answered |= len(cache) > 0
         words = "Asking the model" if attempt == 0 else f"Asking again ({attempt})"
         with tqdm(total=due.height, desc=words, unit="request", disable=not approximator.progress) as bar:
 
@@ -295,7 +292,8 @@ class _Run:
                 self.sent += len(kept)
                 self.lost.update(completion.error for completion in completions if completion.finish == LOST)
                 bar.update(len(completions))
-                self._watch(completions, kept, stop)
+                if self.patience.see(completions, kept):
+                    stop.set()
 
             def batches() -> Iterator[list[Request]]:
                 looked = time.monotonic()
@@ -314,55 +312,6 @@ class _Run:
 
             self._last = time.monotonic()
             approximator.engine.run(batches(), deliver, stop)
-
-    def _watch(self, completions: Sequence[Completion], kept: list[Answer], stop: threading.Event) -> None:
-        """End the run where nothing useful comes any more."""
-        patience = self.approximator.patience
-        if not patience or stop.is_set():
-            return
-        self._answered |= bool(kept)
-        self._lost_in_a_row = 0 if kept else self._lost_in_a_row + len(completions)
-        if self._lost_in_a_row >= (patience if self._answered else min(patience, _FIRST_LOST)):
-            (reason, _), *_ = self.lost.most_common(1)
-            self.trouble = (
-                f"{self._lost_in_a_row} requests in a row got no answer ({reason}); see to the server, or pass "
-                "--patience 0 to go on whatever comes."
-            )
-            stop.set()
-            return
-        if kept and kept[0].attempt:  # what is asked again are the hard questions
-            return
-        # Answers are judged together: one by one would cost more than some servers take to write them.
-        self._unread += kept
-        if self._useless + len(self._unread) < patience:
-            return
-        found = self._judged(self._unread)
-        counts = dict(self._yields(found))
-        recent, self._unread = self._unread, []
-        for answer in recent:
-            self._useless = 0 if counts.get(answer.key, 0) >= self._least else self._useless + 1
-        if self._useless >= patience:
-            reasons = dict(zip(found.select("user_id", "step", "attempt").iter_rows(), found["rejected"], strict=True))
-            shown = [
-                f"  {_one_line(answer.text)!r}: {reasons.get(tuple(answer.key)) or 'no preference in it'}"
-                for answer in recent[-_SHOWN:]
-            ]
-            self.trouble = (
-                f"{self._useless} useless answers in a row, such as\n" + "\n".join(shown) + "\nAnother prompt "
-                "(--prompt) or a larger model may do better; --patience 0 goes on whatever comes."
-            )
-            stop.set()
-
-    @property
-    def _least(self) -> int:
-        """Fewest usable entries with which an answer and its repetitions can be enough."""
-        return math.ceil(self.approximator.prompt.entries / (self.approximator.retries + 1))
-
-    @staticmethod
-    def _yields(found: pl.DataFrame) -> Iterator[tuple[Key, int]]:
-        """Usable entries by answer."""
-        usable = found.filter(pl.col("rejected").is_null()).group_by("user_id", "step", "attempt").len()
-        return ((Key(*row[:3]), row[3]) for row in usable.iter_rows())
 
     def usable(self, found: pl.DataFrame) -> pl.DataFrame:
         """Usable entries of the steps that have enough: user_id, step, place, text, form."""
@@ -411,10 +360,10 @@ class _Run:
     def _examples(found: pl.DataFrame, texts: Mapping[Key, str]) -> dict[str, list[str]]:
         """Three raw answers for every rule that entries broke."""
         broken = found.drop_nulls("rejected").unique(["rejected", "text"], keep="first", maintain_order=True)
-        keys = broken.group_by("rejected", maintain_order=True).head(_SHOWN)
+        keys = broken.group_by("rejected", maintain_order=True).head(SHOWN)
         shown: dict[str, list[str]] = {}
         for rule, *key in keys.select("rejected", "user_id", "step", "attempt").iter_rows():
-            shown.setdefault(rule, []).append(_one_line(texts[Key(*key)]))
+            shown.setdefault(rule, []).append(one_line(texts[Key(*key)]))
         return shown
 
     def _settled(self, cache: AnswerCache, user: str, step: int, digest: str) -> bool:
@@ -491,9 +440,3 @@ def _first_line(answer: Answer) -> list[str]:
     if not lines or (answer.finish == "length" and len(lines) == 1):
         return []
     return lines[:1]
-
-
-def _one_line(text: str) -> str:
-    """A raw answer to be shown."""
-    line = " ".join(text.split())
-    return line if len(line) <= _SHOWN_CHARACTERS else line[:_SHOWN_CHARACTERS] + " ..."
