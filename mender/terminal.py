@@ -68,8 +68,11 @@ def user_errors() -> Iterator[None]:
     """
     try:
         yield
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, RecursionError) as error:
         if isinstance(error, ImportError) and error.name is not None:
+            raise
+        # A file of brackets alone, which Python's reader of JSON refuses in this way.
+        if isinstance(error, RecursionError) and "JSON" not in str(error):
             raise
         raise UserError(" ".join(str(error).split()) or type(error).__name__) from error
 

@@ -44,6 +44,15 @@ def test_exit_codes(error, code):
     assert run(app_that_raises(error), []) == code
 
 
+def test_json_that_is_nested_too_deeply_is_bad_input(capsys):
+    with pytest.raises(RecursionError) as nested:
+        json.loads("[" * 100_000)
+    assert run(app_that_raises(nested.value), []) == 2
+    assert "recursion" in capsys.readouterr().err
+    with pytest.raises(RecursionError):
+        run(app_that_raises(RecursionError("maximum recursion depth exceeded")), [])
+
+
 HOSTILE = "\x1b[31mred\x9b2J [bold]b[/] [link=http://evil]x[/link] :smile: \u202egnorts"
 
 
