@@ -59,6 +59,7 @@ def create_app(
         state["service"] = own = service if isinstance(service, Service) else service(measures)
         measures.watch(lambda: len(own.queue), lambda: len(own.shop))
         app.state.service = own
+        await own.follow()
         yield
         await own.close()
 

@@ -37,6 +37,8 @@ def run_app(app: FastAPI, *, host: str, port: int, connections: int = 1_000, gra
         access_log=False,
         server_header=False,
         limit_concurrency=connections,
+        # Longer than load balancers keep a connection, which would otherwise send a request into a closed one.
+        timeout_keep_alive=75,
         timeout_graceful_shutdown=int(grace),
     )
     family = socket.AF_INET6 if ":" in host else socket.AF_INET

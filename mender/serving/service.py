@@ -94,21 +94,21 @@ class Service:
 
     async def add_items(self, items: list[dict[str, Any]]) -> dict[str, Any]:
         """Add items; see `Recommender.add_items`."""
-        return await self._edit(lambda shop: shop.add_items(items))
+        return await self.edit("add", items)
 
     async def update_item(self, item: dict[str, Any]) -> dict[str, Any]:
         """Change an item; see `Recommender.update_items`."""
         self.item(item["item_id"])
-        return await self._edit(lambda shop: shop.update_items([item]))
+        return await self.edit("update", item)
 
     async def remove_item(self, item_id: str) -> dict[str, Any]:
         """Remove an item; see `Recommender.remove_items`."""
         self.item(item_id)
-        return await self._edit(lambda shop: shop.remove_items([item_id]))
+        return await self.edit("remove", item_id)
 
     async def observe(self, purchases: list[tuple[str, str]]) -> dict[str, Any]:
         """Count purchases; see `Recommender.observe`."""
-        return await self._edit(lambda shop: shop.observe(purchases))
+        return await self.edit("observe", purchases)
 
     async def reload(self) -> dict[str, Any]:
         """Load the model again, in place of what serves and of its edits.
@@ -118,36 +118,51 @@ class Service:
         """
         if self._load is None:
             raise Refused(409, "this server has no folder to load a model from; start it with one")
+        return await self.edit("reload", None)
 
-        def replace(_: Recommender) -> None:
+    async def edit(self, kind: str, given: Any) -> dict[str, Any]:
+        """Make an edit in the thread of edits; the status of the catalogue after it.
+
+        Raises:
+            Refused: if it cannot be made, or too many edits wait.
+        """
+        if self._edits >= EDITS:
+            raise Refused(503, "too many edits are waiting; try again in 1 s", Retry_After="1")
+        self._edits += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._editor, self.apply, kind, given)
+        except (TypeError, ValueError) as error:
+            raise Refused(400, str(error)) from None
+        finally:
+            self._edits -= 1
+
+    def apply(self, kind: str, given: Any) -> dict[str, Any]:
+        """Make an edit now; the status of the catalogue after it."""
+        if kind == "reload":
             try:
                 fresh = self._load()
             except (OSError, ValueError) as error:
                 raise Refused(500, f"the old model goes on, because the new one cannot be loaded: {error}") from error
             warm_up(fresh)
             self.shop = fresh
+        elif kind == "add":
+            self.shop.add_items(given)
+        elif kind == "update":
+            self.shop.update_items([given])
+        elif kind == "remove":
+            self.shop.remove_items([given])
+        else:
+            self.shop.observe(given)
+        return self.shop.status
 
-        return await self._edit(replace)
+    async def follow(self) -> None:
+        """Begin to serve: what edits elsewhere need is done here by those that have it."""
 
     async def close(self) -> None:
         """Answer what waits, then end."""
         self.draining = True
         await self.queue.close()
         self._editor.shutdown(wait=True)
-
-    async def _edit(self, change: Callable[[Recommender], Any]) -> dict[str, Any]:
-        """Make a change in the thread of edits; the status of the catalogue after it."""
-        if self._edits >= EDITS:
-            raise Refused(503, "too many edits are waiting; try again in 1 s", Retry_After="1")
-        self._edits += 1
-        try:
-            # `self.shop` is read in the thread: a reload may come before this edit.
-            await asyncio.get_running_loop().run_in_executor(self._editor, lambda: change(self.shop))
-        except (TypeError, ValueError) as error:
-            raise Refused(400, str(error)) from None
-        finally:
-            self._edits -= 1
-        return self.shop.status
 
     def _answer(self, queries: list[Query]) -> list[Any]:
         """Answers in the order of the queries; an exception where one has none."""
