@@ -30,7 +30,7 @@ from preference_benchmark.preferences.llm.engine import FINISHED, LOST, REFUSED,
 from preference_benchmark.preferences.llm.meaning import judged_entries
 from preference_benchmark.preferences.llm.parsing import checked_entries, entries
 from preference_benchmark.preferences.llm.patience import SHOWN, Patience, one_line
-from preference_benchmark.preferences.llm.prompts import Prompt, Windows, windows
+from preference_benchmark.preferences.llm.prompts import Prompt, Windows, at_the_limit, windows
 from preference_benchmark.preferences.names import Names
 from preference_benchmark.preferences.polarity import preference_polarity
 from preference_benchmark.tables import Tables
@@ -80,7 +80,7 @@ def stop_on_signals(under_way: Callable[[], str] | None = None) -> Iterator[thre
 
 PREFERENCES = 5
 _REFRESH_SECONDS = 2.0
-_ENTRY = {"user_id": pl.String, "step": pl.Int64, "attempt": pl.Int64, "text": pl.String}
+_ENTRY = {"user_id": pl.String, "step": pl.Int64, "attempt": pl.Int64, "text": pl.String, "cut": pl.Boolean}
 
 
 class Interrupted(RuntimeError):
@@ -208,7 +208,7 @@ class LlmApproximator:
             answers = run.answers(cache, self.retries + 1)
             found = run.checked(cache, self.retries + 1)
         rows = [(*answer.key, answer.text) for answer in answers]
-        schema = {name: kind for name, kind in _ENTRY.items() if name != "text"} | {"answer": pl.String}
+        schema = {name: kind for name, kind in _ENTRY.items() if name not in ("text", "cut")} | {"answer": pl.String}
         raw = pl.DataFrame(rows, schema=schema, orient="row")
         found = found.join(raw, on=["user_id", "step", "attempt"], how="left", maintain_order="left")
         asked = run.asked.frame.select("user_id", "step", "window")
@@ -389,7 +389,7 @@ class _Run:
     def _judged(self, answers: Sequence[Answer]) -> pl.DataFrame:
         prompt = self.approximator.prompt
         rows = [
-            (answer.user_id, answer.step, answer.attempt, text)
+            (answer.user_id, answer.step, answer.attempt, text, not prompt.json_answer and at_the_limit(text))
             for answer in answers
             if answer.finish in FINISHED
             for text in (entries(answer.text) if prompt.json_answer else _first_line(answer))
@@ -397,7 +397,7 @@ class _Run:
         found = pl.DataFrame(rows, schema=_ENTRY, orient="row")
         examples = [answer for *_, answer in prompt.examples]
         checked = checked_entries(found, self.asked.frame, self.names, examples)
-        return judged_entries(checked, self.asked.frame, examples)
+        return judged_entries(checked, self.asked.frame, examples).drop("cut")
 
     def enough(self, found: pl.DataFrame) -> set[tuple[str, int]]:
         """User and step of those with enough usable entries."""

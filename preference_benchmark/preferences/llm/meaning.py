@@ -54,7 +54,8 @@ def judged_entries(entries: pl.DataFrame, windows: pl.DataFrame, examples: Seque
     """Entries that kept all rules of form, with the rule of meaning that each breaks, if any.
 
     Args:
-        entries: user_id, step, text, rejected and any other columns, as `checked_entries` gives them.
+        entries: user_id, step, text, rejected, cut (whether the line had to end before it was finished) and any other
+            columns, as `checked_entries` gives them.
         windows: user_id, step, window, opening, review: what was asked. An opening that is not empty says which way
             the rating points; a review that is not empty is what the entry has to be about.
         examples: answers that the prompt showed.
@@ -85,7 +86,7 @@ def judged_entries(entries: pl.DataFrame, windows: pl.DataFrame, examples: Seque
     rows = open_rows.join(counts, on="entry", how="left")
     broken = {
         "no answer": pl.col("text").str.contains(_NO_ANSWER),
-        "unfinished": pl.col("last").is_in(_UNFINISHED),
+        "unfinished": pl.col("cut") | pl.col("last").is_in(_UNFINISHED),
         "contradicts the rating": pl.col("contradicts"),
         "says nothing": pl.col("words").is_null(),
         "close to an example": (pl.col("borrowed") > 1) | (pl.col("borrowed") / pl.col("words") >= _BORROWED),

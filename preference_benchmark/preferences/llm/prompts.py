@@ -33,6 +33,7 @@ __all__ = [
     "WISHED",
     "Prompt",
     "Windows",
+    "at_the_limit",
     "prompt_named",
     "windows",
 ]
@@ -90,9 +91,10 @@ _EXAMPLES = (
     ),
 )
 WISHED, UNWANTED = "Find", "Avoid"
-# Two to twelve words, commas between them. The full stop and the new line are where models want to end: forbidden
-# them, they go on with syllables that are no words.
-_WORDS = """ (","? " " [a-zA-Z0-9'-]{1,18}){2,12} "."? "\\n"?"""
+# Commas between words. The full stop and the new line are where models want to end: forbidden them, they go on with
+# syllables that are no words.
+_LEAST_WORDS, _MOST_WORDS = 2, 12
+_WORDS = f""" (","? " " [a-zA-Z0-9'-]{{1,18}}){{{_LEAST_WORDS},{_MOST_WORDS}}} "."? "\\n"?"""
 
 
 @dataclass(frozen=True)
@@ -211,6 +213,15 @@ PROMPTS = {
     "one-review": Prompt("one-review", _ONE_REVIEW, "{window}\nInstruction that begins with {opening}:", **_ABOUT_ONE),
     "few-shot": Prompt("few-shot", "", "{window}\nPreference: {opening}", chat=False, **_ABOUT_ONE),
 }
+
+
+def at_the_limit(line: str) -> bool:
+    """Whether an answer of one line ends only because the grammar allows no further word.
+
+    >>> [at_the_limit("Avoid" + words) for words in (" a" * 12, " a" * 12 + ".", " a" * 11)]
+    [True, False, False]
+    """
+    return len(line.split()) == 1 + _MOST_WORDS and not line.rstrip().endswith((".", "!", "?"))
 
 
 def prompt_named(name: str) -> Prompt:

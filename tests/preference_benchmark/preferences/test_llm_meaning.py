@@ -11,11 +11,11 @@ WINDOW = (
     "Product: Nickel strings, acoustic guitar\nRating: {} of 5\n"
     "Review: The strings last for ages, stay in tune and sound bright, but they squeak. No instructions came with them."
 )
-SCHEMA = {"user_id": pl.String, "step": pl.Int64, "text": pl.String, "rejected": pl.String}
+SCHEMA = {"user_id": pl.String, "step": pl.Int64, "text": pl.String, "rejected": pl.String, "cut": pl.Boolean}
 
 
-def rejected(text: str, opening: str = "", before: str | None = None) -> str | None:
-    entries = pl.DataFrame([("u", 0, text, before)], schema=SCHEMA, orient="row")
+def rejected(text: str, opening: str = "", before: str | None = None, cut: bool = False) -> str | None:
+    entries = pl.DataFrame([("u", 0, text, before, cut)], schema=SCHEMA, orient="row")
     window = WINDOW.format(5)
     windows = pl.DataFrame({"user_id": ["u"], "step": [0], "window": [window], "opening": [opening]})
     windows = windows.with_columns(review=pl.lit(window.split("Review: ")[1] if opening else ""))
@@ -76,3 +76,8 @@ def test_no_entries_give_none():
         schema={"user_id": pl.String, "step": pl.Int64, "window": pl.String, "opening": pl.String, "review": pl.String}
     )
     assert judged_entries(pl.DataFrame(schema=SCHEMA), windows).is_empty()
+
+
+def test_lines_that_had_to_end_are_unfinished():
+    text = "Find strings that stay in tune and sound bright so you can carry"
+    assert rejected(text, "Find") is None and rejected(text, "Find", cut=True) == "unfinished"
