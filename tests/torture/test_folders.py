@@ -153,17 +153,17 @@ def try_folders(tally, original: Path, folder: Path, work: str, names: tuple[str
     tally.finish()
 
 
-@pytest.mark.campaign("folders", 5)
+@pytest.mark.campaign("folders", 4)
 def test_saved_models_of_strangers(tally, model, tmp_path):
     try_folders(tally, model, tmp_path / "bad", "recommend")
 
 
-@pytest.mark.campaign("folders", 5)
+@pytest.mark.campaign("folders", None)  # its slice is hub/test_folder
 def test_benchmarks_of_strangers(tally, benchmark_folder, tmp_path):
     try_folders(tally, benchmark_folder, tmp_path / "bad", "read_benchmark")
 
 
-@pytest.mark.campaign("folders", 5)
+@pytest.mark.campaign("folders", None)
 def test_results_and_cards_of_strangers(tally, model, tmp_path):
     folder = shutil.copytree(model, tmp_path / "good")
     (folder / "five_axes.json").write_text(json.dumps(measured(0.75)))
