@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -89,3 +90,38 @@ def test_a_port_in_use_ends_in_one_line(shop_folder):
         and "Traceback" not in found.stderr
         and "ddress already in use" in found.stderr
     )
+
+
+@pytest.mark.slow
+def test_whatever_the_description_allows_or_not_is_answered_as_it_says(server):
+    """Random requests from the OpenAPI page, valid and not: no failure, and only described answers."""
+    schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed")
+    from hypothesis import HealthCheck, given, settings
+    from hypothesis.errors import Unsatisfiable
+    from schemathesis.core.result import Ok
+    from schemathesis.specs.openapi import checks
+
+    address = server[1]
+    schema = schemathesis.openapi.from_url(f"{address}/openapi.json")
+    kept = [checks.status_code_conformance, checks.content_type_conformance, checks.response_schema_conformance]
+    kept.append(schemathesis.checks.not_a_server_error)
+    tried = 0
+    for found in schema.get_all_operations():
+        assert isinstance(found, Ok)
+        operation = found.ok()
+        modes = [schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE]
+        examples = 2 if operation.path == "/reload" else 40
+        for mode in modes:
+
+            @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+            @given(operation.as_strategy(generation_mode=mode))
+            def attack(case):
+                nonlocal tried
+                tried += 1
+                answer = case.call(headers={"authorization": "Bearer s3cret"}, timeout=120)
+                case.validate_response(answer, checks=kept)
+
+            with suppress(Unsatisfiable):  # without a body or parameters, there is nothing to get wrong
+                attack()
+    assert tried > 200
+    assert httpx.get(f"{address}/ready").status_code == 200
