@@ -57,12 +57,14 @@ def main(
         return print(json.dumps(asyncio.run(ask_for(**json.loads(load)))))
     names, counts = servers.split(","), [int(count) for count in clients.split(",")]
     rows = []
-    with running(names, model) as ports:
+    with running(names, model) as (ports, groups):
         for count in counts:
             found: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
             for _ in range(rounds):
                 for name in names:
+                    before = processor_seconds(groups[name])
                     found[name].append(under_load(model, ports[name], name, count, seconds))
+                    found[name][-1]["processor"] = processor_seconds(groups[name]) - before
             rows += [{"server": name, "clients": count, **merged(found[name])} for name in names]
             show(rows[-len(names) :])
         for kind in filter(None, disturb.split(",")):
@@ -77,7 +79,9 @@ def main(
 def show(rows: list[dict[str, Any]]) -> None:
     """Print rows of the table."""
     for row in rows:
-        extra = "".join(f"  {name} {row[name]}" for name in ("disturbed", "disturbances_ms") if name in row)
+        extra = "".join(
+            f"  {name} {row[name]}" for name in ("per_processor_second", "disturbed", "disturbances_ms") if name in row
+        )
         print(
             f"{row['server']:16} {row['clients']:4} clients {row['per_second']:8.1f}/s  p50 {row['p50_ms']:7.1f} ms  "
             f"p99 {row['p99_ms']:7.1f} ms  failed {row['failed']}{extra}",
@@ -95,6 +99,8 @@ def merged(runs: list[dict[str, Any]]) -> dict[str, Any]:
         "answers": len(times),
         "failed": sum(run["failed"] for run in runs),
     }
+    if all("processor" in run for run in runs):
+        figures["per_processor_second"] = round(len(times) / sum(run["processor"] for run in runs), 1)
     if others := [value for run in runs for value in run["others"]]:
         figures["disturbed"] = len(others)
         figures["disturbances_ms"] = round(statistics.median(others), 1)
@@ -181,8 +187,8 @@ async def ask(link: tuple[Any, Any], method: str, path: str, body: bytes) -> int
 
 
 @contextmanager
-def running(names: list[str], model: str) -> Iterator[dict[str, int]]:
-    """Ports of servers, each in a process group of its own."""
+def running(names: list[str], model: str) -> Iterator[tuple[dict[str, int], dict[str, int]]]:
+    """Ports of servers and their process groups."""
     processes, ports, log = [], {}, tempfile.TemporaryFile()
     try:
         for name in names:
@@ -193,7 +199,7 @@ def running(names: list[str], model: str) -> Iterator[dict[str, int]]:
             processes.append(subprocess.Popen(command, start_new_session=True, stdout=log, stderr=log))
         for name, process in zip(names, processes, strict=True):
             _wait(name, process, ports[name])
-        yield ports
+        yield ports, {name: process.pid for name, process in zip(names, processes, strict=True)}
     finally:
         for process in processes:
             with suppress(ProcessLookupError):
@@ -204,6 +210,16 @@ def running(names: list[str], model: str) -> Iterator[dict[str, int]]:
 def request_to(port: int, path: str, timeout: float) -> Any:
     """The answer to a single GET."""
     return urlopen(f"http://127.0.0.1:{port}{path}", timeout=timeout)
+
+
+def processor_seconds(group: int) -> float:
+    """Processor time of the processes of a group, which a busy machine does not change; Linux only."""
+    total = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            values = stat.read_text().rpartition(")")[2].split()
+            total += (int(values[11]) + int(values[12])) * (int(values[2]) == group)
+    return total / os.sysconf("SC_CLK_TCK")
 
 
 def _wait(name: str, process: subprocess.Popen, port: int) -> None:

@@ -171,7 +171,7 @@ def application(
             return Recommender.from_pretrained(model, device="cuda" if gpus else "cpu", dtype=dtype)
 
         log = remote(EditLog).options(
-            name=log_name, get_if_exists=True, lifetime="detached", max_restarts=-1, num_cpus=0
+            name=log_name, namespace="mender", get_if_exists=True, lifetime="detached", max_restarts=-1, num_cpus=0
         )
 
         def service(measures: Measures) -> Service:
