@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -102,8 +103,10 @@ def test_useless_answers_end_the_run_early_and_are_shown(behave, useless, tmp_pa
 
 
 def test_one_good_answer_among_thirty_goes_on(tmp_path):
+    requests = itertools.count()  # of several threads, which would skip a number among `server.bodies`
+
     def behave(content, times, seed):
-        return good_answer(content) if len(server.bodies) % 20 == 0 else "Sorry."
+        return good_answer(content) if next(requests) % 10 == 0 else "Sorry."
 
     with LoopbackServer(behave) as server:
         write = approximator(server, tmp_path, retries=0)
@@ -138,8 +141,10 @@ def test_a_dry_run_counts_repetitions(tmp_path):
 
 
 def test_a_stop_says_what_it_waits_for(tmp_path, capsys):
+    once = threading.Semaphore(1)  # a second signal would end the process at once
+
     def behave(content, times, seed):
-        if len(server.bodies) == 8:
+        if len(server.bodies) >= 8 and once.acquire(blocking=False):
             threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
         if len(server.bodies) >= 8:
             time.sleep(0.3)
