@@ -276,7 +276,7 @@ def windows(tables: Tables, prompt: Prompt) -> Windows:
     else:
         liked = review_polarity(rows) == POSITIVE
         rows = rows.with_columns(opening=pl.when(liked).then(pl.lit(WISHED)).otherwise(pl.lit(UNWANTED)))
-        # Three stars point neither way: of lines about them 1 in 11 was faithful (benchmarks/llm_preferences.py).
+        # Three stars point neither way: lines about them were hardly ever faithful to known tastes, and as often false.
         pointing = pl.col("rating").is_between(2, 4, closed="none").fill_null(False).not_()
     asked = rows.filter(_says_something() & pointing) if prompt.needs_review else rows
     asked = asked.select("user_id", "step", "window", "opening", review="shown")

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections import Counter
 from itertools import accumulate
 
+import polars as pl
 import pytest
 from benchmark_doubles import random_tables
 from llm_loopback import good_answer
@@ -64,3 +65,13 @@ def test_an_estimate_writes_no_messages_and_knows_their_length(tmp_path, written
     assert lengths == sorted(lengths) and len(lengths) == before.requests
     assert before.prompt_tokens == round(sum(lengths) / 4)
     assert write.estimate(tables).answered == before.requests
+
+
+def test_entries_show_what_was_answered_and_why_it_was_rejected(tmp_path):
+    tables, engine = random_tables(0), Scribe([])
+    write = LlmApproximator(engine, INSTRUCT, tmp_path, progress=False)
+    assert write.entries(tables).is_empty()
+    write(tables)
+    found = write.entries(tables)
+    assert found.filter(pl.col("rejected").is_null()).height == 5 * write.report.answers["usable"]
+    assert found["answer"].str.contains("preferences").all() and found["window"].str.contains("review").any()
