@@ -134,7 +134,7 @@ def asked(write: LlmApproximator, tables: Tables) -> dict[str, Any]:
     thousand = 1_000 / max(sum(report.steps.values()), 1)
     form = found.filter(pl.col("rejected").is_null() | pl.col("rejected").is_in(MEANING_RULES))
     kept = found.filter(pl.col("rejected").is_null())
-    answers = report.answers["usable"] + report.answers["unusable"]
+    answers = report.answers.get("usable", 0) + report.answers.get("unusable", 0)
     return {
         "model": report.model,
         "prompt": report.prompt,
@@ -260,7 +260,7 @@ def shown(content: dict[str, Any]) -> str:
     if content["verdicts"]:
         counts = {verdict: content["verdicts"].count(verdict) for verdict in ("faithful", "partly", "false")}
         said = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
-        parts.append(f"Read by a person: {said} of {len(content['verdicts'])} kept entries.")
+        parts.append(f"Read by one reader: {said} of {len(content['verdicts'])} kept entries.")
     return "\n\n".join(part.rstrip() for part in parts) + "\n"
 
 

@@ -360,6 +360,7 @@ class _Run:
     def _examples(found: pl.DataFrame, texts: Mapping[Key, str]) -> dict[str, list[str]]:
         """Three raw answers for every rule that entries broke."""
         broken = found.drop_nulls("rejected").unique(["rejected", "text"], keep="first", maintain_order=True)
+        broken = broken.unique(["rejected", "user_id", "step", "attempt"], keep="first", maintain_order=True)
         keys = broken.group_by("rejected", maintain_order=True).head(SHOWN)
         shown: dict[str, list[str]] = {}
         for rule, *key in keys.select("rejected", "user_id", "step", "attempt").iter_rows():
