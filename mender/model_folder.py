@@ -493,7 +493,7 @@ def _check_states(path: str | os.PathLike, model: Any, processor: Any) -> None:
     from modeling_mender.encoder_reference import encoders_with_tables
 
     for _, encoder in encoders_with_tables(model):
-        config, tokens = encoder.config, len(processor.tokenizer)
+        config, tokens = encoder.config, processor.text_vocabulary
         if config.text_vocabulary != tokens:
             raise ValueError(
                 f"{path} does not fit together: the tokenizer has {tokens} tokens and the encoder expects "

@@ -31,7 +31,7 @@ from .request import Request, Texts, batch_of_requests
 from .spelling import Speller, count_words, most_similar, singular
 from .wording import avoid_sentence, avoided_phrase, is_negation
 
-__all__ = ["MenderProcessor", "add_code_tokens", "first_code_token"]
+__all__ = ["MenderProcessor", "add_code_tokens", "first_code_token", "vocabulary_of"]
 
 ITEMS_FILE = "items.json"
 HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
@@ -73,7 +73,12 @@ def add_code_tokens(tokenizer: Any, codebook_sizes: Sequence[int], encoder: PreT
     if encoder is not None:
         # With mean_resizing, transformers would draw the new rows around the mean of the old ones with at most 3e-5 of
         # their spread. All codes would start with almost the same vector, which costs many epochs of training.
-        encoder.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        encoder.resize_token_embeddings(vocabulary_of(tokenizer), mean_resizing=False)
+
+
+def vocabulary_of(tokenizer: Any) -> int:
+    """One more than the highest token id; the ids of some tokenizers have gaps, so they may have fewer tokens."""
+    return max(len(tokenizer), 1 + max(tokenizer.get_vocab().values(), default=-1))
 
 
 def first_code_token(tokenizer: Any, codebook_sizes: Sequence[int]) -> int:
@@ -150,6 +155,7 @@ class MenderProcessor(ProcessorMixin):
         self.kinds, self.experts = kinds, experts
         self.correct_spelling = correct_spelling
         self.codebook_sizes = None if codebook_sizes is None else [int(size) for size in codebook_sizes]
+        self._vocabulary: tuple[int, int] | None = None
         self.item_ids: list[str] = []
         self.titles: list[str] = []
         self._state_counts: list[int] | None = None
@@ -489,7 +495,7 @@ class MenderProcessor(ProcessorMixin):
         position = torch.arange(max(map(len, input_ids)))
         mask = position < torch.tensor([len(ids) for ids in input_ids])[:, None]
         if self.history == "vectors":
-            texts = torch.tensor([sum(token < len(self.tokenizer) for token in ids) for ids in input_ids])
+            texts = torch.tensor([sum(token < self.text_vocabulary for token in ids) for ids in input_ids])
             mask &= (position == 0) | (position >= texts[:, None])
         return mask.long()
 
@@ -549,14 +555,14 @@ class MenderProcessor(ProcessorMixin):
         text = self.text_inputs([preference])[0] if preference or not item_indices else []
         if self._item_pieces is None:
             sizes = self.state_counts
-            ends = accumulate(sizes, initial=len(self.tokenizer))
+            ends = accumulate(sizes, initial=self.text_vocabulary)
             self._item_pieces = [list(range(start, start + size)) for start, size in zip(ends, sizes, strict=False)]
         return [*text, *chain.from_iterable(self._item_pieces[index] for index in item_indices)]
 
     def _render_vectors(self, preference: str, item_indices: Sequence[int]) -> list[int]:
         """Inputs of experts: text tokens, then one id for each item; one padding token if there is neither."""
         text = self.text_inputs([preference])[0] if preference else []
-        items = [len(self.tokenizer) + index for index in item_indices[-self.max_history :]]
+        items = [self.text_vocabulary + index for index in item_indices[-self.max_history :]]
         return [*text, *items] or [self.tokenizer.pad_token_id]
 
     def text_inputs(self, texts: Sequence[str], max_length: int | None = None) -> list[list[int]]:
@@ -570,9 +576,17 @@ class MenderProcessor(ProcessorMixin):
         room = (max_length or self.max_length) - len(before) - len(after)
         return [[*before, *tokens[:room], *after] for tokens in self.text_tokens(texts)]
 
+    @property
+    def text_vocabulary(self) -> int:
+        """Token ids below this are text; the others are items or rows of a state table."""
+        known, size = self._vocabulary, len(self.tokenizer)
+        if known is None or known[0] != size:
+            known = self._vocabulary = size, vocabulary_of(self.tokenizer)
+        return known[1]
+
     def text_part(self, input_ids: Sequence[int]) -> list[int]:
         """The text tokens of an input, without the rows of a state table."""
-        return [token for token in input_ids if token < len(self.tokenizer)]
+        return [token for token in input_ids if token < self.text_vocabulary]
 
     def title_inputs(self, items: Mapping[str, Sequence[str]] | None = None) -> list[list[int]]:
         """Token ids of titles, special tokens included, for `encode_titles`.

@@ -17,7 +17,7 @@ from ..item_states import ItemStatesEncoder, encode_titles, text_encoder_class
 from ..modeling_experts import ExpertsConfig, ExpertsRecommender
 from ..modeling_mender import MenderForGenerativeRetrieval
 from ..modeling_sasrec import SasRecConfig, SasRecForSequentialRecommendation
-from ..processing_mender import MenderProcessor, add_code_tokens, first_code_token
+from ..processing_mender import MenderProcessor, add_code_tokens, first_code_token, vocabulary_of
 from .closed_form import bm25_index, fill_lexical
 from .lora import add_lora
 from .presets import Preset
@@ -280,7 +280,7 @@ def _add_experts(
         len(items["item_id"]),
         list(preset.experts),
         num_postings=0 if index is None else len(index[1]),
-        text_vocabulary=len(processor.tokenizer),
+        text_vocabulary=processor.text_vocabulary,
         padding=processor.tokenizer.pad_token_id,
         encoder=None if own is None else own.config,
         generator=True,
@@ -298,7 +298,7 @@ def _lexical_index(
     if not {"lexical", "terms"} & set(preset.experts):
         return None
     texts = list(items["text" if preset.item_text == "text" else "title"])
-    return bm25_index(processor.text_tokens(texts), len(processor.tokenizer))
+    return bm25_index(processor.text_tokens(texts), processor.text_vocabulary)
 
 
 def _tokenizer(preset: Preset, encoder: str | None, texts: list[str]) -> Any:
@@ -313,9 +313,8 @@ def _text_encoder(preset: Preset, encoder: str | None, tokenizer: Any) -> PreTra
         return text_encoder_class(config).from_pretrained(encoder, trust_remote_code=False)
     if preset.encoder == "scratch":
         shape = {"is_encoder_decoder": False, **preset.encoder_shape}
-        return T5EncoderModel(
-            T5Config(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, eos_token_id=None, **shape)
-        )
+        shape |= {"vocab_size": vocabulary_of(tokenizer), "pad_token_id": tokenizer.pad_token_id, "eos_token_id": None}
+        return T5EncoderModel(T5Config(**shape))
     return None
 
 
@@ -339,7 +338,7 @@ def _with_item_states(
     text_encoder.to("cpu")
     config = ItemStatesConfig(
         text_encoder=text_encoder.config,
-        text_vocabulary=len(processor.tokenizer),
+        text_vocabulary=processor.text_vocabulary,
         num_states=len(states),
         pooled=pooled,
         max_history=preset.max_history if preset.model == "mender" else 0,

@@ -6,7 +6,8 @@ import polars as pl
 import pytest
 import torch
 from doubles import random_catalogue, shop_items, tiny_model, word_tokenizer
-from transformers import AutoProcessor, AutoTokenizer
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoProcessor, AutoTokenizer, PreTrainedTokenizerFast
 
 from modeling_mender import MenderProcessor
 from modeling_mender.configuration_mender import KINDS
@@ -462,3 +463,15 @@ def test_typed_negations_are_phrases_to_avoid(text):
 )
 def test_hesitation_is_no_negation(text):
     assert "avoid_input_ids" not in expert_processor()(text, ["item-mug"])
+
+
+def test_token_ids_with_gaps_are_text():
+    tokens = {"[PAD]": 0, "[UNK]": 1, "tea": 7, "soap": 90}
+    tokenizer = Tokenizer(models.WordLevel(tokens, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    gaps = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]")
+    items = {"item_id": ["a", "b"], "title": ["tea", "soap"]}
+    processor = MenderProcessor(gaps, items, history="vectors")
+    (ids,) = processor("soap tea", ["b"])["input_ids"].tolist()
+    assert len(gaps) == 4 and processor.text_vocabulary == 91
+    assert processor.text_part(ids) == [90, 7] and ids[-1] == 91 + 1
