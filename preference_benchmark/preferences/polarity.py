@@ -210,9 +210,7 @@ class SentimentClassifier:
         from transformers import pipeline
 
         with loading("classifier", name_or_path):
-            self.pipeline = pipeline(
-                "text-classification", model=name_or_path, device=device, trust_remote_code=False
-            )
+            self.pipeline = pipeline("text-classification", model=name_or_path, device=device, trust_remote_code=False)
         self.batch_size, self.progress = batch_size, progress
         labels = {label.lower() for label in self.pipeline.model.config.label2id}
         if labels != {POSITIVE, NEGATIVE}:
