@@ -11,7 +11,7 @@ from __future__ import annotations
 from hypothesis import settings
 
 # How long an example takes says nothing where other work shares the machine.
-settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=100)
+settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=60)
 settings.register_profile("thorough", deadline=None, derandomize=False, max_examples=2000, print_blob=True)
 
 

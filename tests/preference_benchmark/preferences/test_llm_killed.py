@@ -74,7 +74,8 @@ def uninterrupted(tmp_path_factory):
     return pl.read_parquet(folder / "preferences.parquet"), server
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(5, marks=pytest.mark.slow)])
+@pytest.mark.slow  # stops within one process are in test_llm_faults.py
+@pytest.mark.parametrize("kills", [1, 5])
 def test_stopped_runs_give_the_same_table_and_repeat_no_request(uninterrupted, tmp_path, kills):
     table, once = uninterrupted
     path, server, hits = killed(signal.SIGTERM, tmp_path, once.asked.total(), kills)
