@@ -269,6 +269,7 @@ print(json.dumps([found, b"text_encoder.emb" in (Path(sys.argv[3]) / "model.safe
 """
 
 
+@pytest.mark.slow
 def test_an_encoder_that_was_saved_by_reference_comes_from_the_cache(tmp_path, monkeypatch):
     encoder_folder(tmp_path / "encoder")
     environment = cached(tmp_path / "home", "org/encoder", tmp_path / "encoder")

@@ -120,7 +120,8 @@ def test_items_that_are_bought_again_are_recommended_again(mender, raw, tiny_enc
     assert not (of_these["rank"] > 0).any()
 
 
-@pytest.mark.parametrize(("repeats", "seen"), [("keep", True), pytest.param("drop", False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("repeats", "seen"), [("keep", True), ("drop", False)])
 def test_a_run_on_things_that_are_bought_again_shows_so_on_its_card(
     repeats, seen, mender, raw, tiny_encoder, tmp_path, monkeypatch
 ):

@@ -49,7 +49,9 @@ def test_built_benchmarks_recipes_and_mistakes_are_told_apart(word_shop, tiny_en
             read_data(given, items, encoder=tiny_encoder)
 
 
-@pytest.mark.parametrize("kind", ["pandas", "polars", pytest.param("arrow", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "kind", ["pandas", pytest.param("polars", marks=pytest.mark.slow), pytest.param("arrow", marks=pytest.mark.slow)]
+)
 def test_frames_become_a_recommender(kind, tiny_encoder, monkeypatch):
     interactions, items = frames()
     make = {"pandas": pd.DataFrame, "polars": pl.DataFrame, "arrow": datasets.Dataset.from_dict}[kind]

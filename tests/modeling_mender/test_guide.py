@@ -17,7 +17,7 @@ from modeling_mender.item_states import ItemStatesEncoder
 from modeling_mender.retrieval import expand
 from modeling_mender.training.closed_form import bm25_index, fill_lexical
 
-many = settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+many = settings(deadline=None, max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def model_with_experts(catalogue: SemanticIdCatalogue, seed: int = 0, kinds: bool = True, experts: bool = True):

@@ -286,7 +286,7 @@ def test_parts_of_two_models_are_refused(copy):
     assert "15 items, and the model in config.json has 16" in refusal(other, loader=AutoProcessor)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     place=st.floats(0, 1, exclude_max=True),
     byte=st.integers(0, 255),
@@ -305,7 +305,7 @@ def test_one_wrong_byte_brings_no_traceback(originals, tmp_path_factory, place, 
     shutil.rmtree(folder)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 @given(place=st.floats(0, 1, exclude_max=True), byte=st.integers(0, 255))
 def test_one_wrong_byte_in_the_header_of_weights_brings_no_traceback(originals, tmp_path_factory, place, byte):
     folder = tmp_path_factory.mktemp("bytes") / "model"

@@ -153,7 +153,14 @@ def test_a_finished_build_is_found_without_reading_anything(copy):
     assert seen == [("inputs", True), ("finished", True)]
 
 
-@pytest.mark.parametrize("stage", ["preferences", "sentiment_following", "finished"])
+@pytest.mark.parametrize(
+    "stage",
+    [
+        pytest.param("preferences", marks=pytest.mark.slow),
+        "sentiment_following",
+        pytest.param("finished", marks=pytest.mark.slow),
+    ],
+)
 def test_a_stopped_build_continues_and_ends_with_the_same_bytes(stage, built, tmp_path, monkeypatch):
     def stop(name, found):
         if name == STAGES[STAGES.index(stage) + 1]:
@@ -203,6 +210,7 @@ def test_a_seed_makes_only_its_own_stages_anew(copy):
     ]
 
 
+@pytest.mark.slow
 def test_stages_may_be_kept_elsewhere(built, tmp_path):
     folder = build(tmp_path / "out", stages=tmp_path / "stages")
     assert not (folder / hub_folder.STAGES).exists() and visible(folder) == visible(built)

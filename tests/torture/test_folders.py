@@ -153,7 +153,7 @@ def try_folders(tally, original: Path, folder: Path, work: str, names: tuple[str
     tally.finish()
 
 
-@pytest.mark.campaign("folders", 4)
+@pytest.mark.campaign("folders", 1)
 def test_saved_models_of_strangers(tally, model, tmp_path):
     try_folders(tally, model, tmp_path / "bad", "recommend")
 

@@ -102,6 +102,7 @@ def test_rows_that_are_not_there_are_named_as_the_model_does(model):
             model.item_tokens(torch.tensor([0, row]))
 
 
+@pytest.mark.slow
 def test_workers_never_read_a_table_on_another_device(model, processor):
     expected = model.item_tokens(torch.arange(ITEMS))
     collator = MenderCollator(processor, model)

@@ -38,7 +38,13 @@ def fit(method, examples, tmp_path):
     return trainer
 
 
-@pytest.mark.parametrize("name", preset_names())
+# Presets that are others with other settings.
+LIKE_OTHERS = ("mender-emb", "vocabext-lm", "vocabext-rnd", "item-item", "text-search", "hybrid")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in LIKE_OTHERS)) for name in preset_names()]
+)
 def test_method_trains_and_answers_the_same_after_loading(name, folder, examples, tmp_path):
     method = build(name, folder)
     fit(method, examples, tmp_path)

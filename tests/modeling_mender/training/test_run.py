@@ -88,7 +88,14 @@ def only_what_is_needed(examples, target="target"):
     return chosen.select_columns(["preferences", "history", target])
 
 
-@pytest.mark.parametrize("name", ["mender-emb", "mender-tok", "tiger", "lc-rec", "sasrec"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mender-emb",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("mender-tok", "tiger", "lc-rec")),
+        "sasrec",
+    ],
+)
 def test_preferences_history_and_target_are_enough_to_train(name, folder, tmp_path):
     target = "targets" if name == "tiger" else "target"
     examples = datasets.DatasetDict(
@@ -152,6 +159,7 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(name, folder, tmp_pat
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_patience_goes_on_counting(folder, tmp_path):
     settings = {"save_strategy": "steps", "save_steps": 4, "eval_strategy": "steps", "eval_steps": 4}
     first = small_run(folder, tmp_path, preset={"patience": 5}, max_steps=4, **settings)[1]

@@ -36,6 +36,7 @@ def test_features_hold_targets_and_lengths(features):
     assert features["length"][:] == [len(ids) for ids in features["input_ids"]]
 
 
+@pytest.mark.slow
 def test_a_tiny_task_is_memorised(model, processor, features, tmp_path):
     subject = trainer(
         model,
@@ -150,7 +151,13 @@ class Recording(MenderTrainer):
 
 @pytest.mark.parametrize("sharded", [False, True], ids=["one", "sharded"])
 @pytest.mark.parametrize(
-    "done", [2, pytest.param(4, marks=pytest.mark.slow), pytest.param(6, marks=pytest.mark.slow), 11]
+    "done",
+    [
+        pytest.param(2, marks=pytest.mark.slow),
+        pytest.param(4, marks=pytest.mark.slow),
+        pytest.param(6, marks=pytest.mark.slow),
+        11,
+    ],
 )
 def test_a_resumed_run_sees_the_batches_that_were_left(done, sharded, model, processor, features, tmp_path):
     arguments = MenderTrainingArguments(

@@ -109,7 +109,7 @@ def test_passing_failures_are_repeated_and_counted(tmp_path):
     assert write.report.faults == {"HTTP 429": distinct, "HTTP 500": distinct, "HTTP 503": distinct}
 
 
-@pytest.mark.parametrize("status", [500, 501, 521, 530])
+@pytest.mark.parametrize("status", [500, *(pytest.param(status, marks=pytest.mark.slow) for status in (501, 521, 530))])
 def test_what_stays_unanswered_is_asked_by_the_next_run(tmp_path, status):
     tables = random_tables(2)
     down = True
