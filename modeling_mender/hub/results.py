@@ -88,6 +88,26 @@ def without_paths(command: str) -> str:
     return shlex.join(PATH.sub(shortened, word) for word in words)
 
 
+TEXTS = ("axis", "method", "matching", "stratum")
+SETTINGS = {"source": str, "method": str, "split": str, "repeats": str, "command": str, "training": Mapping}
+PRESET = {"axes": Mapping, "matching": Mapping}
+
+
+def _wrong_type(settings: Any, scores: Sequence[Mapping[str, Any]]) -> str | None:
+    """The first value with another type than `mender evaluate` gives it, of those that a card computes with."""
+    given = [("settings", settings, Mapping)]
+    given += [(name, value, str if name in TEXTS else int | float) for score in scores for name, value in score.items()]
+    if isinstance(settings, Mapping):
+        given += [(name, settings.get(name), kind) for name, kind in SETTINGS.items()]
+        preset, training = settings.get("preset"), settings.get("training")
+        given += [(name, preset.get(name), kind) for name, kind in PRESET.items() if isinstance(preset, Mapping)]
+        curve = training.get("curve") if isinstance(training, Mapping) else None
+        given += [("curve", curve, list)]
+        given += [("curve", entry, Mapping) for entry in (curve if isinstance(curve, list) else [])]
+    wrong = ((name, value) for name, value, kind in given if value is not None and not isinstance(value, kind))
+    return next((f"{name}={value!r}"[:200] for name, value in wrong), None)
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """What was measured of one method, and of others on the same examples.
@@ -118,6 +138,8 @@ class Evaluation:
         name, hint = "the results", "pass the five_axes.json of an evaluation"
         if isinstance(results, str | os.PathLike):
             name = Path(results).name
+            if Path(results).exists() and not Path(results).is_file():
+                raise ValueError(f"{name} is no file; {hint}")
             try:
                 results = json.loads(Path(results).read_text("utf-8"))
             except ValueError as error:
@@ -126,6 +148,8 @@ class Evaluation:
         if not scores or not all(isinstance(one, Mapping) and {"axis", "method", "n"} <= set(one) for one in scores):
             raise ValueError(f'{name} has no "scores" with axis, method and n; {hint}')
         settings = results.get("settings") or {}
+        if wrong := _wrong_type(settings, scores):
+            raise ValueError(f"{name} has {wrong}, of another type than an evaluation writes; {hint}")
         bought_again = settings.get("repeats") == "keep"
         if settings.get("split", "test") != "test" or settings.get("exclude_seen", True) == bought_again:
             raise ValueError(

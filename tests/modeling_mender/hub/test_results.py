@@ -68,11 +68,20 @@ def test_methods_are_found_by_name(tmp_path):
         ("{}", 'has no "scores"'),
         ('{"scores": [{"axis": "recommendation"}]}', 'has no "scores" with axis, method and n'),
         ('{"scores": [{"axis": "recommendation", "method": "m", "n": 3}]}', "has no recall@k on recommendation"),
+        ('{"scores": [{"axis": "recommendation", "method": 5, "n": 3}]}', "has method=5, of another type"),
+        ('{"scores": [{"axis": "a", "method": "m", "n": 3, "recall@10": "x"}]}', "has recall@10='x', of another type"),
+        ('{"scores": [{"axis": "a", "method": "m", "n": 3}], "settings": [1]}', r"has settings=\[1\], of another type"),
     ],
 )
 def test_files_without_results_are_refused(content, message, tmp_path):
     (tmp_path / "five_axes.json").write_text(content)
     with pytest.raises(ValueError, match=f"five_axes.json {message}"):
+        Evaluation.read(tmp_path / "five_axes.json")
+
+
+def test_a_device_is_not_read(tmp_path):
+    (tmp_path / "five_axes.json").symlink_to("/dev/zero")
+    with pytest.raises(ValueError, match="five_axes.json is no file"):
         Evaluation.read(tmp_path / "five_axes.json")
 
 
