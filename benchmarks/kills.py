@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count, cycle
 from pathlib import Path
@@ -361,10 +361,7 @@ def table(results: dict[str, tuple[int, float, Counter[str]]], settings: dict[st
         "| saved by | kills | as A | as B | refused | mixtures | leftovers | seconds |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for way, (kills, seconds, found) in results.items():
-        counts = [kills, *(found[name] for name in OUTCOMES), round(seconds)]
-        lines.append(f"| {title[way]} | {' | '.join(map(str, counts))} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines + rows({title[way]: result for way, result in results.items()}, OUTCOMES)) + "\n"
 
 
 def work_table(results: dict[str, tuple[int, float, Counter[str]]]) -> str:
@@ -379,10 +376,13 @@ def work_table(results: dict[str, tuple[int, float, Counter[str]]]) -> str:
         "| work | kills | as before | as after | lost | stuck | seconds |",
         "|---|---|---|---|---|---|---|",
     ]
-    for name, (kills, seconds, found) in results.items():
-        counts = [kills, *(found[outcome] for outcome in WORK_OUTCOMES), round(seconds)]
-        lines.append(f"| {name} | {' | '.join(map(str, counts))} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines + rows(results, WORK_OUTCOMES)) + "\n"
+
+
+def rows(results: dict[str, tuple[int, float, Counter[str]]], outcomes: Sequence[str]) -> list[str]:
+    """A line of Markdown for each result: kills, how often each outcome, and seconds."""
+    counts = {name: [kills, *map(found.get, outcomes), seconds] for name, (kills, seconds, found) in results.items()}
+    return [f"| {name} | {' | '.join(str(round(count or 0)) for count in own)} |" for name, own in counts.items()]
 
 
 def main(

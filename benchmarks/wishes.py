@@ -245,18 +245,11 @@ def standardised(scores: np.ndarray) -> np.ndarray:
 
 def model_rankings(folder: Path, wishes: Sequence[Mapping[str, Any]]) -> Rankings:
     """First ten of every wish by a saved model, asked without a history."""
-    from transformers import pipeline
+    from mender import Recommender
 
-    from mender.requests import make_request
-    from mender.saved_models import load_saved
-
-    model, processor = load_saved(folder)
-    serve = pipeline("generative-retrieval", model=model, processor=processor, device=model.device)
-    rankings = {}
-    for wish in wishes:
-        request = make_request(processor, preferences=[wish["text"]], avoid=wish["avoid"])
-        rankings[wish["id"]] = [item["item_id"] for item in serve(request, top_k=TOP_K)]
-    return rankings
+    requests = [{"preference": wish["text"], "avoid": wish["avoid"] or None} for wish in wishes]
+    found = Recommender.from_pretrained(folder).recommend_batch(requests, top_k=TOP_K)
+    return {wish["id"]: [item["item_id"] for item in items] for wish, items in zip(wishes, found, strict=True)}
 
 
 def figures_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:

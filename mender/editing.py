@@ -24,7 +24,7 @@ FIELDS = ("item_id", "title", "text", "aspects")
 
 @dataclass(frozen=True)
 class Version:
-    """All that requests and edits read, replaced as a whole: whoever holds a version holds one catalogue.
+    """Everything that requests and edits read, replaced as a whole, so that a version is always one catalogue.
 
     Attributes:
         pipeline: model and processor.
@@ -101,7 +101,7 @@ def item_columns(items: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
     columns: dict[str, list[Any]] = {name: [] for name in FIELDS}
     for item in items:
         if not isinstance(item, Mapping):
-            raise ValueError(f"{item!r} is no item; pass dictionaries with item_id and title")
+            raise ValueError(f"{item!r} is not an item; pass dictionaries with item_id and title")
         unknown = [name for name in item if name not in FIELDS]
         if unknown:
             close = most_similar(str(unknown[0]), FIELDS, 1)

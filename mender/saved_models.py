@@ -58,7 +58,7 @@ def load_saved(
 def _set_type(model: torch.nn.Module, dtype: str | torch.dtype) -> None:
     found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
     if not isinstance(found, torch.dtype) or not found.is_floating_point:
-        raise UserError(f'dtype={dtype!r} is no type of weights; pass "float32", "bfloat16" or "float16"')
+        raise UserError(f'dtype={dtype!r} is not a floating-point type; pass "float32", "bfloat16" or "float16"')
     for weight in model.parameters():
         weight.data = weight.data.to(found)
 

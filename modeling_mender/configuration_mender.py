@@ -163,7 +163,7 @@ def check_sizes(fields: Mapping[str, Any], parent: str = "") -> None:
 
 
 def check_implementations(fields: Mapping[str, Any], parent: str = "") -> None:
-    """Checks that a configuration, including its sub-configurations, names no code for attention and the like.
+    """Check that a configuration and its sub-configurations do not name code to load, such as attention kernels.
 
     transformers would download a kernel of that name from the Hub, and run it.
 

@@ -38,8 +38,8 @@ def card(
     measured elsewhere, and one list of recommendations for each --preference. Text that people wrote in a card stays.
     """
     from mender.cards import encoder_name, steer
+    from mender.item_names import find_items
     from mender.recommender import Recommender
-    from mender.requests import find_items
     from modeling_mender.hub.card import push_card, write_card
 
     with results(as_json) as show:

@@ -53,8 +53,8 @@ def recommend(
     width = _beams(beams)
     factors = options.assignments(weight or [], "--weight")
 
+    from mender.item_names import find_items
     from mender.recommender import Recommender
-    from mender.requests import find_items
 
     with results(as_json) as show:
         with user_errors():

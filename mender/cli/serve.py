@@ -37,8 +37,8 @@ def serve(
 ) -> None:
     """Answer requests over HTTP until SIGTERM; /docs on the server describes them.
 
-    Whoever presents the token in MENDER_TOKEN may change the catalogue; without one, nobody may. With MENDER_READ_TOKEN
-    set, asking needs a token, too. For instance:
+    Clients that send the token in MENDER_TOKEN may change the catalogue; if it is not set, nobody may. If
+    MENDER_READ_TOKEN is set, reading needs a token too. For example:
 
     MENDER_TOKEN=secret mender serve MODEL --port 8000 --at-most top_k=50
     """

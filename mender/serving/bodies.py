@@ -99,7 +99,7 @@ def json_of(body: bytes) -> Any:
     """
 
     def constant(name: str) -> Any:
-        raise ValueError(f"{name} is no number of JSON")
+        raise ValueError(f"{name} is not a valid JSON number")
 
     try:
         return json.loads(body, parse_constant=constant)
@@ -141,12 +141,12 @@ def items_of(given: Any, limits: Limits) -> list[dict[str, Any]]:
     """Items of a body: one or a list; `Recommender.add_items` checks their fields.
 
     Raises:
-        Refused: if something is no item, or there are too many.
+        Refused: if an entry is not an item, or there are too many.
     """
     items = given if isinstance(given, list) else [given]
     for item in items:
         if not isinstance(item, dict):
-            raise Refused(400, f"{_shown(item)} is no item; send objects with item_id and title")
+            raise Refused(400, f"{_shown(item)} is not an item; send objects with item_id and title")
         aspects = item.get("aspects") or []
         texts = [item.get("item_id"), item.get("title"), item.get("text")]
         for text in [*texts, *(aspects if isinstance(aspects, list) else [aspects])]:
@@ -223,7 +223,7 @@ def _check_ids(name: str, given: Any, most: int) -> None:
         raise Refused(400, f"{name}={_shown(given)}; send a list of item ids")
     _check_size(name, "items", given, most)
     if wrong := [item for item in given if not isinstance(item, str)]:
-        raise Refused(400, f"{name} has {_shown(wrong[0])}, which is no item id; send ids as texts")
+        raise Refused(400, f"{name} has {_shown(wrong[0])}, which is not an item id; send ids as strings")
 
 
 def _check_numbers(name: str, given: Any, most: int) -> None:

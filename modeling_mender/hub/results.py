@@ -139,7 +139,7 @@ class Evaluation:
         if isinstance(results, str | os.PathLike):
             name = Path(results).name
             if Path(results).exists() and not Path(results).is_file():
-                raise ValueError(f"{name} is no file; {hint}")
+                raise ValueError(f"{name} is not a file; {hint}")
             try:
                 results = json.loads(Path(results).read_text("utf-8"))
             except ValueError as error:

@@ -10,6 +10,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from doubles import random_catalogue, tiny_model, word_tokenizer
+
+from mender import Recommender
+from modeling_mender import MenderProcessor
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 FORMS = {"bare", "sentence", "question"}
@@ -148,3 +152,12 @@ def test_grades_belong_to_the_published_items(script, collection, real_data):
     items = pl.DataFrame({"item_id": list(published), "title": [item["title"] for item in published.values()]})
     assert script.catalogue_digest(items) == collection["catalogue"]["sha256"]
     assert all(item_id in published for one in collection["wishes"] for item_id in one["grades"])
+
+
+def test_a_saved_model_is_asked_with_what_is_to_be_avoided(script, tmp_path):
+    items = {"item_id": list("abcd"), "title": ["green tea", "mint tea", "rose soap", "glass lamp"]}
+    model, processor = tiny_model(random_catalogue(4, [2, 4])), MenderProcessor(word_tokenizer(), items)
+    Recommender(model, processor).save_pretrained(tmp_path / "model")
+    asked = [wish(id="w1"), wish(id="w2", text="soap", avoid=["mint"])]
+    found = script.model_rankings(tmp_path / "model", asked)
+    assert {name: sorted(ids) for name, ids in found.items()} == {"w1": list("abcd"), "w2": list("abcd")}

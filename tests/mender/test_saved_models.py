@@ -87,7 +87,7 @@ def test_weights_are_loaded_in_another_type(saved):
     assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16}
     items = model.recommend(torch.tensor([[2, 7, 3]]), top_k=12, num_beams="exact").item_indices
     assert sorted(items[0].tolist()) == list(range(12))
-    with pytest.raises(UserError, match="dtype='int8' is no type of weights"):
+    with pytest.raises(UserError, match="dtype='int8' is not a floating-point type"):
         load_saved(saved, "cpu", "int8")
 
 

@@ -64,7 +64,7 @@ def test_what_is_almost_json_is_refused(body):
         ({"preference": "tea", "top_k": 6}, "top_k=6; send at most 5"),
         ({"preference": "a long text"}, "11 characters; send at most 6"),
         ({"history": ["a", "b", "c"]}, "history has 3 items; send at most 2"),
-        ({"history": [1]}, "history has 1, which is no item id"),
+        ({"history": [1]}, "history has 1, which is not an item id"),
         ({"history": "mug"}, 'history="mug"; send a list'),
         ({"prior": {"a": "x"}}, r'prior\["a"\]="x"; send a number'),
         ({"prior": {"a": 1e300}}, "between"),

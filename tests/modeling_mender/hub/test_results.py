@@ -81,7 +81,7 @@ def test_files_without_results_are_refused(content, message, tmp_path):
 
 def test_a_device_is_not_read(tmp_path):
     (tmp_path / "five_axes.json").symlink_to("/dev/zero")
-    with pytest.raises(ValueError, match="five_axes.json is no file"):
+    with pytest.raises(ValueError, match="five_axes.json is not a file"):
         Evaluation.read(tmp_path / "five_axes.json")
 
 
