@@ -10,7 +10,7 @@ WORKERS ?= auto
 
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo web test torture lint dist compat-oldest compat-newest clean
+.PHONY: demo web test torture lint docs dist compat-oldest compat-newest clean
 
 demo: $(INSTALLED)
 	$(VENV)/bin/python examples/01_quickstart.py $(ARGS)
@@ -36,6 +36,11 @@ torture: $(INSTALLED)
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .
 
+# The documentation as a site, under site/: open site/index.html. For the search, which browsers allow on pages of a
+# server only: .venv/bin/python -m http.server --directory site
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict
+
 # Wheel and source distribution, under dist/.
 dist: $(INSTALLED)
 	$(VENV)/bin/python -m build
@@ -55,4 +60,4 @@ $(INSTALLED): setup.cfg pyproject.toml $(CONSTRAINTS)
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-oldest .venv-newest outputs build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-oldest .venv-newest outputs build dist site *.egg-info .pytest_cache .ruff_cache
