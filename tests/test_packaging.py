@@ -59,6 +59,14 @@ def test_oldest_versions_are_the_lower_bounds():
     assert pinned == bounds
 
 
+def test_versions_agree():
+    import mender
+
+    assert SETUP["metadata"]["version"] == "attr: mender.__version__"
+    for file, line in {"CITATION.cff": r"^version: (\S+)$", "CHANGELOG.md": r"^## \[([\d.]+)\]"}.items():
+        assert re.search(line, (ROOT / file).read_text("utf-8"), flags=re.MULTILINE)[1] == mender.__version__
+
+
 def test_no_text_sends_people_to_the_package_index_for_this_library():
     """There the name belongs to another project."""
     name = SETUP["metadata"]["name"]
