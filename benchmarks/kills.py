@@ -4,7 +4,7 @@ Saving: two small models of the same shape, with other weights, items and semant
 folder. What AutoModel and AutoProcessor load afterwards is model A, model B, refused, or a mixture: weights of one with
 items of the other. Then A is saved once more, which has to leave nothing else behind.
 
-Other work: editing a recommender that counts purchases, building a benchmark over another one, training. What is there
+Other work: editing a recommender that counts purchases, and the commands of `killed_commands.py`. What is there
 afterwards must be the state before or after, and the same work must go on to its end.
 
     python benchmarks/kills.py --kills 200 --output benchmarks/results/kills.md
@@ -14,28 +14,25 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from itertools import count, cycle
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import typer
+from killed_commands import WORKS, WarmProcesses, build_command, run_work, save_encoder
 from transformers import AutoModel, AutoProcessor, BertConfig
 from transformers.utils import logging
 
 from mender import Recommender, model_folder
 from mender.model_folder import check_folder, load_whole, replace_folder, write_record
 from mender.runs import provenance
-from mender.saved_models import load_saved
 from mender.terminal import run_script
 from modeling_mender import (
     MenderConfig,
@@ -45,8 +42,6 @@ from modeling_mender import (
     build_method,
     load_preset,
 )
-from preference_benchmark import load
-from preference_benchmark.hub.folder import contents, problems
 
 ITEMS, CODES = 200, [16, 16, 4]
 WAYS = ("files", "exchange", "renames")
@@ -156,136 +151,6 @@ def run_way(way: str, kills: int, seed: int) -> Counter[str]:
 
 
 WORK_OUTCOMES = ("as before", "as after", "lost", "stuck")
-SHOP = ["--option", "num_items=40", "--option"]
-
-
-@dataclass(frozen=True)
-class Work:
-    """Work that is killed again and again in one folder.
-
-    Attributes:
-        command: the words of `mender` for the work, by folder and version.
-        state: the version that a folder holds; raises an error if it is none.
-        versions: that it leads from and to; they change places, or `fresh` leads to the first one again.
-        fresh: removes what is there before each time, if it has to.
-        environment: of the process, beside that of this one.
-    """
-
-    command: Callable[[Path, str], list[str]]
-    state: Callable[[Path], str]
-    versions: tuple[str, str]
-    fresh: Callable[[Path], None] | None = None
-    environment: Mapping[str, str] = field(default_factory=dict)
-
-
-def save_encoder(path: Path) -> None:
-    """A text encoder with random weights, and its tokenizer."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import BertModel, PreTrainedTokenizerFast
-
-    shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
-    BertModel(BertConfig(vocab_size=300, **shape)).save_pretrained(path)
-    characters = {"[PAD]": 0, "[UNK]": 1, **{chr(code): code for code in range(33, 127)}}
-    tokenizer = Tokenizer(models.WordLevel(characters, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(path)
-
-
-def build_command(root: Path, users: str) -> list[str]:
-    """Build the corner shop with so many users."""
-    words = ["benchmark", "build", "corner-shop", *SHOP, f"num_users={users}"]
-    return [*words, "--encoder", str(root / "encoder"), "--output", str(root / "shop")]
-
-
-def built(root: Path) -> str:
-    """Users of the benchmark that is there, whole."""
-    load(root / "shop")
-    if wrong := problems(root / "shop"):
-        raise ValueError(wrong[0])
-    (found,) = contents(root / "shop")
-    return str(found.statistics["read"]["before"]["users"])
-
-
-def train_command(root: Path, version: str) -> list[str]:
-    """Train, or go on from the last checkpoint."""
-    words = ["train", "--preset", "mender-tok", "--source", "corner-shop", "--data", str(root / "shop")]
-    words += ["--encoder", str(root / "encoder"), "--output", str(root / "run"), "--validation-limit", "8"]
-    words += ["--set", "decoder={num_layers: 1, d_ff: 32}", "--train", "num_train_epochs=2"]
-    words += ["--train", "save_strategy=steps", "--train", "save_steps=5", "--train", "eval_strategy=no"]
-    checkpoints = (root / "run" / "checkpoints").glob("checkpoint-*/trainer_state.json")
-    return words + (["--resume"] if any(checkpoints) else [])
-
-
-def trained(root: Path) -> str:
-    """Whether there is a model, which then has to load."""
-    if not (root / "run" / "model").exists():
-        return "none"
-    load_saved(root / "run" / "model", "cpu")
-    return "model"
-
-
-WORKS = {
-    "build": Work(build_command, built, ("60", "61")),
-    "train": Work(train_command, trained, ("none", "model"), lambda root: shutil.rmtree(root / "run")),
-}
-
-
-def start(words: list[str], log: Path, environment: Mapping[str, str]) -> subprocess.Popen:
-    """`mender` in a process of its own."""
-    with log.open("w") as file:
-        command = [sys.executable, "-u", "-m", "mender", *words]
-        return subprocess.Popen(command, stdout=file, stderr=file, cwd=log.parent, env=os.environ | environment)
-
-
-def begun(process: subprocess.Popen, log: Path) -> None:
-    """Wait for the first line: until then, the process imports libraries."""
-    while not log.stat().st_size and process.poll() is None:
-        time.sleep(0.01)
-
-
-def run_work(work: Work, kills: int, seed: int, root: Path) -> Counter[str]:
-    """Outcomes of so many kills.
-
-    Args:
-        work: what is killed.
-        kills: how often.
-        seed: of the moments.
-        root: a folder for it.
-    """
-    chance, found, log, seconds = random.Random(seed), Counter(), root / "log.txt", 0.0
-
-    def finish(version: str) -> None:
-        nonlocal seconds
-        process = start(work.command(root, version), log, work.environment)
-        begun(process, log)
-        started = time.perf_counter()
-        if process.wait() != 0 or work.state(root) != version:
-            found["stuck"] += 1
-            print(log.read_text()[-2_000:], file=sys.stderr)
-        seconds = max(seconds, time.perf_counter() - started)
-
-    before, after = work.versions
-    if work.fresh is None:
-        finish(before)
-    finish(after)
-    for _ in range(kills):
-        if work.fresh is None:
-            before, after = after, before
-        else:
-            work.fresh(root)
-        process = start(work.command(root, after), log, work.environment)
-        begun(process, log)
-        time.sleep(chance.uniform(0, seconds))
-        process.kill()
-        process.wait()
-        try:
-            state = work.state(root)
-            found["as after" if state == after else "as before" if state == before else "lost"] += 1
-        except (OSError, ValueError, RuntimeError) as error:
-            print(f"lost: {error}", file=sys.stderr)
-            found["lost"] += 1
-        finish(after)
-    return found
 
 
 def run_named(name: str, kills: int, seed: int, root: Path) -> Counter[str]:
@@ -293,8 +158,10 @@ def run_named(name: str, kills: int, seed: int, root: Path) -> Counter[str]:
     if name == "edit":
         return run_edits(kills, seed, root)
     save_encoder(root / "encoder")
-    if name == "train" and start(build_command(root, "60"), root / "log.txt", {}).wait():
-        raise RuntimeError((root / "log.txt").read_text())
+    if name == "train":
+        with WarmProcesses() as processes:
+            if processes.run(build_command(root, "60"), root / "log.txt"):
+                raise RuntimeError((root / "log.txt").read_text())
     return run_work(WORKS[name], kills, seed, root)
 
 

@@ -13,8 +13,9 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 
 @pytest.fixture
-def script():
+def script(monkeypatch):
     """The script as a module."""
+    monkeypatch.syspath_prepend(FOLDER)
     spec = importlib.util.spec_from_file_location("kills_script", FOLDER / "kills.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -1,7 +1,8 @@
 """How much every campaign tries, and the table of what was tried and failed.
 
 Each test runs twice: a slice with the other tests, and the whole with `-m torture`. Counts, the seed and a file for the
-table are options: `make torture ARGS="--torture kills=500 --torture seed=7 --torture report=torture.md"`.
+table are options: `make torture ARGS="--torture kills=500 --torture seed=7 --torture report=torture.md"`. The file is
+written after every campaign.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ DEFAULTS = {
     "lines": 100_000,
     "requests": 3_000,
 }
-TALLIES = pytest.StashKey[list]()
 
 
 @dataclass
@@ -45,7 +45,6 @@ class Tally:
     tried: int = 0
     failed: list[str] = field(default_factory=list)
     notes: dict[str, int] = field(default_factory=dict)
-    seconds: float = 0.0
 
     def check(self, holds: bool, sentence: str) -> None:
         """Count one try, and the sentence if it failed."""
@@ -60,7 +59,7 @@ class Tally:
     def finish(self) -> None:
         """Fail with the first sentences, if there are any."""
         assert self.tried >= self.count, f"{self.tried} of {self.count} {self.what} tried"
-        shown = "\n".join(self.failed[:10])
+        shown = "\n".join(self.failed[:10]).encode("ascii", "backslashreplace").decode()
         assert not self.failed, f"{len(self.failed)} of {self.tried} {self.what} failed (seed {self.seed}):\n{shown}"
 
 
@@ -73,13 +72,13 @@ def chosen(config: pytest.Config) -> dict[str, str]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Every campaign as a slice and as a whole."""
+    """Every campaign as a slice and as a whole, which may be a share of what campaigns of one kind try together."""
     mark = metafunc.definition.get_closest_marker("campaign")
     if mark is None:
         return
     what, small = mark.args
     given = chosen(metafunc.config)
-    whole = int(given.get(what, DEFAULTS[what]))
+    whole = max(1, round(int(given.get(what, DEFAULTS[what])) * mark.kwargs.get("share", 1)))
     part = [] if small is None else [pytest.param((what, small), id="slice")]
     all_ = pytest.param((what, whole), id="whole", marks=pytest.mark.torture)
     metafunc.parametrize("tally", [*part, all_], indirect=True)
@@ -92,25 +91,39 @@ def tally(request: pytest.FixtureRequest):
     found = Tally(what, count, int(chosen(request.config).get("seed", 0)))
     started = time.perf_counter()
     yield found
-    found.seconds = time.perf_counter() - started
-    request.config.stash.setdefault(TALLIES, []).append((request.node.originalname, found))
-    if report := chosen(request.config).get("report"):
-        Path(report).write_text(table(request.config))
+    seconds = time.perf_counter() - started
+    notes = ", ".join(f"{count:,} {note}" for note, count in sorted(found.notes.items()))
+    words = [request.node.originalname.removeprefix("test_").replace("_", " ")]
+    words += [f"by {value}" for name, value in request.node.callspec.params.items() if name != "tally"]
+    row = [f"{' '.join(words)} ({what})", f"{found.tried:,}", f"{len(found.failed):,}", str(found.seed)]
+    row = [*row, f"{seconds:,.0f}", notes]
+    request.node.user_properties.append(("tally", f"| {' | '.join(row)} |"))
 
 
-def table(config: pytest.Config) -> str:
-    """What was tried so far, as Markdown."""
-    lines = ["| campaign | tried | failed | seed | seconds | of these |", "|---|---|---|---|---|---|"]
-    for name, one in config.stash.get(TALLIES, []):
-        notes = ", ".join(f"{count:,} {note}" for note, count in sorted(one.notes.items()))
-        title = name.removeprefix("test_").replace("_", " ")
-        lines.append(
-            f"| {title} ({one.what}) | {one.tried:,} | {len(one.failed)} | {one.seed} | {one.seconds:,.0f} | {notes} |"
-        )
-    return "\n".join(lines) + "\n"
+class Table:
+    """What was tried so far, as Markdown; tests may have run in processes of their own."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config, self.rows = config, []
+
+    def __str__(self) -> str:
+        head = ["| campaign | tried | failed | seed | seconds | of these |", "|---|---|---|---|---|---|"]
+        return "\n".join(head + self.rows) + "\n"
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Add what a test has tried."""
+        rows = [row for name, row in report.user_properties if name == "tally"] if report.when == "teardown" else []
+        self.rows += rows
+        if rows and (path := chosen(self.config).get("report")):
+            Path(path).write_text(str(self), "utf-8")
+
+    def pytest_terminal_summary(self, terminalreporter) -> None:
+        """Print the table."""
+        if self.rows and "not torture" not in self.config.option.markexpr:
+            terminalreporter.write_line(str(self))
 
 
-def pytest_terminal_summary(terminalreporter) -> None:
-    """Print the table."""
-    if terminalreporter.config.stash.get(TALLIES, []) and "torture" in terminalreporter.config.option.markexpr:
-        terminalreporter.write_line(table(terminalreporter.config))
+def pytest_configure(config: pytest.Config) -> None:
+    """Collect the table where reports of all processes arrive."""
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Table(config), "torture-table")

@@ -35,6 +35,13 @@ _FENCE = re.compile(r"```[\w-]*\n?|~~~[\w-]*\n?")
 _BULLET = re.compile(r"^\s*(?:[-*•–]|\(?\d{1,2}[.):])\s+(?P<text>\S.*)$")
 _ESCAPE = re.compile(r"\\(?:u(?P<code>[0-9a-fA-F]{4})|.)", re.DOTALL)
 _CLOSING = {'"': '"', "'": "'", "“": "”", "”": "”", "„": "“", "‘": "’", "«": "»"}
+# A scan skips from one of these to the next: a character at a time is slow in answers that run on.
+_BRACKET = re.compile(r"[\[{]")
+_MARK = re.compile(rf"[\[\]{{}}{''.join(_CLOSING)}]")
+_ENDS = {closing: re.compile(rf"[{closing}\\]") for closing in {*_CLOSING.values()}}
+# A mark that no bracket, comma, colon or line end follows stands inside: the apostrophe of "don't".
+_AFTER_STRING = re.compile(r"\s*(?:[,\]}:\n]|[\"'“‘„«]|$)")
+_COLON, _REST_IS_BLANK = re.compile(r"\s{0,8}:"), re.compile(r"\s*\Z")
 # The rest of a longer answer is not read: five sentences need a fraction of this.
 _LONGEST = 20_000
 _DEEPEST = 20
@@ -87,7 +94,7 @@ def _strict(text: str) -> list[str]:
 
 
 def _next_opening(text: str, position: int) -> int | None:
-    found = re.compile(r"[\[{]").search(text, position)
+    found = _BRACKET.search(text, position)
     return found.start() if found else None
 
 
@@ -104,54 +111,62 @@ def _strings(value: object, depth: int = 0) -> Iterator[str]:
 def _scanned(text: str) -> list[str]:
     """Quoted strings between brackets, of the first outermost pair that holds any; no keys, nothing cut off."""
     found: list[str] = []
-    within, position = "", _next_opening(text, 0)
-    while position is not None and position < len(text):
+    within: list[str] = []
+    position = _next_opening(text, 0)
+    while position is not None:
         character = text[position]
         if character in "[{":
-            within += character
+            within.append(character)
         elif character in "]}":
-            within = within[:-1]
+            del within[-1:]
             if not within:
                 if found:
                     break
                 position = _next_opening(text, position + 1)
                 continue
         elif character in _CLOSING and _may_open(text, position):
-            named = within[-1:] == "{" and text[:position].rstrip()[-1:] in ("{", ",")
+            named = within[-1:] == ["{"] and _before(text, position) in ("{", ",")
             content, position = _quoted(text, position)
             if content is None:
                 break
             # Where the answer was cut behind a name in an object, its colon is missing.
-            cut = named and not text[position + 1 :].strip()
-            if not cut and not re.match(r"\s*:", text[position + 1 : position + 10]):
+            cut = named and _REST_IS_BLANK.match(text, position + 1)
+            if not cut and not _COLON.match(text, position + 1):
                 found.append(content)
-        position += 1
+        following = _MARK.search(text, position + 1)
+        position = following.start() if following else None
     return found
+
+
+def _before(text: str, position: int, blanks: str | None = None) -> str:
+    """The last character before a position that is not blank; empty if there is none."""
+    while position and (text[position - 1].isspace() if blanks is None else text[position - 1] in blanks):
+        position -= 1
+    return text[position - 1 : position]
 
 
 def _may_open(text: str, position: int) -> bool:
     """Whether a quotation mark opens a string: after a bracket, a comma, a colon, another string or a new line."""
-    before = text[:position].rstrip(" \t")[-1:]
+    before = _before(text, position, " \t")
     return before in "" or before in "[{,:\n" or before in _CLOSING.values()
 
 
 def _quoted(text: str, position: int) -> tuple[str | None, int]:
     """The string that opens at a position and where it closes; None if it is cut off."""
-    closing = _CLOSING[text[position]]
+    ends = _ENDS[_CLOSING[text[position]]]
     content: list[str] = []
     position += 1
-    while position < len(text):
-        character = text[position]
-        if character == "\\" and position + 1 < len(text):
-            escape = _ESCAPE.match(text, position)
+    while found := ends.search(text, position):
+        content.append(text[position : found.start()])
+        position = found.start()
+        if escape := _ESCAPE.match(text, position):
             content.append(_unescaped(escape))
             position = escape.end()
-            continue
-        # A mark that no bracket, comma, colon or line end follows stands inside: the apostrophe of "don't".
-        if character == closing and re.match(r"\s*(?:[,\]}:\n]|[\"'“‘„«]|$)", text[position + 1 :]):
+        elif text[position] != "\\" and _AFTER_STRING.match(text, position + 1):
             return "".join(content), position
-        content.append(character)
-        position += 1
+        else:
+            content.append(text[position])
+            position += 1
     return None, position
 
 
