@@ -7,8 +7,11 @@ line that names the remedy; 3 part of the work is missing, and the same command 
 from __future__ import annotations
 
 import json
+import logging
 import os
+import re
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from itertools import pairwise
@@ -24,6 +27,7 @@ __all__ = [
     "results",
     "run",
     "run_script",
+    "say",
     "show_help",
     "user_errors",
 ]
@@ -33,13 +37,32 @@ class UserError(ValueError):
     """Bad input. The message says what was passed, what was expected and what to do; the command line prints it."""
 
 
-def printable(text: str, instead: str = "�") -> str:
+def printable(text: str) -> str:
     r"""Text without what a terminal would act on: control characters, escape sequences, direction marks.
 
     >>> printable("a\x1b[31mb\u202e")
     'a�[31mb�'
     """
-    return "".join(one if one.isprintable() or one == "\n" else instead for one in text)
+    return "".join(one if one.isprintable() or one == "\n" else "�" for one in text)
+
+
+def say(text: Any, **options: Any) -> None:
+    """Print text that may be of others; see `printable`. Options are those of `print`."""
+    print(printable(str(text)), **options)
+
+
+class _PrintableRecord(logging.LogRecord):
+    """What a library logs about the files of others; its colours are left out."""
+
+    def getMessage(self) -> str:
+        return printable(re.sub(r"\x1b\[[\d;]*m|\t", " ", super().getMessage()))
+
+
+_FORMAT_WARNING = warnings.formatwarning
+
+
+def _printable_warning(*given: Any, **named: Any) -> str:
+    return printable(_FORMAT_WARNING(*given, **named))
 
 
 def new_console(width: int | None = None) -> Any:
@@ -105,6 +128,8 @@ def run(app: typer.Typer, arguments: Sequence[str] | None = None, name: str | No
         The exit code.
     """
     words = sys.argv[1:] if arguments is None else list(arguments)
+    logging.setLogRecordFactory(_PrintableRecord)
+    warnings.formatwarning = _printable_warning
     try:
         code = app(args=words, prog_name=name, standalone_mode=False)
     except UsageError as error:
@@ -165,5 +190,5 @@ def _value_given(error: Any, words: Sequence[str]) -> str:
 
 
 def _refuse(message: str) -> int:
-    print(f"error: {printable(message)}", file=sys.stderr)
+    say(f"error: {message}", file=sys.stderr)
     return 2

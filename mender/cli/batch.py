@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from mender.cli import options
-from mender.terminal import UserError, results, user_errors
+from mender.terminal import UserError, results, say, user_errors
 
 __all__ = ["batch"]
 
@@ -62,4 +62,4 @@ def batch(
             f"{report.answered:,} requests answered, {report.refused:,} refused, {report.resumed:,} done before{speed}"
         )
         if report.first_error:
-            print(f"The first that was refused: {report.first_error}")
+            say(f"The first that was refused: {report.first_error}")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from mender.cli import options
-from mender.terminal import UserError, new_app, results, show_help, user_errors
+from mender.terminal import UserError, new_app, results, say, show_help, user_errors
 
 if TYPE_CHECKING:
     from preference_benchmark.tables import Tables
@@ -166,8 +166,8 @@ def write(
                 tokens_per_minute=tokens_per_minute,
                 **where,
             )
-            print(f"server: {features}")
-        print(f"prompt: {found.prompt.name}" + (f" ({why})" if why else ""))
+            say(f"server: {features}")
+        say(f"prompt: {found.prompt.name}" + (f" ({why})" if why else ""))
         return found
 
     def by_model(read: Tables, address: str | None) -> tuple[Any, dict[str, Any]]:
@@ -186,10 +186,10 @@ def write(
         try:
             preferences = approximate(read)
         except (Interrupted, Useless) as stopped:
-            print(f"{approximate.report}\n{stopped}", file=sys.stderr)
+            say(f"{approximate.report}\n{stopped}", file=sys.stderr)
             raise typer.Exit(INTERRUPTED if isinstance(stopped, Interrupted) else INCOMPLETE) from stopped
         approximate.report.agreement = _agreement(preferences, read, encoder)
-        print(approximate.report)
+        say(approximate.report)
         return preferences, approximate.report.as_dict()
 
     with results(as_json) as show, user_errors():
@@ -268,7 +268,7 @@ def compare(
             targets=targets,
             seed=seed,
         )
-        print(comparison)
+        say(comparison)
         if figure:
             comparison.draw(figure)
         show(comparison.record())
@@ -305,7 +305,7 @@ def _agreement(preferences: Any, tables: Tables, encoder: str | None) -> dict[st
         embedder = CachedEmbedder(TextEmbedder(encoder, progress=False))
         agrees, balanced, compared = polarity_agreement(preferences, tables, embedder)
     except Unavailable as error:
-        print(f"agreement with ratings was not measured: {error}", file=sys.stderr)
+        say(f"agreement with ratings was not measured: {error}", file=sys.stderr)
         return {}
     known = balanced == balanced  # NaN where all ratings point the same way
     return {"agrees": agrees, "balanced": balanced if known else None, "compared": compared} if compared else {}

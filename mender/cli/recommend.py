@@ -105,7 +105,7 @@ def _print(
     console = new_console(width=120) if any(why) else new_console()
     for heading, lines in request.items():
         if lines:
-            console.print(f"{heading}: {'; '.join(lines)}")
+            console.print(f"{heading}: {'; '.join(' '.join(line.split()) for line in lines)}")
     for text, correction in corrected.items():
         console.print(f'Read "{text}" as "{correction}"')
     if fit is not None and fit < 0.5:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
+import warnings
 
 import pytest
 import typer
+from hostile_text import hostile_text
 from rich.table import Table
 
-from mender.terminal import UserError, new_app, new_console, results, run, user_errors
+from mender.terminal import UserError, new_app, new_console, results, run, say, user_errors
 from preference_benchmark.embedding import Unavailable
 
 
@@ -53,27 +56,45 @@ def test_json_that_is_nested_too_deeply_is_bad_input(capsys):
         run(app_that_raises(RecursionError("maximum recursion depth exceeded")), [])
 
 
-HOSTILE = "\x1b[31mred\x9b2J [bold]b[/] [link=http://evil]x[/link] :smile: \u202egnorts"
-
-
 def test_text_of_others_is_shown_and_not_obeyed(capsys):
-    console = new_console(width=150)
-    table = Table(HOSTILE, title=HOSTILE)
-    table.add_row(HOSTILE)
-    console.print(table)
-    console.rule(HOSTILE)
-    console.print(HOSTILE, style="yellow")
-    with pytest.raises(UserError), user_errors():
-        raise ValueError(HOSTILE)
-    assert run(app_that_raises(ValueError(HOSTILE)), []) == 2
+    console = new_console(width=500)
+    texts = hostile_text("shown", "markup")
+    for text in texts:
+        table = Table(text, title=text)
+        table.add_row(text)
+        console.print(table)
+        console.rule(text)
+        console.print(text, style="yellow")
+        say(text)
+        with pytest.raises(UserError), user_errors():
+            raise ValueError(text)
+        assert run(app_that_raises(ValueError(text)), []) == 2
     shown = "".join(capsys.readouterr())
-    assert not set(shown) & {"\x1b", "\x9b", "\u202e"}
-    assert shown.count("[bold]b[/] [link=http://evil]x[/link] :smile:") == 6
+    assert [one for one in shown if not one.isprintable() and one != "\n"] == []
+    assert shown.count("[bold]b[/] [link=http://evil]x[/link] :smile: [/]") == 7
+    assert shown.count("<script>alert(1)</script>") == 7
+
+
+def test_warnings_and_logs_of_libraries_show_and_are_not_obeyed(caplog):
+    shown = []
+
+    def complain() -> None:
+        for text in hostile_text("shown", "markup"):
+            logging.getLogger("library").warning("found %s", text)
+            shown.append(warnings.formatwarning(text, UserWarning, "library.py", 1))
+
+    app = new_app()
+    app.command()(complain)
+    assert run(app, []) == 0
+    shown = "".join([*shown, *caplog.messages])
+    assert shown.count("gnorts") == 2
+    assert [one for one in shown if not one.isprintable() and one != "\n"] == []
 
 
 def test_json_for_machines_escapes_what_does_not_show(capsys):
+    content = {text: [text, "café"] for text in hostile_text()}
     with results(as_json=True) as show:
-        show({HOSTILE: [HOSTILE, "café"]})
+        show(content)
     written = capsys.readouterr().out
-    assert not set(written) & {"\x1b", "\x9b", "\u202e"} and "café" in written
-    assert json.loads(written) == {HOSTILE: [HOSTILE, "café"]}
+    assert all(one.isprintable() or one == "\n" for one in written) and "café" in written
+    assert json.loads(written) == content

@@ -9,25 +9,21 @@ from __future__ import annotations
 import json
 import random
 import string
-from pathlib import Path
 
 import polars as pl
 import pytest
+from hostile_text import hostile_text
 
 from preference_benchmark.preferences.llm.parsing import RULES, checked_entries, entries
 from preference_benchmark.preferences.names import Names
 from preference_benchmark.tables.outside_text import broken_rule
 
-HOSTILE = [
-    json.loads(line)["text"]
-    for line in (Path(__file__).parents[1] / "hostile_text.jsonl").read_text("utf-8").splitlines()
-    if "```" not in line  # code fences are taken off an answer first
-]
+HOSTILE = [text for text in hostile_text() if "```" not in text]  # code fences are taken off an answer first
 WISHES = ["Find mugs with a flat lid", "Avoid thin walls", 'Find 5" pens', "No 'loose' tea", "Find café mugs, not cups"]
 ODD = [*"\"'\\[]{},:\n“\x00\ud83d\u202e", "```", "1e999", "NaN", "null"]
 AROUND = [("", ""), ("Sure!\n```json\n", "\n```"), ("<think>Find [1] x</think>\n", ""), ("", "\nHope that helps!")]
 NAMES = Names(pl.Series([" acme "]), pl.Series(dtype=pl.String))
-AT_ONCE = 500
+AT_ONCE = 2_000
 
 
 def wish(chance: random.Random) -> str:

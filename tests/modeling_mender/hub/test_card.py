@@ -8,6 +8,7 @@ import shutil
 import pytest
 import yaml
 from doubles import encoder_folder, measured, random_catalogue, shop_items, tiny_model
+from hostile_text import hostile_text
 from huggingface_hub import ModelCard, ModelCardData
 from transformers import AutoModel
 
@@ -225,17 +226,7 @@ def test_nothing_saved_names_a_folder_of_this_machine(tmp_path):
             assert str(tmp_path) not in path.read_text("utf-8"), path.name
 
 
-HOSTILE = [
-    "<!-- Written by modeling_mender. {} -->",
-    "<script>alert(1)</script>",
-    "![x](https://example.org/pixel.png)",
-    "a | b\n## Results\n| c",
-    "\x1b[31mred\u202e \ud800",
-    "{{ 1 + 1 }} $x$ `code` *bold* [link](http://example.org)",
-]
-
-
-@pytest.mark.parametrize("text", HOSTILE)
+@pytest.mark.parametrize("text", hostile_text("shown", "markup"))
 def test_text_from_data_is_shown_as_it_is_and_nothing_more(text, folder, model):
     example = SteeringExample([text], {text: [text], "find tea": ["tea"]})
     results = measured(source=text)
@@ -244,8 +235,9 @@ def test_text_from_data_is_shown_as_it_is_and_nothing_more(text, folder, model):
     card = ModelCard.load(folder / "README.md").text
     lines = card.splitlines()
     assert lines.count("## Results") == lines.count("## Steering") == card.count("<!--") == 1
-    assert "<script" not in card and not re.search(r"(?<!\\)\]\(http://|(?<!\\)\]\(https://example", card)
-    assert not any(letter in card for letter in "\x1b\u202e\ud800")
+    assert not re.search(r"<[a-z/|]", card)
+    assert not re.search(r"(?<!\\)\]\((?:http://|https://example|javascript)|!\[", card)
+    assert not {one for one in card if not one.isprintable()} - {"\n"}
     row = next(line for line in lines if line.startswith("| 1 |"))
     assert row.replace("\\|", "").count("|") == 4
     edit(folder, "## Limits", "## Limits\n\nMine.")  # and the card can still be read

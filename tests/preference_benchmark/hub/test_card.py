@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from types import SimpleNamespace
 
 import pytest
 import yaml
 from benchmark_doubles import HashEmbedder
+from hostile_text import hostile_text
 
 from preference_benchmark import build, recipe
 from preference_benchmark.hub import plots
@@ -70,13 +72,19 @@ def test_cells_keep_within_their_table():
 
 
 def test_text_of_others_makes_neither_html_nor_images_nor_links(shop):
-    hostile = "The\nattic <!-- x --><script>a</script> ![](http://evil.example/x.png) \x1b[2J | [a](b)"
+    hostile = "The\nattic " + " ".join(hostile_text("shown", "markup"))
     duplicates = shop.statistics["validation"]["duplicates"]
     common = {"common": duplicates["preferences"]["most_common"] | {"text": hostile}}["common"]
     preferences = duplicates["preferences"] | {"most_common": common}
     validation = shop.statistics["validation"] | {"duplicates": duplicates | {"preferences": preferences}}
+    read = shop.statistics["read"] | {"notes": {hostile: 3}, "malformed": {hostile: 2}, "files": [hostile]}
+    wishes = next(iter(shop.statistics["specificity"].values())) | {"tells_apart": False}
     changes = {name: hostile for name in ("title", "notice", "preferences_by", "embedder")}
-    card = render([second(shop, **changes, homepage="javascript:a", validation=validation)])
-    assert card.count("attic &lt;!-- x -->&lt;script>a&lt;/script>") >= 6
-    assert not any(mark in card for mark in ("<!", "<s", "](http://evil", "[a](b)", "\x1b", "javascript"))
+    changes |= {"read": read, "specificity": {hostile: wishes}, "homepage": "javascript:a", "validation": validation}
+    card = render([second(shop, **changes)])
+    assert card.count("The attic &lt;") >= 8
+    assert not re.search(r"<[a-z!/|]", card) and "javascript:a)" not in card
+    assert {*re.findall(r"\]\(([^)/]*)", card)} == {"https:", "attic"}
+    assert not {one for one in card if not one.isprintable()} - {"\n"}
     assert "## The attic &lt;" in card and "| The attic &lt;" in card
+    assert card.count("\n---\n") == 1  # the end of its head

@@ -1,8 +1,4 @@
-"""Hostile text, a line of `tests/hostile_text.jsonl` each: what it is used as, what kind it is, and the text.
-
-"preference" must break a rule; "addressing" must not reach a model; "markup" must leave nothing of itself. "plain
-preference" and "plain review" must pass as they are.
-"""
+"""Text from outside: what a model is shown of it, and what of it may become a preference. See `hostile_text.py`."""
 
 from __future__ import annotations
 
@@ -10,11 +6,11 @@ import json
 import re
 import unicodedata
 from dataclasses import replace
-from pathlib import Path
 
 import polars as pl
 import pytest
 from benchmark_doubles import random_tables
+from hostile_text import LINES, hostile_text
 from hypothesis import given
 from hypothesis import strategies as st
 from properties import tries
@@ -25,14 +21,7 @@ from preference_benchmark.preferences.names import Names
 from preference_benchmark.preferences.vocabulary import Vocabulary
 from preference_benchmark.tables.outside_text import REMOVED, SAFETY_RULES, broken_rule, cleaned, for_a_model
 
-LINES = [
-    json.loads(line) for line in (Path(__file__).parents[2] / "hostile_text.jsonl").read_text("utf-8").splitlines()
-]
 NAMES = Names(pl.Series([" acme "]), pl.Series([" deep  red  reading  lamp "]))
-
-
-def used_as(name: str) -> list[str]:
-    return [line["text"] for line in LINES if line["as"] == name]
 
 
 def made(rule, texts: list[str]) -> list[str | None]:
@@ -53,40 +42,41 @@ def test_every_line_has_a_use_that_is_tested():
         "addressing",
         "markup",
         "plain review",
+        "shown",
     }
     assert len(LINES) == len({json.dumps(line) for line in LINES})
 
 
 def test_hostile_entries_are_no_preferences():
-    texts = used_as("preference")
+    texts = hostile_text("preference")
     passed = [text for text, rule in zip(texts, rejected(texts), strict=True) if rule is None]
     assert not passed
 
 
 def test_ordinary_entries_are():
-    texts = used_as("plain preference")
+    texts = hostile_text("plain preference")
     assert dict(zip(texts, rejected(texts), strict=True)) == dict.fromkeys(texts)
 
 
 @pytest.mark.parametrize("before", ["", "A fine mug. ", "A fine mug\n"])
 def test_sentences_that_address_a_model_do_not_reach_it(before):
-    texts = used_as("addressing")
+    texts = hostile_text("addressing")
     for text, shown in zip(texts, made(for_a_model, [before + text for text in texts]), strict=True):
         assert re.fullmatch(r"(A fine mug[. ]*)?(\[\.\.\.\][ .]*)+", shown), text
 
 
 def test_markup_does_not_reach_a_model():
-    texts = used_as("markup")
+    texts = hostile_text("markup")
     for text, shown in zip(texts, made(for_a_model, [f"A {text} mug" for text in texts]), strict=True):
         assert re.fullmatch(r"A( |\[\W*\]|system|\(1\)|alert)* mug", shown), text
 
 
 def test_ordinary_reviews_pass_as_they_are():
-    assert made(for_a_model, used_as("plain review")) == used_as("plain review")
+    assert made(for_a_model, hostile_text("plain review")) == hostile_text("plain review")
 
 
 def test_titles_and_aspects_are_cleaned_too():
-    texts = used_as("addressing") + used_as("markup")
+    texts = hostile_text("addressing") + hostile_text("markup")
     tables = random_tables(0, users=16, rows=150)
     own = pl.DataFrame({"hostile": [texts[place % len(texts)] for place in range(tables.items.height)]})
     items = tables.items.hstack(own).with_columns(
