@@ -1,16 +1,20 @@
-"""What is done with the folders of strangers, in a process of its own that may use little memory and time."""
+"""What is done with the folders of strangers, in a process of its own that may use little memory and time.
+
+It is forked from one that has imported what the commands need, and done nothing else: a process that was forked from
+one with threads, such as those of polars, may wait for them for ever.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import io
 import multiprocessing
 import os
 import resource
 import signal
 import sys
+import tempfile
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import BinaryIO
 
 __all__ = ["HISTORY", "outcome"]
 
@@ -57,7 +61,6 @@ def outcome(work: str, folder: Path) -> str:
         work: a function of this module: gives an exit code, and prints one line where it is 2.
         folder: of a stranger.
     """
-    # A process that was forked from one with threads, such as those of polars, may wait for them for ever.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["mender.cli", "mender.recommender", "preference_benchmark"])
     ours, theirs = context.Pipe(duplex=False)
@@ -73,21 +76,36 @@ def outcome(work: str, folder: Path) -> str:
 
 
 def _run(work: str, folder: Path, pipe: Connection) -> None:
-    complained = io.StringIO()
-    try:
-        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY,) * 2)
-        signal.alarm(SECONDS)
-        sys.stdin = open(os.devnull)  # a question would end it
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(complained):
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        try:
+            used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+            resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY,) * 2)
+            signal.alarm(SECONDS)
+            sys.stdin = open(os.devnull)  # a question would end it
+            # Libraries write to the files themselves.
+            os.dup2(output.fileno(), 1)
+            os.dup2(errors.fileno(), 2)
             code = globals()[work](folder)
-        said = complained.getvalue()
-        result = {0: "answered", 2: "refused"}.get(code, f"exit {code}: {said[-300:]}")
-        lines = [line for line in said.splitlines() if line.startswith("error: ")]
-        if code == 2 and (len(lines) != 1 or "Traceback" in said):
-            result = f"refused in other words: {said[-300:]}"
-        if any(word in said for word in ("MemoryError", "allocate", "evil code", "EOF when")):
-            result = f"too much, or code: {said[-300:]}"
-    except BaseException as error:
-        result = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-    pipe.send(result)
+            result = _judged(code, _read(output), _read(errors))
+        except BaseException as error:
+            result = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        pipe.send(result)
+
+
+def _read(file: BinaryIO) -> str:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    file.seek(0)
+    return file.read().decode("utf-8", "replace")
+
+
+def _judged(code: int, output: str, errors: str) -> str:
+    """What an exit code and what was printed mean."""
+    lines = [line for line in errors.splitlines() if line.startswith("error: ")]
+    if any(word in output + errors for word in ("MemoryError", "allocate", "evil code", "EOF when")):
+        return f"too much, or code: {errors[-300:]}"
+    if any(not (one.isprintable() or one in "\n\r\t") for one in output + errors):
+        return f"signs to the terminal: {output[-300:]!r} {errors[-300:]!r}"
+    if code == 2 and (len(lines) != 1 or "Traceback" in errors):
+        return f"refused in other words: {errors[-300:]}"
+    return {0: "answered", 2: "refused"}.get(code, f"exit {code}: {errors[-300:]}")

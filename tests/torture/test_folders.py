@@ -1,7 +1,8 @@
 """Folders of strangers: saved models, built benchmarks and tables in which files were changed at random.
 
 Each is given to a command in a process of its own, which may use little memory and time. It has to answer, or to
-refuse the folder in one line: no traceback, no question whether to run code, nothing of the folder run.
+refuse the folder in one line: no traceback, no question whether to run code, nothing of the folder run, and nothing
+that a terminal would act on.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from strangers import outcome
 from mender.cli import main
 
 EVIL = "raise SystemExit('evil code has run')\n"
+ESCAPES = "\x1b]0;evil\x07\x9b2J\u202e\r<script>"
 NUMBERS = [0, -1, 1, 3, 10**5, 10**9, 10**18, 1e308, 0.5]
-VALUES = [*NUMBERS, "", "x", "a" * 5_000, "../../x", "/etc/passwd", None, True, [], {}, [[]], "\ud83d", "evil.Evil"]
+VALUES = [*NUMBERS, "", ESCAPES, "a" * 5_000, "../../x", "/etc/passwd", None, True, [], {}, [[]], "\ud83d", "evil.Evil"]
 FIELDS = {
     "auto_map": {"AutoConfig": "evil.Evil", "AutoModel": "evil.Evil", "AutoTokenizer": "evil.Evil"},
     "model_type": "evil",
