@@ -61,8 +61,10 @@ def loading(what: str, name: str) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
+    # Damaged files raise whatever the libraries that read them raise; each of them means the same here.
+    except Exception as error:
+        kind = "" if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: "
+        reason = kind + " ".join(str(error).split())
         raise Unavailable(
             f"the {what} {name!r} cannot be loaded: it is neither a folder with a model nor a name on the Hub that can "
             f"be reached ({reason[:160]}{'...' if len(reason) > 160 else ''})"

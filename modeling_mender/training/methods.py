@@ -9,10 +9,26 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast, T5Config, T5EncoderModel
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5EncoderModel,
+)
 
 from ..catalogue import SemanticIdCatalogue
-from ..configuration_mender import GENERATOR, KINDS, LANGUAGE, ExpertSumConfig, ItemStatesConfig
+from ..configuration_mender import (
+    GENERATOR,
+    KINDS,
+    LANGUAGE,
+    ExpertSumConfig,
+    ItemStatesConfig,
+    check_implementations,
+    check_sizes,
+)
 from ..item_states import ItemStatesEncoder, encode_titles, text_encoder_class
 from ..modeling_experts import ExpertsConfig, ExpertsRecommender
 from ..modeling_mender import MenderForGenerativeRetrieval
@@ -309,6 +325,10 @@ def _tokenizer(preset: Preset, encoder: str | None, texts: list[str]) -> Any:
 
 def _text_encoder(preset: Preset, encoder: str | None, tokenizer: Any) -> PreTrainedModel | None:
     if preset.encoder == "pretrained":
+        # Before anything is made of it: that of a stranger may describe a billion layers, or name code to load.
+        fields = PreTrainedConfig.get_config_dict(encoder)[0]
+        check_sizes(fields)
+        check_implementations(fields)
         config = AutoConfig.from_pretrained(encoder, trust_remote_code=False)
         return text_encoder_class(config).from_pretrained(encoder, trust_remote_code=False)
     if preset.encoder == "scratch":

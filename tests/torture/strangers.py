@@ -54,6 +54,24 @@ def show_results(folder: Path) -> int:
     return main(words) or main(words)
 
 
+def use_encoder(folder: Path) -> int:
+    """Embed a text with an encoder, and build a model on it."""
+    from doubles import small_method
+
+    from mender.terminal import new_app, run, user_errors
+    from preference_benchmark.embedding import TextEmbedder
+
+    app = new_app()
+
+    @app.command()
+    def use() -> None:
+        with user_errors():
+            TextEmbedder(str(folder), device="cpu", progress=False).encode(["strong tea"])
+            small_method("mender-tok", str(folder))
+
+    return run(app, [])
+
+
 def outcome(work: str, folder: Path) -> str:
     """What came of work: "answered", "refused", or what went wrong.
 

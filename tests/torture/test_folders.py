@@ -20,6 +20,7 @@ from small_shops import IDS, shop_of
 from strangers import outcome
 
 from mender.cli import main
+from preference_benchmark.embedding import TextEmbedder
 
 EVIL = "raise SystemExit('evil code has run')\n"
 ESCAPES = "\x1b]0;evil\x07\x9b2J\u202e\r<script>"
@@ -171,3 +172,10 @@ def test_results_and_cards_of_strangers(tally, model, tmp_path):
     (folder / "five_axes.json").write_text(json.dumps(measured(0.75)))
     assert main(["card", str(folder), "--results", str(folder / "five_axes.json")]) == 0
     try_folders(tally, folder, tmp_path / "bad", "show_results", ("five_axes.json", "README.md", "config.json"))
+
+
+@pytest.mark.campaign("folders", None)
+def test_encoders_of_strangers(tally, tmp_path):
+    embedder = TextEmbedder(encoder_folder(tmp_path / "encoder"), device="cpu", progress=False)
+    embedder.model.save(str(tmp_path / "good"))
+    try_folders(tally, tmp_path / "good", tmp_path / "bad", "use_encoder")
