@@ -31,7 +31,8 @@ test: $(INSTALLED)
 # Random faults by the ten thousands, about half an hour on two cores. Counts and the seed are options:
 # make torture ARGS="--torture kills=500 --torture seed=7 --torture report=torture.md"
 torture: $(INSTALLED)
-	OMP_NUM_THREADS=$(THREADS) $(VENV)/bin/python -m pytest -m torture -q tests/torture $(ARGS)
+	OMP_NUM_THREADS=$(THREADS) $(VENV)/bin/python -m pytest -m torture -q tests/torture -n $(WORKERS) \
+		--maxprocesses 8 --dist worksteal $(ARGS)
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .
