@@ -19,7 +19,7 @@ def batch(
     answers: Annotated[str, typer.Argument(help="Folder for the answers.")],
     top_k: Annotated[int, typer.Option("--top-k", "-k", min=1, help="Items to return.")] = 10,
     batch_size: options.BatchSize = 64,
-    shard_rows: Annotated[int, typer.Option(min=1, help="Rows of a file of answers.")] = 10_000,
+    shard_rows: Annotated[int, typer.Option(min=1, help="Rows per file of answers.")] = 10_000,
     unknown_items: Annotated[
         Literal["error", "skip"],
         typer.Option(help="Refuse a row with items that the catalogue lacks, or leave these items out."),
@@ -30,13 +30,13 @@ def batch(
         str | None,
         typer.Option(metavar="ADDRESS", help="Use the machines of a Ray cluster: its address, auto, or local."),
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Workers on the Ray cluster at most.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Maximum number of workers on the Ray cluster.")] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Answer every row of a table, and write the answers as Parquet shards.
+    """Answer every row of a table, and write the answers as Parquet files.
 
-    Columns named as fields of a request are read (preference, history, avoid, ...), all others are copied. Run the same
-    command again to go on after a stop. For instance:
+    Columns named like fields of a request are read (preference, history, avoid, ...), all others are copied. Run the
+    same command again to continue after a stop. For instance:
 
     mender batch MODEL requests.parquet answers/ --top-k 20
     """

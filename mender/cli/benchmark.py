@@ -30,7 +30,8 @@ def build(
     name: Annotated[
         str,
         typer.Argument(
-            help="beauty, sports, toys, steam, yelp, movielens, corner-shop, or a name of your own.", show_default=False
+            help="A recipe (beauty, sports, toys, steam, yelp, movielens, corner-shop), or a name of your own.",
+            show_default=False,
         ),
     ],
     tables: options.TableOptions,
@@ -48,7 +49,7 @@ def build(
     seed: options.Seed = None,
     protocol: Annotated[
         Literal["default", "paper"],
-        typer.Option(help="paper: as its published scripts do it, with their leaks, which the card counts."),
+        typer.Option(help="paper: as in the paper's scripts, with their leaks, which the card counts."),
     ] = "default",
     changes: options.Set = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
@@ -56,8 +57,8 @@ def build(
 ) -> None:
     """Build a benchmark into a folder that is ready for the Hub.
 
-    Public files are downloaded where --data is left out. A build that was stopped continues when the same command is
-    given again; its stages are kept in OUTPUT/.stages and may be deleted. Several benchmarks may share a folder.
+    Public files are downloaded if --data is left out. Run the same command again to continue a build that was stopped;
+    its stages are in OUTPUT/.stages and may be deleted. Several benchmarks may share a folder.
 
     mender benchmark build steam --data raw/steam --output benchmark
 
@@ -122,9 +123,8 @@ def validate(
 ) -> None:
     """Check a built folder and show how good the benchmark in it is.
 
-    Checks every file (is it the one that was built?) and every example (does it give its target away?), and shows what
-    was measured when it was built: similarity margins, repetitions, and the truth where it is known. The exit code is 1
-    if anything is wrong.
+    Checks that every file is the one that was built, and that no example gives its target away. Shows what the build
+    measured: similarity margins, repetitions, and the truth where it is known. The exit code is 1 if anything is wrong.
     """
     from rich.markdown import Markdown
 
@@ -160,9 +160,11 @@ def publish(
     repository: Annotated[str, typer.Argument(help="organisation/name on the Hub.", show_default=False)],
     dry_run: options.DryRun = False,
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
-    replace: Annotated[bool, typer.Option("--replace", help="Remove benchmarks that are not in the folder.")] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Remove benchmarks from the repository that the folder lacks.")
+    ] = False,
     permitted: Annotated[
-        bool, typer.Option("--permitted", help="The owners of restricted data have given permission.")
+        bool, typer.Option("--permitted", help="Confirm that the owners of restricted data have given permission.")
     ] = False,
     message: Annotated[str, typer.Option(help="Message of the commit.")] = "Publish the benchmark",
     as_json: options.Json = False,
@@ -192,13 +194,13 @@ def publish(
 @app.command()
 def adopt(
     path: Annotated[str, typer.Argument(help="A data set on the Hub, or a folder with a copy.", show_default=False)],
-    name: Annotated[str, typer.Argument(help="Name of its configs here.", show_default=False)],
+    name: Annotated[str, typer.Argument(help="Its name here.", show_default=False)],
     output: options.Output,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None,
     license_: options.License = None,
     axis: Annotated[
         list[str] | None,
-        typer.Option(metavar="THEIRS=OURS", help="Name here of one of its axes; repeatable."),
+        typer.Option(metavar="THEIRS=OURS", help="Rename one of its axes; repeatable."),
     ] = None,
     as_json: options.Json = False,
 ) -> None:

@@ -17,7 +17,7 @@ def card(
     model: Annotated[Path, typer.Argument(help="Folder of a saved model.", show_default=False)],
     figures: Annotated[
         Path | None,
-        typer.Option("--results", help="Figures for the card.", show_default="five_axes.json in the folder above"),
+        typer.Option("--results", help="Results for the card.", show_default="five_axes.json in the folder above"),
     ] = None,
     history: options.History = None,
     preference: options.Preferences = None,
@@ -25,8 +25,8 @@ def card(
     repo_id: Annotated[str | None, typer.Option(metavar="ORG/NAME", help="Name of the model on the Hub.")] = None,
     dataset: Annotated[str | None, typer.Option(metavar="ORG/NAME", help="Name of the benchmark on the Hub.")] = None,
     license_: options.License = None,
-    language: Annotated[list[str] | None, typer.Option(help="Language of the texts, as en; repeatable.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what was written by hand.")] = False,
+    language: Annotated[list[str] | None, typer.Option(help="Language of the texts, such as en; repeatable.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace text that was written by hand.")] = False,
     push: Annotated[
         bool, typer.Option("--push", help="Upload the card to --repo-id; edits on the Hub are kept.")
     ] = False,
@@ -34,8 +34,8 @@ def card(
 ) -> None:
     """Write or update the card of a saved model, README.md.
 
-    `mender train` and `mender evaluate` write cards themselves; this adds what they cannot know, figures that were
-    measured elsewhere, and one list of recommendations for each --preference. Text that people wrote in a card stays.
+    `mender train` and `mender evaluate` write cards themselves. This command adds a licence, languages, names on the
+    Hub, results from elsewhere, and one list of recommendations for each --preference. Text that people wrote stays.
     """
     from mender.cards import encoder_name, steer
     from mender.item_names import find_items

@@ -23,7 +23,7 @@ def compare(
     resamples: Annotated[int, typer.Option(min=1, help="Resamples of the bootstrap.")] = 2000,
     margin: Annotated[
         float,
-        typer.Option(help="Share of the reference by which a method may be worse and still be marked ~, not inferior."),
+        typer.Option(help="How much worse than the reference, as a share, a method may be and still be marked ~."),
     ] = 0.05,
     p_values: Annotated[bool, typer.Option("--p-values", help="Show p-values after Holm's correction.")] = False,
     as_json: options.Json = False,

@@ -31,11 +31,11 @@ def evaluate(
     device: options.Device = None,
     as_json: options.Json = False,
 ) -> None:
-    """Measure a saved model on all axes.
+    """Evaluate a saved model on all axes.
 
-    Once with each user's own preferences, once with those of other users, and the next item also from the history
-    alone (silent). Items of the history are left out unless the benchmark has things that are bought again. Writes
-    five_axes.png, five_axes.json and, for `mender compare`, ranks.parquet.
+    Ranks with each user's own preferences, with those of other users, and from the history alone (silent). Items of the
+    history are left out, unless the benchmark has repeated purchases. Writes five_axes.png, five_axes.json and, for
+    `mender compare`, ranks.parquet.
     """
     from mender.cards import write_run_card
     from mender.data import load_benchmark_data

@@ -107,8 +107,14 @@ Dtype = Annotated[
     Literal["float32", "bfloat16", "auto"], typer.Option(help="Precision of the weights; auto: as they were saved.")
 ]
 BatchSize = Annotated[int, typer.Option(min=1, help="Texts per forward pass.")]
-Encoder = Annotated[str | None, typer.Option(help="Name or folder of a text encoder.", show_default="all-MiniLM-L6-v2")]
-Seed = Annotated[int | None, typer.Option(min=0, max=2**32 - 1, help="Seed of everything random.")]
+Encoder = Annotated[
+    str | None,
+    typer.Option(
+        help="Hub name or folder of a text encoder, such as a multilingual one; the default reads English.",
+        show_default="all-MiniLM-L6-v2",
+    ),
+]
+Seed = Annotated[int | None, typer.Option(min=0, max=2**32 - 1, help="Random seed.")]
 Set = Annotated[
     list[str] | None,
     typer.Option(
@@ -117,15 +123,13 @@ Set = Annotated[
         help="Change a field of the preset (train) or of the protocol (benchmark, preferences); repeatable.",
     ),
 ]
-EvalLimit = Annotated[
-    int | None, typer.Option(min=1, help="Evaluate so many examples (or pairs) per axis at most, instead of all.")
-]
+EvalLimit = Annotated[int | None, typer.Option(min=1, help="Evaluate at most this many examples (or pairs) per axis.")]
 Output = Annotated[
     Path | None,
-    typer.Option(callback=_writable, help="Where to write: a folder, or the .parquet file of written preferences."),
+    typer.Option(callback=_writable, help="Folder to write to; for preferences, a .parquet file."),
 ]
 License = Annotated[
-    str | None, typer.Option("--license", help="Licence, as the Hub names it.", show_default="that of what it is from")
+    str | None, typer.Option("--license", help="Licence, as the Hub names it.", show_default="that of its origin")
 ]
 History = Annotated[
     list[str] | None, typer.Option(metavar="ITEM", help="Id or title of an item, oldest first; repeatable.")
@@ -147,13 +151,15 @@ class TableOptions:
     ] = None
     option: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="Option of the source's reader, as num_users=300; repeatable."),
+        typer.Option(metavar="NAME=VALUE", help="Option of the source's reader, such as num_users=300; repeatable."),
     ] = None
     min_user: Annotated[
-        int | None, typer.Option(min=1, help="Drop users with fewer interactions.", show_default="of the recipe")
+        int | None,
+        typer.Option(min=1, help="Drop users with fewer interactions than this.", show_default="of the recipe"),
     ] = None
     min_item: Annotated[
-        int | None, typer.Option(min=1, help="Drop items with fewer interactions.", show_default="of the recipe")
+        int | None,
+        typer.Option(min=1, help="Drop items with fewer interactions than this.", show_default="of the recipe"),
     ] = None
     repeats: Annotated[
         Literal["drop", "keep"] | None,
@@ -161,7 +167,7 @@ class TableOptions:
     ] = None
     columns: Annotated[
         str | None,
-        typer.Option(metavar="OURS=THEIRS,...", help="Names in your tables, as user_id=customer,item_id=sku."),
+        typer.Option(metavar="OURS=THEIRS,...", help="Columns of your tables, such as user_id=customer,item_id=sku."),
     ] = None
 
     @property

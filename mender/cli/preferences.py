@@ -49,16 +49,14 @@ def write(
             help="Start a small model on this machine, or the GGUF file given by --model, and write for 50 users.",
         ),
     ] = False,
-    partial: Annotated[
-        bool, typer.Option("--partial", help="Write over --output even if steps are missing that it has or wants.")
-    ] = False,
+    partial: Annotated[bool, typer.Option("--partial", help="Replace --output even if answers are missing.")] = False,
     approximator: Annotated[
         Literal["extractive", "transformers", "openai"],
         typer.Option(
             help="extractive: rules; transformers: a local model; openai: a server with an OpenAI-compatible API."
         ),
     ] = "extractive",
-    limit: Annotated[int | None, typer.Option(min=1, help="Write about this many users only.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Write for about this many users only.")] = None,
     polarity: Annotated[
         str | None,
         typer.Option(metavar="MODEL", help="Text classifier that decides which preferences are negative."),
@@ -69,22 +67,21 @@ def write(
     prompt: Annotated[
         str,
         typer.Option(
-            help="instruct: five wishes at once; one-review: for small chat models; few-shot: for base models; auto: "
-            "what fits the model."
+            help="instruct: five preferences at once; one-review: for small chat models; few-shot: for base models; "
+            "auto: what fits the model."
         ),
     ] = "auto",
     cache: Annotated[Path, typer.Option(help="Folder in which answers of a model are kept.")] = Path(
         "preference-answers"
     ),
     retries: Annotated[int, typer.Option(min=0, help="How often to ask again after an unusable answer.")] = 2,
-    temperature: Annotated[float, typer.Option(min=0, help="Temperature of sampling.")] = 0.6,
+    temperature: Annotated[float, typer.Option(min=0, help="Sampling temperature.")] = 0.6,
     top_p: Annotated[float, typer.Option(min=0, max=1, help="Nucleus sampling: probability mass kept.")] = 0.9,
     max_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Tokens of an answer at most.", show_default="512, or 48 for one line")
+        int | None,
+        typer.Option(min=1, help="Maximum number of tokens per answer.", show_default="512, or 48 for one line"),
     ] = None,
-    patience: Annotated[
-        int, typer.Option(min=0, help="End after so many useless answers in a row; 0 for no end.")
-    ] = 30,
+    patience: Annotated[int, typer.Option(min=0, help="Stop after this many useless answers in a row; 0: never.")] = 30,
     seed: options.Seed = 0,
     dry_run: options.DryRun = False,
     prompt_price: Annotated[float, typer.Option(min=0, help="Dollars per million tokens read.")] = 0.0,
@@ -94,28 +91,30 @@ def write(
     dtype: options.Dtype = "auto",
     base_url: Annotated[
         str | None,
-        typer.Option(help="Server, as http://127.0.0.1:8000/v1.", show_default="OPENAI_BASE_URL, else OpenAI's"),
+        typer.Option(help="Server, such as http://127.0.0.1:8000/v1.", show_default="OPENAI_BASE_URL, else OpenAI's"),
     ] = None,
     key_variable: Annotated[str, typer.Option(help="Environment variable with the server's key.")] = "OPENAI_API_KEY",
     response_format: Annotated[
-        str, typer.Option(help="What the server is asked for: json_schema, json_object, text, or auto.")
+        str, typer.Option(help="Form of the answers: json_schema, json_object, text, or auto.")
     ] = "auto",
     concurrency: Annotated[
         int | None,
         typer.Option(min=1, help="Requests to the server at the same time.", show_default="the server's slots, or 16"),
     ] = None,
     tries: Annotated[int, typer.Option(min=1, help="How often a request is sent before it counts as lost.")] = 6,
-    timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait for an answer of the server.")] = 120.0,
-    requests_per_minute: Annotated[float | None, typer.Option(min=0, help="Rate limit of the server.")] = None,
-    tokens_per_minute: Annotated[float | None, typer.Option(min=0, help="Rate limit of the server.")] = None,
+    timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait for an answer.")] = 120.0,
+    requests_per_minute: Annotated[
+        float | None, typer.Option(min=0, help="Maximum number of requests per minute.")
+    ] = None,
+    tokens_per_minute: Annotated[float | None, typer.Option(min=0, help="Maximum number of tokens per minute.")] = None,
     encoder: options.Encoder = None,
     as_json: options.Json = False,
 ) -> None:
     """Write a table of preferences: a Parquet file, and a JSON file that records how they were written.
 
-    A run with a language model that was stopped or killed continues when the same command is given again. What is
-    written fits a benchmark that is built with the same reading options (--option, --set, --min-user, ...), no other.
-    Exit codes: 0 every step has its answer; 3 some have none (lost, or the answers were useless); 130 interrupted.
+    Run the same command again to continue a run that was stopped; no answer of a language model is asked for twice. The
+    file fits benchmarks that are built with the same reading options (--option, --set, --min-user, ...). Exit codes: 0
+    every step has its answer, 3 some have none, 130 interrupted.
 
     mender preferences write --source corner-shop --output outputs/extractive.parquet
 
@@ -128,7 +127,7 @@ def write(
             raise UserError("--local starts its own server; leave out --approximator and --base-url")
         approximator, limit, output = "openai", limit or LOCAL_USERS, output or LOCAL_OUTPUT
     if output is None:
-        raise UserError("it is not said where to write; pass --output NAME.parquet")
+        raise UserError("no output; pass --output NAME.parquet")
     if output.suffix != ".parquet":
         raise UserError(f"--output {output} does not end in .parquet; preferences are written as Parquet")
     if approximator != "extractive" and not (model or local):
@@ -235,9 +234,7 @@ def compare(
     tables: options.TableOptions,
     source: options.Source = "corner-shop",
     changes: options.Set = None,
-    targets: Annotated[
-        Literal["held-out", "all"], typer.Option(help="Which next items are searched for.")
-    ] = "held-out",
+    targets: Annotated[Literal["held-out", "all"], typer.Option(help="Which next items to search for.")] = "held-out",
     encoder: options.Encoder = None,
     seed: options.Seed = 0,
     figure: Annotated[Path | None, typer.Option(help="Draw recall against k into this file.")] = None,

@@ -16,11 +16,14 @@ def recommend(
     model: options.Model,
     history: options.History = None,
     preference: options.Preferences = None,
-    avoid: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="What to leave out; repeatable.")] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Leave out items that name what is to be avoided.")] = False,
+    avoid: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TEXT", help="What is not wanted: items that match rank lower; repeatable."),
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Leave out items that name a phrase of --avoid.")] = False,
     dial: Annotated[
         float | None,
-        typer.Option(help="How far preferences move the result: 0 leaves them out, 2 twice as far.", show_default="1"),
+        typer.Option(help="How far preferences move the result: 0 not at all, 2 twice as far.", show_default="1"),
     ] = None,
     weight: Annotated[
         list[str] | None,

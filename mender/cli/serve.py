@@ -16,13 +16,15 @@ __all__ = ["serve"]
 
 def serve(
     model: options.Model,
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all of this machine.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any that is free.")] = 8000,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 for all addresses of this machine.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any free one.")] = 8000,
     batch_size: options.BatchSize = 32,
     wait: Annotated[
-        float, typer.Option(min=0, help="Milliseconds that a batch waits at most for others, when there were some.")
+        float, typer.Option(min=0, help="Milliseconds that a batch waits at most for more requests.")
     ] = 5.0,
-    queue: Annotated[int, typer.Option(min=1, help="Requests that may wait; more are answered 503.")] = 256,
+    queue: Annotated[int, typer.Option(min=1, help="Requests that may wait; further ones get status 503.")] = 256,
     at_most: Annotated[
         list[str] | None,
         typer.Option(

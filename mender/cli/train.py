@@ -40,12 +40,12 @@ def train(
         bool,
         typer.Option(
             "--showcase-histories",
-            help="Write histories of twelve customers to model/showcase.json, also if they are not invented.",
+            help="Write histories of twelve customers to model/showcase.json, even if they are real.",
         ),
     ] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Train a method and measure it on all axes.
+    """Train a model and evaluate it on all axes.
 
     Keeps the weights with the best NDCG@10 on validation examples of all trained axes. Writes model/, five_axes.png,
     five_axes.json and ranks.parquet to --output, by default outputs/SOURCE/NAME-seedSEED.
