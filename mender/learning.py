@@ -58,8 +58,8 @@ def train(
         items: see `read_data`.
         preset: name of a method, or a YAML file.
         source: see `read_data`.
-        encoder: name or folder of a text encoder; default: all-MiniLM-L6-v2.
-        seed: of everything random.
+        encoder: Hub name or folder of a text encoder; default: all-MiniLM-L6-v2, which reads English.
+        seed: random seed.
         conditioning: what the model may read: "none", "preference", "history", "both" or "all".
         changes: fields of the preset.
         training: arguments of the Trainer.
@@ -104,8 +104,8 @@ def evaluate(
         shop: the recommender.
         data: see `read_data`; its test split is used.
         items: see `read_data`.
-        limit: examples (or pairs) per axis at most.
-        seed: of their choice.
+        limit: maximum number of examples (or pairs) per axis.
+        seed: chooses these examples.
         name: in the table; default: the preset.
         **reading: see `read_data`.
 

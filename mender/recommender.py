@@ -177,9 +177,10 @@ class Recommender:
         """The best items for one person.
 
         Args:
-            preference: what the person typed: a text, several texts, or texts with weights.
+            preference: what the person typed, in a language that the encoder reads (the default one: English): a text,
+                several texts, or texts with weights.
             inferred: a preference that nobody typed, such as one written from earlier reviews.
-            history: ids of the items that the person bought, oldest first; any person, also one never seen before.
+            history: ids of the items that the person bought, oldest first; the person need not be known.
             avoid: what is not wanted; items that match it are ranked lower.
             strict: whether items that name a phrase of `avoid` are left out.
             exclude: ids that must not be returned.
@@ -249,7 +250,7 @@ class Recommender:
     def recommend_parquet(
         self, requests: str | Path, answers: str | Path, *, progress: bool = True, **options: Any
     ) -> BatchReport:
-        """Answer every row of a Parquet table, in bounded memory; a run that was stopped goes on where it was.
+        """Answer every row of a Parquet table, in bounded memory. A run that was stopped continues.
 
         Args:
             requests: a Parquet file, or a folder of them. Columns with names of fields of a `Request` are read, empty
@@ -465,7 +466,7 @@ class Recommender:
         """What has changed since the training.
 
         `items`, `added` and `removed` count items; `observed` counts purchases since the last fit, and `behind` is the
-        share of all purchases that the fit of what people buy together lacks. `advice` says what to do, if anything.
+        share of all purchases that the fit of what people buy together lacks. `advice` says what to do about it.
         """
         now = self._version
         model, settings = now.model, now.settings
@@ -495,7 +496,7 @@ class Recommender:
         Args:
             data: as for `train`.
             items: as for `train`.
-            limit: examples (or pairs) per axis at most.
+            limit: maximum number of examples (or pairs) per axis.
             **options: see `mender.learning.evaluate`.
 
         Returns:

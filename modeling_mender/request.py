@@ -28,7 +28,7 @@ class Request:
             together; texts with weights are read one by one, and their scores are added in proportion to the weights.
         inferred: a preference that nobody typed, such as one written from earlier reviews, in the same forms. A request
             has either this or `preference`.
-        history: ids of the items that the person bought, oldest first; any person, also one never seen before.
+        history: ids of the items that the person bought, oldest first; the person need not be known.
         avoid: what is not wanted: a text or several. Items that match it are ranked lower.
         strict: whether items whose title, aspects or text name a phrase of `avoid` are left out.
         exclude: items that must not be returned: ids, item indices, or a boolean mask over all items.

@@ -135,7 +135,8 @@ History = Annotated[
     list[str] | None, typer.Option(metavar="ITEM", help="Id or title of an item, oldest first; repeatable.")
 ]
 Preferences = Annotated[
-    list[str] | None, typer.Option("--preference", metavar="TEXT", help="What is wanted; repeatable.")
+    list[str] | None,
+    typer.Option("--preference", metavar="TEXT", help="What is wanted, in a language of the encoder; repeatable."),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be sent, and send nothing.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the results as JSON, and everything else on standard error.")]
