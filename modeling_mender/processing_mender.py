@@ -29,7 +29,7 @@ from .configuration_mender import KINDS, atomic_write, check_whole_numbers
 from .items_file import read_items
 from .request import Request, Texts, batch_of_requests
 from .spelling import Speller, count_words, most_similar, singular
-from .wording import avoid_sentence, avoided_phrase, is_negation
+from .wording import avoid_sentence, avoided_phrase, is_negation, split_exclusions
 
 __all__ = ["MenderProcessor", "add_code_tokens", "first_code_token", "vocabulary_of"]
 
@@ -37,6 +37,8 @@ ITEMS_FILE = "items.json"
 HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 CACHED_TITLES = 200_000
 """Titles whose tokens are cached, about 0.1 GB; the cache is cleared when it is full."""
+MOST_SEARCHED = 100_000
+"""Items up to which words of a request are looked for in the texts of items, see `understood`."""
 HISTORIES = ("titles", "codes", "states", "vectors", "indices", "none")
 PREFERENCES = ("text", "none")
 WORD = re.compile(r"\w+")
@@ -360,6 +362,7 @@ class MenderProcessor(ProcessorMixin):
         Returns:
             See `__call__`; with several conditions, `input_ids` is a list of lists.
         """
+        request = self.understood(request)
         item_indices = self.item_indices(request.history, unknown_items=unknown_items)
         if self.experts and not request.texts and not item_indices:
             # The generator has to read something: what is to be avoided is then a preference that says so.
@@ -397,12 +400,34 @@ class MenderProcessor(ProcessorMixin):
                 found["expert_input_ids"] = own if several else own[0]
         return found
 
+    def understood(self, request: Request) -> Request:
+        """The request with what its texts exclude moved to `avoid`; models without experts read texts as they are.
+
+        "Herbal infusions without mint" asks for herbal infusions and avoids mint, unless items are described in these
+        words, see `split_exclusions`.
+        """
+        texts = request.texts if self.experts and self.preference == "text" else []
+        read = {text: split_exclusions(text, self._describes) for text in texts}
+        if all(wish == text for text, (wish, _) in read.items()):
+            return request
+        name = "preference" if request.preference else "inferred"
+        given, wishes = getattr(request, name), [wish for wish, _ in read.values()]
+        if isinstance(given, Mapping):
+            wishes = {wish: sum(given[text] for text in given if read[text][0] == wish) for wish in wishes}
+        avoid = [*request.avoid, *chain.from_iterable(phrases for _, phrases in read.values())]
+        return replace(request, **{name: wishes}, avoid=list(dict.fromkeys(avoid)))
+
+    def _describes(self, words: str) -> bool:
+        """Whether an item's title, aspects or text contain some words; not known of large catalogues."""
+        return len(self.titles) <= MOST_SEARCHED and bool(self.items_naming([words]))
+
     def _negative(self, request: Request) -> list[str]:
         """Preferences that say what is not wanted, which experts read as phrases to avoid."""
         return [text for text in request.texts if self.preference == "text" and self.experts and is_negation(text)]
 
     def avoided(self, request: Request) -> list[str]:
         """The positive phrases for what a request wants to avoid, with misspelt words replaced."""
+        request = self.understood(request)
         phrases = map(avoided_phrase, (*request.avoid, *self._negative(request)))
         return [self.corrected(phrase) for phrase in phrases if phrase]
 

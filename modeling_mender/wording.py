@@ -6,8 +6,9 @@ Sentence encoders hardly notice negation, so what is to be avoided is read as th
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
-__all__ = ["avoid_sentence", "avoided_phrase", "is_negation"]
+__all__ = ["avoid_sentence", "avoided_phrase", "is_negation", "split_exclusions"]
 
 TRAINED_NEGATION = re.compile(r"(?i)(?:avoid|exclude|no)\b")
 """How negative preferences begin in the paper's data."""
@@ -28,10 +29,40 @@ NEGATION = re.compile(
 TYPED_NEGATION = re.compile(
     r"""(?ix) ^ (?:please\s+)? (?:
         avoid\s+\S | exclude\s+\S | no\s+(?!idea|matter|doubt|problem|preference|rush|worries)\S
-      | (?:(?:i|we)\s+)? (?:do\s+not|don['’]?t) \s+ (?:want|like|show|recommend|suggest|give) \b
+      | (?:(?:i|we)\s+)? (?:really\s+)? (?:do\s+not|don['’]?t) \s+ (?:want|like|show|recommend|suggest|give) \b
     )"""
 )
 """How a preference begins that says what is not wanted. Fewer forms than above: "not sure, maybe tea" asks for tea."""
+
+EXCLUSION = re.compile(
+    r"""(?ix) (?<=[\w!?.)'’"]) (?:
+        (?:[,;:]\s+ | \s+[-–—]+\s+ | \s+(?=(?:but|and|with)\s+no\b)) (?:(?:but|and|with|please)\s+){0,3}
+            (?P<lacks>no)
+      | [,;:]?\s+ (?:(?:but|and|please)\s+){0,3} (?:
+            (?P<without>without)
+          | not\s+(?:with|in|too|very|made\s+of|containing) | (?<=but\s)not
+          | nothing\s+(?:with|in|too|made\s+of|containing)
+          | (?:that|which)\s*(?:(?:is|are)\s+not|isn['’]t|aren['’]t)(?:\s+(?:too|very|so|in|made\s+of))?
+          | except(?:\s+for)? | excluding | avoid(?:ing)? | other\s+than
+        )
+    ) \s+ (?:any\s+)?
+    (?! (?:longer|matter|doubt|problem|idea|more|less|only|sure|just|limits?|ends?|need|fuss|nonsense)\b )
+    (?P<phrase>[^\s,.;:!?()][^,.;:!?()]*)"""
+)
+"""The part of a wish that excludes something, up to the next punctuation mark. A bare "no" has to follow a comma or
+dash, "but", "and" or "with"."""
+
+SENTENCE = re.compile(
+    r"""(?ix) (?<=\w{3}[.!?]) \s+ | (?<=[.!?]{2}) \s+
+    | (?:[,;]\s+(?:(?:but|and)\s+)? | \s+(?:but|and)\s+)
+        (?= (?:(?:i|we|please)\s+)? (?:really\s+)? (?:do\s+not|don['’]?t) \s+
+            (?:want|like|show|recommend|suggest|give)\b )"""
+)
+"""Where a sentence ends; abbreviations such as "Dr." end none."""
+LATER_NEGATION = re.compile(
+    r"(?i)(?:please\s+)?(?:but\s+)?(?:not|without|except|nothing\s+with)\s+(?!sure\b|only\b|just\b)\S"
+)
+"""How a second sentence begins that says what is not wanted, where a first one said what is."""
 
 
 def is_negation(text: str) -> bool:
@@ -65,3 +96,47 @@ def avoided_phrase(text: str) -> str:
     """
     text = " ".join(text.split()).rstrip(".")
     return NEGATION.sub("", re.sub(rf"{TRAINED_NEGATION.pattern}\s*", "", text, count=1))
+
+
+def split_exclusions(text: str, described: Callable[[str], bool] = lambda words: False) -> tuple[str, list[str]]:
+    """What a text asks for, and the phrases for what it excludes.
+
+    A text that only excludes stays as it is.
+
+    Args:
+        text: a wish, such as "herbal infusions without mint".
+        described: whether items are described with some words. "Dress without sleeves" is one wish where items are,
+            and where soaps are called fragrance-free, "soap without fragrance" asks for these.
+
+    >>> split_exclusions("herbal infusions, but no mint or chilli, for the evening")
+    ('herbal infusions, for the evening', ['mint', 'chilli'])
+    >>> split_exclusions("Coffee that is not too strong"), split_exclusions("Tea, please. I don't like mint.")
+    (('Coffee', ['strong']), ('Tea, please', ['mint']))
+    >>> split_exclusions("soap without fragrance", lambda words: words == "fragrance-free")
+    ('soap, fragrance-free', [])
+    """
+    first, *others = SENTENCE.split(text.strip())
+    if is_negation(first):
+        return text, []
+    negative = [sentence for sentence in others if is_negation(sentence) or LATER_NEGATION.match(sentence)]
+    sentences = [first, *(sentence for sentence in others if sentence not in negative)]
+    phrases: list[str] = []
+
+    def excluded(found: re.Match[str]) -> str:
+        kept = ""
+        said = re.sub(r"(?i)\s+please$", "", found["phrase"].strip())
+        for phrase in re.split(r"\s+(?:or|nor)\s+(?:any\s+)?", said):
+            word = found["lacks"] or found["without"]
+            if word and described(f"{phrase}-free"):
+                kept += f", {phrase}-free"
+            elif word and described(f"{word} {phrase}"):
+                kept += f" {word} {phrase}"
+            else:
+                phrases.append(phrase)
+        return kept
+
+    wanted = [EXCLUSION.sub(excluded, sentence) for sentence in sentences]
+    if not negative and wanted == sentences:
+        return text, []
+    phrases += [re.sub(r"(?i),?\s+please$", "", avoided_phrase(sentence.rstrip("!?."))) for sentence in negative]
+    return " ".join(wanted).strip(" ,;."), phrases

@@ -12,7 +12,8 @@ from transformers import AutoProcessor, AutoTokenizer, PreTrainedTokenizerFast
 from modeling_mender import MenderProcessor
 from modeling_mender.configuration_mender import KINDS
 from modeling_mender.processing_mender import add_code_tokens
-from modeling_mender.wording import avoid_sentence
+from modeling_mender.request import Request
+from modeling_mender.wording import avoid_sentence, split_exclusions
 from preference_benchmark.embedding import TextEmbedder
 from preference_benchmark.preferences.polarity import NEGATIVE, invert, preference_polarity
 
@@ -138,6 +139,52 @@ AVOIDED = {
 def test_what_to_avoid_becomes_one_sentence(typed):
     assert avoid_sentence(typed) == AVOIDED[typed]
     assert avoid_sentence(avoid_sentence(typed)) == avoid_sentence(typed)
+
+
+WISHES = {
+    "herbal infusions without mint": ("herbal infusions", ["mint"]),
+    "tea but not green": ("tea", ["green"]),
+    "tea - no mint": ("tea", ["mint"]),
+    "something sweet, no nuts please": ("something sweet", ["nuts"]),
+    "shampoo without perfume or alcohol": ("shampoo", ["perfume", "alcohol"]),
+    "a notebook, no spiral binding, in navy blue": ("a notebook, in navy blue", ["spiral binding"]),
+    "a warm blanket that isn't made of wool": ("a warm blanket", ["wool"]),
+    "scarf in orange, but nothing with stripes": ("scarf in orange", ["stripes"]),
+    "coffee that is not too strong": ("coffee", ["strong"]),
+    "I want a mug. Not blue, please.": ("I want a mug", ["blue"]),
+    "I like tea, don't give me mint": ("I like tea", ["mint"]),
+    "plants other than ferns": ("plants", ["ferns"]),
+}
+KEPT = (
+    *("a no nonsense notebook", "a game without end", "not sure, maybe tea", "Dr. No and other films", "without sugar"),
+    *("a gift for somebody who has no time", "headphones, no need for a case", "games that do not need a screen", ""),
+)
+
+
+@pytest.mark.parametrize("typed", [*WISHES, *KEPT])
+def test_what_a_wish_excludes(typed):
+    wish, phrases = split_exclusions(typed)
+    assert (wish, phrases) == WISHES.get(typed, (typed, []))
+    assert split_exclusions(wish) == (wish, [])
+
+
+def test_a_request_with_an_exclusion_is_the_request_with_avoid():
+    items = {"item_id": ["a", "b"], "title": ["Dress without sleeves", "Fragrance-free soap"]}
+    processor = MenderProcessor(word_tokenizer(), items, experts=True, history="vectors")
+
+    def read(preference, **fields):
+        request = processor.understood(Request(preference=preference, **fields))
+        return request.preference, request.avoid
+
+    assert read("tea without mint", avoid="soap") == (("tea",), ("soap", "mint"))
+    assert read({"tea, no mint": 2, "lamp": 1}) == ({"tea": 2.0, "lamp": 1.0}, ("mint",))
+    # Items are described in these words, so they ask for a property.
+    assert read("dress without sleeves") == (("dress without sleeves",), ())
+    assert read("soap without fragrance or blue") == (("soap, fragrance-free",), ("blue",))
+    one, two = Request(preference="tea without mint"), Request(preference="tea", avoid="mint")
+    assert processor.features(one) == processor.features(two) and processor.avoided(one) == ["mint"]
+    paper = MenderProcessor(word_tokenizer(), items)
+    assert paper.understood(one) is one
 
 
 def test_the_benchmark_reads_these_sentences_as_negative():
