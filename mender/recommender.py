@@ -532,7 +532,7 @@ class Recommender:
     def push_to_hub(
         self, repo_id: str, *, private: bool | None = None, token: str | None = None, **options: Any
     ) -> str:
-        """Upload everything but purchases to the Hub, with a card; what people edited in the card there stays.
+        """Upload model, items and card to the Hub; what people edited in the card there stays.
 
         The card and the licence of the folder that this recommender was loaded from or saved to go with it.
 
@@ -540,7 +540,7 @@ class Recommender:
             repo_id: "organisation/name"; created if it does not exist.
             private: whether only you can see it.
             token: of the Hub; default: the one that you logged in with.
-            **options: of `save_pretrained`.
+            **options: of `save_pretrained`; purchases are uploaded only with `purchases=True`.
 
         Returns:
             Address of the commit.
