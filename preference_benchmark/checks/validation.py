@@ -21,6 +21,7 @@ from preference_benchmark.preferences.polarity import NEGATIVE, POSITIVE, prefer
 from preference_benchmark.preferences.words import plain
 
 __all__ = [
+    "aspects_named",
     "duplicates",
     "margins",
     "similarities",
@@ -170,7 +171,7 @@ def truth_rates(built: BuiltExamples, seed: int = 0, inversion: str = "paper") -
 
     def ask(question: str, rows: pl.DataFrame, text: str, of: str) -> None:
         """Share of rows whose text names an aspect of the list column `of`."""
-        named = _aspects_named(rows[text], aspects)
+        named = aspects_named(rows[text], aspects["carried"])
         other = named.gather(rng.permutation(len(named)))
         table = rows.select(of=pl.col(of).fill_null([])).with_columns(named=named, other=other)
         table = table.with_columns(
@@ -225,7 +226,7 @@ def _ask_pairs(
     ask("disliked item carries what the negative preference states", pairs, "text", "carried")
     pairs = negative.select("pair_id", negative="text").join(positive.select("pair_id", positive="text"), on="pair_id")
     polarities = [preference_polarity(pairs[name], inversion) for name in ("negative", "positive")]
-    named = [_aspects_named(pairs[name], aspects).list.sort() for name in ("negative", "positive")]
+    named = [aspects_named(pairs[name], aspects["carried"]).list.sort() for name in ("negative", "positive")]
     flipped = (polarities[0] == NEGATIVE) & (polarities[1] == POSITIVE)
     same = pl.select(same=pl.lit(named[0]).eq_missing(pl.lit(named[1]))).to_series()
     rates["inversion flips the polarity and keeps the aspects"] = {
@@ -236,10 +237,21 @@ def _ask_pairs(
     }
 
 
-def _aspects_named(texts: pl.Series, aspects: pl.DataFrame) -> pl.Series:
-    """The aspects that each text names, as lists."""
-    phrases = aspects["carried"].explode().drop_nulls().unique()
-    known = phrases.to_frame("aspect").with_columns(pattern=plain(pl.col("aspect")))
+def aspects_named(texts: pl.Series, aspects: pl.Series) -> pl.Series:
+    """The aspects that each text names: those whose words it contains, whatever their number and case.
+
+    Args:
+        texts: N texts.
+        aspects: lists of aspects, such as those of the items.
+
+    Returns:
+        N lists, of different aspects in no order.
+
+    >>> aspects_named(pl.Series(["Find a Mint Tea"]), pl.Series([["mint"], ["mint tea", "jar"]])).to_list()
+    [['mint tea']]
+    """
+    phrases = aspects.explode().drop_nulls().unique()
+    known = phrases.rename("aspect").to_frame().with_columns(pattern=plain(pl.col("aspect")))
     # Of phrases that begin at the same place the longest counts.
     known = known.sort(pl.col("pattern").str.len_chars(), "aspect", descending=[True, False]).unique(
         "pattern", keep="first", maintain_order=True

@@ -15,7 +15,9 @@ from benchmark_doubles import (
 )
 from polars.testing import assert_frame_equal
 
-from preference_benchmark.axes.next_item import history_consolidation, match, recommendation
+from preference_benchmark.axes.next_item import MATCHERS, history_consolidation, match, recommendation
+from preference_benchmark.axes.protocol import MODES
+from preference_benchmark.preferences.candidates import Candidates
 from preference_benchmark.preferences.polarity import invert
 
 ONLY_NEGATIVE = ("Avoid ", "No ")
@@ -54,6 +56,29 @@ def test_agrees_with_one_target_at_a_time(mode, all_earlier_steps, openings):
     expected = brute_force(preferences, tables, mode, all_earlier_steps)
     assert got.height == tables.interactions.filter(pl.col("step") >= 1).height
     assert_frame_equal(got, expected, check_dtypes=False, abs_tol=1e-6)
+
+
+@pytest.mark.parametrize("all_earlier_steps", [False, True])
+def test_a_matcher_of_ones_own_chooses(all_earlier_steps):
+    tables = random_tables(1)
+    preferences = random_preferences(tables, 2)
+
+    def longest_but_none_of_even_steps(candidates, similarity):
+        rows = candidates.named(candidates.rows)
+        assert len(similarity("item")) == len(similarity("previous")) == rows.height
+        return rows.select(pl.when(pl.col("step") % 2 == 1).then(pl.col("text").str.len_chars())).to_series()
+
+    options = {"all_earlier_steps": all_earlier_steps}
+    got = match(preferences, tables, HashEmbedder(), longest_but_none_of_even_steps, **options)
+    offered = Candidates.of(preferences, tables, **options).distinct().filter(pl.col("step") % 2 == 1)
+    longest = offered.group_by("user_id", "step").agg(longest=pl.col("text").str.len_chars().max())
+    assert got.height == longest.height
+    assert got.join(longest, on=["user_id", "step"]).filter(pl.col("similarity") != pl.col("longest")).is_empty()
+    assert got.join(offered, on=["user_id", "step", "text"], how="anti").is_empty()
+
+
+def test_matching_modes_are_matchers():
+    assert tuple(MATCHERS) == MODES
 
 
 def test_what_cannot_be_inverted_stands_as_it_is():
@@ -98,6 +123,8 @@ def test_bad_input_is_named():
     preferences = random_preferences(tables, 13)
     with pytest.raises(ValueError, match="nearest"):
         match(preferences, tables, HashEmbedder(), "nearest")
+    with pytest.raises(ValueError, match="gave 1 scores"):
+        match(preferences, tables, HashEmbedder(), lambda candidates, similarity: similarity("item").head(1))
     with pytest.raises(ValueError, match="sentiment"):
         match(preferences.drop("sentiment"), tables, HashEmbedder(), "oracle")
     with pytest.raises(ValueError, match="neutral"):
