@@ -189,8 +189,7 @@ def fit(
         The record of the training, including `seconds`.
     """
     started = time.perf_counter()
-    with one_thread():
-        record = _fit(method, data, folder, seed, validation_limit, resume, arguments)
+    record = _fit(method, data, folder, seed, validation_limit, resume, arguments)
     return {**record, "seconds": round(time.perf_counter() - started, 1)}
 
 
@@ -220,13 +219,15 @@ def _fit(
         # A later --resume must not continue from checkpoints of an earlier run.
         for checkpoint in folder.glob("checkpoint-*"):
             shutil.rmtree(checkpoint)
-    done = trainer.train(resume_from_checkpoint=resume or None)
+    with one_thread():
+        done = trainer.train(resume_from_checkpoint=resume or None)
     ndcg = f"eval_ndcg@{trainer.args.top_k}"
     best = trainer.args.metric_for_best_model or ndcg
     fitted = {}
     if method.preset.experts:
         examples = data.matched(dict.fromkeys(data.examples, 1.0), seed)
-        fitted = fit_without_gradient(method, examples, exclude_seen=not data.repeats)
+        states = trainer.data_collator.states
+        fitted = fit_without_gradient(method, examples, exclude_seen=not data.repeats, states=states)
     return {
         **fitted,
         "epochs": trainer.state.epoch,

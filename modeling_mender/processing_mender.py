@@ -414,7 +414,8 @@ class MenderProcessor(ProcessorMixin):
         given, wishes = getattr(request, name), [wish for wish, _ in read.values()]
         if isinstance(given, Mapping):
             wishes = {wish: sum(given[text] for text in given if read[text][0] == wish) for wish in wishes}
-        avoid = [*request.avoid, *chain.from_iterable(phrases for _, phrases in read.values())]
+        phrases = chain.from_iterable(phrases for _, phrases in read.values())
+        avoid = [*request.avoid, *(phrase for phrase in phrases if phrase not in wishes)]
         return replace(request, **{name: wishes}, avoid=list(dict.fromkeys(avoid)))
 
     def _describes(self, words: str) -> bool:

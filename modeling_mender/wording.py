@@ -101,7 +101,7 @@ def avoided_phrase(text: str) -> str:
 def split_exclusions(text: str, described: Callable[[str], bool] = lambda words: False) -> tuple[str, list[str]]:
     """What a text asks for, and the phrases for what it excludes.
 
-    A text that only excludes stays as it is.
+    A text that only excludes stays as it is, and so does one that asks for what it excludes.
 
     Args:
         text: a wish, such as "herbal infusions without mint".
@@ -139,4 +139,7 @@ def split_exclusions(text: str, described: Callable[[str], bool] = lambda words:
     if not negative and wanted == sentences:
         return text, []
     phrases += [re.sub(r"(?i),?\s+please$", "", avoided_phrase(sentence.rstrip("!?."))) for sentence in negative]
-    return " ".join(wanted).strip(" ,;."), phrases
+    wish = " ".join(wanted).strip(" ,;.")
+    if wish.casefold() in map(str.casefold, phrases):
+        return text, []
+    return wish, phrases

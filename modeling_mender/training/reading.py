@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import datasets
@@ -24,6 +25,7 @@ from ..experts import TEMPERATURE, ExpertSum
 from ..item_states import ItemStatesEncoder
 from ..processing_mender import MenderProcessor
 from .data import example_column, prepare_examples
+from .encoder_states import EncoderStates
 from .weights import axis_and_stratum, mean_log_ndcg
 
 __all__ = ["fit_language"]
@@ -150,7 +152,12 @@ class _Language(nn.Module):
 
 
 def fit_language(
-    model: Any, processor: MenderProcessor, examples: datasets.DatasetDict, *, seed: int = 0
+    model: Any,
+    processor: MenderProcessor,
+    examples: datasets.DatasetDict,
+    *,
+    seed: int = 0,
+    states: EncoderStates | None = None,
 ) -> dict[str, Any]:
     """Train the experts "learned" and "terms" of a model, and keep those that rank best on validation.
 
@@ -161,6 +168,7 @@ def fit_language(
         processor: renders preferences.
         examples: `train` and `validation` splits of a benchmark.
         seed: of order, dropout and samples.
+        states: cached states of the model's encoder, so that the texts among them are not encoded again.
 
     Returns:
         How many preferences were used, the steps until the best result, and the "weights" of the trained sum.
@@ -179,10 +187,13 @@ def fit_language(
     record: dict[str, Any] = {"preferences": len(rendered[0][0]), "steps": 0}
     if not all(texts for texts, *_ in rendered):
         return record
-    distinct = sorted({ids for texts, *_ in rendered for ids in texts}, key=lambda ids: (len(ids), ids))
+    if experts.vectors is not None:  # an encoder of their own
+        states = None
+    distinct = {ids for texts, *_ in rendered for ids in texts}
+    distinct = sorted(distinct, key=lambda ids: (states is not None and ids in states, len(ids), ids))
     place = {ids: row for row, ids in enumerate(distinct)}
     train, validation = (_preferences([place[ids] for ids in texts], *rest) for texts, *rest in rendered)
-    trained = _Language(experts, items, _encoded(encoder, distinct, experts.config.padding))
+    trained = _Language(experts, items, _encoded(encoder, distinct, experts.config.padding, states))
     kept, reached = _copied(trained), _value(trained, validation)
     devices = [items.device] if items.device.type == "cuda" else []
     with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices):
@@ -281,15 +292,21 @@ def _text_tokens(model: Any, input_ids: Sequence[int]) -> tuple[int, ...]:
 
 
 @torch.no_grad()
-def _encoded(encoder: ItemStatesEncoder, texts: Sequence[tuple[int, ...]], padding: int) -> _Texts:
-    """Texts, ordered by length, so that each is encoded beside others of its length."""
+def _encoded(
+    encoder: ItemStatesEncoder, texts: Sequence[tuple[int, ...]], padding: int, cached: EncoderStates | None
+) -> _Texts:
+    """Texts: first those without cached states, then those with, each ordered by length so that padding is short."""
+    new = sum(cached is None or ids not in cached for ids in texts)
     lengths = torch.tensor([len(ids) for ids in texts])
     tokens = torch.full((len(texts), int(lengths.max())), -1)
     vectors, states = [], []
-    for start in tqdm(range(0, len(texts), TEXTS_AT_ONCE), desc="Encoding preferences"):
-        batch = [torch.tensor(ids) for ids in texts[start : start + TEXTS_AT_ONCE]]
+    parts = [*range(0, new, TEXTS_AT_ONCE), *range(new, len(texts), TEXTS_AT_ONCE), len(texts)]
+    for start, end in tqdm(list(pairwise(parts)), desc="Encoding preferences"):
+        batch = [torch.tensor(ids) for ids in texts[start:end]]
         padded = nn.utils.rnn.pad_sequence(batch, batch_first=True, padding_value=padding)
-        output = encoder(padded.to(encoder.device))
+        known = [cached[ids] for ids in texts[start:end]] if start >= new else None
+        known = known and nn.utils.rnn.pad_sequence(known, batch_first=True).to(encoder.device)
+        output = encoder(padded.to(encoder.device), text_states=known)
         vectors.append(output.last_hidden_state[:, 0].float())
         present = torch.arange(padded.shape[1]) < lengths[start : start + len(batch), None]
         states.append(output.text_states.cpu()[present].half())

@@ -240,7 +240,7 @@ def _with_text_labels(features: datasets.Dataset) -> datasets.Dataset:
 
 @torch.no_grad()
 def fit_without_gradient(
-    method: Method, examples: datasets.DatasetDict, *, exclude_seen: bool = True
+    method: Method, examples: datasets.DatasetDict, *, exclude_seen: bool = True, states: EncoderStates | None = None
 ) -> dict[str, Any]:
     """Fit the experts of a method and their weights; see `fit_experts`.
 
@@ -250,6 +250,7 @@ def fit_without_gradient(
         method: a method whose preset has experts.
         examples: `train` and `validation` splits of a benchmark.
         exclude_seen: whether validation leaves items of the history out of the ranking.
+        states: cached states of the model's encoder, see `fit_language`.
 
     Returns:
         The result of `fit_experts`.
@@ -263,6 +264,6 @@ def fit_without_gradient(
     model.eval()
     record = {}
     if model.experts.reader is not None or model.experts.term_weights is not None:
-        record["learned"] = fit_language(model, method.processor, examples)
+        record["learned"] = fit_language(model, method.processor, examples, states=states)
     start = record.get("learned", {}).get("weights")
     return record | fit_experts(model, method.processor, examples, exclude_seen=exclude_seen, start=start)

@@ -157,7 +157,13 @@ WISHES = {
 }
 KEPT = (
     *("a no nonsense notebook", "a game without end", "not sure, maybe tea", "Dr. No and other films", "without sugar"),
-    *("a gift for somebody who has no time", "headphones, no need for a case", "games that do not need a screen", ""),
+    *(
+        "tea but not tea",
+        "a gift for somebody who has no time",
+        "headphones, no need for a case",
+        "games that do not need a screen",
+        "",
+    ),
 )
 
 

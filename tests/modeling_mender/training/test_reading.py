@@ -7,6 +7,8 @@ import torch
 from doubles import WORDS, encoder_folder, small_method
 
 from modeling_mender.experts import Reader, TermWeights
+from modeling_mender.training.data import prepare_examples
+from modeling_mender.training.encoder_states import EncoderStates
 from modeling_mender.training.ranking import rank_examples
 from modeling_mender.training.reading import fit_language
 
@@ -76,6 +78,30 @@ def test_it_learns_what_words_mean_and_looks_past_the_wording(method):
     for name, value in method.model.experts.reader.state_dict().items():
         assert torch.equal(value, again.model.experts.reader.state_dict()[name])
     assert not any(parameter.requires_grad for parameter in method.model.parameters())
+
+
+def test_texts_with_cached_states_are_not_encoded_again(tmp_path, monkeypatch):
+    examples, folder, learned = lessons(), encoder_folder(tmp_path), []
+    for cached in (False, True):
+        method = small_method("mender", folder, experts=["dense", "learned", "terms"])
+        model, processor = method.model.eval(), method.processor
+        model.encoder.requires_grad_(False)
+        texts = map(processor.text_part, prepare_examples(examples["train"], processor)["input_ids"])
+        states = EncoderStates.build(model, texts, tmp_path / "states") if cached else None
+        seen, forward = [], type(model.encoder)._encode_texts
+
+        def noted(encoder, input_ids, seen=seen, forward=forward):
+            seen.append(len(input_ids))
+            return forward(encoder, input_ids)
+
+        monkeypatch.setattr(type(model.encoder), "_encode_texts", noted)
+        fit_language(model, processor, examples, states=states)
+        monkeypatch.undo()
+        learned.append((sum(seen), model.experts.reader.state_dict()))
+    (all_of_them, plain), (others, from_cache) = learned
+    assert others < all_of_them / 2
+    for name, value in plain.items():
+        assert torch.allclose(value, from_cache[name], atol=0.02)
 
 
 def test_what_is_to_be_avoided_is_a_lesson_about_the_items_that_have_it(method):
