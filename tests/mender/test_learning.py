@@ -6,7 +6,10 @@ import datasets
 import pandas as pd
 import polars as pl
 import pytest
+import torch
 from doubles import shop_examples, shop_items
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaModel
 
 from mender import Recommender
 from mender.learning import read_data
@@ -83,6 +86,54 @@ def test_plain_examples_become_a_recommender(tiny_encoder, tmp_path):
     lower = again.evaluate(examples, shop_items(), limit=8)
     assert [score.results["n"] for score in lower] == [score.results["n"] for score in scores]
     assert lower[0].results["recall@10"] < scores[0].results["recall@10"]
+
+
+TITLES = [
+    *("grüner Tee mit Minze", "grüner Tee mit Honig", "schwarzer Tee mit Kardamom", "blaue Tasse aus Ton"),
+    *("зелений чай з м'ятою", "чорний чай", "синя чашка", "червона чашка", "緑茶", "紅茶", "青い茶碗", "白い茶碗"),
+]
+
+
+@pytest.fixture
+def multilingual_encoder(tmp_path) -> str:
+    """Folder of a tiny XLM-RoBERTa, the family of most multilingual sentence encoders."""
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.NFKC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    trainer = trainers.UnigramTrainer(vocab_size=200, special_tokens=special, unk_token="<unk>", show_progress=False)
+    tokenizer.train_from_iterator(TITLES, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    names = {"bos_token": "<s>", "cls_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "sep_token": "</s>"}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", **names).save_pretrained(tmp_path / "xlm")
+    torch.manual_seed(0)
+    shape = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    config = XLMRobertaConfig(
+        vocab_size=tokenizer.get_vocab_size(), max_position_embeddings=66, pad_token_id=1, **shape
+    )
+    XLMRobertaModel(config).save_pretrained(tmp_path / "xlm")
+    return str(tmp_path / "xlm")
+
+
+def test_an_encoder_of_other_languages_reads_wishes_in_them(multilingual_encoder, tmp_path):
+    ids = [f"i{number}" for number in range(len(TITLES))]
+    examples = [
+        {"preferences": [title], "history": [ids[place - 1]], "target": ids[place]}
+        for place, title in enumerate(TITLES)
+    ]
+    items = {"item_id": ids, "title": TITLES}
+    shop = Recommender.train(
+        datasets.Dataset.from_list(examples * 4), items, preset="text-search", encoder=multilingual_encoder
+    )
+    shop.save_pretrained(tmp_path / "shop")
+    for one in (shop, Recommender.from_pretrained(tmp_path / "shop", device="cpu")):
+        for wish, found in {"blaue Tasse": "blaue Tasse aus Ton", "синя чашка": "синя чашка", "緑茶": "緑茶"}.items():
+            assert one.recommend(wish, top_k=1)[0]["title"] == found
+        titles = [item["title"] for item in one.recommend("grüner Tee", avoid="Minze", top_k=len(TITLES))]
+        assert titles.index("grüner Tee mit Honig") < titles.index("grüner Tee mit Minze")
+    assert shop.processor.corrected("schwartzer Tee") == "schwarzer Tee"
 
 
 def test_codes_are_fitted_again_with_the_items_of_today(word_shop, tiny_encoder, tmp_path):
