@@ -73,7 +73,7 @@ def alternatives(shop: Recommender, request: dict[str, Any]) -> dict[str, Callab
 
     @torch.no_grad()
     def read() -> Any:
-        return model._states_for_retrieval(inputs["input_ids"], inputs["attention_mask"])
+        return model.states_for_retrieval(inputs["input_ids"], inputs["attention_mask"])
 
     return {
         # How requests were answered before lists got a path of their own.

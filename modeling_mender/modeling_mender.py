@@ -624,18 +624,23 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
         input_ids, attention_mask = flat
         if encoder_outputs is None:
             with evaluating(self.encoder):
-                encoder_outputs = self._states_for_retrieval(input_ids, attention_mask)
+                encoder_outputs = self.states_for_retrieval(input_ids, attention_mask)
         states, encoded = encoder_outputs[0], None
         if expert_input_ids is None and self.shares_vectors and input_ids is not None:
-            expert_input_ids = input_ids
-            # The first state of a text is its vector: the same input is encoded only once. Given states may lack those
-            # of the tokens.
-            if len(encoder_outputs) > 1:
-                encoded = Encoded(states[:, 0], encoder_outputs[1])
+            expert_input_ids, encoded = input_ids, self._encoded(encoder_outputs)
         kind = self._kind(kind, input_ids, states, conditions)
         users = len(states) // conditions
         request = _Request(users, conditions, kind, expert_input_ids, encoded, **terms)
         return encoder_outputs, attention_mask, request
+
+    def _encoded(self, encoder_outputs: BaseModelOutput | Sequence[Tensor] | None) -> Encoded | None:
+        """The texts as experts read them, from the states that the decoder reads: the same input is encoded only once.
+
+        The first state of a text is its vector. States that somebody passes may lack those of the tokens.
+        """
+        if encoder_outputs is None or len(encoder_outputs) < 2:
+            return None
+        return Encoded(encoder_outputs[0][:, 0], encoder_outputs[1])
 
     @torch.no_grad()
     def log_probabilities(
@@ -644,6 +649,7 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         kind: Tensor | None = None,
+        encoder_outputs: BaseModelOutput | Sequence[Tensor] | None = None,
     ) -> Tensor:
         """Log-probabilities of the semantic IDs of items, by the generator alone.
 
@@ -652,27 +658,35 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
             input_ids: Shape: (B, T).
             attention_mask: 1 for tokens, 0 for padding. Shape: (B, T).
             kind: index in `KINDS` of each request, see `forward`. Shape: (B,).
+            encoder_outputs: of `input_ids`, if they have been encoded.
 
         Returns:
             -inf for items that were removed. Shape: (B, M), float32.
         """
-        states = self._states_for_retrieval(input_ids, attention_mask)[0]
+        states = (encoder_outputs or self.states_for_retrieval(input_ids, attention_mask))[0]
         memory, memory_mask = self._memory(states, attention_mask, self._kind(kind, input_ids, states))
         generator = Generator(self._search_decoder(memory), memory, memory_mask, None)
         return item_scores(generator, self.catalogue, item_indices.to(states.device))
 
-    def expert_scores(self, input_ids: Tensor, expert_input_ids: Tensor | None = None) -> dict[str, Tensor]:
+    def expert_scores(
+        self,
+        input_ids: Tensor,
+        expert_input_ids: Tensor | None = None,
+        encoder_outputs: BaseModelOutput | Sequence[Tensor] | None = None,
+    ) -> dict[str, Tensor]:
         """Scores of all items by each expert, without the generator.
 
         Args:
             input_ids: Shape: (B, T).
             expert_input_ids: inputs of the experts, if they differ from `input_ids`. Shape: (B, T').
+            encoder_outputs: of `input_ids`, if they have been encoded.
 
         Returns:
             Scores by name of the expert. Shape of each: (B, N).
         """
         read = input_ids if expert_input_ids is None else expert_input_ids
-        return self.experts(read, self.config.num_items, encoder=self._vectors())
+        encoded = self._encoded(encoder_outputs) if expert_input_ids is None and self.shares_vectors else None
+        return self.experts(read, self.config.num_items, encoder=self._vectors(), encoded=encoded)
 
     def penalty(self, avoid_input_ids: Tensor) -> Tensor:
         """Penalties of all items for phrases to avoid, see `ExpertSum.penalty`. Shape: (B, N)."""
@@ -820,9 +834,18 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
         self._folded = None if known[0] is None else known
         return known[1]
 
-    def _states_for_retrieval(
+    def states_for_retrieval(
         self, input_ids: Tensor | None, attention_mask: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
+        """Encoder outputs of inputs, for several calls of `recommend`, `log_probabilities` or `expert_scores`.
+
+        Args:
+            input_ids: Shape: (B, T).
+            attention_mask: 1 for tokens, 0 for padding. Shape: (B, T).
+
+        Returns:
+            States of shape (B, T, encoder width), and those of the texts' tokens if the encoder has them.
+        """
         if input_ids is None:
             return self._encoder_states(None, attention_mask)
         if self.encoder.config.model_type == ItemStatesConfig.model_type:  # it encodes in groups by itself

@@ -359,12 +359,15 @@ def _scores(
         batch = {name: value.to(model.device) for name, value in batch.items()}
         target, own = _padded(wanted[start : start + BATCH]), batch["exclude"].cpu()
         own = own if exclude_seen else own[:, :0]
-        found = model.expert_scores(batch["input_ids"], batch.get("expert_input_ids"))
+        shared = {}
+        if not alone:
+            shared["encoder_outputs"] = model.states_for_retrieval(batch["input_ids"], batch["attention_mask"])
+        found = model.expert_scores(batch["input_ids"], batch.get("expert_input_ids"), **shared)
         found = {name: scores.cpu() for name, scores in found.items() if only in (None, name)}
         if avoid:
             found[AVOID] = model.penalty(batch["avoid_input_ids"]).cpu()
         if not alone:
-            found, target, own = _with_generator(model, batch, found, target, own)
+            found, target, own = _with_generator(model, batch | shared, found, target, own)
         parts.append(found)
         targets.append(target)
         seen.append(own)
@@ -381,7 +384,7 @@ def _with_generator(
     model: Any, batch: Mapping[str, Tensor], scores: Mapping[str, Tensor], targets: Tensor, seen: Tensor
 ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     """Scores of the candidates of a batch, including the generator's, and the positions of targets and seen items."""
-    asked = {name: batch[name] for name in ("input_ids", "attention_mask", "kind") if name in batch}
+    asked = {name: batch[name] for name in ("input_ids", "attention_mask", "kind", "encoder_outputs") if name in batch}
     items = next(iter(scores.values())).shape[1]
     alone = {"behaviour": 0.0, "language": 0.0}
     own = model.recommend(**asked, top_k=min(BEST, items), exclude=batch["exclude"], weights=alone).item_indices.cpu()
