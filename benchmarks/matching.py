@@ -1,0 +1,489 @@
+"""What wrong matching costs: one model, trained on preferences that were matched better and worse.
+
+    python benchmarks/matching.py                                  # everything that is not there yet
+    python benchmarks/matching.py --only oracle --only last --seed 1
+    python benchmarks/matching.py --tables-only
+
+Which of a customer's preferences conditions a training example is for a matcher to choose; the benchmark has "oracle"
+and "last". Here are worse and better ones. In the corner shop the true tastes are known, so a matcher has an accuracy.
+A preference names a true reason if it names an attribute that the item bought has and that its customer liked when
+choosing it. Accuracy is the share of matched preferences that name one, over the training examples where some candidate
+does: a matcher that knows the truth has 1.
+
+Every run trains `mender-emb` on one matching and leaves run.json and ranks.parquet under benchmarks/results/matching.
+What is trained on is all that differs: validation and test are those of the benchmark, validation matched by oracle,
+test asked in both of its modes. Most runs train on recommendation alone, so that a model has all that it knows of
+preferences from matched examples; those named "all axes" also train on steering and sentiment, which no matcher
+touches. A finished run is not repeated; a killed one begins again.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from io import BytesIO
+from pathlib import Path
+from typing import Annotated, Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import polars as pl
+import typer
+from datasets import Dataset, DatasetDict, concatenate_datasets
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from mender.comparison import Cell, Comparison, compare
+from mender.data import BenchmarkData, encoder_path, load_benchmark_data
+from mender.evaluation import score_model
+from mender.report import interval, number, save_figure
+from mender.runs import provenance
+from mender.terminal import UserError, run_script
+from mender.training import choose_preset, fit, new_method, recommender_of
+from modeling_mender.training.presets import PROSE
+from preference_benchmark import read_tables, recipe
+from preference_benchmark.axes.examples import KEYS, as_examples, examples_dataset, targets
+from preference_benchmark.axes.next_item import Matcher, Similarity, match, recommendation
+from preference_benchmark.checks.validation import aspects_named
+from preference_benchmark.embedding import CachedEmbedder, Embedder, TextEmbedder
+from preference_benchmark.hub.card import markdown_table
+from preference_benchmark.preferences import ExtractiveApproximator
+from preference_benchmark.preferences.candidates import Candidates
+from preference_benchmark.stages import write_atomically
+from preference_benchmark.tables import Tables
+
+RESULTS = Path(__file__).parent / "results" / "matching"
+# No model is told whether a preference was stated or inferred: that would be a second difference between test modes.
+EVERYWHERE = {"kinds": False}
+ALONE = {"axes": {"recommendation": 1.0}, "negatives": "none"}
+SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 1.0)
+OWN, OTHERS = "of the customer", "of others"
+
+
+@dataclass(frozen=True)
+class Shop:
+    """The corner shop, and what its preferences are matched by.
+
+    Attributes:
+        data: the benchmark.
+        tables: what it was made of, with the true tastes.
+        preferences: what was written.
+        embedder: compares preferences with items.
+        encoder: of the benchmark and of the model; None: the default one.
+        seed: of every random choice of a matcher.
+    """
+
+    data: BenchmarkData
+    tables: Tables
+    preferences: pl.DataFrame
+    embedder: Embedder
+    encoder: str | None = None
+    seed: int = 0
+
+    @classmethod
+    def read(cls, shape: Mapping[str, int], encoder: str | None = None) -> Shop:
+        """The corner shop of these options."""
+        options = dict(shape)
+        data = load_benchmark_data("corner-shop", None, encoder, options=options)
+        tables = read_tables(recipe("corner-shop", options=options))
+        embedder = CachedEmbedder(TextEmbedder(encoder, progress=False))
+        return cls(data, tables, ExtractiveApproximator(progress=False)(tables), embedder, encoder)
+
+    @cached_property
+    def training(self) -> pl.DataFrame:
+        """The training targets: user_id, step, history, target, split, and the true reasons of the purchase."""
+        aspects = self.tables.items.select(target=pl.int_range(pl.len(), dtype=pl.Int32), aspects="aspects")
+        rows = targets(self.tables).filter(pl.col("split") == "train").join(self.tables.truth, on=KEYS, how="left")
+        rows = rows.join(aspects, on="target", how="left", maintain_order="left")
+        return rows.with_columns(reasons=pl.col("likes").list.set_intersection("aspects"))
+
+    @cached_property
+    def explained(self) -> pl.DataFrame:
+        """The training targets of which some candidate names a true reason: user_id, step."""
+        best = self.match(knowing(self))
+        return best.filter(self.name_a_reason(best)).select(KEYS)
+
+    def match(self, matcher: str | Matcher, embedder: Embedder | None = None, **options: Any) -> pl.DataFrame:
+        """The preferences that a matcher chooses for training targets: user_id, step, text; sorted."""
+        found = match(self.preferences, self.tables, embedder or self.embedder, matcher, **options)
+        return found.join(self.training, on=KEYS, how="semi").select(*KEYS, "text").sort(KEYS)
+
+    def accuracy(self, matches: pl.DataFrame) -> float:
+        """Share of matches that name a true reason, where some candidate does."""
+        return self.name_a_reason(matches.join(self.explained, on=KEYS, how="semi")).mean()
+
+    def name_a_reason(self, rows: pl.DataFrame) -> pl.Series:
+        """Whether each text (user_id, step, text) names a true reason of the purchase at its step."""
+        reasons = rows.select(KEYS).join(self.training, on=KEYS, how="left", maintain_order="left")["reasons"]
+        named = aspects_named(rows["text"], self.tables.items["aspects"])
+        both = pl.DataFrame({"named": named, "reasons": reasons.fill_null([])})
+        return both.select(pl.col("named").list.set_intersection("reasons").list.len() > 0).to_series()
+
+
+def knowing(shop: Shop) -> Matcher:
+    """A matcher that knows the truth: the closest to the target of the candidates that name a true reason."""
+
+    def matcher(candidates: Candidates, similarity: Similarity) -> pl.Series:
+        right = shop.name_a_reason(candidates.named(candidates.rows).with_columns(pl.col("step").cast(pl.Int64)))
+        return similarity("item") + 2 * right.cast(pl.Float32)
+
+    return matcher
+
+
+def above(least: float) -> Matcher:
+    """The closest to the target, if its cosine is above a threshold."""
+
+    def matcher(candidates: Candidates, similarity: Similarity) -> pl.Series:
+        cosine = similarity("item")
+        return cosine.set(cosine <= least, None)
+
+    return matcher
+
+
+def drawn(shop: Shop, first: int = 0, end: int | None = None) -> Matcher:
+    """A random candidate of those in some places, if sorted by cosine with the target (0: the closest)."""
+
+    def matcher(candidates: Candidates, similarity: Similarity) -> pl.Series:
+        step = ["user", "step"]
+        descending = [False, False, True, True, False, False]
+        places = (
+            candidates.rows.with_columns(cosine=similarity("item"))
+            .with_row_index("row")
+            .sort([*step, "cosine", "written", "rank", "text"], descending=descending)  # of equal ones as `match` does
+            .with_columns(new=pl.col("text").is_first_distinct().over(step))
+            .with_columns(place=pl.col("new").cum_sum().over(step).cast(pl.Int64) - 1)
+        )
+        draws = pl.Series(np.random.default_rng(shop.seed).random(places.height))
+        allowed = pl.col("new") & (pl.col("place") >= first) & (True if end is None else pl.col("place") < end)
+        return places.select("row", score=pl.when(allowed).then(pl.lit(draws))).sort("row")["score"]
+
+    return matcher
+
+
+def exchanged(shop: Shop) -> pl.DataFrame:
+    """Oracle's matches, each given to another customer."""
+    matches = shop.match("oracle")
+    users = matches.select(pl.col("user_id").unique().sort())
+    users = users.with_columns(turn=pl.Series(np.random.default_rng(shop.seed).permutation(users.height)))
+    rows = matches.join(users, on="user_id").sort("turn", "step")
+    # No customer has more examples than this, so the preference comes from another one.
+    most = rows["turn"].value_counts()["count"].max()
+    return rows.with_columns(text=pl.Series(np.roll(rows["text"].to_numpy(), most))).select(*KEYS, "text").sort(KEYS)
+
+
+def partly(right: pl.DataFrame, wrong: pl.DataFrame, share: float, seed: int) -> pl.DataFrame:
+    """Matches of which a random share is replaced by wrong ones; a larger share replaces the same and more."""
+    replaced = np.random.default_rng(seed).permutation(right.height) < round(share * right.height)
+    both = right.join(wrong.rename({"text": "wrong"}), on=KEYS, how="left", maintain_order="left")
+    text = pl.when(pl.Series(replaced) & pl.col("wrong").is_not_null()).then("wrong").otherwise("text")
+    return both.select(*KEYS, text=text)
+
+
+class Words:
+    """An embedder without a neural network: words weighted by TF-IDF, English stop words left out."""
+
+    def __init__(self, shop: Shop) -> None:
+        texts = pl.concat([shop.tables.items["text"], shop.preferences["text"].unique().sort()])
+        self.weights = TfidfVectorizer(stop_words="english").fit(texts.to_list())
+
+    def encode(self, texts: Any) -> np.ndarray:
+        """One vector per text. Shape: (N, words)."""
+        return self.weights.transform(list(texts)).toarray().astype(np.float32)
+
+
+def first_layers(shop: Shop, layers: int) -> Embedder:
+    """The benchmark's encoder with its first layers only."""
+    embedder = TextEmbedder(shop.encoder, progress=False)
+    stack = embedder.model[0].auto_model.encoder
+    stack.layer = stack.layer[:layers]
+    return CachedEmbedder(embedder)
+
+
+def in_part(share: float, source: str) -> Callable[[Shop], pl.DataFrame]:
+    """Oracle's matches with a share of wrong ones: another preference of the same customer, or of others."""
+
+    def matches(shop: Shop) -> pl.DataFrame:
+        wrong = shop.match(drawn(shop, first=1)) if source == OWN else exchanged(shop)
+        return partly(shop.match("oracle"), wrong, share, shop.seed)
+
+    return matches
+
+
+def share_name(share: float, source: str) -> str:
+    """Name of such a run."""
+    return "shuffled" if share == 1 and source == OTHERS else f"{share:.0%} {source}"
+
+
+MATCHINGS: dict[str, Callable[[Shop], pl.DataFrame]] = {
+    "oracle": lambda shop: shop.match("oracle"),
+    "last": lambda shop: shop.match("last"),
+    "truth": lambda shop: shop.match(knowing(shop)),
+    "words (TF-IDF)": lambda shop: shop.match("oracle", Words(shop)),
+    "two layers": lambda shop: shop.match("oracle", first_layers(shop, 2)),
+    "cosine > .4": lambda shop: shop.match(above(0.4)),
+    "cosine > .5": lambda shop: shop.match(above(0.5)),
+    "random of 5": lambda shop: shop.match(drawn(shop, end=5)),
+    "earlier steps": lambda shop: shop.match("oracle", all_earlier_steps=True),
+    "earlier steps, random of 5": lambda shop: shop.match(drawn(shop, end=5), all_earlier_steps=True),
+    **{share_name(share, source): in_part(share, source) for source in (OWN, OTHERS) for share in SHARES},
+}
+"""By name, what gives the matches. "5": a step has at most five candidates, unless earlier steps count as well."""
+CURVES = {source: ["oracle", *(share_name(share, source) for share in SHARES)] for source in (OWN, OTHERS)}
+ALL_AXES = ("oracle", "last", share_name(0.5, OTHERS), "shuffled")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One matching, trained on.
+
+    Attributes:
+        matching: a key of `MATCHINGS`.
+        all_axes: whether steering and sentiment examples are trained on as well.
+        seed: of the matching and of the training.
+        epochs: of the training.
+        shape: options of the corner shop.
+        encoder: a text encoder; None: the default one.
+        limit: test examples per axis at most.
+    """
+
+    matching: str
+    all_axes: bool
+    seed: int
+    epochs: int
+    shape: Mapping[str, int]
+    encoder: str | None = None
+    limit: int | None = None
+
+    @property
+    def method(self) -> str:
+        """Name in the tables."""
+        return self.matching + (", all axes" if self.all_axes else "")
+
+    @property
+    def name(self) -> str:
+        """Name of its folder."""
+        return re.sub(r"[^a-z0-9.]+", "-", self.method.lower().replace(">", "above")).strip("-") + f"-seed{self.seed}"
+
+    @property
+    def preset(self) -> Any:
+        """What is trained, and how."""
+        changes = EVERYWHERE | ({} if self.all_axes else ALONE)
+        return choose_preset("mender-emb", changes=changes, training={"num_train_epochs": self.epochs})
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """All that the run depends on but the code: it is made again when this changes."""
+        preset = {name: value for name, value in asdict(self.preset).items() if name not in PROSE}
+        return json.loads(json.dumps({**asdict(self), "preset": preset}))
+
+
+def main(
+    only: Annotated[list[str] | None, typer.Option(help="A name in the table; may be given several times.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="May be given several times; default: 0.")] = None,
+    epochs: Annotated[int, typer.Option(min=1)] = 6,
+    users: Annotated[int, typer.Option(help="Customers of the corner shop.")] = 600,
+    items: Annotated[int, typer.Option(help="Its items, before those are left out that few buy.")] = 240,
+    encoder: Annotated[str | None, typer.Option(help="A text encoder; default: all-MiniLM-L6-v2.")] = None,
+    eval_limit: Annotated[int | None, typer.Option(help="Test examples per axis at most.")] = None,
+    tables_only: Annotated[bool, typer.Option("--tables-only", help="Train nothing.")] = False,
+    results: Annotated[Path, typer.Option(help="Where runs, tables and picture are kept.")] = RESULTS,
+    scratch: Annotated[Path, typer.Option(help="Folder for checkpoints.")] = Path("outputs/matching"),
+) -> None:
+    """Match, train, measure, compare."""
+    shape = {"num_users": users, "num_items": items}
+    every = [(name, False) for name in MATCHINGS] + [(name, True) for name in ALL_AXES]
+    runs = [
+        Run(name, all_axes, number, epochs, shape, encoder, eval_limit)
+        for number in seed or [0]
+        for name, all_axes in every
+    ]
+    known = {run.method for run in runs}
+    if unknown := [name for name in only or [] if name not in known]:
+        raise UserError(f"{unknown[0]!r} is none of the runs {'; '.join(sorted(known))}")
+    chosen = [] if tables_only else [run for run in runs if run.method in (only or known)]
+    if missing := [run for run in chosen if kept(results / run.name).get("plan") != run.plan]:
+        shop = Shop.read(shape, encoder)
+        for run in missing:
+            make(run, replace(shop, seed=run.seed), results / run.name, scratch / run.name)
+    write_tables(results, [run.method for run in runs])
+
+
+def make(run: Run, shop: Shop, folder: Path, scratch: Path) -> None:
+    """Train and measure one run, and keep what is needed to compare it."""
+    started, origin = time.monotonic(), provenance(run.seed)
+    print(f"{time.strftime('%H:%M')} {run.name}: begins", flush=True)
+    matches = MATCHINGS[run.matching](shop)
+    examples = {**shop.data.examples["oracle"], "train": training_examples(shop, matches)}
+    data = replace(shop.data, examples={"oracle": DatasetDict(examples)})
+    path = encoder_path(shop.encoder)
+    method = new_method(run.preset, data, path, run.seed)
+    record = fit(method, data, scratch, seed=run.seed)
+    trained = recommender_of(method, data, record, path)
+    _, ranks = score_model(trained.model, trained.processor, shop.data, run.method, run.limit, 0, shuffled=False)
+    content = {
+        **origin,
+        "source": shop.data.source,
+        "method": run.method,
+        "plan": run.plan,
+        "matched": matches.height / shop.training.height,
+        "explained": shop.explained.height,
+        "accuracy": shop.accuracy(matches),
+        "training": record,
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    table = BytesIO()
+    # Wishes are compared as one group, whatever they ask for.
+    ranks.with_columns(stratum=pl.lit("")).write_parquet(table, compression="zstd")
+    write_atomically(folder / "ranks.parquet", table.getvalue())
+    write_atomically(folder / "run.json", (json.dumps(content, indent=1) + "\n").encode())
+    shutil.rmtree(scratch, ignore_errors=True)
+    print(f"{time.strftime('%H:%M')} {run.name}: done after {content['seconds'] / 60:.1f} min", flush=True)
+
+
+def training_examples(shop: Shop, matches: pl.DataFrame) -> Dataset:
+    """The training split with these matches; a target without one is asked without a preference."""
+    silent = as_examples(
+        "recommendation",
+        shop.training.join(matches, on=KEYS, how="anti", maintain_order="left"),
+        preferences=pl.lit([], dtype=pl.List(pl.String)),
+        kind="silent",
+    )
+    own = pl.concat([recommendation(shop.tables, matches), silent])
+    others = shop.data.examples["oracle"]["train"]
+    others = others.select(np.flatnonzero(np.array(others["axis"][:]) != "recommendation"))
+    return concatenate_datasets([others, examples_dataset(own, shop.tables.items["item_id"])["train"]])
+
+
+def kept(folder: Path) -> dict[str, Any]:
+    """What run.json holds; empty where there is none."""
+    path = folder / "run.json"
+    return json.loads(path.read_text("utf-8")) if path.exists() else {}
+
+
+def write_tables(results: Path, order: list[str]) -> None:
+    """Compare what is there: table.md and curves.png."""
+    found = {folder: kept(folder) for folder in sorted(results.glob("*-seed*")) if kept(folder)}
+    parts, comparisons = [], {}
+    for ending in ("", ", all axes"):
+        methods = [name for name in order if name.endswith(", all axes") == bool(ending)]
+        runs = {
+            folder: {"settings": record}
+            for name in methods
+            for folder, record in found.items()
+            if record["method"] == name
+        }
+        if not any(run["settings"]["method"] == f"oracle{ending}" for run in runs.values()):
+            print(f"nothing to compare{' of all axes' if ending else ''}: oracle is missing")
+            continue
+        comparison = comparisons[ending] = compare(runs, reference=f"oracle{ending}")
+        title = "Trained on recommendation, steering and sentiment" if ending else "Trained on recommendation alone"
+        parts += [f"## {title}", table(comparison, accuracies(runs))]
+        if not ending:
+            parts += ["## What ten points of accuracy are worth", slopes(comparison, accuracies(runs))]
+            draw(comparison, accuracies(runs), results / "curves.png")
+    if parts:
+        write_atomically(results / "table.md", ("\n\n".join(part.rstrip() for part in parts) + "\n").encode())
+        print(f"Saved table.md{' and curves.png' if '' in comparisons else ''} under {results}")
+
+
+def accuracies(runs: Mapping[Path, Mapping[str, Any]]) -> dict[str, tuple[float, float]]:
+    """By method, accuracy and share of examples with a preference; means over seeds."""
+    values: dict[str, list[tuple[float, float]]] = {}
+    for run in runs.values():
+        values.setdefault(run["settings"]["method"], []).append(
+            (run["settings"]["accuracy"], run["settings"]["matched"])
+        )
+    return {method: tuple(np.mean(own, axis=0).tolist()) for method, own in values.items()}
+
+
+def table(comparison: Comparison, accuracy: Mapping[str, tuple[float, float]]) -> str:
+    """One line per matching."""
+    labels = list(comparison.cells)
+    header = ["matched by", "accuracy", "with a preference", "seeds"]
+    header += [f"{label}, n = {next(iter(comparison.cells[label].values())).n:,}" for label in labels]
+    rows = []
+    for method in comparison.methods:
+        right, matched = accuracy[method]
+        cells = [comparison.cells[label][method] for label in labels]
+        seeds = f"{comparison.costs[method]['seeds']:.0f}"
+        rows.append([method, number(right), number(matched), seeds, *map(shown, cells)])
+    return markdown_table(header, rows)
+
+
+def shown(cell: Cell) -> str:
+    """Value, mark and interval."""
+    return f"{number(cell.value)}{cell.mark} ({interval(cell.low, cell.high)})"
+
+
+def on_curves(comparison: Comparison) -> list[str]:
+    """Methods that have a share of wrong preferences, with oracle."""
+    return [name for name in comparison.methods if any(name in names for names in CURVES.values())]
+
+
+def slopes(comparison: Comparison, accuracy: Mapping[str, tuple[float, float]]) -> str:
+    """What every axis loses per ten points of accuracy, by least squares over oracle and the shares of each curve."""
+    rows = []
+    for label, cells in comparison.cells.items():
+        row = [label]
+        for names in CURVES.values():
+            there = [name for name in names if name in cells]
+            x, y = [accuracy[name][0] for name in there], [cells[name].value for name in there]
+            row.append(f"{np.polyfit(x, y, 1)[0] / 10:+.3f}" if len(there) > 2 else "")
+        rows.append(row)
+    return markdown_table(["axis", *(f"wrong ones {source}" for source in CURVES)], rows)
+
+
+def draw(comparison: Comparison, accuracy: Mapping[str, tuple[float, float]], path: Path) -> None:
+    """Every axis against the accuracy of matching: two curves of growing shares, and the other matchers as points."""
+    labels = list(comparison.cells)
+    columns = 4
+    figure, grid = plt.subplots(
+        -(-(len(labels) + 1) // columns), columns, figsize=(15, 10.5), sharex=True, layout="constrained"
+    )
+    plain = [name for name in comparison.methods if name not in on_curves(comparison)]
+    markers = dict(zip(plain, "s^vD<>Pph*XdH", strict=False))
+    for place, label in zip(grid.flat, labels, strict=False):
+        cells = comparison.cells[label]
+        for (source, names), colour in zip(CURVES.items(), ("tab:blue", "tab:red"), strict=True):
+            there = [name for name in names if name in cells]
+            _points(place, there, cells, accuracy, color=colour, marker="o", label=f"oracle, share wrong {source}")
+        for name in plain:
+            style = {"color": "tab:green" if name == "truth" else "0.35", "marker": markers[name], "label": name}
+            _points(place, [name], cells, accuracy, **style)
+        place.set_title(f"{label}, n = {next(iter(cells.values())).n:,}", fontsize=10)
+        place.set_ylim(bottom=0)
+        place.grid(alpha=0.3)
+    spare = list(grid.flat)[len(labels) :]
+    for place in spare:
+        place.axis("off")
+    handles, names = grid.flat[0].get_legend_handles_labels()
+    spare[0].legend(handles, names, loc="center", fontsize=9, frameon=False)
+    figure.supxlabel("accuracy of matching: share of preferences that name a true reason, where some candidate does")
+    figure.supylabel("recall@10; m@10 of sentiment pairs, precision@10 of wishes")
+    save_figure(figure, path)
+
+
+def _points(
+    place: Any,
+    names: list[str],
+    cells: Mapping[str, Cell],
+    accuracy: Mapping[str, tuple[float, float]],
+    **style: Any,
+) -> None:
+    """Values with their intervals, joined by a line."""
+    if not names:
+        return
+    x = [accuracy[name][0] for name in names]
+    y = np.array([cells[name].value for name in names])
+    ends = np.array([[cells[name].low, cells[name].high] for name in names]).T
+    reach = np.maximum(np.abs(ends - y), 0)
+    place.errorbar(x, y, reach, markersize=5, linewidth=1.4, elinewidth=0.7, capsize=2, **style)
+
+
+if __name__ == "__main__":
+    run_script(main, __doc__)

@@ -1,0 +1,93 @@
+"""What wrong matching costs: matchers choose what they say, accuracy is by the truth, runs end in a table."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+from benchmark_doubles import HashEmbedder
+from doubles import encoder_folder
+
+from preference_benchmark.preferences import ExtractiveApproximator
+from preference_benchmark.sources import read_source
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+SHAPE = {"num_users": 60, "num_items": 40}
+
+
+@pytest.fixture(scope="module")
+def script():
+    """The script as a module."""
+    spec = importlib.util.spec_from_file_location("matching_script", FOLDER / "matching.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules[spec.name]
+
+
+@pytest.fixture(scope="module")
+def shop(script):
+    """A small shop whose texts are compared by their hashes: closeness means nothing."""
+    tables = read_source("corner-shop", None, **SHAPE)
+    return script.Shop(None, tables, ExtractiveApproximator(progress=False)(tables), HashEmbedder())
+
+
+def texts(shop, matches):
+    return shop.training.select("user_id", "step").join(matches, on=["user_id", "step"], how="left")["text"]
+
+
+def test_who_knows_the_truth_is_right_and_chance_is_not(script, shop):
+    accuracy = {name: shop.accuracy(script.MATCHINGS[name](shop)) for name in ("truth", "oracle", "random of 5")}
+    assert accuracy["truth"] == 1 and 0.05 < accuracy["random of 5"] < 0.6
+    own = shop.preferences.join(shop.explained.with_columns(pl.col("step") - 1), on=["user_id", "step"], how="semi")
+    named = {(user, step + 1) for user, step, text in own.select("user_id", "step", "text").rows()}
+    assert named == set(shop.explained.rows())
+
+
+def test_shares_of_wrong_preferences(script, shop):
+    right = texts(shop, script.MATCHINGS["oracle"](shop))
+    for source in (script.OWN, script.OTHERS):
+        found = {share: texts(shop, script.in_part(share, source)(shop)) for share in (0.2, 0.5, 1.0)}
+        changed = {share: right != other for share, other in found.items()}
+        # Another customer may want the same.
+        assert [values.mean() for values in changed.values()] == pytest.approx([0.2, 0.5, 1.0], abs=0.03)
+        assert not (changed[0.2] & ~changed[0.5]).any()
+    assert (found[1.0].sort() == right.sort()).all()  # exchanged: the same ones, elsewhere
+
+
+def test_random_choices_are_among_the_places_and_the_seed_decides(script, shop):
+    again = [texts(shop, shop.match(script.drawn(shop, end=5))).to_list() for _ in range(2)]
+    assert again[0] == again[1]
+    assert texts(shop, shop.match(script.drawn(shop, end=1))).equals(texts(shop, shop.match("oracle")))
+    assert (texts(shop, shop.match(script.drawn(shop, first=1))) != texts(shop, shop.match("oracle"))).all()
+
+
+def test_below_the_threshold_there_is_none(script, shop):
+    few, many = (shop.match(script.above(least)) for least in (0.1, -0.1))
+    assert 0 < few.height < many.height < shop.training.height
+    assert few.join(shop.match("oracle"), on=["user_id", "step", "text"]).height == few.height
+
+
+def test_runs_are_kept_and_compared(script, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("preference_benchmark.hub.plots.draw", lambda *arguments: None)
+    small = {"decoder": {"num_layers": 1, "d_ff": 16}}
+    monkeypatch.setattr(script, "ALONE", script.ALONE | small)
+    encoder, results = encoder_folder(tmp_path / "encoder"), tmp_path / "results"
+    names = ["oracle", "cosine > .5", "50% of others"]
+    options = {"epochs": 1, "users": 60, "items": 40, "encoder": encoder, "eval_limit": 4, "results": results}
+    options |= {"scratch": tmp_path / "scratch", "tables_only": False, "seed": None}
+    script.main(only=names, **options)
+    kept = {path.parent.name: json.loads(path.read_text()) for path in results.glob("*/run.json")}
+    assert set(kept) == {"oracle-seed0", "cosine-above-.5-seed0", "50-of-others-seed0"}
+    assert kept["oracle-seed0"]["matched"] == 1 and 0 < kept["oracle-seed0"]["accuracy"] <= 1
+    table = (results / "table.md").read_text()
+    assert all(f"\n| {name} | " in table for name in names) and "open wishes, n = 4" in table
+    assert (results / "curves.png").stat().st_size > 10_000
+    monkeypatch.setattr(script, "make", lambda *arguments: pytest.fail("a finished run is not repeated"))
+    script.main(only=names, **options)
