@@ -54,7 +54,7 @@ def serve(
         raise UserError(f"mender serve needs the extra serve: {error.name} is not installed") from None
     from mender.recommender import Recommender
     from mender.serving.bodies import Limits
-    from mender.serving.service import Service
+    from mender.serving.service import Service, settle
 
     given = options.assignments(at_most or [], "--at-most")
     known = {field.name: field.default for field in fields(Limits)}
@@ -71,15 +71,10 @@ def serve(
         limits, shop = Limits(**given), load()
 
     def service(measures: Measures) -> Service:
-        return Service(
-            shop,
-            load=load,
-            limits=limits,
-            batch_size=batch_size,
-            wait=wait / 1e3,
-            capacity=queue,
-            observe=measures.batch,
-        )
+        settings = {"batch_size": batch_size, "wait": wait / 1e3, "capacity": queue}
+        own = Service(shop, load=load, limits=limits, observe=measures.batch, **settings)
+        settle()
+        return own
 
     tokens = {"token": os.environ.get("MENDER_TOKEN"), "read_token": os.environ.get("MENDER_READ_TOKEN")}
     with user_errors():
