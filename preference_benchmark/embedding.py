@@ -445,19 +445,24 @@ class VectorStore:
     def _add(self, new: pl.Series) -> None:
         self._embedder = self._embedder or self.load()
         bar = tqdm(total=len(new), desc="Embedding texts", disable=not self.progress or len(new) < _MANY)
-        for start in range(0, max(len(new), 1), self.chunk):
-            texts = new.slice(start, self.chunk)
-            vectors = np.asarray(self._embedder.encode(texts.to_list()), dtype=np.float32)
+        chunks = [new.slice(start, self.chunk) for start in range(0, max(len(new), 1), self.chunk)]
+        for texts, vectors in zip(chunks, self._encoded(chunks), strict=True):
             path = self.folder / f"{_name(len(self._texts))}.parquet"
             # A file handle keeps numpy from adding an ending to the temporary name.
             with (path.with_suffix(".part")).open("wb") as file:
-                np.save(file, vectors)
+                np.save(file, np.asarray(vectors, dtype=np.float32))
             os.replace(path.with_suffix(".part"), path.with_suffix(".npy"))
             texts.to_frame("text").write_parquet(path.with_suffix(".part"))
             os.replace(path.with_suffix(".part"), path)
             self._open(path)
             bar.update(len(texts))
         bar.close()
+
+    def _encoded(self, chunks: Sequence[pl.Series]) -> Iterator[np.ndarray]:
+        """Vectors of each chunk, all chunks at the same time where the embedder can do that (`RayEmbedder`)."""
+        if hasattr(self._embedder, "encode_each"):
+            return self._embedder.encode_each(chunks)
+        return (self._embedder.encode(texts.to_list()) for texts in chunks)
 
     def _open(self, path: Path) -> None:
         self._texts.append(pl.read_parquet(path)["text"])

@@ -26,10 +26,7 @@ def batch(
     ] = "error",
     device: options.Device = None,
     dtype: options.Dtype = "auto",
-    ray: Annotated[
-        str | None,
-        typer.Option(metavar="ADDRESS", help="Use the machines of a Ray cluster: its address, auto, or local."),
-    ] = None,
+    ray: options.Ray = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Maximum number of workers on the Ray cluster.")] = None,
     as_json: options.Json = False,
 ) -> None:

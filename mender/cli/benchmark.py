@@ -46,6 +46,7 @@ def build(
     device: options.Device = None,
     batch_size: options.BatchSize = 64,
     dtype: options.Dtype = "float32",
+    ray: options.Ray = None,
     seed: options.Seed = None,
     protocol: Annotated[
         Literal["default", "paper"],
@@ -58,7 +59,8 @@ def build(
     """Build a benchmark into a folder that is ready for the Hub.
 
     Public files are downloaded if --data is left out. Run the same command again to continue a build that was stopped;
-    its stages are in OUTPUT/.stages and may be deleted. Several benchmarks may share a folder.
+    its stages are in OUTPUT/.stages and may be deleted. Several benchmarks may share a folder. With --ray, texts are
+    encoded on a cluster, or on all GPUs of this machine.
 
     mender benchmark build steam --data raw/steam --output benchmark
 
@@ -93,7 +95,7 @@ def build(
         )
         fields = options.assignments(changes or [], "--set")
         chosen = dataclasses.replace(chosen, protocol=chosen.protocol.replace(**fields))
-        folder = build_benchmark(chosen, output, announce=announce, progress=not quiet)
+        folder = build_benchmark(chosen, output, ray=ray, announce=announce, progress=not quiet)
         statistics = load(folder, chosen.name).statistics
         _print_statistics(statistics)
         print(f"\nBuilt {', '.join(statistics['configs'])} in {time.perf_counter() - started:.0f} s: {folder}")

