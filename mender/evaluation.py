@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.util
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -18,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import evaluate
 import numpy as np
 import polars as pl
-import torch
 from datasets import Dataset
 
 from mender.data import BenchmarkData
@@ -26,7 +24,7 @@ from mender.report import Score, in_order
 from mender.runs import provenance, write_run
 from modeling_mender import MenderProcessor
 from modeling_mender.training.data import example_column, first_targets, select_axes, without_preferences
-from modeling_mender.training.ranking import rank_examples, request_speed
+from modeling_mender.training.ranking import one_thread, rank_examples, request_speed
 
 if TYPE_CHECKING:
     from mender.recommender import Recommender
@@ -39,7 +37,6 @@ __all__ = [
     "measure_requests",
     "metric_folder",
     "metric_module",
-    "one_thread",
     "sample",
     "score_model",
     "shuffle_preferences",
@@ -358,14 +355,3 @@ def measure_requests(model: Any, processor: MenderProcessor, data: BenchmarkData
     test = select_axes(data.examples["oracle"]["test"], {"recommendation": 1.0})
     with one_thread():  # so that times of several runs can be compared
         return request_speed(model, processor, test)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Runs torch in one thread: the decoder's matrices are so small that two threads mostly wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

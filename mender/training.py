@@ -19,7 +19,7 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from mender.cards import write_run_card
 from mender.data import BenchmarkData, item_codes, item_vectors
-from mender.evaluation import measure_requests, one_thread, score_model
+from mender.evaluation import measure_requests, score_model
 from mender.purchases import purchases_of
 from mender.recommender import Recommender
 from mender.report import in_order
@@ -30,6 +30,7 @@ from modeling_mender.configuration_mender import public_name
 from modeling_mender.training import catalogue_edits
 from modeling_mender.training.methods import Method
 from modeling_mender.training.presets import CONDITIONING
+from modeling_mender.training.ranking import one_thread
 from modeling_mender.training.run import fit_without_gradient, no_accelerator, training_arguments
 from preference_benchmark.embedding import encoder_identity
 

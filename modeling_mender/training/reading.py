@@ -26,6 +26,7 @@ from ..item_states import ItemStatesEncoder
 from ..processing_mender import MenderProcessor
 from .data import example_column, prepare_examples
 from .encoder_states import EncoderStates
+from .ranking import one_thread
 from .weights import axis_and_stratum, mean_log_ndcg
 
 __all__ = ["fit_language"]
@@ -196,7 +197,7 @@ def fit_language(
     trained = _Language(experts, items, _encoded(encoder, distinct, experts.config.padding, states))
     kept, reached = _copied(trained), _value(trained, validation)
     devices = [items.device] if items.device.type == "cuda" else []
-    with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices):
+    with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices), one_thread():
         torch.manual_seed(seed)
         trained.requires_grad_(True)
         decayed = [parameter for parameter in trained.parameters() if parameter.dim() > 1]

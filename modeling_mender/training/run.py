@@ -36,7 +36,7 @@ from .data import (
 from .encoder_states import EncoderStates
 from .methods import Method
 from .presets import Preset
-from .ranking import ranking_metrics
+from .ranking import one_thread, ranking_metrics
 from .reading import fit_language
 from .trainer import MenderTrainer, MenderTrainingArguments
 from .weights import fit_experts
@@ -266,4 +266,5 @@ def fit_without_gradient(
     if model.experts.reader is not None or model.experts.term_weights is not None:
         record["learned"] = fit_language(model, method.processor, examples, states=states)
     start = record.get("learned", {}).get("weights")
-    return record | fit_experts(model, method.processor, examples, exclude_seen=exclude_seen, start=start)
+    with one_thread():
+        return record | fit_experts(model, method.processor, examples, exclude_seen=exclude_seen, start=start)
