@@ -7,6 +7,7 @@ which tells far smaller differences from noise than two separate intervals do.
 from __future__ import annotations
 
 import importlib.util
+import logging
 import zlib
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -20,7 +21,7 @@ import polars as pl
 from datasets import Dataset
 
 from mender.data import BenchmarkData
-from mender.report import Score, in_order
+from mender.report import Score, in_order, row_name
 from mender.runs import provenance, write_run
 from modeling_mender import MenderProcessor
 from modeling_mender.training.data import example_column, first_targets, select_axes, without_preferences
@@ -41,6 +42,8 @@ __all__ = [
     "score_model",
     "shuffle_preferences",
 ]
+
+logger = logging.getLogger(__name__)
 
 
 INSTALLED = Path(__file__).parent / "metrics" / "preference_discerning"
@@ -127,6 +130,8 @@ def score_model(
     for matching, test in _asked(data, split):
         test = sample(test, limit, seed)
         for condition in ("", SHUFFLED) if shuffled and matching != SILENT else ("",):
+            asked = ", ".join(filter(None, (name, matching, condition)))
+            logger.info("measuring %s: %s examples", asked, f"{len(test):,}")
             requests = test if not condition else shuffle_preferences(test, seed)
             ranked = rank_examples(model, processor, requests, max(KS), exclude_seen=exclude_seen)
             label = f"{name}, {condition}" if condition else name
@@ -134,6 +139,7 @@ def score_model(
             columns = {column: example_column(test, column) for column in _METRIC_COLUMNS.values()}
             groups = list(zip(test["axis"][:], example_column(test, "stratum"), strict=True))
             for axis, stratum in dict.fromkeys(groups):
+                logger.info("computing the figures of %s: %s", asked, row_name(axis, stratum=stratum))
                 rows = [row for row, group in enumerate(groups) if group == (axis, stratum)]
                 own = {theirs: [columns[ours][row] for row in rows] for theirs, ours in _METRIC_COLUMNS.items()}
                 figures = metric.compute(

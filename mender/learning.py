@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import shutil
 import tempfile
@@ -25,6 +26,8 @@ from preference_benchmark.hub.folder import names_in
 from preference_benchmark.sources import SOURCES
 
 __all__ = ["embed", "evaluate", "push", "read_data", "train"]
+
+logger = logging.getLogger(__name__)
 
 PLAIN = "examples"
 """Name of a benchmark of examples that were passed as they are; it may lack axes of a preset."""
@@ -280,6 +283,7 @@ def push(shop: Recommender, repo_id: str, *, private: bool | None, token: str | 
                 shutil.copy2(file, folder / file.name)
         write_card(folder, shop.model, repo_id=repo_id, defaults={"base_model": encoder_name(shop.model)})
         keep_published_edits(folder, repo_id)
+        logger.info("uploading to %s", repo_id)
         # One commit: weights and items of two versions, or weights in other files of an earlier one, do not mix.
         return api.upload_folder(
             folder_path=folder, repo_id=repo_id, commit_message="Upload recommender", delete_patterns=WRITTEN

@@ -20,6 +20,8 @@ from preference_benchmark.embedding import HUB_NAME, packaged_encoder
 
 __all__ = ["load_saved"]
 
+logger = logging.get_logger(__name__)
+
 # A model with this encoder may have been saved without its weights.
 register_encoder(HUB_NAME, packaged_encoder)
 
@@ -41,6 +43,7 @@ def load_saved(
     """
     recover(name)
     _check_place(name)
+    logger.info("loading the model %s", name)
     with _quiet_loading():
         try:
             model, processor = load_whole(name, lambda: _load(name, **hub))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -43,6 +44,8 @@ __all__ = [
     "recommender_of",
     "save_and_measure",
 ]
+
+logger = logging.getLogger(__name__)
 
 
 # Training arguments with a separate option.
@@ -220,6 +223,7 @@ def _fit(
         # A later --resume must not continue from checkpoints of an earlier run.
         for checkpoint in folder.glob("checkpoint-*"):
             shutil.rmtree(checkpoint)
+    logger.info("training")
     with one_thread():
         done = trainer.train(resume_from_checkpoint=resume or None)
     ndcg = f"eval_ndcg@{trainer.args.top_k}"
@@ -306,6 +310,7 @@ def save_and_measure(
     Returns:
         What five_axes.json holds.
     """
+    logger.info("saving the model")
     shop.save_pretrained(output / "model")
     histories = showcase_histories or data.source in INVENTED
     test = data.examples.get("last", data.examples["oracle"])["test"]

@@ -7,6 +7,7 @@ and one with another seed repeats only what depends on the seed. The same recipe
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -41,6 +42,8 @@ from preference_benchmark.stages import (
 from preference_benchmark.tables import Tables
 
 __all__ = ["build", "read_tables"]
+
+logger = logging.getLogger(__name__)
 
 # Source code that the finished files depend on, beyond what reads the tables.
 CODE = ("axes", "build", "checks", "embedding", "hub", "preferences")
@@ -101,6 +104,7 @@ def read_tables(recipe: Recipe) -> Tables:
         FileNotFoundError: if raw files are missing; says which are expected where.
         ValueError: if they cannot be used.
     """
+    logger.info("reading %s", recipe.source)
     tables = read_source(recipe.source, recipe.data, **recipe.reading)
     return every_nth_user(tables, recipe.protocol.user_stride)
 
@@ -145,10 +149,13 @@ def _build(
     )
 
     def write(target: Path) -> None:
+        logger.info("benchmark: checking examples for leaks")
         leakage = check_leakage(built.tables, built.preferences, built.axes, recipe.protocol)
         leakage.enforce(recipe.protocol.leaks)
         configs = _write_configs(target, recipe, built)
+        logger.info("benchmark: measuring how specific preferences are")
         statistics = about | _statistics(built, recipe, leakage) | {"configs": configs}
+        logger.info("benchmark: drawing plots")
         plots.draw(built, margins(built, recipe.protocol), recipe.title, target)
         text = json.dumps(statistics, indent=1, ensure_ascii=False)
         (target / "statistics.json").write_text(text + "\n", encoding="utf-8")

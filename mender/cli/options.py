@@ -17,6 +17,7 @@ import typer
 import yaml
 
 __all__ = [
+    "BaseUrl",
     "BatchSize",
     "Device",
     "DryRun",
@@ -32,12 +33,14 @@ __all__ = [
     "Output",
     "Preferences",
     "Preset",
+    "Quiet",
     "Ray",
     "Seed",
     "Set",
     "Source",
     "TableOptions",
     "Train",
+    "UnknownItems",
     "assignments",
     "grouped",
 ]
@@ -144,6 +147,17 @@ Ray = Annotated[
     typer.Option(metavar="ADDRESS", help="Use the machines of a Ray cluster: its address, auto, or local."),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be sent, and send nothing.")]
+BaseUrl = Annotated[
+    str | None,
+    typer.Option(help="Server, such as http://127.0.0.1:8000/v1.", show_default="OPENAI_BASE_URL, else OpenAI's"),
+]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", help="No progress, but one line every half minute, so that a log shows life.")
+]
+UnknownItems = Annotated[
+    Literal["error", "skip"],
+    typer.Option(help="Refuse requests with items that the catalogue lacks, or leave these items out."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the results as JSON, and everything else on standard error.")]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import fields
 from typing import Annotated
@@ -45,14 +46,20 @@ def serve(
     MENDER_TOKEN=secret mender serve MODEL --port 8000 --at-most top_k=50
     """
     try:
-        from mender.serving.app import create_app
         from mender.serving.measures import Measures
-        from mender.serving.process import run_app
+        from mender.serving.process import log_as_json, run_app
 
         Measures()
     except ImportError as error:
-        raise UserError(f"mender serve needs the extra serve: {error.name} is not installed") from None
+        raise UserError(
+            f"mender serve needs the extra serve: {error.name} is not installed; `mender doctor` says what to install"
+        ) from None
+    # What starts and loads takes seconds, and is said in the form of the log.
+    log_as_json()
+    logging.getLogger("mender.serving").info("starting")
+
     from mender.recommender import Recommender
+    from mender.serving.app import create_app
     from mender.serving.bodies import Limits
     from mender.serving.service import Service, settle
 

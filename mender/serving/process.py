@@ -12,7 +12,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
-__all__ = ["run_app"]
+__all__ = ["log_as_json", "run_app"]
 
 
 def run_app(app: FastAPI, *, host: str, port: int, connections: int = 1_000, grace: float = 30.0) -> None:
@@ -28,7 +28,7 @@ def run_app(app: FastAPI, *, host: str, port: int, connections: int = 1_000, gra
     Raises:
         OSError: if the address is in use or not of this machine.
     """
-    _log_as_json()
+    log_as_json()
     config = uvicorn.Config(
         app,
         host=host,
@@ -67,7 +67,8 @@ class _Lines(logging.Formatter):
         return json.dumps(known)
 
 
-def _log_as_json() -> None:
+def log_as_json() -> None:
+    """Write what this package and uvicorn log to standard error, as one JSON object a line."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Lines())
     for name in ("mender", "uvicorn"):

@@ -89,7 +89,7 @@ def rank_examples(
     collate = MenderCollator(processor, model, exclude_seen=exclude_seen)
     ranked = np.empty((len(order), top_k), dtype=np.int64)
     model.eval()
-    for start in tqdm(range(0, len(order), batch_size), desc="Ranking", unit="batch", disable=None):
+    for start in tqdm(range(0, len(order), batch_size), desc="Ranking", unit="batch", delay=2, leave=False):
         rows = order[start : start + batch_size]
         # Labels are for training; the target of an example may have been removed from the catalogue.
         batch = collate([features[int(row)] | {"item": -1} for row in rows])

@@ -8,6 +8,7 @@ relevant items are those that have what is to be avoided.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ from .ranking import one_thread
 from .weights import axis_and_stratum, mean_log_ndcg
 
 __all__ = ["fit_language"]
+
+logger = logging.getLogger(__name__)
 
 EPOCHS, LEAST_STEPS, BATCH, RATE, DECAY, DROPOUT = 5, 300, 256, 1e-3, 0.05, 0.4
 ROUNDS = 10
@@ -174,6 +177,7 @@ def fit_language(
     Returns:
         How many preferences were used, the steps until the best result, and the "weights" of the trained sum.
     """
+    logger.info("training language experts")
     experts = model.experts
     encoder = model.encoder if experts.vectors is None else experts.vectors
     items = encoder.item_states.float()

