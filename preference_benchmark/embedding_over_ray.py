@@ -6,6 +6,7 @@ back in order. A chunk is encoded as one process would encode it, so the vectors
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ import numpy as np
 from preference_benchmark.embedding import TextEmbedder
 
 __all__ = ["RayEmbedder"]
+
+logger = logging.getLogger(__name__)
 
 
 class RayEmbedder:
@@ -46,6 +49,7 @@ class RayEmbedder:
             import ray.data
         except ImportError:
             raise ImportError("embedding over Ray needs the package ray; `pip install 'ray[data]'`.") from None
+        logger.info("connecting to Ray")
         ray.init(address=address, ignore_reinit_error=True, log_to_driver=False)
         resources = ray.cluster_resources()
         kind = "CPU" if (device or "").startswith("cpu") or not device and not resources.get("GPU") else "GPU"
