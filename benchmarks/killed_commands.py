@@ -87,6 +87,7 @@ def serve() -> None:
     """Fork for every line that comes in. What a command has imported at its end is imported for those that follow."""
     output = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
+    known = {*sys.modules}
     for line in sys.stdin:
         words, log = json.loads(line)
         reading, writing = os.pipe()
@@ -99,11 +100,11 @@ def serve() -> None:
         with os.fdopen(reading) as pipe:
             imported = pipe.read().split()
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), file=output)
-        for name in imported:
-            if name not in sys.modules:
-                # Some modules are there under names by which they cannot be imported.
-                with suppress(BaseException):
-                    import_module(name)
+        for name in [name for name in imported if name not in known]:
+            # Some modules are there under names by which they cannot be imported.
+            with suppress(BaseException):
+                import_module(name)
+        known |= {*imported}
 
 
 def _run(words: list[str], log: Path, imported: int) -> None:
@@ -168,8 +169,9 @@ def run_work(work: Work, kills: int, seed: int, root: Path) -> Counter[str]:
 
         def finish(version: str) -> float:
             """Do the work to its end; returns seconds."""
+            processes.start(work.command(root, version), log)
             started = time.perf_counter()
-            code = processes.run(work.command(root, version), log)
+            code = processes.wait()
             seconds = time.perf_counter() - started
             try:
                 problem = "" if code == 0 and work.state(root) == version else f"ended with {code}"
