@@ -85,4 +85,5 @@ def serve(
 
     tokens = {"token": os.environ.get("MENDER_TOKEN"), "read_token": os.environ.get("MENDER_READ_TOKEN")}
     with user_errors():
-        run_app(create_app(service, **tokens, log_texts=log_texts), host=host, port=port)
+        app = create_app(service, **tokens, log_texts=log_texts)
+        run_app(app, host=host, port=port, patience=limits.timeout)
