@@ -314,7 +314,7 @@ def save_and_measure(
     shop.save_pretrained(output / "model")
     histories = showcase_histories or data.source in INVENTED
     test = data.examples.get("last", data.examples["oracle"])["test"]
-    save_showcase(output / "model", data.items, test, histories=histories)
+    save_showcase(output / "model", data.items, test, source=data.source, histories=histories)
     scores, ranks = score_model(shop.model, shop.processor, data, name, limit, seed=0)
     for called, other in (baselines or {}).items():
         scores += score_model(other.model, other.processor, data, called, limit, seed=0, shuffled=False)[0]
