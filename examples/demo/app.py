@@ -1,4 +1,4 @@
-"""A page to try a saved model on: choose a shopper, say what you want, watch the list change.
+"""A page to try a saved model on: say what you want, and see what is found and why.
 
 python examples/demo/app.py                                    # the model that `make demo` saved
 python examples/demo/app.py --model outputs/steam/mender-seed0/model
@@ -12,7 +12,7 @@ import os
 import sys
 from pathlib import Path
 
-from page_model import TRAIN, TRUST, ModelError, load_model
+from page_model import ModelError, load_model
 
 HERE = Path(__file__).resolve().parent
 DEFAULTS = tuple(folder / "model" for folder in (HERE, Path("outputs/quickstart"))) + tuple(
@@ -43,7 +43,10 @@ def model_name(given: str | None) -> str:
         return name
     there = next((folder for folder in DEFAULTS if folder.is_dir()), None)
     if there is None:
-        raise ModelError(f"no model at {DEFAULTS[1]}; {TRAIN} (or set MENDER_MODEL)")
+        raise ModelError(
+            f"no model at {DEFAULTS[1]}; train one with `make demo`, or pass --model (or set MENDER_MODEL) with a "
+            "folder that save_pretrained wrote or a name on the Hub"
+        )
     return str(there)
 
 
@@ -51,7 +54,7 @@ def main() -> None:
     """Load, build, serve."""
     arguments = parse_arguments()
     try:
-        shown = load_model(model_name(arguments.model), trust_remote_code=os.environ.get(TRUST, "") in ("1", "true"))
+        shown = load_model(model_name(arguments.model))
     except ModelError as error:  # what came, what was expected, what to do: no traceback needed
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
