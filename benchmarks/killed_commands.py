@@ -160,7 +160,16 @@ def built(root: Path) -> str:
 def train_command(root: Path, version: str) -> list[str]:
     """Train, or go on from the last checkpoint."""
     words = ["train", "--preset", "mender-tok", "--source", "corner-shop", "--data", str(root / "shop")]
-    words += ["--encoder", str(root / "encoder"), "--output", str(root / "run"), "--validation-limit", "8"]
+    words += [
+        "--encoder",
+        str(root / "encoder"),
+        "--output",
+        str(root / "run"),
+        "--validation-limit",
+        "8",
+        "--eval-limit",
+        "4",
+    ]
     words += ["--set", "decoder={num_layers: 1, d_ff: 32}", "--train", "num_train_epochs=2"]
     words += ["--train", "save_strategy=steps", "--train", "save_steps=5", "--train", "eval_strategy=no"]
     checkpoints = (root / "run" / "checkpoints").glob("checkpoint-*/trainer_state.json")
