@@ -308,6 +308,7 @@ def evaluate_saved(
     run: Mapping[str, Any] | None = None,
     exclude_seen: bool | None = None,
     split: str = "test",
+    baselines: Mapping[str, Recommender] | None = None,
 ) -> dict[str, Any]:
     """Measure a saved recommender on all axes and write the results.
 
@@ -320,6 +321,7 @@ def evaluate_saved(
         run: what is known of the model's training, see `mender.runs.training_of`; it goes into the record.
         exclude_seen: whether items of the history are left out of the ranking; default: unless items are bought again.
         split: split to use: "test", or "validation" to choose between models.
+        baselines: what to measure beside it, by name.
 
     Returns:
         What five_axes.json holds.
@@ -327,6 +329,9 @@ def evaluate_saved(
     origin = provenance(seed=0)
     exclude_seen = not data.repeats if exclude_seen is None else exclude_seen
     scores, ranks = score_model(shop.model, shop.processor, data, name, limit, 0, exclude_seen, split)
+    for called, other in (baselines or {}).items():
+        asked = (other.model, other.processor, data, called, limit, 0, exclude_seen, split)
+        scores += score_model(*asked, shuffled=False)[0]
     run = {
         **origin,
         **(run or {}),
@@ -340,7 +345,7 @@ def evaluate_saved(
     }
     title = f"{name} on {data.source}: {len(data.items):,} items{'' if exclude_seen else ', including seen ones'}"
     title += "" if split == "test" else f", {split} split"
-    return write_run(output, scores, run, title, ranks)
+    return write_run(output, in_order(scores), run, title, ranks)
 
 
 def check_items(processor: MenderProcessor, data: BenchmarkData, name: str) -> None:

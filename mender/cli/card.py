@@ -39,6 +39,13 @@ def card(
     Hub, results from elsewhere, and one list of recommendations for each --preference. Text that people wrote stays.
     """
     with results(as_json, quiet) as show:
+        from mender.packaged import model_place
+
+        if model_place(str(model)) != str(model):
+            raise UserError(
+                f"{model} is installed with this package, and its card stays as it is; save a copy with "
+                f'Recommender.from_pretrained("{model}").save_pretrained(folder), and pass that folder'
+            )
         if not model.is_dir():
             raise UserError(f"there is no folder {str(model)!r}; load a model from the Hub and save it first")
         if push and not repo_id:

@@ -59,6 +59,12 @@ def _sources(incomplete: str) -> list[str]:
     return [name for name in sorted({*RECIPES, *SOURCES}) if name.startswith(incomplete)]
 
 
+def _packaged(incomplete: str) -> list[str]:
+    from mender.packaged import packaged_models
+
+    return [name for name in packaged_models() if name.startswith(incomplete)]
+
+
 def _device(name: str | None) -> str | None:
     """A device that torch can use."""
     if name is None:
@@ -100,7 +106,14 @@ Train = Annotated[
     list[str] | None,
     typer.Option("--train", metavar="NAME=VALUE", help="Change an argument of the Trainer; repeatable."),
 ]
-Model = Annotated[str, typer.Argument(help="Folder or Hub name of a saved model.", show_default=False)]
+Model = Annotated[
+    str,
+    typer.Argument(
+        autocompletion=_packaged,
+        help="A saved model: its folder, its name on the Hub, or corner-shop, which is installed.",
+        show_default=False,
+    ),
+]
 Folder = Annotated[Path, typer.Argument(help="Folder with built benchmarks.", show_default=False)]
 Name = Annotated[str | None, typer.Option(help="Name in tables and on the card.", show_default="chosen by the run")]
 Device = Annotated[
