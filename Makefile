@@ -10,20 +10,15 @@ WORKERS ?= auto
 
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo web test torture lint docs dist compat-oldest compat-newest clean
+.PHONY: demo web test torture lint docs dist packaged release publish compat-oldest compat-newest clean
 
 demo: $(INSTALLED)
 	$(VENV)/bin/python examples/01_quickstart.py $(ARGS)
 
-# A page to try a model on. MODEL (or MENDER_MODEL) is a folder or Hub id; without it the model of `make demo`, which
-# is trained first when it is not there.
-QUICKSTART := outputs/quickstart/model/config.json
-web: $(INSTALLED) $(if $(MODEL)$(MENDER_MODEL),,$(QUICKSTART))
+# A page to try a model on. MODEL (or MENDER_MODEL) is a folder or Hub id; without it the model of `make demo`, or the
+# one that is installed with the package.
+web: $(INSTALLED)
 	$(VENV)/bin/python examples/demo/app.py $(if $(MODEL),--model $(MODEL)) $(ARGS)
-
-$(QUICKSTART): | $(INSTALLED)
-	@echo "No model yet: training the quickstart first, a few minutes. Another one: make web MODEL=folder-or-hub-id"
-	$(VENV)/bin/python examples/01_quickstart.py
 
 test: $(INSTALLED)
 	OMP_NUM_THREADS=$(THREADS) $(VENV)/bin/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist loadfile $(ARGS)
@@ -41,6 +36,24 @@ lint: $(INSTALLED)
 # server only: .venv/bin/python -m http.server --directory site
 docs: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict
+
+# The model that is installed with the package, mender/packaged/corner-shop, anew from the run of `make demo`. Train that
+# with what is to be packaged: rm -r outputs/quickstart; make packaged
+packaged: outputs/quickstart/model/config.json
+	$(VENV)/bin/python -m mender.packaged outputs/quickstart
+
+outputs/quickstart/model/config.json: | $(INSTALLED)
+	$(VENV)/bin/python examples/01_quickstart.py
+
+# What the Hub is to hold, under dist/hub/, each with its card, and loaded from there: the packaged model, or MODEL=folder;
+# the corner shop's benchmark, the metric and the page. docs/hub.md says more.
+release: $(INSTALLED)
+	$(VENV)/bin/python examples/06_release.py $(MODEL) $(ARGS)
+
+# Uploads that: make publish ORG=organisation. ARGS=--dry-run shows what would go where.
+publish: $(INSTALLED)
+	$(if $(ORG),,$(error pass the organisation or user of the Hub: make publish ORG=name))
+	$(VENV)/bin/python examples/06_release.py --publish $(ORG) $(ARGS)
 
 # Wheel and source distribution, under dist/.
 dist: $(INSTALLED)

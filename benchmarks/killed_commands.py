@@ -3,121 +3,31 @@
 What is there after a kill must be the state before or after, and the same command must go on to its end. A command that
 was killed is killed once more every other time before it may go on, so that resumed work is hit too. `kills.py` and
 `tests/torture` have the commands.
-
-A process of its own for every kill would import libraries for seconds. So each is a fork of one that has imported them
-and done nothing else: `WarmProcesses`.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import random
 import shutil
-import signal
-import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 
-__all__ = ["WORKS", "WarmProcesses", "Work", "build_command", "run_work", "save_encoder"]
+from warm_processes import WarmProcesses
+
+__all__ = ["WORKS", "Work", "build_command", "command", "push", "run_work", "save_encoder"]
 
 SHOP = ["--option", "num_items=40", "--option"]
 
 
-# Processes
-
-
-class WarmProcesses:
-    """Starts commands in forks of a process that has imported what they need, one at a time.
-
-    Args:
-        environment: of the processes, beside that of this one.
-    """
-
-    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
-        here = str(Path(__file__).parent)
-        own = {"PYTHONPATH": os.pathsep.join([here, os.environ.get("PYTHONPATH", "")]), **(environment or {})}
-        self._parent = subprocess.Popen(
-            [sys.executable, "-c", "import killed_commands; killed_commands.serve()"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=os.environ | own,
-        )
-        self._child = 0
-
-    def __enter__(self) -> WarmProcesses:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.kill()
-        self._parent.kill()
-        self._parent.communicate()
-
-    def start(self, words: list[str], log: Path) -> None:
-        """Start a command. Its output goes to `log`, in whose folder it works."""
-        self._parent.stdin.write(json.dumps([words, str(log)]) + "\n")
-        self._parent.stdin.flush()
-        self._child = int(self._parent.stdout.readline())
-
-    def kill(self) -> None:
-        """Kill the command, if it has not ended."""
-        if self._child:
-            with suppress(ProcessLookupError):
-                os.kill(self._child, signal.SIGKILL)
-
-    def wait(self) -> int:
-        """The exit code of the command, once it has ended; negative if it was killed."""
-        code, self._child = int(self._parent.stdout.readline()), 0
-        return code
-
-    def run(self, words: list[str], log: Path) -> int:
-        """The exit code of a command."""
-        self.start(words, log)
-        return self.wait()
-
-
-def serve() -> None:
-    """Fork for every line that comes in. What a command has imported at its end is imported for those that follow."""
-    output = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
-    for line in sys.stdin:
-        words, log = json.loads(line)
-        reading, writing = os.pipe()
-        child = os.fork()
-        if child == 0:
-            os.close(reading)
-            _run(words, Path(log), writing)
-        os.close(writing)
-        print(child, file=output)
-        with os.fdopen(reading) as pipe:
-            imported = pipe.read().split()
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), file=output)
-        for name in imported:
-            if name not in sys.modules:
-                # Some modules are there under names by which they cannot be imported.
-                with suppress(BaseException):
-                    import_module(name)
-
-
-def _run(words: list[str], log: Path, imported: int) -> None:
-    """Be the process of one command, to its end."""
+def command(*words: str) -> int:
+    """The exit code of a command of `mender`."""
     from mender.cli import main
 
-    file, nothing = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), os.open(os.devnull, os.O_RDONLY)
-    for number, handle in ((nothing, 0), (file, 1), (file, 2)):
-        os.dup2(number, handle)
-    os.chdir(log.parent)
-    code = push(*words[1:]) if words[0] == "push" else main(words)
-    with os.fdopen(imported, "w") as pipe:
-        pipe.write("\n".join(sys.modules))
-    sys.exit(code)
+    return main(list(words))
 
 
 def push(folder: str, repo_id: str) -> None:
@@ -127,26 +37,25 @@ def push(folder: str, repo_id: str) -> None:
     Recommender.from_pretrained(folder, device="cpu").push_to_hub(repo_id)
 
 
-# Kills
-
-
 @dataclass(frozen=True)
 class Work:
     """Work that is killed again and again in one folder.
 
     Attributes:
-        command: the words of `mender` for the work, by folder and version.
+        words: the words of `mender` for the work, or what `function` takes, by folder and version.
         state: the version that a folder holds; raises an error if it is none.
         versions: that it leads from and to; they change places, or `fresh` leads to the first one again.
         fresh: removes what is there before each time, if it has to.
         environment: of the process, beside that of this one.
+        function: does the work.
     """
 
-    command: Callable[[Path, str], list[str]]
+    words: Callable[[Path, str], list[str]]
     state: Callable[[Path], str]
     versions: tuple[str, str]
     fresh: Callable[[Path], None] | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+    function: str = "killed_commands.command"
 
 
 def run_work(work: Work, kills: int, seed: int, root: Path) -> Counter[str]:
@@ -168,8 +77,9 @@ def run_work(work: Work, kills: int, seed: int, root: Path) -> Counter[str]:
 
         def finish(version: str) -> float:
             """Do the work to its end; returns seconds."""
+            processes.start(work.function, work.words(root, version), log)
             started = time.perf_counter()
-            code = processes.run(work.command(root, version), log)
+            code = processes.wait()
             seconds = time.perf_counter() - started
             try:
                 problem = "" if code == 0 and work.state(root) == version else f"ended with {code}"
@@ -196,7 +106,7 @@ def run_work(work: Work, kills: int, seed: int, root: Path) -> Counter[str]:
         killed = False
         for _ in range(kills):
             found["again"] += killed
-            processes.start(work.command(root, after), log)
+            processes.start(work.function, work.words(root, after), log)
             time.sleep(chance.uniform(0, seconds))
             processes.kill()
             processes.wait()
@@ -214,9 +124,6 @@ def run_work(work: Work, kills: int, seed: int, root: Path) -> Counter[str]:
         if killed:
             finish(after)
     return found
-
-
-# What is killed
 
 
 def save_encoder(path: Path) -> None:
@@ -253,7 +160,16 @@ def built(root: Path) -> str:
 def train_command(root: Path, version: str) -> list[str]:
     """Train, or go on from the last checkpoint."""
     words = ["train", "--preset", "mender-tok", "--source", "corner-shop", "--data", str(root / "shop")]
-    words += ["--encoder", str(root / "encoder"), "--output", str(root / "run"), "--validation-limit", "8"]
+    words += [
+        "--encoder",
+        str(root / "encoder"),
+        "--output",
+        str(root / "run"),
+        "--validation-limit",
+        "8",
+        "--eval-limit",
+        "4",
+    ]
     words += ["--set", "decoder={num_layers: 1, d_ff: 32}", "--train", "num_train_epochs=2"]
     words += ["--train", "save_strategy=steps", "--train", "save_steps=5", "--train", "eval_strategy=no"]
     checkpoints = (root / "run" / "checkpoints").glob("checkpoint-*/trainer_state.json")

@@ -26,9 +26,10 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from killed_commands import WORKS, WarmProcesses, build_command, run_work, save_encoder
+from killed_commands import WORKS, build_command, run_work, save_encoder
 from transformers import AutoModel, AutoProcessor, BertConfig
 from transformers.utils import logging
+from warm_processes import WarmProcesses
 
 from mender import Recommender, model_folder
 from mender.model_folder import check_folder, load_whole, replace_folder, write_record
@@ -160,7 +161,7 @@ def run_named(name: str, kills: int, seed: int, root: Path) -> Counter[str]:
     save_encoder(root / "encoder")
     if name == "train":
         with WarmProcesses() as processes:
-            if processes.run(build_command(root, "60"), root / "log.txt"):
+            if processes.run("killed_commands.command", build_command(root, "60"), root / "log.txt"):
                 raise RuntimeError((root / "log.txt").read_text())
     return run_work(WORKS[name], kills, seed, root)
 

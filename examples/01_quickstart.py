@@ -17,7 +17,6 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.table import Table
 
@@ -29,14 +28,14 @@ from mender.runs import provenance
 from mender.terminal import new_console, run_script, user_errors
 from mender.training import choose_preset, joined_processes, save_and_measure
 
-EPOCHS = 6
-WISHES: tuple[dict[str, Any], ...] = (
-    {"preference": "Find tea with a malty brew"},
-    {"preference": "candels with a vanila scent"},
-    {"preference": "herbal infusions", "avoid": "mint"},
-    {"preference": "something cosy for a rainy evening"},
+EPOCHS = 2
+WISHES = (
+    "tea with a malty brew",
+    "candels with a vanila scent",
+    "herbal infusions without mint",
+    "a board game for two",
 )
-"""What customers of the corner shop ask for, and what they want to avoid."""
+"""What customers of the corner shop ask for, in their own words."""
 
 
 @options.grouped
@@ -86,8 +85,8 @@ def main(
     announce("5. Asking", started)
     if source == "corner-shop":
         found = shop.recommend_batch(WISHES, top_k=5)
-        lists = zip(map(heading, WISHES), found, strict=True)
-        show("Wishes, misspelt as they are", {name: [item["title"] for item in items] for name, items in lists})
+        lists = zip(WISHES, found, strict=True)
+        show("Wishes, misspelt as they are", {wish: [item["title"] for item in items] for wish, items in lists})
     print(f"Saved under {output}/: model/, five_axes.png, five_axes.json, ranks.parquet. What to do next:\n")
     print(f'  mender recommend {output / "model"} --preference "your own words" --avoid "what you do not like"')
     print(f'  Recommender.from_pretrained("{output / "model"}")   # in Python, see README.md')
@@ -99,11 +98,6 @@ def main(
 def announce(step: str, started: float) -> None:
     """A heading with the time so far."""
     new_console(width=120).rule(f"{step}  [{time.perf_counter() - started:.0f} s]", align="left")
-
-
-def heading(request: Mapping[str, str]) -> str:
-    """What was asked for."""
-    return request["preference"] + (f", but no {request['avoid']}" if "avoid" in request else "")
 
 
 def show(title: str, lists: Mapping[str, Sequence[str]]) -> None:

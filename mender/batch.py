@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from mender.recommender import Recommender
 
 __all__ = ["BatchReport", "answer_each", "over_ray", "recommend_parquet"]
+
+logger = logging.getLogger(__name__)
 
 FIELDS = [field.name for field in fields(Request)]
 SHARD_ROWS, BATCH_SIZE = 10_000, 64
@@ -137,6 +140,7 @@ def over_ray(
         raise ImportError("batches over Ray need the package ray; `pip install 'ray[data]'`.") from None
     from mender.recommender import Recommender
 
+    logger.info("connecting to Ray")
     ray.init(address=address, ignore_reinit_error=True, log_to_driver=False)
     digest = _digest(Recommender.from_pretrained(model, device="cpu", dtype=dtype))
     run = _Run(os.path.abspath(requests), os.path.abspath(answers), top_k, batch_size, shard_rows, unknown_items)

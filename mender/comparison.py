@@ -8,6 +8,7 @@ that is not marked may still be *not inferior*: its lower 95% bound is above a s
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -34,6 +35,8 @@ __all__ = [
     "randomisation_test",
     "save_comparison",
 ]
+
+logger = logging.getLogger(__name__)
 
 METRICS = ("recall@5", "recall@10", "ndcg@5", "ndcg@10")
 """Metrics that runs can be compared by. In place of recall@k, sentiment pairs are compared by m@k and axes with several
@@ -158,6 +161,7 @@ def compare(
         groups, key=lambda group: (group[0][1], order.get(group[0][2], len(order)))
     ):
         row = row_name(axis, matching, condition, stratum)
+        logger.info("comparing on %s: bootstrap and randomisation tests", row)
         comparison.cells[row] = _cells(rows.select(KEYS), gains, reference, resamples, margin)
     comparison.cells = _corrected(comparison.cells)
     return comparison

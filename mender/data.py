@@ -6,6 +6,7 @@ first, the same one that the command builds.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Mapping
@@ -36,6 +37,8 @@ __all__ = [
     "item_vectors",
     "load_benchmark_data",
 ]
+
+logger = logging.getLogger(__name__)
 
 CACHE = Path("outputs/cache")
 _DIGITS = 12
@@ -153,8 +156,10 @@ def load_benchmark_data(
         ValueError: if the source is unknown, or its files are not as expected.
     """
     if _is_hub_name(data):
+        logger.info("loading the benchmark %s of %s", source, data)
         return _in_memory(load(str(data), source), encoder)
     data = None if data is None else Path(data)
+    logger.info("reading the benchmark %s", source)
     names = names_in(data) if data is not None else []
     if names:
         if source not in names:
@@ -166,7 +171,7 @@ def load_benchmark_data(
     chosen = recipe(name, source=None if name in RECIPES else source, data=data, embedder=encoder, **changes)
     settings = {**vars(chosen), "data": None if data is None else str(data.resolve())}
     folder = CACHE / f"{name}-{digest_of(settings)[:_DIGITS]}"
-    build(chosen, folder, stages=CACHE / "stages" / name, announce=_print_stage)
+    build(chosen, folder, stages=CACHE / "stages" / name)
     benchmark = load(folder)
     if benchmark.statistics["read"]["advice"]:  # most users were dropped
         print(benchmark.statistics["read"]["advice"])
@@ -175,11 +180,6 @@ def load_benchmark_data(
 
 def _is_hub_name(data: str | Path | None) -> bool:
     return data is not None and not Path(data).exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", str(data)) is not None
-
-
-def _print_stage(name: str, found: bool) -> None:
-    if not found:
-        print(f"benchmark: {name}", flush=True)
 
 
 def _in_memory(benchmark: Benchmark, encoder: str | None) -> BenchmarkData:
@@ -203,6 +203,7 @@ def item_vectors(data: BenchmarkData, encoder: str) -> Tensor:
     """Vectors of the texts of all items, which are computed once. Shape: (N, D)."""
     file = data.cache / "item_vectors.npy"
     if not file.is_file():
+        logger.info("embedding the texts of %s items", f"{len(data.items):,}")
         unfinished = data.cache / f".item_vectors.{os.getpid()}.npy"
         np.save(unfinished, TextEmbedder(encoder).encode(data.items["text"][:]), allow_pickle=False)
         unfinished.replace(file)
@@ -221,6 +222,7 @@ def codes_of(embeddings: Tensor, seed: int, *, quantizer: str = "residual-kmeans
     Raises:
         ValueError: if the quantizer is unknown, or the embeddings cannot be quantised.
     """
+    logger.info("choosing semantic IDs of %s items", f"{len(embeddings):,}")
     if quantizer == "residual-kmeans":
         fitted = ResidualKMeans(seed=seed).fit(embeddings)
     elif quantizer == "rq-vae":

@@ -20,6 +20,8 @@ from modeling_mender.training.catalogue_edits import removed_items
 __all__ = ["Edit", "Version", "item_columns", "text_of"]
 
 FIELDS = ("item_id", "title", "text", "aspects")
+EDITED_BY = ("add_items", "put", "set_catalogue", "set_item_states")
+"""Methods of the modules that edits change; a module without them and without such parts stays as it is."""
 
 
 @dataclass(frozen=True)
@@ -79,17 +81,34 @@ class Edit:
 
 
 def _twin(model: nn.Module) -> nn.Module:
-    """A copy that shares all tensors with a model, to be edited while the model serves.
+    """A copy that shares tensors and most modules with a model, to be edited while the model serves.
 
-    Edits replace tensors and do not write to them, so the model does not change.
+    Edits replace tensors and do not write to them, so the model does not change. Modules that no edit changes, such as
+    text encoder and decoder, are those of the model, with all that was attached to them.
     """
-    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-    usual = vars(nn.Module())
-    for module in model.modules():
-        for name, value in list(vars(module).items()):
-            if name.startswith("_") and name not in usual and value is not None:  # what is computed once and kept
-                shared[id(value)] = dict(value) if type(value) is dict else value
-    return copy.deepcopy(model, shared)
+    kept, edited = [], []
+
+    def sort(module: nn.Module) -> bool:
+        """Whether edits change a module or a part of it."""
+        parts = [sort(part) for part in module.children()]
+        changes = any(parts) or module is model or any(hasattr(module, name) for name in EDITED_BY)
+        (edited if changes else kept).append(module)
+        return changes
+
+    sort(model)
+    shared = [value for module in kept for value in (module, vars(module).get("config"))]
+    copies, usual = {}, vars(nn.Module())
+    for module in edited:
+        own = vars(module)
+        shared += [*own["_parameters"].values(), *own["_buffers"].values()]
+        for name, value in own.items():
+            if name.startswith("_") and name not in usual:  # what is computed once and kept
+                copies[id(value)] = dict(value) if type(value) is dict else value
+    memo = {id(value): value for value in shared} | copies
+    for module in edited:
+        memo.pop(id(vars(module).get("config")), None)
+    memo.pop(id(None), None)
+    return copy.deepcopy(model, memo)
 
 
 def item_columns(items: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:

@@ -7,9 +7,9 @@ which tells far smaller differences from noise than two separate intervals do.
 from __future__ import annotations
 
 import importlib.util
+import logging
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -18,15 +18,14 @@ from typing import TYPE_CHECKING, Any
 import evaluate
 import numpy as np
 import polars as pl
-import torch
 from datasets import Dataset
 
 from mender.data import BenchmarkData
-from mender.report import Score, in_order
+from mender.report import Score, in_order, row_name
 from mender.runs import provenance, write_run
 from modeling_mender import MenderProcessor
 from modeling_mender.training.data import example_column, first_targets, select_axes, without_preferences
-from modeling_mender.training.ranking import rank_examples, request_speed
+from modeling_mender.training.ranking import one_thread, rank_examples, request_speed
 
 if TYPE_CHECKING:
     from mender.recommender import Recommender
@@ -39,11 +38,12 @@ __all__ = [
     "measure_requests",
     "metric_folder",
     "metric_module",
-    "one_thread",
     "sample",
     "score_model",
     "shuffle_preferences",
 ]
+
+logger = logging.getLogger(__name__)
 
 
 INSTALLED = Path(__file__).parent / "metrics" / "preference_discerning"
@@ -130,6 +130,8 @@ def score_model(
     for matching, test in _asked(data, split):
         test = sample(test, limit, seed)
         for condition in ("", SHUFFLED) if shuffled and matching != SILENT else ("",):
+            asked = ", ".join(filter(None, (name, matching, condition)))
+            logger.info("measuring %s: %s examples", asked, f"{len(test):,}")
             requests = test if not condition else shuffle_preferences(test, seed)
             ranked = rank_examples(model, processor, requests, max(KS), exclude_seen=exclude_seen)
             label = f"{name}, {condition}" if condition else name
@@ -137,6 +139,7 @@ def score_model(
             columns = {column: example_column(test, column) for column in _METRIC_COLUMNS.values()}
             groups = list(zip(test["axis"][:], example_column(test, "stratum"), strict=True))
             for axis, stratum in dict.fromkeys(groups):
+                logger.info("computing the figures of %s: %s", asked, row_name(axis, stratum=stratum))
                 rows = [row for row, group in enumerate(groups) if group == (axis, stratum)]
                 own = {theirs: [columns[ours][row] for row in rows] for theirs, ours in _METRIC_COLUMNS.items()}
                 figures = metric.compute(
@@ -305,6 +308,7 @@ def evaluate_saved(
     run: Mapping[str, Any] | None = None,
     exclude_seen: bool | None = None,
     split: str = "test",
+    baselines: Mapping[str, Recommender] | None = None,
 ) -> dict[str, Any]:
     """Measure a saved recommender on all axes and write the results.
 
@@ -317,6 +321,7 @@ def evaluate_saved(
         run: what is known of the model's training, see `mender.runs.training_of`; it goes into the record.
         exclude_seen: whether items of the history are left out of the ranking; default: unless items are bought again.
         split: split to use: "test", or "validation" to choose between models.
+        baselines: what to measure beside it, by name.
 
     Returns:
         What five_axes.json holds.
@@ -324,6 +329,9 @@ def evaluate_saved(
     origin = provenance(seed=0)
     exclude_seen = not data.repeats if exclude_seen is None else exclude_seen
     scores, ranks = score_model(shop.model, shop.processor, data, name, limit, 0, exclude_seen, split)
+    for called, other in (baselines or {}).items():
+        asked = (other.model, other.processor, data, called, limit, 0, exclude_seen, split)
+        scores += score_model(*asked, shuffled=False)[0]
     run = {
         **origin,
         **(run or {}),
@@ -337,7 +345,7 @@ def evaluate_saved(
     }
     title = f"{name} on {data.source}: {len(data.items):,} items{'' if exclude_seen else ', including seen ones'}"
     title += "" if split == "test" else f", {split} split"
-    return write_run(output, scores, run, title, ranks)
+    return write_run(output, in_order(scores), run, title, ranks)
 
 
 def check_items(processor: MenderProcessor, data: BenchmarkData, name: str) -> None:
@@ -358,14 +366,3 @@ def measure_requests(model: Any, processor: MenderProcessor, data: BenchmarkData
     test = select_axes(data.examples["oracle"]["test"], {"recommendation": 1.0})
     with one_thread():  # so that times of several runs can be compared
         return request_speed(model, processor, test)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Runs torch in one thread: the decoder's matrices are so small that two threads mostly wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -11,8 +11,13 @@ from modeling_mender.spelling import most_similar
 __all__ = ["find_items"]
 
 
-def find_items(processor: MenderProcessor, names: Sequence[str]) -> list[str]:
+def find_items(processor: MenderProcessor, names: Sequence[str], unknown: str = "error") -> list[str]:
     """Item ids of ids or titles; of titles, case and spaces do not matter.
+
+    Args:
+        processor: knows the items.
+        names: ids or titles.
+        unknown: "skip" leaves out names that are neither.
 
     Raises:
         UserError: if a name is neither, with the most similar titles, or several items have a title.
@@ -27,7 +32,7 @@ def find_items(processor: MenderProcessor, names: Sequence[str]) -> list[str]:
         ids = [name] if name in known else by_title.get(_plain(name), [])
         if len(ids) > 1:
             raise UserError(f"{len(ids)} items are titled {name!r}; pass an id: {', '.join(ids[:10])}")
-        if not ids:
+        if not ids and unknown == "error":
             ids = dict(zip(processor.titles, processor.item_ids, strict=True))
             similar = [f"{title!r} ({ids[title]})" for title in most_similar(name, list(ids), 5)]
             hint = f"did you mean {'; '.join(similar)}?" if similar else "pass ids or titles of its items.json"

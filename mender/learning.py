@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import shutil
 import tempfile
@@ -24,7 +25,9 @@ from preference_benchmark.embedding import TextEmbedder, encoder_identity
 from preference_benchmark.hub.folder import names_in
 from preference_benchmark.sources import SOURCES
 
-__all__ = ["embed", "evaluate", "push", "read_data", "train"]
+__all__ = ["embed", "evaluate", "push", "read_data", "train", "upload", "write_with_card"]
+
+logger = logging.getLogger(__name__)
 
 PLAIN = "examples"
 """Name of a benchmark of examples that were passed as they are; it may lack axes of a preset."""
@@ -265,6 +268,38 @@ def embed(texts: list[str], encoder: Mapping[str, str] | None) -> Tensor:
 
 def push(shop: Recommender, repo_id: str, *, private: bool | None, token: str | None, **options: Any) -> str:
     """See `Recommender.push_to_hub`."""
+    with tempfile.TemporaryDirectory() as place:
+        write_with_card(shop, Path(place), **options)
+        return upload(Path(place), shop.model, repo_id, private=private, token=token)
+
+
+def write_with_card(shop: Recommender, folder: Path, **options: Any) -> None:
+    """Write all files of a recommender, and the card and licence of the folder that it came from.
+
+    Args:
+        shop: the recommender.
+        folder: an empty one.
+        **options: as for `Recommender.save_pretrained`.
+    """
+    shop.write(folder, **options)
+    if shop.folder is not None:
+        for file in (*shop.folder.glob("README.md"), *shop.folder.glob("LICENSE*")):
+            shutil.copy2(file, folder / file.name)
+
+
+def upload(folder: Path, model: Any, repo_id: str, *, private: bool | None = None, token: str | None = None) -> str:
+    """Upload a folder with a recommender to the Hub; its card then names the repository.
+
+    Args:
+        folder: of the recommender.
+        model: its model.
+        repo_id: "organisation/name"; created if it does not exist. What people edited in the card there stays.
+        private: whether only you can see it.
+        token: of the Hub; default: the one that you logged in with.
+
+    Returns:
+        Address of the commit.
+    """
     from huggingface_hub import HfApi
 
     from mender.cards import encoder_name
@@ -272,15 +307,10 @@ def push(shop: Recommender, repo_id: str, *, private: bool | None, token: str | 
 
     api = HfApi(token=token)
     api.create_repo(repo_id, private=private, exist_ok=True)
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        shop.write(folder, **options)
-        if shop.folder is not None:
-            for file in (*shop.folder.glob("README.md"), *shop.folder.glob("LICENSE*")):
-                shutil.copy2(file, folder / file.name)
-        write_card(folder, shop.model, repo_id=repo_id, defaults={"base_model": encoder_name(shop.model)})
-        keep_published_edits(folder, repo_id)
-        # One commit: weights and items of two versions, or weights in other files of an earlier one, do not mix.
-        return api.upload_folder(
-            folder_path=folder, repo_id=repo_id, commit_message="Upload recommender", delete_patterns=WRITTEN
-        ).commit_url
+    write_card(folder, model, repo_id=repo_id, defaults={"base_model": encoder_name(model)})
+    keep_published_edits(folder, repo_id)
+    logger.info("uploading to %s", repo_id)
+    # One commit: weights and items of two versions, or weights in other files of an earlier one, do not mix.
+    return api.upload_folder(
+        folder_path=folder, repo_id=repo_id, commit_message="Upload recommender", delete_patterns=WRITTEN
+    ).commit_url

@@ -263,11 +263,13 @@ def _remove(area: Path, lock: FileLock) -> None:
 
 
 def _finish(new: Path) -> None:
-    """List the files of the new version in its record, and flush all of it to disk."""
+    """List the files of the new version in its record, make them as readable as it is, and flush all of it to disk."""
     files = sorted(file.relative_to(new).as_posix() for file in new.rglob("*") if not file.is_dir())
     files = sorted({*files, RECORD_FILE})
     _write_json(new / RECORD_FILE, {**_json(new / RECORD_FILE), "format": FORMAT, "files": files})
     for name in files:
+        # safetensors writes files that nobody else may read, not even the user that a container serves the model with.
+        shutil.copymode(new / RECORD_FILE, new / name)
         _sync(new / name)
 
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from mender.editing import Edit, Version, item_columns, text_of
 from mender.model_folder import RECORD_FILE, load_whole, read_record, replace_folder, write_handler, write_record
+from mender.packaged import model_place
 from mender.purchases import read_purchases, write_purchases
 from mender.saved_models import load_saved
 from modeling_mender.request import Request
@@ -62,7 +63,7 @@ class Recommender:
         training: what is known of its training, if that was in this process: preset, parameters, steps, seconds, ...
 
     >>> from mender import Recommender
-    >>> shop = Recommender.from_pretrained("outputs/quickstart/model")  # doctest: +SKIP
+    >>> shop = Recommender.from_pretrained("corner-shop")  # doctest: +SKIP
     >>> shop.recommend("tea with a malty brew", top_k=3)  # doctest: +SKIP
     """
 
@@ -91,7 +92,8 @@ class Recommender:
         """Load a recommender that `save_pretrained` wrote, or any saved model of this library.
 
         Args:
-            name: a folder, or a name on the Hub.
+            name: a folder, a name on the Hub, or that of a model that is installed with this package, "corner-shop". A
+                folder in the working directory comes before those.
             device: a torch device; default: the accelerator if there is one.
             dtype: type of the weights, such as "bfloat16", which many CPUs and all recent accelerators compute faster;
                 default: as saved.
@@ -100,7 +102,8 @@ class Recommender:
         Raises:
             ValueError: if there is no such model, or its files are damaged or do not belong together.
         """
-        return load_whole(name, lambda: cls._load(name, device, dtype, **hub))
+        place = model_place(name)
+        return load_whole(place, lambda: cls._load(place, device, dtype, **hub))
 
     @classmethod
     def _load(cls, name: str | Path, device: str | None, dtype: str | torch.dtype | None, **hub: Any) -> Recommender:

@@ -9,6 +9,7 @@ ranks.parquet    the rank of every target, which `mender compare` compares pair 
 from __future__ import annotations
 
 import json
+import logging
 import shlex
 import shutil
 import subprocess
@@ -24,6 +25,8 @@ from mender.report import Score, draw, print_table
 from preference_benchmark.stages import write_atomically
 
 __all__ = ["FIGURES", "provenance", "read_run", "training_of", "write_run"]
+
+logger = logging.getLogger(__name__)
 
 FIGURES = "five_axes.json"
 # What the record of an evaluation repeats of the training run.
@@ -66,6 +69,7 @@ def write_run(
         What five_axes.json holds.
     """
     print_table(scores, title=title)
+    logger.info("writing results")
     folder.mkdir(parents=True, exist_ok=True)
     draw(scores, folder / "five_axes.png", title=title)
     names = ("axis", "matching", "stratum", "method")

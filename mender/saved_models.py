@@ -14,11 +14,14 @@ from transformers.utils import logging
 
 import modeling_mender  # noqa: F401 - registers the classes
 from mender.model_folder import check_folder, load_whole, recover
+from mender.packaged import model_place, packaged_models
 from mender.terminal import UserError
 from modeling_mender.encoder_reference import register_encoder
 from preference_benchmark.embedding import HUB_NAME, packaged_encoder
 
 __all__ = ["load_saved"]
+
+logger = logging.get_logger(__name__)
 
 # A model with this encoder may have been saved without its weights.
 register_encoder(HUB_NAME, packaged_encoder)
@@ -30,7 +33,7 @@ def load_saved(
     """A model with `recommend`, and its processor. Code from a repository is never run.
 
     Args:
-        name: folder that `save_pretrained` wrote, or name on the Hub.
+        name: folder that `save_pretrained` wrote, name on the Hub, or that of a packaged model.
         device: a torch device; default: the accelerator if there is one.
         dtype: type of the weights, such as "bfloat16"; tables of items keep theirs. Default: as saved.
         **hub: `revision`, `token` and the like, for a name on the Hub.
@@ -40,7 +43,9 @@ def load_saved(
             files are damaged or do not belong together.
     """
     recover(name)
+    name = model_place(name)
     _check_place(name)
+    logger.info("loading the model %s", name)
     with _quiet_loading():
         try:
             model, processor = load_whole(name, lambda: _load(name, **hub))
@@ -89,9 +94,13 @@ def _check_place(name: str | Path) -> None:
             raise UserError(f"{name} is a run; pass its model, {folder / 'model'}")
         if (folder / "adapter_config.json").is_file():
             raise UserError(f"{name} holds an adapter alone; merge it with merge_and_unload() and save the model")
-        raise UserError(f"{name} holds no saved model (config.json is missing); train one with `mender train`")
+        hidden = f", or run this elsewhere for the packaged {name}" if str(name) in packaged_models() else ""
+        raise UserError(f"{name} holds no saved model (config.json is missing); train one with `mender train`{hidden}")
     if str(name).count("/") != 1 or str(name).startswith((".", "/", "~")):
-        raise UserError(f"there is no folder {str(name)!r}; pass a folder that `mender train` wrote or a Hub name")
+        raise UserError(
+            f"there is no folder {str(name)!r}; pass a folder that `mender train` wrote, a Hub name, or one of the "
+            f"packaged models: {', '.join(packaged_models())}"
+        )
 
 
 @contextmanager

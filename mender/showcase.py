@@ -1,24 +1,25 @@
-"""What the demo page shows of a model's items and users: attributes, a few histories, sentences to try.
+"""What the demo page shows of a model's items and users: attributes, a few histories, wishes to try.
 
 A small JSON file that is saved with a model, `showcase.json`:
 
     {"attributes": {item id: [phrases]}, "shoppers": [{"history": [item ids], "preference": text}],
      "sentences": [{"preference": text, "avoid": text}]}
 
-Shoppers are customers of the test split, without their ids. Their histories leave the house only if that is asked for
-(`mender train --showcase-histories`), or if the customers are invented; otherwise the page makes up shoppers.
+The page opens with the first sentence. Shoppers are customers of the test split, without their ids. Their histories
+leave the house only if that is asked for (`mender train --showcase-histories`), or if the customers are invented;
+otherwise the page makes up shoppers.
 """
 
 from __future__ import annotations
 
 import json
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 from datasets import Dataset
 
-from preference_benchmark.preferences.polarity import NEGATIVE, preference_polarity
 from preference_benchmark.stages import write_atomically
 
 __all__ = ["INVENTED", "SHOWCASE_FILE", "save_showcase", "showcase"]
@@ -26,35 +27,57 @@ __all__ = ["INVENTED", "SHOWCASE_FILE", "save_showcase", "showcase"]
 SHOWCASE_FILE = "showcase.json"
 INVENTED = ("corner-shop",)
 """Sources whose customers are invented."""
+TYPED = {
+    "corner-shop": (
+        {"preference": "tea with a malty brew", "avoid": "mint"},
+        {"preference": "candels with a vanila scent", "avoid": ""},
+        {"preference": "a notebook, but not navy blue", "avoid": ""},
+        {"preference": "a board game for two players, set in space", "avoid": ""},
+    )
+}
+"""Wishes as a customer would type them, by source."""
 MAX_ATTRIBUTES = 6
+SHORTEST = 4
+"""Wishes are chosen from so many times as many short ones."""
 
 
-def save_showcase(folder: str | Path, items: Dataset, examples: Dataset, *, histories: bool = False) -> Path:
+def save_showcase(
+    folder: str | Path, items: Dataset, examples: Dataset, *, source: str = "", histories: bool = False
+) -> Path:
     """Write `showcase.json` into the folder of a saved model, whole or not at all.
 
     Args:
         folder: where the model was saved.
         items: the benchmark's items.
         examples: the test split, preferably with target-blind matching ("last").
+        source: where the items come from; for some there are wishes that people would type.
         histories: whether histories of customers may be written.
     """
+    content = showcase(items, examples, source=source, histories=histories)
     target = Path(folder) / SHOWCASE_FILE
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(target, json.dumps(showcase(items, examples, histories=histories), ensure_ascii=False).encode())
+    write_atomically(target, json.dumps(content, ensure_ascii=False).encode())
     return target
 
 
 def showcase(
-    items: Dataset, examples: Dataset, *, histories: bool = False, shoppers: int = 12, sentences: int = 6
+    items: Dataset,
+    examples: Dataset,
+    *,
+    source: str = "",
+    histories: bool = False,
+    shoppers: int = 12,
+    sentences: int = 4,
 ) -> dict[str, Any]:
     """The content of the file.
 
     Args:
         items: the benchmark's items: item_id, and aspects where the source knows any.
         examples: of the test split.
+        source: see `save_showcase`.
         histories: whether there may be shoppers, which have histories of customers.
         shoppers: users at most, with histories from long to short, no two with the same latest item or preference.
-        sentences: preferences to try, at most; half of them with what the same user wants to avoid.
+        sentences: wishes to try, at most; half of those of the benchmark with something to avoid.
     """
     aspects = items["aspects"][:] if "aspects" in items.column_names else [[]] * len(items)
     return {
@@ -64,7 +87,7 @@ def showcase(
             if phrases
         },
         "shoppers": _shoppers(examples, shoppers) if histories else [],
-        "sentences": _sentences(examples, sentences),
+        "sentences": list(TYPED.get(source, ())) or _sentences(examples, sentences),
     }
 
 
@@ -80,32 +103,15 @@ def _shoppers(examples: Dataset, limit: int) -> list[dict[str, Any]]:
 
 
 def _sentences(examples: Dataset, limit: int) -> list[dict[str, str]]:
-    """Wishes for other items than the usual ones, evenly spread; half of them with something to avoid."""
-    wishes = _axis(examples, "coarse_grained_steering")["preferences"].list.first().unique().sort()
-    both = _wishes_with_something_to_avoid(_axis(examples, "history_consolidation")["preferences"])
-    pairs = both.head(min(limit // 2, both.height)).to_dicts()
-    alone = limit - len(pairs)
-    spread = _spread(wishes.to_frame("text"), alone)["text"]
-    return [{"preference": text, "avoid": ""} for text in spread] + pairs
-
-
-def _wishes_with_something_to_avoid(written: pl.Series) -> pl.DataFrame:
-    """Pairs of what one user wants and wants to avoid; those with most words in common first."""
-    texts = written.to_frame("text").with_row_index("user").explode("text").drop_nulls().unique(maintain_order=True)
-    texts = texts.with_columns(
-        negative=preference_polarity(texts["text"]) == NEGATIVE,
-        words=pl.col("text").str.to_lowercase().str.extract_all(r"\w{4,}").list.unique(),
-    )
-    wanted, unwanted = texts.filter(~pl.col("negative")), texts.filter("negative")
-    pairs = wanted.join(unwanted, on="user", suffix="_unwanted").with_columns(
-        shared=pl.col("words").list.set_intersection("words_unwanted").list.sort()
-    )
-    order = [pl.col("shared").list.len(), "text", "text_unwanted"]
-    pairs = pairs.sort(order, descending=[True, False, False], maintain_order=True)
-    pairs = pairs.with_columns(pl.col("shared").list.join(" "))
-    for column in ("shared", "text", "text_unwanted"):
-        pairs = pairs.unique(column, keep="first", maintain_order=True)
-    return pairs.select(preference="text", avoid="text_unwanted")
+    """Wishes of the benchmark in the fewest words, every other one with something to avoid, beginning with one."""
+    texts = pl.col("preferences", "avoid").list.first().fill_null("")
+    found = []
+    for axis in ("wish_and_avoid", "open_wishes"):
+        rows = _axis(examples, axis).filter(pl.col("history").list.len() == 0, pl.col("stratum") == "known")
+        rows = rows.select(texts).sort(pl.col("preferences").str.len_chars(), pl.all())
+        rows = rows.unique("preferences", keep="first", maintain_order=True)
+        found.append(_spread(rows.head(SHORTEST * limit), limit).rename({"preferences": "preference"}).to_dicts())
+    return [sentence for pair in zip_longest(*found) for sentence in pair if sentence][:limit]
 
 
 def _axis(examples: Dataset, name: str) -> pl.DataFrame:

@@ -18,6 +18,9 @@ from itertools import pairwise
 from typing import Any
 
 import typer
+from typer.core import TyperGroup
+
+from mender.progress import progress_shown
 
 __all__ = [
     "UserError",
@@ -104,9 +107,29 @@ def user_errors() -> Iterator[None]:
 UsageError = typer.BadParameter.__mro__[1]
 
 
-def new_app(**settings: Any) -> typer.Typer:
-    """A typer application with plain tracebacks and help, which stay readable in logs and narrow windows."""
-    return typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None, **settings)
+class _Commands(TyperGroup):
+    """Lists commands below the headings that their `rich_help_panel` names, each with its whole first sentence."""
+
+    headings: Sequence[str] = ()
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        listed: dict[str, list[tuple[str, str]]] = {heading: [] for heading in self.headings}
+        for name, command in self.commands.items():
+            listed.setdefault(command.rich_help_panel or "Commands", []).append((name, command.get_short_help_str(999)))
+        for heading, rows in listed.items():
+            with formatter.section(heading):
+                formatter.write_dl(rows)
+
+
+def new_app(headings: Sequence[str] = (), **settings: Any) -> typer.Typer:
+    """A typer application with plain tracebacks and help, which stay readable in logs and narrow windows.
+
+    Args:
+        headings: of the help, in order; a command's `rich_help_panel` says below which it is listed.
+        **settings: of the application.
+    """
+    commands = type("Commands", (_Commands,), {"headings": headings})
+    return typer.Typer(cls=commands, pretty_exceptions_enable=False, rich_markup_mode=None, **settings)
 
 
 def show_help(context: typer.Context) -> None:
@@ -154,25 +177,29 @@ def run_script(function: Callable[..., Any], description: str | None) -> None:
     """
     app = new_app(add_completion=False)
     app.command(help=f"\b\n{description}".replace("\n\n", "\n\n\b\n"))(function)
-    sys.exit(run(app))
+    with progress_shown():
+        code = run(app)
+    sys.exit(code)
 
 
 @contextmanager
-def results(as_json: bool) -> Iterator[Callable[[Any], None]]:
-    """Keeps standard output for one JSON document where results are for machines; all else goes to standard error.
+def results(as_json: bool, quiet: bool = False) -> Iterator[Callable[[Any], None]]:
+    """Shows progress, and keeps standard output for one JSON document where results are for machines.
 
     Args:
-        as_json: whether results are for machines.
+        as_json: whether results are for machines; all else that is printed then goes to standard error.
+        quiet: see `progress_shown`.
 
     Yields:
         A function that prints a result as JSON; it does nothing where results are for people.
     """
-    if not as_json:
-        yield lambda result: None
-        return
-    output = sys.stdout
-    with redirect_stdout(sys.stderr):
-        yield lambda result: print(_as_json(result), file=output)
+    with progress_shown(quiet):
+        if not as_json:
+            yield lambda result: None
+            return
+        output = sys.stdout
+        with redirect_stdout(sys.stderr):
+            yield lambda result: print(_as_json(result), file=output)
 
 
 def _as_json(result: Any) -> str:

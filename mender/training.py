@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +20,7 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from mender.cards import write_run_card
 from mender.data import BenchmarkData, item_codes, item_vectors
-from mender.evaluation import measure_requests, one_thread, score_model
+from mender.evaluation import measure_requests, score_model
 from mender.purchases import purchases_of
 from mender.recommender import Recommender
 from mender.report import in_order
@@ -30,6 +31,7 @@ from modeling_mender.configuration_mender import public_name
 from modeling_mender.training import catalogue_edits
 from modeling_mender.training.methods import Method
 from modeling_mender.training.presets import CONDITIONING
+from modeling_mender.training.ranking import one_thread
 from modeling_mender.training.run import fit_without_gradient, no_accelerator, training_arguments
 from preference_benchmark.embedding import encoder_identity
 
@@ -42,6 +44,8 @@ __all__ = [
     "recommender_of",
     "save_and_measure",
 ]
+
+logger = logging.getLogger(__name__)
 
 
 # Training arguments with a separate option.
@@ -219,6 +223,7 @@ def _fit(
         # A later --resume must not continue from checkpoints of an earlier run.
         for checkpoint in folder.glob("checkpoint-*"):
             shutil.rmtree(checkpoint)
+    logger.info("training")
     with one_thread():
         done = trainer.train(resume_from_checkpoint=resume or None)
     ndcg = f"eval_ndcg@{trainer.args.top_k}"
@@ -305,10 +310,11 @@ def save_and_measure(
     Returns:
         What five_axes.json holds.
     """
+    logger.info("saving the model")
     shop.save_pretrained(output / "model")
     histories = showcase_histories or data.source in INVENTED
     test = data.examples.get("last", data.examples["oracle"])["test"]
-    save_showcase(output / "model", data.items, test, histories=histories)
+    save_showcase(output / "model", data.items, test, source=data.source, histories=histories)
     scores, ranks = score_model(shop.model, shop.processor, data, name, limit, seed=0)
     for called, other in (baselines or {}).items():
         scores += score_model(other.model, other.processor, data, called, limit, seed=0, shuffled=False)[0]

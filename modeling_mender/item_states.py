@@ -18,6 +18,7 @@ from torch.nn import functional
 from transformers import AutoModel, AutoModelForTextEncoding, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput
+from transformers.utils import logging
 
 from .configuration_mender import ItemStatesConfig
 from .saved_weights import ChecksWeights
@@ -301,7 +302,8 @@ def encode_titles(
     size = max(1, tokens_per_batch // int(lengths.max()))
     training = encoder.training
     encoder.eval()
-    for batch in lengths.argsort(stable=True).split(size):
+    batches = lengths.argsort(stable=True).split(size)
+    for batch in logging.tqdm(batches, desc="Encoding items", unit="batch", delay=2, leave=False):
         ids = nn.utils.rnn.pad_sequence([torch.tensor(titles[item]) for item in batch.tolist()], batch_first=True)
         mask = torch.arange(ids.shape[1]) < lengths[batch][:, None]
         states = encoder(input_ids=ids.to(encoder.device), attention_mask=mask.long().to(encoder.device))

@@ -162,6 +162,7 @@ class MenderProcessor(ProcessorMixin):
         self.titles: list[str] = []
         self._state_counts: list[int] | None = None
         self._words: Counter[str] = Counter()
+        self._speller: Speller | None = None
         self.texts: list[str] | None = None
         self.aspects: list[list[str]] | None = None
         self.set_items(items or {"item_id": [], "title": []})
@@ -200,12 +201,14 @@ class MenderProcessor(ProcessorMixin):
         if self.history == "states":
             known = self.state_counts if self.item_ids and not new_states else []
             self._state_counts = self._new_state_counts(known, ids, titles, items.get("states"))
-        self.item_ids, self.titles, self.codes, self._index_of = ids, titles, codes, index_of
         # Words of earlier items stay known, as a request may name what was sold out.
-        earlier = set(self.texts or ()) - set(described["text"] or ())
-        self._words = self._words + Counter(items.get("words") or {}) + count_words(earlier)
+        changes = _changed(self.titles, titles), _changed(self.texts or (), described["text"] or ())
+        gone, came = (count_words(chain(*texts)) for texts in zip(*changes, strict=True))
+        self._words = self._words + Counter(items.get("words") or {}) + gone
+        speller = None if items.get("words") else self._speller
+        self._speller = None if speller is None else speller.extended(came)
+        self.item_ids, self.titles, self.codes, self._index_of = ids, titles, codes, index_of
         self.texts, self.aspects = described["text"], described["aspects"]
-        self._speller: Speller | None = None
         self._mentions: list[str] | None = None
         self._item_pieces: list[list[int]] | None = None
         self._title_tokens: dict[str, list[int]] = {}
@@ -758,6 +761,17 @@ class MenderProcessor(ProcessorMixin):
         num_items = settings.get("num_items") if isinstance(settings, dict) else None
         processor.set_items(read_items(path, num_items, processor.codebook_sizes))
         return processor
+
+
+def _changed(before: Sequence[str], after: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Texts that a list had and does not have any more, and those that came, each as often as that.
+
+    >>> _changed(["tea", "soap", "tea"], ["tea", "mug", "soap", "book"])
+    (['tea'], ['mug', 'book'])
+    """
+    pairs = [(old, new) for old, new in zip_longest(before, after) if old != new]
+    had, has = Counter(old for old, _ in pairs if old is not None), Counter(new for _, new in pairs if new is not None)
+    return list((had - has).elements()), list((has - had).elements())
 
 
 def _is_nested(input_ids: Sequence[Any]) -> bool:

@@ -110,6 +110,26 @@ class Speller:
         self.known = known
         self._corrections: dict[str, str] = {}
 
+    def extended(self, words: Mapping[str, int]) -> Speller:
+        """A speller with more words, which corrects as one that was made of all of them.
+
+        Only the new words are looked at: an index of all takes longer than many requests.
+
+        Args:
+            words: words that came, in lower case, and how often each occurs.
+        """
+        counts = Counter(self.words)
+        counts.update(words)
+        other = Speller(counts, self.known)
+        new = [word for word in words if word not in self.words and SHORTEST <= len(word) <= LONGEST]
+        # If there are too many candidates, the frequent ones have to be chosen again.
+        if "_index" in vars(self) and len(self._candidates) + len(new) <= MOST_CANDIDATES:
+            (hashes, places), (own, place) = self._index, _indexed(new, len(self._candidates))
+            where = np.searchsorted(hashes, own)
+            other._candidates = [*self._candidates, *new]
+            other._index = np.insert(hashes, where, own), np.insert(places, where, place)
+        return other
+
     def correct(self, text: str) -> str:
         """The text with misspelt words replaced; capitals, punctuation and spaces stay."""
         return _WORD.sub(lambda found: self._corrected(found[0]), text, count=MOST_WORDS)
@@ -177,15 +197,25 @@ class Speller:
 
     @cached_property
     def _index(self) -> tuple[np.ndarray, np.ndarray]:
-        """Hashes of what is left of words without some of their letters, in order, and the place of each one's word."""
-        hashes, places = [], []
-        for place, word in enumerate(self._candidates):
-            # A word with two errors may have two letters more than the word that was meant.
-            found = [_hash(shorter) for shorter in _shortened(word[:PREFIX], _errors(len(word) + 2))]
-            hashes += found
-            places += [place] * len(found)
-        order = np.argsort(np.array(hashes, dtype=np.uint32), kind="stable")
-        return np.array(hashes, dtype=np.uint32)[order], np.array(places, dtype=np.int64)[order]
+        """See `_indexed`."""
+        return _indexed(self._candidates)
+
+
+def _indexed(words: Sequence[str], first: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Hashes of what is left of words without some of their letters, in order, and the place of each one's word.
+
+    Args:
+        words: of a catalogue.
+        first: place of the first of them.
+    """
+    hashes, places = [], []
+    for place, word in enumerate(words, first):
+        # A word with two errors may have two letters more than the word that was meant.
+        found = [_hash(shorter) for shorter in _shortened(word[:PREFIX], _errors(len(word) + 2))]
+        hashes += found
+        places += [place] * len(found)
+    order = np.argsort(np.array(hashes, dtype=np.uint32), kind="stable")
+    return np.array(hashes, dtype=np.uint32)[order], np.array(places, dtype=np.int64)[order]
 
 
 def _errors(letters: int) -> int:

@@ -7,6 +7,7 @@ and one with another seed repeats only what depends on the seed. The same recipe
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from preference_benchmark.checks.leakage import LeakageReport, check_leakage
 from preference_benchmark.checks.specificity import specificity
 from preference_benchmark.checks.validation import margins, similarities, validate
 from preference_benchmark.embedding import Embedder, TextEmbedder, encoder_identity
+from preference_benchmark.embedding_over_ray import RayEmbedder
 from preference_benchmark.hub import folder as hub_folder
 from preference_benchmark.hub import plots
 from preference_benchmark.preferences import Approximator, ExtractiveApproximator
@@ -41,6 +43,8 @@ from preference_benchmark.tables import Tables
 
 __all__ = ["build", "read_tables"]
 
+logger = logging.getLogger(__name__)
+
 # Source code that the finished files depend on, beyond what reads the tables.
 CODE = ("axes", "build", "checks", "embedding", "hub", "preferences")
 
@@ -50,6 +54,7 @@ def build(
     folder: str | Path,
     *,
     embedder: Embedder | None = None,
+    ray: str | None = None,
     stages: str | Path | None = None,
     announce: Callable[[str, bool], None] | None = None,
     progress: bool = True,
@@ -64,6 +69,8 @@ def build(
         folder: where to build it.
         embedder: used instead of the recipe's. Two embedders are taken for the same if they are of one class and give
             one text the same vector.
+        ray: address of a Ray cluster whose machines encode texts with the recipe's embedder, see `RayEmbedder`; the
+            result is that of one process.
         stages: where finished stages are kept; default: in the folder, under `.stages`, which may be deleted.
         announce: called with the name of every stage and whether it was finished before.
         progress: whether to show progress bars.
@@ -86,7 +93,7 @@ def build(
     store = Stages(folder / hub_folder.STAGES / recipe.name if stages is None else stages, announce)
     store.folder.mkdir(parents=True, exist_ok=True)
     with FileLock(store.folder / ".lock"):  # a second process waits, and finds everything built
-        _build(recipe, folder, store, embedder, progress)
+        _build(recipe, folder, store, embedder, ray, progress)
     return folder
 
 
@@ -97,11 +104,14 @@ def read_tables(recipe: Recipe) -> Tables:
         FileNotFoundError: if raw files are missing; says which are expected where.
         ValueError: if they cannot be used.
     """
+    logger.info("reading %s", recipe.source)
     tables = read_source(recipe.source, recipe.data, **recipe.reading)
     return every_nth_user(tables, recipe.protocol.user_stride)
 
 
-def _build(recipe: Recipe, folder: Path, store: Stages, embedder: Embedder | None, progress: bool) -> None:
+def _build(
+    recipe: Recipe, folder: Path, store: Stages, embedder: Embedder | None, ray: str | None, progress: bool
+) -> None:
     path = _raw_files(recipe, store, progress)
     tables_key = _digest_of_raw_files(recipe, path, store)
     embedder_name, embedder_key = _identity(recipe, embedder)
@@ -127,7 +137,7 @@ def _build(recipe: Recipe, folder: Path, store: Stages, embedder: Embedder | Non
         Inputs(
             every_nth_user(tables, recipe.protocol.user_stride),
             approximate,
-            lambda: embedder or _text_embedder(recipe),
+            lambda: embedder or _text_embedder(recipe, ray),
             digest_of(tables_key, recipe.protocol.user_stride),
             author_key,
             embedder_key,
@@ -139,10 +149,13 @@ def _build(recipe: Recipe, folder: Path, store: Stages, embedder: Embedder | Non
     )
 
     def write(target: Path) -> None:
+        logger.info("benchmark: checking examples for leaks")
         leakage = check_leakage(built.tables, built.preferences, built.axes, recipe.protocol)
         leakage.enforce(recipe.protocol.leaks)
         configs = _write_configs(target, recipe, built)
+        logger.info("benchmark: measuring how specific preferences are")
         statistics = about | _statistics(built, recipe, leakage) | {"configs": configs}
+        logger.info("benchmark: drawing plots")
         plots.draw(built, margins(built, recipe.protocol), recipe.title, target)
         text = json.dumps(statistics, indent=1, ensure_ascii=False)
         (target / "statistics.json").write_text(text + "\n", encoding="utf-8")
@@ -200,9 +213,12 @@ def _identity(recipe: Recipe, embedder: Embedder | None) -> tuple[str, str]:
     return name, digest_of(weights, recipe.dtype, recipe.batch_size)
 
 
-def _text_embedder(recipe: Recipe) -> TextEmbedder:
-    """The recipe's encoder; the store of its vectors shows the progress."""
-    return TextEmbedder(recipe.embedder, recipe.device, recipe.batch_size, dtype=recipe.dtype, progress=False)
+def _text_embedder(recipe: Recipe, ray: str | None) -> Embedder:
+    """The recipe's encoder, here or on a cluster; the store of its vectors shows the progress."""
+    settings = {"batch_size": recipe.batch_size, "dtype": recipe.dtype}
+    if ray is not None:
+        return RayEmbedder(ray, recipe.embedder, recipe.device, **settings)
+    return TextEmbedder(recipe.embedder, recipe.device, **settings, progress=False)
 
 
 def _approximator(recipe: Recipe, progress: bool) -> tuple[str, str, Approximator]:

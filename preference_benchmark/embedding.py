@@ -11,6 +11,7 @@ time: what is not needed stays on disk, and there may be more chunks than a proc
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -44,6 +45,8 @@ __all__ = [
     "positions",
 ]
 
+logger = logging.getLogger(__name__)
+
 
 class Unavailable(RuntimeError, OSError):
     """A server, a model or a file of weights cannot be used; the message says why, and what to do.
@@ -54,11 +57,12 @@ class Unavailable(RuntimeError, OSError):
 
 @contextmanager
 def loading(what: str, name: str) -> Iterator[None]:
-    """Names the model in errors of loading it: those of the Hub's clients do not.
+    """Names the model in errors of loading it, which those of the Hub's clients do not, and as a step in the log.
 
     Raises:
         Unavailable: if the model cannot be loaded.
     """
+    logger.info("loading the %s", what)
     try:
         yield
     # Damaged files raise whatever the libraries that read them raise; each of them means the same here.
@@ -153,15 +157,18 @@ class EncoderChoice:
         return self.description
 
 
-def default_encoder() -> EncoderChoice:
+def default_encoder(*, download: bool = True) -> EncoderChoice:
     """The all-MiniLM-L6-v2 encoder, from the Hub or its cache, else from the `offline` extra.
 
     `HF_HUB_OFFLINE` and the cache folders of huggingface_hub are respected.
 
+    Args:
+        download: whether it may come from the Hub; otherwise it has to be on this machine.
+
     Raises:
         Unavailable: if neither is there, or if the package's weights are not the published ones.
     """
-    found = _from_hub()
+    found = _from_hub(download)
     if isinstance(found, EncoderChoice):
         return found
     folder = packaged_encoder()
@@ -212,7 +219,7 @@ def encoder_identity(name_or_path: str | None) -> tuple[str, str]:
     return name, "+".join(map(digest_of_file, weights)) or name
 
 
-def _from_hub() -> EncoderChoice | str:
+def _from_hub(download: bool) -> EncoderChoice | str:
     """The encoder from the cache or the Hub, or the reason why there is none, in a few words."""
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
@@ -222,10 +229,12 @@ def _from_hub() -> EncoderChoice | str:
     errors = (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError)
     errors += tuple(client.HTTPError for client in clients)
     places = [(True, "the Hub's cache")]
-    if not constants.HF_HUB_OFFLINE:
+    if download and not constants.HF_HUB_OFFLINE:
         places.append((False, "the Hub"))
-    reason = "offline mode, not cached"
+    reason = "offline mode, not cached" if constants.HF_HUB_OFFLINE else "not cached"
     for local, place in places:
+        if not local:
+            logger.info("looking for %s on the Hub", HUB_NAME)
         try:
             folder = snapshot_download(
                 HUB_NAME,
@@ -445,19 +454,24 @@ class VectorStore:
     def _add(self, new: pl.Series) -> None:
         self._embedder = self._embedder or self.load()
         bar = tqdm(total=len(new), desc="Embedding texts", disable=not self.progress or len(new) < _MANY)
-        for start in range(0, max(len(new), 1), self.chunk):
-            texts = new.slice(start, self.chunk)
-            vectors = np.asarray(self._embedder.encode(texts.to_list()), dtype=np.float32)
+        chunks = [new.slice(start, self.chunk) for start in range(0, max(len(new), 1), self.chunk)]
+        for texts, vectors in zip(chunks, self._encoded(chunks), strict=True):
             path = self.folder / f"{_name(len(self._texts))}.parquet"
             # A file handle keeps numpy from adding an ending to the temporary name.
             with (path.with_suffix(".part")).open("wb") as file:
-                np.save(file, vectors)
+                np.save(file, np.asarray(vectors, dtype=np.float32))
             os.replace(path.with_suffix(".part"), path.with_suffix(".npy"))
             texts.to_frame("text").write_parquet(path.with_suffix(".part"))
             os.replace(path.with_suffix(".part"), path)
             self._open(path)
             bar.update(len(texts))
         bar.close()
+
+    def _encoded(self, chunks: Sequence[pl.Series]) -> Iterator[np.ndarray]:
+        """Vectors of each chunk, all chunks at the same time where the embedder can do that (`RayEmbedder`)."""
+        if hasattr(self._embedder, "encode_each"):
+            return self._embedder.encode_each(chunks)
+        return (self._embedder.encode(texts.to_list()) for texts in chunks)
 
     def _open(self, path: Path) -> None:
         self._texts.append(pl.read_parquet(path)["text"])

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -31,6 +32,8 @@ __all__ = [
     "input_files",
     "write_atomically",
 ]
+
+logger = logging.getLogger(__name__)
 
 _PACKAGE = Path(__file__).parent
 _SHORT = 16
@@ -97,8 +100,15 @@ class Stages:
 
     def __init__(self, folder: str | Path, announce: Callable[[str, bool], None] | None = None) -> None:
         self.folder = Path(folder)
-        self.announce = announce or (lambda name, found: None)
+        self._announce = announce
         self.used: set[str] = set()
+
+    def announce(self, name: str, found: bool) -> None:
+        """Say that a stage begins, or that it was finished before."""
+        if not found:
+            logger.info("benchmark: %s", name.replace("_", " "))
+        if self._announce is not None:
+            self._announce(name, found)
 
     def frame(self, name: str, key: str, make: Callable[[], pl.DataFrame]) -> pl.DataFrame:
         """A table: read where the stage is finished, else made and kept.

@@ -34,10 +34,11 @@ class LoopbackHub:
     Attributes:
         url: the address, once the server runs.
         requests: every request so far, as "METHOD path".
+        variables: of each Space, by its name.
     """
 
     def __init__(self, root: Path) -> None:
-        self.root, self.lock, self.requests = Path(root), threading.Lock(), []
+        self.root, self.lock, self.requests, self.variables = Path(root), threading.Lock(), [], {}
         self.root.mkdir(parents=True, exist_ok=True)
 
     def __enter__(self) -> LoopbackHub:
@@ -185,6 +186,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.answer({"files": [{"path": n, "uploadMode": m, "shouldIgnore": False} for n, m in modes.items()]})
         elif verb == "commit":
             self.commit(body, kind, repo_id)
+        elif verb == "variables":
+            given = json.loads(body)
+            self.hub.variables.setdefault(repo_id, {})[given["key"]] = given["value"]
+            self.answer({name: {"value": value} for name, value in self.hub.variables[repo_id].items()})
         else:
             self.refuse("EntryNotFound")
 

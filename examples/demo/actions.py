@@ -1,20 +1,24 @@
-"""What the page's events do, as functions of what its fields hold: ranking, choosing, searching, and the first look."""
+"""What the page's events do, as functions of what its fields hold: ranking, adding items, choosing, searching.
+
+What a visitor adds is kept as data in the visitor's own fields, and passed to every function that needs it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from typing import Any
 from urllib.parse import parse_qs, urlencode
 
 import gradio as gr
-from lists import message, render
-from page_model import PageModel
+from page_model import LONGEST_TEXT, OwnItem, PageModel
+from results import message, render
 
-__all__ = ["MOST_BEAMS", "MOST_ITEMS", "NOBODY", "SEARCH_RESULTS", "Actions"]
+__all__ = ["MOST_ITEMS", "MOST_WEIGHT", "NOBODY", "SEARCH_RESULTS", "Actions"]
 
 NOBODY = -1
 """Stands for a new shopper, whose history is empty."""
-SEARCH_RESULTS, MOST_ITEMS, MOST_BEAMS = 6, 20, 200
+SEARCH_RESULTS, FEW_ITEMS, MOST_ITEMS, MOST_WEIGHT = 6, 6, 20, 3.0
 
 
 class Actions:
@@ -26,45 +30,67 @@ class Actions:
 
     def __init__(self, model: PageModel) -> None:
         self.model = model
+        self.most = min(MOST_ITEMS, model.num_items)
 
-    # The lists
+    # The list
 
     def rank(
-        self, known: Sequence[str], counted: Sequence[str], wish: str, avoid: str, against: str, k: int, beams: int
-    ) -> tuple[str, str]:
-        """Lists as HTML, and what the model read.
+        self,
+        own: Sequence[OwnItem],
+        known: Sequence[str],
+        counted: Sequence[str],
+        wish: str,
+        avoid: str,
+        strict: bool,
+        k: int,
+        dial: float,
+        *weights: float,
+    ) -> str:
+        """The list as HTML, or a line that says why there is none.
 
         Args:
+            own: items that the visitor added.
             known: items of the history, oldest first.
             counted: those that are ticked.
             wish: what is wanted.
             avoid: what is not.
-            against: one of `AGAINST`.
-            k: items per list.
-            beams: prefixes kept per level.
+            strict: whether items that name what is to be avoided are left out.
+            k: items of the list.
+            dial: how far the wish moves the list.
+            *weights: factors, in the order of `PageModel.parts`.
         """
         history = [item for item in known if item in set(counted)]
-        state = {"item": history, "wish": wish, "avoid": avoid, "k": int(k), "beams": int(beams)}
+        factors = dict(zip(self.model.parts, weights, strict=True))
+        k = min(max(int(k), 1), self.most)
+        state = {"item": history, "wish": wish, "avoid": avoid, "strict": int(strict), "k": k}
+        state |= {name: value for name, value in {"dial": dial, **factors}.items() if value != 1}
+        asked = {"strict": strict, "dial": dial, "weights": factors, "k": k}
         try:
-            answer = self.model.answer(history, wish, avoid, k=int(k), num_beams=int(beams))
+            model = self.model.with_items(tuple(own))
+            answer = model.answer(history, wish[:LONGEST_TEXT], avoid[:LONGEST_TEXT], **asked)
         except ValueError as error:
-            return message(str(error)), ""
-        shown = render(
-            answer,
-            against=against,
-            unit=self.model.unit,
-            link=f"?{urlencode({key: value for key, value in state.items() if value}, doseq=True)}",
-        )
-        return shown, answer.read
+            return message(str(error))
+        link = urlencode({key: value for key, value in state.items() if value not in ("", [])}, doseq=True)
+        return render(answer, model.num_items, link=f"?{link}", added=bool(own))
 
     def recommend(
         self, history: list[str], preference: str = "", avoid: str = "", k: int = 10
     ) -> list[dict[str, str | float]]:
         """Ranked items for programs: item_id, title and score, best first."""
         try:
-            return self.model.recommend(self.model.request(history, preference, avoid), top_k=k)
+            asked = self.model.request(history, preference[:LONGEST_TEXT], avoid[:LONGEST_TEXT])
+            return self.model.shop.recommend_batch([asked], top_k=min(max(int(k), 1), self.most))[0]
         except ValueError as error:
             raise gr.Error(str(error)) from error  # what programs get to read
+
+    def add_item(self, own: Sequence[OwnItem], title: str, text: str) -> tuple[Any, str]:
+        """The visitor's items with one more, and a line that says so, or why there is none."""
+        more = (*own, OwnItem(title.strip(), text.strip()))
+        try:
+            self.model.with_items(more)
+        except ValueError as error:
+            return own, message(str(error))
+        return more, message(f"“{title.strip()}” is in the catalogue that you see; nobody else sees it.")
 
     # The history
 
@@ -75,7 +101,7 @@ class Actions:
 
     def find(self, query: str, known: Sequence[str]) -> list[Any]:
         """Ids of items whose titles match, and the buttons that add them."""
-        processor = self.model.processor
+        processor = self.model.shop.processor
         found = self.model.titles.find(query, SEARCH_RESULTS, exclude=processor.item_indices(known))
         buttons = [gr.Button(f"+ {processor.titles[index]}", visible=True) for index in found]
         hidden = [gr.Button(visible=False)] * (SEARCH_RESULTS - len(found))
@@ -104,29 +130,37 @@ class Actions:
     # The first look
 
     def start(self, query: str) -> tuple[Any, ...]:
-        """Shopper, history and fields from the address; without one, a shopper with a wish of their own.
+        """Shopper, history and all fields from the address; without one, a wish to begin with.
 
         Args:
             query: the part of the address behind the question mark.
+
+        Returns:
+            Shopper, history, check boxes, wish, avoid, strict, k, dial, and the weights.
         """
-        given = parse_qs(query)
         model = self.model
-        most = min(MOST_ITEMS, model.num_items)
+        ours = {"item", "wish", "avoid", "strict", "k", "dial", *model.parts}  # gradio and Spaces have parameters too
+        given = {name: values for name, values in parse_qs(query).items() if name in ours}
+        few = min(FEW_ITEMS, self.most)
         if not given:
-            # From the middle, where histories are neither long nor short.
-            shopper = len(model.shoppers) // 2 if model.shoppers else NOBODY
-            known, history = self.choose(shopper)
-            wish = self.wish_of(shopper) if model.reads_preference else ""
-            return shopper, known, history, wish, "", min(10, most), 30
-        items = set(model.processor.item_ids)
-        known = [item for item in dict.fromkeys(given.get("item", [])) if item in items]
+            first = model.sentences[0] if model.sentences else None
+            # Without a wish, a shopper from the middle, where histories are neither long nor short.
+            shopper = len(model.shoppers) // 2 if model.shoppers and first is None else NOBODY
+            words = (first.preference, first.avoid) if first else ("", "")
+            return shopper, *self.choose(shopper), *words, False, few, 1.0, *(1.0 for _ in model.parts)
+        known = [item for item in dict.fromkeys(given.get("item", [])) if item in model.shop]
         shopper = next((n for n, one in enumerate(model.shoppers) if list(one.history) == known), NOBODY)
         wish, avoid = (given.get(name, [""])[-1] for name in ("wish", "avoid"))
-        k, beams = _number(given, "k", min(10, most), most), _number(given, "beams", 30, MOST_BEAMS)
-        return shopper, known, self._history(known, known), wish, avoid, k, beams
+        strict = given.get("strict", ["0"])[-1] == "1"
+        k = int(_number(given, "k", few, 1, self.most))
+        dial, *weights = (_number(given, name, 1.0, 0.0, MOST_WEIGHT) for name in ("dial", *model.parts))
+        return shopper, known, self._history(known, known), wish, avoid, strict, k, dial, *weights
 
 
-def _number(given: Mapping[str, Sequence[str]], name: str, default: int, most: int) -> int:
-    """A number of the address, from 1 to `most`; the default where there is none."""
-    text = given.get(name, [""])[-1]
-    return min(max(int(text), 1), most) if text.isdecimal() else default
+def _number(given: Mapping[str, Sequence[str]], name: str, default: float, least: float, most: float) -> float:
+    """A number of the address, in its range; the default where there is none."""
+    try:
+        value = float(given.get(name, [""])[-1])
+    except ValueError:
+        return default
+    return min(max(value, least), most) if isfinite(value) else default

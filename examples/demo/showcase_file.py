@@ -1,21 +1,41 @@
-"""Item details and example shoppers of a saved model: read from `showcase.json`, or derived from titles.
+"""Item details, shoppers and wishes to try of a saved model: read from `showcase.json`, or made from its catalogue.
 
-The examples write that file with every model they save. A model that came without it shows titles alone, and its
-shoppers are drawn from the model itself: an item at random, then again and again one that the model thinks comes next.
+The examples write that file with every model they save. For a model that came without it, wishes name what several
+items have, and shoppers are drawn from the model itself: an item at random, then again and again one that the model
+thinks comes next.
 """
 
 from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ["SHOWCASE_FILE", "Sentence", "Shopper", "Showcase", "draw_shoppers", "read_showcase"]
+from title_search import words_of
+
+__all__ = [
+    "SHOWCASE_FILE",
+    "STOP_WORDS",
+    "Sentence",
+    "Shopper",
+    "Showcase",
+    "derived_sentences",
+    "draw_shoppers",
+    "read_showcase",
+]
 
 SHOWCASE_FILE = "showcase.json"
+STOP_WORDS = frozenset(
+    "a about an and any anything are as at avoid by exclude find for from in is it like more no not of on or other"
+    " please search some something sth stuff that the things this to too very want with without".split()
+)
+"""Words that say nothing of an item."""
+SEVERAL, SHARE, LOOKED_AT = 3, 0.1, 20_000
+"""A derived wish names what at least so many items have, and at most this share; so many items are looked at."""
 
 
 @dataclass(frozen=True)
@@ -94,3 +114,42 @@ def draw_shoppers(
             if items:
                 history.append(generator.choice(items))
     return tuple(Shopper(tuple(history)) for history in histories)
+
+
+def derived_sentences(phrases: Sequence[Sequence[str]], count: int = 4) -> tuple[Sentence, ...]:
+    """Wishes for what several items have, each with something that some of these items have and others do not.
+
+    Args:
+        phrases: attributes of each item, or its title.
+        count: wishes at most.
+
+    >>> derived_sentences([["red", "tin"], ["red", "jar"], ["red", "jar"], ["blue", "tin"]])
+    (Sentence(preference='red', avoid='jar'),)
+    >>> derived_sentences([["Assam"], ["Blue mug"]])
+    (Sentence(preference='Assam', avoid=''),)
+    """
+    named = [list(dict.fromkeys(own)) for own in phrases[:LOOKED_AT]]
+    having = _shared(named)
+    if not having:  # titles have little in common but their words
+        words = ([word for word in words_of(" ".join(own)) if word not in STOP_WORDS] for own in named)
+        named = [list(dict.fromkeys(own)) for own in words]
+        having = _shared(named)
+    if not having:
+        return tuple(Sentence(own[0]) for own in phrases[:1])
+    ordered = sorted(having, key=lambda phrase: (-len(having[phrase]), phrase))
+    sentences = []
+    for wish in ordered[:: max(1, len(ordered) // count)][:count]:
+        others = Counter(phrase for index in having[wish] for phrase in named[index] if phrase != wish)
+        some = [phrase for phrase, both in others.most_common() if both < len(having[wish])]
+        sentences.append(Sentence(wish, some[0] if some else ""))
+    return tuple(sentences)
+
+
+def _shared(named: Sequence[Sequence[str]]) -> dict[str, list[int]]:
+    """Phrases that several items have, but not too many, with the indices of these items."""
+    having: dict[str, list[int]] = {}
+    for index, own in enumerate(named):
+        for phrase in own:
+            having.setdefault(phrase, []).append(index)
+    most = max(2 * SEVERAL, SHARE * len(named))
+    return {phrase: items for phrase, items in having.items() if SEVERAL <= len(items) <= most}

@@ -16,19 +16,28 @@ from mender.cli import benchmark, preferences
 from mender.cli.batch import batch
 from mender.cli.card import card
 from mender.cli.compare import compare
+from mender.cli.doctor import doctor
 from mender.cli.evaluate import evaluate
 from mender.cli.recommend import recommend
 from mender.cli.serve import serve
 from mender.cli.train import train
 from mender.terminal import new_app, run, show_help
 
-__all__ = ["app", "main"]
+__all__ = ["GROUPS", "app", "main"]
 
-app = new_app()
-for command in (train, evaluate, recommend, batch, serve, compare, card):
-    app.command()(command)
-app.add_typer(benchmark.app, name="benchmark")
-app.add_typer(preferences.app, name="preferences")
+GROUPS = {
+    "Ask a model": (recommend, batch, serve),
+    "Train and measure": (train, evaluate, compare, card),
+    "Make data": (benchmark.app, preferences.app),
+    "When something does not work": (doctor,),
+}
+app = new_app([*GROUPS])
+for heading, commands in GROUPS.items():
+    for command in commands:
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=command.info.name, rich_help_panel=heading)
+        else:
+            app.command(rich_help_panel=heading)(command)
 
 
 def _print_version(chosen: bool) -> None:

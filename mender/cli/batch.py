@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -20,17 +20,12 @@ def batch(
     top_k: Annotated[int, typer.Option("--top-k", "-k", min=1, help="Items to return.")] = 10,
     batch_size: options.BatchSize = 64,
     shard_rows: Annotated[int, typer.Option(min=1, help="Rows per file of answers.")] = 10_000,
-    unknown_items: Annotated[
-        Literal["error", "skip"],
-        typer.Option(help="Refuse a row with items that the catalogue lacks, or leave these items out."),
-    ] = "error",
+    unknown_items: options.UnknownItems = "error",
     device: options.Device = None,
     dtype: options.Dtype = "auto",
-    ray: Annotated[
-        str | None,
-        typer.Option(metavar="ADDRESS", help="Use the machines of a Ray cluster: its address, auto, or local."),
-    ] = None,
+    ray: options.Ray = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Maximum number of workers on the Ray cluster.")] = None,
+    quiet: options.Quiet = False,
     as_json: options.Json = False,
 ) -> None:
     """Answer every row of a table, and write the answers as Parquet files.
@@ -40,14 +35,14 @@ def batch(
 
     mender batch MODEL requests.parquet answers/ --top-k 20
     """
-    from mender.batch import over_ray
-    from mender.recommender import Recommender
-
     settings = {"top_k": top_k, "batch_size": batch_size, "shard_rows": shard_rows, "unknown_items": unknown_items}
     kind = None if dtype == "auto" else dtype
     if workers is not None and ray is None:
         raise UserError(f"--workers {workers} needs --ray")
-    with results(as_json) as show, user_errors():
+    with results(as_json, quiet) as show, user_errors():
+        from mender.batch import over_ray
+        from mender.recommender import Recommender
+
         if ray is not None:
             gpus = 1.0 if (device or "").startswith("cuda") else 0.0
             report = over_ray(model, requests, answers, address=ray, workers=workers, gpus=gpus, dtype=kind, **settings)

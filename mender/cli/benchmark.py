@@ -15,7 +15,7 @@ from mender.terminal import UserError, new_app, new_console, results, show_help,
 
 __all__ = ["app"]
 
-app = new_app()
+app = new_app(name="benchmark")
 
 
 @app.callback(invoke_without_command=True)
@@ -46,19 +46,21 @@ def build(
     device: options.Device = None,
     batch_size: options.BatchSize = 64,
     dtype: options.Dtype = "float32",
+    ray: options.Ray = None,
     seed: options.Seed = None,
     protocol: Annotated[
         Literal["default", "paper"],
         typer.Option(help="paper: as in the paper's scripts, with their leaks, which the card counts."),
     ] = "default",
     changes: options.Set = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+    quiet: options.Quiet = False,
     as_json: options.Json = False,
 ) -> None:
     """Build a benchmark into a folder that is ready for the Hub.
 
     Public files are downloaded if --data is left out. Run the same command again to continue a build that was stopped;
-    its stages are in OUTPUT/.stages and may be deleted. Several benchmarks may share a folder.
+    its stages are in OUTPUT/.stages and may be deleted. Several benchmarks may share a folder. With --ray, texts are
+    encoded on a cluster, or on all GPUs of this machine.
 
     mender benchmark build steam --data raw/steam --output benchmark
 
@@ -66,17 +68,12 @@ def build(
 
     mender benchmark build my-shop --source table --data mine --output benchmark
     """
-    from preference_benchmark import build as build_benchmark
-    from preference_benchmark import load
-    from preference_benchmark import recipe as named_recipe
+    started, stages = time.perf_counter(), {}
+    with results(as_json, quiet) as show, user_errors():
+        from preference_benchmark import build as build_benchmark
+        from preference_benchmark import load
+        from preference_benchmark import recipe as named_recipe
 
-    started = time.perf_counter()
-
-    def announce(stage: str, finished: bool) -> None:
-        note = " (finished before)" if finished else ""
-        print(f"[{time.perf_counter() - started:7.1f} s] {stage}{note}", flush=True)
-
-    with results(as_json) as show, user_errors():
         chosen = named_recipe(
             name,
             source=source,
@@ -93,19 +90,22 @@ def build(
         )
         fields = options.assignments(changes or [], "--set")
         chosen = dataclasses.replace(chosen, protocol=chosen.protocol.replace(**fields))
-        folder = build_benchmark(chosen, output, announce=announce, progress=not quiet)
+        folder = build_benchmark(chosen, output, ray=ray, announce=stages.__setitem__)
         statistics = load(folder, chosen.name).statistics
         _print_statistics(statistics)
-        print(f"\nBuilt {', '.join(statistics['configs'])} in {time.perf_counter() - started:.0f} s: {folder}")
+        seconds, before = time.perf_counter() - started, sum(stages.values())
+        note = f" ({before} of {len(stages)} stages were finished before)" if before else ""
+        done = "Found" if stages.get("finished") else f"Built in {seconds:.0f} s{note}"
+        print(f"\n{done}: {', '.join(statistics['configs'])} in {folder}")
         show(statistics)
 
 
 @app.command()
-def stats(folder: options.Folder, as_json: options.Json = False) -> None:
+def stats(folder: options.Folder, quiet: options.Quiet = False, as_json: options.Json = False) -> None:
     """Show what a built folder holds: counts, examples per axis, preferences, files."""
-    from preference_benchmark.hub.folder import contents
+    with results(as_json, quiet) as show:
+        from preference_benchmark.hub.folder import contents
 
-    with results(as_json) as show:
         with user_errors():
             found = contents(folder)
         if not found:
@@ -119,6 +119,7 @@ def stats(folder: options.Folder, as_json: options.Json = False) -> None:
 def validate(
     folder: options.Folder,
     name: Annotated[str | None, typer.Argument(help="Only this benchmark.", show_default="all")] = None,
+    quiet: options.Quiet = False,
     as_json: options.Json = False,
 ) -> None:
     """Check a built folder and show how good the benchmark in it is.
@@ -126,13 +127,13 @@ def validate(
     Checks that every file is the one that was built, and that no example gives its target away. Shows what the build
     measured: similarity margins, repetitions, and the truth where it is known. The exit code is 1 if anything is wrong.
     """
-    from rich.markdown import Markdown
+    with results(as_json, quiet) as show, user_errors():
+        from rich.markdown import Markdown
 
-    from preference_benchmark.checks.published import recheck
-    from preference_benchmark.hub.card import validation_section
-    from preference_benchmark.hub.folder import contents, problems
+        from preference_benchmark.checks.published import recheck
+        from preference_benchmark.hub.card import validation_section
+        from preference_benchmark.hub.folder import contents, problems
 
-    with results(as_json) as show, user_errors():
         found = contents(folder)
         chosen = [data_set for data_set in found if name in (None, data_set.name)]
         if not chosen:
@@ -167,6 +168,7 @@ def publish(
         bool, typer.Option("--permitted", help="Confirm that the owners of restricted data have given permission.")
     ] = False,
     message: Annotated[str, typer.Option(help="Message of the commit.")] = "Publish the benchmark",
+    quiet: options.Quiet = False,
     as_json: options.Json = False,
 ) -> None:
     """Upload a built folder to the Hub, in one commit.
@@ -174,9 +176,9 @@ def publish(
     Afterwards `load_dataset("org/preference-discerning", "steam")` works everywhere. The terms of the data are shown;
     data whose terms forbid it is not uploaded.
     """
-    from preference_benchmark.hub import publish as hub
+    with results(as_json, quiet) as show, user_errors():
+        from preference_benchmark.hub import publish as hub
 
-    with results(as_json) as show, user_errors():
         planned = hub.plan(folder, repository)
         print(planned)
         record: dict[str, Any] = {"repository": repository, "files": planned.files, "forbidden": planned.forbidden}
@@ -202,6 +204,7 @@ def adopt(
         list[str] | None,
         typer.Option(metavar="THEIRS=OURS", help="Rename one of its axes; repeatable."),
     ] = None,
+    quiet: options.Quiet = False,
     as_json: options.Json = False,
 ) -> None:
     """Convert a ready-made benchmark, such as the paper's own LLM-written preferences, to the columns used here.
@@ -210,11 +213,11 @@ def adopt(
 
     mender benchmark adopt xiaoleichu/amazon-beauty-steerable-gr beauty-llm --output beauty-llm
     """
-    from preference_benchmark.hub.ready_made import read_ready_made, write_ready_made
-
     if not re.fullmatch(r"[\w.-]+", name):
         raise UserError(f"{name!r} cannot name a config; use letters, digits, '-', '_' and '.'")
-    with results(as_json) as show, user_errors():
+    with results(as_json, quiet) as show, user_errors():
+        from preference_benchmark.hub.ready_made import read_ready_made, write_ready_made
+
         if output.exists():
             raise UserError(f"{output} exists; pass another folder as --output, or remove it")
         found = read_ready_made(path, revision=revision, axes=options.assignments(axis or [], "--axis"))

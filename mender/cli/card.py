@@ -30,6 +30,7 @@ def card(
     push: Annotated[
         bool, typer.Option("--push", help="Upload the card to --repo-id; edits on the Hub are kept.")
     ] = False,
+    quiet: options.Quiet = False,
     as_json: options.Json = False,
 ) -> None:
     """Write or update the card of a saved model, README.md.
@@ -37,16 +38,23 @@ def card(
     `mender train` and `mender evaluate` write cards themselves. This command adds a licence, languages, names on the
     Hub, results from elsewhere, and one list of recommendations for each --preference. Text that people wrote stays.
     """
-    from mender.cards import encoder_name, steer
-    from mender.item_names import find_items
-    from mender.recommender import Recommender
-    from modeling_mender.hub.card import push_card, write_card
+    with results(as_json, quiet) as show:
+        from mender.packaged import model_place
 
-    with results(as_json) as show:
+        if model_place(str(model)) != str(model):
+            raise UserError(
+                f"{model} is installed with this package, and its card stays as it is; save a copy with "
+                f'Recommender.from_pretrained("{model}").save_pretrained(folder), and pass that folder'
+            )
         if not model.is_dir():
             raise UserError(f"there is no folder {str(model)!r}; load a model from the Hub and save it first")
         if push and not repo_id:
             raise UserError("--push needs the name of the repository; pass --repo-id ORG/NAME")
+        from mender.cards import encoder_name, steer
+        from mender.item_names import find_items
+        from mender.recommender import Recommender
+        from modeling_mender.hub.card import push_card, write_card
+
         with user_errors():
             shop = Recommender.from_pretrained(model)
         results_path = model.resolve().parent / "five_axes.json"

@@ -26,6 +26,7 @@ def compare(
         typer.Option(help="How much worse than the reference, as a share, a method may be and still be marked ~."),
     ] = 0.05,
     p_values: Annotated[bool, typer.Option("--p-values", help="Show p-values after Holm's correction.")] = False,
+    quiet: options.Quiet = False,
     as_json: options.Json = False,
 ) -> None:
     """Compare runs example by example.
@@ -35,11 +36,11 @@ def compare(
     with p < .05 after Holm's correction over the whole table, and ~ where the method is not inferior: the lower 95%
     bound of its value is above (1 - margin) of the reference's.
     """
-    from mender.comparison import compare as compare_runs
-    from mender.comparison import draw_stars, print_comparison, save_comparison
-    from mender.runs import read_run
+    with results(as_json, quiet) as show:
+        from mender.comparison import compare as compare_runs
+        from mender.comparison import draw_stars, print_comparison, save_comparison
+        from mender.runs import read_run
 
-    with results(as_json) as show:
         with user_errors():
             comparison = compare_runs({run: read_run(run) for run in runs}, reference, resamples, metric, margin)
         print_comparison(comparison, p_values)

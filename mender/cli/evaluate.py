@@ -29,6 +29,7 @@ def evaluate(
         bool, typer.Option("--validation", help="Use the validation split, to choose between models.")
     ] = False,
     device: options.Device = None,
+    quiet: options.Quiet = False,
     as_json: options.Json = False,
 ) -> None:
     """Evaluate a saved model on all axes.
@@ -37,14 +38,14 @@ def evaluate(
     history are left out, unless the benchmark has repeated purchases. Writes five_axes.png, five_axes.json and, for
     `mender compare`, ranks.parquet.
     """
-    from mender.cards import write_run_card
-    from mender.data import load_benchmark_data
-    from mender.evaluation import check_items, evaluate_saved
-    from mender.recommender import Recommender
-    from mender.runs import training_of
-    from modeling_mender.hub.card import card_name
+    with results(as_json, quiet) as show:
+        from mender.cards import write_run_card
+        from mender.data import load_benchmark_data
+        from mender.evaluation import check_items, evaluate_saved
+        from mender.recommender import Recommender
+        from mender.runs import training_of
+        from modeling_mender.hub.card import card_name
 
-    with results(as_json) as show:
         with user_errors():
             shop = Recommender.from_pretrained(model, device=device)
             benchmark = load_benchmark_data(source, tables.data, encoder, **tables.changes)

@@ -17,6 +17,7 @@ import typer
 import yaml
 
 __all__ = [
+    "BaseUrl",
     "BatchSize",
     "Device",
     "DryRun",
@@ -32,11 +33,14 @@ __all__ = [
     "Output",
     "Preferences",
     "Preset",
+    "Quiet",
+    "Ray",
     "Seed",
     "Set",
     "Source",
     "TableOptions",
     "Train",
+    "UnknownItems",
     "assignments",
     "grouped",
 ]
@@ -53,6 +57,12 @@ def _sources(incomplete: str) -> list[str]:
     from preference_benchmark.sources import SOURCES
 
     return [name for name in sorted({*RECIPES, *SOURCES}) if name.startswith(incomplete)]
+
+
+def _packaged(incomplete: str) -> list[str]:
+    from mender.packaged import packaged_models
+
+    return [name for name in packaged_models() if name.startswith(incomplete)]
 
 
 def _device(name: str | None) -> str | None:
@@ -96,7 +106,14 @@ Train = Annotated[
     list[str] | None,
     typer.Option("--train", metavar="NAME=VALUE", help="Change an argument of the Trainer; repeatable."),
 ]
-Model = Annotated[str, typer.Argument(help="Folder or Hub name of a saved model.", show_default=False)]
+Model = Annotated[
+    str,
+    typer.Argument(
+        autocompletion=_packaged,
+        help="A saved model: its folder, its name on the Hub, or corner-shop, which is installed.",
+        show_default=False,
+    ),
+]
 Folder = Annotated[Path, typer.Argument(help="Folder with built benchmarks.", show_default=False)]
 Name = Annotated[str | None, typer.Option(help="Name in tables and on the card.", show_default="chosen by the run")]
 Device = Annotated[
@@ -138,7 +155,22 @@ Preferences = Annotated[
     list[str] | None,
     typer.Option("--preference", metavar="TEXT", help="What is wanted, in a language of the encoder; repeatable."),
 ]
+Ray = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESS", help="Use the machines of a Ray cluster: its address, auto, or local."),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be sent, and send nothing.")]
+BaseUrl = Annotated[
+    str | None,
+    typer.Option(help="Server, such as http://127.0.0.1:8000/v1.", show_default="OPENAI_BASE_URL, else OpenAI's"),
+]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", help="No progress, but one line every half minute, so that a log shows life.")
+]
+UnknownItems = Annotated[
+    Literal["error", "skip"],
+    typer.Option(help="Refuse requests with items that the catalogue lacks, or leave these items out."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the results as JSON, and everything else on standard error.")]
 
 

@@ -26,7 +26,7 @@ LOCAL_USERS, LOCAL_OUTPUT = 50, Path("outputs/local-preferences.parquet")
 # Fields of the protocol that decide which users and steps there are.
 SHAPING = ("min_user", "min_item", "max_history", "repeats", "user_stride")
 
-app = new_app()
+app = new_app(name="preferences")
 
 
 @app.callback(invoke_without_command=True)
@@ -89,10 +89,7 @@ def write(
     batch_size: options.BatchSize = 8,
     device: options.Device = None,
     dtype: options.Dtype = "auto",
-    base_url: Annotated[
-        str | None,
-        typer.Option(help="Server, such as http://127.0.0.1:8000/v1.", show_default="OPENAI_BASE_URL, else OpenAI's"),
-    ] = None,
+    base_url: options.BaseUrl = None,
     key_variable: Annotated[str, typer.Option(help="Environment variable with the server's key.")] = "OPENAI_API_KEY",
     response_format: Annotated[
         str, typer.Option(help="Form of the answers: json_schema, json_object, text, or auto.")
@@ -108,6 +105,7 @@ def write(
     ] = None,
     tokens_per_minute: Annotated[float | None, typer.Option(min=0, help="Maximum number of tokens per minute.")] = None,
     encoder: options.Encoder = None,
+    quiet: options.Quiet = False,
     as_json: options.Json = False,
 ) -> None:
     """Write a table of preferences: a Parquet file, and a JSON file that records how they were written.
@@ -116,12 +114,10 @@ def write(
     file fits benchmarks that are built with the same reading options (--option, --set, --min-user, ...). Exit codes: 0
     every step has its answer, 3 some have none, 130 interrupted.
 
-    mender preferences write --source corner-shop --output outputs/extractive.parquet
+    mender preferences write --output outputs/extractive.parquet
 
     mender preferences write --local
     """
-    from preference_benchmark.preferences.files import check_replaced, write_preferences
-
     if local:
         if approximator != "extractive" or base_url:
             raise UserError("--local starts its own server; leave out --approximator and --base-url")
@@ -191,7 +187,9 @@ def write(
         say(approximate.report)
         return preferences, approximate.report.as_dict()
 
-    with results(as_json) as show, user_errors():
+    with results(as_json, quiet) as show, user_errors():
+        from preference_benchmark.preferences.files import check_replaced, write_preferences
+
         read, reading = _read(source, tables, changes)
         if not (partial or dry_run):
             check_replaced(output, _chosen_users(read, limit))
@@ -238,6 +236,7 @@ def compare(
     encoder: options.Encoder = None,
     seed: options.Seed = 0,
     figure: Annotated[Path | None, typer.Option(help="Draw recall against k into this file.")] = None,
+    quiet: options.Quiet = False,
     as_json: options.Json = False,
 ) -> None:
     """Compare tables of preferences on the same users.
@@ -245,13 +244,13 @@ def compare(
     Measures the rank of each user's next item when the catalogue is ordered by preferences, agreement of polarity with
     ratings, diversity, names of brands and products, length, and cost.
 
-    mender preferences compare outputs/extractive.parquet outputs/llama.parquet --source corner-shop
+    mender preferences compare outputs/extractive.parquet outputs/llama.parquet
     """
-    from preference_benchmark.embedding import TextEmbedder
-    from preference_benchmark.preferences.files import read_preferences, restrict_to_tables
-    from preference_benchmark.preferences.quality import compare as compare_preferences
+    with results(as_json, quiet) as show, user_errors():
+        from preference_benchmark.embedding import TextEmbedder
+        from preference_benchmark.preferences.files import read_preferences, restrict_to_tables
+        from preference_benchmark.preferences.quality import compare as compare_preferences
 
-    with results(as_json) as show, user_errors():
         found = {}
         for path in files:
             name = path.stem if path.stem not in found else str(path)

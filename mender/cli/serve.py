@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import fields
 from typing import Annotated
@@ -45,16 +46,22 @@ def serve(
     MENDER_TOKEN=secret mender serve MODEL --port 8000 --at-most top_k=50
     """
     try:
-        from mender.serving.app import create_app
         from mender.serving.measures import Measures
-        from mender.serving.process import run_app
+        from mender.serving.process import log_as_json, run_app
 
         Measures()
     except ImportError as error:
-        raise UserError(f"mender serve needs the extra serve: {error.name} is not installed") from None
+        raise UserError(
+            f"mender serve needs the extra serve: {error.name} is not installed; `mender doctor` says what to install"
+        ) from None
+    # What starts and loads takes seconds, and is said in the form of the log.
+    log_as_json()
+    logging.getLogger("mender.serving").info("starting")
+
     from mender.recommender import Recommender
+    from mender.serving.app import create_app
     from mender.serving.bodies import Limits
-    from mender.serving.service import Service
+    from mender.serving.service import Service, settle
 
     given = options.assignments(at_most or [], "--at-most")
     known = {field.name: field.default for field in fields(Limits)}
@@ -71,16 +78,12 @@ def serve(
         limits, shop = Limits(**given), load()
 
     def service(measures: Measures) -> Service:
-        return Service(
-            shop,
-            load=load,
-            limits=limits,
-            batch_size=batch_size,
-            wait=wait / 1e3,
-            capacity=queue,
-            observe=measures.batch,
-        )
+        settings = {"batch_size": batch_size, "wait": wait / 1e3, "capacity": queue}
+        own = Service(shop, load=load, limits=limits, observe=measures.batch, **settings)
+        settle()
+        return own
 
     tokens = {"token": os.environ.get("MENDER_TOKEN"), "read_token": os.environ.get("MENDER_READ_TOKEN")}
     with user_errors():
-        run_app(create_app(service, **tokens, log_texts=log_texts), host=host, port=port)
+        app = create_app(service, **tokens, log_texts=log_texts)
+        run_app(app, host=host, port=port, patience=limits.timeout)

@@ -43,6 +43,7 @@ def train(
             help="Write histories of twelve customers to model/showcase.json, even if they are real.",
         ),
     ] = False,
+    quiet: options.Quiet = False,
     as_json: options.Json = False,
 ) -> None:
     """Train a model and evaluate it on all axes.
@@ -52,25 +53,27 @@ def train(
 
     Values of --set and --train are YAML:
 
-    mender train --preset mender-tok --set "axes={recommendation: 1.0}" --train learning_rate=3e-4 --train bf16=true
+    mender train --preset mender-tok --set "axes={recommendation: 1.0}"
+
+    mender train --preset mender-tok --train learning_rate=3e-4 --train bf16=true
 
     Several processes: torchrun --nproc_per_node 2 -m mender train ...
     """
-    from mender.data import benchmark_name, encoder_path, load_benchmark_data
-    from mender.runs import provenance
-    from mender.training import (
-        check_report_to,
-        choose_preset,
-        fit,
-        joined_processes,
-        new_method,
-        recommender_of,
-        save_and_measure,
-    )
-    from modeling_mender.training.data import select_axes
-    from modeling_mender.training.trainer import last_checkpoint
+    with results(as_json, quiet) as show:
+        from mender.data import benchmark_name, encoder_path, load_benchmark_data
+        from mender.runs import provenance
+        from mender.training import (
+            check_report_to,
+            choose_preset,
+            fit,
+            joined_processes,
+            new_method,
+            recommender_of,
+            save_and_measure,
+        )
+        from modeling_mender.training.data import select_axes
+        from modeling_mender.training.trainer import last_checkpoint
 
-    with results(as_json) as show:
         origin = provenance(seed)
         with user_errors():
             chosen = choose_preset(

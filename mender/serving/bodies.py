@@ -101,8 +101,16 @@ def json_of(body: bytes) -> Any:
     def constant(name: str) -> Any:
         raise ValueError(f"{name} is not a valid JSON number")
 
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            names = [name for name, _ in pairs]
+            repeated = next(name for place, name in enumerate(names) if name in names[:place])
+            raise Refused(400, f"the body has {repeated[:60]!r} twice in one object; send it once")
+        return found
+
     try:
-        return json.loads(body, parse_constant=constant)
+        return json.loads(body, parse_constant=constant, object_pairs_hook=unique)
     except RecursionError:
         raise Refused(400, "the body is nested too deeply; send an object with fields of a request") from None
     except ValueError as error:

@@ -22,7 +22,7 @@ from mender.recommender import Recommender
 from mender.serving.app import create_app
 from mender.serving.bodies import Limits, Refused
 from mender.serving.measures import Measures
-from mender.serving.service import Service
+from mender.serving.service import Service, settle
 
 __all__ = ["EditLog", "ReplicatedService", "application"]
 
@@ -176,7 +176,9 @@ def application(
 
         def service(measures: Measures) -> Service:
             settings = {"limits": limits, "batch_size": batch_size, "wait": wait, "capacity": capacity}
-            return ReplicatedService(load(), log.remote(), load=load, observe=measures.batch, **settings)
+            own = ReplicatedService(load(), log.remote(), load=load, observe=measures.batch, **settings)
+            settle()
+            return own
 
         return create_app(service, **tokens)
 

@@ -11,11 +11,17 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-__all__ = ["run_app"]
+__all__ = ["log_as_json", "run_app"]
+
+HEADERS = 65_536
+"""Bytes in which the headers of a request must end."""
 
 
-def run_app(app: FastAPI, *, host: str, port: int, connections: int = 1_000, grace: float = 30.0) -> None:
+def run_app(
+    app: FastAPI, *, host: str, port: int, connections: int = 1_000, patience: float = 10.0, grace: float = 30.0
+) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Args:
@@ -23,16 +29,18 @@ def run_app(app: FastAPI, *, host: str, port: int, connections: int = 1_000, gra
         host: address to listen on.
         port: 0 takes any that is free; the log says which.
         connections: clients that may be connected at once; others are answered 503.
+        patience: seconds in which the headers of a request must arrive; the connection is closed otherwise.
         grace: seconds that requests may take after a signal.
 
     Raises:
         OSError: if the address is in use or not of this machine.
     """
-    _log_as_json()
+    log_as_json()
     config = uvicorn.Config(
         app,
         host=host,
         port=port,
+        http=_protocol(patience),
         log_config=None,
         access_log=False,
         server_header=False,
@@ -55,6 +63,52 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
+def _protocol(patience: float) -> type[HttpToolsProtocol]:
+    """HTTP for clients of which some begin a request and never end its headers, which uvicorn would wait for."""
+
+    class Protocol(HttpToolsProtocol):
+        def connection_made(self, transport: Any) -> None:
+            self.begun, self.size, self.deadline = False, 0, None
+            super().connection_made(transport)
+
+        def data_received(self, data: bytes) -> None:
+            if self.deadline is None and not self.begun:  # the first bytes of a connection, whatever they are
+                self._wait()
+            super().data_received(data)
+            if self.deadline is not None:
+                self.size += len(data)
+                if self.size > HEADERS:
+                    self._close()
+
+        def on_message_begin(self) -> None:
+            super().on_message_begin()
+            self.begun = True
+            self._wait()
+
+        def on_headers_complete(self) -> None:
+            self._done()
+            super().on_headers_complete()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._done()
+            super().connection_lost(exc)
+
+        def _wait(self) -> None:
+            self._done()
+            self.deadline = self.loop.call_later(patience, self._close)
+
+        def _done(self) -> None:
+            if self.deadline is not None:
+                self.deadline.cancel()
+            self.deadline, self.size = None, 0
+
+        def _close(self) -> None:
+            self._done()
+            self.transport.close()
+
+    return Protocol
+
+
 class _Lines(logging.Formatter):
     """One JSON object a line."""
 
@@ -67,7 +121,8 @@ class _Lines(logging.Formatter):
         return json.dumps(known)
 
 
-def _log_as_json() -> None:
+def log_as_json() -> None:
+    """Write what this package and uvicorn log to standard error, as one JSON object a line."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Lines())
     for name in ("mender", "uvicorn"):

@@ -7,6 +7,7 @@ answered by the model before it or after it, and no request waits for either.
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -18,7 +19,7 @@ from mender.recommender import Recommender
 from mender.serving.bodies import Limits, Query, Refused
 from mender.serving.collector import Collector, QueueFull
 
-__all__ = ["Service"]
+__all__ = ["Service", "settle"]
 
 EDITS = 32
 """Edits that may wait for one another."""
@@ -130,7 +131,10 @@ class Service:
             raise Refused(503, "too many edits are waiting; try again in 1 s", Retry_After="1")
         self._edits += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._editor, self.apply, kind, given)
+            status = await asyncio.get_running_loop().run_in_executor(self._editor, self.apply, kind, given)
+            if kind == "reload":  # when no batch is answered by the old model any more
+                await self.queue.between(settle)
+            return status
         except (TypeError, ValueError) as error:
             raise Refused(400, str(error)) from None
         finally:
@@ -186,3 +190,14 @@ def warm_up(shop: Recommender) -> None:
         request["history"] = known.item_ids[:1]
     with suppress(ValueError):  # a model may refuse it; it will say so to clients as well
         shop.recommend_batch([request], top_k=1)
+
+
+def settle() -> None:
+    """Collect garbage, and leave all that is alive now out of later collections.
+
+    Half a million objects live as long as a model and its libraries. A collection that looks at all of them stops every
+    request for some tenths of a second, and finds nothing.
+    """
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 import yaml
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from ..processing_mender import MenderProcessor
 from ..request_fit import CONSTANT, fit_names
@@ -79,7 +80,7 @@ def fit_fit_probability(
 def request_features(model: Any, processor: MenderProcessor, texts: Sequence[str]) -> Tensor:
     """Features of preferences, see `request_fit.fit_features`. Shape: (M, F)."""
     parts = []
-    for start in range(0, len(texts), BATCH):
+    for start in tqdm(range(0, len(texts), BATCH), desc="Reading wishes", unit="batch", delay=2, leave=False):
         inputs = processor([[text] for text in texts[start : start + BATCH]])
         read = inputs.get("expert_input_ids", inputs["input_ids"]).to(model.device)
         parts.append(model.fit_features(read).float().cpu())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -45,6 +46,8 @@ __all__ = [
     "init_from_codebooks",
     "word_tokenizer",
 ]
+
+logger = logging.getLogger(__name__)
 
 
 TEXT_LENGTH = 256
@@ -208,6 +211,7 @@ def build_method(
     ):
         if needed and given is None:
             raise ValueError(f"preset {preset.name} needs {name}=; pass it to build_method")
+    logger.info("making the model")
     tokenizer = _tokenizer(preset, encoder, [*items["title"], *texts])
     text_encoder = _text_encoder(preset, encoder, tokenizer)
     codes: dict[str, Any] = {}
@@ -314,6 +318,7 @@ def _lexical_index(
     if not {"lexical", "terms"} & set(preset.experts):
         return None
     texts = list(items["text" if preset.item_text == "text" else "title"])
+    logger.info("indexing the words of %s items", f"{len(texts):,}")
     return bm25_index(processor.text_tokens(texts), processor.text_vocabulary)
 
 
@@ -354,6 +359,7 @@ def _with_item_states(
             raise ValueError(f'preset {preset.name} needs items["text"]; pass it, or item_text="title"')
         inputs = processor.text_inputs(items["text"], max_length=TEXT_LENGTH)
     text_encoder.to(device)
+    logger.info("encoding the texts of %s items", f"{len(inputs):,}")
     states, first = encode_titles(text_encoder, inputs, pooled=pooled, inner=(len(before), len(after)))
     text_encoder.to("cpu")
     config = ItemStatesConfig(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import datasets
@@ -18,10 +19,25 @@ from ..processing_mender import MenderProcessor
 from .batches import MenderCollator
 from .data import prepare_examples
 
-__all__ = ["rank_batch", "rank_examples", "ranking_metrics", "request_speed"]
+__all__ = ["one_thread", "rank_batch", "rank_examples", "ranking_metrics", "request_speed"]
 
 TRAINING_ONLY = ("labels", "negative", "text_labels")
 """Entries of a batch that are only used in training."""
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Runs torch in one thread.
+
+    Matrices of decoders and experts are so small that two threads mostly wait for each other, and on a busy machine for
+    the operating system: a step takes twenty times as long. Texts are encoded in all threads.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @torch.no_grad()
@@ -73,7 +89,7 @@ def rank_examples(
     collate = MenderCollator(processor, model, exclude_seen=exclude_seen)
     ranked = np.empty((len(order), top_k), dtype=np.int64)
     model.eval()
-    for start in tqdm(range(0, len(order), batch_size), desc="Ranking", unit="batch", disable=None):
+    for start in tqdm(range(0, len(order), batch_size), desc="Ranking", unit="batch", delay=2, leave=False):
         rows = order[start : start + batch_size]
         # Labels are for training; the target of an example may have been removed from the catalogue.
         batch = collate([features[int(row)] | {"item": -1} for row in rows])

@@ -8,6 +8,7 @@ relevant items are those that have what is to be avoided.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,9 +27,12 @@ from ..item_states import ItemStatesEncoder
 from ..processing_mender import MenderProcessor
 from .data import example_column, prepare_examples
 from .encoder_states import EncoderStates
+from .ranking import one_thread
 from .weights import axis_and_stratum, mean_log_ndcg
 
 __all__ = ["fit_language"]
+
+logger = logging.getLogger(__name__)
 
 EPOCHS, LEAST_STEPS, BATCH, RATE, DECAY, DROPOUT = 5, 300, 256, 1e-3, 0.05, 0.4
 ROUNDS = 10
@@ -173,6 +177,7 @@ def fit_language(
     Returns:
         How many preferences were used, the steps until the best result, and the "weights" of the trained sum.
     """
+    logger.info("training language experts")
     experts = model.experts
     encoder = model.encoder if experts.vectors is None else experts.vectors
     items = encoder.item_states.float()
@@ -196,7 +201,7 @@ def fit_language(
     trained = _Language(experts, items, _encoded(encoder, distinct, experts.config.padding, states))
     kept, reached = _copied(trained), _value(trained, validation)
     devices = [items.device] if items.device.type == "cuda" else []
-    with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices):
+    with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices), one_thread():
         torch.manual_seed(seed)
         trained.requires_grad_(True)
         decayed = [parameter for parameter in trained.parameters() if parameter.dim() > 1]

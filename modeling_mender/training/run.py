@@ -6,6 +6,7 @@ are left out of the ranking.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from .data import (
 from .encoder_states import EncoderStates
 from .methods import Method
 from .presets import Preset
-from .ranking import ranking_metrics
+from .ranking import one_thread, ranking_metrics
 from .reading import fit_language
 from .trainer import MenderTrainer, MenderTrainingArguments
 from .weights import fit_experts
@@ -47,6 +48,8 @@ __all__ = [
     "no_accelerator",
     "training_arguments",
 ]
+
+logger = logging.getLogger(__name__)
 
 
 def make_trainer(
@@ -81,6 +84,7 @@ def make_trainer(
     if not preset.trained:
         raise ValueError(f"{preset.name} is not trained by gradient; call fit_without_gradient")
     args = training_arguments(preset, output_dir, seed=seed, **arguments)
+    logger.info("rendering examples")
     recommendations = select_axes(examples["train"], {"recommendation": 1.0})
     if preset.model == "sasrec":
         train = sequence_features(recommendations, processor)
@@ -266,4 +270,5 @@ def fit_without_gradient(
     if model.experts.reader is not None or model.experts.term_weights is not None:
         record["learned"] = fit_language(model, method.processor, examples, states=states)
     start = record.get("learned", {}).get("weights")
-    return record | fit_experts(model, method.processor, examples, exclude_seen=exclude_seen, start=start)
+    with one_thread():
+        return record | fit_experts(model, method.processor, examples, exclude_seen=exclude_seen, start=start)

@@ -8,6 +8,7 @@ and the items that the generator or an expert ranks first.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,6 +19,7 @@ import polars as pl
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
+from tqdm.auto import tqdm
 
 from ..configuration_mender import GENERATOR, KINDS
 from ..processing_mender import MenderProcessor
@@ -27,6 +29,8 @@ from .data import example_column, kinds_of, prepare_examples, select_axes, train
 from .fit_probability import fit_fit_probability
 
 __all__ = ["axis_and_stratum", "fit_experts", "fit_weights", "if_it_earns", "mean_log_ndcg"]
+
+logger = logging.getLogger(__name__)
 
 PENALTIES = (20.0, 100.0, 500.0)
 MOST_ITEMS_FOR_PENALTIES = 5_000
@@ -204,6 +208,7 @@ def fit_experts(
         `fit_fit_probability`.
     """
     experts, config = model.experts, model.experts.config
+    logger.info("counting purchases")
     histories = training_histories(examples["train"], examples["validation"])
     bought = [processor.item_indices(history) for history in histories]
     items = len(processor.item_ids)
@@ -214,6 +219,7 @@ def fit_experts(
     if experts.transitions is not None:
         experts.transitions.set_matrix(transitions(bought, items))
     if experts.co_purchase is not None:
+        logger.info("fitting what is bought together (EASE), %s items", f"{items:,}")
         record["ridge_penalty"] = _best_penalty(model, processor, bought, validation["silent"], exclude_seen)
     if len(config.weighted) == 1:  # any weight gives the same order
         config.set_weights({})
@@ -221,6 +227,7 @@ def fit_experts(
     config.set_weights({})  # the generator must rank its candidates, whatever weight an earlier fit gave it
     weights = {}
     for kind, chosen in validation.items():
+        logger.info("choosing the weights of experts, %s requests", kind)
         scores, targets, seen = _scores(model, processor, chosen, exclude_seen)
         groups = axis_and_stratum(chosen)
         found = fit_weights(scores, targets, seen, groups, start=start)
@@ -232,10 +239,12 @@ def fit_experts(
     record["weights"] = config.weights
     avoiding = np.flatnonzero([bool(texts) for texts in example_column(examples["validation"], "avoid")])
     if len(avoiding) and experts.avoids:
+        logger.info("choosing the weight of phrases to avoid")
         chosen = examples["validation"].select(avoiding)
         record["avoid"] = _best_avoid(
             model, processor, _sampled(chosen, limit // 5, np.random.default_rng(seed)), exclude_seen
         )
+    logger.info("fitting the probability that anything fits a request")
     record["fit"] = fit_fit_probability(model, processor, examples["validation"], seed=seed)
     return record
 
@@ -354,7 +363,8 @@ def _scores(
     wanted = [processor.item_indices(found[:MOST_TARGETS]) for found in example_column(examples, "targets")]
     alone = only is not None or GENERATOR not in model.experts.config.weighted
     parts, targets, seen = [], [], []
-    for start in range(0, len(features), BATCH):
+    starts = range(0, len(features), BATCH)
+    for start in tqdm(starts, desc="Scoring candidates", unit="batch", delay=2, leave=False):
         batch = collate([features[row] for row in range(start, min(start + BATCH, len(features)))])
         batch = {name: value.to(model.device) for name, value in batch.items()}
         target, own = _padded(wanted[start : start + BATCH]), batch["exclude"].cpu()

@@ -7,6 +7,7 @@ that user's training examples, pairs are complete.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Protocol as Shape
 
@@ -20,6 +21,8 @@ __all__ = [
     "recheck",
 ]
 
+logger = logging.getLogger(__name__)
+
 
 class Listed(Shape):
     """A benchmark of the repository."""
@@ -31,6 +34,7 @@ class Listed(Shape):
 
 def recheck(folder: Path, benchmark: Listed) -> list[str]:
     """What is wrong with the examples of a benchmark; an empty list where nothing is."""
+    logger.info("checking the examples of %s", benchmark.name)
     configs = benchmark.statistics["configs"]
     folder = Path(folder) / benchmark.place
     items_config = next(name for name, config in configs.items() if config["part"] == "items")

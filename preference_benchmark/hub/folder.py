@@ -9,6 +9,7 @@ new. `load` reads a benchmark, from such a folder or from the Hub.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -45,6 +46,8 @@ __all__ = [
     "published_files",
     "refuse_raw_files_inside",
 ]
+
+logger = logging.getLogger(__name__)
 
 STAGES = ".stages"
 _STATISTICS = "statistics.json"
@@ -405,6 +408,7 @@ def problems(folder: Path) -> list[str]:
     """What is wrong with the files of a folder: missing, or not what was built."""
     wrong = []
     for benchmark in contents(folder):
+        logger.info("checking the files of %s", benchmark.name)
         for config, found in benchmark.statistics["configs"].items():
             for split in found["splits"].values():
                 for name, digest in split["files"].items():

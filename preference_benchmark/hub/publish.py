@@ -5,6 +5,7 @@ What `load_dataset("org/preference-discerning", "steam")` then reads is Parquet 
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,8 @@ __all__ = [
     "plan",
     "publish",
 ]
+
+logger = logging.getLogger(__name__)
 
 
 _OF_THE_HUB = (".gitattributes",)
@@ -112,6 +115,7 @@ def publish(
     operations = [CommitOperationAdd(path, str(Path(folder) / path)) for path in what.files]
     stale = sorted(there - set(what.files) - set(_OF_THE_HUB))
     operations += [CommitOperationDelete(path) for path in stale]
+    logger.info("uploading %s files to %s", f"{len(what.files):,}", repo_id)
     commit = api.create_commit(repo_id, operations, commit_message=message, repo_type="dataset")
     return commit.commit_url
 

@@ -11,6 +11,7 @@ matched again, so the folder has no statistics of a build; its card says where e
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import tempfile
@@ -34,6 +35,8 @@ __all__ = [
     "read_ready_made",
     "write_ready_made",
 ]
+
+logger = logging.getLogger(__name__)
 
 
 _EXAMPLE_COLUMNS = (
@@ -102,6 +105,7 @@ def read_ready_made(
     >>> beauty = read_ready_made("xiaoleichu/amazon-beauty-steerable-gr")  # doctest: +SKIP
     >>> beauty.examples["preferences"][0]  # doctest: +SKIP
     """
+    logger.info("reading %s", path)
     splits, catalog = _load(path, revision)
     items = _items(_frame(catalog, _ITEM_COLUMNS, f"{path} (catalog)"))
     frames = {

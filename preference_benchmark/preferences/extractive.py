@@ -11,6 +11,7 @@ their inversions (avoid -> Find, exclude and no -> Search for) are good sentence
 
 from __future__ import annotations
 
+import logging
 import zlib
 from dataclasses import dataclass
 
@@ -30,6 +31,8 @@ __all__ = [
     "sentences",
     "shared_noun",
 ]
+
+logger = logging.getLogger(__name__)
 
 
 MAX_ASPECTS = 3
@@ -238,9 +241,11 @@ class ExtractiveApproximator:
             user_id, step, rank (0 to 4, positive ones first, each group strongest first), text (distinct within
             user and step), sentiment ("positive" or "negative"); sorted by user_id, step, rank.
         """
+        logger.info("finding the words of items and reviews")
         vocabulary = Vocabulary.of(tables)
         rows = _rows(tables)
         first_row = np.flatnonzero(rows["step"].to_numpy() == 0)
+        logger.info("collecting what reviews say")
         evidence = collect(rows, vocabulary)
         count = rows.height
         liked = summarise(evidence, count, first_row, vocabulary.weight, places=_POSITIVE_PLACES)
@@ -252,6 +257,7 @@ class ExtractiveApproximator:
         )
         even = np.ones(max(len(vocabulary.nouns), 1))
         nouns = summarise(kinds, count, first_row, even, places=_NOUN_PLACES)
+        logger.info("writing preferences")
         return _write(rows, vocabulary, liked, disliked, nouns)
 
 

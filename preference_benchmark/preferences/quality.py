@@ -8,6 +8,7 @@ brand. The result is a table to print, numbers to keep, and a figure.
 
 from __future__ import annotations
 
+import logging
 import math
 import uuid
 from collections.abc import Mapping
@@ -40,6 +41,8 @@ __all__ = [
     "compare",
     "polarity_agreement",
 ]
+
+logger = logging.getLogger(__name__)
 
 
 Interval = tuple[float, float, float]
@@ -223,6 +226,7 @@ def compare(
     names = Names.of(tables)
     described, lifts = {}, {}
     for name, preferences in tables_of_preferences.items():
+        logger.info("ranking next items by the preferences of %s", name)
         kept = preferences.join(common, on=_KEYS, how="semi").sort(*_KEYS, "rank")
         own = nearest_preference(at, kept, tables, embedder)
         others = nearest_preference(at, kept, tables, embedder, exchanged)
@@ -230,6 +234,7 @@ def compare(
         lifts[name] = {metric: own.interval(value(own) - value(others), seed) for metric, value in METRICS.items()}
         described[name] = _described(kept, tables, embedder, names, seed) | _spent((reports or {}).get(name, {}))
     ks = np.unique(np.rint(np.geomspace(1, at.num_items, 60)).astype(int))
+    logger.info("computing intervals")
     return Comparison(
         users=int(at.user.max()) + 1,
         targets=len(at.target),

@@ -32,7 +32,9 @@ def test_hub(run_page, place):
     assert saved == copied
     assert torch.equal(names["model"].item_codes, names["recommend"].model.item_codes)
     assert "**0.500**" in (place / "outputs/copy/README.md").read_text("utf-8")
-    assert (names["found"].scores == names["before"].scores).all()  # fresh adapters change nothing
+    # Fresh adapters change nothing but the order of additions.
+    assert torch.equal(names["found"].item_indices, names["before"].item_indices)
+    torch.testing.assert_close(names["found"].scores, names["before"].scores)
 
 
 def test_serving(run_page):

@@ -141,16 +141,18 @@ def test_a_run_on_things_that_are_bought_again_shows_so_on_its_card(
     assert ("those of the history may be recommended" in card) == seen and "| recommendation, silent |" in card
 
 
-def test_a_benchmark_is_built_once(raw, tiny_encoder, capsys):
-    printed = []
+def test_a_benchmark_is_built_once(raw, tiny_encoder, caplog):
+    caplog.set_level("INFO", "preference_benchmark")
+    logged = []
     for _ in range(2):
+        caplog.clear()
         load_benchmark_data("table", raw, tiny_encoder)
-        printed.append([line for line in capsys.readouterr().out.splitlines() if line.startswith("benchmark: ")])
-    assert printed[0] and not printed[1]
+        logged.append([line for line in caplog.messages if line.startswith("benchmark: ")])
+    assert logged[0] and not logged[1]
     interactions = pl.read_parquet(raw / "interactions.parquet")
     interactions.head(-1).write_parquet(raw / "interactions.parquet")
     load_benchmark_data("table", raw, tiny_encoder)
-    assert "benchmark: tables" in capsys.readouterr().out
+    assert "benchmark: tables" in caplog.messages
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,14 @@ def test_the_new_version_takes_the_place_of_the_old_one(tmp_path, way):
     assert (path.stat().st_mode & 0o777) == (path.parent.stat().st_mode & 0o777)
 
 
+def test_whoever_reads_one_file_reads_all(tmp_path, way):
+    (tmp_path / "new.txt").touch()
+    with replace_folder(tmp_path / "model") as folder:
+        (folder / "model.safetensors").touch(mode=0o600)
+    modes = {path.stat().st_mode for path in (tmp_path / "model").iterdir()}
+    assert modes == {(tmp_path / "new.txt").stat().st_mode}
+
+
 def test_files_of_others_are_kept_and_ours_are_not(tmp_path, way):
     path = tmp_path / "model"
     save(path, "A")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 
-import polars as pl
 import pytest
 from datasets import Dataset, Features, List, Value
 
-from mender.showcase import MAX_ATTRIBUTES, save_showcase, showcase
+from mender.showcase import MAX_ATTRIBUTES, TYPED, save_showcase, showcase
 from preference_benchmark.axes.examples import EXAMPLE_FEATURES
-from preference_benchmark.preferences.polarity import NEGATIVE, POSITIVE, preference_polarity
+from preference_benchmark.preferences.polarity import POSITIVE
 
 ITEMS = [f"item-{number}" for number in range(30)]
 
@@ -24,28 +23,27 @@ def items(aspects=True):
 
 
 def examples(users=40):
-    def row(axis, user, texts, history):
+    def row(axis, user, texts, history, avoid=()):
         return {
             "axis": axis,
             "kind": "stated",
             "user_id": f"secret-{user}",
             "history": history,
             "preferences": texts,
-            "avoid": [],
+            "avoid": list(avoid),
             "sentiment": POSITIVE,
             "targets": ITEMS[:1],
             "pair_id": -1,
-            "stratum": "",
+            "stratum": "known" if user % 2 else "withheld",
             "avoided": [],
         }
 
     rows = []
     for user in range(users):
         history = [ITEMS[(user + step) % 30] for step in range(3 + user % 9)]
-        wish, refusal = f"Find tea with flavour{user % 25:02}", f"Avoid tea with flavour{(user + 1) % 25:02}"
-        rows.append(row("recommendation", user, [wish], history))
-        rows.append(row("coarse_grained_steering", user, [f"Look for lamps with shade{user % 10}"], history))
-        rows.append(row("history_consolidation", user, [wish, refusal, f"No lamps of user{user}"], history))
+        rows.append(row("recommendation", user, [f"Find tea with flavour{user % 25:02}"], history))
+        rows.append(row("open_wishes", user, [f"any lamp with shade{user % 30}"], history if user % 3 else []))
+        rows.append(row("wish_and_avoid", user, [f"tea{user % 30}"], history if user % 3 else [], [f"mint{user}"]))
     return Dataset.from_list(rows, features=EXAMPLE_FEATURES)
 
 
@@ -68,21 +66,20 @@ def test_no_user_is_named(shown):
     assert "secret" not in json.dumps(shown)
 
 
-def test_sentences_say_yes_and_no_where_people_did(shown):
+def test_sentences_are_wishes_without_a_history_half_with_something_to_avoid(shown):
     sentences = shown["sentences"]
-    assert len(sentences) == 6 and len({sentence["preference"] for sentence in sentences}) == 6
-    refused = [sentence["avoid"] for sentence in sentences if sentence["avoid"]]
-    assert len(refused) in (1, 2, 3) and len(set(refused)) == len(refused)
-    assert set(preference_polarity(pl.Series(refused))) == {NEGATIVE}
-    assert set(preference_polarity(pl.Series([sentence["preference"] for sentence in sentences]))) == {POSITIVE}
+    assert len(sentences) == 4 and len({sentence["preference"] for sentence in sentences}) == 4
+    assert [bool(sentence["avoid"]) for sentence in sentences] == [True, False, True, False]
+    known = {
+        (example["preferences"][0], (example["avoid"] or [""])[0])
+        for example in examples()
+        if not example["history"] and example["stratum"] == "known"
+    }
+    assert {(sentence["preference"], sentence["avoid"]) for sentence in sentences} <= known
 
 
-def test_a_wish_and_a_refusal_come_from_one_person(shown):
-    table = examples().to_polars()
-    written = [set(texts) for texts in table["preferences"]]
-    for sentence in shown["sentences"]:
-        if sentence["avoid"]:
-            assert any({sentence["preference"], sentence["avoid"]} <= texts for texts in written)
+def test_the_corner_shop_opens_with_what_its_customers_type():
+    assert showcase(items(), examples(), source="corner-shop")["sentences"] == list(TYPED["corner-shop"])
 
 
 def test_attributes_are_few_and_never_empty(shown):

@@ -318,6 +318,19 @@ def test_words_of_added_items_are_known(correcting):
     assert {typed: correcting.corrected(typed) for typed in MISSPELT} == MISSPELT
 
 
+def test_words_are_counted_alike_at_every_edit_and_when_loaded(correcting, tmp_path):
+    correcting.corrected("galss")
+    titles, texts = ["plum mug", *TITLES[1:]], ["Sweet plum", *["Vanilla tea"] * 3]
+    correcting.set_items({"item_id": IDS, "title": titles, "text": texts}, new_states=True)
+    grown = {"item_id": [*IDS, "new"], "title": [*titles, "plums"], "text": [*texts, "plums"]}
+    correcting.set_items(grown, new_states=True)
+    correcting.save_pretrained(tmp_path)
+    loaded = MenderProcessor.from_pretrained(tmp_path)
+    loaded.corrected("galss")
+    assert correcting._speller.words == loaded._speller.words
+    assert correcting.corrected("a pulm muug") == loaded.corrected("a pulm muug") == "a plum muug"
+
+
 def test_what_is_not_read_is_not_corrected():
     processor = MenderProcessor(word_tokenizer(), {"item_id": IDS, "title": TITLES}, preference="none")
     assert processor.corrected("find galss") == "find galss"

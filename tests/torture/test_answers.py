@@ -51,7 +51,7 @@ def answer(chance: random.Random) -> tuple[str, str, list[str]]:
             place = chance.randrange(len(text))
             text = text[:place] + chance.choice(ODD) + text[place + chance.randrange(2) :]
     elif kind == "bytes":
-        data = bytearray(text.encode())
+        data = bytearray(text.encode("utf-8", "surrogatepass"))
         for _ in range(chance.randrange(1, 6)):
             data[chance.randrange(len(data))] = chance.randrange(256)
         text = data.decode("utf-8", chance.choice(["replace", "surrogateescape"]))

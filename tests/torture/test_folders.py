@@ -12,6 +12,7 @@ import os
 import random
 import shutil
 import struct
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from strangers import outcome
 from mender.cli import main
 from preference_benchmark.embedding import TextEmbedder
 
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 EVIL = "raise SystemExit('evil code has run')\n"
 ESCAPES = "\x1b]0;evil\x07\x9b2J\u202e\r<script>"
 NUMBERS = [0, -1, 1, 3, 10**5, 10**9, 10**18, 1e308, 0.5]
@@ -35,7 +37,7 @@ FIELDS = {
     "base_model_name_or_path": "evil/model",
 }
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a fork server")
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 
 @pytest.fixture(scope="module")
@@ -143,39 +145,52 @@ def change_folder(folder: Path, chance: random.Random, names: tuple[str, ...] = 
     return done
 
 
-def try_folders(tally, original: Path, folder: Path, work: str, names: tuple[str, ...] = ()) -> None:
+@pytest.fixture(scope="module")
+def processes():
+    """Where the work is done."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(BENCHMARKS)
+        from warm_processes import WarmProcesses
+    # Modules of the tests, and those of this checkout.
+    with WarmProcesses(path=[Path(folder) for folder in sys.path if folder]) as found:
+        yield found
+
+
+def try_folders(tally, processes, original: Path, folder: Path, work: str, names: tuple[str, ...] = ()) -> None:
     chance = random.Random(tally.seed)
-    assert outcome(work, original) == "answered"
+    assert outcome(processes, work, original, folder.parent) == "answered"
     while tally.tried < tally.count:
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(original, folder)
         done = change_folder(folder, chance, names)
-        result = outcome(work, folder)
+        result = outcome(processes, work, folder, folder.parent)
         tally.note(result if result in ("answered", "refused") else "failed")
         tally.check(result in ("answered", "refused"), f"{done}: {result}")
     tally.finish()
 
 
 @pytest.mark.campaign("folders", 1)
-def test_saved_models_of_strangers(tally, model, tmp_path):
-    try_folders(tally, model, tmp_path / "bad", "recommend")
+def test_saved_models_of_strangers(tally, processes, model, tmp_path):
+    try_folders(tally, processes, model, tmp_path / "bad", "recommend")
 
 
 @pytest.mark.campaign("folders", None)  # its slice is hub/test_folder
-def test_benchmarks_of_strangers(tally, benchmark_folder, tmp_path):
-    try_folders(tally, benchmark_folder, tmp_path / "bad", "read_benchmark")
+def test_benchmarks_of_strangers(tally, processes, benchmark_folder, tmp_path):
+    try_folders(tally, processes, benchmark_folder, tmp_path / "bad", "read_benchmark")
 
 
 @pytest.mark.campaign("folders", None)
-def test_results_and_cards_of_strangers(tally, model, tmp_path):
+def test_results_and_cards_of_strangers(tally, processes, model, tmp_path):
     folder = shutil.copytree(model, tmp_path / "good")
     (folder / "five_axes.json").write_text(json.dumps(measured(0.75)))
     assert main(["card", str(folder), "--results", str(folder / "five_axes.json")]) == 0
-    try_folders(tally, folder, tmp_path / "bad", "show_results", ("five_axes.json", "README.md", "config.json"))
+    try_folders(
+        tally, processes, folder, tmp_path / "bad", "show_results", ("five_axes.json", "README.md", "config.json")
+    )
 
 
 @pytest.mark.campaign("folders", None)
-def test_encoders_of_strangers(tally, tmp_path):
+def test_encoders_of_strangers(tally, processes, tmp_path):
     embedder = TextEmbedder(encoder_folder(tmp_path / "encoder"), device="cpu", progress=False)
     embedder.model.save(str(tmp_path / "good"))
-    try_folders(tally, tmp_path / "good", tmp_path / "bad", "use_encoder")
+    try_folders(tally, processes, tmp_path / "good", tmp_path / "bad", "use_encoder")

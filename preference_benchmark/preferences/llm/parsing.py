@@ -34,13 +34,13 @@ _THINKING = re.compile(r"<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL | re.IGN
 _FENCE = re.compile(r"```[\w-]*\n?|~~~[\w-]*\n?")
 _BULLET = re.compile(r"^\s*(?:[-*•–]|\(?\d{1,2}[.):])\s+(?P<text>\S.*)$")
 _ESCAPE = re.compile(r"\\(?:u(?P<code>[0-9a-fA-F]{4})|.)", re.DOTALL)
+_ESCAPED = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f"}
 _CLOSING = {'"': '"', "'": "'", "“": "”", "”": "”", "„": "“", "‘": "’", "«": "»"}
 # A scan skips from one of these to the next: a character at a time is slow in answers that run on.
-_BRACKET = re.compile(r"[\[{]")
+_BRACKET, _BRACKETS = re.compile(r"[\[{]"), re.compile(r"[\[{]+")
 _MARK = re.compile(rf"[\[\]{{}}{''.join(_CLOSING)}]")
-_ENDS = {closing: re.compile(rf"[{closing}\\]") for closing in {*_CLOSING.values()}}
 # A mark that no bracket, comma, colon or line end follows stands inside: the apostrophe of "don't".
-_AFTER_STRING = re.compile(r"\s*(?:[,\]}:\n]|[\"'“‘„«]|$)")
+_ENDS = {closing: re.compile(rf"\\|{closing}(?=\s*(?:[,\]}}:\n]|[\"'“‘„«]|$))") for closing in {*_CLOSING.values()}}
 _COLON, _REST_IS_BLANK = re.compile(r"\s{0,8}:"), re.compile(r"\s*\Z")
 # The rest of a longer answer is not read: five sentences need a fraction of this.
 _LONGEST = 20_000
@@ -116,7 +116,9 @@ def _scanned(text: str) -> list[str]:
     while position is not None:
         character = text[position]
         if character in "[{":
-            within.append(character)
+            opened = _BRACKETS.match(text, position)[0]
+            within.extend(opened)
+            position += len(opened) - 1
         elif character in "]}":
             del within[-1:]
             if not within:
@@ -162,18 +164,18 @@ def _quoted(text: str, position: int) -> tuple[str | None, int]:
         if escape := _ESCAPE.match(text, position):
             content.append(_unescaped(escape))
             position = escape.end()
-        elif text[position] != "\\" and _AFTER_STRING.match(text, position + 1):
-            return "".join(content), position
-        else:
-            content.append(text[position])
+        elif found[0] == "\\":  # the last character
+            content.append(found[0])
             position += 1
+        else:
+            return "".join(content), position
     return None, position
 
 
 def _unescaped(escape: re.Match) -> str:
     if escape["code"]:
         return chr(int(escape["code"], 16))
-    return " " if escape[0][1] in "nrtbf" else escape[0][1]
+    return _ESCAPED.get(escape[0][1], escape[0][1])
 
 
 def _bulleted(text: str) -> list[str]:

@@ -8,6 +8,7 @@ missing is found out with a short question about invented purchases.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 from collections.abc import Mapping
@@ -29,6 +30,8 @@ __all__ = [
     "prompt_for",
     "said",
 ]
+
+logger = logging.getLogger(__name__)
 
 AUTO = "auto"
 RESPONSE_FORMATS = ("json_schema", "json_object", "text")
@@ -87,6 +90,7 @@ def look_at(
     """
     if base_url is not None and not base_url.startswith(("http://", "https://")):
         raise ValueError(f"base_url={base_url!r} is not an address; pass one such as http://127.0.0.1:8000/v1.")
+    logger.info("looking at the server")
     listed = _get(base_url, api_key, "models", timeout)
     records = [record for record in _list(listed, "data") if isinstance(record, Mapping) and record.get("id")]
     own = [record for record in records if model in (record["id"], *_list(record, "aliases"))]
@@ -128,6 +132,7 @@ def prompt_for(
 
     key = api_key or os.environ.get("OPENAI_API_KEY") or "none"
     client = OpenAI(base_url=base_url, api_key=key, timeout=_TRIAL_SECONDS, max_retries=1)
+    logger.info("asking the server which prompt fits its model")
     small = _small(features)
     formats = ("text",) if small else RESPONSE_FORMATS
     refusals = []

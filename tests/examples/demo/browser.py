@@ -1,4 +1,4 @@
-"""A headless Chromium and a served page, for tests that need both."""
+"""A headless Chromium and a served page, for tests and pictures that need both."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
+ARGUMENTS = (
+    *("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "no-proxy-server"),
+    # Chromium asks for nothing but the page.
+    *("disable-quic", "no-first-run", "disable-background-networking", "disable-component-update", "disable-sync"),
+)
 
 
 def browser():
@@ -29,7 +34,7 @@ def browser():
         pytest.skip("needs Chromium and its driver; apt-get install chromium chromium-driver")
     options = webdriver.ChromeOptions()
     options.binary_location = binary
-    for argument in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "no-proxy-server"):
+    for argument in ARGUMENTS:
         options.add_argument(f"--{argument}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     return webdriver.Chrome(options=options, service=Service(driver))
@@ -58,3 +63,71 @@ def served(model: Path) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait(30)
+
+
+class Page:
+    """What a person sees and does."""
+
+    def __init__(self, driver, address):
+        self.driver, self.address = driver, address
+
+    def open(self, query="", width=1280, height=1000):
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        self.driver.get(self.address + query)
+        self.until(lambda: self.all("#answer .m-item"))
+
+    def until(self, condition):
+        from selenium.common.exceptions import StaleElementReferenceException
+        from selenium.webdriver.support.ui import WebDriverWait
+
+        return WebDriverWait(self.driver, 30, ignored_exceptions=[StaleElementReferenceException]).until(
+            lambda _: condition()
+        )
+
+    def run(self, script, *arguments):
+        return self.driver.execute_script(script, *arguments)
+
+    def all(self, selector):
+        return self.driver.find_elements("css selector", selector)
+
+    def one(self, selector):
+        self.until(lambda: self.all(selector))
+        return self.all(selector)[0]
+
+    def list(self):
+        return [one.get_attribute("data-item") for one in self.all("#answer .m-item")]
+
+    def answer(self):
+        """The list with its reasons."""
+        return self.run("return document.querySelector('#answer .m-list')?.innerText || ''")
+
+    def text(self):
+        return self.one("#answer").text
+
+    def changed_by(self, act):
+        before = self.answer()
+        act()
+        self.until(lambda: self.answer() not in ("", before))
+
+    def field(self, name):
+        return self.one(f"#{name} :is(input:not([type=range]), textarea)")
+
+    def value(self, name):
+        return self.field(name).get_attribute("value")
+
+    def write(self, name, text):
+        from selenium.webdriver.common.keys import Keys
+
+        where = self.field(name)
+        where.send_keys(Keys.CONTROL, "a")
+        where.send_keys(Keys.DELETE)
+        where.send_keys(text)
+
+    def press(self, *keys):
+        from selenium.webdriver.common.action_chains import ActionChains
+
+        ActionChains(self.driver).send_keys(*keys).perform()
+
+    def focused(self):
+        return self.run("return document.activeElement.closest('[id]')?.id + ' ' + document.activeElement.tagName")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from doubles import encoder_folder, random_catalogue, shop_items, small_method, tiny_model, word_tokenizer
@@ -22,10 +23,13 @@ SHOWCASE = {
 }
 
 
-def save_model(folder: Path, showcase: dict | None = None, **processor_settings) -> Path:
+def save_model(
+    folder: Path, showcase: dict | None = None, titles: Sequence[str] | None = None, **processor_settings
+) -> Path:
     """A random Mender over sixteen items, as the examples save one."""
     catalogue = random_catalogue(16, [4, 4, 2])
     items = shop_items() | {"codes": catalogue.codes.tolist()}
+    items["title"] = list(titles or items["title"])
     tiny_model(catalogue).save_pretrained(folder)
     MenderProcessor(word_tokenizer(), items, max_length=40, **processor_settings).save_pretrained(folder)
     if showcase is not None:

@@ -2,236 +2,241 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
-from browser import browser, served
+from browser import Page, browser, served
+from hostile import MARKUP, TRICKS
+from saved_models import SHOWCASE, save_model, save_with_experts
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("gradio", reason="the page needs gradio; pip install gradio")
 
-LABELLED = """
-return [...document.querySelectorAll('a[href], button, input, textarea, summary')]
-  .filter(one => one.offsetParent !== null && one.type !== 'hidden')
-  .filter(one => !(one.innerText || '').trim() && !one.getAttribute('aria-label') && !(one.labels || []).length)
+# What a screen reader would call by no name.
+NAMELESS = """
+return [...document.querySelectorAll('a[href], button, input, textarea, summary, img')]
+  .filter(one => one.getClientRects().length && one.type !== 'hidden' && !one.closest('[aria-hidden=true], button *'))
+  .filter(one => !(one.innerText || '').trim() && !one.getAttribute('aria-label') && !one.getAttribute('alt'))
+  .filter(one => !(one.labels || []).length && !one.closest('label, button, a'))
   .map(one => one.outerHTML.slice(0, 200))
+"""
+BEYOND = "return [...document.querySelectorAll('.gradio-container *')].filter(one => one.getBoundingClientRect().right"
+# Contrast of every text of the answer with what is behind it.
+CONTRAST = """
+const light = (colour) => {
+  const [r, g, b] = colour.match(/[\\d.]+/g).slice(0, 3)
+    .map(one => one / 255).map(one => one <= 0.03928 ? one / 12.92 : ((one + 0.055) / 1.055) ** 2.4);
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+};
+const behind = (one) => {
+  for (; one; one = one.parentElement) {
+    const colour = getComputedStyle(one).backgroundColor;
+    if (!/rgba\\(.*, 0\\)|transparent/.test(colour)) return colour;
+  }
+  return 'rgb(255, 255, 255)';
+};
+return [...document.querySelectorAll('.m-head *, #answer *')].filter(one => [...one.childNodes]
+    .some(node => node.nodeType === 3 && node.textContent.trim()))
+  .map(one => [light(getComputedStyle(one).color), light(behind(one)), one.outerHTML.slice(0, 100)])
+  .map(([a, b, html]) => [(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), html])
+  .filter(([ratio]) => ratio < 4.5);
 """
 
 
-class Page:
-    """What a person sees and does."""
-
-    def __init__(self, driver, address):
-        self.driver, self.address = driver, address
-
-    def open(self, query="", width=1280, height=1000):
-        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
-        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-        self.driver.get(self.address + query)
-        self.until(lambda: self.all("#answer .m-item"))
-
-    def until(self, condition):
-        from selenium.common.exceptions import StaleElementReferenceException
-        from selenium.webdriver.support.ui import WebDriverWait
-
-        return WebDriverWait(self.driver, 30, ignored_exceptions=[StaleElementReferenceException]).until(
-            lambda _: condition()
-        )
-
-    def all(self, selector):
-        return self.driver.find_elements("css selector", selector)
-
-    def one(self, selector):
-        self.until(lambda: self.all(selector))
-        return self.all(selector)[0]
-
-    def list(self, side="m-after"):
-        return [one.get_attribute("data-item") for one in self.all(f"#answer .{side} .m-item")]
-
-    def answer(self):
-        """Both lists with their scores."""
-        return self.driver.execute_script("return document.querySelector('#answer .m-lists')?.innerText || ''")
-
-    def text(self):
-        return self.one("#answer").text
-
-    def changed_by(self, act):
-        before = self.answer()
-        act()
-        self.until(lambda: self.answer() not in ("", before))
-
-    def write(self, field, text):
-        from selenium.webdriver.common.keys import Keys
-
-        where = self.one(f"#{field} textarea")
-        where.send_keys(Keys.CONTROL, "a")
-        where.send_keys(Keys.DELETE)
-        where.send_keys(text)
-
-    def history(self):
-        return [one.text for one in self.all("#history label") if one.text.strip()]
-
-    def ticked(self):
-        return sum(one.is_selected() for one in self.all("#history input"))
-
-    def press(self, *keys):
-        from selenium.webdriver.common.action_chains import ActionChains
-
-        ActionChains(self.driver).send_keys(*keys).perform()
-
-    def focused(self):
-        script = "return document.activeElement.closest('[id]')?.id + ' ' + document.activeElement.tagName"
-        return self.driver.execute_script(script)
+@pytest.fixture(scope="module")
+def driver():
+    driver = browser()
+    yield driver
+    driver.quit()
 
 
 @pytest.fixture(scope="module")
-def page(saved):
-    driver = browser()
-    try:
-        with served(saved) as address:
-            yield Page(driver, address)
-    finally:
-        driver.quit()
+def page(driver, tmp_path_factory):
+    folder = save_with_experts(tmp_path_factory.mktemp("experts"), "mender")
+    (folder / "showcase.json").write_text(json.dumps(SHOWCASE))
+    with served(folder) as address:
+        yield Page(driver, address)
 
 
 @pytest.fixture(autouse=True)
-def no_console_errors(page):
-    page.driver.get_log("browser")
+def no_console_errors(driver):
+    driver.get_log("browser")
     yield
-    assert [entry["message"] for entry in page.driver.get_log("browser") if entry["level"] == "SEVERE"] == []
+    assert [entry["message"] for entry in driver.get_log("browser") if entry["level"] == "SEVERE"] == []
 
 
-def test_lists_change_while_one_types(page):
+def test_it_opens_with_a_wish_and_its_answer(page):
     page.open()
-    assert page.list() and page.list("m-before")
-    page.changed_by(lambda: page.write("wish", "find cotton"))
-    alone = page.list("m-before")
+    assert page.value("wish") == "find cotton" and len(page.list()) == 6
+    assert "The best 6 of 16 items for “find cotton”" in page.text()
+
+
+def test_the_list_changes_while_one_types(page):
+    page.open()
     page.changed_by(lambda: page.write("wish", "find gentle blue glass"))
-    assert page.list("m-before") == alone, "the history alone does not depend on the wish"
-    assert "lists in" in page.text()
+    assert "“find gentle blue glass”" in page.text()
 
 
-def test_what_should_stay_out_is_compared_with_the_wish_alone(page):
+def test_what_avoiding_kept_out_is_shown(page):
     page.open()
-    page.changed_by(lambda: page.write("wish", "find rose"))
-    wished = page.list()
-    page.changed_by(lambda: page.write("avoid", "blue glaze"))
-    page.until(lambda: "3 lists" in page.text())
-    page.changed_by(lambda: page.all("#against input")[1].click())
-    assert "the wish without" in page.one(".m-before h2").text and page.list("m-before") == wished
+    page.until(lambda: page.list())
+    wished = page.all("#answer .m-title")[0].text
+    page.changed_by(lambda: page.write("avoid", wished))
+    page.until(lambda: f"Kept out by “{wished}”" in page.text())
+    assert page.one(".m-removed del").text == wished
 
 
-def test_a_title_is_found_and_added(page):
-    page.open()
-    count = len(page.history())
-    page.write("search", "co")
-    page.until(lambda: [one.text for one in page.all(".m-found") if one.is_displayed()] == ["+ cotton"])
-    page.changed_by(lambda: page.one("#found-0").click())
-    page.until(lambda: len(page.history()) == count + 1)
-    assert page.history()[-1] == "cotton" and "item-cotton" not in page.list()
-    page.write("search", "zzz")
-    page.until(lambda: "No other title" in page.driver.page_source)
-
-
-def test_items_of_the_history_are_unticked(page):
-    page.open()
-    ticked = page.ticked()
-    page.changed_by(lambda: page.all("#history input")[0].click())
-    assert page.ticked() == ticked - 1
-
-
-def test_sliders_say_how_many_items(page):
+def test_weights_are_sliders(page):
     from selenium.webdriver.common.keys import Keys
 
     page.open()
-    number = page.one("#k input[type=number]")
+    for part in ("words", "meaning", "history", "popularity", "generator"):
+        assert page.one(f"#weight-{part} input[type=range]").get_attribute("aria-label")
+    number = page.field("weight-words")
     number.send_keys(Keys.CONTROL, "a")
-    number.send_keys("3", Keys.TAB)
-    page.until(lambda: len(page.list()) == len(page.list("m-before")) == 3)
-    beams = page.one("#beams input[type=number]")
-    beams.send_keys(Keys.CONTROL, "a")
-    beams.send_keys("7", Keys.TAB)
-    page.until(lambda: "7 beams" in page.text())
+    page.changed_by(lambda: number.send_keys("0", Keys.TAB))
+    page.until(lambda: not [one for one in page.all(".m-why li") if one.text.startswith("words")])
+    page.changed_by(lambda: page.one("#weight-meaning input[type=range]").send_keys(Keys.ARROW_RIGHT * 5))
 
 
-def test_a_sentence_is_tried_and_a_shopper_chosen(page):
+def test_an_added_item_is_found_at_once_and_only_by_who_added_it(page, driver):
     page.open()
-    page.changed_by(lambda: page.one("#try-1").click())
-    assert page.one("#wish textarea").get_attribute("value") == "find mint"
-    assert page.one("#avoid textarea").get_attribute("value") == "avoid blue glaze"
-    before = page.history()
+    page.write("own-title", "Brooch of silver")
+    page.write("own-text", "find cotton")
+    page.changed_by(lambda: page.one("#own-add").click())
+    page.until(lambda: "Yours is number" in page.text())
+    assert "Brooch of silver" in page.one(".m-mine").text and "nobody else sees it" in page.one("#added").text
+    mine = driver.current_window_handle
+    driver.switch_to.new_window("tab")
+    try:
+        page.open()
+        page.changed_by(lambda: page.write("wish", "brooch of silver"))
+        assert not page.all(".m-mine") and "of 16 items" in page.text()
+    finally:
+        driver.close()
+        driver.switch_to.window(mine)
+    page.changed_by(lambda: page.write("wish", "brooch of silver"))
+    assert "of 17 items" in page.text() and page.all(".m-mine")
+
+
+def test_a_shopper_and_a_history(page):
+    page.open()
     page.one("#shopper input").click()
-    page.until(lambda: len(page.all("#shopper [role=option], [role=listbox] [role=option]")) == 3)
-    page.changed_by(lambda: page.all("[role=listbox] [role=option]")[0].click())
-    assert page.history() != before
-    page.changed_by(lambda: page.one("#own").click())
-    assert page.one("#wish textarea").get_attribute("value") == "find rose"
+    page.until(lambda: len(page.all("[role=listbox] [role=option]")) == 3)
+    page.changed_by(lambda: page.all("[role=listbox] [role=option]")[1].click())
+    page.changed_by(lambda: page.one("#next-wish").click())
+    assert page.value("wish") == "find rose"
+    count = len(page.all("#history input"))
+    page.write("search", "co")
+    page.until(lambda: [one.text for one in page.all(".m-found") if one.is_displayed()] == ["+ cotton"])
+    page.changed_by(lambda: page.one("#found-0").click())
+    page.until(lambda: len(page.all("#history input")) == count + 1)
+    assert "item-cotton" not in page.list()
+    page.changed_by(lambda: page.all("#history input")[-1].click())
+    page.write("search", "zzz")
+    page.until(lambda: "No other title" in page.driver.page_source)
 
 
 def test_everything_from_the_keyboard(page):
     from selenium.webdriver.common.keys import Keys
 
     page.open()
-    page.one("#wish textarea").click()
+    page.field("wish").click()
     page.changed_by(lambda: page.press(Keys.END, " green tea", Keys.ENTER))
-    assert page.one("#wish textarea").get_attribute("value").endswith(" green tea"), "Enter ranks, it writes no line"
-    page.press(Keys.TAB)
-    assert page.focused().startswith("avoid") or "TEXTAREA" in page.focused()
-    page.press(Keys.TAB)
-    assert page.focused() == "try-0 BUTTON"
+    assert page.value("wish").endswith(" green tea"), "Enter ranks, it writes no line"
+    order = []
+    for _ in range(60):
+        page.press(Keys.TAB)
+        order.append(page.focused().split()[0])
+        style = page.run("return getComputedStyle(document.activeElement).outlineStyle")
+        assert style == "solid" or order[-1] == "shopper", f"{order[-1]} does not show that it has the focus"
+        if order[-1] == "own-add":
+            break
+    reached = list(dict.fromkeys(order))
+    names = ["avoid", "strict", "try-0", "try-1", "weight-words", "weight-generator", "dial", "k", "own-title"]
+    assert [name for name in reached if name in names] == names and reached[-1] == "own-add"
     page.changed_by(lambda: page.press(Keys.ENTER))
-    page.one("#search textarea").click()
-    count = len(page.history())
-    page.press("stro")
-    page.until(lambda: any(one.is_displayed() for one in page.all(".m-found")))
-    page.press(Keys.ENTER)
-    page.until(lambda: len(page.history()) == count + 1)
-    page.until(lambda: page.driver.execute_script("return !!document.activeElement.closest('#search')"))
-    assert page.one("#search textarea").get_attribute("value") == ""
-    assert page.driver.execute_script(LABELLED) == []
+    page.until(lambda: "Yours" in page.text())
 
 
-def test_a_narrow_screen_shows_what_was_asked_for_first(page):
-    page.open(width=390, height=844)
-    assert page.driver.execute_script("return document.documentElement.scrollWidth") <= 390
-    place = {side: page.one(f".{side}").location["y"] for side in ("m-after", "m-before")}
-    wish, history = page.one("#wish").location["y"], page.one("#history").location["y"]
-    assert wish < place["m-after"] < place["m-before"] < history
-    assert not page.one(".m-lists svg").is_displayed()
-    for one in page.all("#answer .m-title"):
-        assert one.size["width"] > 150
-
-
-def test_lines_join_the_same_items(page):
+def test_a_screen_reader_hears_names_and_the_answer(page):
     page.open()
-    before, after = page.list("m-before"), page.list()
-    lines = page.all("#answer line")
-    assert len(lines) == len(set(before) & set(after)) > 0
-    box = page.one("#answer svg").rect
-    row = box["height"] / len(after)
-    for line in lines:
-        start, end = (float(line.get_attribute(name)) for name in ("y1", "y2"))
-        assert before[int(start)] == after[int(end)]
-    tops = [one.rect["y"] for one in page.all("#answer .m-after .m-item")]
-    assert all(abs(top - (box["y"] + place * row)) < 4 for place, top in enumerate(tops))
+    assert page.run("return document.documentElement.lang") == "en"
+    assert page.run(NAMELESS) == []
+    assert page.one("#announced").get_attribute("role") == "status" and page.one("#added [role=status]")
+    page.changed_by(lambda: page.write("wish", "find glass"))
+    page.until(lambda: "“find glass”" in page.run("return document.querySelector('#announced').textContent"))
+    headings = page.run("return [...document.querySelectorAll('h1, h2, h3')].map(one => one.tagName)")
+    assert headings[0] == "H1" and headings.count("H1") == 1 and headings.count("H2") == 4
 
 
-def test_programs_are_answered(page, recommender):
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_text_can_be_read(page, theme):
+    page.open(f"?__theme={theme}&wish=find+rose&avoid=glass")
+    page.until(lambda: page.all(".m-removed"))
+    assert page.run(CONTRAST) == []
+
+
+@pytest.mark.parametrize("width", [320, 390])
+def test_a_narrow_screen(page, width):
+    page.open(width=width, height=844)
+    assert page.run("return document.documentElement.scrollWidth") <= width
+    assert page.run(f"{BEYOND} > {width + 1}).map(one => one.outerHTML.slice(0, 120))") == []
+    places = [page.one(name).location["y"] for name in ("#wish", "#answer", "#k", "#own-title", "#shopper")]
+    assert places == sorted(places)
+
+
+def test_programs_are_answered(page):
     from gradio_client import Client
     from gradio_client.exceptions import AppError
 
     client = Client(page.address, verbose=False)
-    found = client.predict(["item-tea"], "find rose", "", 3, api_name="/recommend")
-    answer = recommender.answer(["item-tea"], "find rose", k=3)
-    assert [item["item_id"] for item in found] == [item.item_id for item in answer.full]
-    with pytest.raises(AppError, match="The request is empty"):
+    assert len(client.predict(["item-tea"], "find rose", "", 3, api_name="/recommend")) == 3
+    with pytest.raises(AppError, match="There is nothing to go by"):
         client.predict([], "", "", 3, api_name="/recommend")
 
 
-def test_a_link_opens_the_same_result(page):
-    page.open("?item=item-tea&item=item-mug&wish=find+rose&k=4")
-    assert page.history() == ["tea", "mug"] and len(page.list()) == 4
-    link = page.one("#answer a").get_attribute("href")
-    shown = page.list()
+def test_a_link_opens_the_same_list(page):
+    page.open("?item=item-tea&item=item-mug&wish=find+rose&k=4&words=0.5")
+    page.until(lambda: len(page.list()) == 4 and "“find rose”" in page.text())
+    link, shown = page.one("#answer .m-note a").get_attribute("href"), page.answer()
+    assert "words=0.5" in link
     page.open(re.sub(r"^.*\?", "?", link))
-    assert page.list() == shown and page.one("#wish textarea").get_attribute("value") == "find rose"
+    page.until(lambda: page.answer() == shown)
+
+
+def test_nothing_from_outside_becomes_markup(driver, tmp_path):
+    evil = [*MARKUP, " ".join(TRICKS)[:400]]
+    titles = [evil[place % len(evil)] + f" {place}" for place in range(16)]
+    history = ["item-tea", "item-mug", "item-soap"]
+    showcase = {
+        "attributes": {"item-tea": evil, "item-mug": evil},
+        "shoppers": [{"history": history, "preference": evil[0]}],
+        "sentences": [{"preference": text, "avoid": text[::-1]} for text in evil],
+    }
+    folder = save_model(tmp_path / "model", showcase, titles=titles)
+    with served(folder) as address:
+        page = Page(driver, address)
+        page.open()
+        shown = {one.text for one in page.all("#answer .m-title")}
+        assert shown <= {" ".join(title.split()) for title in titles}
+        for place in range(len(evil)):
+            page.one(f"#try-{place}").click()
+            page.one("#shopper input").click()
+        page.until(lambda: page.all("[role=listbox] [role=option]"))
+        page.all("[role=listbox] [role=option]")[1].click()
+        page.until(lambda: page.all("#history label"))
+        page.write("search", "img")
+        page.until(lambda: any(one.is_displayed() for one in page.all(".m-found")))
+        page.one("#found-0").click()
+        for text in evil:
+            page.write("own-title", text[:110].replace("\n", " "))
+            page.one("#own-add").click()
+            page.until(lambda: page.one("#added").text)
+        page.write("wish", evil[0])
+        page.write("avoid", evil[0])
+        page.until(lambda: "onerror" in page.text())
+        assert page.run("return window.hit") is None
+        assert page.all("#answer :is(img, script, svg, b), #added :is(img, svg, b), button img[src=x], label img") == []
+        driver.get("about:blank")  # before the server ends, so that no request is left without an answer

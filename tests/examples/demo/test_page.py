@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from html import unescape
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -14,8 +14,10 @@ pytest.importorskip("gradio", reason="the page needs gradio; pip install gradio"
 import gradio
 from actions import NOBODY, SEARCH_RESULTS, Actions
 from page import build_page
+from page_model import OwnItem, load_model
+from saved_models import save_popularity, save_with_experts
 
-ASK = {"wish": "find rose", "avoid": "green", "against": "the history alone", "k": 5, "beams": 30}
+ASK = ("find rose", "green", False, 5, 1.0)
 
 
 @pytest.fixture(scope="module")
@@ -23,10 +25,15 @@ def actions(recommender):
     return Actions(recommender)
 
 
-def items(shown, side):
-    """Ids in the order of one list."""
-    (part,) = re.findall(rf'<section class="{side}">.*?</section>', shown)
-    return re.findall(r'data-item="([^"]+)"', part)
+@pytest.fixture(scope="module")
+def experts(tmp_path_factory):
+    """Actions of a model whose experts have weights."""
+    return Actions(load_model(str(save_with_experts(tmp_path_factory.mktemp("experts"), "mender-lite"))))
+
+
+def items(shown):
+    """Ids in the order of the list."""
+    return re.findall(r'data-item="([^"]+)"', shown)
 
 
 def ticked(update):
@@ -34,41 +41,63 @@ def ticked(update):
 
 
 def test_ranks_what_is_ticked_in_the_order_of_the_history(actions, recommender):
-    known = ["item-tea", "item-mug", "item-soap"]
-    shown, read = actions.rank(known, ["item-soap", "item-tea"], **ASK)
+    shown = actions.rank((), ["item-tea", "item-mug", "item-soap"], ["item-soap", "item-tea"], *ASK)
     answer = recommender.answer(["item-tea", "item-soap"], "find rose", "green", k=5)
-    assert items(shown, "m-after") == [item.item_id for item in answer.full]
-    assert items(shown, "m-before") == [item.item_id for item in answer.alone]
-    assert read == answer.read and "all 2 items" in read
+    assert items(shown) == [item.item_id for item in answer.items]
 
 
 def test_nothing_to_rank_is_a_message_not_an_error(actions):
-    shown, read = actions.rank([], [], "", " ", "the history alone", 5, 30)
-    assert "The request is empty" in shown and read == ""
+    assert "There is nothing to go by" in actions.rank((), [], [], "", " ", False, 5, 1.0)
 
 
-def test_a_link_leads_back_to_what_it_was_made_from(actions):
+def test_weights_come_in_the_order_of_the_sliders(experts):
+    weights = [0.0 if part == "meaning" else 2.0 for part in experts.model.parts]
+    shown = experts.rank((), [], [], *ASK, *weights)
+    asked = {"weights": dict(zip(experts.model.parts, weights, strict=True)), "k": 5}
+    assert items(shown) == [item.item_id for item in experts.model.answer([], "find rose", "green", **asked).items]
+
+
+@pytest.mark.parametrize("weights", [(), (2.0, 0.5, 1.0, 0.0)])
+def test_a_link_leads_back_to_what_it_was_made_from(actions, experts, weights):
+    on = experts if weights else actions
     known = ["item-tea", "item-mug"]
-    shown, _ = actions.rank(known, known, **ASK | {"wish": 'find "rose" & mint'})
-    link = unescape(re.findall(r'href="([^"]+)"', shown)[0])
-    shopper, history, boxes, wish, avoid, k, beams = actions.start(urlsplit(link).query)
-    assert (shopper, history, wish, avoid, k, beams) == (NOBODY, known, 'find "rose" & mint', "green", 5, 30)
+    asked = ('find "rose" & mint', "green", True, 4, 1.5 if weights else 1.0)
+    link = unescape(re.findall(r'href="([^"]+)"', on.rank((), known, known, *asked, *weights))[0])
+    shopper, history, boxes, *fields = on.start(urlsplit(link).query)
+    assert (shopper, history, tuple(fields)) == (NOBODY, known, (*asked, *weights))
     assert ticked(boxes) == (known, known)
 
 
-@pytest.mark.parametrize("query", ["k=99&beams=-3&item=nothing", "k=x&beams=9999", "k=²"])
+@pytest.mark.parametrize("query", ["k=99&dial=-3&item=nothing", "k=x&dial=9999", "k=²&dial=nan&strict=x"])
 def test_an_address_that_makes_no_sense_does_no_harm(actions, query):
-    shopper, history, _, _, _, k, beams = actions.start(query)
-    assert history == [] and 1 <= k <= 20 and 1 <= beams <= 200
+    _, history, _, _, _, strict, k, dial = actions.start(query)
+    assert history == [] and 1 <= k <= 20 and 0 <= dial <= 3 and strict is False
 
 
-def test_the_first_look_is_a_shopper_with_a_wish(actions, recommender):
-    shopper, history, _, wish, avoid, *_ = actions.start("")
-    assert tuple(history) == recommender.shoppers[shopper].history and wish == recommender.shoppers[shopper].preference
-    assert avoid == "" and parse_qs("") == {}
+def test_the_first_look_is_a_wish_and_its_answer(actions, recommender):
+    shopper, history, _, wish, avoid, strict, k, dial = actions.start("")
+    assert (shopper, history, wish, avoid) == (NOBODY, [], "find cotton", "") and dial == 1.0 and not strict
+    assert actions.start("__theme=dark&__sign=x")[3] == wish
+    sent = {part["props"].get("elem_id"): part["props"] for part in build_page(recommender).config["components"]}
+    assert sent["wish"]["value"] == wish
+    assert items(sent["answer"]["value"]) == [item.item_id for item in recommender.answer([], wish, k=k).items]
 
 
-def test_choosing_a_shopper_replaces_the_history(actions, recommender):
+class TestAddingItems:
+    def test_an_item_is_found_at_once_by_who_added_it(self, experts):
+        own, said = experts.add_item((), "Brooch ", "find rose")
+        assert own == (OwnItem("Brooch", "find rose"),) and "“Brooch” is in the catalogue that you see" in said
+        shown = experts.rank(own, [], [], "find rose", "", False, 16, 1.0, 1.0, 1.0, 1.0, 1.0)
+        assert "Yours is number" in shown and "Brooch" in shown
+        assert "Brooch" not in experts.rank((), [], [], "find rose", "", False, 16, 1.0, 1.0, 1.0, 1.0, 1.0)
+
+    def test_what_cannot_be_added_changes_nothing(self, experts):
+        own = (OwnItem("Brooch"),)
+        same, said = experts.add_item(own, " ", "x")
+        assert same == own and "The new item has no title" in said
+
+
+def test_choosing_a_shopper_replaces_the_history(actions):
     known, boxes = actions.choose(1)
     assert known == ["item-lamp", "item-rose"] and ticked(boxes) == (known, known)
     assert actions.choose(NOBODY)[0] == [] and actions.wish_of(NOBODY) == ""
@@ -94,18 +123,21 @@ def test_enter_adds_what_the_field_holds_now(actions):
 def test_programs_are_answered_too(actions, recommender):
     found = actions.recommend(["item-tea"], "find rose", k=3)
     answer = recommender.answer(["item-tea"], "find rose", k=3)
-    assert [item["item_id"] for item in found] == [item.item_id for item in answer.full]
-    assert found[0].keys() == {"item_id", "title", "score"}
+    assert [item["item_id"] for item in found] == [item.item_id for item in answer.items]
+    assert found[0].keys() == {"item_id", "title", "score"} and len(actions.recommend([], "find rose", k=10**9)) == 16
     with pytest.raises(gradio.Error, match="is not among the 16 items"):
         actions.recommend(["item-x"], "find rose")
 
 
 def test_the_browser_is_not_sent_the_catalogue(recommender):
     page = build_page(recommender)
-    # Titles here are single words: of those that no text of the page uses, only the shoppers' latest may be there.
+    # Titles here are single words: of those that no text of the page uses, only the shoppers' latest and the first
+    # list may be there.
+    (answer,) = [part for part in page.config["components"] if part["props"].get("elem_id") == "answer"]
+    first = set(re.findall(r"\w+", answer["props"].pop("value").lower()))
     sent = set(re.findall(r"\w+", json.dumps(page.config["components"], default=str).lower()))
     latest = {recommender.title(shopper.history[-1]) for shopper in recommender.shoppers}
-    assert latest <= sent
+    assert latest <= sent and len(set(recommender.shop.processor.titles) & first) < 10
     assert not sent & ({"lamp", "strong", "gentle", "instructions"} - latest)
     assert [event["api_name"] for event in page.config["dependencies"] if event["api_visibility"] == "public"] == [
         "recommend"
@@ -113,11 +145,11 @@ def test_the_browser_is_not_sent_the_catalogue(recommender):
 
 
 def test_fields_that_a_model_does_not_read_are_not_shown(tmp_path):
-    from page_model import load_model
-    from saved_models import save_popularity
-
     page = build_page(load_model(str(save_popularity(tmp_path / "model"))))
-    shown = {part["props"].get("elem_id"): part["props"].get("visible", True) for part in page.config["components"]}
-    assert not shown["wish"] and not shown["avoid"] and not shown["against"] and not shown["beams"]
-    assert shown["search"] and shown["history"] and shown["k"]
-    assert "reads no preference" in json.dumps(page.config["components"], default=str)
+    parts = page.config["components"]
+    columns = [part["props"] for part in parts if part["type"] == "column"]
+    columns = {props["elem_classes"][0]: props["visible"] for props in columns}
+    assert columns == {"m-say": False, "m-see": True, "m-set": True, "m-add": False, "m-who": True}
+    shown = {part["props"].get("elem_id"): part["props"] for part in parts}
+    assert not shown["dial"]["visible"] and shown["k"]["visible"] and items(shown["answer"]["value"])
+    assert "reads no preference" in json.dumps(parts, default=str)

@@ -1,4 +1,4 @@
-"""The folder copied into a Space: only its requirements are installed, the model brings its code along."""
+"""The Space: its folder and its requirements are all that the page needs."""
 
 from __future__ import annotations
 
@@ -15,24 +15,23 @@ import pytest
 import yaml
 from clean_site import run_clean, site
 from loopback_hub import LoopbackHub
+from space import PACKAGES, write_space
 
-ROOT = Path(__file__).parents[3]
-DEMO = ROOT / "examples" / "demo"
+DEMO = Path(__file__).parents[3] / "examples" / "demo"
 ASK = """
 import json, os, runpy
 sys.path.insert(0, sys.argv[1])
 os.chdir(sys.argv[1])
 app = runpy.run_path("app.py")
-recommender = app["load_model"](app["model_name"](None), trust_remote_code=True)
+model = app["load_model"](app["model_name"](None))
 from page import LOOK, build_page
-build_page(recommender)
-assert "modeling_mender" not in sys.modules and "polars" not in sys.modules
-assert recommender.shoppers_are_real
-answer = recommender.answer(["item-tea", "item-mug"], "find rose", k=5)
-print(json.dumps([item.item_id for item in answer.full]))
+build_page(model)
+import mender
+assert mender.__file__.startswith(os.getcwd()), mender.__file__
+assert model.shoppers_are_real
+answer = model.answer(["item-tea", "item-mug"], "find rose", k=5)
+print(json.dumps([item.item_id for item in answer.items]))
 """
-
-
 PUBLISH = """
 import sys
 from huggingface_hub import HfApi
@@ -45,14 +44,33 @@ api.upload_folder(repo_id="you/mender-demo", repo_type="space", folder_path=spac
 """
 
 
-def requirements() -> list[str]:
-    lines = (DEMO / "requirements.txt").read_text().splitlines()
-    return [re.match(r"[\w-]+", line).group() for line in lines if line.strip() and not line.startswith("#")]
+@pytest.fixture(scope="module")
+def written(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("space") / "space"
+    write_space(folder)
+    return folder
 
 
-def test_the_header_of_the_space_says_what_to_run():
-    header = yaml.safe_load((DEMO / "README.md").read_text("utf-8").split("---")[1])
-    assert header["sdk"] == "gradio" and (DEMO / header["app_file"]).is_file()
+@pytest.fixture
+def space(written, tmp_path) -> Path:
+    return Path(shutil.copytree(written, tmp_path / "space"))
+
+
+@pytest.fixture(scope="module")
+def packages(written, tmp_path_factory) -> Path:
+    pytest.importorskip("gradio", reason="the page needs gradio; pip install gradio")
+    names = re.findall(r"^[\w-]+", (written / "requirements.txt").read_text(), re.MULTILINE)
+    return site(tmp_path_factory.mktemp("packages") / "site", "gradio", *names)
+
+
+def same_answer(printed: str, recommender) -> bool:
+    answer = recommender.answer(["item-tea", "item-mug"], "find rose", k=5)
+    return json.loads(printed.splitlines()[-1]) == [item.item_id for item in answer.items]
+
+
+def test_the_header_of_the_space_says_what_to_run(written):
+    header = yaml.safe_load((written / "README.md").read_text("utf-8").split("---")[1])
+    assert header["sdk"] == "gradio" and (written / header["app_file"]).is_file()
     assert {"title", "emoji", "colorFrom", "colorTo", "license", "sdk_version"} <= header.keys()
     try:
         installed = distribution("gradio").version
@@ -61,20 +79,10 @@ def test_the_header_of_the_space_says_what_to_run():
     assert header["sdk_version"].split(".")[0] == installed.split(".")[0]
 
 
-@pytest.fixture
-def space(tmp_path) -> Path:
-    return Path(shutil.copytree(DEMO, tmp_path / "space", ignore=shutil.ignore_patterns("__pycache__")))
-
-
-@pytest.fixture(scope="module")
-def packages(tmp_path_factory) -> Path:
-    pytest.importorskip("gradio", reason="the page needs gradio; pip install gradio")
-    return site(tmp_path_factory.mktemp("packages") / "site", "gradio", *requirements())
-
-
-def same_answer(printed: str, recommender) -> bool:
-    answer = recommender.answer(["item-tea", "item-mug"], "find rose", k=5)
-    return json.loads(printed.splitlines()[-1]) == [item.item_id for item in answer.full]
+def test_the_folder_holds_the_page_and_the_packages(written):
+    assert all((written / package / "__init__.py").is_file() for package in PACKAGES)
+    assert {file.name for file in DEMO.glob("*.py")} - {"space.py"} == {file.name for file in written.glob("*.py")}
+    assert not list(written.rglob("__pycache__")) and "torch" in (written / "requirements.txt").read_text()
 
 
 @pytest.mark.slow
@@ -96,7 +104,8 @@ def test_what_is_published_is_found_by_name(saved, recommender, space, packages,
         )
         assert done.returncode == 0, done.stderr
         assert "showcase.json" in hub.files("models", "you/mender-small")
-        assert {path.name for path in DEMO.iterdir() if path.is_file()} <= set(hub.files("spaces", "you/mender-demo"))
+        there = {str(path.relative_to(space)) for path in space.rglob("*") if path.is_file()}
+        assert there <= set(hub.files("spaces", "you/mender-demo"))
         environment = hub.environment(tmp_path / "stranger")
         printed = run_clean(packages, ASK, space, MENDER_MODEL="you/mender-small", **environment)
     assert same_answer(printed, recommender)

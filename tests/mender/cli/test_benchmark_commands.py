@@ -16,7 +16,7 @@ REPOSITORY = "org/preference-discerning"
 
 def test_a_finished_build_is_found_again(small_shop, build_small_shop, mender):
     code, out, _ = mender(*build_small_shop)
-    assert code == 0 and "finished (finished before)" in out and "corner-shop-items" in out
+    assert code == 0 and f"Found: corner-shop, corner-shop-last, corner-shop-items in {small_shop}" in out
 
 
 def test_stats_are_printed_for_people_and_machines(small_shop, mender):

@@ -9,20 +9,21 @@ import pytest
 import typer
 
 from mender import __version__
+from mender.cli import GROUPS as GROUPED
 from mender.cli import app, main
 
 # Every option there is. An option with a new name has to be added here: is there none that says the same?
 AGREED = set(
-    """--approximator --at-most --avoid --axis --base-url --batch-size --beams --cache --columns
+    """--allowed --approximator --at-most --avoid --axis --base-url --batch-size --beams --cache --columns
     --completion-price --concurrency --conditioning --data --dataset --device --dial --dry-run --dtype --encoder
-    --eval-limit --figure --history --host --json --keep-seen --key-variable --language --license --limit
+    --eval-limit --exclude --figure --history --host --json --keep-seen --key-variable --language --license --limit
     --local --log-texts --margin --max-tokens --message --metric --min-item --min-user --model --name --option
     --output --overwrite --p-values --partial --patience --permitted --polarity --port --preference
     --preferences --preset --private --prompt --prompt-price --protocol --push --queue --quiet --ray --reference
     --repeats --replace --repo-id --report-to --requests-per-minute --resamples --response-format --results
     --resume --retries --revision --seed --set --shard-rows --showcase-histories --source --strict --targets
     --temperature --timeout --title --tokens-per-minute --top-k --top-p --train --tries --unknown-items
-    --validation --validation-limit --version --wait --weight --why --workers""".split()
+    --validation --validation-limit --version --wait --weight --workers""".split()
 )
 
 
@@ -59,6 +60,11 @@ def walk(group, path=()):
         yield from walk(child.typer_instance, (*path, child.name))
 
 
+def below(path):
+    """Paths of the commands of a group, relative to it."""
+    return [other[len(path) :] for other in TREE if other[: len(path)] == path and other != path]
+
+
 TREE = dict(walk(app))
 GROUPS = [path for path, callback in TREE.items() if callback.__name__ == "about"]
 OPTIONS = [
@@ -93,6 +99,22 @@ def test_help_is_printed(path, mender):
     assert all(option.name in out for where, option in OPTIONS if where == path)
 
 
+def test_commands_are_listed_by_task_on_narrow_terminals(mender, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    _, out, _ = mender("--help")
+    listed = out.split("Options:")[1]
+    for heading, commands in GROUPED.items():
+        names = [command.info.name if hasattr(command, "info") else command.__name__ for command in commands]
+        section = listed.split(f"{heading}:")[1].split("\n\n")[0]
+        assert [line.split()[0] for line in section.splitlines() if line.startswith("  ") and line[2] != " "] == names
+    assert max(map(len, out.splitlines())) <= 80 and "..." not in listed
+
+
+@pytest.mark.parametrize("path", [path for path in TREE if path not in GROUPS], ids=" ".join)
+def test_whatever_may_take_long_can_be_quiet(path):
+    assert path == ("serve",) or "--quiet" in {option.name for where, option in OPTIONS if where == path}
+
+
 @pytest.mark.parametrize("path", TREE, ids=" ".join)
 def test_unknown_options_end_in_one_line(path, mender):
     code, out, err = mender(*path, "--no-such-option")
@@ -104,7 +126,7 @@ def test_unknown_options_end_in_one_line(path, mender):
 def test_a_command_without_what_it_needs_says_so(path, mender):
     if path in GROUPS:
         code, out, _ = mender(*path)
-        assert code == 2 and "Commands:" in out
+        assert code == 2 and "Usage: " in out and all(name in out for name, *more in below(path) if not more)
     elif any(parameter.required for parameter in parameters(TREE[path])):
         code, _, err = mender(*path)
         assert code == 2 and err.startswith("error: Missing ") and err.count("\n") == 1

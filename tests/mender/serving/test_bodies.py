@@ -57,6 +57,12 @@ def test_what_is_almost_json_is_refused(body):
         json_of(body)
 
 
+@pytest.mark.parametrize("body", [b'{"dial": 1, "top_k": 1, "dial": 2}', b'[{"prior": {"dial": 1, "dial": 1}}]'])
+def test_a_field_that_comes_twice_is_refused(body):
+    with pytest.raises(Refused, match="'dial' twice"):
+        json_of(body)
+
+
 @pytest.mark.parametrize(
     ("body", "words"),
     [

@@ -81,10 +81,10 @@ def test_text_of_others_makes_neither_html_nor_images_nor_links(shop):
     wishes = next(iter(shop.statistics["specificity"].values())) | {"tells_apart": False}
     changes = {name: hostile for name in ("title", "notice", "preferences_by", "embedder")}
     changes |= {"read": read, "specificity": {hostile: wishes}, "homepage": "javascript:a", "validation": validation}
-    card = render([second(shop, **changes)])
+    head, _, card = render([second(shop, **changes)]).partition("\n---\n")
+    assert yaml.safe_load(head[4:])["pretty_name"] == "Preference discerning" and "\n---\n" not in card
     assert card.count("The attic &lt;") >= 8
     assert not re.search(r"<[a-z!/|]", card) and "javascript:a)" not in card
     assert {*re.findall(r"\]\(([^)/]*)", card)} == {"https:", "attic"}
     assert not {one for one in card if not one.isprintable()} - {"\n"}
     assert "## The attic &lt;" in card and "| The attic &lt;" in card
-    assert card.count("\n---\n") == 1  # the end of its head

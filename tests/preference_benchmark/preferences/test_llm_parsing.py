@@ -93,3 +93,8 @@ def test_escapes_in_an_answer_that_was_cut_off_are_characters():
         "Find \U0001f600 mugs",
         "Find \ufffd mugs",
     ]
+
+
+def test_escapes_mean_the_same_in_whole_and_in_cut_answers():
+    whole = json.dumps(["Find\b \f\t\r\n\x7f mugs", "x"])
+    assert entries(whole)[:1] == entries(whole[:-2]) == ["Find\b \x7f mugs"]
