@@ -18,8 +18,10 @@ from pathlib import Path
 
 from warm_processes import WarmProcesses
 
-__all__ = ["WORKS", "Work", "build_command", "command", "push", "run_work", "save_encoder"]
+__all__ = ["MODULES", "WORKS", "Work", "build_command", "command", "push", "run_work", "save_encoder"]
 
+MODULES = ("mender.recommender", "preference_benchmark")
+"""What most commands import."""
 SHOP = ["--option", "num_items=40", "--option"]
 
 
@@ -73,7 +75,7 @@ def run_work(work: Work, kills: int, seed: int, root: Path) -> Counter[str]:
     """
     chance, found, log = random.Random(seed), Counter(), root / "log.txt"
     before, after = work.versions
-    with WarmProcesses(work.environment) as processes:
+    with WarmProcesses(MODULES, work.environment) as processes:
 
         def finish(version: str) -> float:
             """Do the work to its end; returns seconds."""

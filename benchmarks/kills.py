@@ -26,7 +26,7 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from killed_commands import WORKS, build_command, run_work, save_encoder
+from killed_commands import MODULES, WORKS, build_command, run_work, save_encoder
 from transformers import AutoModel, AutoProcessor, BertConfig
 from transformers.utils import logging
 from warm_processes import WarmProcesses
@@ -160,7 +160,7 @@ def run_named(name: str, kills: int, seed: int, root: Path) -> Counter[str]:
         return run_edits(kills, seed, root)
     save_encoder(root / "encoder")
     if name == "train":
-        with WarmProcesses() as processes:
+        with WarmProcesses(MODULES) as processes:
             if processes.run("killed_commands.command", build_command(root, "60"), root / "log.txt"):
                 raise RuntimeError((root / "log.txt").read_text())
     return run_work(WORKS[name], kills, seed, root)

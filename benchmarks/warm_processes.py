@@ -1,8 +1,8 @@
 """Processes that need not import anything, since each is a fork of one that has imported what they need.
 
 A fresh interpreter imports libraries for seconds before it does a tenth of a second's work. The process that is forked
-does nothing but import, and learns from every child what to import for the next; it has no threads, which a fork would
-leave in the middle of what they do.
+does nothing but import: what it is told, and what a child had to import, for the next ones. It has no threads, which a
+fork would leave in the middle of what they do.
 """
 
 from __future__ import annotations
@@ -25,14 +25,17 @@ class WarmProcesses:
     """Runs functions in forks of a process of its own, one at a time.
 
     Args:
+        modules: to import before the first fork.
         environment: of the processes, beside that of this one.
         path: folders to import from, before those of PYTHONPATH.
     """
 
-    def __init__(self, environment: Mapping[str, str] | None = None, path: Sequence[Path] = ()) -> None:
+    def __init__(
+        self, modules: Sequence[str], environment: Mapping[str, str] | None = None, path: Sequence[Path] = ()
+    ) -> None:
         folders = [*map(str, path), str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
         self._parent = subprocess.Popen(
-            [sys.executable, "-c", "import warm_processes; warm_processes.serve()"],
+            [sys.executable, "-c", f"import warm_processes; warm_processes.serve({list(modules)})"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -77,10 +80,12 @@ class WarmProcesses:
         return self.wait()
 
 
-def serve() -> None:
-    """Fork for every line that comes in."""
+def serve(modules: Sequence[str]) -> None:
+    """Import modules, and fork for every line that comes in."""
     output = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
+    for name in modules:
+        import_module(name)
     known = {*sys.modules}
     for line in sys.stdin:
         reading, writing = os.pipe()

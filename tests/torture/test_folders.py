@@ -152,7 +152,9 @@ def processes():
         patch.syspath_prepend(BENCHMARKS)
         from warm_processes import WarmProcesses
     # Modules of the tests, and those of this checkout.
-    with WarmProcesses(path=[Path(folder) for folder in sys.path if folder]) as found:
+    with WarmProcesses(
+        ["mender.recommender", "preference_benchmark"], path=[Path(folder) for folder in sys.path if folder]
+    ) as found:
         yield found
 
 

@@ -129,7 +129,7 @@ def test_killed_runs_of_a_language_model(tally, commands, tmp_path):
 @pytest.mark.campaign("kills", None, share=0.05)
 def test_killed_uploads_of_benchmarks(tally, commands, tmp_path):
     commands.save_encoder(tmp_path / "encoder")
-    with script("warm_processes").WarmProcesses() as processes:
+    with script("warm_processes").WarmProcesses(commands.MODULES) as processes:
         for users in ("60", "61"):
             words = [*commands.build_command(tmp_path, users)[:-1], str(tmp_path / users)]
             assert processes.run("killed_commands.command", words, tmp_path / "log.txt") == 0
