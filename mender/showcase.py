@@ -5,15 +5,14 @@ A small JSON file that is saved with a model, `showcase.json`:
     {"attributes": {item id: [phrases]}, "shoppers": [{"history": [item ids], "preference": text}],
      "sentences": [{"preference": text, "avoid": text}]}
 
-The page opens with the first sentence. Shoppers are customers of the test split, without their ids. Their histories
-leave the house only if that is asked for (`mender train --showcase-histories`), or if the customers are invented;
-otherwise the page makes up shoppers.
+The page opens with the first sentence; without one, it makes wishes of what several items have. Shoppers are customers
+of the test split, without their ids. Their histories leave the house only if that is asked for (`mender train
+--showcase-histories`), or if the customers are invented; otherwise the page makes up shoppers.
 """
 
 from __future__ import annotations
 
 import json
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +36,6 @@ TYPED = {
 }
 """Wishes as a customer would type them, by source."""
 MAX_ATTRIBUTES = 6
-SHORTEST = 4
-"""Wishes are chosen from so many times as many short ones."""
 
 
 def save_showcase(
@@ -67,7 +64,6 @@ def showcase(
     source: str = "",
     histories: bool = False,
     shoppers: int = 12,
-    sentences: int = 4,
 ) -> dict[str, Any]:
     """The content of the file.
 
@@ -77,7 +73,6 @@ def showcase(
         source: see `save_showcase`.
         histories: whether there may be shoppers, which have histories of customers.
         shoppers: users at most, with histories from long to short, no two with the same latest item or preference.
-        sentences: wishes to try, at most; half of those of the benchmark with something to avoid.
     """
     aspects = items["aspects"][:] if "aspects" in items.column_names else [[]] * len(items)
     return {
@@ -87,7 +82,7 @@ def showcase(
             if phrases
         },
         "shoppers": _shoppers(examples, shoppers) if histories else [],
-        "sentences": list(TYPED.get(source, ())) or _sentences(examples, sentences),
+        "sentences": list(TYPED.get(source, ())),
     }
 
 
@@ -100,18 +95,6 @@ def _shoppers(examples: Dataset, limit: int) -> list[dict[str, Any]]:
     for column in ("latest", "preference"):
         rows = rows.unique(column, keep="first", maintain_order=True)
     return _spread(rows, limit).select("history", "preference").to_dicts()
-
-
-def _sentences(examples: Dataset, limit: int) -> list[dict[str, str]]:
-    """Wishes of the benchmark in the fewest words, every other one with something to avoid, beginning with one."""
-    texts = pl.col("preferences", "avoid").list.first().fill_null("")
-    found = []
-    for axis in ("wish_and_avoid", "open_wishes"):
-        rows = _axis(examples, axis).filter(pl.col("history").list.len() == 0, pl.col("stratum") == "known")
-        rows = rows.select(texts).sort(pl.col("preferences").str.len_chars(), pl.all())
-        rows = rows.unique("preferences", keep="first", maintain_order=True)
-        found.append(_spread(rows.head(SHORTEST * limit), limit).rename({"preferences": "preference"}).to_dicts())
-    return [sentence for pair in zip_longest(*found) for sentence in pair if sentence][:limit]
 
 
 def _axis(examples: Dataset, name: str) -> pl.DataFrame:

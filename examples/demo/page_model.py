@@ -32,6 +32,8 @@ MOST_EDITED = 20_000
 """In larger catalogues nothing is added on the page: every visitor who does has a copy of the tables that change."""
 KEPT_VERSIONS = 16
 """Catalogues with items of visitors that are kept; others are made again when they are asked for."""
+MOST_ATTRIBUTES = 6
+"""Attributes of an item that are shown."""
 TYPICAL = 50
 """Items of the fixed sample with which the parts of a score are compared."""
 
@@ -180,7 +182,8 @@ class PageModel:
         if known.item_ids[index].startswith(OWN):
             said = known.texts[index].removeprefix(known.titles[index]).removeprefix(BETWEEN)
             return (said,) if said else ()
-        return self.showcase.attributes.get(known.item_ids[index], ())
+        own = tuple(known.aspects[index][:MOST_ATTRIBUTES]) if known.aspects else ()
+        return self.showcase.attributes.get(known.item_ids[index], own)
 
     def title(self, item_id: str) -> str:
         """Title of an item id."""

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from html import escape
 
 from page_model import AVOID, PARTS, Answer, RankedItem
-from showcase_file import STOP_WORDS
 from title_search import words_of
 
 __all__ = ["message", "render"]
@@ -19,8 +18,15 @@ DOUBTFUL = 0.5
 """Below this fit, nothing in the catalogue may fit."""
 LITTLE = 0.05
 """Smaller parts of a score are not shown."""
+MOST_REMOVED = 5
+"""Items kept out that are named; more are counted."""
 LONGEST = 150
 """Characters of an attribute that are shown."""
+STOP_WORDS = frozenset(
+    "a about an and any anything are as at avoid by exclude find for from in is it like more no not of on or other"
+    " please search some something sth stuff that the things this to too very want with without".split()
+)
+"""Words of a wish that are not marked."""
 SAID = {AVOID: "avoided"}
 
 
@@ -69,8 +75,10 @@ def _removed(answer: Answer) -> str:
     still = sum(item.named for item in answer.items)
     lines = "".join(
         f'<li><del>{escape(item.title)}</del> <span class="m-was">would be number {item.rank}{_cost(item)}</span></li>'
-        for item in answer.removed
+        for item in answer.removed[:MOST_REMOVED]
     )
+    if more := len(answer.removed[MOST_REMOVED:]):
+        lines += f"<li>and {more} more</li>"
     lines = f"<ul>{lines}</ul>" if lines else ""
     said = f"Kept out by {named}" if lines else f"To be avoided: {named}"
     left = f"<p>⚠ {still} of {len(answer.items)} still name it.</p>" if still else ""

@@ -19,7 +19,6 @@ from title_search import words_of
 
 __all__ = [
     "SHOWCASE_FILE",
-    "STOP_WORDS",
     "Sentence",
     "Shopper",
     "Showcase",
@@ -29,13 +28,9 @@ __all__ = [
 ]
 
 SHOWCASE_FILE = "showcase.json"
-STOP_WORDS = frozenset(
-    "a about an and any anything are as at avoid by exclude find for from in is it like more no not of on or other"
-    " please search some something sth stuff that the things this to too very want with without".split()
-)
-"""Words that say nothing of an item."""
-SEVERAL, SHARE, LOOKED_AT = 3, 0.1, 20_000
-"""A derived wish names what at least so many items have, and at most this share; so many items are looked at."""
+SEVERAL, SHARE, LOOKED_AT, LETTERS = 3, 0.1, 20_000, 4
+"""A derived wish names what at least so many items have, and at most this share; so many items are looked at, and words
+of titles of at least so many letters."""
 
 
 @dataclass(frozen=True)
@@ -131,12 +126,14 @@ def derived_sentences(phrases: Sequence[Sequence[str]], count: int = 4) -> tuple
     named = [list(dict.fromkeys(own)) for own in phrases[:LOOKED_AT]]
     having = _shared(named)
     if not having:  # titles have little in common but their words
-        words = ([word for word in words_of(" ".join(own)) if word not in STOP_WORDS] for own in named)
+        words = ([word for word in words_of(" ".join(own)) if len(word) >= LETTERS] for own in named)
         named = [list(dict.fromkeys(own)) for own in words]
         having = _shared(named)
     if not having:
         return tuple(Sentence(own[0]) for own in phrases[:1])
-    ordered = sorted(having, key=lambda phrase: (-len(having[phrase]), phrase))
+    telling = [phrase for phrase in having if " " in phrase]  # "open world" says more than "strategy"
+    chosen = telling if len(telling) >= count else having
+    ordered = sorted(chosen, key=lambda phrase: (-len(having[phrase]), phrase))
     sentences = []
     for wish in ordered[:: max(1, len(ordered) // count)][:count]:
         others = Counter(phrase for index in having[wish] for phrase in named[index] if phrase != wish)

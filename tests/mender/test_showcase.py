@@ -23,18 +23,18 @@ def items(aspects=True):
 
 
 def examples(users=40):
-    def row(axis, user, texts, history, avoid=()):
+    def row(axis, user, texts, history):
         return {
             "axis": axis,
             "kind": "stated",
             "user_id": f"secret-{user}",
             "history": history,
             "preferences": texts,
-            "avoid": list(avoid),
+            "avoid": [],
             "sentiment": POSITIVE,
             "targets": ITEMS[:1],
             "pair_id": -1,
-            "stratum": "known" if user % 2 else "withheld",
+            "stratum": "",
             "avoided": [],
         }
 
@@ -42,8 +42,8 @@ def examples(users=40):
     for user in range(users):
         history = [ITEMS[(user + step) % 30] for step in range(3 + user % 9)]
         rows.append(row("recommendation", user, [f"Find tea with flavour{user % 25:02}"], history))
-        rows.append(row("open_wishes", user, [f"any lamp with shade{user % 30}"], history if user % 3 else []))
-        rows.append(row("wish_and_avoid", user, [f"tea{user % 30}"], history if user % 3 else [], [f"mint{user}"]))
+        rows.append(row("coarse_grained_steering", user, [f"Look for lamps with shade{user % 10}"], history))
+        rows.append(row("history_consolidation", user, [f"No lamps of user{user}"], history))
     return Dataset.from_list(rows, features=EXAMPLE_FEATURES)
 
 
@@ -64,18 +64,6 @@ def test_shoppers_differ_and_go_from_long_histories_to_short(shown):
 
 def test_no_user_is_named(shown):
     assert "secret" not in json.dumps(shown)
-
-
-def test_sentences_are_wishes_without_a_history_half_with_something_to_avoid(shown):
-    sentences = shown["sentences"]
-    assert len(sentences) == 4 and len({sentence["preference"] for sentence in sentences}) == 4
-    assert [bool(sentence["avoid"]) for sentence in sentences] == [True, False, True, False]
-    known = {
-        (example["preferences"][0], (example["avoid"] or [""])[0])
-        for example in examples()
-        if not example["history"] and example["stratum"] == "known"
-    }
-    assert {(sentence["preference"], sentence["avoid"]) for sentence in sentences} <= known
 
 
 def test_the_corner_shop_opens_with_what_its_customers_type():

@@ -72,6 +72,8 @@ def test_words_of_the_wish_are_marked_whatever_their_form():
 def test_what_was_kept_out_says_where_it_was_and_why():
     mint = item(2, "Mint tea", parts={"avoid": -7.25})
     text = Read(render(answer(removed=[mint], avoided=["mint"]), 9)).text
+    many = Read(render(answer(removed=[mint] * 7, avoided=["mint"]), 9)).text
+    assert many.count("Mint tea") == 5 and "and 2 more" in many
     assert "Kept out by “mint”" in text and "Mint tea would be number 2, but loses 7.2" in text and "⚠" not in text
 
 
