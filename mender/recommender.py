@@ -49,7 +49,8 @@ class Recommender:
     """Recommends items of a catalogue to people, by what they bought and what they say.
 
     Requests and edits may come from several threads. An edit replaces all that requests read in one step, so that every
-    request is answered with the items before it or after it; edits wait for one another.
+    request is answered with the items before it or after it; edits wait for one another. `copy.copy(shop)` shares all
+    tensors with a recommender and is edited on its own.
 
     Args:
         model: any model of this library.
