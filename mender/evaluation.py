@@ -364,5 +364,6 @@ def check_items(processor: MenderProcessor, data: BenchmarkData, name: str) -> N
 def measure_requests(model: Any, processor: MenderProcessor, data: BenchmarkData) -> dict[str, float]:
     """Milliseconds of one request and users per second, on recommendation examples of the test split."""
     test = select_axes(data.examples["oracle"]["test"], {"recommendation": 1.0})
+    logger.info("timing requests")
     with one_thread():  # so that times of several runs can be compared
         return request_speed(model, processor, test)

@@ -25,6 +25,8 @@ PATIENCE, HALF_MINUTE = 2.0, 30.0
 PACKAGES = ("mender", "modeling_mender", "preference_benchmark")
 METER = re.compile(r"\|[^|]*\|")
 """The drawn part of a bar, as in "Ranking:  40%|████      | 2/5 [00:04<00:06]"."""
+UNNAMED = re.compile(r"(?:Batches: )?(?=\d)")
+"""How bars begin that do not say what they count: those of transformers and sentence-transformers."""
 
 
 class Progress:
@@ -58,6 +60,8 @@ class Progress:
             self.in_bar = True
         elif text.strip("\n") not in ("", "\x1b[A"):
             self.in_bar = False
+        elif text == "\n" and "100%" in self.bar:  # the bar is complete and closed
+            self.bar = ""
         if text and (self.draws or not (self.in_bar or text == "\x1b[A")):
             self.stream.write(text)
             self.shown, self.at_start = self.clock(), text.endswith(("\n", "\r"))
@@ -68,6 +72,8 @@ class Progress:
         if not drawn:
             self.bar = ""
             return
+        if unnamed := UNNAMED.match(drawn):
+            drawn = f"{self.step}: {drawn[unnamed.end() :]}"
         now = self.clock()
         if self.bar.split(":")[0] != drawn.split(":")[0] or not self.bar:
             self.since, self.named = now, self.draws

@@ -280,11 +280,11 @@ class TextEmbedder:
             raise ValueError(f'dtype={dtype!r} is not known; pass "float32", "bfloat16" or "auto".')
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} is not positive; pass at least 1.")
-        import torch
-        from sentence_transformers import SentenceTransformer
-
         name_or_path = default_encoder().path if name_or_path is None else str(name_or_path)
         with loading("encoder", name_or_path):
+            import torch
+            from sentence_transformers import SentenceTransformer
+
             self.model = SentenceTransformer(name_or_path, device=device, trust_remote_code=False)
         if dtype == "auto":
             cuda = self.model.device.type == "cuda"

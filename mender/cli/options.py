@@ -67,8 +67,8 @@ def _packaged(incomplete: str) -> list[str]:
 
 def _device(name: str | None) -> str | None:
     """A device that torch can use."""
-    if name is None:
-        return None
+    if name in (None, "cpu"):
+        return name
     import torch
 
     try:

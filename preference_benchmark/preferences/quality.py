@@ -221,6 +221,7 @@ def compare(
     common = _common_steps(tables_of_preferences, tables, targets)
     at = queries_after(tables, common)
     rankings = {"random": uniform(at, seed), "popularity": popularity(at, tables)}
+    logger.info("ranking next items by the last item")
     rankings["last item"] = last_item(at, tables, embedder)
     exchanged = other_users(at, seed)
     names = Names.of(tables)

@@ -76,6 +76,16 @@ def test_a_bar_is_drawn_on_a_terminal_and_reported_in_a_log():
         assert drawn or "Ranking: " in reported[0]
 
 
+def test_a_bar_without_a_name_has_that_of_its_step():
+    log = io.StringIO()
+    clock = Clock(log)
+    clock.progress.begin("training")
+    for desc in (None, "Batches"):
+        with tqdm(total=10, desc=desc, file=clock.progress):
+            clock.wait(20)
+    assert [line.split("] ", 1)[1][:20] for line in lines(log)] == ["training: 0% 0/10 [0"] * 2
+
+
 def test_a_bar_that_stands_still_is_said_to():
     log = io.StringIO()
     clock = Clock(log)
