@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
@@ -115,4 +116,10 @@ def _run(function: str, arguments: list[Any], log: str, imported: int) -> None:
     code = getattr(import_module(module), name)(*arguments)
     with os.fdopen(imported, "w") as pipe:
         pipe.write("\n".join(sys.modules))
-    sys.exit(code)
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # To take thousands of modules apart takes longer than most work.
+    os._exit(code or 0)
