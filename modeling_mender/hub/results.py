@@ -90,6 +90,7 @@ def without_paths(command: str) -> str:
 
 TEXTS = ("axis", "method", "matching", "stratum")
 SETTINGS = {"source": str, "method": str, "split": str, "repeats": str, "command": str, "training": Mapping}
+SETTINGS |= {"request_ms": int | float, "users_per_second": int | float}
 PRESET = {"axes": Mapping, "matching": Mapping}
 
 
@@ -103,7 +104,9 @@ def _wrong_type(settings: Any, scores: Sequence[Mapping[str, Any]]) -> str | Non
         given += [(name, preset.get(name), kind) for name, kind in PRESET.items() if isinstance(preset, Mapping)]
         curve = training.get("curve") if isinstance(training, Mapping) else None
         given += [("curve", curve, list)]
-        given += [("curve", entry, Mapping) for entry in (curve if isinstance(curve, list) else [])]
+        entries = curve if isinstance(curve, list) else []
+        given += [("curve", entry, Mapping) for entry in entries]
+        given += [("epoch", entry.get("epoch"), int | float) for entry in entries if isinstance(entry, Mapping)]
     wrong = ((name, value) for name, value, kind in given if value is not None and not isinstance(value, kind))
     return next((f"{name}={value!r}"[:200] for name, value in wrong), None)
 
@@ -145,7 +148,11 @@ class Evaluation:
             except ValueError as error:
                 raise ValueError(f"{name} is not valid JSON ({error}); {hint}") from error
         scores = results.get("scores") if isinstance(results, Mapping) else None
-        if not scores or not all(isinstance(one, Mapping) and {"axis", "method", "n"} <= set(one) for one in scores):
+        if not isinstance(scores, list | tuple) or not all(isinstance(one, Mapping) for one in scores):
+            scores = []
+        # What was not measured may also be null.
+        scores = [{figure: value for figure, value in one.items() if value is not None} for one in scores]
+        if not scores or not all({"axis", "method", "n"} <= set(one) for one in scores):
             raise ValueError(f'{name} has no "scores" with axis, method and n; {hint}')
         settings = results.get("settings") or {}
         if wrong := _wrong_type(settings, scores):
@@ -265,7 +272,7 @@ class Evaluation:
             for name in (name for name in names if name.partition("@")[0] in wanted):
                 arguments = {"axis": score["axis"], "n": score["n"]}
                 arguments |= {name: score[name] for name in ("matching", "stratum") if score.get(name)}
-                if f"{name}/low" in score:
+                if f"{name}/low" in score and f"{name}/high" in score:
                     low, high = (round(float(score[f"{name}/{end}"]), 4) for end in ("low", "high"))
                     arguments |= {"confidence": 0.95, "low": low, "high": high}
                 results.append(

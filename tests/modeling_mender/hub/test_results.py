@@ -79,6 +79,26 @@ def test_files_without_results_are_refused(content, message, tmp_path):
         Evaluation.read(tmp_path / "five_axes.json")
 
 
+def test_what_was_not_measured_may_be_missing_or_null():
+    results = measured(0.75, request_ms=None, training={"curve": [{"loss": None}, {"epoch": None}]})
+    first = results["scores"][0]
+    first |= {"ndcg@10": None, "recall@10/low": None}
+    del results["scores"][2]["recall@10/high"]
+    found = Evaluation.read(results)
+    assert "| 0.750 |" not in (row := found.table().splitlines()[2]) and "**0.750** |" in row
+    ends = [one.metric_args for one in found.eval_results() if one.metric_type == "recall@10"]
+    assert [{"low", "high"} <= set(arguments) for arguments in ends] == [False, False, True]
+    first["n"] = None
+    with pytest.raises(ValueError, match="axis, method and n"):
+        Evaluation.read(results)
+
+
+@pytest.mark.parametrize("settings", [{"request_ms": "x"}, {"training": {"curve": [{"epoch": []}]}}])
+def test_settings_of_another_type_are_refused(settings):
+    with pytest.raises(ValueError, match="of another type than an evaluation writes"):
+        Evaluation.read(measured(**settings))
+
+
 def test_a_device_is_not_read(tmp_path):
     (tmp_path / "five_axes.json").symlink_to("/dev/zero")
     with pytest.raises(ValueError, match="five_axes.json is not a file"):
