@@ -30,7 +30,7 @@ def one_thread() -> Iterator[None]:
     """Runs torch in one thread.
 
     Matrices of decoders and experts are so small that two threads mostly wait for each other, and on a busy machine for
-    the operating system: a step takes twenty times as long. Texts are encoded in all threads.
+    the operating system: a step takes twenty times as long. Encoding many texts at once gains from all threads.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -94,7 +94,8 @@ def rank_examples(
         # Labels are for training; the target of an example may have been removed from the catalogue.
         batch = collate([features[int(row)] | {"item": -1} for row in rows])
         batch = {name: value.to(model.device) for name, value in batch.items()}
-        ranked[rows] = rank_batch(model, batch, top_k, num_beams).cpu().numpy()
+        with one_thread():
+            ranked[rows] = rank_batch(model, batch, top_k, num_beams).cpu().numpy()
     return ranked
 
 
