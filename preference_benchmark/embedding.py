@@ -64,6 +64,7 @@ def loading(what: str, name: str) -> Iterator[None]:
     """
     logger.info("loading the %s", what)
     try:
+        _check_files(Path(name))
         yield
     # Damaged files raise whatever the libraries that read them raise; each of them means the same here.
     except Exception as error:
@@ -73,6 +74,13 @@ def loading(what: str, name: str) -> Iterator[None]:
             f"the {what} {name!r} cannot be loaded: it is neither a folder with a model nor a name on the Hub that can "
             f"be reached ({reason[:160]}{'...' if len(reason) > 160 else ''})"
         ) from error
+
+
+def _check_files(folder: Path) -> None:
+    """Check that a folder with a model, if it is one, holds no devices: a link to one could be read without end."""
+    for path in (*folder.glob("*"), *folder.glob("*/*")) if folder.is_dir() else ():
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise ValueError(f"{path.relative_to(folder)} is no file")
 
 
 def describe_items(items: pl.DataFrame, columns: Sequence[str] = ("text",)) -> pl.Series:

@@ -12,7 +12,15 @@ import pytest
 from benchmark_doubles import HashEmbedder
 
 from preference_benchmark import embedding
-from preference_benchmark.embedding import CachedEmbedder, TextEmbedder, VectorStore, default_encoder, dot_products
+from preference_benchmark.embedding import (
+    CachedEmbedder,
+    TextEmbedder,
+    Unavailable,
+    VectorStore,
+    default_encoder,
+    dot_products,
+    loading,
+)
 from preference_benchmark.embedding_over_ray import RayEmbedder
 
 ROOT = Path(__file__).parents[2]
@@ -99,6 +107,17 @@ def test_an_interrupted_download_is_not_taken_for_an_encoder(monkeypatch, tmp_pa
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *args, **kwargs: str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert embedding._from_hub(False) == "incomplete in the cache"
+
+
+def test_damaged_encoders_are_refused_in_one_line_and_devices_are_not_read(tmp_path):
+    for error in (KeyError("x\ny"), TypeError(), RuntimeError("x")):
+        with pytest.raises(Unavailable, match=rf"cannot be loaded: .*\({type(error).__name__}: [^\n]*\)"):
+            with loading("encoder", str(tmp_path)):
+                raise error
+    (tmp_path / "1_Pooling").mkdir()
+    (tmp_path / "1_Pooling" / "config.json").symlink_to("/dev/zero")
+    with pytest.raises(Unavailable, match="config.json is no file"):
+        TextEmbedder(tmp_path)
 
 
 @pytest.mark.parametrize(("options", "message"), [({"dtype": "int8"}, "int8"), ({"batch_size": 0}, "batch_size=0")])

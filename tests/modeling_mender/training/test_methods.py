@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+from pathlib import Path
 
 import datasets
 import pytest
@@ -208,6 +210,21 @@ def texts(count: int = 400) -> list[str]:
     chance = random.Random(0)
     words = ["".join(chance.choices("abcdefgh", k=chance.randint(2, 9))) for _ in range(300)]
     return [" ".join(chance.choices(words, k=6)) for _ in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers=1000000000 .* is too large"),
+        ({"_attn_implementation": "org/kernel"}, "names code of others"),
+    ],
+)
+def test_encoders_of_strangers_are_looked_at_before_anything_is_made_of_them(change, message, tmp_path):
+    encoder = Path(encoder_folder(tmp_path))
+    fields = json.loads((encoder / "config.json").read_text("utf-8"))
+    (encoder / "config.json").write_text(json.dumps(fields | change), "utf-8")
+    with pytest.raises(ValueError, match=message):
+        build("mender-tok", str(encoder))
 
 
 def test_the_same_texts_give_the_same_words_whatever_their_order():
