@@ -85,9 +85,9 @@ class Reached:
         except Exception as error:  # whatever the network and its clients raise
             self.error = type(error).__name__
 
-    def wait(self, seconds: float = SECONDS) -> tuple[str, str]:
+    def wait(self) -> tuple[str, str]:
         """What answered, or why nothing did; one of the two is empty."""
-        self._asking.join(seconds)
+        self._asking.join(SECONDS)
         return (self.answer, "") if self.answer else ("", self.error)
 
 
