@@ -49,7 +49,7 @@ from preference_benchmark import read_tables, recipe
 from preference_benchmark.axes.examples import KEYS, as_examples, examples_dataset, targets
 from preference_benchmark.axes.next_item import Matcher, Similarity, match, recommendation
 from preference_benchmark.checks.validation import aspects_named
-from preference_benchmark.embedding import CachedEmbedder, Embedder, TextEmbedder
+from preference_benchmark.embedding import CachedEmbedder, Embedder, TextEmbedder, VectorStore
 from preference_benchmark.hub.card import markdown_table
 from preference_benchmark.preferences import ExtractiveApproximator
 from preference_benchmark.preferences.candidates import Candidates
@@ -90,7 +90,9 @@ class Shop:
         options = dict(shape)
         data = load_benchmark_data("corner-shop", None, encoder, options=options)
         tables = read_tables(recipe("corner-shop", options=options))
-        embedder = CachedEmbedder(TextEmbedder(encoder, progress=False))
+        vectors = data.cache / "matched_texts"
+        vectors.mkdir(exist_ok=True)
+        embedder = VectorStore(vectors, lambda: TextEmbedder(encoder, progress=False))
         return cls(data, tables, ExtractiveApproximator(progress=False)(tables), embedder, encoder)
 
     @cached_property
@@ -304,12 +306,14 @@ def main(
     known = {run.method for run in runs}
     if unknown := [name for name in only or [] if name not in known]:
         raise UserError(f"{unknown[0]!r} is none of the runs {'; '.join(sorted(known))}")
-    chosen = [] if tables_only else [run for run in runs if run.method in (only or known)]
+    chosen = [] if tables_only else runs
+    if only:  # in the order given, so that what is wanted most is there first
+        chosen = [run for name in only for run in chosen if run.method == name]
     if missing := [run for run in chosen if kept(results / run.name).get("plan") != run.plan]:
         shop = Shop.read(shape, encoder)
         for run in missing:
             make(run, replace(shop, seed=run.seed), results / run.name, scratch / run.name)
-    write_tables(results, [run.method for run in runs])
+    write_tables(results, runs)
 
 
 def make(run: Run, shop: Shop, folder: Path, scratch: Path) -> None:
@@ -365,12 +369,14 @@ def kept(folder: Path) -> dict[str, Any]:
     return json.loads(path.read_text("utf-8")) if path.exists() else {}
 
 
-def write_tables(results: Path, order: list[str]) -> None:
-    """Compare what is there: table.md and curves.png."""
-    found = {folder: kept(folder) for folder in sorted(results.glob("*-seed*")) if kept(folder)}
+def write_tables(results: Path, planned: list[Run]) -> None:
+    """Compare the runs that are there with the settings of these, of all seeds: table.md and curves.png."""
+    shared = {name: planned[0].plan[name] for name in ("epochs", "shape", "encoder", "limit")}
+    found = {folder: kept(folder) for folder in sorted(results.glob("*-seed*"))}
+    found = {folder: record for folder, record in found.items() if shared.items() <= record.get("plan", {}).items()}
     parts, comparisons = [], {}
     for ending in ("", ", all axes"):
-        methods = [name for name in order if name.endswith(", all axes") == bool(ending)]
+        methods = dict.fromkeys(run.method for run in planned if run.all_axes == bool(ending))
         runs = {
             folder: {"settings": record}
             for name in methods
