@@ -19,6 +19,7 @@ import torch
 from datasets import Dataset, DatasetDict, concatenate_datasets
 from torch import Tensor
 
+from mender.terminal import say
 from modeling_mender import ResidualKMeans, RqVae, SemanticIdCatalogue
 from modeling_mender.semantic_ids.tie_breaking import break_ties, report
 from modeling_mender.training.data import repeated
@@ -173,9 +174,25 @@ def load_benchmark_data(
     folder = CACHE / f"{name}-{digest_of(settings)[:_DIGITS]}"
     build(chosen, folder, stages=CACHE / "stages" / name)
     benchmark = load(folder)
-    if benchmark.statistics["read"]["advice"]:  # most users were dropped
-        print(benchmark.statistics["read"]["advice"])
+    for line in what_was_read(benchmark.statistics["read"]):
+        say(line)
     return _in_memory(benchmark, encoder)
+
+
+def what_was_read(read: Mapping[str, Any]) -> list[str]:
+    """Lines for a person: what was read, what was left out and why, and how to keep more of it.
+
+    Args:
+        read: the report of the tables, see `preference_benchmark.tables.report`.
+
+    >>> what_was_read({"after": {"users": 2, "items": 3}, "dropped": {"interactions without a user id": 1}})
+    ['read: 2 users, 3 items', 'left out: 1 interactions without a user id']
+    """
+    left_out = [f"{count:,} {reason}" for reason, count in (read.get("malformed") or {}).items() if count]
+    left_out += [f"{count:,} {reason}" for reason, count in (read.get("dropped") or {}).items() if count]
+    lines = ["read: " + ", ".join(f"{count:,} {what}" for what, count in read["after"].items())]
+    lines += [f"left out: {'; '.join(left_out)}"] if left_out else []
+    return lines + [line for line in (read.get("advice"),) if line]  # advice where most users were dropped
 
 
 def _is_hub_name(data: str | Path | None) -> bool:

@@ -141,7 +141,7 @@ def test_a_run_on_things_that_are_bought_again_shows_so_on_its_card(
     assert ("those of the history may be recommended" in card) == seen and "| recommendation, silent |" in card
 
 
-def test_a_benchmark_is_built_once(raw, tiny_encoder, caplog):
+def test_a_benchmark_is_built_once(raw, tiny_encoder, caplog, capsys):
     caplog.set_level("INFO", "preference_benchmark")
     logged = []
     for _ in range(2):
@@ -150,9 +150,13 @@ def test_a_benchmark_is_built_once(raw, tiny_encoder, caplog):
         logged.append([line for line in caplog.messages if line.startswith("benchmark: ")])
     assert logged[0] and not logged[1]
     interactions = pl.read_parquet(raw / "interactions.parquet")
-    interactions.head(-1).write_parquet(raw / "interactions.parquet")
+    other = interactions.head(1).with_columns(user_id=pl.lit("\x1b[31mbuys once"))
+    pl.concat([interactions.head(-1), other]).write_parquet(raw / "interactions.parquet")
+    capsys.readouterr()
     load_benchmark_data("table", raw, tiny_encoder)
     assert "benchmark: tables" in caplog.messages
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("read: ") and "interactions of users with fewer than 3" in second
 
 
 @pytest.mark.parametrize(

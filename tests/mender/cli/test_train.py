@@ -18,7 +18,7 @@ def test_a_run_leaves_model_figures_and_provenance(trained):
 
 def test_histories_of_customers_are_saved_only_on_request(trained, mender, words, tmp_path, monkeypatch):
     shown = json.loads((trained / "mender-tok-seed0" / "model" / "showcase.json").read_text())
-    assert shown["sentences"] and shown["shoppers"] == []
+    assert shown["sentences"] == shown["shoppers"] == []  # nothing that customers wrote or bought
     monkeypatch.chdir(tmp_path)
     options = [*words, "--eval-limit", "4", "--output", tmp_path / "run", "--showcase-histories"]
     assert mender("train", "--preset", "popularity", *options)[0] == 0
