@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -27,7 +26,7 @@ from mender.model_folder import RECORD_FILE, replace_folder, write_record
 from mender.packaged import FOLDER
 from mender.recommender import Recommender
 from mender.runs import training_of
-from mender.showcase import SHOWCASE_FILE
+from mender.showcase import save_showcase
 from mender.terminal import UserError, run_script, user_errors
 from preference_benchmark import RECIPES, read_tables
 from preference_benchmark.stages import digest_of, digest_of_file
@@ -59,7 +58,7 @@ def main(
             record = evaluate_saved(small, data, MEASURED, "Mender", run=known, baselines=popularity)
             described = {"model_name": HUB_NAME, "license": "apache-2.0", "language": "en"}
             write_run_card(folder, small, data, record, **described)
-            shutil.copyfile(run / "model" / SHOWCASE_FILE, folder / SHOWCASE_FILE)
+            save_showcase(folder, data.items, data.examples["last"]["test"], source=NAME, histories=True)
             write_record(folder, small.model, small.processor, settings=small.settings, origin=origin(folder, trained))
     size = sum(file.stat().st_size for file in (FOLDER / NAME).iterdir())
     print(f"Wrote {FOLDER / NAME}: {size:,} bytes")

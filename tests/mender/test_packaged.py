@@ -25,14 +25,13 @@ from mender.packaged import model_place, packaged_model, packaged_models
 from mender.packaged.__main__ import NAME, data_of_today
 from mender.runs import read_run
 from mender.saved_models import load_saved
+from mender.showcase import TYPED
 from mender.terminal import UserError
 from mender.training import choose_preset
 from preference_benchmark.embedding import packaged_encoder
 from preference_benchmark.stages import digest_of_file
 
 ROOT = Path(__file__).parents[2]
-if NAME not in packaged_models():
-    pytest.skip("the packaged model is not written yet; make packaged", allow_module_level=True)
 FOLDER = packaged_model(NAME)
 MOST_BYTES = 6_000_000
 AGAIN = "it is not made from what the library trains today; rm -r outputs/quickstart; make packaged"
@@ -86,6 +85,7 @@ def test_it_is_what_the_demo_trains_today():
         assert today.pop(told) and origin["preset"].pop(told)
     assert origin["preset"] == same(today), AGAIN
     assert origin["data"] == same(data_of_today()), AGAIN
+    assert json.loads((FOLDER / "showcase.json").read_text("utf-8"))["sentences"] == list(TYPED[NAME]), AGAIN
     assert origin["seed"] == 0 and origin["command"] == "python examples/01_quickstart.py"
 
 
