@@ -3,6 +3,7 @@
     python benchmarks/matching.py                                  # everything that is not there yet
     python benchmarks/matching.py --only oracle --only last --seed 1
     python benchmarks/matching.py --tables-only
+    python benchmarks/matching.py --accuracy-only                  # of all matchers, without training
 
 Which of a customer's preferences conditions a training example is for a matcher to choose; the benchmark has "oracle"
 and "last". Here are worse and better ones. In the corner shop the true tastes are known, so a matcher has an accuracy.
@@ -292,6 +293,7 @@ def main(
     encoder: Annotated[str | None, typer.Option(help="A text encoder; default: all-MiniLM-L6-v2.")] = None,
     eval_limit: Annotated[int | None, typer.Option(help="Test examples per axis at most.")] = None,
     tables_only: Annotated[bool, typer.Option("--tables-only", help="Train nothing.")] = False,
+    accuracy_only: Annotated[bool, typer.Option("--accuracy-only", help="Write accuracy.md, train nothing.")] = False,
     results: Annotated[Path, typer.Option(help="Where runs, tables and picture are kept.")] = RESULTS,
     scratch: Annotated[Path, typer.Option(help="Folder for checkpoints.")] = Path("outputs/matching"),
 ) -> None:
@@ -306,6 +308,9 @@ def main(
     known = {run.method for run in runs}
     if unknown := [name for name in only or [] if name not in known]:
         raise UserError(f"{unknown[0]!r} is none of the runs {'; '.join(sorted(known))}")
+    if accuracy_only:
+        write_accuracies(results, Shop.read(shape, encoder))
+        return
     chosen = [] if tables_only else runs
     if only:  # in the order given, so that what is wanted most is there first
         chosen = [run for name in only for run in chosen if run.method == name]
@@ -367,6 +372,22 @@ def kept(folder: Path) -> dict[str, Any]:
     """What run.json holds; empty where there is none."""
     path = folder / "run.json"
     return json.loads(path.read_text("utf-8")) if path.exists() else {}
+
+
+def write_accuracies(results: Path, shop: Shop) -> None:
+    """Accuracy of every matcher, and how much it agrees with oracle: accuracy.md."""
+    oracle = shop.match("oracle")
+    rows = []
+    for name, choose in MATCHINGS.items():
+        matches = choose(shop)
+        same = matches.join(oracle, on=[*KEYS, "text"], how="semi").height / matches.height
+        rows.append([name, shop.accuracy(matches), same, matches.height / shop.training.height])
+    header = ["matched by", "accuracy", "chosen by oracle as well", "with a preference"]
+    text = markdown_table(header, [[name, *map(number, shares)] for name, *shares in rows])
+    counts = f"{shop.training.height:,} training examples; in {shop.explained.height:,} a candidate names a true reason"
+    results.mkdir(parents=True, exist_ok=True)
+    write_atomically(results / "accuracy.md", f"{text.rstrip()}\n\n{counts}.\n".encode())
+    print(f"Saved accuracy.md under {results}")
 
 
 def write_tables(results: Path, planned: list[Run]) -> None:

@@ -73,6 +73,20 @@ def test_below_the_threshold_there_is_none(script, shop):
     assert few.join(shop.match("oracle"), on=["user_id", "step", "text"]).height == few.height
 
 
+def test_accuracies_of_all_matchers(script, shop, tmp_path, monkeypatch):
+    monkeypatch.setattr(script, "first_layers", lambda shop, layers: shop.embedder)
+    script.write_accuracies(tmp_path, shop)
+    lines = (tmp_path / "accuracy.md").read_text().splitlines()
+    rows = {
+        cells[1].strip(): [cell.strip() for cell in cells[2:5]] for cells in (line.split("|") for line in lines[2:-2])
+    }
+    assert list(rows) == list(script.MATCHINGS)
+    assert rows["truth"][0] == "1.000" and rows["oracle"][1:] == ["1.000", "1.000"]
+    assert rows["two layers"] == rows["oracle"] and float(rows["50% of the customer"][1]) == pytest.approx(
+        0.5, abs=0.01
+    )
+
+
 def test_runs_are_kept_and_compared(script, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("preference_benchmark.hub.plots.draw", lambda *arguments: None)
@@ -81,7 +95,7 @@ def test_runs_are_kept_and_compared(script, tmp_path, monkeypatch, capsys):
     encoder, results = encoder_folder(tmp_path / "encoder"), tmp_path / "results"
     names = ["oracle", "cosine > .5"]
     options = {"epochs": 1, "users": 30, "items": 20, "encoder": encoder, "eval_limit": 4, "results": results}
-    options |= {"scratch": tmp_path / "scratch", "tables_only": False, "seed": None}
+    options |= {"scratch": tmp_path / "scratch", "tables_only": False, "accuracy_only": False, "seed": None}
     script.main(only=names, **options)
     kept = {path.parent.name: json.loads(path.read_text()) for path in results.glob("*/run.json")}
     assert set(kept) == {"oracle-seed0", "cosine-above-.5-seed0"}
