@@ -75,6 +75,7 @@ def test_nothing_is_sent_when_it_is_tried_or_without_a_token(built, tmp_path):
         assert not hub.requests
 
 
+@pytest.mark.slow
 def test_what_was_not_built_is_not_published(built, tmp_path):
     (built / "mender-demo" / "README.md").unlink()
     done = run(SCRIPT, "--publish", "org", "--dry-run", folder=tmp_path)
