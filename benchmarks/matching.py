@@ -24,7 +24,7 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from io import BytesIO
@@ -411,7 +411,8 @@ def write_tables(results: Path, planned: list[Run]) -> None:
         title = "Trained on recommendation, steering and sentiment" if ending else "Trained on recommendation alone"
         parts += [f"## {title}", table(comparison, accuracies(runs))]
         if not ending:
-            parts += ["## What ten points of accuracy are worth", slopes(comparison, accuracies(runs))]
+            if any(len(curve_of(source, comparison.methods)) > 2 for source in CURVES):
+                parts += ["## What ten points of accuracy are worth", slopes(comparison, accuracies(runs))]
             draw(comparison, accuracies(runs), results / "curves.png")
     if parts:
         write_atomically(results / "table.md", ("\n\n".join(part.rstrip() for part in parts) + "\n").encode())
@@ -447,9 +448,9 @@ def shown(cell: Cell) -> str:
     return f"{number(cell.value)}{cell.mark} ({interval(cell.low, cell.high)})"
 
 
-def on_curves(comparison: Comparison) -> list[str]:
-    """Methods that have a share of wrong preferences, with oracle."""
-    return [name for name in comparison.methods if any(name in names for names in CURVES.values())]
+def curve_of(source: str, methods: Container[str]) -> list[str]:
+    """Those of the methods that have a share of wrong preferences from one source, after oracle."""
+    return [name for name in CURVES[source] if name in methods]
 
 
 def slopes(comparison: Comparison, accuracy: Mapping[str, tuple[float, float]]) -> str:
@@ -457,8 +458,8 @@ def slopes(comparison: Comparison, accuracy: Mapping[str, tuple[float, float]]) 
     rows = []
     for label, cells in comparison.cells.items():
         row = [label]
-        for names in CURVES.values():
-            there = [name for name in names if name in cells]
+        for source in CURVES:
+            there = curve_of(source, cells)
             x, y = [accuracy[name][0] for name in there], [cells[name].value for name in there]
             row.append(f"{np.polyfit(x, y, 1)[0] / 10:+.3f}" if len(there) > 2 else "")
         rows.append(row)
@@ -472,18 +473,19 @@ def draw(comparison: Comparison, accuracy: Mapping[str, tuple[float, float]], pa
     figure, grid = plt.subplots(
         -(-(len(labels) + 1) // columns), columns, figsize=(15, 10.5), sharex=True, layout="constrained"
     )
-    plain = [name for name in comparison.methods if name not in on_curves(comparison)]
+    curves = {source: curve_of(source, comparison.methods) for source in CURVES}
+    plain = [name for name in comparison.methods if not any(name in names for names in curves.values())]
     markers = dict(zip(plain, "s^vD<>Pph*XdH", strict=False))
     for place, label in zip(grid.flat, labels, strict=False):
         cells = comparison.cells[label]
-        for (source, names), colour in zip(CURVES.items(), ("tab:blue", "tab:red"), strict=True):
-            there = [name for name in names if name in cells]
-            _points(place, there, cells, accuracy, color=colour, marker="o", label=f"oracle, share wrong {source}")
+        for (source, names), colour in zip(curves.items(), ("tab:blue", "tab:red"), strict=True):
+            label_of_curve = f"oracle, 0 to 100% wrong ones {source}"
+            _points(place, names, cells, accuracy, color=colour, marker="o", label=label_of_curve)
         for name in plain:
             style = {"color": "tab:green" if name == "truth" else "0.35", "marker": markers[name], "label": name}
             _points(place, [name], cells, accuracy, **style)
         place.set_title(f"{label}, n = {next(iter(cells.values())).n:,}", fontsize=10)
-        place.set_ylim(bottom=0)
+        place.set(xlim=(-0.03, 1.03), ylim=(0, None))
         place.grid(alpha=0.3)
     spare = list(grid.flat)[len(labels) :]
     for place in spare:
