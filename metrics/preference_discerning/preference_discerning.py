@@ -335,19 +335,19 @@ def _as_table(batch: dict[str, Sequence[Any]]) -> pa.Table:
     """Columns as given, checked and encoded as `STORED` describes; null where a column was not given."""
     size = len(batch["predictions"])
     columns: dict[str, pa.Array] = {}
-    vocabulary, positions = defaultdict(count().__next__), {}
+    vocabulary, seen = defaultdict(count().__next__), {}
     for name in ("predictions", "references", "avoided"):
         if name not in batch:
             continue
         lists = _as_lists(name, batch[name])
         offsets = np.concatenate([[0], np.cumsum(np.fromiter(map(len, lists), np.int64, size))])
-        found = _positions(name, list(chain.from_iterable(lists)), offsets, vocabulary)
+        found = seen[name] = _positions(name, list(chain.from_iterable(lists)), offsets, vocabulary)
         grades = np.ones(len(found))
         if name == "references" and any(issubclass(kind, Mapping) for kind in set(map(type, batch[name]))):
             grades = _checked_grades(list(chain.from_iterable(value.values() for value in batch[name])), offsets)
         kept = (found >= 0) & (grades > 0)
-        positions[name], offsets = found[kept], np.concatenate([[0], np.cumsum(kept)])[offsets]
-        columns[name] = _list_array(positions[name], offsets)
+        offsets = np.concatenate([[0], np.cumsum(kept)])[offsets]
+        columns[name] = _list_array(found[kept], offsets)
         if name == "references":
             columns["grades"] = _list_array(grades[kept], offsets)
             if (empty := np.flatnonzero(np.diff(offsets) == 0)).size:
@@ -355,7 +355,7 @@ def _as_table(batch: dict[str, Sequence[Any]]) -> pa.Table:
                     f"references[{empty[0]}] is {short(batch[name][empty[0]])}, without a relevant item; leave out "
                     "examples that have none."
                 )
-    _refuse_two_types(list(vocabulary), positions)
+    _refuse_two_types(list(vocabulary), seen)
     columns["ids"] = _list_array(_encoded(vocabulary), np.minimum(np.arange(size + 1), 1) * len(vocabulary))
     for name, allowed in (("axes", None), ("kinds", KINDS), ("sentiments", SENTIMENTS)):
         if name in batch:
@@ -475,7 +475,7 @@ def _refuse_two_types(ids: Sequence[int | str | None], positions: Mapping[str, n
     """
     first: dict[bool, int] = {}
     for at, value in enumerate(ids):
-        if value is not None:
+        if isinstance(value, str) or (value is not None and value >= 0):  # others are padding
             first.setdefault(isinstance(value, str), at)
     if len(first) == 2:
         number, text = (

@@ -327,6 +327,13 @@ def test_padding_and_missing_ids_are_left_out():
         padded = {"predictions": lists, "references": [[6, 4, gap], [5, gap, gap]], "avoided": [gap, [3, gap]]}
         assert load().compute(**padded, ks=2) == plain
     assert score(predictions=[None, []], references=[1, 2], ks=2)["hubness@2"] == 0
+    texts = {"predictions": [["a"], ["b"]], "references": ["a", "c"], "ks": 1, "n_resamples": 0}
+    assert score(**texts, avoided=[-3, None]) == score(**texts, avoided=[None, None])
+
+
+def test_ids_of_two_types_are_refused_even_where_one_does_not_count():
+    with pytest.raises(ValueError, match=r"references holds 7 \(an integer\) and predictions holds 'a' \(text\)"):
+        score(predictions=[["a"]], references=[{"a": 1, 7: 0}], ks=1)
 
 
 def test_unlike_ids_are_unlike():

@@ -18,7 +18,7 @@ from preference_benchmark.preferences.llm.parsing import RULES, checked_entries,
 from preference_benchmark.preferences.names import Names
 from preference_benchmark.tables.outside_text import broken_rule
 
-HOSTILE = [text for text in hostile_text() if "```" not in text]  # code fences are taken off an answer first
+HOSTILE = hostile_text()
 WISHES = ["Find mugs with a flat lid", "Avoid thin walls", 'Find 5" pens', "No 'loose' tea", "Find café mugs, not cups"]
 ODD = [*"\"'\\[]{},:\n“\x00\ud83d\u202e", "```", "1e999", "NaN", "null"]
 AROUND = [("", ""), ("Sure!\n```json\n", "\n```"), ("<think>Find [1] x</think>\n", ""), ("", "\nHope that helps!")]

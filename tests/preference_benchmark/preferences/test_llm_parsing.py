@@ -98,3 +98,11 @@ def test_escapes_in_an_answer_that_was_cut_off_are_characters():
 def test_escapes_mean_the_same_in_whole_and_in_cut_answers():
     whole = json.dumps(["Find\b \f\t\r\n\x7f mugs", "x"])
     assert entries(whole)[:1] == entries(whole[:-2]) == ["Find\b \x7f mugs"]
+
+
+@pytest.mark.parametrize("fence", ["```", "~~~"])
+def test_code_fences_within_an_entry_are_part_of_it(fence):
+    whole = json.dumps([f"Find{fence}x mugs", "Avoid glass"])
+    for answer in (whole, whole[:-2], f"{fence}json\n{whole}\n{fence}", f"Sure: {fence}json {whole}{fence}"):
+        assert entries(answer)[0] == f"Find{fence}x mugs"
+    assert entries(f'["Find a mug", "Avoid\n{fence}\n') == ["Find a mug"]
