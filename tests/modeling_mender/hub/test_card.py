@@ -226,6 +226,16 @@ def test_nothing_saved_names_a_folder_of_this_machine(tmp_path):
             assert str(tmp_path) not in path.read_text("utf-8"), path.name
 
 
+def test_figures_that_are_missing_leave_their_sentence_out(folder, model):
+    results = measured(0.75, request_ms=3.0)
+    write_card(folder, model, results=results)
+    assert "On 20 test pairs" in text_of(folder)
+    for score in results["scores"]:
+        score.pop("avoid@10", None)
+    write_card(folder, model, results=results)
+    assert "test pairs" not in text_of(folder) and "## Speed" not in text_of(folder)
+
+
 @pytest.mark.parametrize("text", hostile_text("shown", "markup"))
 def test_text_from_data_is_shown_as_it_is_and_nothing_more(text, folder, model):
     example = SteeringExample([text], {text: [text], "find tea": ["tea"]})
