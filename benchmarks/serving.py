@@ -5,8 +5,9 @@
 Every server is a process of its own, and the load comes from another one: clients of a few lines on asyncio streams,
 each with a connection that stays open, which asks again when it has its answer. Servers take turns, in several rounds.
 `lock`, `threads` and `mender` are the same application; only how it asks the model differs. `litserve` and `ray` are
-the batching of these libraries over the same model, where they are installed. `--disturb` does something else to
-`mender` at the same time, and `--soak` reads its memory over many requests.
+the batching of these libraries over the same model, where they are installed, and `ray-queue` is the application of
+this project on Ray Serve. `--disturb` does something else to `mender` at the same time, and `--soak` reads its memory
+over many requests.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ SERVERS = ("lock", "threads", "mender")
 WISHES = ("tea with a malty brew", "a gift for a gardener", "candles with a vanilla scent", "dark chocolate", "soap")
 ELSEWHERE, ATTEMPTS = 0.04, 6
 """A measurement during which other processes took a larger share of the processors is repeated so many times."""
-COLOURS = {"lock": "#7f7f7f", "threads": "#bcbd22", "mender": "#d62728", "litserve": "#1f77b4", "ray": "#2ca02c"}
+COLOURS = {"lock": "#7f7f7f", "threads": "#bcbd22", "mender": "#d62728", "litserve": "#1f77b4"}
+COLOURS |= {"ray": "#2ca02c", "ray-queue": "#9467bd"}
 GARBAGE = (b"{", b"[" * 5000, b'{"preference": 3}', b'{"history": ["nobody"]}', b'{"top_k": 1e9}', b"\xff" * 100, b"[]")
 
 
@@ -357,8 +359,8 @@ def run_server(kind: str, model: str, port: int, weights: str) -> None:
     """Serve until killed."""
     if kind == "litserve":
         return run_litserve(model, port, weights)
-    if kind == "ray":
-        return run_ray(model, port, weights)
+    if kind.startswith("ray"):
+        return run_ray(kind, model, port, weights)
     from mender.serving.app import create_app
     from mender.serving.bodies import Limits
     from mender.serving.process import run_app
@@ -413,12 +415,17 @@ def run_litserve(model: str, port: int, weights: str) -> None:
     litserve.LitServer(api, accelerator="cpu", timeout=120).run(port=port, host="127.0.0.1", generate_client_file=False)
 
 
-def run_ray(model: str, port: int, weights: str) -> None:
-    """`@serve.batch` of Ray Serve in one replica."""
+def run_ray(kind: str, model: str, port: int, weights: str) -> None:
+    """One replica on Ray Serve, with its own batching, `@serve.batch`, or with the application of this project."""
     os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
     import ray
     from ray import serve
     from starlette.responses import JSONResponse
+
+    from mender.serving.over_ray import application
+
+    if kind == "ray-queue" and weights != "own":
+        raise ValueError("ray-queue serves the model as it is saved; measure it with its own weights")
 
     @serve.deployment(max_ongoing_requests=256, ray_actor_options={"num_cpus": 1})
     class Replica:
@@ -439,7 +446,7 @@ def run_ray(model: str, port: int, weights: str) -> None:
 
     ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
     serve.start(http_options={"host": "127.0.0.1", "port": port})
-    serve.run(Replica.bind())
+    serve.run(application(os.path.abspath(model)) if kind == "ray-queue" else Replica.bind())
     signal.pause()
 
 
