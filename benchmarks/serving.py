@@ -134,10 +134,10 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
         axis.set(xscale="log", title=title, xlabel="clients", xticks=[count for count, _ in own])
         axis.set_xticklabels([str(count) for count, _ in own])
         axis.minorticks_off()
-        axis.set_ylim(bottom=0)
         axis.grid(alpha=0.3)
-    axes[1].set_yscale("log")
+    axes[0].set_ylim(bottom=0)
     axes[0].legend(frameon=False)
+    axes[1].set_yscale("log")
     figure.savefig(path, dpi=120)
 
 
@@ -190,7 +190,10 @@ def spent(server: int) -> tuple[float, float]:
 def under_load(model: str, **ask: Any) -> dict[str, Any]:
     """What clients in a process of their own saw; arguments of `ask_for`."""
     command = [sys.executable, __file__, model, "--load", json.dumps(ask)]
-    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"the clients of {ask['server']} ended with {done.returncode}: {done.stderr[-500:]}")
+    return json.loads(done.stdout)
 
 
 async def ask_for(

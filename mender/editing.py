@@ -87,15 +87,8 @@ def _twin(model: nn.Module) -> nn.Module:
     text encoder and decoder, are those of the model, with all that was attached to them.
     """
     kept, edited = [], []
-
-    def sort(module: nn.Module) -> bool:
-        """Whether edits change a module or a part of it."""
-        parts = [sort(part) for part in module.children()]
-        changes = any(parts) or module is model or any(hasattr(module, name) for name in EDITED_BY)
-        (edited if changes else kept).append(module)
-        return changes
-
-    sort(model)
+    if not _sort(model, kept, edited):  # the last one is the model, of which edits change the configuration alone
+        edited.append(kept.pop())
     shared = [value for module in kept for value in (module, vars(module).get("config"))]
     copies, usual = {}, vars(nn.Module())
     for module in edited:
@@ -109,6 +102,14 @@ def _twin(model: nn.Module) -> nn.Module:
         memo.pop(id(vars(module).get("config")), None)
     memo.pop(id(None), None)
     return copy.deepcopy(model, memo)
+
+
+def _sort(module: nn.Module, kept: list[nn.Module], edited: list[nn.Module]) -> bool:
+    """Sort a module and its parts by whether edits change them or a part of them; whether they change this one."""
+    parts = [_sort(part, kept, edited) for part in module.children()]
+    changes = any(parts) or any(hasattr(module, name) for name in EDITED_BY)
+    (edited if changes else kept).append(module)
+    return changes
 
 
 def item_columns(items: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:

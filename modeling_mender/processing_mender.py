@@ -15,7 +15,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import accumulate, chain, zip_longest
 from pathlib import Path
 from typing import Any
@@ -462,15 +462,8 @@ class MenderProcessor(ProcessorMixin):
         if self._speller is None:
             # Words are counted when a text is read, so that processors are loaded as fast as without.
             words = count_words(chain(self.titles, self.texts or ())) + self._words
-            self._speller = Speller(words, self._is_token)
+            self._speller = Speller(words, partial(_is_token, self.tokenizer))
         return self._speller.correct(text)
-
-    def _is_token(self, word: str) -> bool:
-        """Whether the tokenizer has a word as one token, as it has common words in their right spelling."""
-        # Some vocabularies hold words with the space before them, or with capitals.
-        written = dict.fromkeys((word, f" {word}", word.lower(), f" {word.lower()}"))
-        encoded = self.tokenizer(list(written), add_special_tokens=False, split_special_tokens=True)["input_ids"]
-        return any(len(ids) == 1 and ids[0] != self.tokenizer.unk_token_id for ids in encoded)
 
     def collate(self, requests: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """Pad the features of a batch of requests.
@@ -761,6 +754,14 @@ class MenderProcessor(ProcessorMixin):
         num_items = settings.get("num_items") if isinstance(settings, dict) else None
         processor.set_items(read_items(path, num_items, processor.codebook_sizes))
         return processor
+
+
+def _is_token(tokenizer: Any, word: str) -> bool:
+    """Whether a tokenizer has a word as one token, as it has common words in their right spelling."""
+    # Some vocabularies hold words with the space before them, or with capitals.
+    written = dict.fromkeys((word, f" {word}", word.lower(), f" {word.lower()}"))
+    encoded = tokenizer(list(written), add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    return any(len(ids) == 1 and ids[0] != tokenizer.unk_token_id for ids in encoded)
 
 
 def _changed(before: Sequence[str], after: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -111,10 +111,6 @@ class Collector:
             for one in own:  # of a client that gave up, or whose other request was refused
                 one.answer.cancel()
 
-    async def between(self, work: Callable[[], None]) -> None:
-        """Do something else in the thread of answers, before the next batch."""
-        await asyncio.get_running_loop().run_in_executor(self._thread, work)
-
     async def close(self) -> None:
         """Answer what waits, then end."""
         while self._queue or self._busy:

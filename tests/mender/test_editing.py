@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import torch
 from small_shops import IDS, shop_of
@@ -23,6 +26,26 @@ def test_the_version_before_an_edit_stays(name, tmp_path):
     assert {place for place, _ in old.model.named_buffers()} == {*tables}
     assert all(torch.equal(table, tables[place]) for place, table in old.model.named_buffers())
     assert type(shop)(old.model, old.processor).recommend(**request) == before
+
+
+def test_versions_go_when_nothing_uses_them(tmp_path):
+    """A server leaves the first model out of garbage collection, so it must be in no cycle."""
+    shop = shop_of("mender", tmp_path)
+    gc.collect()
+    gc.disable()
+    try:
+        versions = []
+        for edit, given in (("add_items", [NEW]), ("update_items", [{**NEW, "title": "mug"}]), ("remove_items", [])):
+            shop.recommend("find teaa", history=IDS[:3])
+            versions.append([weakref.ref(part) for part in (shop._version, shop.model, shop.processor)])
+            getattr(shop, edit)(given)
+        shop.recommend("find teaa")
+        assert not any(part() for version in versions for part in version)
+        versions = [weakref.ref(part) for part in (shop._version, shop.model, shop.processor)]
+        del shop
+        assert not any(part() for part in versions)
+    finally:
+        gc.enable()
 
 
 def test_what_no_edit_changes_is_shared(tmp_path):
