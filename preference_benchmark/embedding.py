@@ -294,6 +294,8 @@ class TextEmbedder:
             from sentence_transformers import SentenceTransformer
 
             self.model = SentenceTransformer(name_or_path, device=device, trust_remote_code=False)
+            # Some settings are not looked at before they are used.
+            self.model.encode(["text"], show_progress_bar=False)
         if dtype == "auto":
             cuda = self.model.device.type == "cuda"
             dtype = "bfloat16" if cuda and torch.cuda.is_bf16_supported() else "float32"

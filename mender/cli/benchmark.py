@@ -104,14 +104,14 @@ def build(
 def stats(folder: options.Folder, quiet: options.Quiet = False, as_json: options.Json = False) -> None:
     """Show what a built folder holds: counts, examples per axis, preferences, files."""
     with results(as_json, quiet) as show:
-        from preference_benchmark.hub.folder import contents
+        from preference_benchmark.hub.folder import contents, reading
 
-        with user_errors():
+        with user_errors(), reading(folder):
             found = contents(folder)
-        if not found:
-            raise UserError(f"{folder} holds no benchmark; build one into it with `mender benchmark build`")
-        for data_set in found:
-            _print_statistics(data_set.statistics)
+            if not found:
+                raise UserError(f"{folder} holds no benchmark; build one into it with `mender benchmark build`")
+            for data_set in found:
+                _print_statistics(data_set.statistics)
         show({data_set.name: data_set.statistics for data_set in found})
 
 
@@ -132,17 +132,17 @@ def validate(
 
         from preference_benchmark.checks.published import recheck
         from preference_benchmark.hub.card import validation_section
-        from preference_benchmark.hub.folder import contents, problems
+        from preference_benchmark.hub.folder import contents, problems, reading
 
-        found = contents(folder)
-        chosen = [data_set for data_set in found if name in (None, data_set.name)]
-        if not chosen:
-            there = ", ".join(data_set.name for data_set in found) or "nothing"
-            raise UserError(f"{folder} has no benchmark {name or ''}: it holds {there}".replace(" :", ":"))
         console = new_console(width=120)
-        wrong = problems(folder)
-        if not wrong:
-            for data_set in chosen:
+        with reading(folder):
+            found = contents(folder)
+            chosen = [data_set for data_set in found if name in (None, data_set.name)]
+            if not chosen:
+                there = ", ".join(data_set.name for data_set in found) or "nothing"
+                raise UserError(f"{folder} has no benchmark {name or ''}: it holds {there}".replace(" :", ":"))
+            wrong = problems(folder)
+            for data_set in () if wrong else chosen:
                 console.rule(data_set.statistics["title"], align="left")
                 console.print(Markdown(validation_section(data_set.statistics)))
                 wrong += recheck(folder, data_set)
@@ -178,8 +178,10 @@ def publish(
     """
     with results(as_json, quiet) as show, user_errors():
         from preference_benchmark.hub import publish as hub
+        from preference_benchmark.hub.folder import reading
 
-        planned = hub.plan(folder, repository)
+        with reading(folder):
+            planned = hub.plan(folder, repository)
         print(planned)
         record: dict[str, Any] = {"repository": repository, "files": planned.files, "forbidden": planned.forbidden}
         if dry_run:

@@ -14,7 +14,8 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ __all__ = [
     "names_in",
     "problems",
     "published_files",
+    "reading",
     "refuse_raw_files_inside",
 ]
 
@@ -84,8 +86,33 @@ def load(folder: str | Path, name: str | None = None) -> Benchmark:
 
     Raises:
         FileNotFoundError: if there is no such folder or data set, or no card in it.
-        ValueError: if there is no benchmark of that name, or several and no name is given.
+        ValueError: if there is no benchmark of that name, or several and no name is given, or its files are damaged.
     """
+    with reading(folder):
+        return _load(folder, name)
+
+
+@contextmanager
+def reading(place: str | Path) -> Iterator[None]:
+    """Turns whatever comes of damaged files into one error.
+
+    Args:
+        place: the folder, or the name of a data set on the Hub, for the message.
+
+    Raises:
+        ValueError: instead of any error but this one and `OSError`.
+    """
+    try:
+        yield
+    except (ValueError, OSError):
+        raise
+    # Damaged files raise whatever the libraries that read them raise, and values of statistics may be missing.
+    except Exception as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise ValueError(f"{place} is not what a build writes ({reason}); build the benchmark again.") from error
+
+
+def _load(folder: str | Path, name: str | None) -> Benchmark:
     path = Path(folder)
     local = path.is_dir()
     configs = _configs(path / "README.md" if local else _card_on_the_hub(folder))
@@ -207,8 +234,7 @@ def _check_size(path: Path, folder: Path) -> None:
     Raises:
         ValueError: if it is such a file, or no Parquet file.
     """
-    if not path.resolve().is_relative_to(folder.resolve()) or not path.is_file():
-        raise ValueError(f"{path} leads out of {folder}; copy the file itself there.")
+    _check_inside(path, folder)
     try:
         found = pq.ParquetFile(path).metadata
     except (pa.ArrowInvalid, OSError) as error:
@@ -219,6 +245,16 @@ def _check_size(path: Path, folder: Path) -> None:
     most = sum(group.num_rows * _widest(group) for group in groups)
     if found.num_rows > _MOST_ROWS_PER_BYTE * size or most > _MOST_GROWTH * size + _ALWAYS_READ:
         raise ValueError(f"{path} has {size:,} bytes and says that it holds {found.num_rows:,} rows; build it again.")
+
+
+def _check_inside(path: Path, folder: Path) -> None:
+    """Refuse a link to what is not in the folder, or to nothing."""
+    try:
+        inside = path.resolve().is_relative_to(folder.resolve()) and path.is_file()
+    except (OSError, RuntimeError):  # a link to itself
+        inside = False
+    if not inside:
+        raise ValueError(f"{path} leads out of {folder}; copy the file itself there.")
 
 
 def _widest(group: pq.RowGroupMetaData) -> int:
@@ -392,7 +428,7 @@ def published_files(folder: Path) -> list[Path]:
     """The files that make up the repository, relative to the folder: the README and all that it names.
 
     Raises:
-        ValueError: if there is no benchmark in the folder.
+        ValueError: if there is no benchmark in the folder, or a link leads out of it.
     """
     found = contents(folder)
     if not found:
@@ -401,6 +437,8 @@ def published_files(folder: Path) -> list[Path]:
     for benchmark in found:
         place = Path(folder) / benchmark.place
         files += sorted(path.relative_to(folder) for path in place.rglob("*") if path.is_file())
+    for path in files:
+        _check_inside(folder / path, folder)
     return files
 
 

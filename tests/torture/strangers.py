@@ -7,8 +7,9 @@ import resource
 import signal
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
     from warm_processes import WarmProcesses
@@ -33,13 +34,8 @@ def read_benchmark(folder: Path) -> int:
     from preference_benchmark import load
 
     code = main(["benchmark", "stats", str(folder)])
-    if code == 0:
-        try:
-            load(folder)
-        except (ValueError, OSError) as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 2
-        code = main(["benchmark", "validate", str(folder)])
+    code = code or in_one_line(lambda: load(folder))
+    code = code or main(["benchmark", "validate", str(folder)])
     return 0 if code == 1 else code  # 1 is a finding
 
 
@@ -55,16 +51,25 @@ def use_encoder(folder: Path) -> int:
     """Embed a text with an encoder, and build a model on it."""
     from doubles import small_method
 
-    from mender.terminal import new_app, run, user_errors
     from preference_benchmark.embedding import TextEmbedder
+
+    def use() -> None:
+        TextEmbedder(str(folder), device="cpu", progress=False).encode(["strong tea"])
+        small_method("mender-tok", str(folder))
+
+    return in_one_line(use)
+
+
+def in_one_line(use: Callable[[], Any]) -> int:
+    """The exit code of a command that does this."""
+    from mender.terminal import new_app, run, user_errors
 
     app = new_app()
 
     @app.command()
-    def use() -> None:
+    def command() -> None:
         with user_errors():
-            TextEmbedder(str(folder), device="cpu", progress=False).encode(["strong tea"])
-            small_method("mender-tok", str(folder))
+            use()
 
     return run(app, [])
 

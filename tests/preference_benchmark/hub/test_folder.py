@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, load_dataset
 
+from mender.cli import main
 from preference_benchmark import load
 from preference_benchmark.axes.examples import STORED_FEATURES
 from preference_benchmark.hub import folder as hub_folder
@@ -238,3 +239,28 @@ def test_statistics_show_and_are_not_obeyed(built):
     path.write_text("[" * 100_000, "utf-8")
     with pytest.raises(ValueError, match="is not JSON"):
         contents(built)
+
+
+def test_damaged_benchmarks_are_refused_in_one_line(built, capsys):
+    items = next(built.glob("*/*/*-items/*.parquet"))
+    whole = items.read_bytes()
+    items.unlink()
+    items.symlink_to(items.name)
+    with pytest.raises(ValueError, match="leads out of"):
+        load(built)
+    items.unlink()
+    pq.write_table(pa.table({"item": ["a"]}), items)
+    with pytest.raises(ValueError, match=r"is not what a build writes \(KeyError: [^\n]*\); build the benchmark again"):
+        load(built)
+    items.write_bytes(whole)
+    # Its statistics hold little of what a build writes.
+    assert main(["benchmark", "stats", str(built)]) == main(["benchmark", "validate", str(built)]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2 and all("is not what a build writes" in line for line in lines)
+
+
+def test_links_out_of_the_folder_are_not_published(built, tmp_path):
+    (tmp_path / "secret").write_text("x")
+    next(built.glob("*/*/statistics.json")).with_name("note.txt").symlink_to(tmp_path / "secret")
+    with pytest.raises(ValueError, match="note.txt leads out of"):
+        published_files(built)
