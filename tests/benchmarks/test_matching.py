@@ -22,12 +22,14 @@ SHAPE = {"num_users": 60, "num_items": 40}
 @pytest.fixture(scope="module")
 def script():
     """The script as a module."""
+    sys.path.insert(0, str(FOLDER))  # it imports another one
     spec = importlib.util.spec_from_file_location("matching_script", FOLDER / "matching.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     yield module
     del sys.modules[spec.name]
+    sys.path.remove(str(FOLDER))
 
 
 @pytest.fixture(scope="module")
