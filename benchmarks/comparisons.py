@@ -273,7 +273,7 @@ def keep(run: Run, folder: Path, kept: Path) -> None:
     for score in record["scores"]:  # some are of the method "NAME, shuffled preferences"
         score["method"] = run.method + score["method"].removeprefix(own)
     ranks = pl.read_parquet(folder / "ranks.parquet")
-    hidden = ranks.with_columns(_hashed(ranks[name]) for name in ("user_id", "target"))
+    hidden = ranks.with_columns(hashed(ranks[name]) for name in ("user_id", "target"))
     if kept.exists():
         shutil.rmtree(kept)
     kept.mkdir(parents=True)
@@ -296,7 +296,8 @@ def public_command(command: str) -> str:
     return shlex.join(words)
 
 
-def _hashed(column: pl.Series) -> pl.Series:
+def hashed(column: pl.Series) -> pl.Series:
+    """A column of identifiers, hashed."""
     distinct = {value: hashlib.sha256(value.encode()).hexdigest()[:12] for value in column.unique()}
     return column.replace_strict(distinct, return_dtype=pl.String).alias(column.name)
 

@@ -32,10 +32,11 @@ import numpy as np
 import polars as pl
 import typer
 from matched_training import ALONE, EVERYWHERE, Shop, kept, knowing, train_and_keep
+from measuring import shown
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from mender.comparison import Cell, Comparison, compare
-from mender.report import interval, number, save_figure
+from mender.report import number, save_figure
 from mender.terminal import UserError, run_script
 from mender.training import choose_preset
 from modeling_mender.training.presets import PROSE
@@ -315,11 +316,6 @@ def table(comparison: Comparison, accuracy: Mapping[str, tuple[float, float]]) -
         seeds = f"{comparison.costs[method]['seeds']:.0f}"
         rows.append([method, number(right), number(matched), seeds, *map(shown, cells)])
     return markdown_table(header, rows)
-
-
-def shown(cell: Cell) -> str:
-    """Value, mark and interval."""
-    return f"{number(cell.value)}{cell.mark} ({interval(cell.low, cell.high)})"
 
 
 def curve_of(source: str, methods: Container[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""What the benchmarks share: peak memory of a stretch of code, and result files that are whole or absent."""
+"""What the benchmarks share: peak memory of a stretch of code, result files that are whole or absent, table cells."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from typing import Any
 
 import torch
 
-__all__ = ["PeakMemory", "synchronise", "write_rows"]
+from mender.comparison import Cell
+from mender.report import interval, number
+
+__all__ = ["PeakMemory", "shown", "synchronise", "write_rows"]
 
 
 class PeakMemory:
@@ -58,3 +61,8 @@ def write_rows(rows: list[dict[str, Any]], path: Path | None) -> None:
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n", "utf-8")
     temporary.replace(path)
+
+
+def shown(cell: Cell) -> str:
+    """Value, mark and interval of a comparison."""
+    return f"{number(cell.value)}{cell.mark} ({interval(cell.low, cell.high)})"

@@ -149,7 +149,7 @@ def score_model(
                 if axis == "sentiment_following_with_history":
                     figures |= fit_to_history(ranked[rows], test.select(rows), data.items, processor)
                 scores.append(Score(axis, matching if axis == "recommendation" else "", label, figures, stratum))
-            tables.append(_ranks(ranked, test, processor, matching, condition))
+            tables.append(_ranks(ranked, test, processor, data.items, matching, condition))
     return in_order(scores), pl.concat(tables)
 
 
@@ -175,13 +175,21 @@ _METRIC_COLUMNS = {
 
 
 def _ranks(
-    ranked: np.ndarray, examples: Dataset, processor: MenderProcessor, matching: str, condition: str
+    ranked: np.ndarray,
+    examples: Dataset,
+    processor: MenderProcessor,
+    items: Dataset,
+    matching: str,
+    condition: str,
 ) -> pl.DataFrame:
     """The table of `score_model` for one list of examples."""
     axis, targets = examples["axis"][:], example_column(examples, "targets")
     lists = pl.DataFrame({"targets": targets}).with_row_index("row")
     flat = lists.explode("targets")
     flat = flat.with_columns(item=pl.Series(processor.item_indices(flat["targets"].to_list())))
+    # Units are numbered by the benchmark's items: a recommender that also had others gets those of everybody else.
+    rows = pl.DataFrame({"targets": items["item_id"][:]}).with_row_index("number")
+    flat = flat.join(rows, on="targets", how="left", maintain_order="left")
     place = pl.DataFrame(
         {
             "row": np.repeat(np.arange(len(ranked)), ranked.shape[1]),
@@ -195,7 +203,7 @@ def _ranks(
         rank=pl.col("rank").first().fill_null(0),
         relevant=pl.len(),
         found=pl.col("rank").drop_nulls().sort(),
-        items=pl.col("item").sort().cast(pl.String).str.join(" "),
+        items=pl.col("number").sort().cast(pl.String).str.join(" "),
     )
     return pl.DataFrame(
         {

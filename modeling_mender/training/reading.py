@@ -162,6 +162,7 @@ def fit_language(
     *,
     seed: int = 0,
     states: EncoderStates | None = None,
+    fresh: bool = True,
 ) -> dict[str, Any]:
     """Train the experts "learned" and "terms" of a model, and keep those that rank best on validation.
 
@@ -173,6 +174,7 @@ def fit_language(
         examples: `train` and `validation` splits of a benchmark.
         seed: of order, dropout and samples.
         states: cached states of the model's encoder, so that the texts among them are not encoded again.
+        fresh: whether to start as the experts were made; else from what they have learned, such as in another shop.
 
     Returns:
         How many preferences were used, the steps until the best result, and the "weights" of the trained sum.
@@ -182,7 +184,7 @@ def fit_language(
     encoder = model.encoder if experts.vectors is None else experts.vectors
     items = encoder.item_states.float()
     for part in (experts.reader, experts.term_weights):
-        if part is not None:
+        if part is not None and fresh:
             part.reset()
     most = min(VALIDATION, max(1, SCORES_AT_ONCE // len(items)))
     rendered = [
