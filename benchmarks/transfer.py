@@ -73,7 +73,7 @@ LEAST_USERS = 3
 """Users of a share at least."""
 COLD = 0.1
 """Share of the items that are held out."""
-CELLS, REQUESTS, RANKS = "cells", "requests.parquet", "ranks.parquet"
+CELLS, REQUESTS, RANKS, QUANTIZERS = "cells", "requests.parquet", "ranks.parquet", "quantizers.json"
 OWN = ["rank", "found"]
 """Columns of ranks that differ between cells of a domain; the others are kept once for all of them."""
 
@@ -101,14 +101,16 @@ DOMAINS = {
     "musical_instruments": Domain("amazon2014", "amazon2014_musical_instruments", limit=300),
     "gift_cards": Domain("amazon2018", "amazon2018_gift_cards"),
 }
-PAIRS = (  # those that are wanted most first
+PAIRS = (
     ("steam", "corner_shop"),
     ("corner_shop", "steam"),
+    ("steam", "gift_cards"),
     ("musical_instruments", "gift_cards"),
-    ("steam", "musical_instruments"),
 )
 CODED = (("steam", "corner_shop"),)
 """Pairs of which generators are trained."""
+QUANTIZED = ("corner_shop", "steam", "gift_cards")
+"""Domains that share a quantizer."""
 COLD_IN = ("corner_shop", "steam")
 
 
@@ -423,7 +425,7 @@ def quantizer_of(lab: Lab, domains: Sequence[str]) -> ResidualKMeans:
 
 def quantizer_rows(lab: Lab) -> list[dict[str, Any]]:
     """Collisions and reconstruction error of every domain's items, with codebooks of its own and of all domains."""
-    domains, rows = list(DOMAINS), []
+    domains, rows = QUANTIZED, []
     every = torch.cat([item_vectors(lab.data(domain), lab.encoder) for domain in domains])
     for domain in domains:
         own = item_vectors(lab.data(domain), lab.encoder)
@@ -638,58 +640,51 @@ HOW: dict[str, Callable[..., Made]] = {
 
 def cells(seed: int) -> list[Cell]:
     """All cells, those that are wanted most first."""
-    found = []
+    found: list[tuple[int, Cell]] = []
 
-    def add(part: str, domain: str, method: str, how: Callable[..., Made], **arguments: Any) -> None:
+    def add(turn: int, part: str, domain: str, method: str, how: Callable[..., Made], **arguments: Any) -> None:
         cell = Cell(part, domain, method, how.__name__, arguments, seed)
-        if cell.folder not in {other.folder for other in found}:
-            found.append(cell)
+        if cell.folder not in {other.folder for _, other in found}:
+            found.append((turn, cell))
 
     for source, domain in PAIRS:
-        for preset in ("popularity", "text-search", LITE):
-            add("pairs", domain, preset, trained_at_home, preset=preset)
-        add("pairs", domain, f"{source}, no training", without_training, source=source)
-        add("pairs", domain, f"{source}, own word counts", adopted, source=source)
-        for share in SHARES:
-            shown = f"{share:.0%}"
-            add("pairs", domain, f"{LITE}, {shown}", trained_at_home, preset=LITE, share=share)
-            add("pairs", domain, f"{source}, {shown} observed", observed, source=source, share=share)
-            add("pairs", domain, f"{source}, {shown} weights", adopted, source=source, share=share, weights=True)
+        for preset in ("text-search", LITE, "popularity"):
+            add(0, "pairs", domain, preset, trained_at_home, preset=preset)
+        add(0, "pairs", domain, f"{source}, no training", without_training, source=source)
+        add(1, "pairs", domain, f"{source}, own word counts", adopted, source=source)
+        for turn, share in zip((3, 2), SHARES, strict=True):
+            known = f"{share:.0%}"
+            add(turn, "pairs", domain, f"{LITE}, {known}", trained_at_home, preset=LITE, share=share)
+            add(turn, "pairs", domain, f"{source}, {known} observed", observed, source=source, share=share)
+            add(turn, "pairs", domain, f"{source}, {known} weights", adopted, source=source, share=share, weights=True)
             both = {"train": True, "weights": True}
-            add("pairs", domain, f"{source}, {shown} trained on", adopted, source=source, share=share, **both)
-        add("pairs", domain, f"{source}, wishes trained on", adopted, source=source, train=True)
-        for expert in ("dense", "learned", "terms", "history_text", "co_purchase"):
-            add("pairs", domain, f"{expert} alone", alone, expert=expert)
+            add(turn, "pairs", domain, f"{source}, {known} trained on", adopted, source=source, share=share, **both)
+        add(2, "pairs", domain, f"{source}, wishes trained on", adopted, source=source, train=True)
         for expert in ("learned", "terms"):
-            add("pairs", domain, f"{source}, {expert} alone", alone, expert=expert, source=source)
+            add(1, "pairs", domain, f"{source}, {expert} alone", alone, expert=expert, source=source)
+        for expert in ("dense", "learned", "terms", "history_text", "co_purchase"):
+            add(1, "pairs", domain, f"{expert} alone", alone, expert=expert)
     for domain in COLD_IN:
-        for preset in (LITE, "text-search", "item-item", GENERATOR):
-            add("cold", domain, preset, cold, preset=preset)
-        add("cold", domain, f"{LITE}, median purchases", cold, preset=LITE, popularity="median")
-        add("cold", domain, f"{LITE}, without popularity", cold, preset=LITE, weights={"popularity": 0.0})
-        no_behaviour = dict.fromkeys(BEHAVIOUR, 0.0)
-        add("cold", domain, f"{LITE}, without behaviour", cold, preset=LITE, weights=no_behaviour)
-    every = tuple(DOMAINS)
+        for preset in (LITE, "text-search", "item-item"):
+            add(1, "cold", domain, preset, cold, preset=preset)
+        add(1, "cold", domain, f"{LITE}, median purchases", cold, preset=LITE, popularity="median")
+        none = dict.fromkeys(BEHAVIOUR, 0.0)
+        add(1, "cold", domain, f"{LITE}, without behaviour", cold, preset=LITE, weights=none)
+        add(4, "cold", domain, GENERATOR, cold, preset=GENERATOR)
+    every = QUANTIZED
     for source, domain in CODED:
         for name, fitted_on in (("own codes", (source,)), ("codes of all domains", every)):
-            add("quantizers", source, f"{GENERATOR}, {name}", generator_at_home, fitted_on=fitted_on)
-            label = f"{source}, {name}, no training"
-            add("quantizers", domain, label, generator_moved, source=source, fitted_on=fitted_on, quantized=True)
+            add(4, "quantizers", source, f"{GENERATOR}, {name}", generator_at_home, fitted_on=fitted_on)
+            moved = {"source": source, "fitted_on": fitted_on}
+            add(4, "quantizers", domain, f"{source}, {name}, no training", generator_moved, quantized=True, **moved)
             label = f"{source}, {name} of similar items, no training"
-            add("quantizers", domain, label, generator_moved, source=source, fitted_on=fitted_on, quantized=False)
+            add(4, "quantizers", domain, label, generator_moved, quantized=False, **moved)
         for name, fitted_on in (("own codes", (domain,)), ("codes of all domains", every)):
-            add("quantizers", domain, f"{GENERATOR}, {name}", generator_at_home, fitted_on=fitted_on)
-        add("quantizers", domain, f"{GENERATOR}, 10%", generator_continued, share=0.1, fitted_on=every)
-        add(
-            "quantizers",
-            domain,
-            f"{source}, 10% trained on",
-            generator_continued,
-            share=0.1,
-            fitted_on=every,
-            source=source,
-        )
-    return found
+            add(4, "quantizers", domain, f"{GENERATOR}, {name}", generator_at_home, fitted_on=fitted_on)
+        add(4, "quantizers", domain, f"{GENERATOR}, 10%", generator_continued, share=0.1, fitted_on=every)
+        label = f"{source}, 10% trained on"
+        add(4, "quantizers", domain, label, generator_continued, share=0.1, fitted_on=every, source=source)
+    return [cell for _, cell in sorted(found, key=lambda pair: pair[0])]
 
 
 def main(
@@ -716,9 +711,9 @@ def main(
     missing = [cell for cell in chosen if kept(results / CELLS / cell.folder).get("plan") != cell.plan]
     if missing and not tables_only:
         lab = Lab(data, scratch, epochs, seed)
-        if not part or "quantizers" in part:
-            write_quantizers(lab, results / "quantizers.json")
         for cell in missing:
+            if cell.part == "quantizers" and not (results / QUANTIZERS).exists():
+                write_rows(quantizer_rows(lab), results / QUANTIZERS)
             make(cell, lab, results / CELLS / cell.folder)
     write_tables(results, every)
 
@@ -806,7 +801,7 @@ def write_tables(results: Path, every: Sequence[Cell]) -> None:
                     f"## {TITLES[part].format(domain=domain.replace('_', ' '))}",
                     table(comparison, COLUMNS[part]),
                 ]
-    quantizers = results / "quantizers.json"
+    quantizers = results / QUANTIZERS
     if quantizers.exists():
         rows = json.loads(quantizers.read_text("utf-8"))
         header = list(rows[0])
@@ -914,12 +909,6 @@ def draw(comparisons: Mapping[tuple[str, str], Comparison], path: Path) -> None:
     figure.legend(handles, names, loc="outside upper center", ncols=5, frameon=False)
     figure.supxlabel("share of the target's users whose purchases are known")
     save_figure(figure, path)
-
-
-def write_quantizers(lab: Lab, path: Path) -> None:
-    """What codebooks of one and of all domains make of every domain's items: quantizers.json."""
-    if not path.exists():
-        write_rows(quantizer_rows(lab), path)
 
 
 if __name__ == "__main__":

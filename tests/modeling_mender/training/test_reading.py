@@ -118,6 +118,18 @@ def test_what_is_to_be_avoided_is_a_lesson_about_the_items_that_have_it(method):
     assert found(method, examples["test"]) > 0.5
 
 
+def test_it_can_go_on_from_what_it_has_learned(method):
+    examples = lessons()
+    fit_language(method.model.eval(), method.processor, examples)
+    learned = {name: value.clone() for name, value in method.model.experts.reader.state_dict().items()}
+    nothing = examples.map(lambda row: {"kind": "inferred"})
+    fit_language(method.model, method.processor, nothing, fresh=False)
+    for name, value in method.model.experts.reader.state_dict().items():
+        assert torch.equal(value, learned[name])
+    fit_language(method.model, method.processor, nothing)
+    assert not torch.equal(method.model.experts.reader.outer.weight, learned["outer.weight"])
+
+
 def test_without_stated_preferences_it_stays_the_cosine(method):
     examples = lessons().map(lambda row: {"kind": "inferred"})
     assert fit_language(method.model.eval(), method.processor, examples) == {"preferences": 0, "steps": 0}

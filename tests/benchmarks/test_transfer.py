@@ -1,0 +1,154 @@
+"""Transfer: what is drawn and held out, a changed catalogue, texts that are encoded once, and cells that are kept."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from datasets import Dataset
+from doubles import WORDS, encoder_folder, shop_examples, shop_items, small_method
+
+from mender import Recommender
+from mender.data import BenchmarkData
+from mender.evaluation import score_model
+from mender.terminal import UserError
+from modeling_mender.training.run import fit_without_gradient
+from preference_benchmark.axes.examples import EXAMPLE_FEATURES
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def script():
+    """The script as a module."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(FOLDER)
+        spec = importlib.util.spec_from_file_location("transfer_script", FOLDER / "transfer.py")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module  # dataclasses look their module up
+        spec.loader.exec_module(module)
+        yield module
+        del sys.modules[spec.name]
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A small shop."""
+    examples = shop_examples()
+    for split, rows in examples.items():
+        for name, value in (("stratum", ""), ("avoided", [])):
+            rows = rows.add_column(name, [value] * len(rows), feature=EXAMPLE_FEATURES[name])
+        examples[split] = rows
+    return BenchmarkData("shop", Dataset.from_dict(shop_items()), {"oracle": examples, "last": examples}, tmp_path)
+
+
+def test_every_cell_has_a_folder_and_a_plan_of_its_own(script):
+    cells = script.cells(0)
+    assert len({cell.folder for cell in cells}) == len(cells)
+    assert len({json.dumps(cell.plan) for cell in cells}) == len(cells)
+    for part, reference in script.REFERENCES.items():
+        asked = {cell.domain for cell in cells if cell.part == part}
+        assert asked and asked == {cell.domain for cell in cells if (cell.part, cell.method) == (part, reference)}
+
+
+def test_a_share_of_the_users(script, data):
+    few = script.with_users(data, 0.2, seed=0)
+    users = {*few.examples["oracle"]["train"]["user_id"][:], *few.examples["oracle"]["validation"]["user_id"][:]}
+    everybody = {user for split in ("train", "validation") for user in data.examples["oracle"][split]["user_id"][:]}
+    assert len(users) == max(script.LEAST_USERS, round(0.2 * len(everybody)))
+    assert few.examples["last"]["test"] is data.examples["last"]["test"]
+    more = script.with_users(data, 0.5, seed=0)
+    assert users < {user for user in more.examples["oracle"]["train"]["user_id"][:]}
+
+
+def test_items_that_were_never_there(script, data):
+    gone = {"item-tea", "item-mug"}
+    before = data.examples["oracle"]["train"]
+    after = script.without_items(before, gone)
+    assert after.features == before.features and 0 < len(after) < len(before)
+    named = {item for name in ("history", "targets") for own in after[name][:] for item in own}
+    assert named and not named & gone
+    requests = script.cold_requests(data, gone, 0)["oracle"]["test"]
+    for targets, stratum in zip(requests["targets"][:], requests["stratum"][:], strict=True):
+        assert (targets[0] in gone) == (stratum == "cold")
+    assert {*requests["stratum"][:]} == {"cold", "warm"}
+
+
+def test_texts_are_encoded_once_with_the_same_result(script, data, tmp_path, monkeypatch):
+    model = small_method("text-search", encoder_folder(tmp_path)).model.eval()
+    inputs = torch.tensor([[2, 7, 9, 3, 0], [2, 8, 3, 0, 0], [2, 7, 9, 3, 0]])
+    plain, states = model.scores(inputs), script.TextStates()
+    states.serve(model)
+    states.serve(model)
+    encoded = []
+    text_encoder = type(model.experts.vectors.text_encoder)
+    forward = text_encoder.forward
+    monkeypatch.setattr(
+        text_encoder,
+        "forward",
+        lambda self, input_ids, **rest: encoded.append(len(input_ids)) or forward(self, input_ids=input_ids, **rest),
+    )
+    other = copy.deepcopy(model)
+    for one in (model, model, other):
+        assert torch.allclose(one.scores(inputs), plain, atol=0.05)
+    assert sum(encoded) == len(states.known) == 2
+
+
+def test_another_range_is_asked_as_if_it_had_always_been_there(script, data, tmp_path):
+    method = small_method("text-search", encoder_folder(tmp_path))
+    fit_without_gradient(method, data.examples["oracle"])
+    renamed = [f"new-{item}" for item in data.items["item_id"][:]]
+    names = dict(zip(data.items["item_id"][:], renamed, strict=True))
+
+    def rename(row):
+        return {name: [names[item] for item in row[name]] for name in ("history", "targets", "avoided")}
+
+    test = {"test": data.examples["oracle"]["test"].map(rename)}
+    other = replace(data, items=data.items.map(lambda row: {"item_id": names[row["item_id"]]}))
+    other = replace(other, examples={"oracle": test, "last": test})
+    shop = script.exchanged(Recommender(method.model, method.processor), other.items)
+    assert [item["item_id"] for item in shop.items] == renamed
+    asked = [(method, data), (shop, other)]
+    before, after = (
+        score_model(one.model, one.processor, own, "text", None, 0, shuffled=False)[1] for one, own in asked
+    )
+    # Units are numbered alike, though the new items have other indices.
+    assert after["unit"].equals(before["unit"]) and after["unit"].n_unique() > len(WORDS) / 2
+    assert after["rank"].equals(before["rank"])
+
+
+def test_cells_are_kept_and_compared(script, data, tmp_path, monkeypatch):
+    method = small_method("text-search", encoder_folder(tmp_path / "encoder"))
+    fit_without_gradient(method, data.examples["oracle"])
+    results, made = tmp_path / "results", []
+
+    def some(lab, domain, preset="text-search", **rest):
+        made.append(preset)
+        return script.Made(method.model, method.processor, {"curve": [1], "users": 3})
+
+    monkeypatch.setattr(script.Lab, "data", lambda lab, domain: data)
+    monkeypatch.setattr(script, "HOW", dict.fromkeys(script.HOW, some))
+    options = {"data": None, "epochs": 1, "seed": 0, "results": results, "scratch": tmp_path / "scratch"}
+    options |= {"part": ["pairs"], "tables_only": False, "only": ["gift_cards"]}
+    names = ["text-search", "popularity", "mender-lite"]
+    monkeypatch.setattr(script, "encoder_path", lambda name: "")
+    script.main(method=names, **options)
+    folder = results / "cells" / "pairs" / "gift_cards"
+    run = json.loads((folder / "mender-lite-seed0" / "run.json").read_text())
+    assert run["record"] == {"users": 3} and len(made) == len(names)
+    assert "u0" not in (folder / "requests.parquet").read_bytes().decode("latin-1")
+    text = (results / "table.md").read_text()
+    assert all(f"\n| {name} | " in text for name in names) and (results / "transfer.png").stat().st_size > 10_000
+    script.main(method=names, **options)
+    assert len(made) == len(names)
+    monkeypatch.setattr(script, "LITE", "another")
+    script.main(method=["text-search"], **options)
+    assert len(made) == len(names)
+    with pytest.raises(UserError, match="'nothing' is none of"):
+        script.main(method=["nothing"], **options)
