@@ -647,23 +647,41 @@ def cells(seed: int) -> list[Cell]:
         if cell.folder not in {other.folder for _, other in found}:
             found.append((turn, cell))
 
-    for source, domain in PAIRS:
+    for last, (source, domain) in zip((0, 0, 0, 5), PAIRS, strict=True):
         for preset in ("text-search", LITE, "popularity"):
-            add(0, "pairs", domain, preset, trained_at_home, preset=preset)
-        add(0, "pairs", domain, f"{source}, no training", without_training, source=source)
-        add(1, "pairs", domain, f"{source}, own word counts", adopted, source=source)
+            add(last, "pairs", domain, preset, trained_at_home, preset=preset)
+        add(last, "pairs", domain, f"{source}, no training", without_training, source=source)
+        add(last + 1, "pairs", domain, f"{source}, own word counts", adopted, source=source)
         for turn, share in zip((3, 2), SHARES, strict=True):
             known = f"{share:.0%}"
-            add(turn, "pairs", domain, f"{LITE}, {known}", trained_at_home, preset=LITE, share=share)
-            add(turn, "pairs", domain, f"{source}, {known} observed", observed, source=source, share=share)
-            add(turn, "pairs", domain, f"{source}, {known} weights", adopted, source=source, share=share, weights=True)
+            add(last + turn, "pairs", domain, f"{LITE}, {known}", trained_at_home, preset=LITE, share=share)
+            add(last + turn, "pairs", domain, f"{source}, {known} observed", observed, source=source, share=share)
+            add(
+                last + turn,
+                "pairs",
+                domain,
+                f"{source}, {known} weights",
+                adopted,
+                source=source,
+                share=share,
+                weights=True,
+            )
             both = {"train": True, "weights": True}
-            add(turn, "pairs", domain, f"{source}, {known} trained on", adopted, source=source, share=share, **both)
-        add(2, "pairs", domain, f"{source}, wishes trained on", adopted, source=source, train=True)
+            add(
+                last + turn,
+                "pairs",
+                domain,
+                f"{source}, {known} trained on",
+                adopted,
+                source=source,
+                share=share,
+                **both,
+            )
+        add(last + 2, "pairs", domain, f"{source}, wishes trained on", adopted, source=source, train=True)
         for expert in ("learned", "terms"):
-            add(1, "pairs", domain, f"{source}, {expert} alone", alone, expert=expert, source=source)
+            add(last + 1, "pairs", domain, f"{source}, {expert} alone", alone, expert=expert, source=source)
         for expert in ("dense", "learned", "terms", "history_text", "co_purchase"):
-            add(1, "pairs", domain, f"{expert} alone", alone, expert=expert)
+            add(last + 1, "pairs", domain, f"{expert} alone", alone, expert=expert)
     for domain in COLD_IN:
         for preset in (LITE, "text-search", "item-item"):
             add(1, "cold", domain, preset, cold, preset=preset)
