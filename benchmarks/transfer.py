@@ -109,6 +109,9 @@ PAIRS = (
 )
 CODED = (("steam", "corner_shop"),)
 """Pairs of which generators are trained."""
+PRESENT = ("corner_shop", "steam")
+"""Domains whose baselines benchmarks/comparisons.py has measured on the same requests."""
+BASELINES = ("text-search", "popularity", "item-item", "mender")
 QUANTIZED = ("corner_shop", "steam", "gift_cards")
 """Domains that share a quantizer."""
 COLD_IN = ("corner_shop", "steam")
@@ -647,61 +650,46 @@ def cells(seed: int) -> list[Cell]:
         if cell.folder not in {other.folder for _, other in found}:
             found.append((turn, cell))
 
-    for last, (source, domain) in zip((0, 0, 0, 5), PAIRS, strict=True):
-        for preset in ("text-search", LITE, "popularity"):
-            add(last, "pairs", domain, preset, trained_at_home, preset=preset)
-        add(last, "pairs", domain, f"{source}, no training", without_training, source=source)
-        add(last + 1, "pairs", domain, f"{source}, own word counts", adopted, source=source)
-        for turn, share in zip((3, 2), SHARES, strict=True):
-            known = f"{share:.0%}"
-            add(last + turn, "pairs", domain, f"{LITE}, {known}", trained_at_home, preset=LITE, share=share)
-            add(last + turn, "pairs", domain, f"{source}, {known} observed", observed, source=source, share=share)
-            add(
-                last + turn,
-                "pairs",
-                domain,
-                f"{source}, {known} weights",
-                adopted,
-                source=source,
-                share=share,
-                weights=True,
-            )
-            both = {"train": True, "weights": True}
-            add(
-                last + turn,
-                "pairs",
-                domain,
-                f"{source}, {known} trained on",
-                adopted,
-                source=source,
-                share=share,
-                **both,
-            )
-        add(last + 2, "pairs", domain, f"{source}, wishes trained on", adopted, source=source, train=True)
+    for later, (source, domain) in zip((0, 0, 0, 10), PAIRS, strict=True):
+        add(later, "pairs", domain, f"{source}, no training", without_training, source=source)
+        add(later, "pairs", domain, f"{source}, own word counts", adopted, source=source)
         for expert in ("learned", "terms"):
-            add(last + 1, "pairs", domain, f"{source}, {expert} alone", alone, expert=expert, source=source)
+            add(later, "pairs", domain, f"{source}, {expert} alone", alone, expert=expert, source=source)
+        for share in SHARES:
+            known = f"{share:.0%}"
+            add(later + 1, "pairs", domain, f"{source}, {known} observed", observed, source=source, share=share)
+            few = 2 if share < 0.1 else 0
+            add(later + few + 3, "pairs", domain, f"{LITE}, {known}", trained_at_home, preset=LITE, share=share)
+            own = {"source": source, "share": share, "weights": True}
+            add(later + few + 4, "pairs", domain, f"{source}, {known} weights", adopted, **own)
+            add(later + few + 3, "pairs", domain, f"{source}, {known} trained on", adopted, train=True, **own)
+        add(later + 3, "pairs", domain, f"{source}, wishes trained on", adopted, source=source, train=True)
+        add(later + 1 if domain in PRESENT else 5, "pairs", domain, LITE, trained_at_home, preset=LITE)
+        if domain not in PRESENT:
+            for preset in ("text-search", "popularity"):
+                add(later + 1, "pairs", domain, preset, trained_at_home, preset=preset)
         for expert in ("dense", "learned", "terms", "history_text", "co_purchase"):
-            add(last + 1, "pairs", domain, f"{expert} alone", alone, expert=expert)
-    for domain in COLD_IN:
-        for preset in (LITE, "text-search", "item-item"):
-            add(1, "cold", domain, preset, cold, preset=preset)
-        add(1, "cold", domain, f"{LITE}, median purchases", cold, preset=LITE, popularity="median")
+            add(later + 4 if domain in PRESENT else 6, "pairs", domain, f"{expert} alone", alone, expert=expert)
+    for later, domain in zip((2, 7), COLD_IN, strict=True):
+        for preset in (LITE, "item-item", "text-search"):
+            add(later, "cold", domain, preset, cold, preset=preset)
+        add(later, "cold", domain, f"{LITE}, median purchases", cold, preset=LITE, popularity="median")
         none = dict.fromkeys(BEHAVIOUR, 0.0)
-        add(1, "cold", domain, f"{LITE}, without behaviour", cold, preset=LITE, weights=none)
-        add(4, "cold", domain, GENERATOR, cold, preset=GENERATOR)
+        add(later, "cold", domain, f"{LITE}, without behaviour", cold, preset=LITE, weights=none)
+        add(later + 5, "cold", domain, GENERATOR, cold, preset=GENERATOR)
     every = QUANTIZED
     for source, domain in CODED:
         for name, fitted_on in (("own codes", (source,)), ("codes of all domains", every)):
-            add(4, "quantizers", source, f"{GENERATOR}, {name}", generator_at_home, fitted_on=fitted_on)
+            add(7, "quantizers", source, f"{GENERATOR}, {name}", generator_at_home, fitted_on=fitted_on)
             moved = {"source": source, "fitted_on": fitted_on}
-            add(4, "quantizers", domain, f"{source}, {name}, no training", generator_moved, quantized=True, **moved)
+            add(7, "quantizers", domain, f"{source}, {name}, no training", generator_moved, quantized=True, **moved)
             label = f"{source}, {name} of similar items, no training"
-            add(4, "quantizers", domain, label, generator_moved, quantized=False, **moved)
+            add(7, "quantizers", domain, label, generator_moved, quantized=False, **moved)
         for name, fitted_on in (("own codes", (domain,)), ("codes of all domains", every)):
-            add(4, "quantizers", domain, f"{GENERATOR}, {name}", generator_at_home, fitted_on=fitted_on)
-        add(4, "quantizers", domain, f"{GENERATOR}, 10%", generator_continued, share=0.1, fitted_on=every)
+            add(7, "quantizers", domain, f"{GENERATOR}, {name}", generator_at_home, fitted_on=fitted_on)
+        add(7, "quantizers", domain, f"{GENERATOR}, 10%", generator_continued, share=0.1, fitted_on=every)
         label = f"{source}, 10% trained on"
-        add(4, "quantizers", domain, label, generator_continued, share=0.1, fitted_on=every, source=source)
+        add(7, "quantizers", domain, label, generator_continued, share=0.1, fitted_on=every, source=source)
     return [cell for _, cell in sorted(found, key=lambda pair: pair[0])]
 
 
@@ -729,9 +717,9 @@ def main(
     missing = [cell for cell in chosen if kept(results / CELLS / cell.folder).get("plan") != cell.plan]
     if missing and not tables_only:
         lab = Lab(data, scratch, epochs, seed)
+        if not (results / QUANTIZERS).exists():
+            write_rows(quantizer_rows(lab), results / QUANTIZERS)
         for cell in missing:
-            if cell.part == "quantizers" and not (results / QUANTIZERS).exists():
-                write_rows(quantizer_rows(lab), results / QUANTIZERS)
             make(cell, lab, results / CELLS / cell.folder)
     write_tables(results, every)
 
@@ -799,7 +787,7 @@ COLUMNS = {
     ),
 }
 COLUMNS["quantizers"] = COLUMNS["pairs"]
-REFERENCES = {"pairs": "text-search", "cold": "text-search", "quantizers": f"{GENERATOR}, own codes"}
+REFERENCES = {"pairs": "text-search", "cold": LITE, "quantizers": f"{GENERATOR}, own codes"}
 TITLES = {
     "pairs": "Asked in {domain}",
     "cold": "Items added after training: {domain}",
@@ -836,32 +824,31 @@ def compared(results: Path, every: Sequence[Cell]) -> Comparison | None:
     folders = {cell.method: results / CELLS / cell.folder for cell in every}
     records = {method: record for method, folder in folders.items() if (record := kept(folder))}
     part, domain = every[0].part, every[0].domain
-    if REFERENCES[part] not in records:
+    if not records:
         return None
-    requests = pl.read_parquet(folders[REFERENCES[part]].parent / REQUESTS)
+    requests = pl.read_parquet(folders[next(iter(records))].parent / REQUESTS)
     with tempfile.TemporaryDirectory() as place:
-        runs = {}
+        runs = baselines(domain, requests) if part == "pairs" else {}
         for method, record in records.items():
             folder = Path(place) / folders[method].name
             folder.mkdir()
             both = pl.concat([requests, pl.read_parquet(folders[method] / RANKS)], how="horizontal")
             both.write_parquet(folder / RANKS)
             runs[folder] = {"settings": record}
-        if part == "pairs":
-            runs |= with_generator(domain, requests)
+        if not any(run["settings"]["method"] == REFERENCES[part] for run in runs.values()):
+            return None
         return compare(runs, reference=REFERENCES[part])
 
 
-def with_generator(domain: str, requests: pl.DataFrame) -> dict[Path, dict[str, Any]]:
-    """The run of `mender` on all of a domain, if benchmarks/comparisons.py made it of the same examples."""
-    folder = RUNS / domain / "mender-seed0"
-    path, names = folder / "five_axes.json", ["matching", "axis", "stratum", "user_id", "target", "unit", "pair_id"]
-    if not path.exists():
-        return {}
-    ranks = pl.read_parquet(folder / RANKS).filter(pl.col("condition") == "").select(names)
-    if not ranks.sort(names).equals(requests.select(names).sort(names)):
-        return {}
-    return {folder: {"settings": json.loads(path.read_text("utf-8"))["settings"]}}
+def baselines(domain: str, requests: pl.DataFrame) -> dict[Path, dict[str, Any]]:
+    """Runs on all of a domain that benchmarks/comparisons.py made of the same requests."""
+    found, names = {}, ["matching", "axis", "stratum", "user_id", "target", "unit", "pair_id"]
+    for method in BASELINES if domain in PRESENT else ():
+        folder = RUNS / domain / f"{method}-seed0"
+        asked = pl.read_parquet(folder / RANKS).filter(pl.col("condition") == "").select(names)
+        if asked.sort(names).equals(requests.select(names).sort(names)):
+            found[folder] = {"settings": json.loads((folder / "five_axes.json").read_text("utf-8"))["settings"]}
+    return found
 
 
 def table(comparison: Comparison, columns: Sequence[str]) -> str:

@@ -52,9 +52,6 @@ def test_every_cell_has_a_folder_and_a_plan_of_its_own(script):
     cells = script.cells(0)
     assert len({cell.folder for cell in cells}) == len(cells)
     assert len({json.dumps(cell.plan) for cell in cells}) == len(cells)
-    for part, reference in script.REFERENCES.items():
-        asked = {cell.domain for cell in cells if cell.part == part}
-        assert asked and asked == {cell.domain for cell in cells if (cell.part, cell.method) == (part, reference)}
 
 
 def test_a_share_of_the_users(script, data):
