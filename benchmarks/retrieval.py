@@ -8,7 +8,7 @@
 All methods run in one process on the same random weights and inputs, interleaved round by round; a row gives the median
 and the lowest and highest of `n` rounds in milliseconds. The decoder is the paper's (6 layers, width 128), 4 levels of
 256 codes, 12,000 items. "official_recipe" re-expresses what the paper's released code does at decoding: every input
-padded to 512 tokens, unconstrained beams, answers that are no item dropped afterwards; it is timed at 150 tokens, and
+padded to 512 tokens, unconstrained beams, answers that are not items dropped afterwards; it is timed at 150 tokens, and
 costs the same at every length. --presets times 254 tokens of preference and history, from input ids to ten items, with
 the paper's decoder and with the smaller one of the presets. --experts times mender-emb at equal beams: alone, with
 language and behaviour in the search, with a phrase to avoid, and under two conditions (a strength). Weights are random:
@@ -226,7 +226,7 @@ def prefix_function(model: MenderForGenerativeRetrieval) -> Callable[[int, torch
 
 
 def drop_invalid(model: MenderForGenerativeRetrieval, sequences: torch.Tensor) -> torch.Tensor:
-    """Item indices of generated sequences; -1 for those that are no item."""
+    """Item indices of generated sequences; -1 for those that are not items."""
     return model.item_indices(sequences[:, 1:].clamp(min=1))
 
 

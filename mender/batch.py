@@ -207,7 +207,7 @@ class _Run:
         path = Path(self.requests)
         files = sorted(map(str, path.glob("*.parquet"))) if path.is_dir() else [str(path)] * path.is_file()
         if not files:
-            raise ValueError(f"{path} is no Parquet file and no folder of Parquet files")
+            raise ValueError(f"{path} is not a Parquet file and not a folder of Parquet files")
         schemas = [_schema(file) for file in files]
         for file, schema in zip(files, schemas, strict=True):
             if not schema.equals(schemas[0]):
@@ -332,7 +332,7 @@ def _schema(file: str) -> pa.Schema:
     try:
         return pq.read_schema(file).remove_metadata()
     except (OSError, pa.ArrowInvalid) as error:
-        raise ValueError(f"{file} is no Parquet file ({str(error).splitlines()[0]})") from None
+        raise ValueError(f"{file} is not a Parquet file ({str(error).splitlines()[0]})") from None
 
 
 def _check_columns(file: str, schema: pa.Schema) -> None:

@@ -105,7 +105,7 @@ def checks(model: str | None = None, base_url: str | None = None) -> Iterator[Ch
         base_url: of a server with an OpenAI-compatible API; default: `OPENAI_BASE_URL`.
 
     Raises:
-        ValueError: if `base_url` is no address.
+        ValueError: if `base_url` is not an address.
     """
     address = _server_address(base_url)
     yield _packages()

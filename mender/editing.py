@@ -135,7 +135,7 @@ def item_columns(items: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
             raise ValueError(f"item {item['item_id']!r}: aspects={aspects!r}; pass a list of phrases")
         text = item.get("text") or text_of(item["title"], aspects)
         if not isinstance(text, str):
-            raise ValueError(f"item {item['item_id']!r}: text={text!r} is no text")
+            raise ValueError(f"item {item['item_id']!r}: text={text!r} is not text")
         for name, value in zip(FIELDS, (item["item_id"], item["title"], text, list(aspects)), strict=True):
             columns[name].append(value)
     if not columns["item_id"]:

@@ -192,7 +192,7 @@ def _frame(table: Any) -> pl.DataFrame:
     if hasattr(table, "__dataframe__") or hasattr(table, "iloc"):
         return pl.from_pandas(table)
     raise ValueError(
-        f"{type(table).__name__} is no table; pass a data frame (pandas or polars), or a dictionary of lists"
+        f"{type(table).__name__} is not a table; pass a data frame (pandas or polars), or a dictionary of lists"
     )
 
 

@@ -92,8 +92,8 @@ class SemanticIdLogitsProcessor(LogitsProcessor):
         if bool(dead.all() & ~padded.all()):
             row = int((~padded).nonzero()[0])
             raise ValueError(
-                f"row {row} starts with the tokens {prefix[row].tolist()}, which are no prefix of a semantic ID in the "
-                "catalogue, and neither are those of the other rows; start from the start token and use this "
+                f"row {row} starts with the tokens {prefix[row].tolist()}, which are not a prefix of a semantic ID in "
+                "the catalogue, and neither are those of the other rows; start from the start token and use this "
                 "processor at every step"
             )
         first, end = catalogue.children(level, nodes.clamp(min=0))

@@ -73,7 +73,7 @@ def _check(items: Any, num_items: int | None, codebook_sizes: Sequence[int] | No
         if len(values) != len(ids):
             raise ValueError(f'it has {len(ids)} ids and {len(values)} entries of "{name}"')
     if not all(isinstance(phrase, str) for phrases in items.get("aspects", ()) for phrase in phrases):
-        raise ValueError('"aspects" holds a phrase that is no text')
+        raise ValueError('"aspects" holds a phrase that is not text')
     if "states" in items:
         states = _column(items, "states", int, "whole numbers")
         if len(states) != len(ids) or min(states, default=0) < 0:
@@ -89,7 +89,7 @@ def _column(items: dict[str, Any], name: str, kind: type, called: str) -> list[A
     values = items.get(name)
     if not isinstance(values, list):
         raise ValueError(f'"{name}" is missing or not a list')
-    # Not isinstance: `True` is no number here.
+    # Not isinstance: `True` is not a number here.
     wrong = next((place for place, value in enumerate(values) if type(value) is not kind), None)
     if wrong is not None:
         raise ValueError(f'"{name}" should have {called}, and entry {wrong} is {str(values[wrong])[:40]!r}')

@@ -369,13 +369,13 @@ class MenderProcessor(ProcessorMixin):
         item_indices = self.item_indices(request.history, unknown_items=unknown_items)
         if self.experts and not request.texts and not item_indices:
             # The generator has to read something: what is to be avoided is then a preference that says so.
-            request = replace(request, preference=[f"Avoid {phrase}" for phrase in self.avoided(request)], avoid=())
+            request = replace(request, preference=[f"Avoid {phrase}" for phrase in self._phrases(request)], avoid=())
         texts, shares, dial = request.texts, request.shares, request.dial
         kind = KINDS.index("inferred" if request.inferred else "stated")
         # Language experts do not understand negation, so negated sentences become phrases to avoid.
         reads = self.preference == "text"
         negative = self._negative(request)
-        avoided = self.avoided(request)
+        avoided = self._phrases(request)
         same = set(map(str.casefold, avoided)) & {self.corrected(text.strip(". ")).casefold() for text in texts}
         if self.experts and same:
             raise ValueError(f"user {user} wants {min(same)!r} and wants to avoid it; leave one of the two out")
@@ -431,7 +431,10 @@ class MenderProcessor(ProcessorMixin):
 
     def avoided(self, request: Request) -> list[str]:
         """The positive phrases for what a request wants to avoid, with misspelt words replaced."""
-        request = self.understood(request)
+        return self._phrases(self.understood(request))
+
+    def _phrases(self, request: Request) -> list[str]:
+        """`avoided` of a request that has been understood."""
         phrases = map(avoided_phrase, (*request.avoid, *self._negative(request)))
         return [self.corrected(phrase) for phrase in phrases if phrase]
 
@@ -517,7 +520,8 @@ class MenderProcessor(ProcessorMixin):
         position = torch.arange(max(map(len, input_ids)))
         mask = position < torch.tensor([len(ids) for ids in input_ids])[:, None]
         if self.history == "vectors":
-            texts = torch.tensor([sum(token < self.text_vocabulary for token in ids) for ids in input_ids])
+            words = self.text_vocabulary
+            texts = torch.tensor([sum(token < words for token in ids) for ids in input_ids])
             mask &= (position == 0) | (position >= texts[:, None])
         return mask.long()
 
@@ -608,7 +612,8 @@ class MenderProcessor(ProcessorMixin):
 
     def text_part(self, input_ids: Sequence[int]) -> list[int]:
         """The text tokens of an input, without the rows of a state table."""
-        return [token for token in input_ids if token < self.text_vocabulary]
+        words = self.text_vocabulary
+        return [token for token in input_ids if token < words]
 
     def title_inputs(self, items: Mapping[str, Sequence[str]] | None = None) -> list[list[int]]:
         """Token ids of titles, special tokens included, for `encode_titles`.

@@ -204,7 +204,7 @@ def _texts(given: Any, name: str) -> tuple[str, ...] | dict[str, float] | None:
     """Texts that are not empty; `None` without one.
 
     Raises:
-        TypeError: if something is no text.
+        TypeError: if something is not text.
         ValueError: if a weight is not finite, or weights add up to 0.
     """
     if given is None:
@@ -212,7 +212,7 @@ def _texts(given: Any, name: str) -> tuple[str, ...] | dict[str, float] | None:
     listed = (given,) if isinstance(given, str) else tuple(given) if _listable(given) else None
     wrong = [given] if listed is None else [text for text in listed if not isinstance(text, str)]
     if wrong:
-        raise TypeError(f"{name}: {wrong[0]!r} is no text; pass a text, or a list of texts")
+        raise TypeError(f"{name}: {wrong[0]!r} is not text; pass a text, or a list of texts")
     kept = tuple(text for text in listed if text.strip())
     if not isinstance(given, Mapping):
         return kept or None

@@ -80,7 +80,7 @@ def _check_files(folder: Path) -> None:
     """Check that a folder with a model, if it is one, holds no devices: a link to one could be read without end."""
     for path in (*folder.glob("*"), *folder.glob("*/*")) if folder.is_dir() else ():
         if path.exists() and not path.is_file() and not path.is_dir():
-            raise ValueError(f"{path.relative_to(folder)} is no file")
+            raise ValueError(f"{path.relative_to(folder)} is not a file")
 
 
 def describe_items(items: pl.DataFrame, columns: Sequence[str] = ("text",)) -> pl.Series:

@@ -128,7 +128,7 @@ def read_ids(path: Path) -> list[str]:
     Empty lines are left out, and so is the heading "item_id", with which a table of one column starts.
 
     Raises:
-        ValueError: if there is no such file, it is no text, or it has no id.
+        ValueError: if there is no such file, it is not text, or it has no id.
     """
     try:
         ids = [line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
@@ -137,7 +137,7 @@ def read_ids(path: Path) -> list[str]:
             f"--allowed {path} cannot be read: {error.strerror}; pass a file with an item id a line"
         ) from error
     except UnicodeDecodeError as error:
-        raise ValueError(f"--allowed {path} is no text; pass a file with an item id a line") from error
+        raise ValueError(f"--allowed {path} is not text; pass a file with an item id a line") from error
     ids = ids[1:] if ids[:1] == ["item_id"] else ids
     if not ids:
         raise ValueError(f"--allowed {path} names no item; write an item id a line")

@@ -23,7 +23,7 @@ def packaged_models() -> list[str]:
 
 
 def packaged_model(name: str) -> Path:
-    """The folder of a packaged model, for `AutoModel.from_pretrained` and the like.
+    """The folder of a packaged model, for all that takes a folder, such as `AutoModel.from_pretrained`.
 
     Raises:
         ValueError: if there is none of that name.

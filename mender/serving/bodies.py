@@ -19,7 +19,7 @@ __all__ = ["Limits", "Query", "Refused", "items_of", "json_of", "purchases_of", 
 SHOWN = 300
 """Characters of a message that a client is shown."""
 OWN = ("unknown_items", "num_beams")
-"""Arguments of `Recommender.recommend` that are no fields of a `Request`."""
+"""Arguments of `Recommender.recommend` that are not fields of a `Request`."""
 
 
 class Refused(Exception):
@@ -125,7 +125,7 @@ def queries_of(given: Any, limits: Limits) -> tuple[list[Query], bool]:
         limits: what they may ask for.
 
     Raises:
-        Refused: if something is no request, or asks for too much.
+        Refused: if something is not a request, or asks for too much.
 
     >>> queries_of(["tea", {"history": ["mug"], "top_k": 3}], Limits())[0][1].request.top_k
     3
@@ -170,7 +170,7 @@ def purchases_of(given: Any, limits: Limits) -> list[tuple[str, str]]:
     """Pairs of user and item of a body: a list of objects with user_id and item_id.
 
     Raises:
-        Refused: if something is no purchase, or there are too many.
+        Refused: if something is not a purchase, or there are too many.
 
     >>> purchases_of([{"user_id": "ada", "item_id": "mug"}], Limits())
     [('ada', 'mug')]
@@ -178,10 +178,10 @@ def purchases_of(given: Any, limits: Limits) -> list[tuple[str, str]]:
     purchases = given if isinstance(given, list) else [given]
     for one in purchases:
         if not (isinstance(one, dict) and {*one} == {"user_id", "item_id"}):
-            raise Refused(400, f"{_shown(one)} is no purchase; send objects with user_id and item_id")
+            raise Refused(400, f"{_shown(one)} is not a purchase; send objects with user_id and item_id")
         for name, value in one.items():
             if not isinstance(value, str) or not value:
-                raise Refused(400, f"{name}={_shown(value)} is no id; send a text")
+                raise Refused(400, f"{name}={_shown(value)} is not an id; send a text")
             _check_text(name, value, limits.text)
     _check_size("the list", "purchases", purchases, limits.edits)
     return [(one["user_id"], one["item_id"]) for one in purchases]
@@ -189,7 +189,7 @@ def purchases_of(given: Any, limits: Limits) -> list[tuple[str, str]]:
 
 def _query(given: Any, limits: Limits) -> Query:
     if not isinstance(given, str | dict):
-        raise Refused(400, f"{_shown(given)} is no request; send a text or an object with fields of a request")
+        raise Refused(400, f"{_shown(given)} is not a request; send a text or an object with fields of a request")
     own = {}
     if isinstance(given, dict):
         own = {name: given[name] for name in OWN if given.get(name) is not None}

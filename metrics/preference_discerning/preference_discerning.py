@@ -453,7 +453,7 @@ def _encoded(ids: Iterable[int | str | None]) -> pa.LargeBinaryArray:
 
 def _as_bytes(value: int | str | None) -> bytes | None:
     if isinstance(value, str):
-        return value.encode("utf-8", "surrogatepass")  # unpaired surrogates are no UTF-8, but ids like any other
+        return value.encode("utf-8", "surrogatepass")  # unpaired surrogates are not UTF-8, but ids like any other
     if value is None or value < 0:
         return None
     return INTEGER_MARK + f"{value:x}".encode()  # in hexadecimal, as Python limits the length of decimal text

@@ -93,7 +93,7 @@ class Preset:
         patience: evaluations without a better validation NDCG@10 before training stops; 0 never stops early.
 
     Raises:
-        ValueError: if a field has a value that is not among its choices, a weight is no number or negative, matching
+        ValueError: if a field has a value that is not among its choices, a weight is not a number or negative, matching
             is set where no preference is read, or an encoder is to be trained whose item states are cached.
     """
 
@@ -164,7 +164,7 @@ class Preset:
         smoothing = self.training.get("label_smoothing_factor")
         if smoothing and self.model != "mender":
             raise ValueError(
-                f"label_smoothing_factor={smoothing} in preset {self.name}, whose labels are no codes; leave it out"
+                f"label_smoothing_factor={smoothing} in preset {self.name}, whose labels are not codes; leave it out"
             )
         if self.history in ("states", "vectors") and self.encoder_training != "frozen":
             raise ValueError(

@@ -318,7 +318,7 @@ def _spans(
 ) -> Attributes:
     """Spans of the items' texts and the items that say them; at most `count`, in the place of attributes.
 
-    A span lies between two punctuation marks, begins and ends with a word that is no stop word, holds no withheld
+    A span lies between two punctuation marks, begins and ends with a word that is not a stop word, holds no withheld
     attribute, and is said by at most `Protocol.attribute_share` of the items (or by five).
     """
     texts = pl.DataFrame(

@@ -303,7 +303,7 @@ def _sentiment(axis: str, rows: pl.DataFrame, preferences: pl.DataFrame, steps: 
 
 
 def _wishes(axis: str, rows: pl.DataFrame, tables: Tables) -> Iterator[Finding]:
-    """Evaluated wishes are new in their words, and what must stay out is no target."""
+    """Evaluated wishes are new in their words, and what must stay out is not a target."""
     said = pl.concat_list("preferences", "avoid").list.eval(pl.element().str.to_lowercase())
     rows = rows.with_columns(said=said)
     trained = rows.filter(pl.col("split") == "train")["said"].list.first().unique()

@@ -238,7 +238,7 @@ def _check_size(path: Path, folder: Path) -> None:
     try:
         found = pq.ParquetFile(path).metadata
     except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(f"{path} is no Parquet file ({error}); build the benchmark again.") from error
+        raise ValueError(f"{path} is not a Parquet file ({error}); build the benchmark again.") from error
     size = path.stat().st_size
     groups = [found.row_group(number) for number in range(found.num_row_groups)]
     # Values that repeat are kept once; read, each takes its own bytes.

@@ -27,7 +27,7 @@ _DECAY = 0.85
 # mattered, the item's other aspects matter less.
 _MENTION = 2.0
 _UNMENTIONED = 0.3
-# A mention of a single word that is no aspect of the item is weak evidence.
+# A mention of a single word that is not an aspect of the item is weak evidence.
 _PASSING = 0.5
 _POLAR = 0.05
 _FAINT = 0.2

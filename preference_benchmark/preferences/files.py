@@ -111,7 +111,7 @@ def read_preferences(path: str | Path) -> tuple[pl.DataFrame, dict[str, object]]
 
     Raises:
         FileNotFoundError: if the table is not there.
-        ValueError: if it is no table of preferences, or does not name the items.
+        ValueError: if it is not a table of preferences, or does not name the items.
     """
     path = Path(path)
     if not path.is_file():
@@ -119,7 +119,7 @@ def read_preferences(path: str | Path) -> tuple[pl.DataFrame, dict[str, object]]
     try:
         preferences = pl.read_parquet(path)
     except pl.exceptions.PolarsError as error:
-        raise ValueError(f"{path} is no Parquet file ({error}); pass what `preferences write` wrote.") from error
+        raise ValueError(f"{path} is not a Parquet file ({error}); pass what `preferences write` wrote.") from error
     check_preferences(preferences)
     if "item_id" not in preferences.columns:
         raise ValueError(

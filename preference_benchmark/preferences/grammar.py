@@ -164,7 +164,7 @@ def grammatical_forms(phrases: pl.Series, kinds: pl.Series | None = None) -> pl.
 
 
 def relative_clauses(phrases: pl.Series, forms: pl.Series) -> pl.Series:
-    """What many things do or are, for "products that ..."; null for phrases that are no verb and no clause.
+    """What many things do or are, for "products that ..."; null for phrases that are neither verbs nor clauses.
 
     Args:
         phrases: attributes in lower case.

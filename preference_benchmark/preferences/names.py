@@ -18,7 +18,7 @@ __all__ = ["Names"]
 _BRAND_COLUMNS = ("brand", "manufacturer", "developer", "publisher", "store")
 # A word that has a capital inside sentences this often, and in this share of its uses, is a name.
 _FEWEST, _CAPITAL_SHARE = 5, 0.75
-# Names that are no brand: preferences may contain them.
+# Names that are not brands: preferences may contain them.
 _NO_BRAND = frozenset(
     """
     i english french german spanish italian japanese chinese american european british african christmas easter
@@ -33,7 +33,7 @@ _MODEL_NUMBER = (
     r"(?:\p{Lu}{1,5}[- ]?\d{2,5}\p{Lu}{0,3}|\p{Lu}{2,5}-\d\p{Lu}{0,3}|\d{2,5}\p{Lu}{2,4}|\p{L}+\d{3,}\w*)"
     r"(?:$|[^\p{L}\p{N}-])"
 )
-# Sizes and the like are no model numbers.
+# Sizes and the like are not model numbers.
 _MEASURE = (
     r"(?i)\b\d+(?:[.,/]\d+)?[ -]?"
     r"(?:mm|cm|in|inch|inches|ft|feet|oz|ml|kg|lb|lbs|hz|khz|w|v|mah|gb|mb|tb|k|d|p)\b"
@@ -74,7 +74,7 @@ class Names:
         known = known.filter((known.str.len_chars() > 2) & ~known.is_in(ordinary.implode()))
         brands = pl.concat([known, mined]).unique()
         brands = brands.filter(~brands.is_in(list(_NO_BRAND)))
-        own = ~items["title"].str.contains(",")  # a list of words is no name
+        own = ~items["title"].str.contains(",")  # a list of words is not a name
         titles = items["title"].filter(own & (items["title"].str.count_matches(r"\S+") >= _SHORTEST_TITLE))
         in_lower_case = habits.filter(pl.col("count") - pl.col("capital") >= _FEWEST_IN_LOWER_CASE)["word"]
         return cls(_plain(brands), _plain(titles), in_lower_case)

@@ -198,7 +198,7 @@ def _shown(phrases: pl.Series, words: pl.DataFrame) -> pl.DataFrame:
     parts = phrases.rename("phrase").to_frame().with_columns(word=pl.col("phrase").str.split(" ")).explode("word")
     parts = parts.join(words.select("word", "written"), on="word", how="left", maintain_order="left")
     last = pl.int_range(pl.len()).over("phrase") == pl.len().over("phrase") - 1
-    # The plain form of "batteries" is no word.
+    # The plain form of "batteries" is not a word.
     shown = pl.when(last | pl.col("word").str.ends_with("ie")).then("written").otherwise("word")
     return parts.with_columns(shown=shown).group_by("phrase", maintain_order=True).agg(pl.col("shown").str.join(" "))
 

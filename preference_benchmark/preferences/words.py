@@ -1,4 +1,4 @@
-"""Words as the extractive approximator compares them: plain forms, clauses, and the words that are no aspect."""
+"""Words as the extractive approximator compares them: plain forms, clauses, and the words that are not aspects."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def clauses(text: pl.Expr) -> pl.Expr:
 
 @cache
 def no_aspects() -> pl.Series:
-    """Single words, in plain form, that are no aspect: see `stop_words` and `HEADS`.
+    """Single words, in plain form, that are not aspects: see `stop_words` and `HEADS`.
 
     >>> no_aspects().is_in([" cheap ", " lavender ", " terrible "]).sum()
     2

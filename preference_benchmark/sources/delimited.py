@@ -309,7 +309,7 @@ class _Rows:
         from the one to the other have become one field. Taking the two marks away shows it: then *every* line that
         the field spans is a row, as long as the header, with ids, and with numbers and times where the other rows
         have them. That is refused. Where a table has neither, ids of the shape that others have (letters and digits in
-        the same places) must do; that is refused from four lines on. Less is no proof, as people do write such lines
+        the same places) must do; that is refused from four lines on. Less is not proof, as people do write such lines
         into reviews: it is read as text, and noted.
 
         A single mark too many or too few leaves a mark in a plain field, as no writer of CSV does. In such a file one
@@ -494,7 +494,7 @@ def scan_parquet(path: Path, fields: Mapping[str, Field] | None = None, required
         required: columns that the file must have.
 
     Raises:
-        ValueError: if it is no Parquet, lacks a required column, or a column cannot have the wanted type.
+        ValueError: if it is not Parquet, lacks a required column, or a column cannot have the wanted type.
     """
     files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
     if not files:

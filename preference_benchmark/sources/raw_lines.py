@@ -64,7 +64,7 @@ def as_json(block: bytes) -> bytes:
 
     Some releases were written with `repr`. `ast.literal_eval` takes tens of microseconds for such a line; respelling
     quotes, escapes and names for a whole block at once, and letting polars parse the JSON, takes a fraction of that.
-    What this does not cover comes out as something that is no JSON either, and is left to `ast.literal_eval`.
+    What this does not cover comes out as something that is not JSON either, and is left to `ast.literal_eval`.
 
     >>> as_json(b"{u'name': u'Tea', 'new': True, 'old': None}")
     b'{"name": "Tea", "new": true, "old": null}'
@@ -93,7 +93,7 @@ LINE = "line of the file"  # column of the number of the line on which a row beg
 _SHOWN = 5  # lines of a reason that reports and errors name
 _FEW = 64  # lines that are read one by one rather than halved further
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
-NOT_UTF8, _NO_RECORD = "lines that are not UTF-8", "lines that are no record"
+NOT_UTF8, _NO_RECORD = "lines that are not UTF-8", "lines that are not records"
 OTHERS = "lines about items without a review"
 
 
@@ -256,8 +256,8 @@ def read_records(
 ) -> RawLines:
     """The records of a file with one JSON object, or one Python dict literal, a line.
 
-    A line is malformed if it is no record, or a field is not of its type or out of its bounds. Text may be given as a
-    number, and an object or list where the schema says text is kept as its JSON, unless it is a required field.
+    A line is malformed if it is not a record, or a field is not of its type or out of its bounds. Text may be given as
+    a number, and an object or list where the schema says text is kept as its JSON, unless it is a required field.
 
     Args:
         path: the file; gzip is recognised by its content.
@@ -512,7 +512,7 @@ class _Reader:
             except _Wrong as wrong:
                 reason = str(wrong).replace("lines whose", f"{name} whose")
         else:
-            reason = f"{name} that are no record"
+            reason = f"{name} that are not records"
         self.count.reject([number], reason)
         self.count.entries += 1
         return None
@@ -534,7 +534,7 @@ def _number(value: object, name: str, field: Number) -> float | int | None:
 
 def _text(value: object, name: str) -> str | None:
     if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode("utf-8")  # half of a surrogate pair is no character
+        return value.encode("utf-8", "replace").decode("utf-8")  # half of a surrogate pair is not a character
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):

@@ -41,7 +41,7 @@ _BUSINESS_FIELDS = {
 }
 _DATES = ("%Y-%m-%d %H:%M:%S", "%Y-%m-%d")  # the older releases have days only
 _ID = r'"business_id": ?"([\w-]+)"'
-# Attributes that are no preference: how to pay, and numbers without a unit.
+# Attributes that are not preferences: how to pay, and numbers without a unit.
 _NOT_ASPECTS = ("BusinessAcceptsCreditCards", "BusinessAcceptsBitcoin", "RestaurantsPriceRange2")
 _NO = ("none", "no", "false")
 

@@ -264,7 +264,7 @@ def _from_numbers(values: pl.Series, found: pl.Series, dates: str, where: Where)
         _refuse(values, excel, where, reason)
     unlike = years | excel | days
     if early.filter(present).all():
-        # Numbers below the seconds of 1973 are an order. One that long would have numbers that are no days.
+        # Numbers below the seconds of 1973 are an order. One that long would have numbers that are not days.
         eight = found.is_between(10_000_000, 99_999_999)
         unlike = days if (days == eight).filter(present).all() else days & False
     if unlike.any():

@@ -82,7 +82,7 @@ HEADS = frozenset(
     """.split()
 )
 
-# Nouns that name nothing of a thing. They are no stop words: a game may well have a story.
+# Nouns that name nothing of a thing. They are not stop words: a game may well have a story.
 ABSTRACT_NOUNS = frozenset(
     """
     ability account addition address advice age alternative anchor answer anymore anywhere appearance art aspect

@@ -155,7 +155,7 @@ def test_tables_are_checked_before_anything_is_computed(shop, tmp_path, columns,
 def test_other_files_are_refused(shop, tmp_path):
     (tmp_path / "requests.parquet").write_text("preference\ntea\n")
     for wrong in ("requests.parquet", "nothing.parquet"):
-        with pytest.raises(ValueError, match="is no Parquet file"):
+        with pytest.raises(ValueError, match="is not a Parquet file"):
             shop.recommend_parquet(tmp_path / wrong, tmp_path / "out", progress=False)
 
 

@@ -46,7 +46,7 @@ def test_built_benchmarks_recipes_and_mistakes_are_told_apart(word_shop, tiny_en
         (shop_examples()["train"], None, "pass items="),
         (str(word_shop), shop_items(), "leave items= out"),
         ("org/shop", None, "pass source="),
-        (3, shop_items(), "int is no table"),
+        (3, shop_items(), "int is not a table"),
     ):
         with pytest.raises((ValueError, FileNotFoundError), match=message):
             read_data(given, items, encoder=tiny_encoder)

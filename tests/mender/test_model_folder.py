@@ -52,7 +52,7 @@ def test_the_new_version_takes_the_place_of_the_old_one(tmp_path, way):
     assert (path.stat().st_mode & 0o777) == (path.parent.stat().st_mode & 0o777)
 
 
-def test_whoever_reads_one_file_reads_all(tmp_path, way):
+def test_all_files_can_be_read_by_the_same_people(tmp_path, way):
     (tmp_path / "new.txt").touch()
     with replace_folder(tmp_path / "model") as folder:
         (folder / "model.safetensors").touch(mode=0o600)

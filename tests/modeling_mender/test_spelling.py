@@ -69,7 +69,7 @@ def test_what_stays(speller, text):
 
 
 def test_words_of_scripts_without_capital_letters_stay():
-    # "Red candle" is in the catalogue, "blue candle" is no misspelling of it.
+    # "Red candle" is in the catalogue, "blue candle" is not a misspelling of it.
     assert Speller({"红色蜡烛": 1}).correct("蓝色蜡烛") == "蓝色蜡烛"
 
 

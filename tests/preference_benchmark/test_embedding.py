@@ -116,7 +116,7 @@ def test_damaged_encoders_are_refused_in_one_line_and_devices_are_not_read(tmp_p
                 raise error
     (tmp_path / "1_Pooling").mkdir()
     (tmp_path / "1_Pooling" / "config.json").symlink_to("/dev/zero")
-    with pytest.raises(Unavailable, match="config.json is no file"):
+    with pytest.raises(Unavailable, match="config.json is not a file"):
         TextEmbedder(tmp_path)
 
 

@@ -53,7 +53,7 @@ class Tally:
             self.failed.append(sentence)
 
     def note(self, name: str, count: int = 1) -> None:
-        """Count something that is no failure."""
+        """Count something that is not a failure."""
         self.notes[name] = self.notes.get(name, 0) + count
 
     def finish(self) -> None:

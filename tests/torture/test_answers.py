@@ -69,7 +69,7 @@ def tidy(text: str) -> str:
 def complaint(kind: str, text: str, wishes: list[str], found: list[str]) -> str:
     """What is wrong with the entries of an answer; empty if nothing is."""
     if any(entry != tidy(entry) or not entry for entry in found):
-        return "an entry is no plain text"
+        return "an entry is not plain text"
     expected = [entry for entry in map(tidy, wishes) if entry]
     if kind == "whole" and found != expected:
         return f"found {found} instead of {expected}"

@@ -56,7 +56,7 @@ def entries(answer: str) -> list[str]:
 
     Returns:
         Strings of the first JSON list or object with any, else of what looks like one, else the items of a
-        bulleted or numbered list. Keys of objects are no entries. Empty if nothing of the kind is there.
+        bulleted or numbered list. Keys of objects are not entries. Empty if nothing of the kind is there.
 
     >>> entries("Sure! Here you go:\n```json\n{'preferences': ['Find a mug', 'Avoid gla")
     ['Find a mug']

@@ -92,7 +92,7 @@ _EXAMPLES = (
 )
 WISHED, UNWANTED = "Find", "Avoid"
 # Commas between words. The full stop and the new line are where models want to end: forbidden them, they go on with
-# syllables that are no words.
+# syllables that are not words.
 _LEAST_WORDS, _MOST_WORDS = 2, 12
 _WORDS = f""" (","? " " [a-zA-Z0-9'-]{{1,18}}){{{_LEAST_WORDS},{_MOST_WORDS}}} "."? "\\n"?"""
 
@@ -157,7 +157,7 @@ class Prompt:
 
     @property
     def schema(self) -> dict[str, object] | None:
-        """JSON schema of the answer; None where the answer is no JSON."""
+        """JSON schema of the answer; None where the answer is not JSON."""
         if not self.json_answer:
             return None
         texts = {"type": "array", "items": {"type": "string"}, "minItems": self.entries, "maxItems": self.entries}

@@ -250,7 +250,7 @@ class OpenAIServer:
                 reason = f"no connection ({type(error.__cause__).__name__})"
                 self.faults["no connection"] += 1
                 seconds = self._pause(request, attempt)
-            except ValueError:  # the body is no JSON, or no completion
+            except ValueError:  # the body is not JSON, or no completion
                 reason = "unreadable response"
                 self.faults[reason] += 1
                 seconds = self._pause(request, attempt)
@@ -338,14 +338,14 @@ def _first_choice(body: object) -> dict[str, object]:
     """The first answer of a response.
 
     Raises:
-        ValueError: if it is no completion.
+        ValueError: if it is not a completion.
     """
     choices = body.get("choices") if isinstance(body, dict) else None
     choice = choices[0] if isinstance(choices, list) and choices else None
     if not isinstance(choice, dict) or not ({"message", "text"} & choice.keys()):
-        raise ValueError("the response is no completion")
+        raise ValueError("the response is not a completion")
     if "text" not in choice and not isinstance(choice["message"], dict):
-        raise ValueError("the response is no completion")
+        raise ValueError("the response is not a completion")
     return choice
 
 
@@ -386,5 +386,5 @@ def _client_arguments(base_url: str | None, api_key: str | None, timeout: float)
         raise ValueError("no API key: set OPENAI_API_KEY, or pass base_url for a server that needs none.")
     # The client could repeat requests itself, but waits out its pauses whatever happens (a server that says
     # "Retry-After: 8" delayed a stop by 30 s and more), knows no pause for all, counts no causes, and gives up on
-    # responses that are no JSON. So it is done here.
+    # responses that are not JSON. So it is done here.
     return {"base_url": base_url, "api_key": key, "timeout": timeout, "max_retries": 0}

@@ -86,7 +86,7 @@ def look_at(
         timeout: seconds to wait for each answer.
 
     Raises:
-        ValueError: if `base_url` is no address.
+        ValueError: if `base_url` is not an address.
     """
     if base_url is not None and not base_url.startswith(("http://", "https://")):
         raise ValueError(f"base_url={base_url!r} is not an address; pass one such as http://127.0.0.1:8000/v1.")

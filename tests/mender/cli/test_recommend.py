@@ -67,7 +67,7 @@ def test_only_allowed_items_are_recommended(mender, trained, tmp_path, heading):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"\n \n", "names no item"), (b"\xff\xfe\x00", "is no text"), (None, "cannot be read: No such file")],
+    [(b"\n \n", "names no item"), (b"\xff\xfe\x00", "is not text"), (None, "cannot be read: No such file")],
 )
 def test_files_without_ids(mender, tmp_path, content, message):
     file = tmp_path / "stock"

@@ -70,7 +70,7 @@ def test_a_record_names_the_length_of_its_lists(mender, words, tmp_path, monkeyp
         (["train", "--train", "label_smoothing_factor=10"], "label_smoothing_factor=10; pass a share"),
         (
             ["train", "--preset", "sasrec", "--train", "label_smoothing_factor=0.1"],
-            "whose labels are no codes; leave it out",
+            "whose labels are not codes; leave it out",
         ),
         (["train", "--set", "axes=recommendation"], "axes='recommendation' is not a mapping"),
         (["train", "--conditioning", "some"], "conditioning='some' is unknown; pass one of none, preference"),

@@ -83,7 +83,7 @@ def test_a_field_that_comes_twice_is_refused(body):
         (["a"] * 4, "4 requests; send at most 3"),
         (["a", {"top_k": 0}], "request 1: top_k=0"),
         ([], "at least one"),
-        (3, "3 is no request"),
+        (3, "3 is not a request"),
     ],
 )
 def test_refusals_name_the_value_and_the_remedy(body, words):
@@ -93,5 +93,5 @@ def test_refusals_name_the_value_and_the_remedy(body, words):
 
 @pytest.mark.parametrize("name", ["preference", "inferred", "avoid"])
 def test_a_list_of_nothing_is_no_text(name):
-    with pytest.raises(Refused, match="None is no text"):
+    with pytest.raises(Refused, match="None is not text"):
         queries_of({name: [None]}, LIMITS)

@@ -46,7 +46,7 @@ def test_steps_that_have_moved_are_refused(tmp_path):
     ):
         with pytest.raises(ValueError, match=match):
             refused()
-    # Users and steps that the tables lack are no mistake: a benchmark may ask some users only.
+    # Users and steps that the tables lack are not mistakes: a benchmark may ask some users only.
     some = replace(tables, interactions=tables.interactions.filter(~own))
     assert_frame_equal(restrict_to_tables(found, some, "mine.parquet"), found.filter(~own).drop("item_id"))
     with pytest.raises(ValueError, match=f"the tables have no step 0 of user '{user}'"):
@@ -65,7 +65,7 @@ def test_bad_files_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="preferences write"):
         read_preferences(tmp_path / "none.parquet")
     (tmp_path / "text.parquet").write_text("no parquet")
-    with pytest.raises(ValueError, match="no Parquet"):
+    with pytest.raises(ValueError, match="not a Parquet file"):
         read_preferences(tmp_path / "text.parquet")
     assert not list(tmp_path.glob("*.tmp")) and not list(tmp_path.glob(".*"))
 

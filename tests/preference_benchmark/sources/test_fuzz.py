@@ -33,7 +33,7 @@ from preference_benchmark.tables import Tables
 from preference_benchmark.tables.columns import MISSING
 
 USERS, MANY_USERS, ITEMS, PER_USER = 8, 400, 7, 5
-DAY, FIRST, ITEM = 86_400, 1_400_000_000, 5_000  # ids of items are no odd value
+DAY, FIRST, ITEM = 86_400, 1_400_000_000, 5_000  # ids of items are not odd values
 Files = dict[str, bytes]
 
 

@@ -45,8 +45,8 @@ def test_malformed_lines_are_left_out_counted_and_named(tmp_path, monkeypatch, r
     lines.insert(3, "")
     raw = read_records(write(tmp_path / "f.json.gz", lines, True), SCHEMA, ("name",))
     assert raw.frame["name"].to_list() == [f"n{n}" for n in range(300) if n not in (7, 150)]
-    assert raw.count.malformed == {"lines that are no record": 2} and raw.count.lines == 300
-    assert raw.count.examples == {"lines that are no record": ("f.json.gz:9", "f.json.gz:152")}
+    assert raw.count.malformed == {"lines that are not records": 2} and raw.count.lines == 300
+    assert raw.count.examples == {"lines that are not records": ("f.json.gz:9", "f.json.gz:152")}
 
 
 def test_records_put_on_disk_are_the_same_in_the_same_order(tmp_path, monkeypatch):
@@ -65,7 +65,7 @@ def test_records_put_on_disk_are_the_same_in_the_same_order(tmp_path, monkeypatc
 def test_too_many_malformed_lines_are_refused(tmp_path):
     path = write(tmp_path / "f.json", [json.dumps(r) for r in records(50)] + ["{broken"] * 2, False)
     with pytest.raises(
-        ValueError, match=r"2 of 52 lines .*max_malformed=0.01: 2 lines that are no record .*\[51, 52\]"
+        ValueError, match=r"2 of 52 lines .*max_malformed=0.01: 2 lines that are not records .*\[51, 52\]"
     ):
         read_records(path, SCHEMA, ("name",))
     assert read_records(path, SCHEMA, ("name",), max_malformed=0.1).count.malformed.total() == 2
@@ -74,7 +74,7 @@ def test_too_many_malformed_lines_are_refused(tmp_path):
 def test_literals_are_never_executed(tmp_path):
     lines = [repr(r) for r in records(3)] + ["{'name': __import__('os').getcwd()}"]
     raw = read_records(write(tmp_path / "f", lines, False), SCHEMA, ("name",), max_malformed=0.5)
-    assert raw.count.examples == {"lines that are no record": ("f:4",)}
+    assert raw.count.examples == {"lines that are not records": ("f:4",)}
 
 
 def test_values_of_another_type_are_read_where_they_have_one_reading(tmp_path):
@@ -104,13 +104,13 @@ def test_values_of_another_type_are_read_where_they_have_one_reading(tmp_path):
         ('{"name": "a", "when": Infinity}', "lines whose when is outside 0-1e+11"),
         ('{"name": ["a"]}', "lines whose name is neither text nor a number"),
         ('{"name": {"a": 1}}', "lines whose name is neither text nor a number"),
-        ('{"name": "a", "name": "b"}', "lines that are no record"),
+        ('{"name": "a", "name": "b"}', "lines that are not records"),
         ('{"name": "a", "tags": {"b": 1}}', "lines whose tags is not a list"),
         ('{"name": "a", "tags": 5}', "lines whose tags is not a list"),
         ('{"name": "a", "sold": "yes"}', "lines whose sold is neither true nor false"),
-        ('{"name": "a"} trailing', "lines that are no record"),
-        ("null", "lines that are no record"),
-        ('["name", "a"]', "lines that are no record"),
+        ('{"name": "a"} trailing', "lines that are not records"),
+        ("null", "lines that are not records"),
+        ('["name", "a"]', "lines that are not records"),
         ('{"name": "caf\udce9"}', "lines that are not UTF-8"),
     ],
 )
@@ -142,7 +142,7 @@ def test_malformed_entries_of_a_list_are_left_out_and_counted(tmp_path):
     ]
     assert raw.count.malformed == {
         "reviews whose liked is neither true nor false": 1,
-        "reviews that are no record": 1,
+        "reviews that are not records": 1,
         "lines whose reviews is not a list": 1,
     }
     assert raw.count.entries == 2
@@ -214,7 +214,7 @@ def test_lines_about_other_ids_are_skipped(tmp_path, render):
     only = (r"""['"]name['"]: ['"](\w+)['"]""", pl.Series(["n3", "n12"]))
     raw = read_records(write(tmp_path / "f", lines, True), SCHEMA, ("name",), only=only, max_malformed=0.1)
     assert raw.frame["name"].to_list() == ["n3", "n12"]
-    assert raw.count.examples == {"lines that are no record": ("f:31",)}
+    assert raw.count.examples == {"lines that are not records": ("f:31",)}
     assert (raw.count.lines, raw.count.others) == (31, 28)
 
 

@@ -66,7 +66,7 @@ def test_what_lacks_a_user_a_date_or_a_game_is_counted(tmp_path):
     assert tables.report.dropped["interactions without a user id"] == 1
     assert tables.report.dropped["reviews whose date cannot be read"] == 1
     assert tables.report.dropped["interactions with items that the items table lacks"] == 1
-    assert tables.report.examples["lines that are no record"] == ("steam_reviews.json.gz:64",)
+    assert tables.report.examples["lines that are not records"] == ("steam_reviews.json.gz:64",)
     kept = read_source("steam-reviews", folder, max_malformed=0.1, unlisted="keep", min_user=1, min_item=1)
     assert kept.items.filter(item_id="725357")["title"].item() == "Game 725357"
 

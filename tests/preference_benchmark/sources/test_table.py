@@ -387,7 +387,7 @@ def test_a_first_line_that_is_no_json_names_no_columns(tmp_path):
     (tmp_path / "items.jsonl").write_text("\n".join(lines))
     tables = read_source("table", tmp_path, max_malformed=0.5)
     assert tables.items["item_id"].to_list() == ["i", "j", "k"]
-    assert tables.report.malformed == {"lines that are no record": 1}
+    assert tables.report.malformed == {"lines that are not records": 1}
 
 
 def test_errors_show_the_beginning_of_long_names_and_values(tmp_path):

@@ -74,7 +74,7 @@ def test_days_without_marks_are_days_where_all_are():
     assert times(of(20231114, 20231115)).to_list() == [NIGHT - 80_000, NIGHT + 6_400]
     assert times(of("20231114", "NA")).to_list() == [NIGHT - 80_000, None]
     assert times(of(20231114, 20231115), dates="seconds").to_list() == [20231114, 20231115]
-    assert times(of(20231114, 20231399, 7)).to_list() == [20231114, 20231399, 7]  # an order: one is no day
+    assert times(of(20231114, 20231399, 7)).to_list() == [20231114, 20231399, 7]  # an order: one is not a day
 
 
 def test_numbers_that_only_order_are_kept():

@@ -21,12 +21,12 @@ def test_reasons_are_printed_with_their_first_examples():
         files=("a.jsonl",),
         lines=1_003,
         used={"interactions": 1_000},
-        malformed={"lines that are no record": 2},
+        malformed={"lines that are not records": 2},
         dropped={"items without an id": 1},
-        examples={"lines that are no record": ("a.jsonl:4",)},
+        examples={"lines that are not records": ("a.jsonl:4",)},
     )
     assert str(report).splitlines()[1:4] == [
         "read: 1,003 lines of a.jsonl",
-        "malformed: 2 lines that are no record (a.jsonl:4, ...)",
+        "malformed: 2 lines that are not records (a.jsonl:4, ...)",
         "dropped: 1 items without an id",
     ]
