@@ -152,7 +152,10 @@ def asked(write: LlmApproximator, tables: Tables) -> dict[str, Any]:
 
 
 def truthful(texts: pl.DataFrame, tables: Tables) -> dict[str, float] | None:
-    """Shares of texts that are faithful, false, or neither, by the customer's tastes at the step; None if unknown."""
+    """Shares of texts that are faithful, false, or neither, by the customer's tastes at the step; None if unknown.
+
+    What a text speaks for is known from its sentiment or, without that column, from its first words.
+    """
     if tables.truth is None or texts.is_empty():
         return None
     lists = (tables.items["aspects"], tables.truth["likes"], tables.truth["dislikes"])
@@ -160,7 +163,8 @@ def truthful(texts: pl.DataFrame, tables: Tables) -> dict[str, float] | None:
     named = aspects.to_frame("aspect").with_columns(word=stems("aspect")).explode("word").unique()
     sizes = named.group_by("aspect").len("size")
     rows = texts.select(*KEYS, "text").with_row_index("row")
-    positive = preference_polarity(rows["text"], rules="extended") == POSITIVE
+    spoken = texts["sentiment"] if "sentiment" in texts.columns else preference_polarity(rows["text"], "extended")
+    positive = spoken == POSITIVE
     words = rows.select("row", word=stems("text")).explode("word").unique()
     found = words.join(named, on="word").group_by("row", "aspect").len("hits").join(sizes, on="aspect")
     found = found.filter(pl.col("hits") == pl.col("size")).select("row", "aspect")

@@ -48,7 +48,7 @@ class Shop:
     """The corner shop, and what its preferences are matched by.
 
     Attributes:
-        data: the benchmark.
+        data: the benchmark; only training needs it.
         tables: what it was made of, with the true tastes.
         preferences: what was written.
         embedder: compares preferences with items.
@@ -56,7 +56,7 @@ class Shop:
         seed: of every random choice of a matcher.
     """
 
-    data: BenchmarkData
+    data: BenchmarkData | None
     tables: Tables
     preferences: pl.DataFrame
     embedder: Embedder
