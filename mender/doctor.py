@@ -40,7 +40,7 @@ FEATURES = {
 }
 """Features that need packages of their own, by extra of setup.cfg."""
 WITHOUT_EXTRA = {"ray": ["ray[data]"]}
-LIBRARIES = ("mender.recommender", "mender.training", "preference_benchmark.build", "modeling_mender")
+LIBRARIES = ("mender.recommender", "mender.training", "preference_benchmark.building", "modeling_mender")
 SECONDS = 5.0
 """How long something on the network may take to answer."""
 LEAST_MEMORY, LEAST_DISK = 1e9, 5e8

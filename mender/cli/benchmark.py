@@ -52,6 +52,14 @@ def build(
         Literal["default", "paper"],
         typer.Option(help="paper: as in the paper's scripts, with their leaks, which the card counts."),
     ] = "default",
+    classifier: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Decides the sentiment of reviews and preferences: rules, a folder, or a name on the Hub.",
+            show_default="rules, or of the paper",
+        ),
+    ] = None,
     changes: options.Set = None,
     quiet: options.Quiet = False,
     as_json: options.Json = False,
@@ -67,9 +75,20 @@ def build(
     mender benchmark build corner-shop --option num_users=300 --output benchmark
 
     mender benchmark build my-shop --source table --data mine --output benchmark
+
+    mender benchmark build steam --protocol paper --classifier rules --output benchmark
     """
     started, stages = time.perf_counter(), {}
     with results(as_json, quiet) as show, user_errors():
+        from preference_benchmark import availability
+
+        fields = options.assignments(changes or [], "--set")
+        # The imports below take seconds; what is missing is said before them.
+        default = availability.PAPER_CLASSIFIER if protocol == "paper" else None
+        availability.check_classifier(str(fields.get("classifier", classifier or default) or availability.RULES))
+        if encoder is not None:
+            availability.check_model("encoder", encoder, availability.ENCODER_REMEDY)
+
         from preference_benchmark import build as build_benchmark
         from preference_benchmark import load
         from preference_benchmark import recipe as named_recipe
@@ -85,10 +104,10 @@ def build(
             batch_size=batch_size,
             dtype=dtype,
             protocol=protocol,
+            classifier=classifier,
             seed=seed,
             **tables.changes,
         )
-        fields = options.assignments(changes or [], "--set")
         chosen = dataclasses.replace(chosen, protocol=chosen.protocol.replace(**fields))
         folder = build_benchmark(chosen, output, ray=ray, announce=stages.__setitem__)
         statistics = load(folder, chosen.name).statistics

@@ -188,6 +188,14 @@ def write(
         return preferences, approximate.report.as_dict()
 
     with results(as_json, quiet) as show, user_errors():
+        from preference_benchmark.availability import check_model
+
+        if polarity is not None:
+            remedy = (
+                "Leave --polarity out for the rules, pass a folder with a copy of the model, or connect to the Hub."
+            )
+            check_model("classifier", polarity, remedy)
+
         from preference_benchmark.preferences.files import check_replaced, write_preferences
 
         read, reading = _read(source, tables, changes)

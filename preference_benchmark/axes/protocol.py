@@ -12,6 +12,7 @@ import dataclasses
 import typing
 from dataclasses import dataclass
 
+from preference_benchmark import availability
 from preference_benchmark.preferences.polarity import RULES
 from preference_benchmark.tables.prepare import check_time_quantiles
 
@@ -122,9 +123,9 @@ class Protocol:
         attribute_items: fewest items that have an attribute which a wish names.
         attribute_share: largest share of the catalogue that has it; five items are never too many.
         withheld: share of the attributes that no training wish names.
-        classifier: a text classification model of the Hub with the labels POSITIVE and NEGATIVE, for the sentiment of
-            reviews and preferences. None: ratings and VADER decide for reviews, the first word for preferences.
-            Paper: "siebert/sentiment-roberta-large-english" (1.4 GB).
+        classifier: a text classification model with the labels POSITIVE and NEGATIVE, for the sentiment of reviews and
+            preferences: a folder, or a name on the Hub. None or "rules": ratings and VADER decide for reviews, the
+            first word for preferences. Paper: "siebert/sentiment-roberta-large-english" (1.4 GB).
         leaks: "error": a leak that `check_leakage` finds stops the build; "flag": the build is finished, and
             statistics and card report the leak.
     """
@@ -188,6 +189,10 @@ class Protocol:
             share = getattr(self, name)
             if not isinstance(share, int | float) or not 0 <= share <= most:
                 raise ValueError(f"{name}={share!r} is not a share; pass a number from 0 to {most}.")
+        if not isinstance(self.classifier, str | None):
+            raise ValueError(f"classifier={self.classifier!r} is not a model; pass a folder, a Hub name or 'rules'.")
+        if self.classifier == availability.RULES:
+            object.__setattr__(self, "classifier", None)
         check_time_quantiles(self.time_quantiles)
         object.__setattr__(self, "time_quantiles", tuple(self.time_quantiles))
         for name in ("train_ranks", "evaluation_ranks"):
@@ -238,7 +243,7 @@ PAPER = Protocol(
     partner_of=0,
     sentiment_window="later",
     distinct_pairs="per_split",
-    classifier="siebert/sentiment-roberta-large-english",
+    classifier=availability.PAPER_CLASSIFIER,
     leaks="flag",
 )
 PROTOCOLS = {"default": Protocol(), "paper": PAPER}

@@ -42,10 +42,10 @@ def place(tmp_path, monkeypatch, small_encoder):
     Recommender(model, processor, vectors=vectors).save_pretrained(MODEL)
     score = {"axis": "recommendation", "matching": "last", "method": "Mender", "n": 9, "recall@10": 0.5}
     (Path(MODEL).parent / "five_axes.json").write_text(json.dumps({"settings": {}, "scores": [score]}))
-    for module in ("preference_benchmark.embedding", "preference_benchmark.build", "mender.data", "mender.learning"):
+    for module in ("preference_benchmark.embedding", "preference_benchmark.building", "mender.data", "mender.learning"):
         __import__(module)
         monkeypatch.setattr(sys.modules[module], "TextEmbedder", lambda *arguments, **options: HashEmbedder())
-    monkeypatch.setattr(sys.modules["preference_benchmark.build"], "encoder_identity", lambda name: ("hash", "hash"))
+    monkeypatch.setattr(sys.modules["preference_benchmark.building"], "encoder_identity", lambda name: ("hash", "hash"))
     choice = embedding.default_encoder()
     monkeypatch.setattr("mender.data.default_encoder", lambda: type(choice)(small_encoder, "a tiny one"))
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import polars as pl
 import pyarrow.parquet as pq
@@ -223,6 +224,38 @@ def test_a_leak_leaves_nothing_finished(tmp_path):
     assert visible(tmp_path) == {}
     build(tmp_path, replace(leaky, protocol=leaky.protocol.replace(leaks="flag")))
     assert "leaks found, and flagged:**" in (tmp_path / "README.md").read_text("utf-8")
+
+
+def test_a_classifier_that_cannot_be_had_stops_before_anything_is_written(tmp_path):
+    with pytest.raises(FileNotFoundError, match="HF_HUB_OFFLINE is set. Let rules decide"):
+        build(tmp_path / "out", replace(SHOP, protocol=PAPER))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_classifier_in_a_folder_is_named_without_its_place_and_counts_by_its_weights(tmp_path, monkeypatch):
+    class Judge:
+        def __init__(self, path, *arguments, **options):
+            self.word = (Path(path) / "model.safetensors").read_text()
+
+        def polarity(self, texts):
+            negative = texts.str.to_lowercase().str.starts_with(self.word)
+            return pl.select(pl.when(negative).then(pl.lit("negative")).otherwise(pl.lit("positive"))).to_series()
+
+        def review_polarity(self, interactions):
+            return pl.Series(["negative"] * interactions.height)
+
+    monkeypatch.setattr("preference_benchmark.axes.build.SentimentClassifier", Judge)
+    weights = tmp_path / "place" / "judge" / "model.safetensors"
+    weights.parent.mkdir(parents=True)
+    shop = replace(SHOP, protocol=PAPER.replace(classifier=str(weights.parent)))
+    counts = []
+    for word in ("avoid", "find"):
+        weights.write_text(word)
+        found = statistics_of(build(tmp_path / "out", shop))
+        assert found["protocol"]["classifier"] == "judge"
+        counts.append(found["preferences"]["negative"])
+    assert counts[0] < counts[1]
+    assert not any(str(tmp_path).encode() in data for data in visible(tmp_path / "out").values())
 
 
 def test_preferences_from_a_file(built, tmp_path):

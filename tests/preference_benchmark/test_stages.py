@@ -11,7 +11,7 @@ import pytest
 
 import preference_benchmark
 from preference_benchmark import stages
-from preference_benchmark.build import CODE
+from preference_benchmark.building import CODE
 from preference_benchmark.sources import SOURCES
 from preference_benchmark.stages import (
     READING_CODE,
@@ -205,4 +205,9 @@ def test_digests_of_code_cover_what_a_build_imports():
         return known
 
     # Where finished stages are kept and which machine embeds change nothing, and a recipe is part of every digest.
-    assert imported("build", set()) - {*READING_CODE, *CODE} == {"stages", "recipes", "embedding_over_ray"}
+    assert imported("building", set()) - {*READING_CODE, *CODE} == {
+        "availability",
+        "embedding_over_ray",
+        "recipes",
+        "stages",
+    }

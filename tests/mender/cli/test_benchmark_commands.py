@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -88,6 +92,33 @@ def test_bad_input_ends_in_one_line(words, message, mender, tmp_path, monkeypatc
     code, _, err = mender("benchmark", "build", *words, "--output", "built", "--quiet")
     assert code == 2 and message in err.splitlines()[-1] and err.splitlines()[-1].startswith("error: ")
     assert not list((tmp_path / "built").glob("[!.]*"))
+
+
+@pytest.mark.parametrize(
+    ("words", "lacks"),
+    [
+        (["benchmark", "build", "steam", "--protocol", "paper", "--output", "x"], "(--classifier rules; in Python"),
+        (["benchmark", "build", "steam", "--set", "classifier=no/judge", "--output", "x"], "--classifier rules"),
+        (["benchmark", "build", "steam", "--encoder", "no/encoder", "--output", "x"], "Leave it out for the default"),
+        (["preferences", "write", "--polarity", "no/judge", "--output", "x.parquet"], "Leave --polarity out"),
+    ],
+)
+def test_what_is_missing_is_said_in_one_line_before_slow_imports(words, lacks, tmp_path):
+    slow = {"datasets", "matplotlib", "polars", "sentence_transformers", "torch", "transformers"}
+    script = f"import sys; from mender.cli import main; print(main({words!r}), sorted({slow} & {{*sys.modules}}))"
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(Path(__file__).parents[3])}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert done.stdout == "2 []\n", done.stdout + done.stderr
+    assert "HF_HUB_OFFLINE is set" in done.stderr and lacks in done.stderr and done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_papers_protocol_takes_rules_for_its_classifier(mender, tmp_path):
+    shop = ["corner-shop", "--option", "num_users=60", "--option", "num_items=40", "--set", "axes=[recommendation]"]
+    rules = ["--protocol", "paper", "--classifier", "rules"]
+    code, out, _ = mender("benchmark", "build", *shop, *rules, "--output", tmp_path, "--json")
+    protocol = json.loads(out)["protocol"]
+    assert code == 0 and protocol["classifier"] is None and protocol["leaks"] == "flag"
 
 
 @pytest.mark.parametrize("place", ["movielens", "movielens/ml-1m.zip", "link"])

@@ -34,6 +34,10 @@ def test_axes_keep_their_order():
     assert PAPER.leaks == "flag"
 
 
+def test_rules_may_stand_for_the_papers_classifier():
+    assert PAPER.classifier and PAPER.replace(classifier="rules").classifier is None
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -49,6 +53,7 @@ def test_axes_keep_their_order():
         {"time_quantiles": (0.9, 0.8)},
         {"time_quantiles": "0.8,0.9"},
         {"time_quantiles": ("a", "b")},
+        {"classifier": 3},
     ],
 )
 def test_choices_about_wishes_and_time_are_checked(wrong):

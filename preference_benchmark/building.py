@@ -15,6 +15,7 @@ from pathlib import Path
 import polars as pl
 from filelock import FileLock
 
+from preference_benchmark.availability import ENCODER_REMEDY, check_classifier, check_model
 from preference_benchmark.axes.build import BuiltExamples, Inputs, build_examples
 from preference_benchmark.axes.examples import STORED_FEATURES, item_features, of_split, write_shards
 from preference_benchmark.axes.protocol import AXES, SPLITS
@@ -46,7 +47,7 @@ __all__ = ["build", "read_tables"]
 logger = logging.getLogger(__name__)
 
 # Source code that the finished files depend on, beyond what reads the tables.
-CODE = ("axes", "build", "checks", "embedding", "hub", "preferences")
+CODE = ("axes", "building", "checks", "embedding", "hub", "preferences")
 
 
 def build(
@@ -79,7 +80,7 @@ def build(
         The folder.
 
     Raises:
-        FileNotFoundError: if raw files are missing; says which are expected where.
+        FileNotFoundError: if raw files are missing, or a model can neither be found nor downloaded; says what to do.
         ValueError: if the files or the folder cannot be used.
         LeakageError: if examples give away their targets and the protocol refuses that.
     """
@@ -88,6 +89,9 @@ def build(
     for path, what in ((recipe.data, "the raw files"), (recipe.preferences, "a Parquet file of preferences, or none")):
         if path is not None and not path.exists():
             raise FileNotFoundError(f"{path} does not exist; pass {what}.")
+    check_classifier(recipe.protocol.classifier)
+    if embedder is None and recipe.embedder is not None:
+        check_model("encoder", recipe.embedder, ENCODER_REMEDY)
     hub_folder.refuse_raw_files_inside(folder, recipe.name, recipe.data)
     hub_folder.contents(folder, without=recipe.name)
     store = Stages(folder / hub_folder.STAGES / recipe.name if stages is None else stages, announce)
@@ -116,6 +120,10 @@ def _build(
     tables_key = _digest_of_raw_files(recipe, path, store)
     embedder_name, embedder_key = _identity(recipe, embedder)
     author, author_key, approximate = _approximator(recipe, progress)
+    protocol = asdict(recipe.protocol)
+    if recipe.protocol.classifier and Path(recipe.protocol.classifier).is_dir():
+        protocol["classifier"], classifier_key = encoder_identity(recipe.protocol.classifier)
+        author_key = digest_of(author_key, classifier_key)
     about = {
         "name": recipe.name,
         "title": recipe.title,
@@ -125,7 +133,7 @@ def _build(
         "may_publish": recipe.may_publish,
         "preferences_by": author,
         "embedder": embedder_name,
-        "protocol": asdict(recipe.protocol),
+        "protocol": protocol,
         "options": {name: str(value) for name, value in sorted(recipe.options.items())},
     }
     key = digest_of(tables_key, author_key, embedder_key, about, digest_of_code(*CODE))
