@@ -176,6 +176,9 @@ def summary(scores: pl.DataFrame) -> dict[str, float]:
     figures = {}
     for name in FIGURES:
         values = scores[name].drop_nulls().to_numpy()
+        if not len(values):  # such as avoided items where no wish rules anything out
+            figures |= dict.fromkeys((name, f"{name}/low", f"{name}/high"), float("nan"))
+            continue
         low, high = metric_module().bootstrap_interval(values[:, None])
         figures |= {name: float(values.mean()), f"{name}/low": float(low[0]), f"{name}/high": float(high[0])}
     return figures
