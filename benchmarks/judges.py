@@ -56,6 +56,7 @@ TITLES_AT_ONCE = 10
 WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 """Shares of the judge in a mixture with the first ranking, both with mean 0 and deviation 1 over the fifty."""
 EXACT, NOTHING = 3, 0
+CORNER_SHOP_WISHES = 200
 
 app = new_app(help=__doc__)
 
@@ -154,24 +155,24 @@ def read(
     model: Annotated[str, typer.Option(help="A saved model, or corner-shop, the packaged one.")] = "corner-shop",
     judge: Annotated[str | None, typer.Option(help="A causal language model; default: SmolLM2-135M-Instruct.")] = None,
     readings: Annotated[list[str] | None, typer.Option(help="Of yes (with title) and wish; default: both.")] = None,
-    limit: Annotated[int | None, typer.Option(help="Wishes at most.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Wishes to read at most.")] = None,
     results: Annotated[Path, typer.Option(help="Where everything is kept.")] = RESULTS,
 ) -> None:
     """Rank, read, and keep what was read."""
     if wishes not in ("office", "corner-shop"):
         raise UserError(f"wishes={wishes!r}; pass office or corner-shop")
     requests = office_wishes(data) if wishes == "office" else corner_shop_wishes()
-    requests = requests[:limit]
     recommender = Recommender.from_pretrained(model)
     reader = Judge(judge or packaged_model())
     preset = recommender.settings.get("preset") or Path(model).name
     folder = results / f"{wishes}-{preset}"
     titles = dict(zip(recommender.processor.item_ids, recommender.processor.titles, strict=True))
     first = first_rankings(folder / "first.jsonl", recommender, requests)
+    write_atomically(folder / "wishes.json", (json.dumps(requests) + "\n").encode())
     for reading in readings or ("yes", "wish"):
         path = folder / f"{Path(reader.name).stem}-{reading}.jsonl"
         known = {line["wish"] for line in kept(path)}
-        for request in requests:
+        for request in requests[:limit]:
             if request["id"] in known:
                 continue
             shown = [titles[item_id] for item_id in first[request["id"]]["items"]]
@@ -186,7 +187,6 @@ def read(
             append(path, {"wish": request["id"], "readings": found, **seconds})
     about = {**provenance(0), "judge": reader.name, "parameters": reader.network.num_parameters()}
     write_atomically(folder / f"{Path(reader.name).stem}.json", (json.dumps(about, indent=1) + "\n").encode())
-    write_atomically(folder / "wishes.json", (json.dumps(requests) + "\n").encode())
 
 
 def office_wishes(data: Path | None) -> list[dict[str, Any]]:
@@ -214,7 +214,7 @@ def corner_shop_wishes() -> list[dict[str, Any]]:
             "grades": dict.fromkeys(row["targets"], EXACT),
             "avoided": [],
         }
-        for number, row in enumerate(rows.iter_rows(named=True))
+        for number, row in enumerate(rows.head(CORNER_SHOP_WISHES).iter_rows(named=True))
     ]
 
 
@@ -267,26 +267,30 @@ def tables(results: Annotated[Path, typer.Option(help="Where everything is kept.
     for folder in sorted(path.parent for path in results.glob("*/wishes.json")):
         wishes = {wish["id"]: wish for wish in json.loads((folder / "wishes.json").read_text("utf-8"))}
         first = {line["wish"]: line for line in kept(folder / "first.jsonl")}
+        parts.append(f"## {folder.name}, {len(first)} wishes\n\n{comparison([wishes[name] for name in first], first)}")
         for path in sorted(folder.glob("*-*.jsonl")):
             lines = {line["wish"]: line for line in kept(path) if line["wish"] in wishes}
             shown = [wishes[name] for name in lines]
-            if len(shown) < 4:
-                continue
-            parts.append(f"## {folder.name}, {path.stem}, {len(shown)} wishes\n\n{comparison(shown, first, lines)}")
+            if len(shown) > 3:
+                text = comparison(shown, first, lines)
+                parts.append(f"### Read by {path.stem}, {len(shown)} of them\n\n{text}")
     if not parts:
         raise UserError(f"{results} has no readings; run `python benchmarks/judges.py read` first")
     write_atomically(results / "table.md", ("\n\n".join(part.rstrip() for part in parts) + "\n").encode())
 
 
 def comparison(
-    wishes: Sequence[Mapping[str, Any]], first: Mapping[str, Any], lines: Mapping[str, Mapping[str, Any]]
+    wishes: Sequence[Mapping[str, Any]],
+    first: Mapping[str, Any],
+    lines: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> str:
-    """One row per order of the first items, with what it costs."""
+    """One row per order of the first items, with what it costs; without readings, how far the best order is."""
     graded = [{**wish, "avoided": wish.get("avoided", [])} for wish in wishes]
+    lines = lines or {}
     rankings: dict[str, Rankings] = {"no reranking": {wish["id"]: first[wish["id"]]["items"] for wish in wishes}}
     chosen: dict[str, str] = {}
     for reading in READINGS:
-        if any(reading not in line["readings"] for line in lines.values()):
+        if not lines or any(reading not in line["readings"] for line in lines.values()):
             continue
         rankings[f"{reading} alone"] = mixed(wishes, first, lines, reading, 1.0)
         mixture, weights = cross_fitted(graded, first, lines, reading)
@@ -296,8 +300,8 @@ def comparison(
         wish["id"]: sorted(first[wish["id"]]["items"], key=lambda item: -wish["grades"].get(item, NOTHING))
         for wish in graded
     }
-    costs = {name: np.mean([line["processor_seconds"] for line in lines.values()]) for name in rankings}
-    costs["no reranking"] = costs["best order there is"] = 0.0
+    costs = dict.fromkeys(rankings, np.mean([line["processor_seconds"] for line in lines.values()] or [0.0]))
+    costs["no reranking"] = 0.0
     before = np.mean([first[wish["id"]]["processor_seconds"] for wish in wishes])
     scored = {name: score(ranking, graded) for name, ranking in rankings.items()}
     only = {name: score(graded_only(ranking, graded), graded) for name, ranking in rankings.items()}

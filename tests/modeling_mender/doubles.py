@@ -5,7 +5,15 @@ from __future__ import annotations
 import datasets
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, T5Config, T5EncoderModel
+from transformers import (
+    BertConfig,
+    BertModel,
+    LlamaConfig,
+    LlamaModel,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5EncoderModel,
+)
 
 from modeling_mender import (
     MenderConfig,
@@ -39,6 +47,9 @@ def tiny_encoder(kind: str = "bert"):
         return T5Config(
             vocab_size=VOCABULARY, d_model=16, d_ff=24, d_kv=8, num_layers=2, num_heads=2, is_encoder_decoder=False
         )
+    if kind == "llama":
+        shape = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+        return LlamaConfig(vocab_size=VOCABULARY, intermediate_size=32, pad_token_id=0, **shape)
     return BertConfig(
         vocab_size=VOCABULARY, hidden_size=24, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
     )
@@ -109,7 +120,7 @@ def brute_force_scores(model, inputs, **shared) -> torch.Tensor:
 def encoder_folder(folder, kind: str = "bert") -> str:
     """A tiny encoder with random weights and its tokenizer, saved as the Hub would hold them."""
     torch.manual_seed(0)
-    {"bert": BertModel, "t5": T5EncoderModel}[kind](tiny_encoder(kind)).save_pretrained(folder)
+    {"bert": BertModel, "llama": LlamaModel, "t5": T5EncoderModel}[kind](tiny_encoder(kind)).save_pretrained(folder)
     word_tokenizer().save_pretrained(folder)
     return str(folder)
 

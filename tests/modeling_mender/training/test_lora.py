@@ -11,7 +11,7 @@ from modeling_mender import MenderForGenerativeRetrieval
 from modeling_mender.training.lora import add_lora, lora_config
 
 
-@pytest.mark.parametrize("encoder", ["bert", "t5"])
+@pytest.mark.parametrize("encoder", ["bert", "llama", "t5"])
 def test_adapters_in_the_encoder_and_all_new_modules_are_trained(encoder):
     model = tiny_model(random_catalogue(20, [4, 6]), encoder)
     before = {name: value.clone() for name, value in model.encoder.state_dict().items()}
@@ -26,7 +26,7 @@ def test_adapters_in_the_encoder_and_all_new_modules_are_trained(encoder):
     assert all(torch.equal(after[name], value) for name, value in before.items())
 
 
-@pytest.mark.parametrize("encoder", ["bert", "t5"])
+@pytest.mark.parametrize("encoder", ["bert", "llama", "t5"])
 def test_lora_trains_merges_and_saves(encoder, tmp_path):
     model = tiny_model(random_catalogue(20, [4, 6]), encoder)
     inputs = random_inputs(4, 6)

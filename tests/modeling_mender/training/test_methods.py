@@ -48,7 +48,16 @@ LIKE_OTHERS = ("mender-emb", "vocabext-lm", "vocabext-rnd", "item-item", "text-s
     "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in LIKE_OTHERS)) for name in preset_names()]
 )
 def test_method_trains_and_answers_the_same_after_loading(name, folder, examples, tmp_path):
-    method = build(name, folder)
+    check_training(build(name, folder), examples, tmp_path)
+
+
+@pytest.mark.parametrize(("name", "way"), [("mender-emb", "frozen"), ("mender-tok", "lora"), ("mender-tok", "full")])
+def test_a_language_model_can_be_the_encoder(name, way, examples, tmp_path):
+    folder = encoder_folder(tmp_path / "encoder", "llama")
+    check_training(build(name, folder, encoder_training=way), examples, tmp_path)
+
+
+def check_training(method, examples, tmp_path):
     fit(method, examples, tmp_path)
     model = method.plain_model().eval()
     ranked = rank_examples(model, method.processor, examples["test"])
