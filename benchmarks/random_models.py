@@ -59,9 +59,9 @@ def encoder(training: str, words: int = 1) -> Any:
     return model.requires_grad_(training == "full")
 
 
-def mender(training: str, decoder: dict[str, int] | None = None, new_tokens: bool = False) -> Any:
+def mender(training: str, decoder: dict[str, int] | None = None, new_tokens: bool = False, text: Any = None) -> Any:
     """Mender over an encoder, with the paper's decoder or another; perhaps with words and codes in one vocabulary."""
-    text = encoder(training, WORDS if new_tokens else 1)
+    text = text or encoder(training, WORDS if new_tokens else 1)
     words = text.config.vocab_size
     if new_tokens and training != "scratch":
         text.resize_token_embeddings(words + sum(CODES), mean_resizing=False)

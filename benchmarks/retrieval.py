@@ -4,6 +4,7 @@
     python benchmarks/retrieval.py --json retrieval.json
     python benchmarks/retrieval.py --presets             # mender-tok, mender-fid and mender-emb, side by side
     python benchmarks/retrieval.py --experts             # what experts and further conditions cost beside a generator
+    python benchmarks/retrieval.py --dtypes bfloat16 --batches 1 8 64 --lengths 150 --compile reduce-overhead
 
 All methods run in one process on the same random weights and inputs, interleaved round by round; a row gives the median
 and the lowest and highest of `n` rounds in milliseconds. The decoder is the paper's (6 layers, width 128), 4 levels of
@@ -13,7 +14,9 @@ costs the same at every length. --presets times 254 tokens of preference and his
 the paper's decoder and with the smaller one of the presets. --experts times mender-emb at equal beams: alone, with
 language and behaviour in the search, with a phrase to avoid, and under two conditions (a strength). Weights are random:
 no time here depends on their values.
-`peak_mb` is the memory a call needs on top of what the process holds already.
+--compile adds the encoder through torch.compile, alone and with `recommend()` behind it (reduce-overhead: as CUDA
+graphs); the search, whose shapes depend on the catalogue, stays as it is. `peak_mb` is the memory a call needs on top
+of what the process holds already.
 """
 
 from __future__ import annotations
@@ -64,6 +67,7 @@ def main() -> None:
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8, 32])
     parser.add_argument("--lengths", nargs="+", type=int, default=[64, 150, 256, 512])
     parser.add_argument("--dtypes", nargs="+", choices=["float32", "bfloat16"], default=["float32"])
+    parser.add_argument("--compile", action="append", choices=["default", "reduce-overhead"], default=[])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--quick", action="store_true", help="only MiniLM at batch 8 x 150 and batch 32 x 256")
@@ -74,7 +78,8 @@ def main() -> None:
 
     if arguments.presets or arguments.experts:
         compared = measure_presets if arguments.presets else measure_experts
-        rows = compared(arguments.batches, arguments.rounds, arguments.device)
+        dtype = getattr(torch, arguments.dtypes[0])
+        rows = compared(arguments.batches, arguments.rounds, arguments.device, dtype)
         print_compared(rows)
         write_rows(rows, arguments.json)
         return
@@ -85,8 +90,9 @@ def main() -> None:
     for encoder in arguments.encoders:
         for dtype in arguments.dtypes:
             model = random_model(encoder).to(arguments.device, getattr(torch, dtype))
+            compiled = {mode: torch.compile(model.encoder, mode=mode, dynamic=False) for mode in arguments.compile}
             for batch, length in shapes:
-                for row in measure(model, batch, length, arguments.rounds, arguments.device):
+                for row in measure(model, batch, length, arguments.rounds, arguments.device, compiled):
                     rows.append({"encoder": encoder, "dtype": dtype, **row})
                     print(json.dumps(rows[-1]), flush=True)
     print_table(rows)
@@ -106,7 +112,12 @@ def random_model(encoder: str) -> MenderForGenerativeRetrieval:
 
 
 def measure(
-    model: MenderForGenerativeRetrieval, batch: int, length: int, rounds: int, device: str
+    model: MenderForGenerativeRetrieval,
+    batch: int,
+    length: int,
+    rounds: int,
+    device: str,
+    compiled: dict[str, Callable[..., Any]],
 ) -> list[dict[str, Any]]:
     """One row per method for one batch size and input length."""
     generator = torch.Generator().manual_seed(batch * length)
@@ -116,6 +127,11 @@ def measure(
         "encoder": lambda: model.encoder(**inputs).last_hidden_state,
         "recommend": lambda: model.recommend(**inputs, top_k=10, num_beams=BEAMS),
     }
+    for mode, encoder in compiled.items():
+        methods |= {
+            f"encoder, {mode}": partial(encoder, **inputs),
+            f"recommend, {mode}": partial(recommend_behind, model, encoder, inputs),
+        }
     beams = {"num_beams": BEAMS, "num_return_sequences": 10}
     if batch * length <= MOST_TOKENS:
         methods |= {
@@ -132,7 +148,15 @@ def measure(
     return [{"method": name, **place, **figures} for name, figures in timed(methods, rounds, device).items()]
 
 
-def measure_presets(batches: list[int], rounds: int, device: str) -> list[dict[str, Any]]:
+def recommend_behind(model: Any, encoder: Callable[..., Any], inputs: dict[str, torch.Tensor]) -> Any:
+    """A request whose encoder is another callable."""
+    states = encoder(**inputs).last_hidden_state
+    return model.recommend(
+        encoder_outputs=(states,), attention_mask=inputs["attention_mask"], top_k=10, num_beams=BEAMS
+    )
+
+
+def measure_presets(batches: list[int], rounds: int, device: str, dtype: torch.dtype) -> list[dict[str, Any]]:
     """One row per Mender, decoder and batch size, at 254 tokens of preference and history."""
     rows = []
     length = PREFERENCE + HISTORY * TITLE
@@ -146,7 +170,7 @@ def measure_presets(batches: list[int], rounds: int, device: str) -> list[dict[s
         for batch in batches:
             methods = {}
             for name, model in models.items():
-                model.eval().to(device)
+                model.eval().to(device, dtype)
                 if name == "mender-tok":
                     text = torch.randint(1000, 30_000, (batch, length))
                     inputs = {"input_ids": text, "attention_mask": torch.ones_like(text)}
@@ -160,13 +184,13 @@ def measure_presets(batches: list[int], rounds: int, device: str) -> list[dict[s
     return rows
 
 
-def measure_experts(batches: list[int], rounds: int, device: str) -> list[dict[str, Any]]:
+def measure_experts(batches: list[int], rounds: int, device: str, dtype: torch.dtype) -> list[dict[str, Any]]:
     """One row per sum of experts, decoder and batch size: 14 tokens of preference and 20 items of history."""
     rows = []
     for decoder in ("paper", "preset"):
         shape = load_preset("mender").decoder if decoder == "preset" else None
-        alone = with_item_states(True, shape).eval().to(device)
-        summed = with_experts(with_item_states(True, shape)).eval().to(device)
+        alone = with_item_states(True, shape).eval().to(device, dtype)
+        summed = with_experts(with_item_states(True, shape)).eval().to(device, dtype)
         for batch in batches:
             inputs = {key: value.to(device) for key, value in item_state_inputs(alone, batch, cached=False).items()}
             ask = {"top_k": 10, "num_beams": BEAMS}

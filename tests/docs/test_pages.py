@@ -99,10 +99,13 @@ def test_commands_name_what_there_is(page):
 
 
 def parses(words, known):
-    """Checks that the command line takes these words, without running them."""
+    """Checks that the command line takes these words and the values of --set and --train, without running them."""
     import typer
 
     from mender.cli import app
+    from mender.cli.options import assignments
+    from mender.training import choose_preset
+    from preference_benchmark import Protocol
 
     command, context = typer.main.get_command(app), None
     while hasattr(command, "commands"):
@@ -110,9 +113,15 @@ def parses(words, known):
         command, words = command.commands[words[0]], words[1:]
     usage_error = typer.BadParameter.__mro__[1]
     try:
-        command.make_context(known, list(words), parent=context)
+        given = command.make_context(known, list(words), parent=context).params
     except usage_error as error:
         pytest.fail(f"{known}: {error.format_message()}")
+    changes = assignments(given.get("changes") or [], "--set")
+    if "preset" in given:
+        training = assignments(given["arguments"] or [], "--train")
+        choose_preset(given["preset"], given["conditioning"], changes, training)
+    else:
+        Protocol().replace(**changes)
 
 
 @pytest.mark.parametrize("page", PAGES)
