@@ -111,7 +111,7 @@ CODED = (("steam", "corner_shop"),)
 """Pairs of which generators are trained."""
 PRESENT = ("corner_shop", "steam")
 """Domains whose baselines benchmarks/comparisons.py has measured on the same requests."""
-BASELINES = ("text-search", "popularity", "item-item", "mender")
+BASELINES = ("text-search", "popularity", "item-item", LITE, "mender")
 QUANTIZED = ("corner_shop", "steam", "gift_cards")
 """Domains that share a quantizer."""
 COLD_IN = ("corner_shop", "steam")
@@ -664,9 +664,8 @@ def cells(seed: int) -> list[Cell]:
             add(later + few + 4, "pairs", domain, f"{source}, {known} weights", adopted, **own)
             add(later + few + 3, "pairs", domain, f"{source}, {known} trained on", adopted, train=True, **own)
         add(later + 3, "pairs", domain, f"{source}, wishes trained on", adopted, source=source, train=True)
-        add(later + 1 if domain in PRESENT else 5, "pairs", domain, LITE, trained_at_home, preset=LITE)
         if domain not in PRESENT:
-            for preset in ("text-search", "popularity"):
+            for preset in ("text-search", "popularity", LITE):
                 add(later + 1, "pairs", domain, preset, trained_at_home, preset=preset)
         for expert in ("dense", "learned", "terms", "history_text", "co_purchase"):
             add(later + 4 if domain in PRESENT else 6, "pairs", domain, f"{expert} alone", alone, expert=expert)
@@ -713,7 +712,8 @@ def main(
         known = dict.fromkeys(getattr(cell, name) for cell in every)
         if unknown := {*(asked or [])} - {*known}:
             raise UserError(f"{min(unknown)!r} is none of {'; '.join(known)}")
-        chosen = [cell for cell in chosen if not asked or getattr(cell, name) in asked]
+        if asked:  # in the order given, so that what is wanted most is there first
+            chosen = [cell for value in asked for cell in chosen if getattr(cell, name) == value]
     missing = [cell for cell in chosen if kept(results / CELLS / cell.folder).get("plan") != cell.plan]
     if missing and not tables_only:
         lab = Lab(data, scratch, epochs, seed)
