@@ -37,7 +37,7 @@ import polars as pl
 import torch
 import transformers
 import typer
-from comparisons import RUNS, hashed
+from comparisons import RUNS, hashed, public_command
 from datasets import Dataset, DatasetDict
 from matched_training import kept
 from measuring import shown, write_rows
@@ -191,7 +191,7 @@ def _look_up(
 ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
     """A hook that passes states of texts on; those that are not known are computed."""
     input_ids = arguments[0] if arguments else keywords["input_ids"]
-    if keywords.get("text_states") is not None or any(one.requires_grad for one in encoder.text_encoder.parameters()):
+    if keywords.get("text_states") is not None:
         return None
     is_text = (input_ids < encoder.config.text_vocabulary) & (input_ids != encoder.config.text_encoder.pad_token_id)
     texts = [tuple(row[mask].tolist()) for row, mask in zip(input_ids, is_text, strict=True)]
@@ -727,6 +727,7 @@ def main(
 def make(cell: Cell, lab: Lab, folder: Path) -> None:
     """Make and measure one cell, and keep what is needed to compare it."""
     origin, started = provenance(cell.seed), time.process_time()
+    origin["command"] = public_command(origin["command"])
     print(f"{time.strftime('%H:%M')} {cell.folder}: begins", flush=True)
     made = HOW[cell.how](lab, cell.domain, **cell.arguments)
     trained = time.process_time() - started
