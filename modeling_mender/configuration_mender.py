@@ -34,6 +34,7 @@ __all__ = [
     "check_whole_numbers",
     "encoder_config",
     "public_name",
+    "reads_left_to_right",
 ]
 
 
@@ -311,6 +312,11 @@ def encoder_config(config: PreTrainedConfig | dict[str, Any], default: str) -> P
     return config if fields is None else known(**fields)
 
 
+def reads_left_to_right(config: PreTrainedConfig) -> bool:
+    """Whether an encoder with this configuration is a `LeftToRightEncoder`."""
+    return config.model_type == "t5" and getattr(config, "left_to_right", False) is True
+
+
 KINDS = ("stated", "inferred", "silent")
 """Kinds of request: with a typed preference, with a preference written from earlier reviews, or with a history only."""
 BEHAVIOUR = ("popularity", "co_purchase", "transitions")
@@ -443,7 +449,7 @@ class MenderConfig(CarriesCode, PreTrainedConfig):
 
     Args:
         encoder: configuration of the language encoder or of an `ItemStatesEncoder`, as an object or its dictionary
-            (with `model_type`). Default: T5.
+            (with `model_type`). Default: T5. A T5 with `left_to_right=True` is a `LeftToRightEncoder`.
         decoder: configuration of the T5 decoder, or the fields that differ from the paper's decoder.
         codebook_sizes: codes per level of a semantic ID, coarse to fine, the tie-breaking level last.
         num_items: N, removed items included.
@@ -521,6 +527,11 @@ class MenderConfig(CarriesCode, PreTrainedConfig):
     def num_levels(self) -> int:
         """L, the length of a semantic ID."""
         return len(self.codebook_sizes)
+
+    @property
+    def left_to_right(self) -> bool:
+        """Whether the encoder reads from left to right, see `LeftToRightEncoder`."""
+        return reads_left_to_right(self.encoder)
 
     @property
     def hidden_size(self) -> int:

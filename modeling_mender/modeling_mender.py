@@ -32,6 +32,7 @@ from .configuration_mender import (
     ExpertSumConfig,
     ItemStatesConfig,
     MenderConfig,
+    reads_left_to_right,
 )
 from .decoder import CalledDecoder, FoldedDecoder, absorb_cross_attention, search_decoder
 from .experts import Encoded, ExpertSum, default_kind, scores_every_item
@@ -39,6 +40,7 @@ from .generation_mender import SemanticIdLogitsProcessor, catalogue_beam_search
 from .guide import Guide, PathGuide, path_guide
 from .item_filter import ItemSelection, Recommendations, prior_scores, relative_to_mean
 from .item_states import ItemStatesEncoder, encode_in_groups, text_encoder_class, version_of
+from .left_to_right import LeftToRightEncoder, additive, before_targets, last_tokens, within_targets
 from .module_weights import check_tables, check_whole, evaluating
 from .request_fit import check_fitted, fit_features, fit_probability
 from .retrieval import Generator, item_scores, search
@@ -105,6 +107,9 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
         absorb_cross_attention(self.decoder)
         self.lm_head = nn.Linear(config.decoder.d_model, config.decoder.vocab_size, bias=False)
         self.kind_states = nn.Embedding(len(KINDS), config.decoder.d_model) if config.kinds else None
+        # Cross-attention does not know positions: the state of the latest token gets a projection of its own.
+        wide = config.decoder.d_model
+        self.latest_proj = nn.Linear(wide, wide, bias=False) if config.left_to_right else None
         self.experts = None if config.experts is None else ExpertSum(config.experts)
         self._check_experts()
         table = torch.full((config.num_items, config.num_levels), REMOVED, dtype=torch.int32)
@@ -132,6 +137,8 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
                 init.normal_(self.encoder_proj.weight, std=self.config.encoder.hidden_size**-0.5)
             if self.kind_states is not None:
                 init.normal_(self.kind_states.weight, std=self.config.decoder.d_model**-0.5)
+            if self.latest_proj is not None:
+                init.normal_(self.latest_proj.weight, std=self.config.decoder.d_model**-0.5)
 
     @classmethod
     def from_encoder(
@@ -333,6 +340,7 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
         text_states: Tensor | None = None,
         decoder_input_ids: Tensor | None = None,
         labels: Tensor | None = None,
+        target_positions: Tensor | None = None,
         kind: Tensor | None = None,
         past_key_values: Any = None,
         use_cache: bool | None = None,
@@ -348,7 +356,11 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
             encoder_outputs: states of the encoder, instead of `input_ids`. First entry of shape (B, T, encoder width).
             text_states: cached states of the text encoder of an `ItemStatesEncoder`, in addition to `input_ids`.
             decoder_input_ids: tokens generated so far, including the start token. Shape: (B, steps).
-            labels: tokens of the targets (`item_tokens`); -100 is ignored. Shape: (B, L).
+            labels: tokens of the targets (`item_tokens`); -100 is ignored. Shape: (B, L), or (B, S, L) with
+                `target_positions`.
+            target_positions: number of input tokens that come before each of the S targets of a user, for an encoder
+                that reads from left to right: a target attends to these alone, as if they were the whole input. Inputs
+                are padded on the right. Shape: (B, S).
             kind: index in `KINDS` of each request, for models that read it. Default: silent for an `ItemStatesEncoder`
                 without text, otherwise stated. Shape: (B,).
             past_key_values: cache of earlier steps.
@@ -357,9 +369,18 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
             return_dict: whether to return a tuple (`False`) or a `Seq2SeqLMOutput`.
             **kwargs: passed on to the decoder.
 
+        Returns:
+            Logits of shape (B, L, V), or (B, S, L, V) with `target_positions`.
+
         Raises:
-            ValueError: if neither labels nor decoder inputs are given.
+            ValueError: if neither labels nor decoder inputs are given, or `target_positions` although the encoder reads
+                in both directions.
         """
+        if target_positions is not None and not self.config.left_to_right:
+            raise ValueError(
+                "target_positions needs an encoder that reads from left to right: this one's states of a history also "
+                "know what comes after; pass one target for each row"
+            )
         if decoder_input_ids is None:
             if labels is None:
                 raise ValueError(
@@ -369,16 +390,23 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
         if encoder_outputs is None:
             encoder_outputs = self._encoder_states(input_ids, attention_mask, text_states)
         states = encoder_outputs[0]
-        memory, memory_mask = self._memory(states, attention_mask, self._kind(kind, input_ids, states))
+        kind = self._kind(kind, input_ids, states)
+        memory, memory_mask = self._memory(states, attention_mask, kind, target_positions)
+        own_mask = None
+        if target_positions is not None:  # the decoder gets all targets of a user as one row
+            targets, levels = decoder_input_ids.shape[1:]
+            own_mask = additive(within_targets(targets, levels, memory.device), memory.dtype)
+            memory_mask = additive(memory_mask.repeat_interleave(levels, dim=1), memory.dtype)
         decoded = self.decoder(
-            input_ids=decoder_input_ids,
+            input_ids=decoder_input_ids.flatten(1),
+            attention_mask=own_mask,
             encoder_hidden_states=memory,
             encoder_attention_mask=memory_mask,
             past_key_values=past_key_values,
             use_cache=use_cache if labels is None else False,
             **{name: value for name, value in kwargs.items() if name in ("output_attentions", "output_hidden_states")},
         )
-        logits = self.lm_head(decoded.last_hidden_state)
+        logits = self.lm_head(decoded.last_hidden_state).unflatten(1, decoder_input_ids.shape[1:])
         loss = None if labels is None else _cross_entropy(logits, labels, num_items_in_batch)
         output = Seq2SeqLMOutput(
             loss=loss,
@@ -819,14 +847,32 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
         return kind.reshape(-1) if kind.dim() == 2 else kind.repeat_interleave(conditions)
 
     def _memory(
-        self, states: Tensor, attention_mask: Tensor | None, kind: Tensor | None
+        self,
+        states: Tensor,
+        attention_mask: Tensor | None,
+        kind: Tensor | None,
+        target_positions: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """The states that the decoder attends to and their mask: one for the kind of request, then the encoder's."""
-        memory = self.encoder_proj(states.to(self.decoder.final_layer_norm.weight.dtype))
-        if self.kind_states is None:
-            return memory, attention_mask
-        memory = torch.cat([self.kind_states(kind)[:, None].to(memory.dtype), memory], dim=1)
-        return memory, None if attention_mask is None else functional.pad(attention_mask, (1, 0), value=1)
+        """The states that the decoder attends to, and their mask.
+
+        The encoder's, after one for the kind of request and, if the encoder reads from left to right, one for the
+        latest token (of each target). With `target_positions` the mask has shape (B, S, states), and is of type bool.
+        """
+        memory, mask = self.encoder_proj(states.to(self.decoder.final_layer_norm.weight.dtype)), attention_mask
+        if self.latest_proj is not None:
+            if target_positions is None:
+                last = last_tokens(mask, memory)[:, None]
+                mask = None if mask is None else functional.pad(mask, (1, 0), value=1)
+            else:
+                last = (target_positions - 1).clamp(min=0)
+                own = torch.eye(last.shape[1], dtype=torch.bool, device=last.device).expand(len(last), -1, -1)
+                mask = torch.cat([own, before_targets(target_positions, memory.shape[1])], dim=2)
+            latest = memory.gather(1, last[..., None].expand(-1, -1, memory.shape[2]))
+            memory = torch.cat([self.latest_proj(latest), memory], dim=1)
+        if self.kind_states is not None:
+            memory = torch.cat([self.kind_states(kind)[:, None].to(memory.dtype), memory], dim=1)
+            mask = None if mask is None else functional.pad(mask, (1, 0), value=1)
+        return memory, mask
 
     def _search_decoder(self, memory: Tensor) -> FoldedDecoder | CalledDecoder:
         """The decoder in the form that the search uses; a folded one is kept until a weight has another value."""
@@ -863,7 +909,7 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
         return output.last_hidden_state, output.get("text_states")
 
     def _shift_right(self, labels: Tensor) -> Tensor:
-        shifted = functional.pad(labels[:, :-1], (1, 0), value=self.config.decoder_start_token_id)
+        shifted = functional.pad(labels[..., :-1], (1, 0), value=self.config.decoder_start_token_id)
         return shifted.masked_fill(shifted == -100, self.config.pad_token_id)
 
 
@@ -905,11 +951,13 @@ def _new_encoder(config: Any) -> PreTrainedModel:
     # Compared by name, because code loaded from a folder has its own copy of the configuration class.
     if config.model_type == ItemStatesConfig.model_type:
         return ItemStatesEncoder(config)
+    if reads_left_to_right(config):
+        return LeftToRightEncoder(config)
     return text_encoder_class(config).from_config(config)
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor, num_items_in_batch: int | Tensor | None) -> Tensor:
     """Mean cross-entropy over the labels, or over all labels of an accumulated batch."""
     reduction = "mean" if num_items_in_batch is None else "sum"
-    loss = functional.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction=reduction)
+    loss = functional.cross_entropy(logits.flatten(0, -2).float(), labels.flatten(), reduction=reduction)
     return loss if num_items_in_batch is None else loss / num_items_in_batch

@@ -24,7 +24,15 @@ from ..processing_mender import MenderProcessor
 from .data import FOR_EXPERTS
 from .encoder_states import EncoderStates
 
-__all__ = ["EpochSetter", "ItemLabels", "LengthSampler", "MenderCollator", "SequenceCollator", "length_grouped_order"]
+__all__ = [
+    "EpochSetter",
+    "ItemLabels",
+    "LengthSampler",
+    "MenderCollator",
+    "SequenceCollator",
+    "UserCollator",
+    "length_grouped_order",
+]
 
 BATCHES_PER_CHUNK = 50
 """Batches whose examples are sorted together; more means less padding and less chance."""
@@ -137,28 +145,28 @@ class ItemLabels:
             )
         self._source, self._version, self._codes = table, version_of(table), table.detach().cpu()
 
-    def of(self, item_indices: Sequence[int], model: PreTrainedModel) -> Tensor:
+    def of(self, item_indices: Sequence[int] | Tensor, model: PreTrainedModel) -> Tensor:
         """Labels of items; -100 where an index is below 0.
 
         Args:
-            item_indices: item indices. Length B.
+            item_indices: item indices, a list or a tensor. Shape: (...).
             model: the model with the item table.
 
         Returns:
-            Shape: (B, L), int64.
+            Shape: (..., L), int64.
 
         Raises:
             IndexError: if an item is not in the catalogue.
             RuntimeError: see `refresh`.
         """
         self.refresh(model)
-        items = torch.tensor(item_indices)
+        items = torch.as_tensor(item_indices)
         chosen = items.clamp(min=0)
         if self._codes is None:
             labels = model.item_tokens(chosen).cpu()
         else:
             labels = tokens_of_items(chosen, self._codes, model.config.codebook_sizes)
-        return labels.masked_fill((items < 0).view(-1, *[1] * (labels.dim() - 1)), -100)
+        return labels.masked_fill((items < 0).view(*items.shape, *[1] * (labels.dim() - items.dim())), -100)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore the state in a worker process, where the version counter of the table starts again at 0."""
@@ -234,4 +242,27 @@ class SequenceCollator(MenderCollator):
             "input_ids": self.processor.pad(inputs),
             "attention_mask": self.processor.memory_mask(inputs),
             "labels": pad_sequence(labels, batch_first=True, padding_value=-100),
+        }
+
+
+class UserCollator(MenderCollator):
+    """Like `MenderCollator`, but features may have several `targets` and their `target_positions`."""
+
+    def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """A batch: `input_ids`, `attention_mask` (B, T), and `labels` (B, L); of several targets (B, S, L).
+
+        With these, `target_positions` (B, S); where a user has fewer than S, the labels are -100.
+        """
+        if "targets" not in features[0]:
+            return super().__call__(features)
+        inputs = [feature["input_ids"] for feature in features]
+        targets, positions = (
+            pad_sequence([torch.tensor(feature[name]) for feature in features], batch_first=True, padding_value=padding)
+            for name, padding in (("targets", -1), ("target_positions", 1))
+        )
+        return {
+            "input_ids": self.processor.pad(inputs),
+            "attention_mask": self.processor.memory_mask(inputs),
+            "labels": self.item_labels.of(targets, self.model),
+            "target_positions": positions,
         }

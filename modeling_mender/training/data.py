@@ -28,6 +28,7 @@ __all__ = [
     "sequence_features",
     "training_histories",
     "training_purchases",
+    "user_features",
     "without_preferences",
 ]
 
@@ -279,3 +280,36 @@ def sequence_features(examples: datasets.Dataset, processor: MenderProcessor) ->
     # The start token predicts the first item of a history, but not the first item that is left after truncation.
     labels = [items if len(items) <= longest else [-100, *items[-longest + 1 :]] for items in histories]
     return datasets.Dataset.from_dict({"input_ids": inputs, "labels": labels, "length": [*map(len, inputs)]})
+
+
+def user_features(examples: datasets.Dataset, processor: MenderProcessor) -> datasets.Dataset:
+    """Training features of an encoder that reads from left to right: a row per user, with all of its next items.
+
+    They are the targets of the recommendation examples; without user ids, every example is a row with its own target.
+    Of a history that is longer than an input, the latest items count.
+
+    Args:
+        examples: the train split; its recommendation examples count.
+        processor: with `history="codes"` and `preference="none"`.
+
+    Returns:
+        `input_ids`, `targets` (item indices), `target_positions` (tokens before each of them) and `length`.
+    """
+    before, after = processor.margins
+    levels = len(processor.codebook_sizes)
+    longest = min(processor.max_history, (processor.max_length - len(before) - len(after)) // levels) + 1
+    histories = [items[-longest:] for items in map(processor.item_indices, training_histories(examples))]
+    inputs = [processor.render("", items[:-1]) for items in histories]
+    # The first of a row's items that is a target: an example without a history has no other.
+    first = [min(1, len(items) - 1) if "user_id" in examples.column_names else len(items) - 1 for items in histories]
+    return datasets.Dataset.from_dict(
+        {
+            "input_ids": inputs,
+            "targets": [items[start:] for start, items in zip(first, histories, strict=True)],
+            "target_positions": [
+                [len(before) + levels * count for count in range(start, len(items))]
+                for start, items in zip(first, histories, strict=True)
+            ],
+            "length": [*map(len, inputs)],
+        }
+    )

@@ -31,6 +31,7 @@ from ..configuration_mender import (
     check_sizes,
 )
 from ..item_states import ItemStatesEncoder, encode_titles, text_encoder_class
+from ..left_to_right import LeftToRightEncoder
 from ..modeling_experts import ExpertsConfig, ExpertsRecommender
 from ..modeling_mender import MenderForGenerativeRetrieval
 from ..modeling_sasrec import SasRecConfig, SasRecForSequentialRecommendation
@@ -73,19 +74,25 @@ def word_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizer
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     trainer = trainers.BpeTrainer(vocab_size=vocabulary, special_tokens=[*SPECIAL.values()], show_progress=False)
     tokenizer.train_from_iterator(texts, trainer)
-    return _ending_texts(tokenizer)
+    return _with_end_token(tokenizer)
 
 
-def code_only_tokenizer() -> PreTrainedTokenizerFast:
-    """A tokenizer without words, for encoders that only read codes."""
+def code_only_tokenizer(left_to_right: bool = False) -> PreTrainedTokenizerFast:
+    """A tokenizer without words, for encoders that only read codes.
+
+    Args:
+        left_to_right: whether the special token, without which an empty history would be no input, comes first and not
+            last, so that a longer history begins as a shorter one does.
+    """
     vocabulary = {token: index for index, token in enumerate(SPECIAL.values())}
-    return _ending_texts(Tokenizer(models.WordLevel(vocabulary, unk_token=SPECIAL["unk_token"])))
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=SPECIAL["unk_token"]))
+    return _with_end_token(tokenizer, "{end} $A" if left_to_right else "$A {end}")
 
 
-def _ending_texts(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
+def _with_end_token(tokenizer: Tokenizer, template: str = "$A {end}") -> PreTrainedTokenizerFast:
     end = SPECIAL["eos_token"]
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"$A {end}", special_tokens=[(end, tokenizer.token_to_id(end))]
+        single=template.format(end=end), special_tokens=[(end, tokenizer.token_to_id(end))]
     )
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **SPECIAL)
 
@@ -325,7 +332,7 @@ def _lexical_index(
 def _tokenizer(preset: Preset, encoder: str | None, texts: list[str]) -> Any:
     if preset.encoder == "pretrained":
         return AutoTokenizer.from_pretrained(encoder, trust_remote_code=False)
-    return word_tokenizer(texts, preset.vocabulary) if preset.vocabulary else code_only_tokenizer()
+    return word_tokenizer(texts, preset.vocabulary) if preset.vocabulary else code_only_tokenizer(preset.left_to_right)
 
 
 def _text_encoder(preset: Preset, encoder: str | None, tokenizer: Any) -> PreTrainedModel | None:
@@ -339,7 +346,7 @@ def _text_encoder(preset: Preset, encoder: str | None, tokenizer: Any) -> PreTra
     if preset.encoder == "scratch":
         shape = {"is_encoder_decoder": False, **preset.encoder_shape}
         shape |= {"vocab_size": vocabulary_of(tokenizer), "pad_token_id": tokenizer.pad_token_id, "eos_token_id": None}
-        return T5EncoderModel(T5Config(**shape))
+        return (LeftToRightEncoder if preset.left_to_right else T5EncoderModel)(T5Config(**shape))
     return None
 
 

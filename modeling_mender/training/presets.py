@@ -70,7 +70,8 @@ class Preset:
             or silent.
         silent: how often an epoch shows each recommendation example without its preference (0.5: half of them).
         vocabulary: words of the tokenizer that an encoder from scratch gets; 0 for codes alone.
-        encoder_shape: fields of `T5Config` for an encoder from scratch, of `SasRecConfig` for SASRec.
+        encoder_shape: fields of `T5Config` for an encoder from scratch, of `SasRecConfig` for SASRec. With
+            `left_to_right: true` the encoder is a `LeftToRightEncoder`, trained on a row per user with all next items.
         decoder: fields of `T5Config` in which the decoder differs from the paper's.
         quantizer: what makes codes of item vectors: "residual-kmeans", or "rq-vae" (the paper's). `build_method`
             expects the codes.
@@ -94,7 +95,8 @@ class Preset:
 
     Raises:
         ValueError: if a field has a value that is not among its choices, a weight is not a number or negative, matching
-            is set where no preference is read, or an encoder is to be trained whose item states are cached.
+            is set where no preference is read, an encoder is to be trained whose item states are cached, or one is to
+            read from left to right that reads more than codes.
     """
 
     name: str
@@ -166,11 +168,27 @@ class Preset:
             raise ValueError(
                 f"label_smoothing_factor={smoothing} in preset {self.name}, whose labels are not codes; leave it out"
             )
+        if self.left_to_right and not (
+            (self.encoder, self.history, self.preference) == ("scratch", "codes", "none")
+            and dict(self.axes) == {"recommendation": 1.0}
+            and self.negatives == "none"
+            and not self.alignment
+        ):
+            raise ValueError(
+                f"encoder_shape.left_to_right in preset {self.name}: all next items of a user are trained in one pass "
+                "where only codes of a history are read; pass encoder: scratch, history: codes, preference: none, "
+                "axes: {recommendation: 1.0} and neither negatives nor alignment"
+            )
         if self.history in ("states", "vectors") and self.encoder_training != "frozen":
             raise ValueError(
                 f"encoder_training={self.encoder_training!r} in preset {self.name}: cached item states belong to a "
                 'frozen encoder; pass "frozen", or history="titles"'
             )
+
+    @property
+    def left_to_right(self) -> bool:
+        """Whether all next items of a user are trained in one pass, by an encoder that reads from left to right."""
+        return self.model == "mender" and self.encoder_shape.get("left_to_right", False) is True
 
     @property
     def reads_kinds(self) -> bool:

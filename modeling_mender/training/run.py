@@ -24,7 +24,7 @@ from transformers.utils import (
 
 from ..processing_mender import MenderProcessor
 from .alignment_tasks import alignment_features
-from .batches import MenderCollator, SequenceCollator
+from .batches import MenderCollator, SequenceCollator, UserCollator
 from .data import (
     FOR_EXPERTS,
     example_column,
@@ -32,6 +32,7 @@ from .data import (
     repeated,
     select_axes,
     sequence_features,
+    user_features,
     without_preferences,
 )
 from .encoder_states import EncoderStates
@@ -88,6 +89,8 @@ def make_trainer(
     recommendations = select_axes(examples["train"], {"recommendation": 1.0})
     if preset.model == "sasrec":
         train = sequence_features(recommendations, processor)
+    elif preset.left_to_right:
+        train = user_features(recommendations, processor)
     else:
         chosen = select_axes(examples["train"], preset.axes, negatives=preset.negatives != "none", seed=seed)
         train = _trained_features(chosen, processor)
@@ -217,6 +220,8 @@ def _collator(
     model, processor = method.model, method.processor
     if method.preset.model == "sasrec":
         return SequenceCollator(processor, model, exclude_seen=exclude_seen)
+    if method.preset.left_to_right:
+        return UserCollator(processor, model, exclude_seen=exclude_seen)
     states = None
     if method.preset.encoder == "pretrained" and method.preset.encoder_training == "frozen":
         texts = [processor.text_part(ids) for features in splits for ids in features["input_ids"]]

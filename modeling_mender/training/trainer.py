@@ -34,6 +34,7 @@ STATE_FILE = "trainer_state.json"
 """The Trainer writes this file last, so a checkpoint without a readable one is incomplete."""
 FEATURES = (
     *("input_ids", "item", "seen", "negative", "kind", "length", "labels", "text_labels"),
+    *("targets", "target_positions"),
     *FOR_EXPERTS,
 )
 """Columns of features."""
@@ -172,10 +173,11 @@ class MenderTrainer(Trainer):
         if own is not None:
             loss = own(outputs, labels, num_items_in_batch=num_items_in_batch)
         else:
+            labels = labels.flatten(0, -2)  # a user may have several targets
             if negative is None:
                 negative = torch.zeros(len(labels), dtype=torch.bool, device=labels.device)
             loss = code_loss(
-                outputs.logits,
+                outputs.logits.flatten(0, -3),
                 labels,
                 negative,
                 form=self._setting("negative_loss"),

@@ -245,6 +245,6 @@ def test_the_plan_names_presets_and_real_settings(comparisons, plan):
         runs = comparisons.planned(name, entry, None)
         assert len({run.name for run in runs}) == len(runs)
         assert all(run.plan["preset"]["name"] for run in runs)
-        assert {run.plan["preset"]["name"] for run in runs} == {*preset_names()}
+        assert {run.plan["preset"]["name"] for run in runs} == {*preset_names()} or not entry["tables"]
         for table in entry["tables"].values():
             assert set(table.get("methods", [])) <= set(entry["runs"])

@@ -203,7 +203,7 @@ SMALL = {
     "training": {"num_train_epochs": 1, "per_device_train_batch_size": 32, "use_cpu": True, "disable_tqdm": True},
 }
 T5 = {"d_model": 16, "d_ff": 32, "d_kv": 8, "num_layers": 1, "num_heads": 2}
-SHAPES = {"tiger": T5, "vocabext-rnd": T5, "sasrec": {"hidden_size": 16}}
+SHAPES = {"tiger": T5, "tiger-causal": T5, "vocabext-rnd": T5, "sasrec": {"hidden_size": 16}}
 CODEBOOKS = torch.randn(2, 3, 8, generator=torch.Generator().manual_seed(0))
 
 

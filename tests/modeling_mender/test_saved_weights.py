@@ -18,7 +18,10 @@ from mender.saved_models import load_saved
 from mender.terminal import UserError
 from modeling_mender.saved_weights import is_finite
 
-PRESETS = ("mender-emb", "mender-fid", "mender-tok", "mender", "tiger", "mender-lite", "sasrec", "popularity")
+PRESETS = (
+    *("mender-emb", "mender-fid", "mender-tok", "mender", "tiger", "tiger-causal"),
+    *("mender-lite", "sasrec", "popularity"),
+)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from doubles import shop_examples, shop_items
+from doubles import shop_examples, shop_items, small_method
 
 from modeling_mender import MenderProcessor
 from modeling_mender.training.data import (
@@ -13,6 +13,7 @@ from modeling_mender.training.data import (
     select_axes,
     sequence_features,
     training_histories,
+    user_features,
 )
 from modeling_mender.training.methods import code_only_tokenizer
 
@@ -102,3 +103,22 @@ def test_every_position_predicts_the_next_item(train, processor):
     processor.max_history = 10
     features = sequence_features(select_axes(train, {"recommendation": 1.0}), processor)
     assert all(feature["labels"][0] >= 0 and len(feature["labels"]) == 4 for feature in features)
+
+
+def test_rows_of_users_have_all_their_targets(train):
+    processor = small_method("tiger-causal", "", max_history=2).processor
+    examples = select_axes(train, {"recommendation": 1.0})
+    for feature in user_features(examples, processor):  # four items, of which the first is cut off by max_history
+        assert len(feature["targets"]) == 2 and feature["target_positions"] == [4, 7] and feature["length"] == 7
+        assert items_of(feature, processor)[1:] == feature["targets"][:-1]
+    processor.max_history = 20
+    assert all(len(feature["targets"]) == 3 for feature in user_features(examples, processor))
+    alone = user_features(examples.remove_columns("user_id"), processor)
+    assert [*alone["targets"]] == [[item] for item in processor.item_indices(first_targets(examples))]
+
+
+def items_of(feature, processor):
+    """The items that a row of a user reads."""
+    known = {tuple(piece): index for index, piece in enumerate(processor.code_pieces(range(len(processor.item_ids))))}
+    codes = feature["input_ids"][1:]
+    return [known[tuple(codes[place : place + 3])] for place in range(0, len(codes), 3)]

@@ -102,6 +102,13 @@ def test_codes_of_the_history_reach_the_encoder(folder):
     assert method.processor("find soap", ["item-tea", "item-mug"])["input_ids"][0].tolist() == inputs
 
 
+def test_a_longer_history_begins_as_a_shorter_one_where_it_is_read_from_left_to_right(folder):
+    processor = build("tiger-causal", folder).processor
+    histories = (["item-tea"], ["item-tea", "item-mug"])
+    short, long = (processor("", history)["input_ids"][0].tolist() for history in histories)
+    assert processor.tokenizer.convert_ids_to_tokens(long)[0] == "</s>" and long[: len(short)] == short
+
+
 def test_methods_blind_to_preferences_do_not_change_with_them(folder, examples):
     for name in ("tiger", "sasrec", "popularity"):
         method = build(name, folder)

@@ -24,6 +24,7 @@ NAMES = [
     "sasrec",
     "text-search",
     "tiger",
+    "tiger-causal",
     "vocabext-lm",
     "vocabext-rnd",
 ]
@@ -79,6 +80,7 @@ def test_changes_are_merged_into_mappings_but_replace_axes():
         ({"axes": {"recommendation": float("inf")}}, "axes of preset mender-tok has the weights"),
         ({"preference": "none", "matching": {"last": 1.0}}, "which reads no preference; leave it out"),
         ({"matching": {"oracle": 0}}, "give weight to one of oracle, last"),
+        ({"encoder_shape": {"left_to_right": True}}, "all next items of a user are trained in one pass"),
     ],
 )
 def test_mistakes_are_named(changes, message):

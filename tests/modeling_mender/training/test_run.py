@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 import datasets
@@ -22,7 +23,7 @@ from modeling_mender import (
     load_preset,
     make_trainer,
 )
-from modeling_mender.training.data import first_targets
+from modeling_mender.training.data import first_targets, prepare_examples
 from modeling_mender.training.encoder_states import EncoderStates
 from modeling_mender.training.ranking import rank_examples
 from modeling_mender.training.run import fit_without_gradient, training_arguments
@@ -93,6 +94,7 @@ def only_what_is_needed(examples, target="target"):
     [
         "mender-emb",
         *(pytest.param(name, marks=pytest.mark.slow) for name in ("mender-tok", "tiger", "lc-rec")),
+        "tiger-causal",
         "sasrec",
     ],
 )
@@ -118,6 +120,22 @@ def test_preferences_history_and_target_are_enough_without_a_gradient(name, fold
     # Without user ids every training example counts as a user of its own.
     assert record["purchases"] == sum(len(history) + 1 for history in examples["train"]["history"])
     assert rank_examples(method.model, method.processor, examples["validation"]).shape[1] == 10
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_a_row_of_a_user_has_the_loss_of_all_its_examples(smoothing, folder, tmp_path):
+    """Preset tiger-causal: an epoch of rows has the targets and the loss of an epoch of examples."""
+    method, trainer = small_run(folder, tmp_path, "tiger-causal", max_steps=1, label_smoothing_factor=smoothing)
+    method.model.eval()
+    examples = trainer_axis(shop_examples(8)["train"], "recommendation")
+    alone = prepare_examples(examples, method.processor)
+    rows = trainer.train_dataset
+    assert len(rows) == 8 and sorted(chain(*rows["targets"])) == sorted(alone["item"])
+    losses = [
+        trainer.compute_loss(method.model, trainer.data_collator([features[row] for row in range(len(features))]))
+        for features in (rows, alone.remove_columns(["seen", "negative"]))
+    ]
+    torch.testing.assert_close(*losses)
 
 
 def trainer_axis(examples, axis):
