@@ -183,7 +183,7 @@ def measure_cost(folder: Path, rounds: int) -> dict[str, Any]:
     """
     purchases = read_tables(recipe("sequences", data=folder)).interactions.group_by("user_id").len()["len"].to_numpy()
     # The last two items of a user are kept for validation and test, and the first is no target.
-    trained = np.minimum(purchases, load_preset("tiger").max_history) - 2
+    trained = np.minimum(purchases.astype(np.int64), load_preset("tiger").max_history) - 2
     ways = {
         "tiger, 64 examples (the preset)": (training_step("tiger"), examples_of(trained, 64)),
         "tiger, 256 examples": (training_step("tiger"), examples_of(trained, 256)),
