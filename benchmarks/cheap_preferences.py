@@ -482,12 +482,12 @@ def draw(found: Mapping[str, Any], comparison: Comparison | None, path: Path) ->
                 name, (0.98, height), xycoords=("axes fraction", "data"), ha="right", va="bottom", color="0.4"
             )
         place.set_title(title, fontsize=10)
-        place.set(xscale="log", ylim=(0, None))
+        place.set(xscale="log", ylim=(0, 1.05 * place.get_ylim()[1]))
         place.grid(alpha=0.3)
     for place in places[len(panels) :]:
         place.axis("off")
     handles, names = places[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False)
+    figure.legend(handles, names, loc="outside upper center", ncols=len(names), frameon=False)
     figure.supxlabel("processor seconds per 1,000 user-steps")
     save_figure(figure, path)
 
