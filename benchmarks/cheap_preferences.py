@@ -64,6 +64,7 @@ from preference_benchmark.preferences.llm.parsing import tidy
 from preference_benchmark.preferences.llm.prompts import at_the_limit, windows
 from preference_benchmark.preferences.retrieval import nearest_preference, queries_after
 from preference_benchmark.stages import write_atomically
+from preference_benchmark.tables import Tables
 
 RESULTS = Path(__file__).parent / "results" / "cheap_preferences"
 RULES, SENTENCES, CLUSTERS, MODEL = "rules", "sentences", "clusters", "language model"
@@ -74,6 +75,7 @@ EVERYONE = ", all customers"
 RUNS = (SILENT, *WAYS, SAME_STEPS, *(way + EVERYONE for way in WAYS if way != MODEL))
 NUMBERS_OF_CLUSTERS = (16, 32, 64, 128)
 THOUSAND = 1_000
+RESAMPLES = 2_000
 
 
 @dataclass(frozen=True)
@@ -356,7 +358,33 @@ def measured(ready: Written, results: Path) -> dict[str, Any]:
     report = read_preferences(results / "language_model.parquet")[1]
     rows[MODEL]["usable answers"] = report["answers"]["usable"] / rows[MODEL]["entries"]
     compared = quality.compare(own, shop.tables, shop.embedder, targets="all").record()
-    return {"ways": rows, "next item": compared}
+    return {"ways": rows, "next item": compared, "rules above": rules_above(own, ready, tables)}
+
+
+def rules_above(own: Mapping[str, pl.DataFrame], ready: Written, tables: Tables) -> dict[str, Any]:
+    """By how much rules are above every way, with paired intervals by bootstrap over customers."""
+    shop, common = ready.shop, tables.interactions.select(KEYS)
+    for table in own.values():
+        common = common.join(table, on=KEYS, how="semi")
+    queries = queries_after(shop.tables, common)
+    ranks, faithful = {}, {}
+    drawn = np.random.default_rng(0).integers(len(ready.users), size=(RESAMPLES, len(ready.users)))
+    for way, table in own.items():
+        covered = table.join(common, on=KEYS, how="semi")
+        ranks[way] = nearest_preference(queries, covered, shop.tables, shop.embedder)
+        of_each = [truthful(table.filter(pl.col("user_id") == user), tables) for user in ready.users]
+        counts = np.array([[row["faithful"] * row["texts"], row["texts"]] if row else [0, 0] for row in of_each])
+        sums = counts[drawn].sum(axis=1)
+        faithful[way] = sums[:, 0] / sums[:, 1]
+    found = {}
+    for way in own:
+        gained = ranks[RULES].recall(10) - ranks[way].recall(10)
+        found[way] = {
+            "recall@10": ranks[RULES].interval(gained),
+            "faithful of the way itself": np.quantile(faithful[way], [0.025, 0.975]).tolist(),
+            "faithful": np.quantile(faithful[RULES] - faithful[way], [0.025, 0.975]).tolist(),
+        }
+    return found
 
 
 def save(path: Path, content: Any) -> None:
