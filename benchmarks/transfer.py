@@ -343,10 +343,23 @@ def trained_at_home(lab: Lab, domain: str, preset: str, share: float = 1.0) -> M
     return Made(method.model, method.processor, {**record, **counted(data)})
 
 
-def without_training(lab: Lab, domain: str, source: str) -> Made:
-    """Given the domain's items, and nothing else."""
+def without_training(lab: Lab, domain: str, source: str, unasked: str | None = None) -> Made:
+    """Given the domain's items, and nothing else.
+
+    Args:
+        lab: has the models.
+        domain: whose items.
+        source: where the recommender was trained.
+        unasked: the only expert of silent and inferred requests; default: the source's weights.
+    """
     shop = lab.moved(source, domain)
-    return Made(shop.model, shop.processor)
+    if unasked is None:
+        return Made(shop.model, shop.processor)
+    model = copy.deepcopy(shop.model)
+    config = model.experts.config
+    single = {name: float(name == unasked) for name in config.weighted}
+    config.set_weights({kind: own if kind == "stated" else single for kind, own in config.weights.items()})
+    return Made(model, shop.processor)
 
 
 def observed(lab: Lab, domain: str, source: str, share: float) -> Made:
@@ -585,8 +598,37 @@ def cold_requests(data: BenchmarkData, gone: set[str], seed: int) -> dict[str, D
     return found
 
 
+def borrow(experts: Any, new: Sequence[int], similar: int) -> None:
+    """Give new items the purchases of those items that are most like them, by their vectors.
+
+    Args:
+        experts: of a model; its counts and item-item rows are replaced.
+        new: indices of the new items.
+        similar: how many others each new item borrows from.
+    """
+    vectors = torch.nn.functional.normalize(experts.vectors.item_states.float(), dim=-1)
+    likeness = vectors[new] @ vectors.T
+    likeness[:, new] = -torch.inf
+    nearest = likeness.topk(similar).indices
+    counts = experts.popularity.counts
+    counts[new] = counts[nearest].mean(1)
+    for part in (experts.co_purchase, experts.transitions):
+        known = part.neighbours >= 0
+        matrix = torch.zeros(len(known), len(known) + 1)
+        matrix.scatter_(1, part.neighbours.long().where(known, len(known)), part.strengths.float())
+        matrix = matrix[:, :-1].contiguous()
+        matrix[:, new] = matrix[:, nearest].mean(2)
+        matrix[new] = matrix[nearest].mean(1)
+        part.set_matrix(matrix)
+
+
 def cold(
-    lab: Lab, domain: str, preset: str, popularity: str = "none", weights: Mapping[str, float] | None = None
+    lab: Lab,
+    domain: str,
+    preset: str,
+    popularity: str = "none",
+    weights: Mapping[str, float] | None = None,
+    similar: int = 0,
 ) -> Made:
     """Trained without a tenth of the items, which were then added.
 
@@ -596,6 +638,7 @@ def cold(
         preset: what is trained.
         popularity: "median" counts as many purchases of each added item as the median item has; "none" counts none.
         weights: factors of the experts' weights.
+        similar: see `borrow`; 0: an added item has no purchases.
     """
     warm, gone = cold_items(lab, domain)
     data = lab.data(domain)
@@ -612,6 +655,8 @@ def cold(
 
     shop = lab.saved(f"{domain}-{preset}-cold", make)
     model = copy.deepcopy(shop.model)
+    if similar:
+        borrow(model.experts, shop.processor.item_indices(sorted(gone)), similar)
     if popularity == "median":
         counts = model.experts.popularity.counts
         counts[shop.processor.item_indices(sorted(gone))] = counts[: len(warm.items)].median()
@@ -652,6 +697,8 @@ def cells(seed: int) -> list[Cell]:
 
     for later, (source, domain) in zip((0, 0, 0, 10), PAIRS, strict=True):
         add(later, "pairs", domain, f"{source}, no training", without_training, source=source)
+        label = f"{source}, no training, history by its texts"
+        add(later, "pairs", domain, label, without_training, source=source, unasked="history_text")
         add(later, "pairs", domain, f"{source}, own word counts", adopted, source=source)
         for expert in ("learned", "terms"):
             add(later, "pairs", domain, f"{source}, {expert} alone", alone, expert=expert, source=source)
@@ -673,6 +720,8 @@ def cells(seed: int) -> list[Cell]:
         for preset in (LITE, "item-item", "text-search"):
             add(later, "cold", domain, preset, cold, preset=preset)
         add(later, "cold", domain, f"{LITE}, median purchases", cold, preset=LITE, popularity="median")
+        label = f"{LITE}, purchases of similar items"
+        add(later, "cold", domain, label, cold, preset=LITE, similar=5)
         none = dict.fromkeys(BEHAVIOUR, 0.0)
         add(later, "cold", domain, f"{LITE}, without behaviour", cold, preset=LITE, weights=none)
         add(later + 5, "cold", domain, GENERATOR, cold, preset=GENERATOR)
@@ -829,10 +878,10 @@ def compared(results: Path, every: Sequence[Cell]) -> Comparison | None:
         return None
     requests = pl.read_parquet(folders[next(iter(records))].parent / REQUESTS)
     with tempfile.TemporaryDirectory() as place:
-        runs = baselines(domain, requests) if part == "pairs" else {}
+        runs = baselines(domain, requests, Path(place)) if part == "pairs" else {}
         for method, record in records.items():
-            folder = Path(place) / folders[method].name
-            folder.mkdir()
+            folder = Path(place) / "cells" / folders[method].name
+            folder.mkdir(parents=True)
             both = pl.concat([requests, pl.read_parquet(folders[method] / RANKS)], how="horizontal")
             both.write_parquet(folder / RANKS)
             runs[folder] = {"settings": record}
@@ -841,14 +890,17 @@ def compared(results: Path, every: Sequence[Cell]) -> Comparison | None:
         return compare(runs, reference=REFERENCES[part])
 
 
-def baselines(domain: str, requests: pl.DataFrame) -> dict[Path, dict[str, Any]]:
-    """Runs on all of a domain that benchmarks/comparisons.py made of the same requests."""
+def baselines(domain: str, requests: pl.DataFrame, place: Path) -> dict[Path, dict[str, Any]]:
+    """Runs on all of a domain that benchmarks/comparisons.py made of the same requests, copied to a folder."""
     found, names = {}, ["matching", "axis", "stratum", "user_id", "target", "unit", "pair_id"]
     for method in BASELINES if domain in PRESENT else ():
         folder = RUNS / domain / f"{method}-seed0"
-        asked = pl.read_parquet(folder / RANKS).filter(pl.col("condition") == "").select(names)
-        if asked.sort(names).equals(requests.select(names).sort(names)):
-            found[folder] = {"settings": json.loads((folder / "five_axes.json").read_text("utf-8"))["settings"]}
+        ranks = pl.read_parquet(folder / RANKS).filter(pl.col("condition") == "")  # not with shuffled preferences
+        if ranks.select(names).sort(names).equals(requests.select(names).sort(names)):
+            (place / method).mkdir()
+            ranks.write_parquet(place / method / RANKS)
+            settings = json.loads((folder / "five_axes.json").read_text("utf-8"))["settings"]
+            found[place / method] = {"settings": settings}
     return found
 
 
