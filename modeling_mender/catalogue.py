@@ -368,6 +368,10 @@ class SemanticIdCatalogue:
         found = self.items_of_leaves(nodes.clamp(min=0))
         return torch.where(nodes >= 0, found, nodes)
 
+    def live_items(self) -> Tensor | None:
+        """Indices of the items that were not removed, ascending, int64; `None` if none was."""
+        return None if self.num_live == self.num_items else (self.codes[:, 0] != REMOVED).nonzero().squeeze(1)
+
     def items_of_leaves(self, leaves: Tensor) -> Tensor:
         """Item indices of leaves (node ids at level L), int64."""
         return leaves.long() if self._item_of_leaf is None else self._item_of_leaf[leaves].long()

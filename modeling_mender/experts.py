@@ -637,7 +637,12 @@ class ExpertSum(nn.Module):
         return _Parts(sum(queries) / TEMPERATURE if queries else None, used.get("popularity"), entries, words)
 
     def avoided(
-        self, avoid_input_ids: Tensor, num_items: int, *, encoder: ItemStatesEncoder | None = None
+        self,
+        avoid_input_ids: Tensor,
+        num_items: int,
+        *,
+        encoder: ItemStatesEncoder | None = None,
+        live: Tensor | None = None,
     ) -> Avoided | None:
         """What `penalty` would take off, in parts; `None` if that is nothing.
 
@@ -647,6 +652,7 @@ class ExpertSum(nn.Module):
             avoid_input_ids: see `penalty`. Shape: (B, A, T').
             num_items: N.
             encoder: see `forward`.
+            live: see `penalty`.
         """
         if not self.avoids:
             return None
@@ -654,7 +660,8 @@ class ExpertSum(nn.Module):
         texts, history = self.split(avoid_input_ids.flatten(0, 1))
         weights = self._avoiding()
         encoded = self._encoded(None, texts, encoder) if any(name in ENCODING for name in weights) else None
-        sample = sample_items(num_items, COMPARED_ITEMS, texts.device)
+        sample = sample_items(num_items if live is None else len(live), COMPARED_ITEMS, texts.device)
+        sample = sample if live is None else live[sample]
         common = max(1, round(COMMON * len(sample)))
         queries, thresholds, own, words = [], [], [], []
         for name, weight in weights.items():
@@ -704,6 +711,7 @@ class ExpertSum(nn.Module):
         num_items: int,
         *,
         encoder: ItemStatesEncoder | None = None,
+        live: Tensor | None = None,
     ) -> Tensor:
         """The penalty of every item for phrases to avoid: the evidence that it matches them, times `config.avoid`.
 
@@ -715,6 +723,7 @@ class ExpertSum(nn.Module):
             avoid_input_ids: text tokens of the phrases, padded with `config.padding`. Shape: (B, A, T').
             num_items: N.
             encoder: see `forward`.
+            live: indices of the items that tell what is common, those that were not removed; default: all.
 
         Returns:
             Shape: (B, N), at least 0.
@@ -724,7 +733,8 @@ class ExpertSum(nn.Module):
         evidence = torch.zeros(len(flat), num_items, device=flat.device)
         weights = self._avoiding()
         for name, scores in self.forward(flat, num_items, encoder=encoder, only=list(weights)).items():
-            common = scores.kthvalue(max(1, round(COMMON * num_items)), dim=1, keepdim=True).values
+            compared = scores if live is None else scores[:, live]
+            common = compared.kthvalue(max(1, round(COMMON * compared.shape[1])), dim=1, keepdim=True).values
             evidence.add_((scores - common).relu_(), alpha=weights[name])
         return self.config.avoid * evidence.view(users, phrases, num_items).sum(1)
 

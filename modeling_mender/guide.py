@@ -312,7 +312,9 @@ def path_guide(
         prior: see `prior_scores`.
     """
     items, device = catalogue.num_items, catalogue.device
-    avoided = None if avoid_input_ids is None else experts.avoided(avoid_input_ids, items, encoder=encoder)
+    avoided = None
+    if avoid_input_ids is not None:
+        avoided = experts.avoided(avoid_input_ids, items, encoder=encoder, live=catalogue.live_items())
     if evidence is None and avoided is None and prior is None:
         return None
     evidence = replace(evidence or ItemEvidence(items), avoided=avoided)

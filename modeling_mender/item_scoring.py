@@ -38,6 +38,14 @@ class ItemScoringModel(ChecksWeights, PreTrainedModel, ABC):
         """Labels of items: the item indices themselves. Shape: (B,) -> (B, 1)."""
         return torch.as_tensor(item_indices)[:, None]
 
+    def live_items(self) -> Tensor | None:
+        """Indices of the items that were not removed, ascending, int64; `None` if none was."""
+        if not self.config.removed_items:
+            return None
+        live = torch.ones(self.config.num_items, dtype=torch.bool)
+        live[list(self.config.removed_items)] = False
+        return live.nonzero().squeeze(1).to(self.device)
+
     def item_indices(self, labels: Tensor) -> Tensor:
         """Item indices of labels. Shape: (B, 1) -> (B,)."""
         return labels[:, 0]
@@ -91,8 +99,8 @@ class ItemScoringModel(ChecksWeights, PreTrainedModel, ABC):
             scores = scores + prior
         if self.config.removed_items:
             mask = allowed_mask(allowed, exclude, scores.shape[1], len(scores), scores.device)
-            live = torch.ones(scores.shape[1], dtype=torch.bool, device=scores.device)
-            live[torch.tensor(self.config.removed_items, device=scores.device)] = False
+            live = torch.zeros(scores.shape[1], dtype=torch.bool, device=scores.device)
+            live[self.live_items()] = True
             allowed, exclude = live if mask is None else mask & live, None
         found = top_items(scores, top_k, allowed, exclude)
         if fit:

@@ -171,7 +171,7 @@ class ExpertsRecommender(ItemScoringModel):
     def fit_features(self, input_ids: Tensor, expert_input_ids: Tensor | None = None) -> Tensor:
         """Features of requests, see `request_fit.fit_features`. Shape: (B, F)."""
         input_ids = input_ids if expert_input_ids is None else expert_input_ids
-        return fit_features(self.experts, input_ids, self.config.num_items)
+        return fit_features(self.experts, input_ids, self.config.num_items, live=self.live_items())
 
     def fit_probability(self, input_ids: Tensor, expert_input_ids: Tensor | None = None, **_: Any) -> Tensor:
         """Probability that anything in the catalogue fits each request, see `request_fit.fit_probability`.
@@ -187,11 +187,11 @@ class ExpertsRecommender(ItemScoringModel):
         check_fitted(self.config)
         read = input_ids if expert_input_ids is None else expert_input_ids
         read = read.reshape(-1, read.shape[-1])
-        return fit_probability(self.experts, read, len(input_ids), self.config.num_items)
+        return fit_probability(self.experts, read, len(input_ids), self.config.num_items, live=self.live_items())
 
     def penalty(self, avoid_input_ids: Tensor) -> Tensor:
         """Penalties of all items for phrases to avoid, see `ExpertSum.penalty`. Shape: (B, N)."""
-        return self.experts.penalty(avoid_input_ids, self.config.num_items)
+        return self.experts.penalty(avoid_input_ids, self.config.num_items, live=self.live_items())
 
     def _as_vectors(self, input_ids: Tensor) -> Tensor:
         """Inputs with `history="indices"` in the form of `history="vectors"` with one text token, padding."""

@@ -718,19 +718,21 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
 
     def penalty(self, avoid_input_ids: Tensor) -> Tensor:
         """Penalties of all items for phrases to avoid, see `ExpertSum.penalty`. Shape: (B, N)."""
-        return self.experts.penalty(avoid_input_ids, self.config.num_items, encoder=self._vectors())
+        shared = {"encoder": self._vectors(), "live": self.catalogue.live_items()}
+        return self.experts.penalty(avoid_input_ids, self.config.num_items, **shared)
 
     def fit_features(self, input_ids: Tensor, expert_input_ids: Tensor | None = None) -> Tensor:
         """Features of requests, see `request_fit.fit_features`. Shape: (B, F)."""
         read = input_ids if expert_input_ids is None else expert_input_ids
-        return fit_features(self.experts, read, self.config.num_items, encoder=self._vectors())
+        shared = {"encoder": self._vectors(), "live": self.catalogue.live_items()}
+        return fit_features(self.experts, read, self.config.num_items, **shared)
 
     def _fit_probability(self, request: _Request) -> Tensor:
         read = request.expert_input_ids
         if read is None:
             raise ValueError("`fit` needs input_ids or expert_input_ids, which the processor makes")
         read, items = read.reshape(-1, read.shape[-1]), self.config.num_items
-        shared = {"encoder": self._vectors(), "encoded": request.encoded}
+        shared = {"encoder": self._vectors(), "encoded": request.encoded, "live": self.catalogue.live_items()}
         return fit_probability(self.experts, read, request.users, items, **shared)
 
     def _vectors(self) -> ItemStatesEncoder | None:

@@ -62,7 +62,13 @@ def check_fitted(config: Any) -> None:
 
 
 def fit_features(
-    experts: Any, input_ids: Tensor, num_items: int, *, encoder: Any = None, encoded: Any = None
+    experts: Any,
+    input_ids: Tensor,
+    num_items: int,
+    *,
+    encoder: Any = None,
+    encoded: Any = None,
+    live: Tensor | None = None,
 ) -> Tensor:
     """Features of requests, in the order of `fit_names`.
 
@@ -76,6 +82,7 @@ def fit_features(
         num_items: N.
         encoder: see `ExpertSum.forward`.
         encoded: see `ExpertSum.forward`.
+        live: indices of the items that were not removed; default: all.
 
     Returns:
         Shape: (B, F), float32.
@@ -83,6 +90,8 @@ def fit_features(
     vectors = [name for name in VECTORS if name in experts.config.experts]
     words = next(name for name in WORDS if name in experts.config.experts)
     scores = experts(input_ids, num_items, encoder=encoder, encoded=encoded, only=[*vectors, words])
+    if live is not None:
+        scores, num_items = {name: own[:, live] for name, own in scores.items()}, len(live)
     found = []
     for name in vectors:
         best = scores[name].amax(1)
@@ -106,6 +115,7 @@ def fit_probability(
     *,
     encoder: Any = None,
     encoded: Any = None,
+    live: Tensor | None = None,
 ) -> Tensor:
     """Probability that anything in the catalogue fits each request.
 
@@ -118,12 +128,13 @@ def fit_probability(
         num_items: N.
         encoder: see `ExpertSum.forward`.
         encoded: see `ExpertSum.forward`.
+        live: see `fit_features`.
 
     Returns:
         nan for requests without a text. Shape: (B,), float32.
     """
     coefficients = experts.config.fit
-    features = fit_features(experts, input_ids, num_items, encoder=encoder, encoded=encoded)
+    features = fit_features(experts, input_ids, num_items, encoder=encoder, encoded=encoded, live=live)
     own = torch.tensor([coefficients[name] for name in fit_names(experts.config.experts)], device=features.device)
     probability = torch.sigmoid(features @ own + coefficients[CONSTANT]).view(num_users, -1)
     has_text = (experts.split(input_ids)[0] >= 0).any(1).view(num_users, -1)

@@ -5,6 +5,7 @@ Where a test says that it is not today's, make it again: rm -r outputs/quickstar
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import shutil
@@ -209,3 +210,16 @@ def run(command: list[str], folder: Path) -> str:
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
+
+
+@needs_encoder
+def test_removed_items_neither_fit_a_request_nor_say_what_is_common(shop):
+    less = copy.copy(shop)
+    own = {item["item_id"]: item["title"] for item in shop.items}
+    less.remove_items([item for item, title in own.items() if "Candle" not in title])
+    assert shop.recommend("malty tea", fit=True)[0]["fit"] > 0.9 > 0.5 > less.recommend("malty tea", fit=True)[0]["fit"]
+    inputs = less.processor(["candles"], avoid=["vanilla"])["avoid_input_ids"]
+    live = less.model.catalogue.live_items()
+    evidence = less.model.penalty(inputs)[0, live] > 0
+    assert len(live) == sum("Candle" in title for title in own.values())
+    assert 1 <= int(evidence.sum()) <= len(live) * 0.2  # two experts, a tenth of the items each

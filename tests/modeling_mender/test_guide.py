@@ -84,7 +84,8 @@ def brute_force(model, inputs, kind, weights=None) -> torch.Tensor:
         factors = {name: weight * (weights or {}).get(name, 1.0) for name, weight in own[KINDS[index]].items()}
         total[user, live] = sum(factors[name] * parts[name][user, live] for name in factors)
     if "avoid_input_ids" in inputs:
-        total -= model.experts.penalty(inputs["avoid_input_ids"], len(live), encoder=model.encoder)
+        shared = {"encoder": model.encoder, "live": live.nonzero().squeeze(1)}
+        total -= model.experts.penalty(inputs["avoid_input_ids"], len(live), **shared)
     return total
 
 
