@@ -17,7 +17,6 @@ from doubles import WORDS, encoder_folder, shop_examples, shop_items, small_meth
 from mender import Recommender
 from mender.data import BenchmarkData
 from mender.evaluation import score_model
-from mender.terminal import UserError
 from modeling_mender.training.run import fit_without_gradient
 from preference_benchmark.axes.examples import EXAMPLE_FEATURES
 
@@ -118,32 +117,3 @@ def test_another_range_is_asked_as_if_it_had_always_been_there(script, data, tmp
     # Units are numbered alike, though the new items have other indices.
     assert after["unit"].equals(before["unit"]) and after["unit"].n_unique() > len(WORDS) / 2
     assert after["rank"].equals(before["rank"])
-
-
-def test_cells_are_kept_and_compared(script, data, tmp_path, monkeypatch):
-    method = small_method("text-search", encoder_folder(tmp_path / "encoder"))
-    fit_without_gradient(method, data.examples["oracle"])
-    results, made = tmp_path / "results", []
-
-    def some(lab, domain, preset="text-search", **rest):
-        made.append(preset)
-        return script.Made(method.model, method.processor, {"curve": [1], "users": 3})
-
-    monkeypatch.setattr(script.Lab, "data", lambda lab, domain: data)
-    monkeypatch.setattr(script, "HOW", dict.fromkeys(script.HOW, some))
-    options = {"data": None, "epochs": 1, "seed": 0, "results": results, "scratch": tmp_path / "scratch"}
-    options |= {"part": ["pairs"], "tables_only": False, "only": ["gift_cards"]}
-    names = ["text-search", "popularity", "mender-lite"]
-    monkeypatch.setattr(script, "encoder_path", lambda name: "")
-    monkeypatch.setattr(script, "quantizer_rows", lambda lab: [{"domain": "shop", "codes used": [1, 2]}])
-    script.main(method=names, **options)
-    folder = results / "cells" / "pairs" / "gift_cards"
-    run = json.loads((folder / "mender-lite-seed0" / "run.json").read_text())
-    assert run["record"] == {"users": 3} and len(made) == len(names)
-    assert "u0" not in (folder / "requests.parquet").read_bytes().decode("latin-1")
-    text = (results / "table.md").read_text()
-    assert all(f"\n| {name} | " in text for name in names) and (results / "transfer.png").stat().st_size > 10_000
-    script.main(method=names, **options)
-    assert len(made) == len(names)
-    with pytest.raises(UserError, match="'nothing' is none of"):
-        script.main(method=["nothing"], **options)
