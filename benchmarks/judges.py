@@ -57,6 +57,7 @@ WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 """Shares of the judge in a mixture with the first ranking, both with mean 0 and deviation 1 over the fifty."""
 EXACT, NOTHING = 3, 0
 CORNER_SHOP_WISHES = 200
+BEST, CHANCE = "best order there is", "random order"
 
 app = new_app(help=__doc__)
 
@@ -296,15 +297,17 @@ def comparison(
         mixture, weights = cross_fitted(graded, first, lines, reading)
         rankings[f"{reading}, mixed"] = mixture
         chosen[f"{reading}, mixed"] = ", ".join(f"{weight:g}" for weight in weights)
-    rankings["best order there is"] = {
+    rankings[BEST] = {
         wish["id"]: sorted(first[wish["id"]]["items"], key=lambda item: -wish["grades"].get(item, NOTHING))
         for wish in graded
     }
-    costs = dict.fromkeys(rankings, np.mean([line["processor_seconds"] for line in lines.values()] or [0.0]))
-    costs["no reranking"] = 0.0
+    costs = dict.fromkeys([*rankings, CHANCE], np.mean([line["processor_seconds"] for line in lines.values()] or [0.0]))
+    costs["no reranking"] = costs[CHANCE] = 0.0
     before = np.mean([first[wish["id"]]["processor_seconds"] for wish in wishes])
     scored = {name: score(ranking, graded) for name, ranking in rankings.items()}
     only = {name: score(graded_only(ranking, graded), graded) for name, ranking in rankings.items()}
+    scored[CHANCE] = at_random(rankings["no reranking"], graded)
+    only[CHANCE] = at_random(graded_only(rankings["no reranking"], graded), graded)
     rows = []
     for name, values in scored.items():
         figures, relative = summary(values), ratio(values, scored["no reranking"])
@@ -318,7 +321,7 @@ def comparison(
                 number(figures["unjudged@10"]),
                 cell(narrow, "ndcg@10"),
                 cell(narrow_ratio, "ndcg@10 ratio", 2),
-                "" if name == "best order there is" else f"{1000 * (before + costs[name]):,.0f}",
+                "" if name in (BEST, CHANCE) else f"{1000 * (before + costs[name]):,.0f}",
             ]
         )
     header = ["order of the first 50", "share of the judge in either half", "NDCG@10", "ratio", "without a grade"]
@@ -331,6 +334,16 @@ def cell(figures: Mapping[str, float], name: str, digits: int = 3) -> str:
     if digits != 3:
         return f"{figures[name]:.{digits}f} ({ends[0]:.{digits}f}-{ends[1]:.{digits}f})"
     return f"{number(figures[name])} ({interval(*ends)})"
+
+
+def at_random(rankings: Rankings, wishes: Sequence[Mapping[str, Any]], draws: int = 50, seed: int = 0) -> pl.DataFrame:
+    """Scores of the same items in random order, means over draws."""
+    generator = np.random.default_rng(seed)
+    parts = [
+        score({name: generator.permutation(row).tolist() for name, row in rankings.items()}, wishes)
+        for _ in range(draws)
+    ]
+    return pl.concat(parts).group_by("wish", maintain_order=True).mean()
 
 
 def graded_only(rankings: Rankings, wishes: Sequence[Mapping[str, Any]]) -> Rankings:

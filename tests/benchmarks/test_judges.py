@@ -120,7 +120,7 @@ def test_every_half_takes_the_weight_of_the_other(script):
 def test_a_table_says_what_reranking_is_worth_and_costs(script):
     text = script.comparison(*case())
     rows = {line.split("|")[1].strip(): line for line in text.splitlines()[2:]}
-    assert list(rows) == ["no reranking", "yes alone", "yes, mixed", "best order there is"]
+    assert list(rows) == ["no reranking", "yes alone", "yes, mixed", "best order there is", "random order"]
     assert ".500" in rows["no reranking"] and "| 10 |" in rows["no reranking"]
     assert "1.000" in rows["yes alone"] and "2.00 (2.00-2.00)" in rows["yes alone"] and "2,010" in rows["yes alone"]
     assert ".250" in rows["no reranking"]  # one item of four has no grade
