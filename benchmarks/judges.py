@@ -35,7 +35,7 @@ import polars as pl
 import torch
 import typer
 from torch import Tensor, nn
-from wishes import COLLECTION, Rankings, ratio, read_items, score, summary
+from wishes import COLLECTION, RELEVANT, Rankings, ratio, read_items, score, summary
 
 from mender import Recommender
 from mender.data import load_benchmark_data
@@ -321,11 +321,14 @@ def comparison(
                 number(figures["unjudged@10"]),
                 cell(narrow, "ndcg@10"),
                 cell(narrow_ratio, "ndcg@10 ratio", 2),
+                number(pairs_in_order(rankings[name], graded) if name in rankings else 0.5),
                 "" if name in (BEST, CHANCE) else f"{1000 * (before + costs[name]):,.0f}",
             ]
         )
     header = ["order of the first 50", "share of the judge in either half", "NDCG@10", "ratio", "without a grade"]
-    return markdown_table([*header, "graded items alone: NDCG@10", "ratio", "processor ms per request"], rows)
+    return markdown_table(
+        [*header, "graded items alone: NDCG@10", "ratio", "pairs in order", "processor ms per request"], rows
+    )
 
 
 def cell(figures: Mapping[str, float], name: str, digits: int = 3) -> str:
@@ -334,6 +337,16 @@ def cell(figures: Mapping[str, float], name: str, digits: int = 3) -> str:
     if digits != 3:
         return f"{figures[name]:.{digits}f} ({ends[0]:.{digits}f}-{ends[1]:.{digits}f})"
     return f"{number(figures[name])} ({interval(*ends)})"
+
+
+def pairs_in_order(rankings: Rankings, wishes: Sequence[Mapping[str, Any]]) -> float:
+    """Share of pairs of an item that satisfies and one that does not that are in the right order; mean over wishes."""
+    shares = []
+    for wish in wishes:
+        good = np.array([wish["grades"].get(item, NOTHING) >= RELEVANT for item in rankings[wish["id"]]], float)
+        if 0 < good.sum() < len(good):
+            shares.append((np.cumsum(good) * (1 - good)).sum() / (good.sum() * (1 - good).sum()))
+    return float(np.mean(shares)) if shares else float("nan")
 
 
 def at_random(rankings: Rankings, wishes: Sequence[Mapping[str, Any]], draws: int = 50, seed: int = 0) -> pl.DataFrame:
