@@ -126,6 +126,15 @@ def test_a_table_says_what_reranking_is_worth_and_costs(script):
     assert ".250" in rows["no reranking"]  # one item of four has no grade
 
 
+def test_pairs_in_order(script):
+    wishes, _, _ = case(1)
+    shares = [
+        script.pairs_in_order({"w0": [f"0-{place}" for place in order]}, wishes)
+        for order in ([2, 0, 1, 3], [0, 1, 3, 2], [0, 2, 1, 3], [0, 1])
+    ]
+    assert shares[:3] == pytest.approx([1, 0, 2 / 3]) and np.isnan(shares[3])
+
+
 def test_an_item_without_a_grade_can_be_left_out(script):
     wishes, first, _ = case(1)
     assert script.graded_only({"w0": first["w0"]["items"]}, wishes) == {"w0": ["0-0", "0-1", "0-2"]}
