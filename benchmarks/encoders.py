@@ -48,7 +48,7 @@ from transformers import AutoModel, AutoTokenizer, set_seed
 from mender.comparison import Comparison, compare
 from mender.data import BenchmarkData, encoder_path, item_codes, load_benchmark_data
 from mender.evaluation import score_model
-from mender.report import number, save_figure
+from mender.report import save_figure
 from mender.runs import provenance
 from mender.terminal import UserError, run_script
 from mender.training import choose_preset, fit, recommender_of
@@ -303,7 +303,7 @@ def draw(comparison: Comparison, runs: Mapping[Path, Mapping[str, Any]], path: P
             title=f"{label}, n = {cell.n:,}", xscale="log", xlabel="ms of the processor per request", ylim=(0, None)
         )
         place.grid(alpha=0.3, which="both")
-    places[0, 0].set_ylabel(f"recall@10, {number(0.95, 2)} intervals")
+    places[0, 0].set_ylabel("recall@10, 95% intervals")
     figure.legend(*places[0, 0].get_legend_handles_labels(), loc="outside right center", fontsize=8, frameon=False)
     save_figure(figure, path)
 
