@@ -28,7 +28,7 @@ from .closed_form import ease, popularity, transitions
 from .data import example_column, kinds_of, prepare_examples, select_axes, training_histories, without_preferences
 from .fit_probability import fit_fit_probability
 
-__all__ = ["axis_and_stratum", "fit_experts", "fit_weights", "if_it_earns", "mean_log_ndcg"]
+__all__ = ["axis_and_stratum", "fit_experts", "fit_weights", "if_it_earns", "least_learned", "mean_log_ndcg"]
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +49,10 @@ BATCH = 16
 LIKELIHOOD_STEPS = 150
 GENERATOR_EARNS = 0.01
 """Share of NDCG that the generator has to add to get a weight: without it, a request needs no beam search."""
+LEARNED = "learned"
+LEARNED_SHARES = (0.0, 1 / 16, 1 / 8, 1 / 4, 1 / 2)
+LEARNED_EARNS = 0.005
+"""Share of NDCG on validation that less of `learned` may cost, see `least_learned`."""
 SHARES = {"stated": 0.6, "inferred": 0.2, "silent": 0.2}
 """Of the validation examples, by kind: stated requests have the most axes."""
 
@@ -233,6 +237,8 @@ def fit_experts(
         found = fit_weights(scores, targets, seen, groups, start=start)
         if found.get(GENERATOR):
             found = if_it_earns(found, scores, targets, seen, groups)
+        if found.get(LEARNED):
+            found = least_learned(found, scores, targets, seen, groups)
         unit = _unit(sum(found[name] * values for name, values in scores.items()), targets, seen, groups)
         weights[kind] = {name: unit * value for name, value in found.items()}
     config.set_weights(weights)
@@ -272,6 +278,38 @@ def if_it_earns(
         return mean_log_ndcg(sum(weights[name] * scores[name] for name in weights), targets, seen, groups)
 
     return {**alone, GENERATOR: 0.0} if value(weights) - value(alone) < GENERATOR_EARNS else weights
+
+
+def least_learned(
+    weights: dict[str, float],
+    scores: Mapping[str, Tensor],
+    targets: Tensor,
+    seen: Tensor,
+    groups: Sequence[tuple[str, ...]],
+) -> dict[str, float]:
+    """The weights with the smallest share of `learned` that ranks about as well.
+
+    Validation asks for what training named, and `learned` knows that by heart: on validation any amount of it will do.
+    Of what training did not name it knows less than the experts that compare words.
+
+    Args:
+        weights: what `fit_weights` found.
+        scores: see `fit_weights`.
+        targets: see `fit_weights`.
+        seen: see `fit_weights`.
+        groups: see `mean_log_ndcg`.
+    """
+
+    def value(weights: Mapping[str, float]) -> float:
+        return mean_log_ndcg(sum(weights[name] * scores[name] for name in weights), targets, seen, groups)
+
+    least = value(weights) + math.log(1 - LEARNED_EARNS)
+    others = any(weight for name, weight in weights.items() if name != LEARNED)
+    for share in LEARNED_SHARES if others else ():
+        less = {**weights, LEARNED: share * weights[LEARNED]}
+        if value(less) >= least:
+            return less
+    return weights
 
 
 def _best_penalty(

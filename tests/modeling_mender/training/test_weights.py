@@ -8,7 +8,7 @@ from doubles import WORDS, encoder_folder, shop_examples, small_method
 from modeling_mender.configuration_mender import KINDS
 from modeling_mender.training.ranking import rank_examples
 from modeling_mender.training.run import fit_without_gradient
-from modeling_mender.training.weights import fit_weights, if_it_earns, mean_log_ndcg
+from modeling_mender.training.weights import fit_weights, if_it_earns, least_learned, mean_log_ndcg
 
 
 def test_seen_items_are_not_ranked_and_groups_count_alike():
@@ -51,6 +51,22 @@ def test_a_generator_that_adds_nothing_gets_no_weight(knows):
     weights = {"dense": 1.0, "generator": 0.01 if knows == 0 else 1.0}
     found = if_it_earns(weights, scores, *asked)
     assert found == (weights if knows else {"dense": 1.0, "generator": 0.0})
+
+
+@pytest.mark.parametrize("knows", [0.0, 2.0])
+def test_of_learned_there_is_no_more_than_it_earns(knows):
+    generator = torch.Generator().manual_seed(0)
+    targets = torch.randint(30, (200, 1), generator=generator)
+    truth = torch.nn.functional.one_hot(targets[:, 0], 30).float()
+    noise = torch.randn(2, 200, 30, generator=generator)
+    scores = {"terms": noise[0] + 2 * truth, "learned": 0.01 * noise[1] + knows * truth}
+    asked = targets, torch.full((200, 1), -1), [("axis",)] * 200
+    found = least_learned({"terms": 1.0, "learned": 1.0}, scores, *asked)
+    assert found["terms"] == 1 and (found["learned"] > 0) == bool(knows)
+    if knows:  # and enough to rank about as well
+        values = [mean_log_ndcg(scores["terms"] + share * scores["learned"], *asked) for share in (found["learned"], 1)]
+        assert values[0] >= values[1] + np.log(0.995)
+    assert least_learned({"terms": 0.0, "learned": 1.0}, scores, *asked)["learned"] == 1
 
 
 def ndcg(model, processor, examples) -> float:
