@@ -261,7 +261,7 @@ def test_wrong_prefixes_raise():
     later = torch.cat([torch.zeros(1, 1, dtype=torch.long), tokens], dim=1)
     scores = torch.zeros(1, model.config.decoder.vocab_size)
     assert torch.isinf(processor(later[:, :3], scores)[0, later[0, 3]])
-    with pytest.raises(ValueError, match="no prefix of a semantic ID in the catalogue"):
+    with pytest.raises(ValueError, match="not a prefix of a semantic ID in the catalogue"):
         processor(torch.tensor([[0, 5]]), scores)
     # Beam search may keep tokens of no probability: beside a row that goes on, such a one is padded.
     beside = processor(torch.tensor([[0, 5], [0, 1]]), scores.expand(2, -1))

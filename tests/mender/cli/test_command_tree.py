@@ -14,16 +14,16 @@ from mender.cli import app, main
 
 # Every option there is. An option with a new name has to be added here: is there none that says the same?
 AGREED = set(
-    """--allowed --approximator --at-most --avoid --axis --base-url --batch-size --beams --cache --columns
-    --completion-price --concurrency --conditioning --data --dataset --device --dial --dry-run --dtype --encoder
-    --eval-limit --exclude --figure --history --host --json --keep-seen --key-variable --language --license --limit
-    --local --log-texts --margin --max-tokens --message --metric --min-item --min-user --model --name --option
-    --output --overwrite --p-values --partial --patience --permitted --polarity --port --preference
+    """--allowed --approximator --at-most --avoid --axis --base-url --batch-size --beams --cache --classifier
+    --columns --completion-price --concurrency --conditioning --data --dataset --device --dial --dry-run --dtype
+    --encoder --eval-limit --exclude --figure --history --host --json --keep-seen --key-variable --language
+    --license --limit --local --log-texts --margin --max-tokens --message --metric --min-item --min-user --model
+    --name --option --output --overwrite --p-values --partial --patience --permitted --polarity --port --preference
     --preferences --preset --private --prompt --prompt-price --protocol --push --queue --quiet --ray --reference
-    --repeats --replace --repo-id --report-to --requests-per-minute --resamples --response-format --results
-    --resume --retries --revision --seed --set --shard-rows --showcase-histories --source --strict --targets
-    --temperature --timeout --title --tokens-per-minute --top-k --top-p --train --tries --unknown-items
-    --validation --validation-limit --version --wait --weight --workers""".split()
+    --repeats --replace --repo-id --report-to --requests-per-minute --resamples --response-format --results --resume
+    --retries --revision --seed --set --shard-rows --showcase-histories --source --strict --targets --temperature
+    --timeout --title --tokens-per-minute --top-k --top-p --train --tries --unknown-items --validation
+    --validation-limit --version --wait --weight --workers""".split()
 )
 
 
