@@ -41,6 +41,7 @@ def test_a_truncated_encoder_is_the_first_layers(script, tmp_path):
         torch.testing.assert_close(found(ids).last_hidden_state, states[layers])
 
 
+@pytest.mark.slow
 def test_cells_are_kept_and_compared(script, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("preference_benchmark.hub.plots.draw", lambda *arguments: None)
