@@ -30,7 +30,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -41,7 +41,7 @@ import typer
 from datasets import Dataset
 from llm_preferences import interval as with_interval
 from llm_preferences import percent, shares, truthful
-from matched_training import ALONE, EVERYWHERE, Shop, conditioned, kept, train_and_keep
+from matched_training import ALONE, EVERYWHERE, Shop, conditioned, kept, plan_of, train_and_keep
 from matching import shown
 from review_sentences import CHOICES, ReviewClusters, ReviewSentences
 
@@ -50,7 +50,6 @@ from mender.data import load_benchmark_data
 from mender.report import save_figure
 from mender.terminal import UserError, run_script
 from mender.training import choose_preset
-from modeling_mender.training.presets import PROSE
 from preference_benchmark import read_tables, recipe
 from preference_benchmark.axes.examples import KEYS, examples_dataset, targets
 from preference_benchmark.axes.next_item import match
@@ -153,8 +152,7 @@ class Run:
     @property
     def plan(self) -> dict[str, Any]:
         """All that the run depends on but the code and the options in chosen.json."""
-        preset = {name: value for name, value in asdict(self.preset).items() if name not in PROSE}
-        return json.loads(json.dumps({**asdict(self), "preset": preset}))
+        return plan_of(self)
 
 
 def main(

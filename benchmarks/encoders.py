@@ -30,7 +30,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any
@@ -40,7 +40,7 @@ import numpy as np
 import polars as pl
 import torch
 import typer
-from matched_training import kept
+from matched_training import kept, plan_of
 from measuring import PeakMemory, shown
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoTokenizer, set_seed
@@ -53,7 +53,6 @@ from mender.runs import provenance
 from mender.terminal import UserError, run_script
 from mender.training import choose_preset, fit, recommender_of
 from modeling_mender.training.methods import build_method
-from modeling_mender.training.presets import PROSE
 from preference_benchmark.hub.card import markdown_table
 from preference_benchmark.preferences.llm.local_engine import packaged_model
 from preference_benchmark.stages import write_atomically
@@ -157,8 +156,7 @@ class Cell:
     @property
     def plan(self) -> dict[str, Any]:
         """All that the cell depends on but the code: it is made again when this changes."""
-        preset = {name: value for name, value in asdict(self.preset).items() if name not in PROSE}
-        return json.loads(json.dumps({**asdict(self), "preset": preset}))
+        return plan_of(self)
 
 
 def main(

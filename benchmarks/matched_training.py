@@ -11,7 +11,7 @@ import json
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
@@ -25,7 +25,7 @@ from mender.data import BenchmarkData, encoder_path, load_benchmark_data
 from mender.evaluation import score_model
 from mender.runs import provenance
 from mender.training import fit, new_method, recommender_of
-from modeling_mender.training.presets import Preset
+from modeling_mender.training.presets import PROSE, Preset
 from preference_benchmark import read_tables, recipe
 from preference_benchmark.axes.examples import KEYS, as_examples, examples_dataset, targets
 from preference_benchmark.axes.next_item import Matcher, Similarity, match, recommendation
@@ -36,7 +36,7 @@ from preference_benchmark.preferences.candidates import Candidates
 from preference_benchmark.stages import write_atomically
 from preference_benchmark.tables import Tables
 
-__all__ = ["ALONE", "EVERYWHERE", "Shop", "conditioned", "kept", "knowing", "train_and_keep"]
+__all__ = ["ALONE", "EVERYWHERE", "Shop", "conditioned", "kept", "knowing", "plan_of", "train_and_keep"]
 
 # No model is told whether a preference was stated or inferred: that would be a second difference between test modes.
 EVERYWHERE = {"kinds": False}
@@ -189,6 +189,12 @@ def train_and_keep(
     write_atomically(folder / "run.json", (json.dumps(content, indent=1) + "\n").encode())
     shutil.rmtree(scratch, ignore_errors=True)
     print(f"{time.strftime('%H:%M')} {folder.name}: done after {content['seconds'] / 60:.1f} min", flush=True)
+
+
+def plan_of(run: Any) -> dict[str, Any]:
+    """The fields of a run, a dataclass, and those of its `preset` that change what is trained."""
+    preset = {name: value for name, value in asdict(run.preset).items() if name not in PROSE}
+    return json.loads(json.dumps({**asdict(run), "preset": preset}))
 
 
 def kept(folder: Path) -> dict[str, Any]:

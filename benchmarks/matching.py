@@ -20,10 +20,9 @@ touches. A finished run is not repeated; a killed one begins again.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Container, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,7 +30,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import polars as pl
 import typer
-from matched_training import ALONE, EVERYWHERE, Shop, kept, knowing, train_and_keep
+from matched_training import ALONE, EVERYWHERE, Shop, kept, knowing, plan_of, train_and_keep
 from measuring import shown
 from sklearn.feature_extraction.text import TfidfVectorizer
 
@@ -39,7 +38,6 @@ from mender.comparison import Cell, Comparison, compare
 from mender.report import number, save_figure
 from mender.terminal import UserError, run_script
 from mender.training import choose_preset
-from modeling_mender.training.presets import PROSE
 from preference_benchmark.axes.examples import KEYS
 from preference_benchmark.axes.next_item import Matcher, Similarity
 from preference_benchmark.embedding import CachedEmbedder, Embedder, TextEmbedder
@@ -195,8 +193,7 @@ class Run:
     @property
     def plan(self) -> dict[str, Any]:
         """All that the run depends on but the code: it is made again when this changes."""
-        preset = {name: value for name, value in asdict(self.preset).items() if name not in PROSE}
-        return json.loads(json.dumps({**asdict(self), "preset": preset}))
+        return plan_of(self)
 
 
 def main(

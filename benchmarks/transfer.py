@@ -279,7 +279,7 @@ class Lab:
         )
 
     def saved(self, name: str, make: Callable[[], Recommender]) -> Recommender:
-        """A recommender that is made once and loaded from then on, to be edited by whoever asks for it."""
+        """A saved recommender, made the first time. Each call returns a copy, which the caller may edit."""
         folder = self.scratch / "models" / f"{name}-seed{self.seed}"
 
         def load() -> Recommender:

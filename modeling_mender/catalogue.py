@@ -107,6 +107,7 @@ class SemanticIdCatalogue:
         if self.num_live == 0:
             raise ValueError(f"the catalogue has no item left ({len(codes)} items, all removed); add items before use")
         self.codes = codes.to(torch.int32)
+        self._live = live
         self._build(live)
 
     def _build(self, live: Tensor | None) -> None:
@@ -268,6 +269,7 @@ class SemanticIdCatalogue:
         moved = object.__new__(SemanticIdCatalogue)
         moved.__dict__.update(self.__dict__)
         moved.codes = codes
+        moved._live = None if self._live is None else self._live.to(device)
         moved._item_of_leaf = None if self._item_of_leaf is None else self._item_of_leaf.to(device)
         moved._child_start = [start.to(device) for start in self._child_start]
         moved._code = [None if code is None else code.to(device) for code in self._code]
@@ -370,7 +372,7 @@ class SemanticIdCatalogue:
 
     def live_items(self) -> Tensor | None:
         """Indices of the items that were not removed, ascending, int64; `None` if none was."""
-        return None if self.num_live == self.num_items else (self.codes[:, 0] != REMOVED).nonzero().squeeze(1)
+        return self._live
 
     def items_of_leaves(self, leaves: Tensor) -> Tensor:
         """Item indices of leaves (node ids at level L), int64."""

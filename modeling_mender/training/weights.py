@@ -273,11 +273,8 @@ def if_it_earns(
     """
     others = {name: values for name, values in scores.items() if name != GENERATOR}
     alone = fit_weights(others, targets, seen, groups, start=weights)
-
-    def value(weights: Mapping[str, float]) -> float:
-        return mean_log_ndcg(sum(weights[name] * scores[name] for name in weights), targets, seen, groups)
-
-    return {**alone, GENERATOR: 0.0} if value(weights) - value(alone) < GENERATOR_EARNS else weights
+    earned = _reached(weights, scores, targets, seen, groups) - _reached(alone, scores, targets, seen, groups)
+    return {**alone, GENERATOR: 0.0} if earned < GENERATOR_EARNS else weights
 
 
 def least_learned(
@@ -299,17 +296,24 @@ def least_learned(
         seen: see `fit_weights`.
         groups: see `mean_log_ndcg`.
     """
-
-    def value(weights: Mapping[str, float]) -> float:
-        return mean_log_ndcg(sum(weights[name] * scores[name] for name in weights), targets, seen, groups)
-
-    least = value(weights) + math.log(1 - LEARNED_EARNS)
+    least = _reached(weights, scores, targets, seen, groups) + math.log(1 - LEARNED_EARNS)
     others = any(weight for name, weight in weights.items() if name != LEARNED)
     for share in LEARNED_SHARES if others else ():
         less = {**weights, LEARNED: share * weights[LEARNED]}
-        if value(less) >= least:
+        if _reached(less, scores, targets, seen, groups) >= least:
             return less
     return weights
+
+
+def _reached(
+    weights: Mapping[str, float],
+    scores: Mapping[str, Tensor],
+    targets: Tensor,
+    seen: Tensor,
+    groups: Sequence[tuple[str, ...]],
+) -> float:
+    """`mean_log_ndcg` of a weighted sum of experts."""
+    return mean_log_ndcg(sum(weights[name] * scores[name] for name in weights), targets, seen, groups)
 
 
 def _best_penalty(

@@ -33,7 +33,7 @@ _MODEL_NUMBER = (
     r"(?:\p{Lu}{1,5}[- ]?\d{2,5}\p{Lu}{0,3}|\p{Lu}{2,5}-\d\p{Lu}{0,3}|\d{2,5}\p{Lu}{2,4}|\p{L}+\d{3,}\w*)"
     r"(?:$|[^\p{L}\p{N}-])"
 )
-# Sizes and the like are not model numbers.
+# Measurements such as "12mm" are not model numbers.
 _MEASURE = (
     r"(?i)\b\d+(?:[.,/]\d+)?[ -]?"
     r"(?:mm|cm|in|inch|inches|ft|feet|oz|ml|kg|lb|lbs|hz|khz|w|v|mah|gb|mb|tb|k|d|p)\b"

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import polars as pl
 import pytest
@@ -18,22 +16,9 @@ from preference_benchmark.preferences.files import check_preferences, write_pref
 from preference_benchmark.preferences.llm import first_users
 from preference_benchmark.sources import read_source
 
-FOLDER = Path(__file__).parents[2] / "benchmarks"
+SCRIPT = "cheap_preferences"
 SHAPE = {"num_users": 40, "num_items": 30}
 WRITTEN = 12
-
-
-@pytest.fixture(scope="module")
-def script():
-    """The script as a module."""
-    sys.path.insert(0, str(FOLDER))
-    spec = importlib.util.spec_from_file_location("cheap_preferences_script", FOLDER / "cheap_preferences.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
-    sys.path.remove(str(FOLDER))
 
 
 @pytest.fixture(scope="module")

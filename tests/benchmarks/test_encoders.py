@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,20 +10,7 @@ import torch
 from doubles import encoder_folder
 from transformers import AutoModel
 
-FOLDER = Path(__file__).parents[2] / "benchmarks"
-
-
-@pytest.fixture(scope="module")
-def script():
-    """The script as a module."""
-    sys.path.insert(0, str(FOLDER))  # it imports others
-    spec = importlib.util.spec_from_file_location("encoders_script", FOLDER / "encoders.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
-    sys.path.remove(str(FOLDER))
+SCRIPT = "encoders"
 
 
 def test_a_truncated_encoder_is_the_first_layers(script, tmp_path):

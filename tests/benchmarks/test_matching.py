@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
-from pathlib import Path
 
 import polars as pl
 import pytest
@@ -15,21 +12,8 @@ from doubles import encoder_folder
 from preference_benchmark.preferences import ExtractiveApproximator
 from preference_benchmark.sources import read_source
 
-FOLDER = Path(__file__).parents[2] / "benchmarks"
+SCRIPT = "matching"
 SHAPE = {"num_users": 60, "num_items": 40}
-
-
-@pytest.fixture(scope="module")
-def script():
-    """The script as a module."""
-    sys.path.insert(0, str(FOLDER))  # it imports another one
-    spec = importlib.util.spec_from_file_location("matching_script", FOLDER / "matching.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
-    sys.path.remove(str(FOLDER))
 
 
 @pytest.fixture(scope="module")
