@@ -208,7 +208,7 @@ def _fit(
 ) -> dict[str, Any]:
     if not method.preset.trained:
         examples = data.matched(method.preset.matching, seed)
-        return fit_without_gradient(method, examples, exclude_seen=not data.repeats)
+        return fit_without_gradient(method, examples, seed=seed, exclude_seen=not data.repeats)
     trainer = make_trainer(
         method,
         data.matched(method.preset.matching, seed),
@@ -232,7 +232,7 @@ def _fit(
     if method.preset.experts:
         examples = data.matched(dict.fromkeys(data.examples, 1.0), seed)
         states = trainer.data_collator.states
-        fitted = fit_without_gradient(method, examples, exclude_seen=not data.repeats, states=states)
+        fitted = fit_without_gradient(method, examples, seed=seed, exclude_seen=not data.repeats, states=states)
     return {
         **fitted,
         "epochs": trainer.state.epoch,

@@ -37,6 +37,8 @@ logger = logging.getLogger(__name__)
 EPOCHS, LEAST_STEPS, BATCH, RATE, DECAY, DROPOUT = 5, 300, 256, 1e-3, 0.05, 0.4
 ROUNDS = 10
 """Parts of the training; validation is measured after each of them."""
+NOISE = 0.01
+"""Share of NDCG on validation that the weights kept may be below the best: later ones, of a lower rate, vary less."""
 MOST_EXAMPLES = 50_000
 """Training preferences at most; of more, a random part is used."""
 ITEMS_AT_ONCE = 16_384
@@ -99,6 +101,12 @@ class _Preferences:
         owner = torch.repeat_interleave(torch.arange(len(rows)), lengths)
         place = torch.arange(len(owner)) - torch.repeat_interleave(lengths.cumsum(0) - lengths, lengths)
         return self.relevant[self.starts[rows][owner] + place], owner
+
+    @property
+    def targets(self) -> Tensor:
+        """Relevant items of each, -1 for padding. Shape: (M, R)."""
+        lists = self.relevant.split(self.starts.diff().tolist())
+        return nn.utils.rnn.pad_sequence(lists, batch_first=True, padding_value=-1)
 
     @cached_property
     def chances(self) -> Tensor:
@@ -164,7 +172,7 @@ def fit_language(
     states: EncoderStates | None = None,
     fresh: bool = True,
 ) -> dict[str, Any]:
-    """Train the experts "learned" and "terms" of a model, and keep those that rank best on validation.
+    """Train the experts "learned" and "terms" of a model, and keep the latest that rank about best on validation.
 
     Without stated preferences in both splits, they stay as they were made: the encoder's cosine, and equal weights.
 
@@ -177,7 +185,7 @@ def fit_language(
         fresh: whether to start as the experts were made; else from what they have learned, such as in another shop.
 
     Returns:
-        How many preferences were used, the steps until the best result, and the "weights" of the trained sum.
+        How many preferences were used, the steps of what was kept, and the "weights" of the trained sum.
     """
     logger.info("training language experts")
     experts = model.experts
@@ -201,7 +209,7 @@ def fit_language(
     place = {ids: row for row, ids in enumerate(distinct)}
     train, validation = (_preferences([place[ids] for ids in texts], *rest) for texts, *rest in rendered)
     trained = _Language(experts, items, _encoded(encoder, distinct, experts.config.padding, states))
-    kept, reached = _copied(trained), _value(trained, validation)
+    rounds = [(_value(trained, validation), 0, _copied(trained))]
     devices = [items.device] if items.device.type == "cuda" else []
     with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices), one_thread():
         torch.manual_seed(seed)
@@ -219,9 +227,11 @@ def fit_language(
             _loss(trained, train, torch.multinomial(train.chances, size, replacement=True)).backward()
             optimizer.step()
             schedule.step()
-            if step % every == 0 and (found := _value(trained.eval(), validation)) > reached:
-                kept, reached, record["steps"] = _copied(trained), found, step
+            if step % every == 0:
+                rounds.append((_value(trained.eval(), validation), step, _copied(trained)))
         trained.requires_grad_(False)
+    least = max(value for value, *_ in rounds) + math.log(1 - NOISE)
+    record["steps"], kept = next((step, state) for value, step, state in reversed(rounds) if value >= least)
     trained.load_state_dict(kept)
     return record | {"weights": trained.weights}
 
@@ -245,11 +255,10 @@ def _loss(trained: _Language, preferences: _Preferences, rows: Tensor) -> Tensor
 
 @torch.no_grad()
 def _value(trained: _Language, preferences: _Preferences) -> float:
-    """How well the first relevant item of every preference is ranked, see `mean_log_ndcg`."""
+    """How well the relevant items of every preference are ranked, see `mean_log_ndcg`."""
     scores = torch.cat([trained(texts).cpu() for texts in preferences.texts.split(BATCH)])
     nothing = torch.empty(len(preferences), 0, dtype=torch.int64)
-    first = preferences.relevant[preferences.starts[:-1], None]
-    return mean_log_ndcg(scores, first, nothing, preferences.groups)
+    return mean_log_ndcg(scores, preferences.targets, nothing, preferences.groups)
 
 
 def _rendered(

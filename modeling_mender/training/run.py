@@ -249,7 +249,12 @@ def _with_text_labels(features: datasets.Dataset) -> datasets.Dataset:
 
 @torch.no_grad()
 def fit_without_gradient(
-    method: Method, examples: datasets.DatasetDict, *, exclude_seen: bool = True, states: EncoderStates | None = None
+    method: Method,
+    examples: datasets.DatasetDict,
+    *,
+    seed: int = 0,
+    exclude_seen: bool = True,
+    states: EncoderStates | None = None,
 ) -> dict[str, Any]:
     """Fit the experts of a method and their weights; see `fit_experts`.
 
@@ -258,6 +263,7 @@ def fit_without_gradient(
     Args:
         method: a method whose preset has experts.
         examples: `train` and `validation` splits of a benchmark.
+        seed: of the language experts' training, and of the choice of validation examples.
         exclude_seen: whether validation leaves items of the history out of the ranking.
         states: cached states of the model's encoder, see `fit_language`.
 
@@ -273,7 +279,9 @@ def fit_without_gradient(
     model.eval()
     record = {}
     if model.experts.reader is not None or model.experts.term_weights is not None:
-        record["learned"] = fit_language(model, method.processor, examples, states=states)
+        record["learned"] = fit_language(model, method.processor, examples, seed=seed, states=states)
     start = record.get("learned", {}).get("weights")
     with one_thread():
-        return record | fit_experts(model, method.processor, examples, exclude_seen=exclude_seen, start=start)
+        return record | fit_experts(
+            model, method.processor, examples, seed=seed, exclude_seen=exclude_seen, start=start
+        )

@@ -39,8 +39,8 @@ FLOOR = 0.01
 """Added to NDCG before its logarithm, so that an axis with an NDCG of 0 does not dominate."""
 CANDIDATES, BEST = 128, 30
 """Number of candidates of an example, and of those that the generator contributes."""
-MOST_TARGETS = 10
-"""Largest number of relevant items of an example that count."""
+SURE_TARGETS = 10
+"""Number of an example's relevant items that are among the candidates in any case."""
 AVOID = "avoid"
 AVOID_WEIGHTS = (0.5, 1.0, 2.0, 4.0, 8.0)
 TOLERANCE = 0.05
@@ -69,21 +69,28 @@ def mean_log_ndcg(
         groups: axis and stratum of each example, or its axis alone.
         top_k: items that count.
     """
-    there = targets >= 0
-    own, places = scores.gather(1, targets.clamp(min=0))[..., None], torch.arange(scores.shape[1])
-    # Ties are ordered by item index, as in a ranked list.
-    ahead = (scores[:, None] > own) | ((scores[:, None] == own) & (places < targets[..., None]))
-    # A history may contain an item more than once.
-    repeats = (seen[:, :, None] == seen[:, None, :]).tril(-1).any(2)
-    left_out = seen.clamp(min=0)[:, None].expand(-1, targets.shape[1], -1)
-    among_seen = ahead.gather(2, left_out) & ((seen >= 0) & ~repeats)[:, None]
-    rank = ahead.sum(2) - among_seen.sum(2) + 1
-    gain = torch.where(there & (rank <= top_k), 1.0 / torch.log2(rank + 1.0), 0.0).sum(1)
-    ideal = (1.0 / torch.log2(torch.arange(top_k) + 2.0)).cumsum(0)
-    gain = gain / ideal[there.sum(1).clamp(1, top_k) - 1]
+    items = scores.shape[1]
+    top_k = min(top_k, items)
+    relevant = torch.zeros(len(scores), items + 1, dtype=torch.bool)
+    relevant.scatter_(1, targets.where(targets >= 0, items), True)
+    found = relevant[:, :items].gather(1, _first(scores, seen, top_k))
+    discount = 1.0 / torch.log2(torch.arange(top_k) + 2.0)
+    gain = (found * discount).sum(1) / discount.cumsum(0)[(targets >= 0).sum(1).clamp(1, top_k) - 1]
     found = pl.DataFrame({"group": list(groups), "gain": gain.numpy()}).group_by("group").agg(pl.mean("gain"))
     logs = found.select(axis=pl.col("group").list.first(), value=(pl.col("gain") + FLOOR).log())
     return float(logs.group_by("axis").agg(pl.mean("value"))["value"].mean())
+
+
+def _first(scores: Tensor, seen: Tensor, top_k: int) -> Tensor:
+    """Items with the highest scores, without those seen; of equal scores, the lower index first. Shape: (M, top_k)."""
+    # A float's bits order like an integer, if those of negative floats are inverted; -0.0 equals 0.0.
+    bits = (scores.float() + 0.0).view(torch.int32)
+    bits = bits ^ ((bits >> 31) & 0x7FFFFFFF)
+    items = scores.shape[1]
+    keys = torch.zeros(len(scores), items + 1, dtype=torch.int64)
+    keys[:, :items] = (bits.to(torch.int64) << 32) - torch.arange(items)
+    keys.scatter_(1, seen.where(seen >= 0, items), torch.iinfo(keys.dtype).min)
+    return keys[:, :items].topk(top_k, dim=1).indices
 
 
 def fit_weights(
@@ -286,8 +293,9 @@ def least_learned(
 ) -> dict[str, float]:
     """The weights with the smallest share of `learned` that ranks about as well.
 
-    Validation asks for what training named, and `learned` knows that by heart: on validation any amount of it will do.
-    Of what training did not name it knows less than the experts that compare words.
+    Most of validation asks for what training named, and `learned` knows that by heart: there any amount of it will do,
+    and a search takes the amount that chance favours. Of what training did not name, it knows less than the experts
+    that compare words.
 
     Args:
         weights: what `fit_weights` found.
@@ -402,7 +410,7 @@ def _scores(
     """
     features = prepare_examples(examples, processor)
     collate = MenderCollator(processor, model, exclude_seen=True)
-    wanted = [processor.item_indices(found[:MOST_TARGETS]) for found in example_column(examples, "targets")]
+    wanted = [processor.item_indices(found) for found in example_column(examples, "targets")]
     alone = only is not None or GENERATOR not in model.experts.config.weighted
     parts, targets, seen = [], [], []
     starts = range(0, len(features), BATCH)
@@ -450,7 +458,8 @@ def _with_generator(
         place = place.masked_fill(values.amax(1, keepdim=True) == values.amin(1, keepdim=True), items)
         rank[:, :items] = torch.minimum(rank[:, :items], place)
     rank.scatter_(1, seen.where(seen >= 0, items), 2 * items)
-    rank.scatter_(1, targets.where(targets >= 0, items), -1)
+    sure = targets[:, :SURE_TARGETS]
+    rank.scatter_(1, sure.where(sure >= 0, items), -1)
     pool = rank[:, :items].topk(min(CANDIDATES, items), dim=1, largest=False).indices.sort(dim=1).values
 
     def places(wanted: Tensor) -> Tensor:
