@@ -179,13 +179,13 @@ def test_only_one_process_makes_a_run(comparisons, plan, calls, tmp_path, capsys
 
 def test_tables_wait_for_all_runs_unless_asked(comparisons, plan, calls, tmp_path, capsys):
     (tmp_path / "steam").mkdir()
-    ask = {"name": "steam", "data": tmp_path, "output": tmp_path / "out", "only": ["mender-tok", "tiger"], "seeds": 1}
+    ask = {"name": "steam", "data": tmp_path, "output": tmp_path / "out", "only": ["hybrid", "sasrec"], "seeds": 1}
     table = tmp_path / "benchmarks" / "results" / "steam" / "comparison.md"
     comparisons.main(**ask)
-    assert len(calls) == 2 and not table.exists() and "steam lacks mender-tok-seed1" in capsys.readouterr().out
+    assert len(calls) == 2 and not table.exists() and "steam lacks hybrid-seed1" in capsys.readouterr().out
     comparisons.main(**ask, partial=True)
-    assert len(calls) == 2 and "tiger" in table.read_text()
-    comparisons.main(**{**ask, "only": None, "again": ["tiger"]})
+    assert len(calls) == 2 and "sasrec" in table.read_text()
+    comparisons.main(**{**ask, "only": None, "again": ["sasrec"]})
     assert len(calls) == 3
 
 
@@ -193,7 +193,7 @@ def test_tables_wait_for_all_runs_unless_asked(comparisons, plan, calls, tmp_pat
     ("asked", "message"),
     [
         ({"name": "stem"}, "'stem' is none of the comparisons steam"),
-        ({"name": "steam", "only": ["tigr"]}, "'tigr' is none of the methods mender; mender-lite"),
+        ({"name": "steam", "only": ["tigr"]}, "'tigr' is none of the methods hybrid; mender"),
         ({"name": "steam"}, "pass --data with the folder that holds steam/"),
         ({"name": "steam", "tables_only": True, "again": ["tiger"]}, "leave one of them out"),
     ],
@@ -207,8 +207,8 @@ def test_failures_are_named_and_do_not_stop_the_others(comparisons, calls, tmp_p
     (tmp_path / "steam").mkdir()
     calls.fail = "train"
     with pytest.raises(UserError, match="2 of 2 runs failed"):
-        comparisons.main("steam", tmp_path, only=["tiger"], output=tmp_path / "out")
-    assert len(calls) == 2 and "Failed: tiger-seed0, tiger-seed1" in capsys.readouterr().err
+        comparisons.main("steam", tmp_path, only=["sasrec"], seeds=2, output=tmp_path / "out")
+    assert len(calls) == 2 and "Failed: sasrec-seed0, sasrec-seed1" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(os.name == "nt", reason="sends a signal")

@@ -7,6 +7,7 @@ import torch
 from doubles import WORDS, encoder_folder, small_method
 
 from modeling_mender.experts import Reader, TermWeights
+from modeling_mender.training import reading, run
 from modeling_mender.training.data import prepare_examples
 from modeling_mender.training.encoder_states import EncoderStates
 from modeling_mender.training.ranking import rank_examples
@@ -78,6 +79,39 @@ def test_it_learns_what_words_mean_and_looks_past_the_wording(method):
     for name, value in method.model.experts.reader.state_dict().items():
         assert torch.equal(value, again.model.experts.reader.state_dict()[name])
     assert not any(parameter.requires_grad for parameter in method.model.parameters())
+
+
+@pytest.mark.parametrize(
+    "values, kept",
+    [
+        ([-3, -1, -1.02, -1.005, -1.02], 3),  # within 1% of the best, and later
+        ([-3, -1, -2, -2, -0.9], 4),
+        ([-0.5, -1, -1, -1, -1], 0),  # worse than before the training
+    ],
+)
+def test_the_latest_weights_that_rank_about_best_are_kept(method, monkeypatch, values, kept):
+    states = []
+
+    def value(trained, preferences):
+        states.append({name: tensor.clone() for name, tensor in trained.reader.state_dict().items()})
+        return values[len(states) - 1]
+
+    monkeypatch.setattr(reading, "ROUNDS", len(values) - 1)
+    monkeypatch.setattr(reading, "_value", value)
+    record = fit_language(method.model.eval(), method.processor, lessons())
+    assert (record["steps"] > 0) == (kept > 0)
+    for name, tensor in method.model.experts.reader.state_dict().items():
+        assert torch.equal(tensor, states[kept][name])
+
+
+def test_the_seed_decides_what_is_drawn(tmp_path, monkeypatch):
+    learned = []
+    monkeypatch.setattr(run, "fit_experts", lambda *_, seed, **__: {"seed": seed})  # it needs purchases
+    for seed in (0, 0, 1):
+        method = small_method("mender-lite", encoder_folder(tmp_path), experts=["dense", "learned"])
+        assert run.fit_without_gradient(method, lessons(), seed=seed)["seed"] == seed
+        learned.append(method.model.experts.reader.outer.weight)
+    assert torch.equal(learned[0], learned[1]) and not torch.equal(learned[0], learned[2])
 
 
 def test_texts_with_cached_states_are_not_encoded_again(tmp_path, monkeypatch):

@@ -21,6 +21,26 @@ def test_seen_items_are_not_ranked_and_groups_count_alike():
     assert np.isclose(several, np.log((1 + 1 / np.log2(5)) / (1 + 1 / np.log2(3)) + 0.01))
 
 
+def test_the_objective_ranks_as_a_sorted_list_does():
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(30):
+        items = int(torch.randint(1, 40, (), generator=generator))
+        scores = torch.randn(20, items, generator=generator).round(decimals=0) * 0.5  # many are equal, some -0.0
+        relevant = torch.rand(20, items, generator=generator) < 0.5
+        relevant[:, 0] = True
+        left_out = (torch.rand(20, items, generator=generator) < 0.2) & ~relevant
+        lists = [[row.nonzero()[:, 0] for row in mask] for mask in (relevant, left_out)]
+        targets, seen = (torch.nn.utils.rnn.pad_sequence(rows, True, -1) for rows in lists)
+        gains = []
+        for row in range(20):
+            order = sorted(range(items), key=lambda item: (-float(scores[row, item]), item))
+            first = [item for item in order if not left_out[row, item]][:10]
+            gain = sum(1 / np.log2(place + 2) for place, item in enumerate(first) if relevant[row, item])
+            gains.append(gain / sum(1 / np.log2(np.arange(min(10, int(relevant[row].sum()))) + 2)))
+        found = mean_log_ndcg(scores, targets, seen, [("axis",)] * 20)
+        assert np.isclose(found, np.log(np.mean(gains) + 0.01), atol=1e-5)
+
+
 def test_the_search_trusts_what_helps():
     generator = torch.Generator().manual_seed(0)
     users, items = 300, 50
