@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import json
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -20,20 +18,19 @@ from mender.evaluation import score_model
 from modeling_mender.training.run import fit_without_gradient
 from preference_benchmark.axes.examples import EXAMPLE_FEATURES
 
-FOLDER = Path(__file__).parents[2] / "benchmarks"
+SCRIPT = "transfer"
 
 
-@pytest.fixture(scope="module")
-def script():
-    """The script as a module."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(FOLDER)
-        spec = importlib.util.spec_from_file_location("transfer_script", FOLDER / "transfer.py")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module  # dataclasses look their module up
-        spec.loader.exec_module(module)
-        yield module
-        del sys.modules[spec.name]
+@pytest.fixture
+def lab(script):
+    """What the script works with."""
+    return sys.modules[script.Lab.__module__]
+
+
+@pytest.fixture
+def making(script):
+    """What makes its cells."""
+    return sys.modules[script.cells.__module__]
 
 
 @pytest.fixture
@@ -53,33 +50,33 @@ def test_every_cell_has_a_folder_and_a_plan_of_its_own(script):
     assert len({json.dumps(cell.plan) for cell in cells}) == len(cells)
 
 
-def test_a_share_of_the_users(script, data):
-    few = script.with_users(data, 0.2, seed=0)
+def test_a_share_of_the_users(lab, data):
+    few = lab.with_users(data, 0.2, seed=0)
     users = {*few.examples["oracle"]["train"]["user_id"][:], *few.examples["oracle"]["validation"]["user_id"][:]}
     everybody = {user for split in ("train", "validation") for user in data.examples["oracle"][split]["user_id"][:]}
-    assert len(users) == max(script.LEAST_USERS, round(0.2 * len(everybody)))
+    assert len(users) == max(lab.LEAST_USERS, round(0.2 * len(everybody)))
     assert few.examples["last"]["test"] is data.examples["last"]["test"]
-    more = script.with_users(data, 0.5, seed=0)
+    more = lab.with_users(data, 0.5, seed=0)
     assert users < {user for user in more.examples["oracle"]["train"]["user_id"][:]}
 
 
-def test_items_that_were_never_there(script, data):
+def test_items_that_were_never_there(making, data):
     gone = {"item-tea", "item-mug"}
     before = data.examples["oracle"]["train"]
-    after = script.without_items(before, gone)
+    after = making.without_items(before, gone)
     assert after.features == before.features and 0 < len(after) < len(before)
     named = {item for name in ("history", "targets") for own in after[name][:] for item in own}
     assert named and not named & gone
-    requests = script.cold_requests(data, gone, 0)["oracle"]["test"]
+    requests = making.cold_requests(data, gone, 0)["oracle"]["test"]
     for targets, stratum in zip(requests["targets"][:], requests["stratum"][:], strict=True):
         assert (targets[0] in gone) == (stratum == "cold")
     assert {*requests["stratum"][:]} == {"cold", "warm"}
 
 
-def test_texts_are_encoded_once_with_the_same_result(script, data, tmp_path, monkeypatch):
+def test_texts_are_encoded_once_with_the_same_result(lab, data, tmp_path, monkeypatch):
     model = small_method("text-search", encoder_folder(tmp_path)).model.eval()
     inputs = torch.tensor([[2, 7, 9, 3, 0], [2, 8, 3, 0, 0], [2, 7, 9, 3, 0]])
-    plain, states = model.scores(inputs), script.TextStates()
+    plain, states = model.scores(inputs), lab.TextStates()
     states.serve(model)
     states.serve(model)
     encoded = []
@@ -96,7 +93,7 @@ def test_texts_are_encoded_once_with_the_same_result(script, data, tmp_path, mon
     assert sum(encoded) == len(states.known) == 2
 
 
-def test_another_range_is_asked_as_if_it_had_always_been_there(script, data, tmp_path):
+def test_another_range_is_asked_as_if_it_had_always_been_there(lab, data, tmp_path):
     method = small_method("text-search", encoder_folder(tmp_path))
     fit_without_gradient(method, data.examples["oracle"])
     renamed = [f"new-{item}" for item in data.items["item_id"][:]]
@@ -108,7 +105,7 @@ def test_another_range_is_asked_as_if_it_had_always_been_there(script, data, tmp
     test = {"test": data.examples["oracle"]["test"].map(rename)}
     other = replace(data, items=data.items.map(lambda row: {"item_id": names[row["item_id"]]}))
     other = replace(other, examples={"oracle": test, "last": test})
-    shop = script.exchanged(Recommender(method.model, method.processor), other.items)
+    shop = lab.exchanged(Recommender(method.model, method.processor), other.items)
     assert [item["item_id"] for item in shop.items] == renamed
     asked = [(method, data), (shop, other)]
     before, after = (
