@@ -325,7 +325,7 @@ def test_figures(model: Path, data: Path) -> dict[str, Any]:
     for name, exclude_seen in (("bought items left out", True), ("bought items ranked as well", False)):
         ranked = rank_examples(shop.model, shop.processor, examples, exclude_seen=exclude_seen)
         items = [shop.processor.ids(row[row >= 0]) for row in ranked]
-        found[name] = metric.compute(predictions=items, references=targets, ks=[5, 10], metrics=["ranking"])
+        found[name] = metric.compute(predictions=items, references=targets, ks=[5, 10])
     return {"n": len(examples), "figures": found}
 
 
