@@ -232,12 +232,13 @@ def fit_language(
         trained.requires_grad_(False)
     least = max(value for value, *_ in rounds) + math.log(1 - NOISE)
     record["steps"], kept = next((step, state) for value, step, state in reversed(rounds) if value >= least)
-    trained.load_state_dict(kept)
+    trained.load_state_dict(kept, strict=False)
     return record | {"weights": trained.weights}
 
 
 def _copied(module: nn.Module) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in module.state_dict().items()}
+    """What is trained of a module; its buffers, such as the index of all words, stay as they are."""
+    return {name: value.detach().clone() for name, value in module.named_parameters()}
 
 
 def _loss(trained: _Language, preferences: _Preferences, rows: Tensor) -> Tensor:
