@@ -167,7 +167,7 @@ def planned(name: str, entry: dict[str, Any], data: Path | None) -> list[Run]:
             limits=tuple(entry.get("limits", [])),
             source=("--source", entry["source"], *entry.get("shape", [])),
             data=(data or Path("path/to")) / entry["files"] if "files" in entry else None,
-            whole=own.get("whole", False),
+            whole=own.get("whole", False) and seed == own.get("seeds", [0])[0],
         )
         for method, own in entry["runs"].items()
         for seed in own.get("seeds", [0])

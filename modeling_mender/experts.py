@@ -1,17 +1,13 @@
-"""Experts: modules that score every item of the catalogue; a weighted sum of their scores ranks the items.
+"""The weighted sum of experts, modules that score every item of the catalogue.
 
-Behaviour experts use purchases: popularity, items bought by the same people (EASE, Steck 2019, arXiv:1905.03375) and
-items bought soon afterwards. Language experts use text: cosine similarity of sentence embeddings, BM25 over tokens of
-the encoder (Robertson & Zaragoza 2009), and two that are trained on preferences: BM25 with weights for the tokens of a
-request, and a map from preferences to the items that are meant.
-Scores are not normalised per request, so an expert has one scale for all requests, and its weight means the same
-everywhere. `ExpertSum` is the weighted sum: by itself it is an `ExpertsRecommender`, beside a generator it is part of a
-Mender.
+Behaviour experts use purchases (`purchase_experts`), language experts use text: cosine similarity of sentence
+embeddings, computed here, and those of `language_experts`. Scores are not normalised per request, so an expert has one
+scale for all requests, and its weight means the same everywhere. By itself, `ExpertSum` is an `ExpertsRecommender`;
+beside a generator it is part of a Mender.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -24,27 +20,13 @@ from torch.nn import functional
 from .configuration_mender import BEHAVIOUR, KINDS, LANGUAGE, ExpertSumConfig
 from .item_evidence import Avoided, ItemEvidence, added_up
 from .item_states import ItemStatesEncoder, version_of
-from .module_weights import float_type
-from .saved_weights import check_range
+from .language_experts import TERM_UNITS, Lexical, Reader, TermWeights
+from .purchase_experts import ItemItem, Popularity, recency
 
-__all__ = [
-    "Encoded",
-    "ExpertSum",
-    "ItemItem",
-    "Lexical",
-    "Popularity",
-    "Reader",
-    "TermWeights",
-    "sample_items",
-    "scores_every_item",
-]
+__all__ = ["Encoded", "ExpertSum", "default_kind", "sample_items", "scores_every_item"]
 
 TEMPERATURE = 0.05
 """Divides cosine similarities, so that they have about the scale of log-probabilities."""
-WINDOW = 3
-"""Number of latest items that the transitions expert uses; the n-th latest has weight 1/n."""
-K1, B = 1.5, 0.75
-"""BM25's parameters for repeated words and for the length of texts."""
 COMMON = 0.9
 """Quantile of an expert's scores over the catalogue up to which a phrase to avoid costs an item nothing."""
 AVOIDING = ("dense", "learned", "lexical", "terms")
@@ -55,8 +37,6 @@ COMPARING = ("dense", "learned", "history_text")
 """Experts that compare a vector of the request with those of the items."""
 ENCODING = ("dense", "learned", "terms")
 """Experts that need the text of a request encoded."""
-TERM_UNITS = 64
-"""Hidden units of the network that weights tokens."""
 KEPT_VECTORS = 2**17
 """Largest number of item vectors of which a single-precision copy is kept between requests."""
 SCORED_ITEMS = 2**20
@@ -95,342 +75,6 @@ class _Parts:
     popularity: Tensor | None
     entries: list[tuple[Tensor, Tensor]]
     words: tuple[Tensor, Tensor] | None
-
-
-class Popularity(nn.Module):
-    """How often each item was bought, the same for everybody.
-
-    Attributes:
-        counts: number of purchases in the training period. Shape: (N,).
-    """
-
-    def __init__(self, num_items: int) -> None:
-        super().__init__()
-        self.register_buffer("counts", torch.zeros(num_items), persistent=True)
-
-    def add_items(self, count: int) -> None:
-        """Add items without purchases."""
-        self.counts = functional.pad(self.counts, (0, count))
-
-    def forward(self, users: int) -> Tensor:
-        """Logarithm of 1 + purchases, which is finite for items that were never bought. Shape: (B, N)."""
-        return self.counts.float().log1p().expand(users, -1)
-
-
-class ItemItem(nn.Module):
-    """Scores items by those of a history: a sparse item-item matrix with the largest entries of every row.
-
-    Args:
-        num_items: N.
-        num_neighbours: K, the number of entries kept per item.
-
-    Attributes:
-        neighbours: the items with the largest entries, padded with -1. Shape: (N, K), int32.
-        strengths: the entries. Shape: (N, K).
-    """
-
-    def __init__(self, num_items: int, num_neighbours: int) -> None:
-        super().__init__()
-        table = torch.full((num_items, num_neighbours), -1, dtype=torch.int32)
-        self.register_buffer("neighbours", table, persistent=True)
-        self.register_buffer("strengths", torch.zeros(num_items, num_neighbours), persistent=True)
-
-    def set_matrix(self, matrix: Tensor) -> None:
-        """Keep the entries of largest magnitude in every row of a matrix.
-
-        Args:
-            matrix: entry (i, j) is the score that item i in a history gives to item j. Shape: (N, N).
-        """
-        kept = min(self.neighbours.shape[1], matrix.shape[1])
-        _, order = matrix.abs().topk(kept, dim=1)
-        values = matrix.gather(1, order)
-        self.neighbours.fill_(-1)
-        self.strengths.zero_()
-        self.neighbours[:, :kept] = torch.where(values != 0, order, -1).to(torch.int32)
-        self.strengths[:, :kept] = values.to(self.strengths.dtype)
-
-    def add_items(self, count: int, num_neighbours: int) -> None:
-        """Add items with empty rows; every row has room for `num_neighbours` entries afterwards."""
-        room = num_neighbours - self.neighbours.shape[1]
-        self.neighbours = functional.pad(self.neighbours, (0, room, 0, count), value=-1)
-        self.strengths = functional.pad(self.strengths, (0, room, 0, count))
-
-    def check_values(self) -> None:
-        """Check loaded tables.
-
-        Raises:
-            ValueError: if a neighbour is not an item.
-        """
-        check_range("neighbours", self.neighbours, -1, len(self.neighbours))
-
-    def forward(self, history: Tensor, weights: Tensor | None = None) -> Tensor:
-        """The sum of the matrix rows of a history; items without a row add nothing.
-
-        Args:
-            history: item indices, padded with -1. Shape: (B, H).
-            weights: weight of each item of the history; default 1. Shape: (B, H).
-
-        Returns:
-            Shape: (B, N).
-        """
-        neighbours, values = self.entries(history, weights)
-        # Padding goes into an extra column, which is removed.
-        items = len(self.neighbours)
-        columns = torch.where(neighbours < 0, items, neighbours)
-        scores = values.new_zeros(len(history), items + 1)
-        return scores.scatter_add_(1, columns, values)[:, :items]
-
-    def entries(self, history: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The entries that `forward` adds up: items, padded with -1, and values. Shape of each: (B, H * K)."""
-        known = (history >= 0) & (history < len(self.neighbours))
-        item_indices = history.masked_fill(~known, 0)
-        neighbours = self.neighbours[item_indices].long().masked_fill(~known[..., None], -1)
-        values = self.strengths[item_indices].float() * known[..., None]
-        if weights is not None:
-            values = values * weights[..., None]
-        return neighbours.flatten(1), values.flatten(1)
-
-
-class Lexical(nn.Module):
-    """BM25 of texts over token ids: an inverted index with the items that contain each token, and their BM25 terms.
-
-    Args:
-        vocabulary: V, the number of tokens.
-        num_items: N.
-        num_postings: P, the number of entries in all posting lists.
-
-    Attributes:
-        starts: start of each token's posting list. Shape: (V + 1,), int64.
-        items: item indices of all posting lists, one after the other. Shape: (P,), int32.
-        gains: the BM25 term of each posting. Shape: (P,).
-        mean_length: mean number of tokens of a text.
-    """
-
-    def __init__(self, vocabulary: int, num_items: int, num_postings: int) -> None:
-        super().__init__()
-        self.num_items = num_items
-        self.register_buffer("starts", torch.zeros(vocabulary + 1, dtype=torch.int64), persistent=True)
-        self.register_buffer("items", torch.zeros(num_postings, dtype=torch.int32), persistent=True)
-        self.register_buffer("gains", torch.zeros(num_postings), persistent=True)
-        self.register_buffer("mean_length", torch.ones(()), persistent=True)
-
-    def put(self, item_indices: Tensor, token_ids: Sequence[Sequence[int]]) -> None:
-        """Add or replace the postings of items; document frequencies and the mean length stay as they are.
-
-        Args:
-            item_indices: items of the catalogue, or new ones behind them, each once. Shape: (M,), int64.
-            token_ids: tokens of each item's text, without special tokens.
-        """
-        device = self.items.device
-        item_indices = item_indices.to(device)
-        lengths = torch.tensor([len(ids) for ids in token_ids], device=device)
-        flat = torch.tensor([token for ids in token_ids for token in ids], dtype=torch.int64, device=device)
-        owner = torch.repeat_interleave(torch.arange(len(lengths), device=device), lengths)
-        pairs, count = torch.stack([flat, owner]).unique(dim=1, return_counts=True)
-        token, row = pairs
-        having = (self.starts.diff()[token]).float()
-        rarity = torch.log1p((self.num_items - having + 0.5) / (having + 0.5))
-        norm = K1 * (1 - B + B * lengths[row] / self.mean_length)
-        tokens = torch.repeat_interleave(torch.arange(len(self.starts) - 1, device=device), self.starts.diff())
-        kept = torch.isin(self.items, item_indices, invert=True)
-        tokens = torch.cat([tokens[kept], token])
-        items = torch.cat([self.items[kept].long(), item_indices[row]])
-        self.num_items = max(self.num_items, int(item_indices.max()) + 1)
-        order = (tokens * self.num_items + items).argsort()
-        self.starts = functional.pad(torch.bincount(tokens, minlength=len(self.starts) - 1).cumsum(0), (1, 0))
-        self.items = items[order].to(self.items.dtype)
-        self.gains = torch.cat([self.gains[kept], (rarity * count / (count + norm)).to(self.gains.dtype)])[order]
-
-    def check_values(self) -> None:
-        """Check loaded tables.
-
-        Raises:
-            ValueError: if a posting is not of an item, or the posting lists do not follow each other.
-        """
-        check_range("items", self.items, 0, self.num_items)
-        if self.starts.device.type == "meta":
-            return
-        if int(self.starts[0]) or int(self.starts[-1]) != len(self.items) or bool((self.starts.diff() < 0).any()):
-            raise ValueError("starts of posting lists in the saved weights are out of order; save the model again")
-
-    def forward(self, tokens: Tensor, weights: Tensor | None = None) -> Tensor:
-        """Scores of all items for queries; of repeated tokens of a query, the first counts.
-
-        Args:
-            tokens: token ids, padded with -1. Shape: (B, T).
-            weights: weight of each token; default 1. Shape: (B, T).
-
-        Returns:
-            Shape: (B, N).
-        """
-        scores = torch.zeros(len(tokens), self.num_items, device=tokens.device)
-        self.add_to(scores, tokens, weights)
-        return scores
-
-    def add_to(self, scores: Tensor, tokens: Tensor, weights: Tensor | None = None) -> None:
-        """Add what `forward` returns to scores, in place.
-
-        Args:
-            scores: of at least as many items as there are texts. Shape: (B, >= N).
-            tokens: see `forward`. Shape: (B, T).
-            weights: see `forward`. Shape: (B, T).
-        """
-        user, item, gains = self._postings(*self._distinct(tokens, weights))
-        scores.view(-1).index_add_(0, user * scores.shape[1] + item, gains)
-
-    def at(self, item_indices: Tensor, tokens: Tensor, weights: Tensor | None = None) -> Tensor:
-        """Scores of some items, which are looked up in the posting lists.
-
-        Args:
-            item_indices: Shape: (B, M).
-            tokens: see `forward`. Shape: (B, T).
-            weights: see `forward`. Shape: (B, T).
-
-        Returns:
-            Shape: (B, M).
-        """
-        scores = self.gains.new_zeros(item_indices.shape, dtype=torch.float32)
-        user, token, weights = self._distinct(tokens, weights)
-        low, end = self.starts[token], self.starts[token + 1]
-        longest = int((end - low).max()) if len(token) else 0
-        if not longest:
-            return scores
-        wanted, last = item_indices[user], len(self.items) - 1
-        low, high = low[:, None].expand_as(wanted), end[:, None].expand_as(wanted)
-        for _ in range(longest.bit_length()):
-            middle = (low + high) // 2
-            before = (middle < high) & (self.items[middle.clamp(max=last)] < wanted)
-            low, high = torch.where(before, middle + 1, low), torch.where(before, high, middle)
-        place = low.clamp(max=last)
-        found = (low < end[:, None]) & (self.items[place] == wanted)
-        return scores.index_add_(0, user, self.gains[place].float() * found * weights[:, None])
-
-    def rare(self, tokens: Tensor, weights: Tensor | None, most: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The postings of tokens that at most `most` items have.
-
-        Args:
-            tokens: see `forward`. Shape: (B, T).
-            weights: see `forward`. Shape: (B, T).
-            most: items of a token.
-
-        Returns:
-            Items, padded with -1, and scores, both of shape (B, E); and the other tokens, padded with -1, of shape
-            (B, T), to be looked up by `at`.
-        """
-        user, token, weight = self._distinct(tokens, weights)
-        having = self.starts.diff()
-        few = having[token] <= most
-        common = torch.where(having[tokens.clamp(min=0)] > most, tokens, -1)
-        user, item, gains = self._postings(user[few], token[few], weight[few])
-        count = torch.bincount(user, minlength=len(tokens))
-        place = torch.arange(len(user), device=user.device) - (count.cumsum(0) - count)[user]
-        shape = len(tokens), int(count.max()) if len(tokens) else 0
-        items, scores = user.new_full(shape, -1), gains.new_zeros(shape)
-        items[user, place], scores[user, place] = item, gains
-        return items, scores, common
-
-    @staticmethod
-    def _distinct(tokens: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """User, token and weight of every token that counts, user by user. Shape of each: (tokens,)."""
-        ordered, order = tokens.sort(dim=1, stable=True)
-        distinct = ordered >= 0
-        distinct[:, 1:] &= ordered[:, 1:] != ordered[:, :-1]
-        weight = torch.ones(tokens.shape, device=tokens.device) if weights is None else weights.gather(1, order)
-        return distinct.nonzero()[:, 0], ordered[distinct], weight[distinct]
-
-    def _postings(self, user: Tensor, token: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """User, item and score of all postings of tokens, list by list. Shape of each: (postings,)."""
-        first = self.starts[token]
-        lengths = self.starts[token + 1] - first
-        ends = lengths.cumsum(0)
-        place = torch.arange(int(ends[-1]) if len(ends) else 0, device=token.device)
-        owner = torch.repeat_interleave(torch.arange(len(lengths), device=token.device), lengths)
-        posting = first[owner] + place - (ends - lengths)[owner]
-        return user[owner], self.items[posting].long(), self.gains[posting].float() * weights[owner]
-
-
-class TermWeights(nn.Module):
-    """How much each token of a preference counts: a small network on the states of the frozen encoder.
-
-    In "my sister loves noir things" only "noir" says what is meant. The states tell the place of a token in its
-    sentence, so words that training never saw get a weight as well. All weights are 1 before training.
-
-    Args:
-        width: of the states, D.
-        hidden: hidden units.
-    """
-
-    def __init__(self, width: int, hidden: int) -> None:
-        super().__init__()
-        self.inner, self.outer = nn.Linear(width, hidden), nn.Linear(hidden, 1)
-        self.reset()
-        # As for `Reader`.
-        self.requires_grad_(False)
-
-    @torch.no_grad()
-    def reset(self) -> None:
-        """Start again with equal weights."""
-        self.inner.reset_parameters()
-        self.outer.weight.zero_()
-        self.outer.bias.fill_(math.log(math.e - 1))
-
-    def forward(self, states: Tensor) -> Tensor:
-        """Weights of tokens, more than 0.
-
-        Args:
-            states: Shape: (B, T, D).
-
-        Returns:
-            Shape: (B, T).
-        """
-        hidden = functional.gelu(self.inner(states.to(float_type(self))))
-        return functional.softplus(self.outer(hidden).squeeze(-1)).float()
-
-
-class Reader(nn.Module):
-    """Where items that fit a preference lie: a residual map from the preference's vector, trained on wishes.
-
-    A frozen encoder gives every word of "my sister loves noir things" a say. The map learns which of them matter and
-    what they mean in this catalogue; items keep the encoder's vectors, so that new ones are found at once. It starts as
-    the encoder's own cosine.
-
-    Args:
-        width: of the vectors, D.
-        hidden: hidden units.
-    """
-
-    def __init__(self, width: int, hidden: int) -> None:
-        super().__init__()
-        self.inner, self.outer, self.certainty = (
-            nn.Linear(width, hidden),
-            nn.Linear(hidden, width),
-            nn.Linear(hidden, 1),
-        )
-        self.reset()
-        # A Trainer must not train it with the generator: `fit_language` does so afterwards.
-        self.requires_grad_(False)
-
-    @torch.no_grad()
-    def reset(self) -> None:
-        """Start again from the encoder's cosine."""
-        self.inner.reset_parameters()
-        for layer in (self.outer, self.certainty):
-            layer.weight.zero_()
-            layer.bias.zero_()
-
-    def forward(self, vectors: Tensor, dropout: float = 0.0) -> Tensor:
-        """The vectors to compare with items', longer where more is certain.
-
-        Args:
-            vectors: of preferences, of unit length. Shape: (B, D).
-            dropout: of hidden units, in training.
-
-        Returns:
-            Shape: (B, D).
-        """
-        vectors = vectors.to(float_type(self))
-        hidden = functional.dropout(functional.gelu(self.inner(vectors)), dropout, training=dropout > 0)
-        return functional.normalize(vectors + self.outer(hidden), dim=-1) * self.certainty(hidden).exp()
 
 
 class ExpertSum(nn.Module):
@@ -627,7 +271,7 @@ class ExpertSum(nn.Module):
                 items, values = self.co_purchase.entries(history)
                 entries.append((items, values * weight))
             elif name == "transitions":
-                items, values = self.transitions.entries(history, _recency(history))
+                items, values = self.transitions.entries(history, recency(history))
                 entries.append((items, values * weight))
             elif name != "popularity":  # BM25, of the same tokens for both experts
                 terms = torch.zeros(texts.shape, device=texts.device) if words is None else words[1]
@@ -800,7 +444,7 @@ class ExpertSum(nn.Module):
         elif name == "co_purchase":
             found = self.co_purchase(history)
         elif name == "transitions":
-            found = self.transitions(history, _recency(history))
+            found = self.transitions(history, recency(history))
         else:
             found = self.lexical(*self._terms(name, texts, encoded))
         missing = num_items - found.shape[1]
@@ -898,13 +542,6 @@ def default_kind(texts: Tensor) -> Tensor:
         Shape: (B,), int64.
     """
     return torch.where((texts >= 0).any(1), KINDS.index("stated"), KINDS.index("silent"))
-
-
-def _recency(history: Tensor) -> Tensor:
-    """1/n for the n-th latest of the last `WINDOW` items, otherwise 0. Shape: (B, T)."""
-    present = history >= 0
-    position = present.flip(1).cumsum(1).flip(1)
-    return torch.where(present & (position <= WINDOW), 1.0 / position.clamp(min=1), 0.0)
 
 
 def expanded(factors: Mapping[str, float], names: Sequence[str]) -> dict[str, float]:

@@ -13,7 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..experts import K1, WINDOW, B, ExpertSum, ItemItem, Lexical
+from ..experts import ExpertSum
+from ..language_experts import K1, B, Lexical
+from ..purchase_experts import WINDOW, ItemItem
 
 __all__ = [
     "bm25_index",

@@ -1,9 +1,10 @@
 """Weights of experts, and of the generator beside them, chosen on validation for each kind of request.
 
-The scores of all experts are computed once and kept, then thousands of weights are tried without a gradient. The
-objective is the ranking itself: the mean over axes of the logarithm of NDCG, so that small and large figures count
-alike. Scoring a whole catalogue with a generator takes too long, so the scores are limited to candidates: the targets,
-and the items that the generator or an expert ranks first.
+The scores of all experts are computed once and kept. Then thousands of weights are tried for the best ranking: the mean
+over axes of the logarithm of NDCG, so that small and large figures count alike. The weights with the largest likelihood
+of the targets are found by gradient, and the mean of both is taken. Scoring a whole catalogue with a generator takes
+too long, so the scores are limited to candidates: the targets, and the items that the generator or an expert ranks
+first.
 """
 
 from __future__ import annotations
@@ -28,7 +29,16 @@ from .closed_form import ease, popularity, transitions
 from .data import example_column, kinds_of, prepare_examples, select_axes, training_histories, without_preferences
 from .fit_probability import fit_fit_probability
 
-__all__ = ["axis_and_stratum", "fit_experts", "fit_weights", "if_it_earns", "least_learned", "mean_log_ndcg"]
+__all__ = [
+    "axis_and_stratum",
+    "best_weights",
+    "fit_experts",
+    "fit_weights",
+    "if_it_earns",
+    "least_learned",
+    "likely_weights",
+    "mean_log_ndcg",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -101,10 +111,10 @@ def fit_weights(
     top_k: int = 10,
     start: Mapping[str, float] | None = None,
 ) -> dict[str, float]:
-    """Weights of experts that rank targets best, by `mean_log_ndcg`.
+    """Weights of experts that rank targets well: the mean of `best_weights` and `likely_weights`.
 
-    A pattern search without gradient: every weight in turn is raised, lowered, set to zero or brought back, and what
-    helps is kept; then with smaller steps.
+    Of a few hundred requests, the best ranking is to a good part chance, and the largest likelihood is not quite what
+    is wanted. The mean of the two ranks other requests better than either, see `benchmarks/weights.py`.
 
     Args:
         scores: by expert, the scores of all items for every example. Shape of each: (M, N).
@@ -117,10 +127,41 @@ def fit_weights(
     Returns:
         A weight of at least 0 for every expert; the largest is 1 (all are, if none tells the items apart).
     """
-    spread = {name: float(values.std(1).mean()) for name, values in scores.items()}
-    names = [name for name in scores if spread[name] > 0]  # one that says nothing of these examples gets no weight
-    if not names:
+    spread = _spread(scores)
+    if not any(spread.values()):
         return dict.fromkeys(scores, 1.0)
+    likely = likely_weights(scores, targets, seen, groups)
+    best = best_weights(scores, targets, seen, groups, top_k, [likely, *([] if start is None else [start])])
+    # Each counts half of what moves the ranking.
+    share = [sum(weights[name] * spread[name] for name in scores) for weights in (best, likely)]
+    mean = {name: best[name] / share[0] + likely[name] / share[1] for name in scores}
+    most = max(mean.values())
+    return {name: float(np.float32(value / most)) for name, value in mean.items()}
+
+
+def best_weights(
+    scores: Mapping[str, Tensor],
+    targets: Tensor,
+    seen: Tensor,
+    groups: Sequence[tuple[str, ...]],
+    top_k: int = 10,
+    starts: Sequence[Mapping[str, float]] = (),
+) -> dict[str, float]:
+    """Weights that rank targets best, by `mean_log_ndcg`; 0 for experts that do not tell the items apart.
+
+    A pattern search without gradient: every weight in turn is raised, lowered, set to zero or brought back, and what
+    helps is kept; then with smaller steps.
+
+    Args:
+        scores: see `fit_weights`.
+        targets: see `fit_weights`.
+        seen: see `fit_weights`.
+        groups: see `mean_log_ndcg`.
+        top_k: items that count.
+        starts: weights to start from, beside single experts and equal shares.
+    """
+    spread = _spread(scores)
+    names = [name for name in scores if spread[name] > 0]
 
     def value(weights: np.ndarray) -> float:
         total = sum(float(weight) * scores[name] for name, weight in zip(names, weights, strict=True) if weight)
@@ -128,10 +169,8 @@ def fit_weights(
 
     # Steps are relative to the spread of an expert's scores within a request, so that they change rankings.
     unit = 1 / np.array([spread[name] for name in names])
-    starts = [*(np.eye(len(names)) * unit), unit, _by_likelihood(scores, names, unit, targets, seen, groups)]
-    if start is not None and any(start.get(name) for name in names):
-        starts.append(np.array([start.get(name, 0.0) for name in names]))
-    best = max(starts, key=value)
+    own = [np.array([start.get(name, 0.0) for name in names]) for start in starts]
+    best = max([*(np.eye(len(names)) * unit), unit, *(weights for weights in own if weights.any())], key=value)
     reached = value(best)
     for factor in (4.0, 2.0, 1.3):
         improved = True
@@ -144,8 +183,30 @@ def fit_weights(
                     trial[position] = candidate
                     if trial.any() and (found := value(trial)) > reached + 1e-6:
                         best, reached, improved = trial, found, True
-    found = dict(zip(names, best / best.max(), strict=True))
-    return {name: float(np.float32(found.get(name, 0.0))) for name in scores}
+    return dict.fromkeys(scores, 0.0) | dict(zip(names, best.tolist(), strict=True))
+
+
+def likely_weights(
+    scores: Mapping[str, Tensor], targets: Tensor, seen: Tensor, groups: Sequence[tuple[str, ...]]
+) -> dict[str, float]:
+    """Weights with the largest likelihood of targets, see `_by_likelihood`; 0 for experts that do not tell items apart.
+
+    Args:
+        scores: see `fit_weights`.
+        targets: see `fit_weights`.
+        seen: see `fit_weights`.
+        groups: see `mean_log_ndcg`.
+    """
+    spread = _spread(scores)
+    names = [name for name in scores if spread[name] > 0]
+    unit = 1 / np.array([spread[name] for name in names])
+    found = _by_likelihood(scores, names, unit, targets, seen, groups)
+    return dict.fromkeys(scores, 0.0) | dict(zip(names, found.tolist(), strict=True))
+
+
+def _spread(scores: Mapping[str, Tensor]) -> dict[str, float]:
+    """By expert, the mean over requests of the standard deviation over items."""
+    return {name: float(values.std(1).mean()) for name, values in scores.items()}
 
 
 def _by_likelihood(
@@ -158,7 +219,7 @@ def _by_likelihood(
 ) -> np.ndarray:
     """Weights with the largest likelihood of targets under a softmax, each axis and stratum counting alike.
 
-    A smooth objective with one optimum, from which the search for the best ranking starts.
+    A smooth objective with one optimum, which takes every item of a ranking into account.
     """
     there = targets >= 0
     rows = there.any(1).nonzero()[:, 0]

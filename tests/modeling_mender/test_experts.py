@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from properties import tries
 
 from modeling_mender.configuration_mender import KINDS
-from modeling_mender.experts import ItemItem, Lexical, Popularity
 from modeling_mender.item_evidence import added_up
+from modeling_mender.language_experts import Lexical
 from modeling_mender.modeling_experts import ExpertsConfig, ExpertsRecommender
+from modeling_mender.purchase_experts import ItemItem, Popularity
 from modeling_mender.training.closed_form import bm25_index, fill_lexical
 
 ITEMS = 12

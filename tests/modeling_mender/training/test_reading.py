@@ -6,7 +6,7 @@ import pytest
 import torch
 from doubles import WORDS, encoder_folder, small_method
 
-from modeling_mender.experts import Reader, TermWeights
+from modeling_mender.language_experts import Reader, TermWeights
 from modeling_mender.training import reading, run
 from modeling_mender.training.data import prepare_examples
 from modeling_mender.training.encoder_states import EncoderStates

@@ -1,0 +1,266 @@
+"""Experts that read: BM25 over tokens of the encoder (Robertson & Zaragoza 2009), and what is trained on preferences.
+
+`TermWeights` weighs the tokens of a request for BM25; `Reader` maps the vector of a preference to the items that are
+meant. `training.reading` trains both.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .module_weights import float_type
+from .saved_weights import check_range
+
+__all__ = ["K1", "TERM_UNITS", "B", "Lexical", "Reader", "TermWeights"]
+
+K1, B = 1.5, 0.75
+"""BM25's parameters for repeated words and for the length of texts."""
+TERM_UNITS = 64
+"""Hidden units of the network that weights tokens."""
+
+
+class Lexical(nn.Module):
+    """BM25 of texts over token ids: an inverted index with the items that contain each token, and their BM25 terms.
+
+    Args:
+        vocabulary: V, the number of tokens.
+        num_items: N.
+        num_postings: P, the number of entries in all posting lists.
+
+    Attributes:
+        starts: start of each token's posting list. Shape: (V + 1,), int64.
+        items: item indices of all posting lists, one after the other. Shape: (P,), int32.
+        gains: the BM25 term of each posting. Shape: (P,).
+        mean_length: mean number of tokens of a text.
+    """
+
+    def __init__(self, vocabulary: int, num_items: int, num_postings: int) -> None:
+        super().__init__()
+        self.num_items = num_items
+        self.register_buffer("starts", torch.zeros(vocabulary + 1, dtype=torch.int64), persistent=True)
+        self.register_buffer("items", torch.zeros(num_postings, dtype=torch.int32), persistent=True)
+        self.register_buffer("gains", torch.zeros(num_postings), persistent=True)
+        self.register_buffer("mean_length", torch.ones(()), persistent=True)
+
+    def put(self, item_indices: Tensor, token_ids: Sequence[Sequence[int]]) -> None:
+        """Add or replace the postings of items; document frequencies and the mean length stay as they are.
+
+        Args:
+            item_indices: items of the catalogue, or new ones behind them, each once. Shape: (M,), int64.
+            token_ids: tokens of each item's text, without special tokens.
+        """
+        device = self.items.device
+        item_indices = item_indices.to(device)
+        lengths = torch.tensor([len(ids) for ids in token_ids], device=device)
+        flat = torch.tensor([token for ids in token_ids for token in ids], dtype=torch.int64, device=device)
+        owner = torch.repeat_interleave(torch.arange(len(lengths), device=device), lengths)
+        pairs, count = torch.stack([flat, owner]).unique(dim=1, return_counts=True)
+        token, row = pairs
+        having = (self.starts.diff()[token]).float()
+        rarity = torch.log1p((self.num_items - having + 0.5) / (having + 0.5))
+        norm = K1 * (1 - B + B * lengths[row] / self.mean_length)
+        tokens = torch.repeat_interleave(torch.arange(len(self.starts) - 1, device=device), self.starts.diff())
+        kept = torch.isin(self.items, item_indices, invert=True)
+        tokens = torch.cat([tokens[kept], token])
+        items = torch.cat([self.items[kept].long(), item_indices[row]])
+        self.num_items = max(self.num_items, int(item_indices.max()) + 1)
+        order = (tokens * self.num_items + items).argsort()
+        self.starts = functional.pad(torch.bincount(tokens, minlength=len(self.starts) - 1).cumsum(0), (1, 0))
+        self.items = items[order].to(self.items.dtype)
+        self.gains = torch.cat([self.gains[kept], (rarity * count / (count + norm)).to(self.gains.dtype)])[order]
+
+    def check_values(self) -> None:
+        """Check loaded tables.
+
+        Raises:
+            ValueError: if a posting is not of an item, or the posting lists do not follow each other.
+        """
+        check_range("items", self.items, 0, self.num_items)
+        if self.starts.device.type == "meta":
+            return
+        if int(self.starts[0]) or int(self.starts[-1]) != len(self.items) or bool((self.starts.diff() < 0).any()):
+            raise ValueError("starts of posting lists in the saved weights are out of order; save the model again")
+
+    def forward(self, tokens: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Scores of all items for queries; of repeated tokens of a query, the first counts.
+
+        Args:
+            tokens: token ids, padded with -1. Shape: (B, T).
+            weights: weight of each token; default 1. Shape: (B, T).
+
+        Returns:
+            Shape: (B, N).
+        """
+        scores = torch.zeros(len(tokens), self.num_items, device=tokens.device)
+        self.add_to(scores, tokens, weights)
+        return scores
+
+    def add_to(self, scores: Tensor, tokens: Tensor, weights: Tensor | None = None) -> None:
+        """Add what `forward` returns to scores, in place.
+
+        Args:
+            scores: of at least as many items as there are texts. Shape: (B, >= N).
+            tokens: see `forward`. Shape: (B, T).
+            weights: see `forward`. Shape: (B, T).
+        """
+        user, item, gains = self._postings(*self._distinct(tokens, weights))
+        scores.view(-1).index_add_(0, user * scores.shape[1] + item, gains)
+
+    def at(self, item_indices: Tensor, tokens: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Scores of some items, which are looked up in the posting lists.
+
+        Args:
+            item_indices: Shape: (B, M).
+            tokens: see `forward`. Shape: (B, T).
+            weights: see `forward`. Shape: (B, T).
+
+        Returns:
+            Shape: (B, M).
+        """
+        scores = self.gains.new_zeros(item_indices.shape, dtype=torch.float32)
+        user, token, weights = self._distinct(tokens, weights)
+        low, end = self.starts[token], self.starts[token + 1]
+        longest = int((end - low).max()) if len(token) else 0
+        if not longest:
+            return scores
+        wanted, last = item_indices[user], len(self.items) - 1
+        low, high = low[:, None].expand_as(wanted), end[:, None].expand_as(wanted)
+        for _ in range(longest.bit_length()):
+            middle = (low + high) // 2
+            before = (middle < high) & (self.items[middle.clamp(max=last)] < wanted)
+            low, high = torch.where(before, middle + 1, low), torch.where(before, high, middle)
+        place = low.clamp(max=last)
+        found = (low < end[:, None]) & (self.items[place] == wanted)
+        return scores.index_add_(0, user, self.gains[place].float() * found * weights[:, None])
+
+    def rare(self, tokens: Tensor, weights: Tensor | None, most: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The postings of tokens that at most `most` items have.
+
+        Args:
+            tokens: see `forward`. Shape: (B, T).
+            weights: see `forward`. Shape: (B, T).
+            most: items of a token.
+
+        Returns:
+            Items, padded with -1, and scores, both of shape (B, E); and the other tokens, padded with -1, of shape
+            (B, T), to be looked up by `at`.
+        """
+        user, token, weight = self._distinct(tokens, weights)
+        having = self.starts.diff()
+        few = having[token] <= most
+        common = torch.where(having[tokens.clamp(min=0)] > most, tokens, -1)
+        user, item, gains = self._postings(user[few], token[few], weight[few])
+        count = torch.bincount(user, minlength=len(tokens))
+        place = torch.arange(len(user), device=user.device) - (count.cumsum(0) - count)[user]
+        shape = len(tokens), int(count.max()) if len(tokens) else 0
+        items, scores = user.new_full(shape, -1), gains.new_zeros(shape)
+        items[user, place], scores[user, place] = item, gains
+        return items, scores, common
+
+    @staticmethod
+    def _distinct(tokens: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """User, token and weight of every token that counts, user by user. Shape of each: (tokens,)."""
+        ordered, order = tokens.sort(dim=1, stable=True)
+        distinct = ordered >= 0
+        distinct[:, 1:] &= ordered[:, 1:] != ordered[:, :-1]
+        weight = torch.ones(tokens.shape, device=tokens.device) if weights is None else weights.gather(1, order)
+        return distinct.nonzero()[:, 0], ordered[distinct], weight[distinct]
+
+    def _postings(self, user: Tensor, token: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """User, item and score of all postings of tokens, list by list. Shape of each: (postings,)."""
+        first = self.starts[token]
+        lengths = self.starts[token + 1] - first
+        ends = lengths.cumsum(0)
+        place = torch.arange(int(ends[-1]) if len(ends) else 0, device=token.device)
+        owner = torch.repeat_interleave(torch.arange(len(lengths), device=token.device), lengths)
+        posting = first[owner] + place - (ends - lengths)[owner]
+        return user[owner], self.items[posting].long(), self.gains[posting].float() * weights[owner]
+
+
+class TermWeights(nn.Module):
+    """How much each token of a preference counts: a small network on the states of the frozen encoder.
+
+    In "my sister loves noir things" only "noir" says what is meant. The states tell the place of a token in its
+    sentence, so words that training never saw get a weight as well. All weights are 1 before training.
+
+    Args:
+        width: of the states, D.
+        hidden: hidden units.
+    """
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.inner, self.outer = nn.Linear(width, hidden), nn.Linear(hidden, 1)
+        self.reset()
+        # As for `Reader`.
+        self.requires_grad_(False)
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Start again with equal weights."""
+        self.inner.reset_parameters()
+        self.outer.weight.zero_()
+        self.outer.bias.fill_(math.log(math.e - 1))
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Weights of tokens, more than 0.
+
+        Args:
+            states: Shape: (B, T, D).
+
+        Returns:
+            Shape: (B, T).
+        """
+        hidden = functional.gelu(self.inner(states.to(float_type(self))))
+        return functional.softplus(self.outer(hidden).squeeze(-1)).float()
+
+
+class Reader(nn.Module):
+    """Where items that fit a preference lie: a residual map from the preference's vector, trained on wishes.
+
+    A frozen encoder gives every word of "my sister loves noir things" a say. The map learns which of them matter and
+    what they mean in this catalogue; items keep the encoder's vectors, so that new ones are found at once. It starts as
+    the encoder's own cosine.
+
+    Args:
+        width: of the vectors, D.
+        hidden: hidden units.
+    """
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.inner, self.outer, self.certainty = (
+            nn.Linear(width, hidden),
+            nn.Linear(hidden, width),
+            nn.Linear(hidden, 1),
+        )
+        self.reset()
+        # A Trainer must not train it with the generator: `fit_language` does so afterwards.
+        self.requires_grad_(False)
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Start again from the encoder's cosine."""
+        self.inner.reset_parameters()
+        for layer in (self.outer, self.certainty):
+            layer.weight.zero_()
+            layer.bias.zero_()
+
+    def forward(self, vectors: Tensor, dropout: float = 0.0) -> Tensor:
+        """The vectors to compare with items', longer where more is certain.
+
+        Args:
+            vectors: of preferences, of unit length. Shape: (B, D).
+            dropout: of hidden units, in training.
+
+        Returns:
+            Shape: (B, D).
+        """
+        vectors = vectors.to(float_type(self))
+        hidden = functional.dropout(functional.gelu(self.inner(vectors)), dropout, training=dropout > 0)
+        return functional.normalize(vectors + self.outer(hidden), dim=-1) * self.certainty(hidden).exp()
