@@ -32,12 +32,14 @@ from .fit_probability import fit_fit_probability
 __all__ = [
     "axis_and_stratum",
     "best_weights",
+    "candidate_scores",
     "fit_experts",
     "fit_weights",
     "if_it_earns",
     "least_learned",
     "likely_weights",
     "mean_log_ndcg",
+    "validation_by_kind",
 ]
 
 logger = logging.getLogger(__name__)
@@ -285,7 +287,7 @@ def fit_experts(
     bought = [processor.item_indices(history) for history in histories]
     items = len(processor.item_ids)
     record: dict[str, Any] = {"purchases": sum(map(len, bought))}
-    validation = _by_kind(examples["validation"], limit, seed)
+    validation = validation_by_kind(examples["validation"], limit, seed)
     if experts.popularity is not None:
         experts.popularity.counts.copy_(popularity(bought, items))
     if experts.transitions is not None:
@@ -300,7 +302,7 @@ def fit_experts(
     weights = {}
     for kind, chosen in validation.items():
         logger.info("choosing the weights of experts, %s requests", kind)
-        scores, targets, seen = _scores(model, processor, chosen, exclude_seen)
+        scores, targets, seen = candidate_scores(model, processor, chosen, exclude_seen)
         groups = axis_and_stratum(chosen)
         found = fit_weights(scores, targets, seen, groups, start=start)
         if found.get(GENERATOR):
@@ -400,7 +402,7 @@ def _best_penalty(
     reached = {}
     for penalty in PENALTIES:
         expert.set_matrix(ease(bought, items, penalty))
-        scores, targets, seen = _scores(model, processor, examples, exclude_seen, only="co_purchase")
+        scores, targets, seen = candidate_scores(model, processor, examples, exclude_seen, only="co_purchase")
         reached[penalty] = mean_log_ndcg(scores["co_purchase"], targets, seen, axis_and_stratum(examples))
     best = max(reached, key=reached.get)
     expert.set_matrix(ease(bought, items, best))
@@ -416,7 +418,7 @@ def _best_avoid(model: Any, processor: MenderProcessor, examples: datasets.Datas
     """Set the largest weight of phrases to avoid whose rankings are about as good as the best."""
     config, groups = model.experts.config, axis_and_stratum(examples)
     config.set_weights(config.weights, 1.0)
-    scores, targets, seen = _scores(model, processor, examples, exclude_seen, avoid=True)
+    scores, targets, seen = candidate_scores(model, processor, examples, exclude_seen, avoid=True)
     penalty = scores.pop(AVOID)
     weights = [config.weights[KINDS[kind]] for kind in kinds_of(examples)]
     total = sum(torch.tensor([own[name] for own in weights])[:, None] * values for name, values in scores.items())
@@ -427,10 +429,15 @@ def _best_avoid(model: Any, processor: MenderProcessor, examples: datasets.Datas
     return best
 
 
-def _by_kind(examples: datasets.Dataset, limit: int, seed: int) -> dict[str, datasets.Dataset]:
+def validation_by_kind(examples: datasets.Dataset, limit: int, seed: int) -> dict[str, datasets.Dataset]:
     """Validation examples of every kind: positive ones only, as many of each axis as of any other.
 
     Silent ones are recommendation examples without their preference.
+
+    Args:
+        examples: the validation split of a benchmark.
+        limit: examples in all, see `SHARES`.
+        seed: of their choice.
     """
     axes = {name: 1.0 for name in dict.fromkeys(example_column(examples, "axis"))}
     positive = select_axes(examples, axes)
@@ -455,7 +462,7 @@ def _sampled(examples: datasets.Dataset, limit: int, generator: np.random.Genera
     return examples.select(np.sort(generator.choice(len(examples), limit, replace=False)))
 
 
-def _scores(
+def candidate_scores(
     model: Any,
     processor: MenderProcessor,
     examples: datasets.Dataset,
@@ -464,6 +471,14 @@ def _scores(
     avoid: bool = False,
 ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     """Scores of the candidates of each example, by all experts or one of them, perhaps with penalties as "avoid".
+
+    Args:
+        model: see `fit_experts`.
+        processor: renders examples.
+        examples: M of a benchmark.
+        exclude_seen: whether items of the history are left out of the ranking.
+        only: an expert; the default is all.
+        avoid: whether to score phrases to avoid.
 
     Returns:
         Scores by expert (M, P), and positions among the candidates of the targets (M, R) and of the items to leave out

@@ -8,7 +8,14 @@ from doubles import WORDS, encoder_folder, shop_examples, small_method
 from modeling_mender.configuration_mender import KINDS
 from modeling_mender.training.ranking import rank_examples
 from modeling_mender.training.run import fit_without_gradient
-from modeling_mender.training.weights import fit_weights, if_it_earns, least_learned, mean_log_ndcg
+from modeling_mender.training.weights import (
+    best_weights,
+    fit_weights,
+    if_it_earns,
+    least_learned,
+    likely_weights,
+    mean_log_ndcg,
+)
 
 
 def test_seen_items_are_not_ranked_and_groups_count_alike():
@@ -58,6 +65,27 @@ def test_the_search_trusts_what_helps():
     total = sum(weights[name] * scores[name] for name in scores)
     best_alone = max(mean_log_ndcg(scores[name], targets, none, [("axis",)] * users) for name in scores)
     assert mean_log_ndcg(total, targets, none, [("axis",)] * users) > best_alone
+
+
+def test_weights_are_half_of_the_best_ranking_and_half_of_the_likelihood():
+    generator = torch.Generator().manual_seed(1)
+    users, items = 60, 30
+    targets = torch.randint(items, (users, 1), generator=generator)
+    truth = torch.nn.functional.one_hot(targets[:, 0], items).float()
+    noise = torch.randn(2, users, items, generator=generator)
+    scores = {"large": 50 * (noise[0] + truth), "small": noise[1] + truth, "silent": torch.zeros(users, items)}
+    asked = scores, targets, torch.full((users, 1), -1), [("axis",)] * users
+    spread = torch.tensor([float(values.std(1).mean()) for values in scores.values()])
+
+    def shares(weights: dict[str, float]) -> torch.Tensor:
+        """What part of the spread of the sum each expert has."""
+        own = torch.tensor([*weights.values()]) * spread
+        return own / own.sum()
+
+    likely = likely_weights(*asked)
+    best = best_weights(*asked, starts=[likely])
+    assert best.keys() == likely.keys() == scores.keys() and best["silent"] == likely["silent"] == 0
+    torch.testing.assert_close(shares(fit_weights(*asked)), (shares(best) + shares(likely)) / 2)
 
 
 @pytest.mark.parametrize("knows", [0.0, 2.0])
