@@ -164,6 +164,8 @@ def best_weights(
     """
     spread = _spread(scores)
     names = [name for name in scores if spread[name] > 0]
+    if not names:
+        return dict.fromkeys(scores, 0.0)
 
     def value(weights: np.ndarray) -> float:
         total = sum(float(weight) * scores[name] for name, weight in zip(names, weights, strict=True) if weight)
@@ -201,6 +203,8 @@ def likely_weights(
     """
     spread = _spread(scores)
     names = [name for name in scores if spread[name] > 0]
+    if not names:
+        return dict.fromkeys(scores, 0.0)
     unit = 1 / np.array([spread[name] for name in names])
     found = _by_likelihood(scores, names, unit, targets, seen, groups)
     return dict.fromkeys(scores, 0.0) | dict(zip(names, found.tolist(), strict=True))

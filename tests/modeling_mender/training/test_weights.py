@@ -88,6 +88,13 @@ def test_weights_are_half_of_the_best_ranking_and_half_of_the_likelihood():
     torch.testing.assert_close(shares(fit_weights(*asked)), (shares(best) + shares(likely)) / 2)
 
 
+def test_experts_that_tell_no_items_apart_get_equal_weights_together_and_none_alone():
+    scores, targets = {"one": torch.zeros(4, 5), "other": torch.ones(4, 5)}, torch.zeros(4, 1, dtype=torch.int64)
+    asked = scores, targets, torch.full((4, 1), -1), [("axis",)] * 4
+    assert fit_weights(*asked) == {"one": 1.0, "other": 1.0}
+    assert best_weights(*asked) == likely_weights(*asked) == {"one": 0.0, "other": 0.0}
+
+
 @pytest.mark.parametrize("knows", [0.0, 2.0])
 def test_a_generator_that_adds_nothing_gets_no_weight(knows):
     generator = torch.Generator().manual_seed(0)
