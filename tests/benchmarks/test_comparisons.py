@@ -182,11 +182,23 @@ def test_tables_wait_for_all_runs_unless_asked(comparisons, plan, calls, tmp_pat
     ask = {"name": "steam", "data": tmp_path, "output": tmp_path / "out", "only": ["hybrid", "sasrec"], "seeds": 1}
     table = tmp_path / "benchmarks" / "results" / "steam" / "comparison.md"
     comparisons.main(**ask)
-    assert len(calls) == 2 and not table.exists() and "steam lacks hybrid-seed1" in capsys.readouterr().out
+    assert not table.exists() and "steam lacks hybrid-seed1" in capsys.readouterr().out
+    # Both are trained, and asked for every test example as well.
+    assert sorted(words[0] for words in calls) == ["evaluate", "evaluate", "train", "train"]
     comparisons.main(**ask, partial=True)
-    assert len(calls) == 2 and "sasrec" in table.read_text()
+    assert len(calls) == 4 and "sasrec" in table.read_text()
     comparisons.main(**{**ask, "only": None, "again": ["sasrec"]})
-    assert len(calls) == 3
+    assert [words[0] for words in calls[4:]] == ["train", "evaluate"]
+
+
+def test_only_the_first_seed_is_asked_for_every_test_example(comparisons):
+    entry = {"source": "steam", "runs": {"hybrid": {"whole": True, "seeds": [3, 4]}, "tiger": {}}, "tables": {}}
+    runs = comparisons.planned("steam", entry, None)
+    assert [(run.name, run.whole) for run in runs] == [
+        ("hybrid-seed3", True),
+        ("hybrid-seed4", False),
+        ("tiger-seed0", False),
+    ]
 
 
 @pytest.mark.parametrize(
