@@ -30,8 +30,10 @@ from .data import example_column, kinds_of, prepare_examples, select_axes, train
 from .fit_probability import fit_fit_probability
 
 __all__ = [
+    "as_log_probabilities",
     "axis_and_stratum",
     "best_weights",
+    "between",
     "candidate_scores",
     "fit_experts",
     "fit_weights",
@@ -251,12 +253,37 @@ def _by_likelihood(
     return log_weights.detach().exp().numpy() * unit
 
 
-def _unit(total: Tensor, targets: Tensor, seen: Tensor, groups: Sequence[tuple[str, ...]]) -> float:
-    """The factor that makes scores log-probabilities, up to a constant; it changes no order."""
+def as_log_probabilities(
+    weights: Mapping[str, float],
+    scores: Mapping[str, Tensor],
+    targets: Tensor,
+    seen: Tensor,
+    groups: Sequence[tuple[str, ...]],
+) -> dict[str, float]:
+    """The weights times a factor that makes their sums log-probabilities, up to a constant; it changes no order.
+
+    Args:
+        weights: of every expert.
+        scores: see `fit_weights`.
+        targets: see `fit_weights`.
+        seen: see `fit_weights`.
+        groups: see `mean_log_ndcg`.
+    """
+    total = sum(weights[name] * values for name, values in scores.items())
     spread = float(total.std(1).mean())
-    if not spread:
-        return 1.0
-    return float(_by_likelihood({"sum": total}, ["sum"], np.array([1 / spread]), targets, seen, groups)[0])
+    factor = 1.0
+    if spread:
+        factor = float(_by_likelihood({"sum": total}, ["sum"], np.array([1 / spread]), targets, seen, groups)[0])
+    return {name: factor * value for name, value in weights.items()}
+
+
+def between(silent: Mapping[str, float], inferred: Mapping[str, float]) -> dict[str, float]:
+    """The mean of weights for silent and for inferred requests, both with log-probabilities as sums.
+
+    An inferred preference may say nothing of the next item, and two hundred requests do not tell how much it says. So
+    half of the doubt is settled against it, see `benchmarks/weights.py`.
+    """
+    return {name: (silent[name] + value) / 2 for name, value in inferred.items()}
 
 
 @torch.no_grad()
@@ -313,8 +340,10 @@ def fit_experts(
             found = if_it_earns(found, scores, targets, seen, groups)
         if found.get(LEARNED):
             found = least_learned(found, scores, targets, seen, groups)
-        unit = _unit(sum(found[name] * values for name, values in scores.items()), targets, seen, groups)
-        weights[kind] = {name: unit * value for name, value in found.items()}
+        weights[kind] = as_log_probabilities(found, scores, targets, seen, groups)
+        if kind == "inferred":
+            mean = between(weights["silent"], weights[kind])
+            weights[kind] = as_log_probabilities(mean, scores, targets, seen, groups)
     config.set_weights(weights)
     record["weights"] = config.weights
     avoiding = np.flatnonzero([bool(texts) for texts in example_column(examples["validation"], "avoid")])
@@ -436,7 +465,8 @@ def _best_avoid(model: Any, processor: MenderProcessor, examples: datasets.Datas
 def validation_by_kind(examples: datasets.Dataset, limit: int, seed: int) -> dict[str, datasets.Dataset]:
     """Validation examples of every kind: positive ones only, as many of each axis as of any other.
 
-    Silent ones are recommendation examples without their preference.
+    Silent ones are recommendation examples without their preference, one of each user: those of several matching modes
+    differ in the preference alone.
 
     Args:
         examples: the validation split of a benchmark.
@@ -447,7 +477,9 @@ def validation_by_kind(examples: datasets.Dataset, limit: int, seed: int) -> dic
     positive = select_axes(examples, axes)
     generator = np.random.default_rng(seed)
     most = round(SHARES["silent"] * limit)
-    found = {"silent": without_preferences(_sampled(select_axes(positive, {"recommendation": 1.0}), most, generator))}
+    next_items = select_axes(positive, {"recommendation": 1.0})
+    _, first = np.unique(example_column(next_items, "user_id"), return_index=True)
+    found = {"silent": without_preferences(_sampled(next_items.select(np.sort(first)), most, generator))}
     kinds = np.array(example_column(positive, "kind"))
     for kind in KINDS[:2]:
         rows = np.flatnonzero(kinds == kind)

@@ -9,12 +9,15 @@ from modeling_mender.configuration_mender import KINDS
 from modeling_mender.training.ranking import rank_examples
 from modeling_mender.training.run import fit_without_gradient
 from modeling_mender.training.weights import (
+    as_log_probabilities,
     best_weights,
+    between,
     fit_weights,
     if_it_earns,
     least_learned,
     likely_weights,
     mean_log_ndcg,
+    validation_by_kind,
 )
 
 
@@ -86,6 +89,34 @@ def test_weights_are_half_of_the_best_ranking_and_half_of_the_likelihood():
     best = best_weights(*asked, starts=[likely])
     assert best.keys() == likely.keys() == scores.keys() and best["silent"] == likely["silent"] == 0
     torch.testing.assert_close(shares(fit_weights(*asked)), (shares(best) + shares(likely)) / 2)
+
+
+def test_inferred_requests_trust_language_half_as_much_as_their_own_examples_say():
+    generator = torch.Generator().manual_seed(2)
+    targets = torch.randint(20, (80, 1), generator=generator)
+    truth = torch.nn.functional.one_hot(targets[:, 0], 20).float()
+    noise = torch.randn(2, 80, 20, generator=generator)
+    scores = {"popularity": noise[0] + truth, "dense": 0.1 * noise[1] + 0.1 * truth}
+    asked = scores, targets, torch.full((80, 1), -1), [("axis",)] * 80
+    own = as_log_probabilities(fit_weights(*asked), *asked)
+    total = sum(own[name] * values for name, values in scores.items())
+    likelihoods = [
+        float((factor * total).log_softmax(1).gather(1, targets).mean()) for factor in (0.8, 1.0, 1.25)
+    ]  # no other factor makes the targets likelier
+    assert max(likelihoods) == likelihoods[1]
+    silent = {"popularity": own["popularity"], "dense": 0.0}
+    assert between(silent, own) == {"popularity": own["popularity"], "dense": own["dense"] / 2}
+
+
+def test_a_user_counts_once_among_silent_requests_and_with_every_preference_among_the_others():
+    examples = shop_examples(12)["validation"]
+    matched = [*examples, *(row | {"kind": "inferred"} for row in examples if row["axis"] == "recommendation")]
+    found = validation_by_kind(examples.from_list(matched, features=examples.features), 1000, seed=0)
+    silent, inferred = found["silent"], found["inferred"]
+    assert sorted(silent["user_id"]) == sorted({*examples["user_id"]})
+    assert not any(silent["preferences"]) and {*silent["kind"]} == {"silent"}
+    axes = list(inferred["axis"])
+    assert axes.count("recommendation") == axes.count("history_consolidation") == len(silent)
 
 
 def test_experts_that_tell_no_items_apart_get_equal_weights_together_and_none_alone():
