@@ -28,7 +28,7 @@ from transformers.utils import cached_file
 from .configuration_mender import KINDS, atomic_write, check_whole_numbers
 from .items_file import read_items
 from .request import Request, Texts, batch_of_requests
-from .spelling import Speller, count_words, most_similar, singular
+from .spelling import Speller, common_words, count_words, is_token, most_similar, singular
 from .wording import avoid_sentence, avoided_phrase, is_negation, split_exclusions
 
 __all__ = ["MenderProcessor", "add_code_tokens", "first_code_token", "vocabulary_of"]
@@ -459,13 +459,14 @@ class MenderProcessor(ProcessorMixin):
         """A text of a request as the model reads it: with misspelt words replaced, see `Speller`.
 
         Words that the tokenizer has as one token are not taken for misspelt, nor words of titles and texts of items.
+        Other long words with a plain slip are corrected to a token, if no item has a word that is near.
         """
         if not text or not self.correct_spelling or self.preference != "text":
             return text
         if self._speller is None:
             # Words are counted when a text is read, so that processors are loaded as fast as without.
             words = count_words(chain(self.titles, self.texts or ())) + self._words
-            self._speller = Speller(words, partial(_is_token, self.tokenizer))
+            self._speller = Speller(words, partial(is_token, self.tokenizer), partial(common_words, self.tokenizer))
         return self._speller.correct(text)
 
     def collate(self, requests: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
@@ -759,14 +760,6 @@ class MenderProcessor(ProcessorMixin):
         num_items = settings.get("num_items") if isinstance(settings, dict) else None
         processor.set_items(read_items(path, num_items, processor.codebook_sizes))
         return processor
-
-
-def _is_token(tokenizer: Any, word: str) -> bool:
-    """Whether a tokenizer has a word as one token, as it has common words in their right spelling."""
-    # Some vocabularies hold words with the space before them, or with capitals.
-    written = dict.fromkeys((word, f" {word}", word.lower(), f" {word.lower()}"))
-    encoded = tokenizer(list(written), add_special_tokens=False, split_special_tokens=True)["input_ids"]
-    return any(len(ids) == 1 and ids[0] != tokenizer.unk_token_id for ids in encoded)
 
 
 def _changed(before: Sequence[str], after: Sequence[str]) -> tuple[list[str], list[str]]:

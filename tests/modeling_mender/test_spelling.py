@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modeling_mender.spelling import LONGEST, Speller, count_words
+from modeling_mender.spelling import LONGEST, Speller, common_words, count_words
 
 SHOP = {
     "candle": 5, "candles": 8, "vanilla": 3, "scent": 2, "scents": 2, "atmospheric": 4, "roguelike": 6, "glass": 3,
@@ -75,6 +75,37 @@ def test_words_of_scripts_without_capital_letters_stay():
 
 def test_capitals_never_change_the_word():
     assert Speller({"straße": 1}).correct("STRASE") in ("STRASE", "straße")
+
+
+@pytest.mark.parametrize(
+    ("typed", "read"),
+    [
+        ("for Sleping", "for Sleeping"),  # missing
+        ("sleeeping", "sleeping"),  # doubled
+        ("trimmed, slepeing", "trimmed, sleeping"),  # swapped
+        ("sleepinh trimmer", "sleepinh trimmer"),  # replaced: it may be a rare word
+        ("candls", "candles"),  # the catalogue first
+        ("vanilas", "vanillas"),  # two letters from the word of the catalogue
+        ("tags, tabs, tagss", "tags, tabs, tagss"),  # short
+        ("leeping selping lseeping", "leeping selping lseeping"),  # not the first letter, two letters, too short
+        ("sleepingly", "sleepingly"),
+    ],
+)
+def test_common_words_are_corrected_where_the_catalogue_has_none(typed, read):
+    common = {"sleeping": 3, "sleepings": 1, "tags": 5, "trimmed": 2, "vanillas": 9}
+    speller = Speller(SHOP, common.__contains__, lambda: common)
+    assert speller.correct(typed) == read
+    assert speller.extended({"porcelain": 1}).correct(typed) == read
+
+
+def test_common_words_are_those_that_a_tokenizer_has_whole():
+    class Tokenizer:
+        def __init__(self, *tokens):
+            self.get_vocab = lambda: {token: place for place, token in enumerate(tokens)}
+
+    assert common_words(Tokenizer("[PAD]", "The", "the", "sleep", "##ing", "4k")) == {"the": 5, "sleep": 3}
+    assert common_words(Tokenizer("<s>", "▁the", "▁Sleep", "ing", "▁", "▁4k")) == {"the": 5, "sleep": 4}
+    assert common_words(Tokenizer("<s>", "Ġthe", "sleep")) == {"the": 2}
 
 
 def test_an_empty_catalogue_corrects_nothing():
