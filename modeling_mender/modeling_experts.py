@@ -18,7 +18,8 @@ from .configuration_mender import LANGUAGE, CarriesCode, ExpertSumConfig, ItemSt
 from .experts import ExpertSum, default_kind
 from .item_scoring import ItemScoringModel
 from .item_states import ItemStatesEncoder
-from .request_fit import check_fitted, fit_features, fit_probability
+from .request_fit import check_fitted, fit_features
+from .request_terms import RequestTerms
 
 __all__ = ["ExpertsConfig", "ExpertsRecommender"]
 
@@ -104,12 +105,9 @@ class ExpertsRecommender(ItemScoringModel):
         Returns:
             Shape: (B, N).
         """
-        experts, items = self.experts, self.config.num_items
-        read, own = self._conditions(input_ids, kind, condition_weights, expert_input_ids, weights)
-        total = experts.total(read, items, own).view(len(input_ids), -1, items).sum(1)
-        if avoid_input_ids is not None and experts.avoids:
-            total = total - self.penalty(avoid_input_ids)
-        return total
+        terms = {"condition_weights": condition_weights, "avoid_input_ids": avoid_input_ids, "weights": weights}
+        found = self._terms(input_ids, kind, expert_input_ids, **terms).scores()
+        return torch.zeros(len(input_ids), self.config.num_items, device=self.device) if found is None else found
 
     def contributions(
         self,
@@ -136,27 +134,19 @@ class ExpertsRecommender(ItemScoringModel):
         Returns:
             By name of the expert, and as "avoid". Shape of each: (B, M).
         """
-        read, own = self._conditions(input_ids, kind, condition_weights, expert_input_ids, weights)
-        parts = self.experts.contributions(item_indices, read, self.config.num_items, own)
-        if avoid_input_ids is not None:
-            parts["avoid"] = -self.penalty(avoid_input_ids).gather(1, item_indices)
-        return parts
+        terms = {"condition_weights": condition_weights, "avoid_input_ids": avoid_input_ids, "weights": weights}
+        return self._terms(input_ids, kind, expert_input_ids, **terms).contributions(item_indices)
 
-    def _conditions(
-        self,
-        input_ids: Tensor,
-        kind: Tensor | None,
-        condition_weights: Tensor | None,
-        expert_input_ids: Tensor | None,
-        weights: Mapping[str, float] | None,
-    ) -> tuple[Tensor, Tensor]:
-        """Inputs (B * C, T) and weights (B * C, experts) of the conditions of all users."""
+    def _terms(
+        self, input_ids: Tensor, kind: Tensor | None, expert_input_ids: Tensor | None, **terms: Any
+    ) -> RequestTerms:
+        """All terms of requests; arguments as in `scores`."""
         users, conditions = len(input_ids), 1 if input_ids.dim() == 2 else input_ids.shape[1]
         read = input_ids if expert_input_ids is None else expert_input_ids
         read = self._as_vectors(read.reshape(users * conditions, -1))
         kind = default_kind(self.experts.split(read)[0]) if kind is None else kind
-        own = self.experts.weights(kind.reshape(users, -1)[:, 0], weights).repeat_interleave(conditions, 0)
-        return read, own if condition_weights is None else own * condition_weights.reshape(-1, 1)
+        items, live = self.config.num_items, self.live_items()
+        return RequestTerms(self.experts, items, users, conditions, self.device, kind, read, live=live, **terms)
 
     def expert_scores(self, input_ids: Tensor, expert_input_ids: Tensor | None = None) -> dict[str, Tensor]:
         """Scores of each expert by name, in the order of `config.experts`. Shape of each: (B, N).
@@ -185,9 +175,7 @@ class ExpertsRecommender(ItemScoringModel):
             Shape: (B,).
         """
         check_fitted(self.config)
-        read = input_ids if expert_input_ids is None else expert_input_ids
-        read = read.reshape(-1, read.shape[-1])
-        return fit_probability(self.experts, read, len(input_ids), self.config.num_items, live=self.live_items())
+        return self._terms(input_ids, None, expert_input_ids).fit()
 
     def penalty(self, avoid_input_ids: Tensor) -> Tensor:
         """Penalties of all items for phrases to avoid, see `ExpertSum.penalty`. Shape: (B, N)."""

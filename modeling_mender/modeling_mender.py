@@ -8,7 +8,8 @@ weights, so a loaded model always retrieves from the catalogue it was saved with
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -38,42 +39,16 @@ from .decoder import CalledDecoder, FoldedDecoder, absorb_cross_attention, searc
 from .experts import Encoded, ExpertSum, default_kind, scores_every_item
 from .generation_mender import SemanticIdLogitsProcessor, catalogue_beam_search
 from .guide import Guide, PathGuide, path_guide
-from .item_filter import ItemSelection, Recommendations, prior_scores, relative_to_mean
+from .item_filter import ItemSelection, Recommendations, relative_to_mean
 from .item_states import ItemStatesEncoder, encode_in_groups, text_encoder_class, version_of
 from .left_to_right import LeftToRightEncoder, additive, before_targets, last_tokens, within_targets
 from .module_weights import check_tables, check_whole, evaluating
-from .request_fit import check_fitted, fit_features, fit_probability
+from .request_fit import check_fitted, fit_features
+from .request_terms import RequestTerms
 from .retrieval import Generator, item_scores, search
 from .saved_weights import ChecksWeights
 
 __all__ = ["MenderForGenerativeRetrieval"]
-
-
-@dataclass(frozen=True)
-class _Request:
-    """What is added to the generator's log-probabilities for B users with C conditions each, see `recommend()`.
-
-    Attributes:
-        users: B.
-        conditions: C.
-        kind: of every condition; `None` if the model does not read it. Shape: (B * C,).
-        expert_input_ids: Shape: (B, T') or (B, C, T').
-        encoded: the texts of the experts, if they have been encoded.
-        condition_weights: Shape: (B, C).
-        avoid_input_ids: Shape: (B, A, T').
-        prior: see `prior_scores`.
-        weights: factors by expert or group.
-    """
-
-    users: int
-    conditions: int
-    kind: Tensor | None
-    expert_input_ids: Tensor | None = None
-    encoded: Encoded | None = None
-    condition_weights: Tensor | None = None
-    avoid_input_ids: Tensor | None = None
-    prior: Tensor | Sequence[float] | Mapping[int, float] | None = None
-    weights: Mapping[str, float] | None = None
 
 
 class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMixin):
@@ -515,7 +490,7 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
         )
         if kwargs.get("encoder_outputs") is None:
             kwargs["encoder_outputs"] = BaseModelOutput(encoder_outputs[0])
-        mix, evidence = self._sum(request)
+        mix, evidence = request.to_search()
         if isinstance(evidence, PathGuide):
             raise ValueError(
                 f"generate() cannot add experts or priors for {self.config.num_items:,} items; call recommend(), or "
@@ -608,7 +583,7 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
         states = encoder_outputs[0]
         # Autocast is for the encoder only; the search chooses its own precision.
         with torch.autocast(states.device.type, enabled=False):
-            mix, evidence = self._sum(request)
+            mix, evidence = request.to_search()
             memory, memory_mask = self._memory(states, attention_mask, request.kind)
             counts = mix is None or bool(mix.any())
             decoder = self._search_decoder(memory) if counts else None
@@ -625,7 +600,7 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
                 evidence=evidence,
             )
             if fit:
-                found = replace(found, fit=self._fit_probability(request))
+                found = replace(found, fit=request.fit())
             if not why:
                 return found
             items = found.item_indices.clamp(min=0)
@@ -633,7 +608,7 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
             if decoder is not None:
                 generator = Generator(decoder, memory, memory_mask, mix)
                 parts = {GENERATOR: item_scores(generator, self.catalogue, items)}
-            parts |= self._contributions(items, request)
+            parts |= request.contributions(items)
             return replace(found, contributions=relative_to_mean(parts, found.item_indices))
 
     def _read(
@@ -645,7 +620,7 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
         kind: Tensor | None,
         expert_input_ids: Tensor | None,
         **terms: Any,
-    ) -> tuple[BaseModelOutput | Sequence[Tensor], Tensor | None, _Request]:
+    ) -> tuple[BaseModelOutput | Sequence[Tensor], Tensor | None, RequestTerms]:
         """Encoder outputs and mask of all conditions (B * C, ...), and the request, from arguments of `recommend()`."""
         conditions = 1 if input_ids is None or input_ids.dim() == 2 else input_ids.shape[1]
         flat = (None if part is None else part.view(-1, part.shape[-1]) for part in (input_ids, attention_mask))
@@ -656,9 +631,21 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
         states, encoded = encoder_outputs[0], None
         if expert_input_ids is None and self.shares_vectors and input_ids is not None:
             expert_input_ids, encoded = input_ids, self._encoded(encoder_outputs)
-        kind = self._kind(kind, input_ids, states, conditions)
         users = len(states) // conditions
-        request = _Request(users, conditions, kind, expert_input_ids, encoded, **terms)
+        request = RequestTerms(
+            experts=self.experts,
+            num_items=self.config.num_items,
+            users=users,
+            conditions=conditions,
+            device=states.device,
+            kind=self._kind(kind, input_ids, states, conditions),
+            input_ids=expert_input_ids,
+            encoder=self._vectors(),
+            encoded=encoded,
+            live=self.catalogue.live_items(),
+            guide=partial(path_guide, self.catalogue, users),
+            **terms,
+        )
         return encoder_outputs, attention_mask, request
 
     def _encoded(self, encoder_outputs: BaseModelOutput | Sequence[Tensor] | None) -> Encoded | None:
@@ -727,109 +714,10 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
         shared = {"encoder": self._vectors(), "live": self.catalogue.live_items()}
         return fit_features(self.experts, read, self.config.num_items, **shared)
 
-    def _fit_probability(self, request: _Request) -> Tensor:
-        read = request.expert_input_ids
-        if read is None:
-            raise ValueError("`fit` needs input_ids or expert_input_ids, which the processor makes")
-        read, items = read.reshape(-1, read.shape[-1]), self.config.num_items
-        shared = {"encoder": self._vectors(), "encoded": request.encoded, "live": self.catalogue.live_items()}
-        return fit_probability(self.experts, read, request.users, items, **shared)
-
     def _vectors(self) -> ItemStatesEncoder | None:
         """This model's encoder, if the experts use its item vectors."""
-        return self.encoder if self.shares_vectors and self.experts.vectors is None else None
-
-    def _sum(self, request: _Request) -> tuple[Tensor | None, Tensor | PathGuide | None]:
-        """Weights of the log-probabilities (B, C) and what to add; `None` for a weight of 1, and for nothing.
-
-        What to add are scores of all items (B, N), or for very many items a guide that scores some.
-        """
-        users, conditions, items = request.users, request.conditions, self.config.num_items
-        mix, evidence = self._condition_weights(request), None
-        every = scores_every_item(items)
-        if self.experts is not None:
-            own = self._expert_weights(request)
-            own, generator = own[:, :-1], own[:, -1:]
-            if bool(own.any()):
-                read, own = self._expert_conditions(request, own)
-                shared = {"encoder": self._vectors(), "encoded": request.encoded}
-                if every:
-                    evidence = self.experts.total(read, items, own, **shared).view(users, conditions, items).sum(1)
-                else:
-                    evidence = self.experts.evidence(read, items, own, users, **shared)
-            if mix is not None or bool((generator != 1).any()):
-                mix = generator if mix is None else generator * mix
-        elif request.weights or request.avoid_input_ids is not None:
-            given = "weights" if request.weights else "avoid_input_ids"
-            raise ValueError(f"this model has no experts that `{given}` could be for; leave it out")
-        if not every:
-            shared = {
-                "experts": self.experts,
-                "evidence": evidence,
-                "encoder": None if self.experts is None else self._vectors(),
-            }
-            avoid = request.avoid_input_ids
-            return mix, path_guide(self.catalogue, users, **shared, avoid_input_ids=avoid, prior=request.prior)
-        if request.avoid_input_ids is not None and self.experts.avoids:
-            penalty = self.penalty(request.avoid_input_ids)
-            evidence = -penalty if evidence is None else evidence - penalty
-        if request.prior is not None:
-            added = prior_scores(request.prior, items, users, self.device).expand(users, -1)
-            evidence = added if evidence is None else evidence + added
-        return mix, evidence
-
-    def _contributions(self, item_indices: Tensor, request: _Request) -> dict[str, Tensor]:
-        """What everything but the generator adds to the scores of items (B, M), see `_sum`. Shape of each: (B, M)."""
-        items, parts = self.config.num_items, {}
-        if self.experts is not None:
-            own = self._expert_weights(request)[:, :-1]
-            parts = dict.fromkeys(self.experts.config.experts, torch.zeros(item_indices.shape, device=self.device))
-            if bool(own.any()):
-                read, own = self._expert_conditions(request, own)
-                shared = {"encoder": self._vectors(), "encoded": request.encoded}
-                parts = self.experts.contributions(item_indices, read, items, own, **shared)
-            if request.avoid_input_ids is not None:
-                parts["avoid"] = self._avoided(item_indices, request)
-        if request.prior is not None:
-            added = prior_scores(request.prior, items, request.users, self.device).expand(request.users, -1)
-            parts["prior"] = added.gather(1, item_indices)
-        return parts
-
-    def _avoided(self, item_indices: Tensor, request: _Request) -> Tensor:
-        """What phrases to avoid add to the scores of items. Shape: (B, M)."""
-        if scores_every_item(self.config.num_items):
-            return -self.penalty(request.avoid_input_ids).gather(1, item_indices)
-        shared = {"experts": self.experts, "encoder": self._vectors(), "avoid_input_ids": request.avoid_input_ids}
-        guide = path_guide(self.catalogue, request.users, **shared)
-        return torch.zeros(item_indices.shape, device=self.device) if guide is None else guide.evidence.at(item_indices)
-
-    def _expert_weights(self, request: _Request) -> Tensor:
-        """Weights of the experts and of the generator, last, by the kind of the first condition. Shape: (B, W)."""
-        return self.experts.weights(request.kind.view(request.users, -1)[:, 0], request.weights)
-
-    def _expert_conditions(self, request: _Request, own: Tensor) -> tuple[Tensor, Tensor]:
-        """Inputs (B * C, T) and weights (B * C, experts) of the conditions of all users, from weights by user."""
-        if request.expert_input_ids is None:
-            raise ValueError(
-                "the experts of this model read inputs of their own; pass expert_input_ids, which the processor makes, "
-                "or input_ids"
-            )
-        rows, mix = own.repeat_interleave(request.conditions, 0), self._condition_weights(request)
-        read = request.expert_input_ids.reshape(len(rows), -1)
-        return read, rows if mix is None else rows * mix.view(-1, 1)
-
-    def _condition_weights(self, request: _Request) -> Tensor | None:
-        """Weights of conditions (B, C); `None` for one condition of weight 1."""
-        users, conditions, weights = request.users, request.conditions, request.condition_weights
-        if weights is None:
-            return None if conditions == 1 else torch.full((users, conditions), 1 / conditions, device=self.device)
-        weights = torch.as_tensor(weights, dtype=torch.float32, device=self.device)
-        if weights.shape != (users, conditions) or not bool(weights.isfinite().all()):
-            raise ValueError(
-                f"condition_weights has shape {tuple(weights.shape)} or values that are not finite; expected a number "
-                f"for each of {conditions} conditions of {users} users"
-            )
-        return weights
+        shared = self.experts is not None and self.experts.vectors is None and self.shares_vectors
+        return self.encoder if shared else None
 
     def _kind(
         self, kind: Tensor | None, input_ids: Tensor | None, states: Tensor, conditions: int = 1
