@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -49,6 +50,8 @@ logger = logging.getLogger(__name__)
 PENALTIES = (20.0, 100.0, 500.0)
 MOST_ITEMS_FOR_PENALTIES = 5_000
 """Larger catalogues use the middle penalty without a search, because each inverse takes a minute."""
+ENOUGH = 20
+"""Requests of an axis from which it counts as much as any other; a single one would decide the weights by chance."""
 FLOOR = 0.01
 """Added to NDCG before its logarithm, so that an axis with an NDCG of 0 does not dominate."""
 CANDIDATES, BEST = 128, 30
@@ -76,6 +79,8 @@ def mean_log_ndcg(
 ) -> float:
     """The mean over axes, and within an axis over strata, of log(NDCG@k + 0.01): small and large figures count alike.
 
+    Axes of fewer than `ENOUGH` requests count less.
+
     Args:
         scores: of all items for every example. Shape: (M, N).
         targets: items that each example asks for, -1 for padding. Shape: (M, R).
@@ -90,9 +95,10 @@ def mean_log_ndcg(
     found = relevant[:, :items].gather(1, _first(scores, seen, top_k))
     discount = 1.0 / torch.log2(torch.arange(top_k) + 2.0)
     gain = (found * discount).sum(1) / discount.cumsum(0)[(targets >= 0).sum(1).clamp(1, top_k) - 1]
-    found = pl.DataFrame({"group": list(groups), "gain": gain.numpy()}).group_by("group").agg(pl.mean("gain"))
-    logs = found.select(axis=pl.col("group").list.first(), value=(pl.col("gain") + FLOOR).log())
-    return float(logs.group_by("axis").agg(pl.mean("value"))["value"].mean())
+    found = pl.DataFrame({"group": list(groups), "gain": gain.numpy()}).group_by("group").agg(pl.mean("gain"), pl.len())
+    logs = found.select("len", axis=pl.col("group").list.first(), value=(pl.col("gain") + FLOOR).log())
+    axes = logs.group_by("axis").agg(pl.mean("value"), weight=(pl.sum("len") / ENOUGH).clip(upper_bound=1))
+    return float((axes["value"] * axes["weight"]).sum() / axes["weight"].sum())
 
 
 def _first(scores: Tensor, seen: Tensor, top_k: int) -> Tensor:
@@ -233,8 +239,8 @@ def _by_likelihood(
     rows = there.any(1).nonzero()[:, 0]
     own = [groups[int(row)] for row in rows]
     strata = {axis: len({group for group in own if group[0] == axis}) for axis, *_ in own}
-    counts = {group: own.count(group) for group in set(own)}
-    share = torch.tensor([1 / (counts[group] * strata[group[0]]) for group in own])
+    counts, axes = Counter(own), Counter(axis for axis, *_ in own)
+    share = torch.tensor([min(1, axes[group[0]] / ENOUGH) / (counts[group] * strata[group[0]]) for group in own])
     share /= share.sum()
     shown = torch.stack([scores[name][rows] * float(scale) for name, scale in zip(names, unit, strict=True)])
     left_out = torch.zeros(len(rows), shown.shape[2] + 1).scatter_(1, seen[rows] % (shown.shape[2] + 1), -math.inf)

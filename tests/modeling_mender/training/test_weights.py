@@ -9,6 +9,7 @@ from modeling_mender.configuration_mender import KINDS
 from modeling_mender.training.ranking import rank_examples
 from modeling_mender.training.run import fit_without_gradient
 from modeling_mender.training.weights import (
+    ENOUGH,
     as_log_probabilities,
     best_weights,
     between,
@@ -21,14 +22,32 @@ from modeling_mender.training.weights import (
 )
 
 
-def test_seen_items_are_not_ranked_and_groups_count_alike():
-    scores = torch.tensor([[9.0, 5.0, 7.0, 0.0], [1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 3.0, 4.0]])
-    targets, seen = torch.tensor([[1], [3], [3]]), torch.tensor([[0, 2, 0], [-1, -1, -1], [-1, -1, -1]])
-    assert np.isclose(mean_log_ndcg(scores, targets, seen, [("a",), ("b",), ("b",)]), np.log(1.01))
-    with_one_ahead = mean_log_ndcg(scores, targets, torch.tensor([[0], [-1], [-1]]), [("a",), ("b",), ("b",)])
+def test_seen_items_are_not_ranked_and_axes_of_enough_requests_count_alike():
+    scores = torch.tensor([[9.0, 5.0, 7.0, 0.0], [1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 3.0, 4.0]]).repeat(ENOUGH, 1)
+    targets, seen = (
+        torch.tensor(rows).repeat(ENOUGH, 1) for rows in ([[1], [3], [3]], [[0, 2, 0], [-1] * 3, [-1] * 3])
+    )
+    groups = [("a",), ("b",), ("b",)] * ENOUGH
+    assert np.isclose(mean_log_ndcg(scores, targets, seen, groups), np.log(1.01))
+    with_one_ahead = mean_log_ndcg(scores, targets, seen[:, :1], groups)
     assert np.isclose(with_one_ahead, (np.log(1 / np.log2(3) + 0.01) + np.log(1.01)) / 2)
+    few = mean_log_ndcg(scores[:3], targets[:3], seen[:3, :1], groups[:3])  # one request of "a", two of "b"
+    assert np.isclose(few, (np.log(1 / np.log2(3) + 0.01) + 2 * np.log(1.01)) / 3)
     several = mean_log_ndcg(scores[1:2], torch.tensor([[3, 0, -1]]), torch.tensor([[-1]]), [("a",)])  # ranks 1 and 4
     assert np.isclose(several, np.log((1 + 1 / np.log2(5)) / (1 + 1 / np.log2(3)) + 0.01))
+
+
+@pytest.mark.parametrize("choose", [best_weights, likely_weights, fit_weights])
+def test_one_request_does_not_decide_against_hundreds(choose):
+    generator = torch.Generator().manual_seed(0)
+    targets = torch.randint(30, (301, 1), generator=generator)
+    truth = torch.nn.functional.one_hot(targets[:, 0], 30).float()
+    noise = torch.randn(2, 301, 30, generator=generator)
+    scores = {"useful": noise[0] + 3 * truth, "other": noise[1]}
+    scores["useful"][300], scores["other"][300] = -3 * truth[300], 3 * truth[300]  # misleads in the single one
+    groups = [("wishes",)] * 300 + [("sentiment",)]
+    weights = choose(scores, targets, torch.full((301, 1), -1), groups)
+    assert weights["useful"] > 3 * weights["other"]
 
 
 def test_the_objective_ranks_as_a_sorted_list_does():
