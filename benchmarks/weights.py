@@ -3,16 +3,17 @@
     python benchmarks/weights.py outputs/steam/mender-lite-seed0/model --source steam --data path/to/steam
 
 Training chooses the weights of every kind of request on about 1,000 validation examples. Here all validation examples
-are scored once; then as many as training takes are drawn, weights are chosen on these by each rule, and measured on the
-others. Rules are compared on the same draws. A fourth rule for inferred requests takes the mean of their weights and of
-those of silent requests. No test example is read. --json writes the figures to a file.
+are scored once. For each draw, weights are chosen by each rule on as many requests of half of the users as training
+takes, and measured on the requests of the other half. Rules are compared on the same draws. A fourth rule for inferred
+requests takes the mean of their weights and of those of silent requests. No test example is read. --json writes the
+figures to a file.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,23 +30,53 @@ from modeling_mender.training.weights import (
     as_log_probabilities,
     axis_and_stratum,
     best_weights,
-    between,
     candidate_scores,
     fit_weights,
     likely_weights,
     mean_log_ndcg,
+    mean_with_silent,
     validation_by_kind,
 )
 from preference_benchmark.hub.card import markdown_table
 
-Rule = Callable[..., dict[str, float]]
-RULES: dict[str, Rule] = {
+RULES: dict[str, Callable[..., dict[str, float]]] = {
     "best ranking": best_weights,
     "likelihood": likely_weights,
     "mean of both": fit_weights,
 }
-BASE = "best ranking"
+BASE, TODAY = "best ranking", "mean of both"
 EVERYTHING = 10**6
+
+
+@dataclass(frozen=True)
+class Requests:
+    """M requests of a kind with the scores of their candidates.
+
+    Attributes:
+        scores: see `candidate_scores`, as for the next two.
+        targets: Shape: (M, R).
+        seen: Shape: (M, S).
+        groups: axis and stratum of each.
+        users: who asks.
+    """
+
+    scores: dict[str, torch.Tensor]
+    targets: torch.Tensor
+    seen: torch.Tensor
+    groups: list[tuple[str, str]]
+    users: np.ndarray
+
+    def rows(self, rows: np.ndarray) -> tuple[Any, ...]:
+        """Scores, targets, items to leave out and groups of some requests."""
+        scores = {name: values[rows] for name, values in self.scores.items()}
+        return scores, self.targets[rows], self.seen[rows], [self.groups[row] for row in rows]
+
+    def sample(self, rows: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
+        """About `count` of some requests, as many of each axis as of any other."""
+        axis = np.array([axis for axis, _ in self.groups])[rows]
+        names = np.unique(axis)
+        parts = [generator.permutation(rows[axis == name])[: max(1, count // len(names))] for name in names]
+        return np.sort(np.concatenate(parts))
 
 
 @options.grouped
@@ -63,20 +94,12 @@ def main(
     shop = Recommender.from_pretrained(model)
     data = load_benchmark_data(source, tables.data, encoder, **tables.changes)
     validation = data.matched({"oracle": 1.0, "last": 1.0})["validation"]
-    rows, rules = [], dict(RULES)
-    for kind, examples_of in validation_by_kind(validation, limit, seed=0).items():
+    requests = {}
+    for kind, asked in validation_by_kind(validation, limit, seed=0).items():
         with torch.no_grad():
-            scored = candidate_scores(shop.model, shop.processor, examples_of, not data.repeats)
-        groups = axis_and_stratum(examples_of)
-        fitted = round(SHARES[kind] * examples)
-        if 2 * fitted > len(groups):
-            print(f"{kind}: only {len(groups)} validation examples, left out", file=sys.stderr)
-            continue
-        own = rules if kind == "inferred" else RULES
-        rows += [{"kind": kind, "fitted": fitted, **row} for row in measured(*scored, groups, fitted, draws, own)]
-        if kind == "silent":
-            drawn = np.random.default_rng(0).choice(len(groups), fitted, replace=False)
-            rules["mean with silent"] = halfway(*chosen(drawn, *scored, groups))
+            scored = candidate_scores(shop.model, shop.processor, asked, not data.repeats)
+        requests[kind] = Requests(*scored, axis_and_stratum(asked), np.array(asked["user_id"]))
+    rows = measured(requests, examples, draws)
     header = ["kind", "chosen on", "rule", "mean log NDCG@10", f"over {BASE}", "standard error"]
     cells = [
         [row["kind"], str(row["fitted"]), row["rule"], *(f"{row[name]:+.3f}" for name in ("value", "gain", "error"))]
@@ -88,56 +111,42 @@ def main(
         json_file.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
 
 
-def measured(
-    scores: dict[str, torch.Tensor],
-    targets: torch.Tensor,
-    seen: torch.Tensor,
-    groups: list[tuple[str, str]],
-    fitted: int,
-    draws: int,
-    rules: Mapping[str, Rule],
-) -> list[dict[str, Any]]:
-    """For each rule the mean objective on requests that the weights were not chosen on, and the gain over `BASE`."""
-    axis = np.array([name for name, _ in groups])
-    names = np.unique(axis)
-    reached: dict[str, list[float]] = {rule: [] for rule in rules}
+def measured(requests: Mapping[str, Requests], examples: int, draws: int) -> list[dict[str, Any]]:
+    """For each kind and rule the mean objective on users that the weights were not chosen on, and the gain over `BASE`.
+
+    Args:
+        requests: by kind, "silent" before "inferred".
+        examples: requests of all kinds that weights are chosen on.
+        draws: times that the users are divided.
+    """
+    users = np.unique(np.concatenate([own.users for own in requests.values()]))
+    reached: dict[tuple[str, str], list[float]] = {}
+    fitted = {}
     for draw in range(draws):
         generator = np.random.default_rng(draw)
-        orders = [generator.permutation(np.flatnonzero(axis == name)) for name in names]
-        # Of a small axis, half are left to measure on.
-        kept = np.concatenate([order[: min(fitted // len(names), len(order) // 2)] for order in orders])
-        rest = np.setdiff1d(np.arange(len(axis)), kept)
-        own, (others, *asked) = (chosen(part, scores, targets, seen, groups) for part in (np.sort(kept), rest))
-        for rule, choose in rules.items():
-            weights = choose(*own)
-            reached[rule].append(mean_log_ndcg(sum(weights[name] * others[name] for name in others), *asked))
-    gains = {rule: np.subtract(values, reached[BASE]) for rule, values in reached.items()}
-    return [
-        {
-            "rule": rule,
-            "value": round(float(np.mean(values)), 4),
-            "gain": round(float(gains[rule].mean()), 4),
-            "error": round(float(gains[rule].std(ddof=1) / np.sqrt(draws)), 4),
-        }
-        for rule, values in reached.items()
-    ]
-
-
-def chosen(rows: np.ndarray, scores: dict[str, torch.Tensor], *columns: Any) -> tuple[Any, ...]:
-    """Some requests of scores, targets, items to leave out and groups."""
-    *tensors, groups = columns
-    picked = ({name: values[rows] for name, values in scores.items()}, *(part[rows] for part in tensors))
-    return *picked, [groups[row] for row in rows]
-
-
-def halfway(*silent: Any) -> Rule:
-    """The rule that takes the mean of a request's weights and of those of silent requests."""
-    own = as_log_probabilities(fit_weights(*silent), *silent)
-
-    def choose(*asked: Any) -> dict[str, float]:
-        return between(own, as_log_probabilities(fit_weights(*asked), *asked))
-
-    return choose
+        half = generator.choice(users, len(users) // 2, replace=False)
+        silent = {}
+        for kind, own in requests.items():
+            mine = np.isin(own.users, half)
+            kept = own.sample(np.flatnonzero(mine), round(SHARES[kind] * examples), generator)
+            fitted[kind] = len(kept)
+            asked, (scores, *others) = own.rows(kept), own.rows(np.flatnonzero(~mine))
+            found = {rule: choose(*asked) for rule, choose in RULES.items()}
+            weights = as_log_probabilities(found[TODAY], *asked)
+            if kind == "silent":
+                silent = weights
+            if kind == "inferred":
+                found["mean with silent"] = mean_with_silent(silent, weights)
+            for rule, weights in found.items():
+                total = sum(weights[name] * values for name, values in scores.items())
+                reached.setdefault((kind, rule), []).append(mean_log_ndcg(total, *others))
+    rows = []
+    for (kind, rule), values in reached.items():
+        gains = np.subtract(values, reached[kind, BASE])
+        found = {"value": np.mean(values), "gain": gains.mean(), "error": gains.std(ddof=1) / np.sqrt(draws)}
+        found = {name: round(float(value), 4) for name, value in found.items()}
+        rows.append({"kind": kind, "fitted": fitted[kind], "rule": rule, **found})
+    return rows
 
 
 if __name__ == "__main__":

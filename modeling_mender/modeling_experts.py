@@ -19,7 +19,7 @@ from .experts import ExpertSum, default_kind
 from .item_scoring import ItemScoringModel
 from .item_states import ItemStatesEncoder
 from .request_fit import check_fitted, fit_features
-from .request_terms import RequestTerms
+from .request_scores import RequestScores
 
 __all__ = ["ExpertsConfig", "ExpertsRecommender"]
 
@@ -97,16 +97,17 @@ class ExpertsRecommender(ItemScoringModel):
             input_ids: inputs from a processor with `history="vectors"` if an expert reads text, otherwise with
                 `history="indices"`. Shape: (B, T), or (B, C, T) for several conditions of each user.
             kind: index in `KINDS` of each request; default: stated with text, silent without. Shape: (B,) or (B, C).
-            condition_weights: weights of each user's conditions. Shape: (B, C).
-            expert_input_ids: inputs without negated sentences, to be read instead of `input_ids`. Shape: (B, T').
+            condition_weights: weights of each user's conditions. Default: equal weights with a sum of 1. Shape: (B, C).
+            expert_input_ids: inputs without negated sentences, to be read instead of `input_ids`. Shape: (B, T') or
+                (B, C, T').
             avoid_input_ids: text tokens of the phrases to avoid. Shape: (B, A, T').
             weights: factors for fitted weights, by expert or group.
 
         Returns:
             Shape: (B, N).
         """
-        terms = {"condition_weights": condition_weights, "avoid_input_ids": avoid_input_ids, "weights": weights}
-        found = self._terms(input_ids, kind, expert_input_ids, **terms).scores()
+        asked = {"condition_weights": condition_weights, "avoid_input_ids": avoid_input_ids, "weights": weights}
+        found = self._request(input_ids, kind, expert_input_ids, **asked).scores()
         return torch.zeros(len(input_ids), self.config.num_items, device=self.device) if found is None else found
 
     def contributions(
@@ -127,26 +128,35 @@ class ExpertsRecommender(ItemScoringModel):
             input_ids: see `scores`, also for the other arguments.
             kind: Shape: (B,) or (B, C).
             condition_weights: Shape: (B, C).
-            expert_input_ids: Shape: (B, T').
+            expert_input_ids: Shape: (B, T') or (B, C, T').
             avoid_input_ids: Shape: (B, A, T').
             weights: factors for fitted weights, by expert or group.
 
         Returns:
             By name of the expert, and as "avoid". Shape of each: (B, M).
         """
-        terms = {"condition_weights": condition_weights, "avoid_input_ids": avoid_input_ids, "weights": weights}
-        return self._terms(input_ids, kind, expert_input_ids, **terms).contributions(item_indices)
+        asked = {"condition_weights": condition_weights, "avoid_input_ids": avoid_input_ids, "weights": weights}
+        return self._request(input_ids, kind, expert_input_ids, **asked).contributions(item_indices)
 
-    def _terms(
-        self, input_ids: Tensor, kind: Tensor | None, expert_input_ids: Tensor | None, **terms: Any
-    ) -> RequestTerms:
-        """All terms of requests; arguments as in `scores`."""
+    def _request(
+        self, input_ids: Tensor, kind: Tensor | None, expert_input_ids: Tensor | None, **asked: Any
+    ) -> RequestScores:
+        """The sum of experts for requests; arguments as in `scores`."""
         users, conditions = len(input_ids), 1 if input_ids.dim() == 2 else input_ids.shape[1]
         read = input_ids if expert_input_ids is None else expert_input_ids
         read = self._as_vectors(read.reshape(users * conditions, -1))
         kind = default_kind(self.experts.split(read)[0]) if kind is None else kind
-        items, live = self.config.num_items, self.live_items()
-        return RequestTerms(self.experts, items, users, conditions, self.device, kind, read, live=live, **terms)
+        return RequestScores(
+            experts=self.experts,
+            num_items=self.config.num_items,
+            users=users,
+            conditions=conditions,
+            device=self.device,
+            kind=kind,
+            input_ids=read,
+            live=self.live_items(),
+            **asked,
+        )
 
     def expert_scores(self, input_ids: Tensor, expert_input_ids: Tensor | None = None) -> dict[str, Tensor]:
         """Scores of each expert by name, in the order of `config.experts`. Shape of each: (B, N).
@@ -175,7 +185,7 @@ class ExpertsRecommender(ItemScoringModel):
             Shape: (B,).
         """
         check_fitted(self.config)
-        return self._terms(input_ids, None, expert_input_ids).fit()
+        return self._request(input_ids, None, expert_input_ids).fit()
 
     def penalty(self, avoid_input_ids: Tensor) -> Tensor:
         """Penalties of all items for phrases to avoid, see `ExpertSum.penalty`. Shape: (B, N)."""

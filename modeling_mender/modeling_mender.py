@@ -44,7 +44,7 @@ from .item_states import ItemStatesEncoder, encode_in_groups, text_encoder_class
 from .left_to_right import LeftToRightEncoder, additive, before_targets, last_tokens, within_targets
 from .module_weights import check_tables, check_whole, evaluating
 from .request_fit import check_fitted, fit_features
-from .request_terms import RequestTerms
+from .request_scores import RequestScores
 from .retrieval import Generator, item_scores, search
 from .saved_weights import ChecksWeights
 
@@ -490,7 +490,7 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
         )
         if kwargs.get("encoder_outputs") is None:
             kwargs["encoder_outputs"] = BaseModelOutput(encoder_outputs[0])
-        mix, evidence = request.to_search()
+        mix, evidence = request.mix_and_evidence()
         if isinstance(evidence, PathGuide):
             raise ValueError(
                 f"generate() cannot add experts or priors for {self.config.num_items:,} items; call recommend(), or "
@@ -583,7 +583,7 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
         states = encoder_outputs[0]
         # Autocast is for the encoder only; the search chooses its own precision.
         with torch.autocast(states.device.type, enabled=False):
-            mix, evidence = request.to_search()
+            mix, evidence = request.mix_and_evidence()
             memory, memory_mask = self._memory(states, attention_mask, request.kind)
             counts = mix is None or bool(mix.any())
             decoder = self._search_decoder(memory) if counts else None
@@ -620,7 +620,7 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
         kind: Tensor | None,
         expert_input_ids: Tensor | None,
         **terms: Any,
-    ) -> tuple[BaseModelOutput | Sequence[Tensor], Tensor | None, RequestTerms]:
+    ) -> tuple[BaseModelOutput | Sequence[Tensor], Tensor | None, RequestScores]:
         """Encoder outputs and mask of all conditions (B * C, ...), and the request, from arguments of `recommend()`."""
         conditions = 1 if input_ids is None or input_ids.dim() == 2 else input_ids.shape[1]
         flat = (None if part is None else part.view(-1, part.shape[-1]) for part in (input_ids, attention_mask))
@@ -632,7 +632,7 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
         if expert_input_ids is None and self.shares_vectors and input_ids is not None:
             expert_input_ids, encoded = input_ids, self._encoded(encoder_outputs)
         users = len(states) // conditions
-        request = RequestTerms(
+        request = RequestScores(
             experts=self.experts,
             num_items=self.config.num_items,
             users=users,

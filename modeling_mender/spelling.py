@@ -28,7 +28,7 @@ SHORTEST, LONGER, LONGEST = 4, 9, 40
 """Letters from which a word is corrected, from which it may have two errors, and up to which it is corrected."""
 COMMON = 7
 """Letters from which a word is corrected to one that the catalogue does not contain. Shorter ones are often rare words:
-"tabs", "eraser" and "copier" would become "tags", "erased" and "copied"."""
+"caret" and "latte" would become "carpet" and "late"."""
 PREFIX = 7
 """Letters of a word that are looked up; the rest is compared afterwards. Keeps the index small."""
 MOST_WORDS = 1_000
@@ -85,7 +85,8 @@ def common_words(tokenizer: Any) -> dict[str, int]:
     """
     vocabulary = tokenizer.get_vocab()
     # WordPiece marks what continues a word; others mark what begins one.
-    begins = next((mark for mark in "▁Ġ" if any(token.startswith(mark) for token in vocabulary)), "")
+    marked = {mark: sum(token.startswith(mark) for token in vocabulary) for mark in "▁Ġ"}
+    begins = next((mark for mark, count in marked.items() if count > len(vocabulary) / 10), "")
     found: dict[str, int] = {}
     for token, place in sorted(vocabulary.items(), key=lambda pair: pair[1]):
         word = token.removeprefix(begins).lower()
@@ -123,8 +124,9 @@ def _triples(text: str) -> set[str]:
 class Speller:
     """Replaces words that are neither in the catalogue nor known otherwise by the nearest word.
 
-    It is one of the catalogue, or else a common word that differs by a letter that is missing, doubled or swapped with
-    the next. A replaced letter at the end is no reason to touch a long word: "trimmer" is not "trimmed".
+    It is one of the catalogue, or else a common word from which a letter is missing, or has been doubled or swapped
+    with the next. Other errors are not corrected to common words, nor is a missing last letter: "trimmer" is not a
+    misspelt "trimmed", nor "commute" a "commuter".
 
     Words with digits, apostrophes or capitals inside stay as they are, and so do words of scripts without capital
     letters: in these, a letter is often a word or a syllable, and a word with another letter is another word.
@@ -192,8 +194,11 @@ class Speller:
         written = word in (letters, word.upper(), word.capitalize())
         if letters == word.upper() or not written or self._in_catalogue(letters):
             return word
-        nearest = self.nearest(letters) or self._common_word(letters)
-        if nearest is None or self.known(word):
+        nearest = self.nearest(letters)
+        if (nearest is None and len(letters) < COMMON) or self.known(word):
+            return word
+        nearest = nearest or self._common_word(letters)
+        if nearest is None:
             return word
         cased = nearest.upper() if word.isupper() else nearest.capitalize() if word[0].isupper() else nearest
         return cased if cased.lower() == nearest else nearest
@@ -206,15 +211,16 @@ class Speller:
 
     def _common_word(self, word: str) -> str | None:
         """The common word that was meant, if it is plain."""
-        meant = self._language.nearest(word) if len(word) >= COMMON else None
+        meant = self._language.nearest(word)
         if meant is None or meant[0] != word[0] or _distance(word, meant) > 1:
             return None
-        return meant if len(meant) > len(word) or _is_doubled(word, meant) or _is_swapped(word, meant) else None
+        missing = len(meant) > len(word) and meant[:-1] != word
+        return meant if missing or _is_doubled(word, meant) or _is_swapped(word, meant) else None
 
     @cached_property
     def _language(self) -> Speller:
         """Made when a request has a word that the catalogue does not explain: a third of a second for 20,000 words."""
-        return Speller(self.common())
+        return Speller({word: count for word, count in self.common().items() if len(word) >= COMMON - 1})
 
     def nearest(self, word: str) -> str | None:
         """The nearest word of the catalogue.

@@ -34,7 +34,6 @@ __all__ = [
     "as_log_probabilities",
     "axis_and_stratum",
     "best_weights",
-    "between",
     "candidate_scores",
     "fit_experts",
     "fit_weights",
@@ -42,6 +41,7 @@ __all__ = [
     "least_learned",
     "likely_weights",
     "mean_log_ndcg",
+    "mean_with_silent",
     "validation_by_kind",
 ]
 
@@ -51,7 +51,7 @@ PENALTIES = (20.0, 100.0, 500.0)
 MOST_ITEMS_FOR_PENALTIES = 5_000
 """Larger catalogues use the middle penalty without a search, because each inverse takes a minute."""
 ENOUGH = 20
-"""Requests of an axis from which it counts as much as any other; a single one would decide the weights by chance."""
+"""An axis with fewer requests counts in proportion to them; otherwise a single request could decide the weights."""
 FLOOR = 0.01
 """Added to NDCG before its logarithm, so that an axis with an NDCG of 0 does not dominate."""
 CANDIDATES, BEST = 128, 30
@@ -79,7 +79,7 @@ def mean_log_ndcg(
 ) -> float:
     """The mean over axes, and within an axis over strata, of log(NDCG@k + 0.01): small and large figures count alike.
 
-    Axes of fewer than `ENOUGH` requests count less.
+    Axes of fewer than `ENOUGH` requests count less; strata do not.
 
     Args:
         scores: of all items for every example. Shape: (M, N).
@@ -231,7 +231,7 @@ def _by_likelihood(
     seen: Tensor,
     groups: Sequence[tuple[str, ...]],
 ) -> np.ndarray:
-    """Weights with the largest likelihood of targets under a softmax, each axis and stratum counting alike.
+    """Weights with the largest likelihood of targets under a softmax; axes and strata count as in `mean_log_ndcg`.
 
     A smooth objective with one optimum, which takes every item of a ranking into account.
     """
@@ -266,7 +266,7 @@ def as_log_probabilities(
     seen: Tensor,
     groups: Sequence[tuple[str, ...]],
 ) -> dict[str, float]:
-    """The weights times a factor that makes their sums log-probabilities, up to a constant; it changes no order.
+    """The weights, scaled so that the weighted sum of scores is a log-probability, up to a constant.
 
     Args:
         weights: of every expert.
@@ -283,13 +283,14 @@ def as_log_probabilities(
     return {name: factor * value for name, value in weights.items()}
 
 
-def between(silent: Mapping[str, float], inferred: Mapping[str, float]) -> dict[str, float]:
-    """The mean of weights for silent and for inferred requests, both with log-probabilities as sums.
+def mean_with_silent(silent: Mapping[str, float], inferred: Mapping[str, float]) -> dict[str, float]:
+    """The mean of weights for silent and for inferred requests, both from `as_log_probabilities`.
 
-    An inferred preference may say nothing of the next item, and two hundred requests do not tell how much it says. So
-    half of the doubt is settled against it, see `benchmarks/weights.py`.
+    An inferred preference may not say anything about the next item, and 200 requests are too few to measure how much.
+    The mean halves its influence, see `benchmarks/weights.py`. A generator without a weight gets none.
     """
-    return {name: (silent[name] + value) / 2 for name, value in inferred.items()}
+    mean = {name: (silent[name] + value) / 2 for name, value in inferred.items()}
+    return mean if inferred.get(GENERATOR, 1.0) else {**mean, GENERATOR: 0.0}
 
 
 @torch.no_grad()
@@ -336,7 +337,7 @@ def fit_experts(
         config.set_weights({})
         return record
     config.set_weights({})  # the generator must rank its candidates, whatever weight an earlier fit gave it
-    weights = {}
+    weights, ranks_silent = {}, False
     for kind, chosen in validation.items():
         logger.info("choosing the weights of experts, %s requests", kind)
         scores, targets, seen = candidate_scores(model, processor, chosen, exclude_seen)
@@ -347,9 +348,11 @@ def fit_experts(
         if found.get(LEARNED):
             found = least_learned(found, scores, targets, seen, groups)
         weights[kind] = as_log_probabilities(found, scores, targets, seen, groups)
-        if kind == "inferred":
-            mean = between(weights["silent"], weights[kind])
+        if kind == "inferred" and ranks_silent:
+            mean = mean_with_silent(weights["silent"], weights[kind])
             weights[kind] = as_log_probabilities(mean, scores, targets, seen, groups)
+        elif kind == "silent":
+            ranks_silent = any(_spread(scores).values())
     config.set_weights(weights)
     record["weights"] = config.weights
     avoiding = np.flatnonzero([bool(texts) for texts in example_column(examples["validation"], "avoid")])
@@ -471,8 +474,8 @@ def _best_avoid(model: Any, processor: MenderProcessor, examples: datasets.Datas
 def validation_by_kind(examples: datasets.Dataset, limit: int, seed: int) -> dict[str, datasets.Dataset]:
     """Validation examples of every kind: positive ones only, as many of each axis as of any other.
 
-    Silent ones are recommendation examples without their preference, one of each user: those of several matching modes
-    differ in the preference alone.
+    Silent ones are recommendation examples without their preference. Those of several matching modes differ in the
+    preference alone, so each of them is there once.
 
     Args:
         examples: the validation split of a benchmark.
@@ -484,8 +487,9 @@ def validation_by_kind(examples: datasets.Dataset, limit: int, seed: int) -> dic
     generator = np.random.default_rng(seed)
     most = round(SHARES["silent"] * limit)
     next_items = select_axes(positive, {"recommendation": 1.0})
-    _, first = np.unique(example_column(next_items, "user_id"), return_index=True)
-    found = {"silent": without_preferences(_sampled(next_items.select(np.sort(first)), most, generator))}
+    columns = (example_column(next_items, name) for name in ("user_id", "history", "targets"))
+    first = {repr(example): row for row, example in reversed([*enumerate(zip(*columns, strict=True))])}
+    found = {"silent": without_preferences(_sampled(next_items.select(sorted(first.values())), most, generator))}
     kinds = np.array(example_column(positive, "kind"))
     for kind in KINDS[:2]:
         rows = np.flatnonzero(kinds == kind)

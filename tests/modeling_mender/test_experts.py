@@ -165,6 +165,20 @@ def test_conditions_of_a_request_are_added_with_their_weights():
     torch.testing.assert_close(model.scores(both, kind, condition_weights=weights), expected)
 
 
+def test_several_conditions_count_alike_by_default():
+    model = recommender(**{kind: {"popularity": 0.3, "co_purchase": 2.0, "transitions": 1.0} for kind in KINDS})
+    first, second = inputs([[1, 2], [3, 0]]), inputs([[4, 5], [6, 7]])
+    both = torch.stack([first, second], 1)
+    expected = (model.scores(first) + model.scores(second)) / 2
+    torch.testing.assert_close(model.scores(both), expected)
+    torch.testing.assert_close(model.scores(both, condition_weights=torch.tensor([0.5, 0.5]).expand(2, -1)), expected)
+    items = torch.tensor([[0, 3], [5, 11]])
+    parts = model.contributions(items, both)
+    torch.testing.assert_close(sum(parts.values()), expected.gather(1, items))
+    with pytest.raises(ValueError, match=r"condition_weights has shape \(2, 1\)"):
+        model.scores(both, condition_weights=torch.ones(2, 1))
+
+
 def test_contributions_of_experts_add_up_to_differences_between_scores():
     model = recommender(silent={"popularity": 0.5, "transitions": 0.0})
     prior = torch.linspace(-1, 1, ITEMS)

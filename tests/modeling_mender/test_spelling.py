@@ -86,16 +86,21 @@ def test_capitals_never_change_the_word():
         ("sleepinh trimmer", "sleepinh trimmer"),  # replaced: it may be a rare word
         ("candls", "candles"),  # the catalogue first
         ("vanilas", "vanillas"),  # two letters from the word of the catalogue
-        ("tags, tabs, tagss", "tags, tabs, tagss"),  # short
+        ("tagss", "tagss"),  # short
         ("leeping selping lseeping", "leeping selping lseeping"),  # not the first letter, two letters, too short
-        ("sleepingly", "sleepingly"),
+        ("commute tagging", "commute tagging"),  # the last letter may be missing on purpose
     ],
 )
 def test_common_words_are_corrected_where_the_catalogue_has_none(typed, read):
-    common = {"sleeping": 3, "sleepings": 1, "tags": 5, "trimmed": 2, "vanillas": 9}
+    common = {"sleeping": 3, "sleepings": 1, "tags": 5, "trimmed": 2, "vanillas": 9, "commuter": 4, "taggings": 1}
     speller = Speller(SHOP, common.__contains__, lambda: common)
     assert speller.correct(typed) == read
     assert speller.extended({"porcelain": 1}).correct(typed) == read
+
+
+def test_words_that_need_no_correction_need_no_index_of_the_language():
+    speller = Speller(SHOP, {"sleeping"}.__contains__, pytest.fail)
+    assert speller.correct("sleeping candls, vanilla") == "sleeping candles, vanilla"
 
 
 def test_common_words_are_those_that_a_tokenizer_has_whole():
@@ -106,6 +111,8 @@ def test_common_words_are_those_that_a_tokenizer_has_whole():
     assert common_words(Tokenizer("[PAD]", "The", "the", "sleep", "##ing", "4k")) == {"the": 5, "sleep": 3}
     assert common_words(Tokenizer("<s>", "▁the", "▁Sleep", "ing", "▁", "▁4k")) == {"the": 5, "sleep": 4}
     assert common_words(Tokenizer("<s>", "Ġthe", "sleep")) == {"the": 2}
+    letters = [f"w{chr(97 + number)}" for number in range(20)]
+    assert {"the", "wa"} <= {*common_words(Tokenizer("the", "Ġ", *letters))}  # a letter of Maltese marks nothing
 
 
 def test_an_empty_catalogue_corrects_nothing():

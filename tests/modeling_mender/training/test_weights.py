@@ -6,18 +6,19 @@ import torch
 from doubles import WORDS, encoder_folder, shop_examples, small_method
 
 from modeling_mender.configuration_mender import KINDS
+from modeling_mender.training import weights as weights_module
 from modeling_mender.training.ranking import rank_examples
 from modeling_mender.training.run import fit_without_gradient
 from modeling_mender.training.weights import (
     ENOUGH,
     as_log_probabilities,
     best_weights,
-    between,
     fit_weights,
     if_it_earns,
     least_learned,
     likely_weights,
     mean_log_ndcg,
+    mean_with_silent,
     validation_by_kind,
 )
 
@@ -110,32 +111,57 @@ def test_weights_are_half_of_the_best_ranking_and_half_of_the_likelihood():
     torch.testing.assert_close(shares(fit_weights(*asked)), (shares(best) + shares(likely)) / 2)
 
 
-def test_inferred_requests_trust_language_half_as_much_as_their_own_examples_say():
+def test_weights_as_log_probabilities_make_the_targets_likeliest():
     generator = torch.Generator().manual_seed(2)
     targets = torch.randint(20, (80, 1), generator=generator)
     truth = torch.nn.functional.one_hot(targets[:, 0], 20).float()
     noise = torch.randn(2, 80, 20, generator=generator)
     scores = {"popularity": noise[0] + truth, "dense": 0.1 * noise[1] + 0.1 * truth}
     asked = scores, targets, torch.full((80, 1), -1), [("axis",)] * 80
-    own = as_log_probabilities(fit_weights(*asked), *asked)
+    chosen = fit_weights(*asked)
+    own = as_log_probabilities(chosen, *asked)
+    assert np.isclose(own["popularity"] / own["dense"], chosen["popularity"] / chosen["dense"])
     total = sum(own[name] * values for name, values in scores.items())
-    likelihoods = [
-        float((factor * total).log_softmax(1).gather(1, targets).mean()) for factor in (0.8, 1.0, 1.25)
-    ]  # no other factor makes the targets likelier
+    likelihoods = [float((factor * total).log_softmax(1).gather(1, targets).mean()) for factor in (0.8, 1.0, 1.25)]
     assert max(likelihoods) == likelihoods[1]
-    silent = {"popularity": own["popularity"], "dense": 0.0}
-    assert between(silent, own) == {"popularity": own["popularity"], "dense": own["dense"] / 2}
 
 
-def test_a_user_counts_once_among_silent_requests_and_with_every_preference_among_the_others():
+def test_the_mean_with_silent_weights_brings_no_generator_back():
+    silent = {"popularity": 2.0, "dense": 0.0, "generator": 1.0}
+    assert mean_with_silent(silent, {"popularity": 1.0, "dense": 3.0, "generator": 0.5}) == {
+        "popularity": 1.5, "dense": 1.5, "generator": 0.75,
+    }  # fmt: skip
+    assert mean_with_silent(silent, {"popularity": 1.0, "dense": 3.0, "generator": 0.0})["generator"] == 0
+
+
+def test_inferred_requests_get_less_language_than_their_own_examples_ask_for(tmp_path, monkeypatch):
+    method, examples = small_method("mender-lite", encoder_folder(tmp_path)), shop_examples(12)
+    record = fit_without_gradient(method, examples)
+    monkeypatch.setattr(weights_module, "mean_with_silent", lambda silent, inferred: dict(inferred))
+    own = fit_without_gradient(method, examples)
+
+    def language(weights: dict[str, float]) -> float:
+        """Of the weight of all experts, the part of those that read."""
+        return sum(weights[name] for name in ("dense", "learned", "terms")) / sum(weights.values())
+
+    assert record["weights"]["silent"] == own["weights"]["silent"]
+    assert 0 < language(record["weights"]["inferred"]) < language(own["weights"]["inferred"])
+
+
+@pytest.mark.parametrize("ids", [True, False])
+def test_silent_requests_are_there_once_and_inferred_ones_with_every_preference(ids):
     examples = shop_examples(12)["validation"]
-    matched = [*examples, *(row | {"kind": "inferred"} for row in examples if row["axis"] == "recommendation")]
+    users = len({*examples["user_id"]})
+    recommended = [row | {"kind": "inferred"} for row in examples if row["axis"] == "recommendation"]
+    matched = [*examples, *recommended, *(row | {"preferences": ["find soap"]} for row in recommended)]
+    if not ids:  # the column is optional
+        matched = [row | {"user_id": ""} for row in matched]
     found = validation_by_kind(examples.from_list(matched, features=examples.features), 1000, seed=0)
     silent, inferred = found["silent"], found["inferred"]
-    assert sorted(silent["user_id"]) == sorted({*examples["user_id"]})
+    assert len(silent) == users and len({tuple(history) for history in silent["history"]}) == users
     assert not any(silent["preferences"]) and {*silent["kind"]} == {"silent"}
     axes = list(inferred["axis"])
-    assert axes.count("recommendation") == axes.count("history_consolidation") == len(silent)
+    assert axes.count("recommendation") == 2 * users and axes.count("history_consolidation") == users
 
 
 def test_experts_that_tell_no_items_apart_get_equal_weights_together_and_none_alone():

@@ -1,6 +1,6 @@
 """What a request adds to the generator's log-probabilities: experts, phrases to avoid and business priors.
 
-A search adds them in a Mender; in an `ExpertsRecommender` they are all there is.
+A Mender's search adds them; an `ExpertsRecommender` has nothing else.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from .item_filter import prior_scores
 from .item_states import ItemStatesEncoder
 from .request_fit import fit_probability
 
-__all__ = ["RequestTerms"]
+__all__ = ["RequestScores"]
 
 
 @dataclass(frozen=True)
-class RequestTerms:
-    """The terms of B users with C conditions each, see `MenderForGenerativeRetrieval.recommend`.
+class RequestScores:
+    """What is added for B users with C conditions each, see `MenderForGenerativeRetrieval.recommend`.
 
     Attributes:
         experts: those of the model; `None` if it has none.
@@ -31,7 +31,7 @@ class RequestTerms:
         users: B.
         conditions: C.
         device: of the model.
-        kind: of every condition; `None` if the model does not read it. Shape: (B * C,).
+        kind: of every condition or user; `None` if the model does not read it. Shape: (B * C,), (B, C) or (B,).
         input_ids: inputs of the experts, see `ExpertSum.forward`. Shape: (B, T), (B, C, T) or (B * C, T).
         encoder: see `ExpertSum.forward`.
         encoded: the texts of the experts, if they have been encoded.
@@ -60,14 +60,15 @@ class RequestTerms:
     prior: Tensor | Sequence[float] | Mapping[int, float] | None = None
     weights: Mapping[str, float] | None = None
 
-    def to_search(self) -> tuple[Tensor | None, Any]:
+    def mix_and_evidence(self) -> tuple[Tensor | None, Any]:
         """Weights of the log-probabilities (B, C) and what to add; `None` for a weight of 1, and for nothing.
 
         What to add are scores of all items (B, N), or for very many items a `PathGuide` that scores some.
 
         Raises:
-            ValueError: if the request needs experts and there are none, or their inputs are missing, or a weight is
-                invalid.
+            ValueError: if the request needs experts and there are none, their inputs are missing, or a weight or the
+                prior is invalid.
+            IndexError: if the prior names an item that is not in the catalogue.
         """
         if self.experts is None and (self.weights or self.avoid_input_ids is not None):
             given = "weights" if self.weights else "avoid_input_ids"
@@ -82,7 +83,8 @@ class RequestTerms:
         found = None
         if self.experts is not None:
             if bool(self._expert_weights.any()):
-                total = self.experts.total(*self._rows(), **self._read_by)
+                read, weights = self._rows()
+                total = self.experts.total(read, self.num_items, weights, **self._shared)
                 found = total.view(self.users, self.conditions, -1).sum(1)
             if self.avoid_input_ids is not None and self.experts.avoids:
                 penalty = self._penalty()
@@ -92,7 +94,7 @@ class RequestTerms:
         return found
 
     def contributions(self, item_indices: Tensor) -> dict[str, Tensor]:
-        """What each term adds to the scores of items.
+        """What each part adds to the scores of items.
 
         Args:
             item_indices: of each user. Shape: (B, M).
@@ -104,11 +106,13 @@ class RequestTerms:
         if self.experts is not None:
             parts = dict.fromkeys(self.experts.config.experts, nothing)
             if bool(self._expert_weights.any()):
-                parts = self.experts.contributions(item_indices, *self._rows(), **self._read_by)
+                read, weights = self._rows()
+                shared = self._shared
+                parts = self.experts.contributions(item_indices, read, self.num_items, weights, **shared)
             if self.avoid_input_ids is not None and self._every_item:
                 parts["avoid"] = -self._penalty().gather(1, item_indices)
             elif self.avoid_input_ids is not None:
-                guide = self.guide(**self._avoided_by)
+                guide = self.guide(**self._guided)
                 parts["avoid"] = nothing if guide is None else guide.evidence.at(item_indices)
         if self.prior is not None:
             parts["prior"] = self._prior.gather(1, item_indices)
@@ -123,14 +127,15 @@ class RequestTerms:
         if self.input_ids is None:
             raise ValueError("`fit` needs input_ids or expert_input_ids, which the processor makes")
         read = self.input_ids.reshape(-1, self.input_ids.shape[-1])
-        return fit_probability(self.experts, read, self.users, self.num_items, live=self.live, **self._read_by)
+        return fit_probability(self.experts, read, self.users, self.num_items, live=self.live, **self._shared)
 
     def _guide(self) -> Any:
         """`scores` for a search that does not score every item."""
         evidence = None
         if self.experts is not None and bool(self._expert_weights.any()):
-            evidence = self.experts.evidence(*self._rows(), self.users, **self._read_by)
-        return self.guide(evidence=evidence, prior=self.prior, **self._avoided_by)
+            read, weights = self._rows()
+            evidence = self.experts.evidence(read, self.num_items, weights, self.users, **self._shared)
+        return self.guide(evidence=evidence, prior=self.prior, **self._guided)
 
     def _penalty(self) -> Tensor:
         """What phrases to avoid take off. Shape: (B, N)."""
@@ -146,11 +151,13 @@ class RequestTerms:
         return prior_scores(self.prior, self.num_items, self.users, self.device).expand(self.users, -1)
 
     @property
-    def _read_by(self) -> dict[str, Any]:
+    def _shared(self) -> dict[str, Any]:
+        """What every use of the experts needs."""
         return {"encoder": self.encoder, "encoded": self.encoded}
 
     @property
-    def _avoided_by(self) -> dict[str, Any]:
+    def _guided(self) -> dict[str, Any]:
+        """What every guide needs."""
         return {"experts": self.experts, "encoder": self.encoder, "avoid_input_ids": self.avoid_input_ids}
 
     @cached_property
@@ -168,8 +175,8 @@ class RequestTerms:
         """Shape: (B, 1)."""
         return self._weights[:, len(self.experts.config.experts) :]
 
-    def _rows(self) -> tuple[Tensor, int, Tensor]:
-        """Inputs (B * C, T), the number of items, and weights of experts (B * C, experts)."""
+    def _rows(self) -> tuple[Tensor, Tensor]:
+        """Inputs (B * C, T) and weights of experts (B * C, experts)."""
         if self.input_ids is None:
             raise ValueError(
                 "the experts of this model read inputs of their own; pass expert_input_ids, which the processor makes, "
@@ -177,7 +184,7 @@ class RequestTerms:
             )
         weights, mix = self._expert_weights.repeat_interleave(self.conditions, 0), self._condition_weights
         read = self.input_ids.reshape(len(weights), -1)
-        return read, self.num_items, weights if mix is None else weights * mix.view(-1, 1)
+        return read, weights if mix is None else weights * mix.reshape(-1, 1)
 
     @cached_property
     def _condition_weights(self) -> Tensor | None:
