@@ -143,9 +143,9 @@ def measured(requests: Mapping[str, Requests], examples: int, draws: int) -> lis
     rows = []
     for (kind, rule), values in reached.items():
         gains = np.subtract(values, reached[kind, BASE])
-        found = {"value": np.mean(values), "gain": gains.mean(), "error": gains.std(ddof=1) / np.sqrt(draws)}
-        found = {name: round(float(value), 4) for name, value in found.items()}
-        rows.append({"kind": kind, "fitted": fitted[kind], "rule": rule, **found})
+        figures = {"value": np.mean(values), "gain": gains.mean(), "error": gains.std(ddof=1) / np.sqrt(draws)}
+        rounded = {name: round(float(value), 4) for name, value in figures.items()}
+        rows.append({"kind": kind, "fitted": fitted[kind], "rule": rule, **rounded})
     return rows
 
 

@@ -488,8 +488,10 @@ def validation_by_kind(examples: datasets.Dataset, limit: int, seed: int) -> dic
     most = round(SHARES["silent"] * limit)
     next_items = select_axes(positive, {"recommendation": 1.0})
     columns = (example_column(next_items, name) for name in ("user_id", "history", "targets"))
-    first = {repr(example): row for row, example in reversed([*enumerate(zip(*columns, strict=True))])}
-    found = {"silent": without_preferences(_sampled(next_items.select(sorted(first.values())), most, generator))}
+    first: dict[str, int] = {}
+    for row, example in enumerate(zip(*columns, strict=True)):
+        first.setdefault(repr(example), row)
+    found = {"silent": without_preferences(_sampled(next_items.select([*first.values()]), most, generator))}
     kinds = np.array(example_column(positive, "kind"))
     for kind in KINDS[:2]:
         rows = np.flatnonzero(kinds == kind)
