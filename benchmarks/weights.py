@@ -1,10 +1,10 @@
-"""How weights of experts should be chosen from few requests: by ranking, by likelihood, or by the mean of both.
+"""How weights of experts should be chosen from few requests: by ranking, by likelihood, or by a mean of both.
 
     python benchmarks/weights.py outputs/steam/mender-lite-seed0/model --source steam --data path/to/steam
 
 Training chooses the weights of every kind of request on about 1,000 validation examples. Here all validation examples
 are scored once. For each draw, weights are chosen by each rule on as many requests of half of the users as training
-takes, and measured on the requests of the other half. Rules are compared on the same draws. A fourth rule for inferred
+takes, and measured on the requests of the other half. Rules are compared on the same draws. One more rule for inferred
 requests takes the mean of their weights and of those of silent requests. No test example is read. --json writes the
 figures to a file.
 """
@@ -25,55 +25,57 @@ from mender import Recommender
 from mender.cli import options
 from mender.data import load_benchmark_data
 from mender.terminal import run_script
+from modeling_mender.training.scored_requests import SHARES, ScoredRequests, score_requests, validation_by_kind
 from modeling_mender.training.weights import (
-    SHARES,
     as_log_probabilities,
-    axis_and_stratum,
     best_weights,
-    candidate_scores,
     fit_weights,
     likely_weights,
-    mean_log_ndcg,
     mean_with_silent,
-    validation_by_kind,
 )
 from preference_benchmark.hub.card import markdown_table
 
-RULES: dict[str, Callable[..., dict[str, float]]] = {
+SAMPLES = 5
+
+
+def of_samples(requests: ScoredRequests) -> dict[str, float]:
+    """Like `fit_weights`, with the mean of the best rankings of several samples of the requests, with replacement."""
+    generator, likely = np.random.default_rng(0), likely_weights(requests)
+    count = len(requests.targets)
+    samples = [requests.rows(np.sort(generator.integers(0, count, count))) for _ in range(SAMPLES)]
+    found = [(likely, 1.0), *((best_weights(sample, [likely]), 1 / SAMPLES) for sample in samples)]
+    mean = dict.fromkeys(likely, 0.0)
+    for weights, share in found:
+        whole = sum(weights[name] * requests.spread[name] for name in weights)
+        mean = {name: value + share * weights[name] / whole for name, value in mean.items()}
+    return mean
+
+
+RULES: dict[str, Callable[[ScoredRequests], dict[str, float]]] = {
     "best ranking": best_weights,
     "likelihood": likely_weights,
     "mean of both": fit_weights,
+    "mean, five samples": of_samples,
 }
 BASE, TODAY = "best ranking", "mean of both"
 EVERYTHING = 10**6
 
 
 @dataclass(frozen=True)
-class Requests:
-    """M requests of a kind with the scores of their candidates.
+class Asked:
+    """Requests of a kind, and the user of each.
 
     Attributes:
-        scores: see `candidate_scores`, as for the next two.
-        targets: Shape: (M, R).
-        seen: Shape: (M, S).
-        groups: axis and stratum of each.
-        users: who asks.
+        requests: M of them.
+        users: Shape: (M,).
     """
 
-    scores: dict[str, torch.Tensor]
-    targets: torch.Tensor
-    seen: torch.Tensor
-    groups: list[tuple[str, str]]
+    requests: ScoredRequests
     users: np.ndarray
-
-    def rows(self, rows: np.ndarray) -> tuple[Any, ...]:
-        """Scores, targets, items to leave out and groups of some requests."""
-        scores = {name: values[rows] for name, values in self.scores.items()}
-        return scores, self.targets[rows], self.seen[rows], [self.groups[row] for row in rows]
 
     def sample(self, rows: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
         """About `count` of some requests, as many of each axis as of any other."""
-        axis = np.array([axis for axis, _ in self.groups])[rows]
+        axis = np.array([axis for axis, _ in self.requests.groups])[rows]
         names = np.unique(axis)
         parts = [generator.permutation(rows[axis == name])[: max(1, count // len(names))] for name in names]
         return np.sort(np.concatenate(parts))
@@ -94,12 +96,12 @@ def main(
     shop = Recommender.from_pretrained(model)
     data = load_benchmark_data(source, tables.data, encoder, **tables.changes)
     validation = data.matched({"oracle": 1.0, "last": 1.0})["validation"]
-    requests = {}
+    by_kind = {}
     for kind, asked in validation_by_kind(validation, limit, seed=0).items():
         with torch.no_grad():
-            scored = candidate_scores(shop.model, shop.processor, asked, not data.repeats)
-        requests[kind] = Requests(*scored, axis_and_stratum(asked), np.array(asked["user_id"]))
-    rows = measured(requests, examples, draws)
+            scored = score_requests(shop.model, shop.processor, asked, not data.repeats)
+        by_kind[kind] = Asked(scored, np.array(asked["user_id"]))
+    rows = measured(by_kind, examples, draws)
     header = ["kind", "chosen on", "rule", "mean log NDCG@10", f"over {BASE}", "standard error"]
     cells = [
         [row["kind"], str(row["fitted"]), row["rule"], *(f"{row[name]:+.3f}" for name in ("value", "gain", "error"))]
@@ -111,35 +113,34 @@ def main(
         json_file.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
 
 
-def measured(requests: Mapping[str, Requests], examples: int, draws: int) -> list[dict[str, Any]]:
+def measured(by_kind: Mapping[str, Asked], examples: int, draws: int) -> list[dict[str, Any]]:
     """For each kind and rule the mean objective on users that the weights were not chosen on, and the gain over `BASE`.
 
     Args:
-        requests: by kind, "silent" before "inferred".
+        by_kind: "silent" before "inferred".
         examples: requests of all kinds that weights are chosen on.
         draws: times that the users are divided.
     """
-    users = np.unique(np.concatenate([own.users for own in requests.values()]))
+    users = np.unique(np.concatenate([own.users for own in by_kind.values()]))
     reached: dict[tuple[str, str], list[float]] = {}
     fitted = {}
     for draw in range(draws):
         generator = np.random.default_rng(draw)
         half = generator.choice(users, len(users) // 2, replace=False)
         silent = {}
-        for kind, own in requests.items():
+        for kind, own in by_kind.items():
             mine = np.isin(own.users, half)
             kept = own.sample(np.flatnonzero(mine), round(SHARES[kind] * examples), generator)
             fitted[kind] = len(kept)
-            asked, (scores, *others) = own.rows(kept), own.rows(np.flatnonzero(~mine))
-            found = {rule: choose(*asked) for rule, choose in RULES.items()}
-            weights = as_log_probabilities(found[TODAY], *asked)
+            shown, others = own.requests.rows(kept), own.requests.rows(np.flatnonzero(~mine))
+            found = {rule: choose(shown) for rule, choose in RULES.items()}
+            weights = as_log_probabilities(found[TODAY], shown)
             if kind == "silent":
                 silent = weights
             if kind == "inferred":
                 found["mean with silent"] = mean_with_silent(silent, weights)
             for rule, weights in found.items():
-                total = sum(weights[name] * values for name, values in scores.items())
-                reached.setdefault((kind, rule), []).append(mean_log_ndcg(total, *others))
+                reached.setdefault((kind, rule), []).append(others.reached(weights))
     rows = []
     for (kind, rule), values in reached.items():
         gains = np.subtract(values, reached[kind, BASE])

@@ -28,7 +28,7 @@ from ..processing_mender import MenderProcessor
 from .data import example_column, prepare_examples
 from .encoder_states import EncoderStates
 from .ranking import one_thread
-from .weights import axis_and_stratum, mean_log_ndcg
+from .scored_requests import ScoredRequests, axis_and_stratum
 
 __all__ = ["fit_language"]
 
@@ -256,10 +256,11 @@ def _loss(trained: _Language, preferences: _Preferences, rows: Tensor) -> Tensor
 
 @torch.no_grad()
 def _value(trained: _Language, preferences: _Preferences) -> float:
-    """How well the relevant items of every preference are ranked, see `mean_log_ndcg`."""
+    """How well the relevant items of every preference are ranked, see `ScoredRequests.reached`."""
     scores = torch.cat([trained(texts).cpu() for texts in preferences.texts.split(BATCH)])
     nothing = torch.empty(len(preferences), 0, dtype=torch.int64)
-    return mean_log_ndcg(scores, preferences.targets, nothing, preferences.groups)
+    requests = ScoredRequests({"language": scores}, preferences.targets, nothing, preferences.groups)
+    return requests.reached({"language": 1.0})
 
 
 def _rendered(

@@ -9,17 +9,15 @@ from modeling_mender.configuration_mender import KINDS
 from modeling_mender.training import weights as weights_module
 from modeling_mender.training.ranking import rank_examples
 from modeling_mender.training.run import fit_without_gradient
+from modeling_mender.training.scored_requests import ENOUGH, ScoredRequests, validation_by_kind
 from modeling_mender.training.weights import (
-    ENOUGH,
     as_log_probabilities,
     best_weights,
     fit_weights,
     if_it_earns,
     least_learned,
     likely_weights,
-    mean_log_ndcg,
     mean_with_silent,
-    validation_by_kind,
 )
 
 
@@ -29,12 +27,16 @@ def test_seen_items_are_not_ranked_and_axes_of_enough_requests_count_alike():
         torch.tensor(rows).repeat(ENOUGH, 1) for rows in ([[1], [3], [3]], [[0, 2, 0], [-1] * 3, [-1] * 3])
     )
     groups = [("a",), ("b",), ("b",)] * ENOUGH
-    assert np.isclose(mean_log_ndcg(scores, targets, seen, groups), np.log(1.01))
-    with_one_ahead = mean_log_ndcg(scores, targets, seen[:, :1], groups)
+
+    def reached(*asked) -> float:
+        return ScoredRequests({"words": asked[0]}, *asked[1:]).reached({"words": 1.0})
+
+    assert np.isclose(reached(scores, targets, seen, groups), np.log(1.01))
+    with_one_ahead = reached(scores, targets, seen[:, :1], groups)
     assert np.isclose(with_one_ahead, (np.log(1 / np.log2(3) + 0.01) + np.log(1.01)) / 2)
-    few = mean_log_ndcg(scores[:3], targets[:3], seen[:3, :1], groups[:3])  # one request of "a", two of "b"
+    few = reached(scores[:3], targets[:3], seen[:3, :1], groups[:3])  # one request of "a", two of "b"
     assert np.isclose(few, (np.log(1 / np.log2(3) + 0.01) + 2 * np.log(1.01)) / 3)
-    several = mean_log_ndcg(scores[1:2], torch.tensor([[3, 0, -1]]), torch.tensor([[-1]]), [("a",)])  # ranks 1 and 4
+    several = reached(scores[1:2], torch.tensor([[3, 0, -1]]), torch.tensor([[-1]]), [("a",)])  # ranks 1 and 4
     assert np.isclose(several, np.log((1 + 1 / np.log2(5)) / (1 + 1 / np.log2(3)) + 0.01))
 
 
@@ -47,7 +49,7 @@ def test_one_request_does_not_decide_against_hundreds(choose):
     scores = {"useful": noise[0] + 3 * truth, "other": noise[1]}
     scores["useful"][300], scores["other"][300] = -3 * truth[300], 3 * truth[300]  # misleads in the single one
     groups = [("wishes",)] * 300 + [("sentiment",)]
-    weights = choose(scores, targets, torch.full((301, 1), -1), groups)
+    weights = choose(ScoredRequests(scores, targets, torch.full((301, 1), -1), groups))
     assert weights["useful"] > 3 * weights["other"]
 
 
@@ -67,7 +69,7 @@ def test_the_objective_ranks_as_a_sorted_list_does():
             first = [item for item in order if not left_out[row, item]][:10]
             gain = sum(1 / np.log2(place + 2) for place, item in enumerate(first) if relevant[row, item])
             gains.append(gain / sum(1 / np.log2(np.arange(min(10, int(relevant[row].sum()))) + 2)))
-        found = mean_log_ndcg(scores, targets, seen, [("axis",)] * 20)
+        found = ScoredRequests({"words": scores}, targets, seen, [("axis",)] * 20).mean_log_ndcg(scores)
         assert np.isclose(found, np.log(np.mean(gains) + 0.01), atol=1e-5)
 
 
@@ -79,15 +81,13 @@ def test_the_search_trusts_what_helps():
     truth = torch.nn.functional.one_hot(targets[:, 0], items).float()
     scores = {"good": 100 * (noise[0] + 2 * truth), "also": noise[1] + 2 * truth, "useless": 10 * noise[2]}
     scores["silent"] = torch.zeros(users, items)
-    none = torch.full((users, 1), -1)
-    weights = fit_weights(scores, targets, none, [("axis",)] * users)
+    requests = ScoredRequests(scores, targets, torch.full((users, 1), -1), [("axis",)] * users)
+    weights = fit_weights(requests)
     assert weights["silent"] == 0 and max(weights.values()) == 1
     # The two that know something are brought to one scale, the third is hardly heard.
     assert 0.3 < 100 * weights["good"] / weights["also"] < 3
     assert 10 * weights["useless"] < 0.3 * weights["also"]
-    total = sum(weights[name] * scores[name] for name in scores)
-    best_alone = max(mean_log_ndcg(scores[name], targets, none, [("axis",)] * users) for name in scores)
-    assert mean_log_ndcg(total, targets, none, [("axis",)] * users) > best_alone
+    assert requests.reached(weights) > max(requests.reached({name: 1.0}) for name in scores)
 
 
 def test_weights_are_half_of_the_best_ranking_and_half_of_the_likelihood():
@@ -97,7 +97,7 @@ def test_weights_are_half_of_the_best_ranking_and_half_of_the_likelihood():
     truth = torch.nn.functional.one_hot(targets[:, 0], items).float()
     noise = torch.randn(2, users, items, generator=generator)
     scores = {"large": 50 * (noise[0] + truth), "small": noise[1] + truth, "silent": torch.zeros(users, items)}
-    asked = scores, targets, torch.full((users, 1), -1), [("axis",)] * users
+    requests = ScoredRequests(scores, targets, torch.full((users, 1), -1), [("axis",)] * users)
     spread = torch.tensor([float(values.std(1).mean()) for values in scores.values()])
 
     def shares(weights: dict[str, float]) -> torch.Tensor:
@@ -105,10 +105,10 @@ def test_weights_are_half_of_the_best_ranking_and_half_of_the_likelihood():
         own = torch.tensor([*weights.values()]) * spread
         return own / own.sum()
 
-    likely = likely_weights(*asked)
-    best = best_weights(*asked, starts=[likely])
+    likely = likely_weights(requests)
+    best = best_weights(requests, [likely])
     assert best.keys() == likely.keys() == scores.keys() and best["silent"] == likely["silent"] == 0
-    torch.testing.assert_close(shares(fit_weights(*asked)), (shares(best) + shares(likely)) / 2)
+    torch.testing.assert_close(shares(fit_weights(requests)), (shares(best) + shares(likely)) / 2)
 
 
 def test_weights_as_log_probabilities_make_the_targets_likeliest():
@@ -117,11 +117,11 @@ def test_weights_as_log_probabilities_make_the_targets_likeliest():
     truth = torch.nn.functional.one_hot(targets[:, 0], 20).float()
     noise = torch.randn(2, 80, 20, generator=generator)
     scores = {"popularity": noise[0] + truth, "dense": 0.1 * noise[1] + 0.1 * truth}
-    asked = scores, targets, torch.full((80, 1), -1), [("axis",)] * 80
-    chosen = fit_weights(*asked)
-    own = as_log_probabilities(chosen, *asked)
+    requests = ScoredRequests(scores, targets, torch.full((80, 1), -1), [("axis",)] * 80)
+    chosen = fit_weights(requests)
+    own = as_log_probabilities(chosen, requests)
     assert np.isclose(own["popularity"] / own["dense"], chosen["popularity"] / chosen["dense"])
-    total = sum(own[name] * values for name, values in scores.items())
+    total = requests.weighted_sum(own)
     likelihoods = [float((factor * total).log_softmax(1).gather(1, targets).mean()) for factor in (0.8, 1.0, 1.25)]
     assert max(likelihoods) == likelihoods[1]
 
@@ -166,9 +166,9 @@ def test_silent_requests_are_there_once_and_inferred_ones_with_every_preference(
 
 def test_experts_that_tell_no_items_apart_get_equal_weights_together_and_none_alone():
     scores, targets = {"one": torch.zeros(4, 5), "other": torch.ones(4, 5)}, torch.zeros(4, 1, dtype=torch.int64)
-    asked = scores, targets, torch.full((4, 1), -1), [("axis",)] * 4
-    assert fit_weights(*asked) == {"one": 1.0, "other": 1.0}
-    assert best_weights(*asked) == likely_weights(*asked) == {"one": 0.0, "other": 0.0}
+    requests = ScoredRequests(scores, targets, torch.full((4, 1), -1), [("axis",)] * 4)
+    assert fit_weights(requests) == {"one": 1.0, "other": 1.0}
+    assert best_weights(requests) == likely_weights(requests) == {"one": 0.0, "other": 0.0}
 
 
 @pytest.mark.parametrize("knows", [0.0, 2.0])
@@ -178,9 +178,9 @@ def test_a_generator_that_adds_nothing_gets_no_weight(knows):
     truth = torch.nn.functional.one_hot(targets[:, 0], 30).float()
     noise = torch.randn(2, 200, 30, generator=generator)
     scores = {"dense": noise[0] + 2 * truth, "generator": noise[1] + knows * truth}
-    asked = targets, torch.full((200, 1), -1), [("axis",)] * 200
+    requests = ScoredRequests(scores, targets, torch.full((200, 1), -1), [("axis",)] * 200)
     weights = {"dense": 1.0, "generator": 0.01 if knows == 0 else 1.0}
-    found = if_it_earns(weights, scores, *asked)
+    found = if_it_earns(weights, requests)
     assert found == (weights if knows else {"dense": 1.0, "generator": 0.0})
 
 
@@ -191,13 +191,13 @@ def test_of_learned_there_is_no_more_than_it_earns(knows):
     truth = torch.nn.functional.one_hot(targets[:, 0], 30).float()
     noise = torch.randn(2, 200, 30, generator=generator)
     scores = {"terms": noise[0] + 2 * truth, "learned": 0.01 * noise[1] + knows * truth}
-    asked = targets, torch.full((200, 1), -1), [("axis",)] * 200
-    found = least_learned({"terms": 1.0, "learned": 1.0}, scores, *asked)
+    requests = ScoredRequests(scores, targets, torch.full((200, 1), -1), [("axis",)] * 200)
+    found = least_learned({"terms": 1.0, "learned": 1.0}, requests)
     assert found["terms"] == 1 and (found["learned"] > 0) == bool(knows)
     if knows:  # and enough to rank about as well
-        values = [mean_log_ndcg(scores["terms"] + share * scores["learned"], *asked) for share in (found["learned"], 1)]
+        values = [requests.reached({"terms": 1.0, "learned": share}) for share in (found["learned"], 1.0)]
         assert values[0] >= values[1] + np.log(0.995)
-    assert least_learned({"terms": 0.0, "learned": 1.0}, scores, *asked)["learned"] == 1
+    assert least_learned({"terms": 0.0, "learned": 1.0}, requests)["learned"] == 1
 
 
 def ndcg(model, processor, examples) -> float:
