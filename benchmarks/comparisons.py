@@ -41,7 +41,7 @@ from filelock import FileLock, Timeout
 
 from mender.cli.options import assignments
 from mender.comparison import compare, draw_stars, print_comparison, save_comparison
-from mender.runs import read_run
+from mender.runs import READ_FROM, read_run
 from mender.terminal import UserError, run_script, user_errors
 from mender.training import choose_preset
 from modeling_mender.training.presets import PROSE
@@ -266,6 +266,7 @@ def keep(run: Run, folder: Path, kept: Path) -> None:
     record = read_run(folder)
     settings = record["settings"]
     own, settings["method"] = settings["method"], run.method
+    settings.pop(READ_FROM, None)  # where this machine keeps the data
     for name in ("command", "trained_by_command"):
         if name in settings:
             settings["resumed"] = settings.get("resumed", False) or "--resume" in shlex.split(settings[name])

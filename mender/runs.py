@@ -24,11 +24,13 @@ from mender import __version__
 from mender.report import Score, draw, print_table
 from preference_benchmark.stages import write_atomically
 
-__all__ = ["FIGURES", "provenance", "read_run", "training_of", "write_run"]
+__all__ = ["FIGURES", "READ_FROM", "provenance", "read_from", "read_run", "training_of", "write_run"]
 
 logger = logging.getLogger(__name__)
 
 FIGURES = "five_axes.json"
+# Where a training run read its data: source, data, encoder, and how tables are read.
+READ_FROM = "read_from"
 # What the record of an evaluation repeats of the training run.
 KEPT = ("method", "seed", "preset", "training", "trained", "seconds")
 
@@ -103,12 +105,21 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 def training_of(model: str | Path) -> dict[str, Any]:
     """The training record of a saved model, from the run folder it is in; empty if it is in none."""
-    folder = Path(model)
-    run = folder.resolve().parent
-    if folder.name != "model" or not (run / FIGURES).is_file():
-        return {}
-    settings = read_run(run)["settings"]
+    settings = _settings_of_run(model)
     if "training" not in settings:
         return {}
     trained_by = {f"trained_by_{name}": settings[name] for name in ("command", "commit") if name in settings}
     return {name: settings[name] for name in KEPT if name in settings} | trained_by
+
+
+def read_from(model: str | Path) -> dict[str, Any]:
+    """Where the run of a saved model read its data, as `mender train` recorded it; empty if that is not known."""
+    found = _settings_of_run(model).get(READ_FROM)
+    return dict(found) if isinstance(found, dict) else {}
+
+
+def _settings_of_run(model: str | Path) -> dict[str, Any]:
+    """Settings of the run whose folder a model is in; empty if it is in none."""
+    folder = Path(model)
+    run = folder.resolve().parent
+    return read_run(run)["settings"] if folder.name == "model" and (run / FIGURES).is_file() else {}

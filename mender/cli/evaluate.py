@@ -17,7 +17,7 @@ __all__ = ["evaluate"]
 def evaluate(
     model: options.Model,
     tables: options.TableOptions,
-    source: options.Source = "corner-shop",
+    source: options.Source = None,
     encoder: options.Encoder = None,
     output: options.Output = None,
     name: options.Name = None,
@@ -37,18 +37,27 @@ def evaluate(
     Ranks with each user's own preferences, with those of other users, and from the history alone (silent). Items of the
     history are left out, unless the benchmark has repeated purchases. Writes five_axes.png, five_axes.json and, for
     `mender compare`, ranks.parquet.
+
+    Without --source and --data, a model in the folder of its run is asked about the data that it was trained on, read
+    in the same way, and any other model about the corner shop.
     """
     with results(as_json, quiet) as show:
         from mender.cards import write_run_card
         from mender.data import load_benchmark_data
         from mender.evaluation import check_items, evaluate_saved
         from mender.recommender import Recommender
-        from mender.runs import training_of
+        from mender.runs import read_from, training_of
         from modeling_mender.hub.card import card_name
 
         with user_errors():
             shop = Recommender.from_pretrained(model, device=device)
-            benchmark = load_benchmark_data(source, tables.data, encoder, **tables.changes)
+            trained = read_from(model) if source is None and tables.data is None else {}
+            benchmark = load_benchmark_data(
+                source or trained.get("source", "corner-shop"),
+                tables.data or trained.get("data"),
+                encoder or trained.get("encoder"),
+                **{**trained.get("changes", {}), **tables.changes},
+            )
             check_items(shop.processor, benchmark, model)
             run = training_of(model)
         # Never into the folder of the run: its figures stay those that training measured.

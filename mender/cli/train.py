@@ -61,7 +61,7 @@ def train(
     """
     with results(as_json, quiet) as show:
         from mender.data import benchmark_name, encoder_path, load_benchmark_data
-        from mender.runs import provenance
+        from mender.runs import READ_FROM, provenance
         from mender.training import (
             check_report_to,
             choose_preset,
@@ -74,7 +74,8 @@ def train(
         from modeling_mender.training.data import select_axes
         from modeling_mender.training.trainer import last_checkpoint
 
-        origin = provenance(seed)
+        read = {"source": source, "data": _place(tables.data), "encoder": encoder, "changes": tables.changes}
+        origin = provenance(seed) | {READ_FROM: read}
         with user_errors():
             chosen = choose_preset(
                 preset,
@@ -120,3 +121,10 @@ def train(
             )
             show({"output": str(output), **record})
             print(f"Saved under {output}/: model/, five_axes.png, five_axes.json, ranks.parquet")
+
+
+def _place(data: Path | None) -> str | None:
+    """Where data are, from any folder; names on the Hub stay."""
+    if data is None:
+        return None
+    return str(data.resolve() if data.exists() else data)

@@ -204,3 +204,33 @@ def test_a_matching_the_benchmark_lacks_is_refused(tmp_path):
     del data.examples["last"]
     with pytest.raises(ValueError, match="matching='last' is not in this benchmark, which has oracle; build"):
         data.matched({"oracle": 1.0, "last": 1.0})
+
+
+def test_evaluation_reads_the_data_of_training_unless_others_are_named(
+    mender, raw, tiny_encoder, tmp_path, monkeypatch
+):
+    read = {"min_user": 4, "options": {"decimal": "."}}
+    given = [
+        "--source",
+        "table",
+        "--data",
+        raw.name,
+        "--min-user",
+        "4",
+        "--option",
+        "decimal=.",
+        "--encoder",
+        tiny_encoder,
+    ]
+    run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    assert mender("train", "--preset", "popularity", *given, "--output", run)[0] == 0
+    recorded = json.loads((run / "five_axes.json").read_text())
+    place = {"source": "table", "data": str(raw.resolve()), "encoder": tiny_encoder}
+    assert recorded["settings"]["read_from"] == {**place, "changes": read}
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)  # the folder was named from another one
+    code, out, err = mender("evaluate", run / "model", "--json")
+    assert code == 0, err
+    assert json.loads(out)["scores"] == recorded["scores"]
+    code, _, err = mender("evaluate", run / "model", "--source", "corner-shop", "--encoder", tiny_encoder)
+    assert code == 2 and "was trained on other items" in err
