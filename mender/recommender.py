@@ -6,7 +6,6 @@ and vectors of items where the model has none. Below it lie `AutoModel` and `Aut
 
 from __future__ import annotations
 
-import copy
 import math
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -431,13 +430,11 @@ class Recommender:
                     f"{known} purchases are known, and the model was trained on {settings.get('purchases', 0)}; save "
                     "with purchases=True after the training, or train again"
                 )
-            matrix = closed_form.ease(
+            matrix, of = closed_form.ease(
                 list(edit.purchases.values()), len(edit.processor.item_ids), settings["ridge_penalty"]
             )
-            part = copy.copy(experts.co_purchase)
-            part._buffers = {name: value.clone() for name, value in part._buffers.items()}
-            part.set_matrix(matrix.to(part.strengths.device))
-            experts.co_purchase = part
+            device = experts.co_purchase.strengths.device
+            experts.co_purchase.set_matrix(matrix.to(device), of.to(device))
             settings["purchases"], settings["observed"] = known, 0
         return self.status
 

@@ -6,6 +6,8 @@ afterwards.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -56,19 +58,23 @@ class ItemItem(nn.Module):
         self.register_buffer("neighbours", table, persistent=True)
         self.register_buffer("strengths", torch.zeros(num_items, num_neighbours), persistent=True)
 
-    def set_matrix(self, matrix: Tensor) -> None:
+    def set_matrix(self, matrix: Tensor, items: Tensor | None = None) -> None:
         """Keep the entries of largest magnitude in every row of a matrix.
 
         Args:
-            matrix: entry (i, j) is the score that item i in a history gives to item j. Shape: (N, N).
+            matrix: entry (i, j) is the score that item i in a history gives to item j; dense or sparse (COO). Shape:
+                (N, N), or (S, S) for S of the items.
+            items: which ones, ascending; default: all. Shape: (S,).
         """
         kept = min(self.neighbours.shape[1], matrix.shape[1])
-        _, order = matrix.abs().topk(kept, dim=1)
-        values = matrix.gather(1, order)
-        self.neighbours.fill_(-1)
-        self.strengths.zero_()
-        self.neighbours[:, :kept] = torch.where(values != 0, order, -1).to(torch.int32)
-        self.strengths[:, :kept] = values.to(self.strengths.dtype)
+        order, values = _largest(matrix, kept) if matrix.is_sparse else _largest_of_dense(matrix, kept)
+        rows: Any = slice(None)
+        if items is not None:
+            rows, order = items, items[order]
+        # New tensors: a copy of the expert may share those of today.
+        self.neighbours, self.strengths = torch.full_like(self.neighbours, -1), torch.zeros_like(self.strengths)
+        self.neighbours[rows, :kept] = torch.where(values != 0, order, -1).to(torch.int32)
+        self.strengths[rows, :kept] = values.to(self.strengths.dtype)
 
     def add_items(self, count: int, num_neighbours: int) -> None:
         """Add items with empty rows; every row has room for `num_neighbours` entries afterwards."""
@@ -110,6 +116,27 @@ class ItemItem(nn.Module):
         if weights is not None:
             values = values * weights[..., None]
         return neighbours.flatten(1), values.flatten(1)
+
+
+def _largest_of_dense(matrix: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Columns and values of the entries of largest magnitude of every row. Shape of each: (N, count)."""
+    order = matrix.abs().topk(count, dim=1).indices
+    return order, matrix.gather(1, order)
+
+
+def _largest(matrix: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The same of a sparse matrix, padded with column 0 and value 0; of equal entries, the lower columns."""
+    matrix = matrix.coalesce()
+    (row, column), value = matrix.indices(), matrix.values()
+    order = value.abs().argsort(descending=True, stable=True)
+    order = order[row[order].argsort(stable=True)]
+    row, column, value = row[order], column[order], value[order]
+    entries = torch.bincount(row, minlength=len(matrix))
+    place = torch.arange(len(row), device=row.device) - (entries.cumsum(0) - entries)[row]
+    first = place < count
+    columns, values = column.new_zeros(len(matrix), count), value.new_zeros(len(matrix), count)
+    columns[row[first], place[first]], values[row[first], place[first]] = column[first], value[first]
+    return columns, values
 
 
 def recency(history: Tensor) -> Tensor:

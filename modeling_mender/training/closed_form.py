@@ -36,17 +36,20 @@ def popularity(histories: Sequence[Sequence[int]], num_items: int) -> Tensor:
     return torch.bincount(torch.tensor(bought, dtype=torch.long), minlength=num_items).float()
 
 
-def ease(histories: Sequence[Sequence[int]], num_items: int, penalty: float, most_items: int = 10_000) -> Tensor:
-    """The item-item matrix of EASE.
+def ease(
+    histories: Sequence[Sequence[int]], num_items: int, penalty: float, most_items: int = 10_000
+) -> tuple[Tensor, Tensor]:
+    """The item-item matrix of EASE, and the items that it is of.
 
     Args:
         histories: item indices of each user.
         num_items: N.
         penalty: ridge penalty; a larger one gives rare items less weight.
-        most_items: number of most popular items to use: the inverse takes N^3 operations and 4 N^2 bytes.
+        most_items: number of most popular items to use: the inverse takes S^3 operations and 4 S^2 bytes, a few times.
 
     Returns:
-        Entry (i, j) is the score that item i in a history gives to item j; the diagonal is 0. Shape: (N, N).
+        Entry (i, j) is the score that the i-th of these items in a history gives to the j-th; the diagonal is 0. Shape:
+        (S, S). The items, ascending. Shape: (S,).
     """
     table = _padded([list(dict.fromkeys(history)) for history in histories])  # repeated purchases count once
     used = torch.arange(num_items)
@@ -65,24 +68,22 @@ def ease(histories: Sequence[Sequence[int]], num_items: int, penalty: float, mos
     gram.diagonal().add_(penalty)
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))
     weights = -inverse / inverse.diagonal()
-    weights.fill_diagonal_(0.0)
-    if size == num_items:
-        return weights
-    matrix = torch.zeros(num_items, num_items)
-    matrix[used[:, None], used] = weights
-    return matrix
+    return weights.fill_diagonal_(0.0), used
 
 
 def transitions(histories: Sequence[Sequence[int]], num_items: int, window: int = WINDOW) -> Tensor:
-    """Matrix of how often an item was bought soon after another: log(1 + sum of 1/distance). Shape: (N, N)."""
+    """Matrix of how often an item was bought soon after another: log(1 + sum of 1/distance). Shape: (N, N), sparse."""
     table = _padded(histories)
-    matrix = torch.zeros(num_items * num_items)
+    pairs, gains = [torch.empty(2, 0, dtype=torch.int64)], [torch.empty(0)]
     for distance in range(1, min(window, table.shape[1] - 1) + 1):
         before, after = table[:, :-distance], table[:, distance:]
         both = after >= 0
-        cell = before[both] * num_items + after[both]
-        matrix.index_add_(0, cell, torch.full((len(cell),), 1.0 / distance))
-    return matrix.log1p_().view(num_items, num_items)
+        pairs.append(torch.stack([before[both], after[both]]))
+        gains.append(torch.full((pairs[-1].shape[1],), 1.0 / distance))
+    counts = torch.sparse_coo_tensor(
+        torch.cat(pairs, 1), torch.cat(gains), (num_items, num_items), check_invariants=True
+    ).coalesce()
+    return counts.log1p()
 
 
 def observe(experts: ExpertSum, purchases: Sequence[tuple[Sequence[int], int]]) -> None:
@@ -130,9 +131,10 @@ def _add_to_logarithms(expert: ItemItem, gains: Sequence[tuple[int, int, float]]
 
 def _padded(histories: Sequence[Sequence[int]]) -> Tensor:
     """Histories as one table, padded with -1. Shape: (U, H)."""
-    lengths = torch.tensor([len(history) for history in histories])
-    table = torch.full((len(histories), max(1, int(lengths.max()))), -1)
-    table[torch.arange(table.shape[1]) < lengths[:, None]] = torch.tensor([item for own in histories for item in own])
+    lengths = torch.tensor([len(history) for history in histories], dtype=torch.int64)
+    table = torch.full((len(histories), max([1, *map(len, histories)])), -1)
+    bought = [item for own in histories for item in own]
+    table[torch.arange(table.shape[1]) < lengths[:, None]] = torch.tensor(bought, dtype=torch.int64)
     return table
 
 

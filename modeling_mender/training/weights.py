@@ -302,15 +302,15 @@ def _best_penalty(
     """Fit EASE with the penalty that ranks best on validation examples; large catalogues use a fixed penalty."""
     items, expert = len(processor.item_ids), model.experts.co_purchase
     if items > MOST_ITEMS_FOR_PENALTIES:
-        expert.set_matrix(ease(bought, items, PENALTIES[1]))
+        expert.set_matrix(*ease(bought, items, PENALTIES[1]))
         return PENALTIES[1]
     reached = {}
     for penalty in PENALTIES:
-        expert.set_matrix(ease(bought, items, penalty))
+        expert.set_matrix(*ease(bought, items, penalty))
         requests = score_requests(model, processor, examples, exclude_seen, only="co_purchase")
         reached[penalty] = requests.reached({"co_purchase": 1.0})
     best = max(reached, key=reached.get)
-    expert.set_matrix(ease(bought, items, best))
+    expert.set_matrix(*ease(bought, items, best))
     return best
 
 

@@ -36,4 +36,4 @@ def fit_counts(experts, bought) -> None:
     if experts.transitions is not None:
         experts.transitions.set_matrix(closed_form.transitions(bought, items))
     if experts.co_purchase is not None:
-        experts.co_purchase.set_matrix(closed_form.ease(bought, items, 2.0))
+        experts.co_purchase.set_matrix(*closed_form.ease(bought, items, 2.0))

@@ -46,6 +46,9 @@ def test_item_item_adds_the_kept_entries_of_the_history(histories, kept):
     history = torch.tensor([[*own, *[-1] * (longest - len(own))] for own in histories])
     expected = torch.stack([sum((largest[item] for item in own), torch.zeros(ITEMS)) for own in histories])
     torch.testing.assert_close(expert(history), expected)
+    sparse = ItemItem(ITEMS, kept)
+    sparse.set_matrix(matrix.to_sparse())
+    assert sparse.neighbours.equal(expert.neighbours) and sparse.strengths.equal(expert.strengths)
 
 
 def test_lexical_scores_are_bm25():
