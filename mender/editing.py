@@ -17,7 +17,7 @@ from modeling_mender import GenerativeRetrievalPipeline
 from modeling_mender.spelling import most_similar
 from modeling_mender.training.catalogue_edits import removed_items
 
-__all__ = ["Edit", "Version", "item_columns", "text_of"]
+__all__ = ["Edit", "Version", "item_columns", "item_fields", "text_of"]
 
 FIELDS = ("item_id", "title", "text", "aspects")
 EDITED_BY = ("add_items", "put", "set_catalogue", "set_item_states")
@@ -119,9 +119,7 @@ def item_columns(items: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
         ValueError: if an item lacks an id or a title, a value is of the wrong kind, or a field is unknown.
     """
     columns: dict[str, list[Any]] = {name: [] for name in FIELDS}
-    for item in items:
-        if not isinstance(item, Mapping):
-            raise ValueError(f"{item!r} is not an item; pass dictionaries with item_id and title")
+    for item in map(item_fields, items):
         unknown = [name for name in item if name not in FIELDS]
         if unknown:
             close = most_similar(str(unknown[0]), FIELDS, 1)
@@ -129,7 +127,7 @@ def item_columns(items: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
             raise ValueError(f"an item has no field {unknown[0]!r}{hint}; its fields are {', '.join(FIELDS)}")
         for name in ("item_id", "title"):
             if not isinstance(item.get(name), str) or not item[name].strip():
-                raise ValueError(f"item {dict(item)!r}: {name} is missing or no text; pass one")
+                raise ValueError(f"item {item!r}: {name} is missing or no text; pass one")
         aspects = item.get("aspects") or []
         if isinstance(aspects, str) or not all(isinstance(phrase, str) for phrase in aspects):
             raise ValueError(f"item {item['item_id']!r}: aspects={aspects!r}; pass a list of phrases")
@@ -141,6 +139,17 @@ def item_columns(items: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
     if not columns["item_id"]:
         raise ValueError("there are no items; pass at least one")
     return columns
+
+
+def item_fields(item: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of an item; `None` means that a field is left out.
+
+    Raises:
+        ValueError: if it is no mapping.
+    """
+    if not isinstance(item, Mapping):
+        raise ValueError(f"{item!r} is not an item; pass dictionaries with item_id and title")
+    return {name: value for name, value in item.items() if value is not None}
 
 
 def text_of(title: str, aspects: Sequence[str]) -> str:

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mender.editing import Edit, Version, item_columns, text_of
+from mender.editing import Edit, Version, item_columns, item_fields, text_of
 from mender.model_folder import RECORD_FILE, load_whole, read_record, replace_folder, write_handler, write_record
 from mender.packaged import model_place
 from mender.purchases import read_purchases, write_purchases
@@ -77,7 +77,7 @@ class Recommender:
         purchases: Mapping[str, Sequence[int]] | None = None,
     ) -> None:
         settings = {"trained_items": len(processor.item_ids), "observed": 0, **(settings or {})}
-        purchases = {user: list(items) for user, items in (purchases or {}).items()}
+        purchases = {str(user): list(items) for user, items in (purchases or {}).items()}
         self._editing = threading.RLock()
         self.folder: Path | None = None
         self.training: dict[str, Any] = {}
@@ -359,7 +359,7 @@ class Recommender:
             ValueError: if an id is unknown or was removed, or see `add_items`. Nothing is changed then.
         """
         with self._edit() as edit:
-            rows = [dict(item) for item in items]
+            rows = [item_fields(item) for item in items]
             known = edit.processor
             for row, index in zip(rows, known.item_indices([row.get("item_id") for row in rows]), strict=True):
                 aspects = known.aspects[index] if known.aspects else []
@@ -418,17 +418,19 @@ class Recommender:
         """Fit what people buy together (EASE) again, on all purchases that are known; see `status`.
 
         Raises:
-            ValueError: if the purchases of the training are not known: it was saved without them.
+            ValueError: if the purchases of the training are not known, because it was saved without them, or the model
+                does not fit what people buy together.
         """
         with self._edit() as edit:
             experts, settings = getattr(edit.model, "experts", None), edit.settings
             if experts is None or experts.co_purchase is None:
                 raise ValueError("this model does not fit what people buy together; there is nothing to fit again")
             known = sum(map(len, edit.purchases.values()))
-            if known < settings.get("purchases", 0) + settings["observed"]:
+            trained = settings.get("purchases")
+            if not trained or "ridge_penalty" not in settings or known < trained + settings["observed"]:
                 raise ValueError(
-                    f"{known} purchases are known, and the model was trained on {settings.get('purchases', 0)}; save "
-                    "with purchases=True after the training, or train again"
+                    f"{known} purchases are known, and the model was trained on {trained or 'unknown ones'}; save with "
+                    "purchases=True after the training, or train again"
                 )
             matrix, of = closed_form.ease(
                 list(edit.purchases.values()), len(edit.processor.item_ids), settings["ridge_penalty"]
@@ -439,7 +441,9 @@ class Recommender:
         return self.status
 
     def refit_codes(self, data: Any, items: Any = None, **options: Any) -> None:
-        """Fit semantic IDs and train the generator again, with the items of today; this recommender then uses them.
+        """Fit semantic IDs and train the generator again; this recommender then has the items of the data.
+
+        Items that were removed come back if the data has them, and items have the titles and texts of the data.
 
         Args:
             data: as for `train`; it must have every item of the catalogue.
@@ -476,7 +480,8 @@ class Recommender:
         total = settings.get("purchases", 0) + settings["observed"]
         behind = settings["observed"] / total if total else 0.0
         advice = []
-        if hasattr(model, "set_catalogue") and added > FAR * (known - removed):
+        there = sum(index not in now.removed for index in range(settings["trained_items"], known))
+        if hasattr(model, "set_catalogue") and there > FAR * (known - removed):
             advice.append("many items are new: fit semantic IDs again with refit_codes")
         if behind > FAR:
             advice.append("many purchases are new: call refit_behaviour")

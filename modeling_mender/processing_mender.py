@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -105,8 +106,9 @@ class MenderProcessor(ProcessorMixin):
         tokenizer: tokenizer of the model's encoder.
         items: ids and titles, `{"item_id": [...], "title": [...]}`, in the order of item indices, and optionally
             `"text"`, see `set_items`. With `history="codes"` also `"codes"`, one list of codes per item.
-        max_length: maximum number of tokens of an input. The oldest items of a long history are left out, and a
-            preference that is longer than the input is truncated.
+        max_length: maximum number of tokens of an input; with states, vectors or indices of items, of its text alone.
+            The oldest items of a long history are left out, and a preference that is longer than the input is
+            truncated.
         history: how to render items of the history. "titles": their text; "codes": their semantic IDs, as tokens that
             `add_code_tokens` added to the tokenizer; "states" and "vectors": rows of the table of an
             `ItemStatesEncoder`, several or one per item; "indices": item indices, for models without a text encoder;
@@ -342,6 +344,8 @@ class MenderProcessor(ProcessorMixin):
                 be encoded, a user wants and wants to avoid the same, or see `Request`.
         """
         requests = batch_of_requests(preference, history, inferred=inferred, avoid=avoid, dial=dial)
+        if not requests:
+            raise ValueError("the batch is empty; pass at least one request")
         rendered = [
             self.features(request, user=user, unknown_items=unknown_items) for user, request in enumerate(requests)
         ]
@@ -555,14 +559,14 @@ class MenderProcessor(ProcessorMixin):
                 f"user {user} has neither a preference nor a history; pass a preference text, history items, or both"
             )
         preference = self.corrected(preference) if self.preference == "text" else ""
-        items = [] if mode == "none" else list(item_indices)[-self.max_history :]
+        items = [] if mode == "none" else self._latest(item_indices)
         if mode == "indices":
             # 0 is padding, N + 1 the start token, which ensures that no input is empty.
             return [len(self.item_ids) + 1, *(index + 1 for index in items)]
         if mode in ("states", "vectors"):
             return self._render_states(preference, items)
         before, after = self.margins
-        room = self.max_length - len(before) - len(after)
+        room = max(0, self.max_length - len(before) - len(after))
         instruction = self._tokens(f"Instructions: {preference}.")[:room] if preference else []
         heading = self._cached_tokens("Items:") if items and (mode, self.preference) != ("codes", "none") else []
         pieces = self.code_pieces(items) if mode == "codes" else self._title_pieces(items)
@@ -578,6 +582,10 @@ class MenderProcessor(ProcessorMixin):
             body = [*heading, *last[0]][:room]
         return [*before, *body, *after]
 
+    def _latest(self, item_indices: Sequence[int]) -> list[int]:
+        """The items of a history that are read."""
+        return list(item_indices)[max(0, len(item_indices) - self.max_history) :]
+
     def _render_states(self, preference: str, item_indices: Sequence[int]) -> list[int]:
         text = self.text_inputs([preference])[0] if preference or not item_indices else []
         if self._item_pieces is None:
@@ -589,7 +597,7 @@ class MenderProcessor(ProcessorMixin):
     def _render_vectors(self, preference: str, item_indices: Sequence[int]) -> list[int]:
         """Inputs of experts: text tokens, then one id for each item; one padding token if there is neither."""
         text = self.text_inputs([preference])[0] if preference else []
-        items = [self.text_vocabulary + index for index in item_indices[-self.max_history :]]
+        items = [self.text_vocabulary + index for index in self._latest(item_indices)]
         return [*text, *items] or [self.tokenizer.pad_token_id]
 
     def text_inputs(self, texts: Sequence[str], max_length: int | None = None) -> list[list[int]]:
@@ -600,7 +608,7 @@ class MenderProcessor(ProcessorMixin):
             max_length: maximum number of tokens of a text; default: that of an input.
         """
         before, after = self.margins
-        room = (max_length or self.max_length) - len(before) - len(after)
+        room = max(0, (max_length or self.max_length) - len(before) - len(after))
         return [[*before, *tokens[:room], *after] for tokens in self.text_tokens(texts)]
 
     @property
@@ -627,8 +635,8 @@ class MenderProcessor(ProcessorMixin):
 
     def _tokens_of_titles(self, ids: Sequence[str], titles: Sequence[str]) -> list[list[int]]:
         before, after = self.margins
-        tokens = self.text_tokens([title.strip() or item_id for title, item_id in zip(titles, ids, strict=True)])
-        return [[*before, *(ids or [self.tokenizer.unk_token_id])[: self.title_length], *after] for ids in tokens]
+        texts = self.text_tokens([title.strip() or item_id for title, item_id in zip(titles, ids, strict=True)])
+        return [[*before, *(text or [self.tokenizer.unk_token_id])[: self.title_length], *after] for text in texts]
 
     def _title_pieces(self, item_indices: Sequence[int]) -> list[list[int]]:
         titles = [self.titles[index] for index in item_indices]
@@ -784,7 +792,12 @@ def _plain_words(text: str) -> str:
     >>> _plain_words("Short stories, glasses")
     ' short story glass '
     """
-    return "".join(f" {singular(word)}" for word in WORD.findall(text.casefold())) + " "
+    text = text.casefold()
+    if not text.isascii():  # signs above, below or behind a letter belong to its word
+        text = unicodedata.normalize("NFC", text)
+        text = "".join(letter if letter.isalnum() or unicodedata.category(letter)[0] == "M" else " " for letter in text)
+        return "".join(f" {singular(word)}" for word in text.split()) + " "
+    return "".join(f" {singular(word)}" for word in WORD.findall(text)) + " "
 
 
 def _joined(preference: str | Sequence[str]) -> str:

@@ -205,7 +205,7 @@ def _texts(given: Any, name: str) -> tuple[str, ...] | dict[str, float] | None:
 
     Raises:
         TypeError: if something is not text.
-        ValueError: if a weight is not finite, or weights add up to 0.
+        ValueError: if a weight is not finite, or weights do not add up to more than 0.
     """
     if given is None:
         return None
@@ -220,8 +220,8 @@ def _texts(given: Any, name: str) -> tuple[str, ...] | dict[str, float] | None:
     if not all(map(_is_number, weights.values())):
         raise TypeError(f"{name}={weights!r}; pass a number as the weight of each text")
     total = sum(weights.values())
-    if kept and (not isfinite(total) or not total):
-        raise ValueError(f"{name}={weights!r}; pass finite weights whose sum is not 0")
+    if kept and not (isfinite(total) and total > 0):
+        raise ValueError(f"{name}={weights!r}; pass finite weights whose sum is above 0")
     return {text: float(weight) for text, weight in weights.items()} or None
 
 

@@ -115,7 +115,8 @@ def split_exclusions(text: str, described: Callable[[str], bool] = lambda words:
     >>> split_exclusions("soap without fragrance", lambda words: words == "fragrance-free")
     ('soap, fragrance-free', [])
     """
-    first, *others = SENTENCE.split(text.strip())
+    # Patterns try every blank of a run of blanks.
+    first, *others = SENTENCE.split(" ".join(text.split()))
     if is_negation(first):
         return text, []
     negative = [sentence for sentence in others if is_negation(sentence) or LATER_NEGATION.match(sentence)]

@@ -174,7 +174,8 @@ def fit_language(
 ) -> dict[str, Any]:
     """Train the experts "learned" and "terms" of a model, and keep the latest that rank about best on validation.
 
-    Without stated preferences in both splits, they stay as they were made: the encoder's cosine, and equal weights.
+    Without stated preferences in both splits, they stay as they are; before any training, that is the encoder's cosine,
+    and equal weights.
 
     Args:
         model: with one or both of these experts, and with item vectors and lexical index in place.
@@ -208,7 +209,7 @@ def fit_language(
     distinct = sorted(distinct, key=lambda ids: (states is not None and ids in states, len(ids), ids))
     place = {ids: row for row, ids in enumerate(distinct)}
     train, validation = (_preferences([place[ids] for ids in texts], *rest) for texts, *rest in rendered)
-    trained = _Language(experts, items, _encoded(encoder, distinct, experts.config.padding, states))
+    trained = _Language(experts, items, _encoded(encoder, distinct, experts.config.padding, states)).eval()
     rounds = [(_value(trained, validation), 0, _copied(trained))]
     devices = [items.device] if items.device.type == "cuda" else []
     with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices), one_thread():

@@ -1,8 +1,8 @@
 """Validation requests with the scores that every expert gives their items, which weights are chosen on.
 
 Scores are computed once and kept, so that thousands of weights can be tried. Scoring a whole catalogue with a generator
-takes too long, so the scores are limited to candidates: the targets, and the items that the generator or an expert
-ranks first.
+takes too long, and those of a large one fill the memory. Then scores are limited to candidates: the targets, and the
+items that the generator or an expert ranks first.
 """
 
 from __future__ import annotations
@@ -24,7 +24,16 @@ from ..processing_mender import MenderProcessor
 from .batches import MenderCollator
 from .data import example_column, prepare_examples, select_axes, without_preferences
 
-__all__ = ["AVOID", "SHARES", "ScoredRequests", "axis_and_stratum", "sampled", "score_requests", "validation_by_kind"]
+__all__ = [
+    "AVOID",
+    "SHARES",
+    "ScoredRequests",
+    "axis_and_stratum",
+    "sampled",
+    "score_requests",
+    "spread_of",
+    "validation_by_kind",
+]
 
 ENOUGH = 20
 """An axis with fewer requests counts in proportion to them; otherwise a single request could decide the weights."""
@@ -36,6 +45,10 @@ CANDIDATES, BEST = 128, 30
 """Number of candidates of an example, and of those that the generator contributes."""
 SURE_TARGETS = 10
 """Number of an example's relevant items that are among the candidates in any case."""
+WHOLE = 20_000
+"""Of larger catalogues only candidates are kept, even without a generator; a score takes 4 bytes."""
+GENERATING = ("input_ids", "attention_mask", "kind", "encoder_outputs")
+"""What the generator reads of a batch."""
 AVOID = "avoid"
 BATCH = 16
 SHARES = {"stated": 0.6, "inferred": 0.2, "silent": 0.2}
@@ -69,8 +82,8 @@ class ScoredRequests:
 
     @cached_property
     def spread(self) -> dict[str, float]:
-        """By expert, the mean over requests of the standard deviation over items."""
-        return {name: float(values.std(1).mean()) for name, values in self.scores.items()}
+        """By expert, see `spread_of`."""
+        return {name: spread_of(values) for name, values in self.scores.items()}
 
     @cached_property
     def places(self) -> tuple[Tensor, Tensor]:
@@ -138,6 +151,11 @@ class ScoredRequests:
         return mask.scatter_(1, listed.where(listed >= 0, items), True)[:, :items]
 
 
+def spread_of(scores: Tensor) -> float:
+    """The mean over requests of the standard deviation over items (M, P); 0 for a single item."""
+    return float(scores.std(1).mean()) if scores.shape[1] > 1 else 0.0
+
+
 def _first(scores: Tensor, left_out: Tensor, top_k: int) -> Tensor:
     """Items with the highest scores, but for those left out; of equal scores, the lower index first.
 
@@ -203,7 +221,9 @@ def score_requests(
     only: str | None = None,
     avoid: bool = False,
 ) -> ScoredRequests:
-    """Score the candidates of each example.
+    """Score every item for each example, or candidates where there is a generator or the catalogue is large.
+
+    Removed items are no candidates.
 
     Args:
         model: see `fit_experts`.
@@ -215,12 +235,16 @@ def score_requests(
     """
     features = prepare_examples(examples, processor)
     collate = MenderCollator(processor, model, exclude_seen=True)
+    live = model.catalogue.live_items() if hasattr(model, "catalogue") else model.live_items()
+    kept = None if live is None else set(live.tolist())
     wanted = [processor.item_indices(found) for found in example_column(examples, "targets")]
+    wanted = [[index for index in own if kept is None or index in kept] for own in wanted]
     alone = only is not None or GENERATOR not in model.experts.config.weighted
     parts, targets, seen = [], [], []
     starts = range(0, len(features), BATCH)
     for start in tqdm(starts, desc="Scoring candidates", unit="batch", delay=2, leave=False):
-        batch = collate([features[row] for row in range(start, min(start + BATCH, len(features)))])
+        # Labels are for training; the target of an example may have been removed from the catalogue.
+        batch = collate([features[row] | {"item": -1} for row in range(start, min(start + BATCH, len(features)))])
         batch = {name: value.to(model.device) for name, value in batch.items()}
         target, own = _padded(wanted[start : start + BATCH]), batch["exclude"].cpu()
         own = own if exclude_seen else own[:, :0]
@@ -231,8 +255,17 @@ def score_requests(
         found = {name: scores.cpu() for name, scores in found.items() if only in (None, name)}
         if avoid:
             found[AVOID] = model.penalty(batch["avoid_input_ids"]).cpu()
+        items = next(iter(found.values())).shape[1]
+        asked = {name: value for name, value in (batch | shared).items() if name in GENERATING}
+        pool = None if live is None else live.cpu().expand(len(target), -1)
+        if not alone or items > WHOLE:
+            first = None if alone else _ranked_by_generator(model, asked, batch["exclude"], items)
+            pool = _candidates(found, target, own, first, pool)
+        if pool is not None:
+            found = {name: values.gather(1, pool) for name, values in found.items()}
+            target, own = _places(pool, target), _places(pool, own)
         if not alone:
-            found, target, own = _with_generator(model, batch | shared, found, target, own)
+            found[GENERATOR] = model.log_probabilities(pool.to(model.device), **asked).cpu()
         parts.append(found)
         targets.append(target)
         seen.append(own)
@@ -246,32 +279,48 @@ def _padded(rows: Sequence[Any]) -> Tensor:
     return pad_sequence([torch.as_tensor(row, dtype=torch.int64) for row in rows], batch_first=True, padding_value=-1)
 
 
-def _with_generator(
-    model: Any, batch: Mapping[str, Tensor], scores: Mapping[str, Tensor], targets: Tensor, seen: Tensor
-) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-    """Scores of the candidates of a batch, including the generator's, and the positions of targets and seen items."""
-    asked = {name: batch[name] for name in ("input_ids", "attention_mask", "kind", "encoder_outputs") if name in batch}
-    items = next(iter(scores.values())).shape[1]
+def _ranked_by_generator(model: Any, asked: Mapping[str, Tensor], exclude: Tensor, items: int) -> Tensor:
+    """The items that the generator alone ranks first, padded with -1. Shape: (B, <= BEST)."""
     alone = {"behaviour": 0.0, "language": 0.0}
-    own = model.recommend(**asked, top_k=min(BEST, items), exclude=batch["exclude"], weights=alone).item_indices.cpu()
-    # The best rank of an item by the generator or an expert; targets come first, seen items last.
+    return model.recommend(**asked, top_k=min(BEST, items), exclude=exclude, weights=alone).item_indices.cpu()
+
+
+def _candidates(
+    scores: Mapping[str, Tensor], targets: Tensor, seen: Tensor, first: Tensor | None, live: Tensor | None
+) -> Tensor:
+    """Items for each request: its targets, and what experts or generator rank first; ascending. Shape: (B, P).
+
+    Args:
+        scores: of the experts. Shape of each: (B, N).
+        targets: padded with -1. Shape: (B, R).
+        seen: items that are not ranked, padded with -1. Shape: (B, S).
+        first: see `_ranked_by_generator`.
+        live: indices of the items that were not removed; default: all. Shape: (B, live items).
+    """
+    items = next(iter(scores.values())).shape[1]
+    count = min(CANDIDATES, items if live is None else live.shape[1])
+    # The best rank of an item by the generator or an expert; targets come first, seen and removed items last.
     rank = torch.full((len(targets), items + 1), items)
-    rank.scatter_(1, own.where(own >= 0, items), torch.arange(own.shape[1]).expand_as(own))
+    if first is not None:
+        rank.scatter_(1, first.where(first >= 0, items), torch.arange(first.shape[1]).expand_as(first))
+    nothing = torch.zeros(len(targets), items, dtype=torch.bool)
     for values in scores.values():
-        order = values.argsort(dim=1, descending=True, stable=True)
-        place = torch.empty_like(order).scatter_(1, order, torch.arange(items).expand_as(order))
+        order = _first(values, nothing, count)
         # An expert with equal scores for all items ranks none of them first.
-        place = place.masked_fill(values.amax(1, keepdim=True) == values.amin(1, keepdim=True), items)
-        rank[:, :items] = torch.minimum(rank[:, :items], place)
+        alike = values.amax(1, keepdim=True) == values.amin(1, keepdim=True)
+        place = torch.arange(count).expand_as(order).masked_fill(alike, items)
+        rank.scatter_reduce_(1, order, place, "amin")
     rank.scatter_(1, seen.where(seen >= 0, items), 2 * items)
     sure = targets[:, :SURE_TARGETS]
     rank.scatter_(1, sure.where(sure >= 0, items), -1)
-    pool = rank[:, :items].topk(min(CANDIDATES, items), dim=1, largest=False).indices.sort(dim=1).values
+    rank = rank[:, :items]
+    if live is not None:
+        rank = torch.full_like(rank, 3 * items).scatter_(1, live, rank.gather(1, live))
+    return rank.topk(count, dim=1, largest=False).indices.sort(dim=1).values
 
-    def places(wanted: Tensor) -> Tensor:
-        at = torch.searchsorted(pool, wanted).clamp_(max=pool.shape[1] - 1)
-        return torch.where(pool.gather(1, at) == wanted, at, -1)
 
-    found = {name: values.gather(1, pool) for name, values in scores.items()}
-    found[GENERATOR] = model.log_probabilities(pool.to(model.device), **asked).cpu()
-    return found, places(targets), places(seen.contiguous())
+def _places(pool: Tensor, wanted: Tensor) -> Tensor:
+    """Positions of items in a pool (B, P), -1 for those that it lacks. Shape: that of `wanted`."""
+    wanted = wanted.contiguous()
+    at = torch.searchsorted(pool.contiguous(), wanted).clamp_(max=pool.shape[1] - 1)
+    return torch.where(pool.gather(1, at) == wanted, at, -1)

@@ -22,7 +22,7 @@ from ..processing_mender import MenderProcessor
 from .closed_form import ease, popularity, transitions
 from .data import example_column, kinds_of, training_histories
 from .fit_probability import fit_fit_probability
-from .scored_requests import AVOID, ScoredRequests, sampled, score_requests, validation_by_kind
+from .scored_requests import AVOID, ScoredRequests, sampled, score_requests, spread_of, validation_by_kind
 
 __all__ = [
     "as_log_probabilities",
@@ -105,7 +105,7 @@ def best_weights(requests: ScoredRequests, starts: Sequence[Mapping[str, float]]
             improved = False
             for position in range(len(names)):
                 base = best[position] or unit[position] * (best / unit).max() / 4
-                for candidate in (base * factor, base / factor, base, 0.0):
+                for candidate in (base * factor, base / factor, 0.0 if best[position] else base):
                     trial = best.copy()
                     trial[position] = candidate
                     if trial.any() and (found := value(trial)) > reached + 1e-6:
@@ -172,7 +172,7 @@ def as_log_probabilities(weights: Mapping[str, float], requests: ScoredRequests)
         requests: of one kind.
     """
     total = requests.weighted_sum(weights)
-    spread = float(total.std(1).mean())
+    spread = spread_of(total)
     factor = float(_by_likelihood(requests, total[None] / spread)) / spread if spread else 1.0
     return {name: factor * value for name, value in weights.items()}
 
@@ -204,13 +204,14 @@ def fit_experts(
         model: an `ExpertsRecommender`, or a trained Mender with experts; its experts are filled, its weights set.
         processor: renders examples.
         examples: `train` and `validation` splits of a benchmark.
-        limit: validation examples in all, see `SHARES`.
+        limit: validation examples in all, see `scored_requests.SHARES`.
         seed: of their choice.
         exclude_seen: whether items of the history are left out of the ranking.
         start: weights of language experts that were trained together, see `fit_language`.
 
     Returns:
-        The weights by kind, the ridge penalty, how many purchases were counted, and the result of
+        How many purchases were counted; the ridge penalty, if the model fits what is bought together; and of several
+        experts the weights by kind, that of phrases to avoid (if the data have some), and the result of
         `fit_fit_probability`.
     """
     experts, config = model.experts, model.experts.config
@@ -227,10 +228,34 @@ def fit_experts(
     if experts.co_purchase is not None:
         logger.info("fitting what is bought together (EASE), %s items", f"{items:,}")
         record["ridge_penalty"] = _best_penalty(model, processor, bought, validation["silent"], exclude_seen)
-    if len(config.weighted) == 1:  # any weight gives the same order
-        config.set_weights({})
-        return record
+    before = config.weights, config.avoid
     config.set_weights({})  # the generator must rank its candidates, whatever weight an earlier fit gave it
+    if len(config.weighted) == 1:  # any weight gives the same order
+        return record
+    try:
+        config.set_weights(_weights_by_kind(model, processor, validation, exclude_seen, start))
+        record["weights"] = config.weights
+        avoiding = np.flatnonzero([bool(texts) for texts in example_column(examples["validation"], "avoid")])
+        if len(avoiding) and experts.avoids:
+            logger.info("choosing the weight of phrases to avoid")
+            chosen = sampled(examples["validation"].select(avoiding), limit // 5, np.random.default_rng(seed))
+            record["avoid"] = _best_avoid(model, processor, chosen, exclude_seen)
+    except BaseException:  # what was served before is better than weights that fit nothing
+        config.set_weights(*before)
+        raise
+    logger.info("fitting the probability that anything fits a request")
+    record["fit"] = fit_fit_probability(model, processor, examples["validation"], seed=seed)
+    return record
+
+
+def _weights_by_kind(
+    model: Any,
+    processor: MenderProcessor,
+    validation: Mapping[str, datasets.Dataset],
+    exclude_seen: bool,
+    start: Mapping[str, float] | None,
+) -> dict[str, dict[str, float]]:
+    """The weights of each kind of request; `validation` has silent requests before inferred ones."""
     weights, ranks_silent = {}, False
     for kind, chosen in validation.items():
         logger.info("choosing the weights of experts, %s requests", kind)
@@ -246,18 +271,7 @@ def fit_experts(
             weights[kind] = as_log_probabilities(mean, requests)
         elif kind == "silent":
             ranks_silent = bool(_telling(requests))
-    config.set_weights(weights)
-    record["weights"] = config.weights
-    avoiding = np.flatnonzero([bool(texts) for texts in example_column(examples["validation"], "avoid")])
-    if len(avoiding) and experts.avoids:
-        logger.info("choosing the weight of phrases to avoid")
-        chosen = examples["validation"].select(avoiding)
-        record["avoid"] = _best_avoid(
-            model, processor, sampled(chosen, limit // 5, np.random.default_rng(seed)), exclude_seen
-        )
-    logger.info("fitting the probability that anything fits a request")
-    record["fit"] = fit_fit_probability(model, processor, examples["validation"], seed=seed)
-    return record
+    return weights
 
 
 def if_it_earns(weights: dict[str, float], requests: ScoredRequests) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 Construction as in Preference Discerning (Paischer et al. 2025, arXiv:2412.08604); every choice is a field of
 `Protocol`. Each stage is kept (`Stages`) under a digest of what it depends on, so that a build with another seed
-repeats only the steering axes.
+repeats only the axes that draw: steering and wishes.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ _WISH_FIELDS = (
     "attribute_items",
     "attribute_share",
     "withheld",
+    "described_by",
 )
 _MATCHING_FIELDS = ("candidates", "described_by", "inversion")
 _FIELDS = {

@@ -184,7 +184,7 @@ def open_wishes(tables: Tables, attributes: Attributes, protocol: Protocol) -> p
             wishes = _training_wishes(attributes, own, protocol, rng)
         else:
             wishes = _evaluated_wishes(attributes, own, split, protocol, rng)
-        wishes = _with_targets(wishes.with_columns(_relevant(wishes, attributes)), own, tables, protocol, rng)
+        wishes = _with_targets(wishes.with_columns(_relevant(wishes, attributes)), own, split, tables, protocol, rng)
         parts.append(_worded(wishes, attributes, split, rng))
         if split == "train":
             parts.append(_span_wishes(tables, attributes, own, protocol))
@@ -224,7 +224,7 @@ def wish_and_avoid(tables: Tables, attributes: Attributes, protocol: Protocol) -
         wishes = wishes.with_columns(
             attributes=pl.concat_list("first"), relevant=wanted.list.set_difference(unwanted), avoided=unwanted
         )
-        wishes = _worded(_with_targets(wishes, own, tables, protocol, rng), attributes, split, rng)
+        wishes = _worded(_with_targets(wishes, own, split, tables, protocol, rng), attributes, split, rng)
         phrases, forms = (column.gather(wishes["unwanted"]) for column in (attributes.phrases, attributes.forms))
         parts.append(wishes.with_columns(avoid=WORDINGS[split].avoided(phrases, forms, rng.random(wishes.height))))
     return as_examples(
@@ -308,7 +308,7 @@ def _span_wishes(tables: Tables, attributes: Attributes, own: pl.DataFrame, prot
     first = _balanced(np.arange(len(spans)), count, rng)
     wishes = pl.DataFrame({"first": first, "target": spans.items.draw(first, rng).astype(np.int32)})
     wishes = _with_histories(wishes.with_columns(attributes=pl.concat_list("first"), stratum=pl.lit("span")), own, rng)
-    wishes = _with_targets(wishes.with_columns(_relevant(wishes, spans)), own, tables, protocol, rng)
+    wishes = _with_targets(wishes.with_columns(_relevant(wishes, spans)), own, "train", tables, protocol, rng)
     wishes = _with_text(wishes, spans, attributes.phrases, "train", rng)
     return wishes.filter(~_names_withheld(wishes["text"], attributes))
 
@@ -528,13 +528,19 @@ def _relevant(wishes: pl.DataFrame, attributes: Attributes) -> pl.Series:
 
 
 def _with_targets(
-    wishes: pl.DataFrame, own: pl.DataFrame, tables: Tables, protocol: Protocol, rng: np.random.Generator
+    wishes: pl.DataFrame,
+    own: pl.DataFrame,
+    split: str,
+    tables: Tables,
+    protocol: Protocol,
+    rng: np.random.Generator,
 ) -> pl.DataFrame:
     """Wishes with user_id, step, history and targets; those for which nothing is left are dropped.
 
     Args:
         wishes: with row, target and relevant.
-        own: the steps of the split, which `row` points to.
+        own: the steps of the split, which `row` points to; there may be none.
+        split: its name.
         tables: say what each user holds out.
         protocol: says whether bought items stay relevant.
         rng: draws the first target where the drawn item is not relevant after this history.
@@ -546,11 +552,10 @@ def _with_targets(
         pl.col("user_id").fill_null(""),
         pl.col("step").fill_null(0),
         pl.col("history").fill_null(pl.lit([], dtype=pl.List(pl.Int32))),
-        split=pl.lit(own["split"].first() if own.height else None),
+        split=pl.lit(split),
     )
     never = pl.col("history") if protocol.repeats == "drop" else pl.lit([], dtype=pl.List(pl.Int32))
-    training = own.height > 0 and own["split"].first() == "train"
-    if training:
+    if split == "train":
         held_out = with_item_index(tables).filter(tables.split() != "train").group_by("user_id").agg(held_out="item")
         wishes = wishes.join(held_out, on="user_id", how="left", maintain_order="left")
         never = never.list.set_union(pl.col("held_out").fill_null([]))

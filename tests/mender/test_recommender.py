@@ -98,7 +98,9 @@ def test_a_batch_answers_as_single_requests_do(shops):
         ({"preference": "tea", "avoid": "tea"}, "wants 'tea' and wants to avoid it"),
         ({"preference": "tea", "exclude": IDS}, "no item is left"),
         ({"preference": "tea", "weights": {"magic": 1}}, "there is no expert 'magic'"),
-        ({"preference": {"tea": 1, "mug": -1}}, "whose sum is not 0"),
+        ({"preference": {"tea": 1, "mug": -1}}, "whose sum is above 0"),
+        ({"preference": {"tea": 1, "mug": -2}}, "whose sum is above 0"),
+        ({"preference": {"mug": -1}}, "whose sum is above 0"),
         ({"preference": "tea", "top_k": 0}, "top_k=0; pass at least 1"),
         ({"preference": "tea", "dial": float("nan")}, "finite"),
         ({"preference": "tea", "prior": {"nothing": 1.0}}, "'nothing' is not among"),
@@ -181,6 +183,24 @@ def test_items_change_and_go(saved):
         shop.add_items([{"item_id": "item-mug", "title": "mug"}])
 
 
+def test_what_an_update_leaves_out_or_gives_as_none_stays(saved):
+    shop = saved("mender")
+    own = {"item_id": "item-tea", "title": "wool hat", "text": "a text of its own", "aspects": ["cotton"]}
+    shop.update_items([own])
+    shop.update_items([{"item_id": "item-tea", "title": "felt hat", "text": None, "aspects": None}])
+    tea = next(item for item in shop.items if item["item_id"] == "item-tea")
+    assert {name: tea[name] for name in own} == {**own, "title": "felt hat"}
+
+
+def test_a_catalogue_with_items_that_came_and_went_needs_no_new_codes(saved):
+    shop = saved("mender")
+    new = [{"item_id": f"new-{place}", "title": "strong tea"} for place in range(len(IDS) // 2)]
+    shop.add_items(new)
+    assert any("refit_codes" in line for line in shop.status["advice"])
+    shop.remove_items([item["item_id"] for item in new])
+    assert shop.status["added"] == shop.status["removed"] == len(new) and not shop.status["advice"]
+
+
 @pytest.mark.parametrize(
     ("edit", "argument", "message"),
     [
@@ -193,6 +213,7 @@ def test_items_change_and_go(saved):
         ("remove_items", "item-tea", "a single text"),
         ("remove_items", ["nothing"], "not among"),
         ("update_items", [{"item_id": "nothing", "title": "a"}], "not among"),
+        ("update_items", ["item-tea"], "'item-tea' is not an item"),
         ("observe", [("user", "nothing")], "not among"),
         ("observe", [("user",)], "pairs of a user id and an item id"),
     ],
@@ -239,6 +260,25 @@ def test_observed_purchases_count_as_if_the_model_was_fitted_with_them(shops, ev
     assert fresh.refit_behaviour()["behind"] == 0
     ease, _ = closed_form.ease(list(whole.values()), len(IDS), 2.0)
     torch.testing.assert_close(fresh.model.experts.co_purchase(history), ease, rtol=1e-4, atol=1e-5)
+
+
+def test_user_ids_may_be_numbers(shops, tmp_path):
+    shop = shops("item-item")
+    numbered = Recommender(shop.model, shop.processor, settings=shop.settings, purchases={7: [0, 1]})
+    numbered.observe([(7, IDS[2])])
+    assert numbered._version.purchases == {"7": [0, 1, 2]}
+    numbered.save_pretrained(tmp_path, purchases=True)
+    assert Recommender.from_pretrained(tmp_path, device="cpu")._version.purchases == {"7": [0, 1, 2]}
+
+
+def test_behaviour_is_not_fitted_again_on_purchases_after_the_training_alone(shops):
+    shop = shops("mender")
+    unknown = Recommender(shop.model, shop.processor)  # as transformers alone would have saved it
+    with pytest.raises(ValueError, match="trained on unknown ones"):
+        unknown.refit_behaviour()
+    unknown.observe([("user", IDS[0])])
+    with pytest.raises(ValueError, match="1 purchases are known"):
+        unknown.refit_behaviour()
 
 
 def test_purchases_are_saved_on_request_only(shops, tmp_path):

@@ -390,6 +390,39 @@ def test_histories_are_written_as_codes():
     )
 
 
+@pytest.mark.parametrize("history", ["titles", "codes", "states", "vectors", "indices"])
+def test_the_latest_items_are_read_and_none_if_none_is_wanted(history):
+    read = [in_mode(history, max_history=most)("find soap", ["a", "b", "c"])["input_ids"].tolist() for most in range(3)]
+    assert read[0] == in_mode(history)("find soap", [])["input_ids"].tolist()
+    for most in (1, 2):
+        assert read[most] == in_mode(history)("find soap", ["a", "b", "c"][-most:])["input_ids"].tolist()
+
+
+@pytest.mark.parametrize("most", [1, 2, 3])
+def test_an_input_without_room_for_text_has_its_special_tokens(most):
+    processor = in_mode("titles", max_length=most)
+    assert words(processor, processor("find soap", ["a"])) == ["[CLS]", *["instructions"] * (most - 2), "[SEP]"]
+
+
+def test_an_empty_batch_is_refused():
+    with pytest.raises(ValueError, match="the batch is empty"):
+        in_mode("titles")([])
+
+
+def test_signs_belong_to_the_letters_that_they_stand_at():
+    items = {"item_id": ["a", "b"], "title": ["\u0926\u093f\u0932", "caf\u00e9 noir"]}
+    processor = MenderProcessor(word_tokenizer(), items)
+    assert processor.items_naming(["\u0926\u093e\u0932"]) == []  # of the same consonants
+    assert processor.items_naming(["\u0926\u093f\u0932"]) == [0]
+    assert processor.items_naming(["cafe\u0301"]) == [1] and processor.items_naming(["cafe"]) == []
+
+
+def test_what_a_long_text_excludes_is_read_in_a_moment():
+    blanks = " " * 200_000  # hours, if a pattern tries the rest of the blanks from each of them
+    assert split_exclusions(f"tea{blanks}without mint") == ("tea", ["mint"])
+    assert split_exclusions(f"tea{blanks}please") == (f"tea{blanks}please", [])
+
+
 def test_items_alone_are_numbers_after_a_start_token():
     processor = in_mode("indices", "none")
     assert processor("find soap", ["b", "a"])["input_ids"].tolist() == [[4, 2, 1]]

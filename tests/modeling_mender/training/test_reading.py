@@ -199,3 +199,21 @@ def test_words_that_only_belong_to_the_wording_lose_their_weight(tmp_path):
     states = model.experts.vectors(torch.tensor(tokens)).text_states
     weights = model.experts.term_weights(states)
     assert (weights[:, 1] > weights[:, 0]).float().mean() > 0.9
+
+
+def test_what_was_trained_before_is_measured_without_dropout(tmp_path, monkeypatch):
+    method, examples = small_method("mender-lite", encoder_folder(tmp_path)), lessons()
+    fit_language(method.model, method.processor, examples)
+    with torch.no_grad():  # far from the encoder's cosine, where dropout is without effect
+        method.model.experts.reader.outer.weight.normal_()
+    values, measure = [], reading._value
+    monkeypatch.setattr(reading, "_value", lambda *asked: values.append(measure(*asked)) or values[-1])
+    states = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        state = {name: value.clone() for name, value in method.model.state_dict().items()}
+        fit_language(method.model, method.processor, examples, fresh=False)
+        states.append(values[0])
+        values.clear()
+        method.model.load_state_dict(state)
+    assert states[0] == states[1]

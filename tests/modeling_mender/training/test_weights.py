@@ -6,13 +6,16 @@ import torch
 from doubles import WORDS, encoder_folder, shop_examples, small_method
 
 from modeling_mender.configuration_mender import KINDS
+from modeling_mender.training import catalogue_edits
+from modeling_mender.training import scored_requests as scored_module
 from modeling_mender.training import weights as weights_module
 from modeling_mender.training.ranking import rank_examples
 from modeling_mender.training.run import fit_without_gradient
-from modeling_mender.training.scored_requests import ENOUGH, ScoredRequests, validation_by_kind
+from modeling_mender.training.scored_requests import ENOUGH, ScoredRequests, score_requests, validation_by_kind
 from modeling_mender.training.weights import (
     as_log_probabilities,
     best_weights,
+    fit_experts,
     fit_weights,
     if_it_earns,
     least_learned,
@@ -162,6 +165,70 @@ def test_silent_requests_are_there_once_and_inferred_ones_with_every_preference(
     assert not any(silent["preferences"]) and {*silent["kind"]} == {"silent"}
     axes = list(inferred["axis"])
     assert axes.count("recommendation") == 2 * users and axes.count("history_consolidation") == users
+
+
+def test_a_single_candidate_tells_nothing():
+    one = ScoredRequests({"one": torch.ones(3, 1)}, torch.zeros(3, 1).long(), torch.full((3, 1), -1), [("axis",)] * 3)
+    assert fit_weights(one) == {"one": 1.0} == as_log_probabilities({"one": 1.0}, one)
+
+
+@pytest.mark.parametrize("name", ["mender", "mender-lite"])
+def test_items_that_were_removed_are_no_candidates(name, tmp_path, monkeypatch):
+    method, examples = small_method(name, encoder_folder(tmp_path)), shop_examples(8)
+    model, processor, validation = method.model.eval(), method.processor, examples["validation"]
+    fit_without_gradient(method, examples)
+    gone = processor.item_indices(validation["targets"][0])
+    catalogue_edits.remove_items(model, gone)
+    requests = score_requests(model, processor, validation, True)
+    there = len(processor.item_ids) - len(gone)
+    assert all(values.isfinite().all() and values.shape[1] == there for values in requests.scores.values())
+    assert bool((requests.targets[0] < 0).all()) and bool((requests.targets >= 0).any())
+    fit_experts(model, processor, examples)
+    assert all(np.isfinite([*own.values()]).all() for own in model.experts.config.weights.values())
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    fitted = {kind: dict(own) for kind, own in model.experts.config.weights.items()}
+    monkeypatch.setattr(weights_module, "fit_weights", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fit_experts(model, processor, examples)
+    assert model.experts.config.weights == fitted
+
+
+def test_of_a_large_catalogue_candidates_are_scored(tmp_path, monkeypatch):
+    method, examples = small_method("mender-lite", encoder_folder(tmp_path)), shop_examples(8)
+    model, processor, validation = method.model.eval(), method.processor, examples["validation"]
+    fit_without_gradient(method, examples)
+    whole = score_requests(model, processor, validation, True)
+    monkeypatch.setattr(scored_module, "WHOLE", 4)
+    monkeypatch.setattr(scored_module, "CANDIDATES", 5)
+    some = score_requests(model, processor, validation, True)
+    assert bool((some.targets >= 0).all())
+    for name, values in some.scores.items():
+        assert values.shape == (len(validation), 5)
+        assert values.gather(1, some.targets).equal(whole.scores[name].gather(1, whole.targets))
+
+
+def test_candidates_are_targets_and_what_is_ranked_first():
+    generator = torch.Generator().manual_seed(0)
+    scores = {name: torch.rand(20, 300, generator=generator) for name in ("words", "counts")}
+    scores["nothing"] = torch.ones(20, 300)  # whose first items are those of the lowest indices
+    targets, seen = (torch.randint(300, (20, 4), generator=generator) for _ in range(2))
+    first = torch.randint(300, (20, 3), generator=generator)
+    live = torch.arange(1, 300).expand(20, -1)
+    found = scored_module._candidates(scores, targets, seen, first, live)
+    assert found.shape == (20, scored_module.CANDIDATES)
+    for row, pool in enumerate(found.tolist()):
+        assert pool == sorted(set(pool)) and 0 not in pool
+        ranked = [scores[name][row].argsort(descending=True).tolist() for name in ("words", "counts")]
+        ranked.append(first[row].tolist())
+        best = {item: min(order.index(item) for order in ranked if item in order) for item in range(1, 300)}
+        own = set(targets[row].tolist()) - {0}
+        others = sorted(set(best) - own - set(seen[row].tolist()), key=best.get)
+        assert own <= set(pool)
+        worst = max(best[item] for item in set(pool) - own)
+        assert {item for item in others if best[item] < worst} <= set(pool)
 
 
 def test_experts_that_tell_no_items_apart_get_equal_weights_together_and_none_alone():

@@ -114,3 +114,11 @@ def test_a_table_without_ratings_has_no_sentiment_axis_but_all_others(tmp_path):
 def test_what_is_no_table_of_preferences_is_refused(tables, tmp_path):
     with pytest.raises(ValueError, match="lack the columns"):
         examples_of(tables, lambda given: write(given).drop("sentiment"), tmp_path)
+
+
+def test_items_that_are_described_by_something_else_make_other_training_wishes(tables, tmp_path):
+    examples_of(tables, write, tmp_path / "kept")
+    by_title = Protocol(described_by=("title",))
+    again, fresh = (examples_of(tables, write, tmp_path / folder, by_title) for folder in ("kept", "fresh"))
+    for axis in AXES:
+        assert_frame_equal(again.axes["oracle"][axis], fresh.axes["oracle"][axis])

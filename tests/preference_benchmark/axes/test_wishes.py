@@ -238,6 +238,20 @@ def test_without_attributes_there_are_no_wishes():
         assert found.is_empty() and found.columns == list(COLUMNS)
 
 
+@pytest.mark.parametrize("purchases", [1, 2, 3])
+def test_a_split_without_a_step_has_wishes_without_histories(purchases):
+    items = corner_shop(num_users=20, num_items=40).tables.items
+    users = [f"user-{place}" for place in range(20) for _ in range(purchases)]
+    bought = [items["item_id"][place % items.height] for place in range(len(users))]
+    times = [step for _ in range(20) for step in range(purchases)]
+    interactions = pl.DataFrame({"user_id": users, "item_id": bought, "timestamp": times})
+    tables = prepare(items, interactions, min_user=1, min_item=1)
+    attributes = wish_attributes(tables, PROTOCOL)
+    for axis in (open_wishes, wish_and_avoid):
+        found = axis(tables, attributes, PROTOCOL)
+        assert {*found["split"]} <= {"train", "validation", "test"} and not found["split"].null_count()
+
+
 def test_templates_that_name_an_attribute_are_not_used(tables):
     """In a shop that sells presents, "it is for a colleague, ..." would ask for two attributes."""
     aspects = pl.col("aspects").list.concat(
