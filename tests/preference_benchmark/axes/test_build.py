@@ -13,6 +13,7 @@ from preference_benchmark.axes.examples import COLUMNS
 from preference_benchmark.axes.next_item import match
 from preference_benchmark.axes.protocol import AXES, SPLITS, WISH_AXES, Protocol
 from preference_benchmark.preferences import ExtractiveApproximator
+from preference_benchmark.sources.corner_shop import corner_shop
 
 SEED = 2
 EXTRACTIVE = ExtractiveApproximator(progress=False)
@@ -116,9 +117,13 @@ def test_what_is_no_table_of_preferences_is_refused(tables, tmp_path):
         examples_of(tables, lambda given: write(given).drop("sentiment"), tmp_path)
 
 
-def test_items_that_are_described_by_something_else_make_other_training_wishes(tables, tmp_path):
-    examples_of(tables, write, tmp_path / "kept")
-    by_title = Protocol(described_by=("title",))
-    again, fresh = (examples_of(tables, write, tmp_path / folder, by_title) for folder in ("kept", "fresh"))
-    for axis in AXES:
-        assert_frame_equal(again.axes["oracle"][axis], fresh.axes["oracle"][axis])
+def test_items_that_are_described_by_something_else_make_other_training_wishes(tmp_path):
+    shop = corner_shop(
+        num_users=20, num_items=60
+    ).tables  # its items have attributes, and texts that say more than titles
+    texts, titles = (Protocol(axes=("open_wishes",), described_by=(column,)) for column in ("text", "title"))
+    before = examples_of(shop, EXTRACTIVE, tmp_path / "kept", texts)
+    again, fresh = (examples_of(shop, EXTRACTIVE, tmp_path / folder, titles) for folder in ("kept", "fresh"))
+    frames = [built.axes["oracle"]["open_wishes"] for built in (again, fresh, before)]
+    assert_frame_equal(*frames[:2])
+    assert not frames[0].equals(frames[2])
