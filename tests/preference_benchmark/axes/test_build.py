@@ -118,9 +118,7 @@ def test_what_is_no_table_of_preferences_is_refused(tables, tmp_path):
 
 
 def test_items_that_are_described_by_something_else_make_other_training_wishes(tmp_path):
-    shop = corner_shop(
-        num_users=20, num_items=60
-    ).tables  # its items have attributes, and texts that say more than titles
+    shop = corner_shop(num_users=60, num_items=40).tables  # its texts say more than its titles
     texts, titles = (Protocol(axes=("open_wishes",), described_by=(column,)) for column in ("text", "title"))
     before = examples_of(shop, EXTRACTIVE, tmp_path / "kept", texts)
     again, fresh = (examples_of(shop, EXTRACTIVE, tmp_path / folder, titles) for folder in ("kept", "fresh"))
