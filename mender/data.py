@@ -24,6 +24,7 @@ from modeling_mender import ResidualKMeans, RqVae, SemanticIdCatalogue
 from modeling_mender.semantic_ids.tie_breaking import break_ties, report
 from modeling_mender.training.data import repeated
 from preference_benchmark import RECIPES, Benchmark, build, load, recipe
+from preference_benchmark.axes.protocol import Protocol
 from preference_benchmark.embedding import TextEmbedder, default_encoder, encoder_identity
 from preference_benchmark.hub.folder import names_in
 from preference_benchmark.stages import digest_of, digest_of_code
@@ -37,6 +38,7 @@ __all__ = [
     "item_codes",
     "item_vectors",
     "load_benchmark_data",
+    "reading_for",
 ]
 
 logger = logging.getLogger(__name__)
@@ -177,6 +179,20 @@ def load_benchmark_data(
     for line in what_was_read(benchmark.statistics["read"]):
         say(line)
     return _in_memory(benchmark, encoder)
+
+
+def reading_for(max_history: int, data: str | Path | None, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Changes of a recipe, so that a model that reads long histories finds them: tables keep 20 items by default.
+
+    Args:
+        max_history: items of a history that the model reads.
+        data: see `load_benchmark_data`; what is built already stays as it is.
+        changes: other changes.
+    """
+    built = _is_hub_name(data) or (data is not None and Path(data).is_dir() and bool(names_in(Path(data))))
+    if built or max_history <= Protocol().max_history:
+        return dict(changes)
+    return {"max_history": max_history, **changes}
 
 
 def what_was_read(read: Mapping[str, Any]) -> list[str]:

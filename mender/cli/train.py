@@ -60,7 +60,7 @@ def train(
     Several processes: torchrun --nproc_per_node 2 -m mender train ...
     """
     with results(as_json, quiet) as show:
-        from mender.data import benchmark_name, encoder_path, load_benchmark_data
+        from mender.data import benchmark_name, encoder_path, load_benchmark_data, reading_for
         from mender.runs import READ_FROM, provenance
         from mender.training import (
             check_report_to,
@@ -74,8 +74,7 @@ def train(
         from modeling_mender.training.data import select_axes
         from modeling_mender.training.trainer import last_checkpoint
 
-        read = {"source": source, "data": _place(tables.data), "encoder": encoder, "changes": tables.changes}
-        origin = provenance(seed) | {READ_FROM: read}
+        origin = provenance(seed)
         with user_errors():
             chosen = choose_preset(
                 preset,
@@ -84,6 +83,8 @@ def train(
                 options.assignments(arguments or [], "--train"),
             )
             check_report_to(report_to or [])
+            reading = reading_for(chosen.max_history, tables.data, tables.changes)
+            read = {"source": source, "data": _place(tables.data), "encoder": encoder, "changes": reading}
             name = name or (chosen.name if conditioning == "both" else f"{chosen.name}-{conditioning}")
             output = (
                 output or Path("outputs") / benchmark_name(source, tables.data) / f"{name.replace('/', '-')}-seed{seed}"
@@ -91,7 +92,7 @@ def train(
             if resume:
                 last_checkpoint(output / "checkpoints")
             with joined_processes().main_process_first():  # under torchrun, one process builds and the others read
-                benchmark = load_benchmark_data(source, tables.data, encoder, **tables.changes)
+                benchmark = load_benchmark_data(source, tables.data, encoder, **reading)
             encoder = encoder_path(encoder)
             # A missing matching mode or axis is refused before anything is computed.
             examples = benchmark.matched(chosen.matching)
@@ -115,7 +116,7 @@ def train(
                 benchmark,
                 output,
                 name,
-                origin=origin,
+                origin=origin | {READ_FROM: read},
                 limit=eval_limit,
                 showcase_histories=showcase_histories,
             )

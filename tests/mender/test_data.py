@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from datasets import Dataset, DatasetDict
 
-from mender.data import BenchmarkData, load_benchmark_data
+from mender.data import BenchmarkData, load_benchmark_data, reading_for
 from mender.evaluation import score_model
 from mender.training import choose_preset, fit, new_method
 from preference_benchmark import build, load, read_tables, recipe
@@ -234,3 +234,24 @@ def test_evaluation_reads_the_data_of_training_unless_others_are_named(
     assert json.loads(out)["scores"] == recorded["scores"]
     code, _, err = mender("evaluate", run / "model", "--source", "corner-shop", "--encoder", tiny_encoder)
     assert code == 2 and "was trained on other items" in err
+
+
+def test_tables_keep_the_histories_that_a_model_reads(raw, word_shop):
+    assert reading_for(50, raw, {"min_user": 4}) == {"max_history": 50, "min_user": 4}
+    assert reading_for(50, None, {}) == {"max_history": 50}
+    assert reading_for(50, raw, {"max_history": 30}) == {"max_history": 30}
+    for most, data in ((20, raw), (5, raw), (50, word_shop), (50, "org/shop")):
+        assert reading_for(most, data, {}) == {}
+
+
+def test_a_model_of_long_histories_is_trained_on_them(mender, raw, tiny_encoder, tmp_path):
+    items = pl.read_parquet(raw / "items.parquet")["item_id"][:30]
+    users = [{"user_id": user, "item_id": item, "timestamp": step} for user in "abc" for step, item in enumerate(items)]
+    pl.DataFrame(users).write_parquet(raw / "interactions.parquet")
+    given = ["--source", "table", "--data", raw, "--encoder", tiny_encoder, "--output", tmp_path / "run"]
+    code, _, err = mender("train", "--preset", "popularity", *given, "--set", "max_history=25")
+    assert code == 0, err
+    read = json.loads((tmp_path / "run" / "five_axes.json").read_text())["settings"]["read_from"]
+    assert read["changes"] == {"max_history": 25}
+    built = load_benchmark_data("table", raw, tiny_encoder, max_history=25)
+    assert max(map(len, built.examples["oracle"]["test"]["history"])) == 24
