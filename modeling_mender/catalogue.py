@@ -18,6 +18,8 @@ __all__ = [
     "CompactOffsets",
     "REMOVED",
     "SemanticIdCatalogue",
+    "token_offsets",
+    "tokens_of_items",
 ]
 
 
@@ -381,6 +383,36 @@ class SemanticIdCatalogue:
     def leaf_order(self, per_item: Tensor) -> Tensor:
         """Reorder a table with one entry per item, (..., N), into leaf order, (..., live items)."""
         return per_item if self._item_of_leaf is None else per_item.index_select(-1, self._item_of_leaf)
+
+
+def tokens_of_items(item_indices: Tensor, item_codes: Tensor, codebook_sizes: Sequence[int]) -> Tensor:
+    """Decoder tokens of items, see `MenderForGenerativeRetrieval.item_tokens`.
+
+    Args:
+        item_indices: Shape: (...).
+        item_codes: codes of all items, on the device of the indices. Shape: (N, L).
+        codebook_sizes: codes of each level. Length L.
+
+    Returns:
+        Shape: (..., L), int64.
+
+    Raises:
+        IndexError: if an item is not in the catalogue.
+    """
+    outside = (item_indices < 0) | (item_indices >= len(item_codes))
+    if not bool(outside.any()):
+        codes = item_codes[item_indices].long()
+        outside = codes[..., 0] == REMOVED
+    if bool(outside.any()):
+        raise IndexError(
+            f"item index {int(item_indices[outside].reshape(-1)[0])} is not in the catalogue of {len(item_codes)} items"
+        )
+    return codes + token_offsets(codebook_sizes, codes.device)
+
+
+def token_offsets(codebook_sizes: Sequence[int], device: torch.device) -> Tensor:
+    """The decoder token of code 0 of each level. Shape: (L,)."""
+    return torch.tensor([1, *codebook_sizes[:-1]], device=device).cumsum(0)
 
 
 def _check_shape(codes: Tensor, codebook_sizes: tuple[int, ...]) -> None:

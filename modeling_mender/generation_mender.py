@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+from transformers import GenerationConfig, GenerationMixin, LogitsProcessor, LogitsProcessorList
 from transformers.generation.utils import GenerateBeamEncoderDecoderOutput
+from transformers.modeling_outputs import BaseModelOutput
 
 from .candidates import CatalogueFilter
 from .catalogue import SemanticIdCatalogue
-from .guide import Guide
+from .guide import Guide, PathGuide
 from .item_filter import ItemSelection, allowed_mask
 
 __all__ = [
+    "CatalogueGenerationMixin",
     "SemanticIdLogitsProcessor",
     "catalogue_beam_search",
 ]
@@ -234,3 +236,118 @@ def catalogue_beam_search(
     if not config.return_dict_in_generate:
         return sequences
     return GenerateBeamEncoderDecoderOutput(sequences=sequences, sequences_scores=found.scores.flatten())
+
+
+class CatalogueGenerationMixin(GenerationMixin):
+    """Adds `generate` to a model that has a catalogue, and `recommend`."""
+
+    @torch.no_grad()
+    def generate(
+        self,
+        *args: Any,
+        constrained: bool = True,
+        allowed: ItemSelection | None = None,
+        exclude: ItemSelection | None = None,
+        expert_input_ids: Tensor | None = None,
+        avoid_input_ids: Tensor | None = None,
+        prior: Tensor | Sequence[float] | Mapping[int, float] | None = None,
+        weights: Mapping[str, float] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """`GenerationMixin.generate`, restricted to semantic IDs of the catalogue and ranked as in `recommend()`.
+
+        `recommend()` gives the same results several times faster. With experts or a prior, greedy search and sampling
+        choose each code by its log-probability times the generator's weight, plus the experts' score of the best item
+        that begins with it.
+
+        Args:
+            *args: passed on to `GenerationMixin.generate`.
+            constrained: whether to add a `SemanticIdLogitsProcessor` if none is given. With `False`, or with a
+                `SemanticIdLogitsProcessor` of your own, the generator alone chooses, without experts.
+            allowed: items that may be generated, as in `recommend()`.
+            exclude: items that may not be generated, as in `recommend()`.
+            expert_input_ids: inputs of the experts, as in `recommend()`.
+            avoid_input_ids: phrases to avoid, as in `recommend()`.
+            prior: business priors, as in `recommend()`.
+            weights: factors for weights of experts, as in `recommend()`.
+            **kwargs: passed on to `GenerationMixin.generate`.
+
+        Raises:
+            ValueError: if filters, phrases to avoid, a prior or weights are combined with `constrained=False` or a
+                `SemanticIdLogitsProcessor`, for several conditions per user, or for the reasons given in `recommend()`.
+            IndexError: if a filter or prior contains an item that is not in the catalogue.
+        """
+        processors = LogitsProcessorList(kwargs.pop("logits_processor", None) or [])
+        given = any(isinstance(item, SemanticIdLogitsProcessor) for item in processors)
+        custom = kwargs.get("custom_generate")
+        filters = {"allowed": allowed, "exclude": exclude}
+        terms = {"avoid_input_ids": avoid_input_ids, "prior": prior, "weights": weights}
+        asked = {name: value for name, value in (filters | terms).items() if value is not None}
+        if asked and custom is None and (given or not constrained):
+            raise ValueError(
+                f"{' and '.join(asked)} would not be applied; pass filters to the SemanticIdLogitsProcessor, or call "
+                "generate without a processor and with constrained=True"
+            )
+        inputs = (*args[:1], kwargs.get("inputs"), kwargs.get("input_ids"))
+        input_ids = next((ids for ids in inputs if ids is not None), None)
+        if input_ids is not None and input_ids.dim() > 2:
+            raise ValueError(
+                f"input_ids has shape {tuple(input_ids.shape)}, several conditions for each user; generate() takes one "
+                "of shape (B, T), recommend() takes several"
+            )
+        if self.reads_kind and kwargs.get("kind") is None and input_ids is not None:
+            # The steps of the decoder do not have the inputs from which the kind is read.
+            kwargs["kind"] = self._kind(None, input_ids, input_ids)
+        if custom is not None:
+            if custom is catalogue_beam_search and expert_input_ids is None and self._experts_read_inputs:
+                expert_input_ids = input_ids
+            # The callable applies them.
+            kwargs |= asked if expert_input_ids is None else {**asked, "expert_input_ids": expert_input_ids}
+        settings = kwargs.get("generation_config") or self.generation_config
+        beams = kwargs.get("num_beams") or settings.num_beams or 1
+        if constrained and not given:
+            own = {} if custom is not None else filters
+            if custom is None and (self.experts is not None or prior is not None):
+                own = self._summing(input_ids, kwargs, expert_input_ids, **filters, **terms)
+                own["normalise"] = beams == 1
+            users = _num_users(input_ids, kwargs) if any(value is not None for value in own.values()) else 1
+            processors.append(SemanticIdLogitsProcessor(self.catalogue, num_users=users, **own))
+        if beams > 1:
+            # All semantic IDs have the same length, so scores are plain log-probabilities.
+            kwargs.setdefault("length_penalty", 0.0)
+        return super().generate(*args, logits_processor=processors, **kwargs)
+
+    def _summing(
+        self,
+        input_ids: Tensor | None,
+        kwargs: dict[str, Any],
+        expert_input_ids: Tensor | None,
+        allowed: ItemSelection | None,
+        exclude: ItemSelection | None,
+        **terms: Any,
+    ) -> dict[str, Any]:
+        """Arguments of a `SemanticIdLogitsProcessor` that adds the experts; encodes the inputs among `kwargs`."""
+        encoder_outputs, _, request = self._read(
+            input_ids,
+            kwargs.get("attention_mask"),
+            kwargs.get("encoder_outputs"),
+            kind=kwargs.get("kind"),
+            expert_input_ids=expert_input_ids,
+            **terms,
+        )
+        if kwargs.get("encoder_outputs") is None:
+            kwargs["encoder_outputs"] = BaseModelOutput(encoder_outputs[0])
+        mix, evidence = request.mix_and_evidence()
+        if isinstance(evidence, PathGuide):
+            raise ValueError(
+                f"generate() cannot add experts or priors for {self.config.num_items:,} items; call recommend(), or "
+                "generate with custom_generate=catalogue_beam_search"
+            )
+        if evidence is None:
+            return {"allowed": allowed, "exclude": exclude, "generator_weights": mix}
+        return {"guide": Guide.over(self.catalogue, evidence, allowed, exclude), "generator_weights": mix}
+
+
+def _num_users(input_ids: Tensor | None, inputs: Mapping[str, Any]) -> int:
+    """The number of users that `generate` is called for."""
+    return len(input_ids) if input_ids is not None else len(inputs["encoder_outputs"][0])

@@ -17,15 +17,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import (
     GenerationConfig,
-    GenerationMixin,
-    LogitsProcessorList,
     PreTrainedModel,
 )
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from transformers.models.t5.modeling_t5 import T5Stack
 
-from .catalogue import REMOVED, SemanticIdCatalogue
+from .catalogue import REMOVED, SemanticIdCatalogue, token_offsets, tokens_of_items
 from .configuration_mender import (
     GENERATOR,
     KINDS,
@@ -37,8 +35,8 @@ from .configuration_mender import (
 )
 from .decoder import CalledDecoder, FoldedDecoder, absorb_cross_attention, search_decoder
 from .experts import Encoded, ExpertSum, default_kind, scores_every_item
-from .generation_mender import SemanticIdLogitsProcessor, catalogue_beam_search
-from .guide import Guide, PathGuide, path_guide
+from .generation_mender import CatalogueGenerationMixin
+from .guide import path_guide
 from .item_filter import ItemSelection, Recommendations, relative_to_mean
 from .item_states import ItemStatesEncoder, encode_in_groups, text_encoder_class, version_of
 from .left_to_right import LeftToRightEncoder, additive, before_targets, last_tokens, within_targets
@@ -51,7 +49,7 @@ from .saved_weights import ChecksWeights
 __all__ = ["MenderForGenerativeRetrieval"]
 
 
-class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMixin):
+class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, CatalogueGenerationMixin):
     """Encoder, optional projection, T5 decoder and an untied head over the semantic-ID vocabulary.
 
     Token 0 is padding and the start token, followed by the codes of each level in turn. There is no end token.
@@ -255,7 +253,7 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
         Returns:
             Shape: (...), int64.
         """
-        codes = tokens.to(self.item_codes.device) - _token_offsets(self.config.codebook_sizes, self.item_codes.device)
+        codes = tokens.to(self.item_codes.device) - token_offsets(self.config.codebook_sizes, self.item_codes.device)
         return self.catalogue.item_indices(codes.reshape(-1, self.config.num_levels)).view(tokens.shape[:-1])
 
     # Methods that transformers calls
@@ -393,112 +391,6 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
             encoder_last_hidden_state=states,
         )
         return output.to_tuple() if return_dict is False else output
-
-    @torch.no_grad()
-    def generate(
-        self,
-        *args: Any,
-        constrained: bool = True,
-        allowed: ItemSelection | None = None,
-        exclude: ItemSelection | None = None,
-        expert_input_ids: Tensor | None = None,
-        avoid_input_ids: Tensor | None = None,
-        prior: Tensor | Sequence[float] | Mapping[int, float] | None = None,
-        weights: Mapping[str, float] | None = None,
-        **kwargs: Any,
-    ) -> Any:
-        """`GenerationMixin.generate`, restricted to semantic IDs of the catalogue and ranked as in `recommend()`.
-
-        `recommend()` gives the same results several times faster. With experts or a prior, greedy search and sampling
-        choose each code by its log-probability times the generator's weight, plus the experts' score of the best item
-        that begins with it.
-
-        Args:
-            *args: passed on to `GenerationMixin.generate`.
-            constrained: whether to add a `SemanticIdLogitsProcessor` if none is given. With `False`, or with a
-                `SemanticIdLogitsProcessor` of your own, the generator alone chooses, without experts.
-            allowed: items that may be generated, as in `recommend()`.
-            exclude: items that may not be generated, as in `recommend()`.
-            expert_input_ids: inputs of the experts, as in `recommend()`.
-            avoid_input_ids: phrases to avoid, as in `recommend()`.
-            prior: business priors, as in `recommend()`.
-            weights: factors for weights of experts, as in `recommend()`.
-            **kwargs: passed on to `GenerationMixin.generate`.
-
-        Raises:
-            ValueError: if filters, phrases to avoid, a prior or weights are combined with `constrained=False` or a
-                `SemanticIdLogitsProcessor`, for several conditions per user, or for the reasons given in `recommend()`.
-            IndexError: if a filter or prior contains an item that is not in the catalogue.
-        """
-        processors = LogitsProcessorList(kwargs.pop("logits_processor", None) or [])
-        given = any(isinstance(item, SemanticIdLogitsProcessor) for item in processors)
-        custom = kwargs.get("custom_generate")
-        filters = {"allowed": allowed, "exclude": exclude}
-        terms = {"avoid_input_ids": avoid_input_ids, "prior": prior, "weights": weights}
-        asked = {name: value for name, value in (filters | terms).items() if value is not None}
-        if asked and custom is None and (given or not constrained):
-            raise ValueError(
-                f"{' and '.join(asked)} would not be applied; pass filters to the SemanticIdLogitsProcessor, or call "
-                "generate without a processor and with constrained=True"
-            )
-        inputs = (*args[:1], kwargs.get("inputs"), kwargs.get("input_ids"))
-        input_ids = next((ids for ids in inputs if ids is not None), None)
-        if input_ids is not None and input_ids.dim() > 2:
-            raise ValueError(
-                f"input_ids has shape {tuple(input_ids.shape)}, several conditions for each user; generate() takes one "
-                "of shape (B, T), recommend() takes several"
-            )
-        if self.reads_kind and kwargs.get("kind") is None and input_ids is not None:
-            # The steps of the decoder do not have the inputs from which the kind is read.
-            kwargs["kind"] = self._kind(None, input_ids, input_ids)
-        if custom is not None:
-            if custom is catalogue_beam_search and expert_input_ids is None and self._experts_read_inputs:
-                expert_input_ids = input_ids
-            # The callable applies them.
-            kwargs |= asked if expert_input_ids is None else {**asked, "expert_input_ids": expert_input_ids}
-        settings = kwargs.get("generation_config") or self.generation_config
-        beams = kwargs.get("num_beams") or settings.num_beams or 1
-        if constrained and not given:
-            own = {} if custom is not None else filters
-            if custom is None and (self.experts is not None or prior is not None):
-                own = self._summing(input_ids, kwargs, expert_input_ids, **filters, **terms)
-                own["normalise"] = beams == 1
-            users = _num_users(input_ids, kwargs) if any(value is not None for value in own.values()) else 1
-            processors.append(SemanticIdLogitsProcessor(self.catalogue, num_users=users, **own))
-        if beams > 1:
-            # All semantic IDs have the same length, so scores are plain log-probabilities.
-            kwargs.setdefault("length_penalty", 0.0)
-        return super().generate(*args, logits_processor=processors, **kwargs)
-
-    def _summing(
-        self,
-        input_ids: Tensor | None,
-        kwargs: dict[str, Any],
-        expert_input_ids: Tensor | None,
-        allowed: ItemSelection | None,
-        exclude: ItemSelection | None,
-        **terms: Any,
-    ) -> dict[str, Any]:
-        """Arguments of a `SemanticIdLogitsProcessor` that adds the experts; encodes the inputs among `kwargs`."""
-        encoder_outputs, _, request = self._read(
-            input_ids,
-            kwargs.get("attention_mask"),
-            kwargs.get("encoder_outputs"),
-            kind=kwargs.get("kind"),
-            expert_input_ids=expert_input_ids,
-            **terms,
-        )
-        if kwargs.get("encoder_outputs") is None:
-            kwargs["encoder_outputs"] = BaseModelOutput(encoder_outputs[0])
-        mix, evidence = request.mix_and_evidence()
-        if isinstance(evidence, PathGuide):
-            raise ValueError(
-                f"generate() cannot add experts or priors for {self.config.num_items:,} items; call recommend(), or "
-                "generate with custom_generate=catalogue_beam_search"
-            )
-        if evidence is None:
-            return {"allowed": allowed, "exclude": exclude, "generator_weights": mix}
-        return {"guide": Guide.over(self.catalogue, evidence, allowed, exclude), "generator_weights": mix}
 
     # Retrieval
 
@@ -801,40 +693,6 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, GenerationMix
     def _shift_right(self, labels: Tensor) -> Tensor:
         shifted = functional.pad(labels[..., :-1], (1, 0), value=self.config.decoder_start_token_id)
         return shifted.masked_fill(shifted == -100, self.config.pad_token_id)
-
-
-def tokens_of_items(item_indices: Tensor, item_codes: Tensor, codebook_sizes: Sequence[int]) -> Tensor:
-    """Decoder tokens of items, see `MenderForGenerativeRetrieval.item_tokens`.
-
-    Args:
-        item_indices: Shape: (...).
-        item_codes: codes of all items, on the device of the indices. Shape: (N, L).
-        codebook_sizes: codes of each level. Length L.
-
-    Returns:
-        Shape: (..., L), int64.
-
-    Raises:
-        IndexError: if an item is not in the catalogue.
-    """
-    outside = (item_indices < 0) | (item_indices >= len(item_codes))
-    if not bool(outside.any()):
-        codes = item_codes[item_indices].long()
-        outside = codes[..., 0] == REMOVED
-    if bool(outside.any()):
-        raise IndexError(
-            f"item index {int(item_indices[outside].reshape(-1)[0])} is not in the catalogue of {len(item_codes)} items"
-        )
-    return codes + _token_offsets(codebook_sizes, codes.device)
-
-
-def _num_users(input_ids: Tensor | None, inputs: Mapping[str, Any]) -> int:
-    """The number of users that `generate` is called for."""
-    return len(input_ids) if input_ids is not None else len(inputs["encoder_outputs"][0])
-
-
-def _token_offsets(codebook_sizes: Sequence[int], device: torch.device) -> Tensor:
-    return torch.tensor([1, *codebook_sizes[:-1]], device=device).cumsum(0)
 
 
 def _new_encoder(config: Any) -> PreTrainedModel:

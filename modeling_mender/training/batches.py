@@ -19,7 +19,8 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Sampler, get_worker_info
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ..modeling_mender import tokens_of_items, version_of
+from ..catalogue import tokens_of_items
+from ..item_states import version_of
 from ..processing_mender import MenderProcessor
 from .data import FOR_EXPERTS
 from .encoder_states import EncoderStates

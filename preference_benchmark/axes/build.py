@@ -13,6 +13,7 @@ from functools import cache
 
 import polars as pl
 
+from preference_benchmark.axes.attributes import Attributes, wish_attributes
 from preference_benchmark.axes.next_item import history_consolidation, match, recommendation
 from preference_benchmark.axes.protocol import AXES, SENTIMENT_AXES, STEERING_AXES, WISH_AXES, Protocol
 from preference_benchmark.axes.sentiment import sentiment_following, sentiment_following_with_history, sentiment_pairs
@@ -22,7 +23,7 @@ from preference_benchmark.axes.steering import (
     fine_grained_steering,
     steering_candidates,
 )
-from preference_benchmark.axes.wishes import Attributes, open_wishes, wish_and_avoid, wish_attributes
+from preference_benchmark.axes.wishes import open_wishes, wish_and_avoid
 from preference_benchmark.embedding import Embedder, VectorStore, describe_items
 from preference_benchmark.preferences import Approximator
 from preference_benchmark.preferences.files import check_preferences

@@ -22,28 +22,21 @@ targets of training wishes.
 
 from __future__ import annotations
 
-import zlib
-from dataclasses import dataclass
-
 import numpy as np
 import polars as pl
 
+from preference_benchmark.axes.attributes import Attributes, random_of, spans
 from preference_benchmark.axes.examples import as_examples, targets, with_item_index
 from preference_benchmark.axes.protocol import SPLITS, Protocol
 from preference_benchmark.axes.wordings import WORDINGS, misspellings
-from preference_benchmark.embedding import describe_items
-from preference_benchmark.preferences.grammar import NOUN_FORMS, grammatical_forms
-from preference_benchmark.preferences.vocabulary import Vocabulary
+from preference_benchmark.preferences.grammar import NOUN_FORMS
 from preference_benchmark.preferences.words import plain
 from preference_benchmark.tables import Tables
-from preference_benchmark.tables.stop_words import stop_words
 
-__all__ = ["STRATA", "Attributes", "open_wishes", "wish_and_avoid", "wish_attributes"]
+__all__ = ["STRATA", "open_wishes", "wish_and_avoid"]
 
 STRATA = ("known", "withheld", "composite", "misspelt", "contradictory")
 
-# So many items with an attribute are not many, however small the catalogue is.
-_NEVER_MANY = 5
 # Shares of the strata among evaluated wishes; of wishes with something to avoid, known means that both are.
 _OPEN_SHARES = {"known": 0.3, "withheld": 0.3, "composite": 0.2, "misspelt": 0.1, "contradictory": 0.1}
 _AVOID_SHARES = {"known": 0.6, "withheld": 0.4}
@@ -60,111 +53,8 @@ _RESERVED = 0.3
 _DRAWS = 8
 # Training wishes for each training target at most, so that a small data set is not flooded with them.
 _PER_TARGET = 4
-# Share of open training wishes that ask for spans; words of a span at most; items whose texts spans are taken from;
-# and characters of a span's first and last word at least.
-_SPANS, _SPAN_WORDS, _SPAN_ITEMS, _SPAN_LETTERS = 1 / 3, 3, 20_000, 3
-
-
-@dataclass(frozen=True)
-class Lists:
-    """Lists of integers of different lengths, row by row.
-
-    Attributes:
-        values: all lists one after another.
-        starts: where each list starts in them, and where the last one ends. Shape: (R + 1,).
-    """
-
-    values: np.ndarray
-    starts: np.ndarray
-
-    @classmethod
-    def of(cls, rows: np.ndarray, values: np.ndarray, count: int) -> Lists:
-        """The values of each of `count` rows, sorted; `rows` says which row each value belongs to."""
-        order = np.lexsort([values, rows])
-        return cls(values[order], np.searchsorted(rows[order], np.arange(count + 1)))
-
-    def __len__(self) -> int:
-        return len(self.starts) - 1
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """How long each list is. Shape: (R,)."""
-        return np.diff(self.starts)
-
-    def draw(self, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """A random value of the list of each of these rows, -1 where it is empty. Shape: that of `rows`."""
-        place = self.starts[rows] + (rng.random(len(rows)) * self.lengths[rows]).astype(np.int64)
-        return np.where(self.lengths[rows] > 0, np.append(self.values, -1)[place], -1)
-
-    def series(self) -> pl.Series:
-        """The lists as a column."""
-        flat = pl.DataFrame({"row": np.repeat(np.arange(len(self)), self.lengths), "value": self.values})
-        lists = flat.group_by("row").agg("value")
-        every = pl.DataFrame({"row": np.arange(len(self))}).join(lists, on="row", how="left", maintain_order="left")
-        return every["value"].fill_null([])
-
-
-@dataclass(frozen=True)
-class Attributes:
-    """What wishes can name, and which items have it.
-
-    Attributes:
-        phrases: A distinct phrases, sorted.
-        forms: the grammatical form of each.
-        withheld: whether training wishes must not name it. Shape: (A,), bool.
-        items: the item indices of each attribute.
-        of_items: the attributes of each item.
-    """
-
-    phrases: pl.Series
-    forms: pl.Series
-    withheld: np.ndarray
-    items: Lists
-    of_items: Lists
-
-    def __len__(self) -> int:
-        return len(self.phrases)
-
-
-def wish_attributes(tables: Tables, protocol: Protocol) -> Attributes:
-    """The attributes that wishes are made of.
-
-    Those that fewer than `Protocol.attribute_items` items have, or more than `Protocol.attribute_share` of the
-    catalogue (and more than five items), are left out. The share `Protocol.withheld` of them is withheld from
-    training: the first ones of a random order in which no attribute stands behind one that contains its words
-    ("strategy" behind "grand strategy").
-    """
-    vocabulary = Vocabulary.of(tables)
-    index = tables.items.select("item_id", item=pl.int_range(pl.len(), dtype=pl.Int32))
-    pairs = vocabulary.of_items.join(index, on="item_id").select("item", "aspect").unique().sort(pl.all())
-    item, aspect = pairs["item"].to_numpy(), pairs["aspect"].to_numpy()
-    having = np.bincount(aspect, minlength=len(vocabulary.aspects))
-    most = max(protocol.attribute_items, _NEVER_MANY, int(protocol.attribute_share * tables.items.height))
-    chosen = np.flatnonzero((having >= protocol.attribute_items) & (having <= most))
-    number = np.full(len(vocabulary.aspects), -1)
-    number[chosen] = np.arange(len(chosen))
-    item, attribute = item[number[aspect] >= 0], number[aspect][number[aspect] >= 0]
-    phrases = vocabulary.aspects.gather(chosen)
-    return Attributes(
-        phrases=phrases,
-        forms=vocabulary.forms.gather(chosen),
-        withheld=_withheld(phrases, protocol),
-        items=Lists.of(attribute, item, len(chosen)),
-        of_items=Lists.of(item, attribute, tables.items.height),
-    )
-
-
-def _withheld(phrases: pl.Series, protocol: Protocol) -> np.ndarray:
-    """Which attributes are withheld; with each, all that contain its words. Shape: (A,), bool."""
-    if phrases.is_empty() or not protocol.withheld:
-        return np.zeros(len(phrases), dtype=bool)
-    order = _random(protocol, "withheld").permutation(len(phrases))
-    frame = phrases.to_frame("phrase").select(form=plain(pl.col("phrase")), order=order)
-    inside = frame.select("form", inside=pl.col("form").str.extract_many(frame["form"].implode(), overlapping=True))
-    inside = inside.explode("inside").join(frame.rename({"form": "inside"}), on="inside")
-    first = inside.group_by("form").agg(pl.min("order"))
-    first = frame.select("form").join(first, on="form", how="left", maintain_order="left")["order"].to_numpy()
-    return first <= np.sort(first)[max(round(protocol.withheld * len(first)), 1) - 1]
+# Share of open training wishes that ask for spans.
+_SPANS = 1 / 3
 
 
 def open_wishes(tables: Tables, attributes: Attributes, protocol: Protocol) -> pl.DataFrame:
@@ -178,7 +68,7 @@ def open_wishes(tables: Tables, attributes: Attributes, protocol: Protocol) -> p
     steps = targets(tables)
     parts = []
     for split in SPLITS:
-        rng = _random(protocol, "open_wishes", split)
+        rng = random_of(protocol, "open_wishes", split)
         own = steps.filter(pl.col("split") == split)
         if split == "train":
             wishes = _training_wishes(attributes, own, protocol, rng)
@@ -212,14 +102,14 @@ def wish_and_avoid(tables: Tables, attributes: Attributes, protocol: Protocol) -
     steps = targets(tables)
     parts = []
     for split in SPLITS:
-        rng = _random(protocol, "wish_and_avoid", split)
+        rng = random_of(protocol, "wish_and_avoid", split)
         own = steps.filter(pl.col("split") == split)
         if split == "train":
             starts = _starts(attributes, own, protocol.train_wishes // 2, rng)
             wishes = _with_unwanted(starts, attributes, rng).filter(pl.col("stratum") == "known")
         else:
             wishes = _evaluated_pairs(attributes, own, protocol.evaluation_wishes // 2, rng)
-        items = attributes.items.series()
+        items = attributes.items.series
         wanted, unwanted = items.gather(wishes["first"]), items.gather(wishes["unwanted"])
         wishes = wishes.with_columns(
             attributes=pl.concat_list("first"), relevant=wanted.list.set_difference(unwanted), avoided=unwanted
@@ -238,10 +128,6 @@ def wish_and_avoid(tables: Tables, attributes: Attributes, protocol: Protocol) -
     )
 
 
-def _random(protocol: Protocol, *names: str) -> np.random.Generator:
-    return np.random.default_rng([protocol.seed, *(zlib.crc32(name.encode()) for name in names)])
-
-
 # While they are drawn, wishes are frames with the columns first (attribute), target (an item that has it), row (of the
 # steps of the split: whose history is shown; -1: none), then attributes (list, the first one first) and stratum.
 
@@ -252,7 +138,7 @@ def _starts(attributes: Attributes, own: pl.DataFrame, most: int, rng: np.random
     A quarter of them are an attribute of a user's next item, after the user's history. The others name every attribute
     equally often, for a random item that has it: two thirds after the history of a random user, one third after none.
     """
-    known = _only(attributes.of_items, ~attributes.withheld)
+    known = attributes.known_of_items
     total = min(most, _PER_TARGET * own.height) if len(known.values) else 0
     count_own, count_foreign = round(_OWN * total), round(_FOREIGN * total)
     row = np.sort(rng.permutation(own.height)[:count_own])
@@ -269,13 +155,6 @@ def _starts(attributes: Attributes, own: pl.DataFrame, most: int, rng: np.random
         }
     )
     return starts.filter(pl.col("first") >= 0)
-
-
-def _only(lists: Lists, kept: np.ndarray) -> Lists:
-    """Lists without the values for which `kept` is false."""
-    rows = np.repeat(np.arange(len(lists)), lists.lengths)
-    keep = kept[lists.values]
-    return Lists.of(rows[keep], lists.values[keep], len(lists))
 
 
 def _balanced(values: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -302,69 +181,15 @@ def _training_wishes(
 
 def _span_wishes(tables: Tables, attributes: Attributes, own: pl.DataFrame, protocol: Protocol) -> pl.DataFrame:
     """Training wishes for spans, every other one after the history of a random user."""
-    rng = _random(protocol, "spans")
+    rng = random_of(protocol, "spans")
     count = int(_SPANS * min(protocol.train_wishes, _PER_TARGET * own.height))
-    spans = _spans(tables, attributes, count, protocol, rng)
-    first = _balanced(np.arange(len(spans)), count, rng)
-    wishes = pl.DataFrame({"first": first, "target": spans.items.draw(first, rng).astype(np.int32)})
+    found = spans(tables, attributes, count, protocol, rng)
+    first = _balanced(np.arange(len(found)), count, rng)
+    wishes = pl.DataFrame({"first": first, "target": found.items.draw(first, rng).astype(np.int32)})
     wishes = _with_histories(wishes.with_columns(attributes=pl.concat_list("first"), stratum=pl.lit("span")), own, rng)
-    wishes = _with_targets(wishes.with_columns(_relevant(wishes, spans)), own, "train", tables, protocol, rng)
-    wishes = _with_text(wishes, spans, attributes.phrases, "train", rng)
-    return wishes.filter(~_names_withheld(wishes["text"], attributes))
-
-
-def _spans(
-    tables: Tables, attributes: Attributes, count: int, protocol: Protocol, rng: np.random.Generator
-) -> Attributes:
-    """Spans of the items' texts and the items that say them; at most `count`, in the place of attributes.
-
-    A span lies between two punctuation marks, begins and ends with a word that is not a stop word, holds no withheld
-    attribute, and is said by at most `Protocol.attribute_share` of the items (or by five).
-    """
-    texts = pl.DataFrame(
-        {"title": tables.items["title"], "text": describe_items(tables.items, protocol.described_by)}
-    ).select(text=pl.concat_str("title", pl.lit(". "), "text", ignore_nulls=True))
-    shown = texts[np.sort(rng.permutation(texts.height)[:_SPAN_ITEMS])]
-    words = shown.select(part=pl.col("text").str.replace_all(r"[^\p{L}\p{N}\s'&-]+", "\n").str.split("\n"))
-    words = words.explode("part").with_row_index("part_of")
-    words = words.select(
-        "part_of",
-        word=pl.col("part").str.to_lowercase().str.extract_all(r"[\p{L}\p{N}](?:[\p{L}\p{N}'&-]*[\p{L}\p{N}])?"),
-    ).explode("word")
-    words = words.drop_nulls("word").with_columns(
-        telling=~pl.col("word").is_in(sorted(stop_words()))
-        & (pl.col("word").str.len_chars() >= _SPAN_LETTERS)
-        & pl.col("word").str.contains(r"\p{L}")
-    )
-    parts = []
-    for length in range(1, _SPAN_WORDS + 1):
-        last = length - 1
-        inside = pl.col("part_of") == pl.col("part_of").shift(-last)
-        span = pl.concat_str([pl.col("word").shift(-place) for place in range(length)], separator=" ")
-        parts.append(words.select(phrase=span, kept=inside & pl.col("telling") & pl.col("telling").shift(-last)))
-    spans = pl.concat(parts).filter("kept").select("phrase", form=plain(pl.col("phrase")))
-    spans = spans.group_by("form").agg(pl.col("phrase").mode().sort().first()).sort("form")
-    spans = spans.filter(~_names_withheld(spans["phrase"], attributes))
-    # More than are needed: those that too many items say are known only once all texts have been searched.
-    spans = spans[np.sort(rng.permutation(spans.height)[: 2 * count])]
-    said = texts.select(
-        item=pl.int_range(pl.len()),
-        form=plain(pl.col("text")).str.extract_many(spans["form"].implode(), overlapping=True),
-    )
-    said = said.explode("form").drop_nulls().unique()
-    most = max(_NEVER_MANY, int(protocol.attribute_share * tables.items.height))
-    few = said.group_by("form").agg(items=pl.len()).filter(pl.col("items") <= most)
-    spans = spans.join(few, on="form", how="semi", maintain_order="left")
-    spans = spans[np.sort(rng.permutation(spans.height)[:count])].with_row_index("span")
-    said = said.join(spans.select("form", "span"), on="form").sort("span", "item")
-    span, item = said["span"].to_numpy().astype(np.int64), said["item"].to_numpy()
-    return Attributes(
-        phrases=spans["phrase"],
-        forms=grammatical_forms(spans["phrase"], pl.Series(np.zeros(spans.height, dtype=bool))),
-        withheld=np.zeros(spans.height, dtype=bool),
-        items=Lists.of(span, item, spans.height),
-        of_items=Lists.of(item, span, tables.items.height),
-    )
+    wishes = _with_targets(wishes.with_columns(_relevant(wishes, found)), own, "train", tables, protocol, rng)
+    wishes = _with_text(wishes, found, attributes.phrases, "train", rng)
+    return wishes.filter(~attributes.withheld_in(wishes["text"]))
 
 
 def _evaluated_wishes(
@@ -381,7 +206,7 @@ def _evaluated_wishes(
         else:
             chosen = np.flatnonzero(attributes.withheld) if stratum == "withheld" else known
             if stratum == "misspelt":
-                chosen = chosen[_can_be_misspelt(attributes.phrases, split)[chosen]]
+                chosen = chosen[_can_be_misspelt(attributes.phrases.gather(chosen), split)]
             first = _balanced(chosen, min(count, _REPEATED * len(chosen)), rng)
             wishes = pl.DataFrame({"first": first, "target": attributes.items.draw(first, rng).astype(np.int32)})
             wishes = wishes.with_columns(attributes=pl.concat_list("first"))
@@ -402,7 +227,7 @@ def _with_companions(
 
     An attribute whose words are in those of the first, or contain them, is none of the others.
     """
-    known = _only(attributes.of_items, ~attributes.withheld)
+    known = attributes.known_of_items
     target = starts["target"].to_numpy()
     lengths = known.lengths[target]
     within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
@@ -416,21 +241,13 @@ def _with_companions(
             "number": number[wish],
         }
     )
-    others = others.filter(~_overlap(others, "first", "attribute", attributes))
+    others = others.filter(~attributes.overlap(others["first"], others["attribute"]))
     others = others.sort("wish", "key").group_by("wish", maintain_order=True)
     others = others.agg(others=pl.col("attribute").head(pl.col("number").first() - 1))
     wishes = starts.with_columns(wish=pl.int_range(pl.len(), dtype=pl.Int64))
     wishes = wishes.join(others, on="wish", how="left", maintain_order="left")
     together = pl.concat_list("first", pl.col("others").fill_null([]))
     return wishes.with_columns(attributes=together).drop("wish", "others")
-
-
-def _overlap(frame: pl.DataFrame, left: str, right: str, attributes: Attributes) -> pl.Series:
-    """Whether the words of one of two attributes contain those of the other."""
-    forms = attributes.phrases.to_frame("phrase").select(form=plain(pl.col("phrase")))["form"]
-    pair = pl.DataFrame({"left": forms.gather(frame[left]), "right": forms.gather(frame[right])})
-    one, other = pl.col("left"), pl.col("right")
-    return pair.select(overlap=one.str.contains(other, literal=True) | other.str.contains(one, literal=True))["overlap"]
 
 
 def _reserved(wishes: pl.DataFrame, protocol: Protocol) -> pl.Series:
@@ -460,7 +277,7 @@ def _share_of_pair(pairs: np.ndarray, seed: int) -> np.ndarray:
 
 def _composites(attributes: Attributes, count: int, protocol: Protocol, rng: np.random.Generator) -> pl.DataFrame:
     """Wishes for two or three known attributes of an item, with a pair that no training wish names together."""
-    known = _only(attributes.of_items, ~attributes.withheld)
+    known = attributes.known_of_items
     items = np.flatnonzero(known.lengths >= 2)
     target = items[rng.integers(len(items), size=_DRAWS * count)] if len(items) else items
     starts = pl.DataFrame({"first": known.draw(target, rng), "target": target.astype(np.int32)})
@@ -475,12 +292,12 @@ def _contradictory(attributes: Attributes, count: int, rng: np.random.Generator)
     first = _balanced(np.flatnonzero(~attributes.withheld), _DRAWS * count, rng)
     target = attributes.items.draw(first, rng)
     link = attributes.of_items.draw(target, rng)
-    second = _only(attributes.of_items, ~attributes.withheld).draw(attributes.items.draw(link, rng), rng)
-    items = attributes.items.series()
+    second = attributes.known_of_items.draw(attributes.items.draw(link, rng), rng)
+    items = attributes.items.series
     pairs = pl.DataFrame({"first": first, "target": target.astype(np.int32), "second": second})
     pairs = pairs.filter(pl.col("second") >= 0)
     both = items.gather(pairs["first"]).list.set_intersection(items.gather(pairs["second"]))
-    pairs = pairs.filter(~_overlap(pairs, "first", "second", attributes) & (both.list.len() == 0))
+    pairs = pairs.filter(~attributes.overlap(pairs["first"], pairs["second"]) & (both.list.len() == 0))
     pairs = pairs.with_columns(
         attributes=pl.concat_list("first", "second"), together=pl.concat_list("first", "second").list.sort()
     )
@@ -508,13 +325,13 @@ def _with_unwanted(starts: pl.DataFrame, attributes: Attributes, rng: np.random.
         unwanted=pl.Series(unwanted),
         stratum=pl.when(pl.lit(pl.Series(withheld))).then(pl.lit("withheld")).otherwise(pl.lit("known")),
     )
-    has_it = attributes.of_items.series().gather(wishes["target"]).list.contains(wishes["unwanted"])
-    return wishes.filter(~has_it & ~_overlap(wishes, "first", "unwanted", attributes))
+    has_it = attributes.of_items.series.gather(wishes["target"]).list.contains(wishes["unwanted"])
+    return wishes.filter(~has_it & ~attributes.overlap(wishes["first"], wishes["unwanted"]))
 
 
 def _relevant(wishes: pl.DataFrame, attributes: Attributes) -> pl.Series:
     """The items with all attributes of each wish; of a contradictory one, with either."""
-    items = attributes.items.series()
+    items = attributes.items.series
     relevant = items.gather(wishes["first"])
     either = wishes["stratum"] == "contradictory"
     for place in range(1, len(_NUMBERS)):
@@ -576,7 +393,7 @@ def _worded(wishes: pl.DataFrame, attributes: Attributes, split: str, rng: np.ra
     attribute of one.
     """
     wishes = _with_text(wishes, attributes, attributes.phrases, split, rng)
-    return wishes.filter(_names_its_own_only(wishes["text"], wishes["attributes"], attributes))
+    return wishes.filter(attributes.only_named_in(wishes["text"], wishes["attributes"]))
 
 
 def _with_text(
@@ -602,28 +419,6 @@ def _with_text(
     wishes = wishes.with_columns(text=text)
     keys = ["text", "user_id", "step", *(name for name in ("unwanted",) if name in wishes.columns)]
     return wishes.unique(keys, keep="first", maintain_order=True)
-
-
-def _names_withheld(texts: pl.Series, attributes: Attributes) -> pl.Series:
-    """Whether each text holds the words of a withheld attribute."""
-    withheld = attributes.phrases.filter(pl.Series(attributes.withheld)).to_frame("phrase")
-    forms = withheld.select(form=plain(pl.col("phrase")))["form"]
-    return texts.to_frame("text").select(named=plain(pl.col("text")).str.contains_any(forms.implode()))["named"]
-
-
-def _names_its_own_only(texts: pl.Series, named: pl.Series, attributes: Attributes) -> pl.Series:
-    """Whether each text names no attribute but those of its wish, and those inside their words."""
-    forms = attributes.phrases.to_frame("phrase").select(form=plain(pl.col("phrase")))["form"]
-    found = texts.to_frame("text").select(
-        pl.int_range(pl.len()).alias("wish"),
-        form=plain(pl.col("text")).str.extract_many(forms.implode(), overlapping=True),
-    )
-    own = pl.DataFrame({"wish": np.arange(len(named)), "own": named}).explode("own")
-    own = own.with_columns(own=forms.gather(own["own"]))
-    pairs = found.explode("form").drop_nulls().join(own, on="wish")
-    inside = pairs.select("wish", "form", inside=pl.col("own").str.contains(pl.col("form"), literal=True))
-    strange = inside.group_by("wish", "form").agg(pl.col("inside").any()).filter(~pl.col("inside"))["wish"]
-    return ~found["wish"].is_in(strange.implode())
 
 
 def _slips(lists: pl.DataFrame, split: str, rng: np.random.Generator) -> pl.Series:

@@ -14,10 +14,10 @@ from math import sqrt
 import numpy as np
 import polars as pl
 
+from preference_benchmark.axes.attributes import Lists
 from preference_benchmark.axes.build import BuiltExamples
 from preference_benchmark.axes.examples import with_item_index
 from preference_benchmark.axes.protocol import SENTIMENT_AXES, WISH_AXES, Protocol
-from preference_benchmark.axes.wishes import Lists
 from preference_benchmark.embedding import describe_items
 from preference_benchmark.preferences.polarity import POSITIVE
 from preference_benchmark.preferences.vocabulary import Vocabulary
@@ -111,7 +111,7 @@ class _Catalogue:
         index = tables.items.select("item_id", item=pl.int_range(pl.len()))
         pairs = vocabulary.of_items.join(index, on="item_id")
         aspect = pairs["aspect"].to_numpy().astype(np.int64)
-        self.items_of_aspect = Lists.of(aspect, pairs["item"].to_numpy(), len(vocabulary.aspects)).series()
+        self.items_of_aspect = Lists.of(aspect, pairs["item"].to_numpy(), len(vocabulary.aspects)).series
         self.patterns = vocabulary.patterns().unique("pattern", keep="first", maintain_order=True)
         self.aspects, self.titles = vocabulary.aspects, tables.items["title"]
         trained = with_item_index(tables).filter(tables.split() == "train")["item"].to_numpy()
@@ -185,7 +185,7 @@ class _Catalogue:
         pairs = texts.with_columns(text=plain(pl.col("text"))).select("row", pattern=found).explode("pattern")
         pairs = pairs.join(self.patterns, on="pattern").select("row", "aspect").unique()
         row, aspect = pairs["row"].to_numpy().astype(np.int64), pairs["aspect"].to_numpy().astype(np.int64)
-        return Lists.of(row, aspect, len(preferences)).series()
+        return Lists.of(row, aspect, len(preferences)).series
 
     def _named_by_item(self, named: pl.Series) -> np.ndarray:
         """How many of the named aspects each item has. Shape: (B, N)."""

@@ -9,9 +9,10 @@ import polars as pl
 import pytest
 from benchmark_doubles import random_tables
 
+from preference_benchmark.axes.attributes import Lists, wish_attributes
 from preference_benchmark.axes.examples import COLUMNS, targets
 from preference_benchmark.axes.protocol import Protocol
-from preference_benchmark.axes.wishes import Lists, open_wishes, wish_and_avoid, wish_attributes
+from preference_benchmark.axes.wishes import open_wishes, wish_and_avoid
 from preference_benchmark.axes.wordings import misspellings
 from preference_benchmark.preferences.words import plain
 from preference_benchmark.sources.corner_shop import corner_shop
@@ -55,7 +56,7 @@ def having(tables, phrase: str) -> set[int]:
 def test_attributes_are_neither_rare_nor_everywhere(tables, attributes):
     sizes = {phrase: having(tables, phrase) for phrase in attributes.phrases}
     assert all(3 <= len(items) <= 0.1 * tables.items.height for items in sizes.values())
-    assert sizes == dict(zip(attributes.phrases, map(set, attributes.items.series().to_list()), strict=True))
+    assert sizes == dict(zip(attributes.phrases, map(set, attributes.items.series.to_list()), strict=True))
     everything = {aspect for aspects in tables.items["aspects"].to_list() for aspect in aspects}
     left_out = everything - set(attributes.phrases)
     assert all(not 3 <= len(having(tables, phrase)) <= 0.1 * tables.items.height for phrase in left_out)
@@ -290,7 +291,7 @@ def test_wishes_name_no_attribute_that_is_not_theirs(tables):
 def test_lists_draw_what_they_hold():
     lists = Lists.of(np.array([2, 0, 2]), np.array([7, 5, 6]), 3)
     rng = np.random.default_rng(0)
-    assert lists.series().to_list() == [[5], [], [6, 7]]
+    assert lists.series.to_list() == [[5], [], [6, 7]]
     drawn = lists.draw(np.array([0, 1, 2] * 50), rng).reshape(50, 3)
     assert set(drawn[:, 0]) == {5} and set(drawn[:, 1]) == {-1} and set(drawn[:, 2]) == {6, 7}
 
