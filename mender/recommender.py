@@ -296,8 +296,7 @@ class Recommender:
         """Id and title of every item that can be recommended, and its text and aspects where they are known."""
         now = self._version
         known, gone = now.processor, {*now.removed}
-        columns = {"item_id": known.item_ids, "title": known.titles, "text": known.texts, "aspects": known.aspects}
-        columns = {name: values for name, values in columns.items() if values}
+        columns = known.columns
         rows = zip(*columns.values(), strict=True)
         return [dict(zip(columns, row, strict=True)) for index, row in enumerate(rows) if index not in gone]
 
@@ -312,8 +311,7 @@ class Recommender:
         (index,) = known.item_indices([item_id])
         if index in now.removed:
             raise ValueError(f"item {item_id!r} was removed from the catalogue")
-        columns = {"item_id": known.item_ids, "title": known.titles, "text": known.texts, "aspects": known.aspects}
-        return {name: values[index] for name, values in columns.items() if values}
+        return {name: values[index] for name, values in known.columns.items()}
 
     def add_items(self, items: Iterable[Mapping[str, Any]]) -> None:
         """Add items, without training. They can be found at once by what their text says.

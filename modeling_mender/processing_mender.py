@@ -706,6 +706,12 @@ class MenderProcessor(ProcessorMixin):
         return self.history != "none"
 
     @property
+    def columns(self) -> dict[str, Sequence[Any]]:
+        """Ids and titles of all items, and texts and aspects if they are known, named as in `set_items`."""
+        columns = {"item_id": self.item_ids, "title": self.titles, "text": self.texts, "aspects": self.aspects}
+        return {name: values for name, values in columns.items() if values or name in ("item_id", "title")}
+
+    @property
     def model_input_names(self) -> list[str]:
         """Names of the tensors that a call returns for any request."""
         return ["input_ids", "attention_mask"]
@@ -713,7 +719,7 @@ class MenderProcessor(ProcessorMixin):
     def to_dict(self) -> dict[str, Any]:
         """Settings for `processor_config.json`; the items are saved in a separate file."""
         settings = super().to_dict()
-        derived = {"item_ids", "titles", "texts", "aspects", "codes", "items", "margins"}
+        derived = {"item_ids", "titles", "texts", "aspects", "codes", "columns", "items", "margins"}
         return {name: value for name, value in settings.items() if name not in derived and not name.startswith("_")}
 
     def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any) -> list[str]:
@@ -721,10 +727,7 @@ class MenderProcessor(ProcessorMixin):
         saved = super().save_pretrained(save_directory, push_to_hub=False, **kwargs)
         self._remove_processor_class(Path(save_directory))
         target = Path(save_directory) / ITEMS_FILE
-        items: dict[str, Sequence[Any]] = {"item_id": self.item_ids, "title": self.titles}
-        items |= {"text": self.texts} if self.texts else {}
-        items |= {"aspects": self.aspects} if self.aspects else {}
-        items |= {"codes": self.codes} if self.codes else {}
+        items = self.columns | ({"codes": self.codes} if self.codes else {})
         items |= {"words": dict(sorted(self._words.items()))} if self._words else {}
         items |= {"states": self.state_counts} if self.history == "states" else {}
         with atomic_write(target) as unfinished:

@@ -273,11 +273,8 @@ def _columns(items: Mapping[str, Sequence[Any]]) -> tuple[list[str], list[str], 
 
 def _described(processor: MenderProcessor, ids: list[str], titles: list[str]) -> dict[str, Any]:
     """Items for `set_items`, with the texts and aspects that the processor has."""
-    known: dict[str, Any] = {"item_id": ids, "title": titles}
-    for name, values in (("text", processor.texts), ("aspects", processor.aspects), ("codes", processor.codes)):
-        if values:
-            known[name] = list(values)
-    return known
+    known = {name: list(values) for name, values in processor.columns.items()} | {"item_id": ids, "title": titles}
+    return known | ({"codes": list(processor.codes)} if processor.codes else {})
 
 
 def _first_states(counts: Sequence[int]) -> Tensor:
