@@ -38,15 +38,16 @@ EXCLUSION = re.compile(
     r"""(?ix) (?<=[\w!?.)'’"]) (?:
         (?:[,;:]\s+ | \s+[-–—]+\s+ | \s+(?=(?:but|and|with)\s+no\b)) (?:(?:but|and|with|please)\s+){0,3}
             (?P<lacks>no)
-      | [,;:]?\s+ (?:(?:but|and|please)\s+){0,3} (?:
+      | (?:[,;:]|\s[-–—]+)?\s+ (?:(?:but|and|please)\s+){0,3} (?:
             (?P<without>without)
-          | not\s+(?:with|in|too|very|made\s+of|containing) | (?<=but\s)not
+          | not\s+(?:with|in|too|very|made\s+of|containing) | (?:(?<=but\s)|(?<=[-–—,;:]\s)|(?<=,\sand\s))not
           | nothing\s+(?:with|in|too|made\s+of|containing)
           | (?:that|which)\s*(?:(?:is|are)\s+not|isn['’]t|aren['’]t)(?:\s+(?:too|very|so|in|made\s+of))?
-          | except(?:\s+for)? | excluding | avoid(?:ing)? | other\s+than
+          | except(?:\s+for)? | excluding | avoid(?:ing)? | other\s+than | rather\s+than | instead\s+of
         )
     ) \s+ (?:any\s+)?
-    (?! (?:longer|matter|doubt|problem|idea|more|less|only|sure|just|limits?|ends?|need|fuss|nonsense)\b )
+    (?! (?:longer|matter|doubt|problem|idea|more|less|only|sure|just|limits?|ends?|need|fuss|nonsense
+          |necessarily|really|yet|quite|exactly|even|because|that|to|a\s+(?:must|problem))\b )
     (?P<phrase>[^\s,.;:!?()][^,.;:!?()]*)"""
 )
 """The part of a wish that excludes something, up to the next punctuation mark. A bare "no" has to follow a comma or
@@ -112,6 +113,8 @@ def split_exclusions(text: str, described: Callable[[str], bool] = lambda words:
     ('herbal infusions, for the evening', ['mint', 'chilli'])
     >>> split_exclusions("Coffee that is not too strong"), split_exclusions("Tea, please. I don't like mint.")
     (('Coffee', ['strong']), ('Tea, please', ['mint']))
+    >>> split_exclusions("coffee, not decaf"), split_exclusions("a glass mug rather than stoneware")
+    (('coffee', ['decaf']), ('a glass mug', ['stoneware']))
     >>> split_exclusions("soap without fragrance", lambda words: words == "fragrance-free")
     ('soap, fragrance-free', [])
     """
