@@ -22,13 +22,12 @@ from .item_evidence import Avoided, ItemEvidence, added_up
 from .item_states import ItemStatesEncoder, version_of
 from .language_experts import TERM_UNITS, Lexical, Reader, TermWeights
 from .purchase_experts import ItemItem, Popularity, recency
+from .request_fit import common_score
 
 __all__ = ["Encoded", "ExpertSum", "default_kind", "sample_items", "scores_every_item"]
 
 TEMPERATURE = 0.05
 """Divides cosine similarities, so that they have about the scale of log-probabilities."""
-COMMON = 0.9
-"""Quantile of an expert's scores over the catalogue up to which a phrase to avoid costs an item nothing."""
 AVOIDING = ("dense", "learned", "lexical", "terms")
 """Experts that find what matches a phrase to avoid."""
 GROUPS = {"behaviour": BEHAVIOUR, "language": LANGUAGE}
@@ -290,7 +289,7 @@ class ExpertSum(nn.Module):
     ) -> Avoided | None:
         """What `penalty` would take off, in parts; `None` if that is nothing.
 
-        What is common is the `COMMON` quantile of a fixed random sample of items.
+        What is common, see `common_score`, is measured on a fixed random sample of items.
 
         Args:
             avoid_input_ids: see `penalty`. Shape: (B, A, T').
@@ -306,20 +305,19 @@ class ExpertSum(nn.Module):
         encoded = self._encoded(None, texts, encoder) if any(name in ENCODING for name in weights) else None
         sample = sample_items(num_items if live is None else len(live), COMPARED_ITEMS, texts.device)
         sample = sample if live is None else live[sample]
-        common = max(1, round(COMMON * len(sample)))
         queries, thresholds, own, words = [], [], [], []
         for name, weight in weights.items():
             if name in COMPARING:
                 query = self._queries(name, history, encoder, encoded) / TEMPERATURE
                 scores = query @ self.item_vectors(encoder, num_items)[sample].float().T
                 queries.append(query.view(users, phrases, -1))
-                thresholds.append(scores.kthvalue(common, dim=1).values.view(users, phrases))
+                thresholds.append(common_score(scores).view(users, phrases))
                 own += [weight] * phrases
             else:
                 tokens, terms = self._terms(name, texts, encoded)
                 score = _word_scores(self.lexical, tokens, terms, len(texts))
                 scores = score(sample.expand(len(texts), -1))
-                words.append((_by_phrase(score, phrases), scores.kthvalue(common, dim=1, keepdim=True).values, weight))
+                words.append((_by_phrase(score, phrases), common_score(scores), weight))
         compared = {"vectors": None, "queries": None, "common": None, "weights": None}
         if queries:
             compared = {
@@ -360,8 +358,8 @@ class ExpertSum(nn.Module):
         """The penalty of every item for phrases to avoid: the evidence that it matches them, times `config.avoid`.
 
         Encoders hardly notice negation, so each phrase is scored in its positive form. Evidence is the score of the
-        language experts, with their weights for stated requests (1 if all of these are 0), above the `COMMON` quantile
-        of the catalogue: only items that match a phrase better than most have a penalty.
+        language experts, with their weights for stated requests (1 if all of these are 0), above `common_score`: only
+        items that match a phrase better than most have a penalty.
 
         Args:
             avoid_input_ids: text tokens of the phrases, padded with `config.padding`. Shape: (B, A, T').
@@ -377,8 +375,7 @@ class ExpertSum(nn.Module):
         evidence = torch.zeros(len(flat), num_items, device=flat.device)
         weights = self._avoiding()
         for name, scores in self.forward(flat, num_items, encoder=encoder, only=list(weights)).items():
-            compared = scores if live is None else scores[:, live]
-            common = compared.kthvalue(max(1, round(COMMON * compared.shape[1])), dim=1, keepdim=True).values
+            common = common_score(scores if live is None else scores[:, live])
             evidence.add_((scores - common).relu_(), alpha=weights[name])
         return self.config.avoid * evidence.view(users, phrases, num_items).sum(1)
 

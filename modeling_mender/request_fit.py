@@ -13,17 +13,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["check_fitted", "fit_features", "fit_names", "fit_probability"]
+__all__ = ["check_fitted", "common_score", "fit_features", "fit_names", "fit_probability"]
 
 VECTORS = ("learned", "dense")
 """Experts that compare vectors, the one to trust most first."""
 WORDS = ("terms", "lexical")
 """Experts that compare words, the one to trust most first."""
 COMMON = 0.9
-"""Quantile of the catalogue above which the best item has to stand out."""
+"""Quantile of the catalogue up to which a score says nothing, see `common_score`."""
 BEST = 10
 """Number of best items on which experts should agree."""
 CONSTANT = "constant"
+
+
+def common_score(scores: Tensor) -> Tensor:
+    """The score that most items of a catalogue do not exceed: the `COMMON` quantile. Shape: (B, N) -> (B, 1)."""
+    return scores.kthvalue(max(1, round(COMMON * scores.shape[1])), dim=1, keepdim=True).values
 
 
 def fit_names(experts: Sequence[str]) -> list[str]:
@@ -91,15 +96,14 @@ def fit_features(
     words = next(name for name in WORDS if name in experts.config.experts)
     scores = experts(input_ids, num_items, encoder=encoder, encoded=encoded, only=[*vectors, words])
     if live is not None:
-        scores, num_items = {name: own[:, live] for name, own in scores.items()}, len(live)
+        scores = {name: own[:, live] for name, own in scores.items()}
     found = []
     for name in vectors:
         best = scores[name].amax(1)
-        common = scores[name].kthvalue(max(1, round(COMMON * num_items)), dim=1).values
-        found += [best, best - common, scores[name].std(1, correction=0)]
+        found += [best, best - common_score(scores[name]).squeeze(1), scores[name].std(1, correction=0)]
     lexical = scores[words]
     standard = (lexical - lexical.mean(1, keepdim=True)) / (lexical.std(1, correction=0, keepdim=True) + 1e-6)
-    first = scores[vectors[0]].topk(min(BEST, num_items), dim=1).indices
+    first = scores[vectors[0]].topk(min(BEST, lexical.shape[1]), dim=1).indices
     tokens = experts.split(input_ids)[0]
     present = tokens >= 0
     unknown = (experts.lexical.starts.diff()[tokens.clamp(min=0)] == 0) & present
