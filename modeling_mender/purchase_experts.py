@@ -6,8 +6,6 @@ afterwards.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -66,15 +64,14 @@ class ItemItem(nn.Module):
                 (N, N), or (S, S) for S of the items.
             items: which ones, ascending; default: all. Shape: (S,).
         """
-        kept = min(self.neighbours.shape[1], matrix.shape[1])
-        order, values = _largest(matrix, kept) if matrix.is_sparse else _largest_of_dense(matrix, kept)
-        rows: Any = slice(None)
+        count = min(self.neighbours.shape[1], matrix.shape[1])
+        row, place, column, value = (_largest_of_sparse if matrix.is_sparse else _largest)(matrix, count)
         if items is not None:
-            rows, order = items, items[order]
+            row, column = items[row], items[column]
         # New tensors: a copy of the expert may share those of today.
         self.neighbours, self.strengths = torch.full_like(self.neighbours, -1), torch.zeros_like(self.strengths)
-        self.neighbours[rows, :kept] = torch.where(values != 0, order, -1).to(torch.int32)
-        self.strengths[rows, :kept] = values.to(self.strengths.dtype)
+        self.neighbours[row, place] = column.to(torch.int32)
+        self.strengths[row, place] = value.to(self.strengths.dtype)
 
     def add_items(self, count: int, num_neighbours: int) -> None:
         """Add items with empty rows; every row has room for `num_neighbours` entries afterwards."""
@@ -118,14 +115,16 @@ class ItemItem(nn.Module):
         return neighbours.flatten(1), values.flatten(1)
 
 
-def _largest_of_dense(matrix: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Columns and values of the entries of largest magnitude of every row. Shape of each: (N, count)."""
-    order = matrix.abs().topk(count, dim=1).indices
-    return order, matrix.gather(1, order)
+def _largest(matrix: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The entries of largest magnitude of every row, without zeros: row, place among them, column, value."""
+    column = matrix.abs().topk(count, dim=1).indices
+    value = matrix.gather(1, column)
+    row, place = (value != 0).nonzero(as_tuple=True)
+    return row, place, column[row, place], value[row, place]
 
 
-def _largest(matrix: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The same of a sparse matrix, padded with column 0 and value 0; of equal entries, the lower columns."""
+def _largest_of_sparse(matrix: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The same of a sparse matrix; of equal entries, the lower columns."""
     matrix = matrix.coalesce()
     (row, column), value = matrix.indices(), matrix.values()
     order = value.abs().argsort(descending=True, stable=True)
@@ -133,10 +132,8 @@ def _largest(matrix: Tensor, count: int) -> tuple[Tensor, Tensor]:
     row, column, value = row[order], column[order], value[order]
     entries = torch.bincount(row, minlength=len(matrix))
     place = torch.arange(len(row), device=row.device) - (entries.cumsum(0) - entries)[row]
-    first = place < count
-    columns, values = column.new_zeros(len(matrix), count), value.new_zeros(len(matrix), count)
-    columns[row[first], place[first]], values[row[first], place[first]] = column[first], value[first]
-    return columns, values
+    kept = (place < count) & (value != 0)
+    return row[kept], place[kept], column[kept], value[kept]
 
 
 def recency(history: Tensor) -> Tensor:
