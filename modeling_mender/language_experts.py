@@ -138,6 +138,31 @@ class Lexical(nn.Module):
         found = (low < end[:, None]) & (self.items[place] == wanted)
         return scores.index_add_(0, user, self.gains[place].float() * found * weights[:, None])
 
+    def of_items(self, item_indices: Tensor, tokens: Tensor, weights: Tensor) -> Tensor:
+        """Scores of the same items for all queries, where these share many tokens that many items have.
+
+        The posting list of each distinct token is read once; a matrix product adds them up.
+
+        Args:
+            item_indices: distinct ones. Shape: (M,).
+            tokens: see `forward`. Shape: (B, T).
+            weights: see `forward`. Shape: (B, T).
+
+        Returns:
+            Shape: (B, M).
+        """
+        user, token, weights = self._distinct(tokens, weights)
+        distinct, row = token.unique(return_inverse=True)
+        column = torch.full((self.num_items,), -1, device=tokens.device)
+        column[item_indices] = torch.arange(len(item_indices), device=tokens.device)
+        rows = torch.arange(len(distinct), device=tokens.device)
+        owner, item, gains = self._postings(rows, distinct, torch.ones_like(rows))
+        place = column[item]
+        terms = torch.zeros(len(distinct), len(item_indices), device=tokens.device)
+        terms[owner[place >= 0], place[place >= 0]] = gains[place >= 0]
+        share = torch.zeros(len(tokens), len(distinct), device=tokens.device)
+        return share.index_put((user, row), weights) @ terms
+
     def rare(self, tokens: Tensor, weights: Tensor | None, most: int) -> tuple[Tensor, Tensor, Tensor]:
         """The postings of tokens that at most `most` items have.
 

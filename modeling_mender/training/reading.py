@@ -42,7 +42,9 @@ NOISE = 0.01
 MOST_EXAMPLES = 50_000
 """Training preferences at most; of more, a random part is used."""
 ITEMS_AT_ONCE = 16_384
-"""In larger catalogues, a step compares its relevant items with a random sample of the others."""
+"""In larger catalogues, a step compares a random sample of items, and some that are relevant for its preferences."""
+RELEVANT_AT_ONCE = 64
+"""Relevant items of each preference that such a step draws."""
 SCORES_AT_ONCE = 2**24
 """Scores in memory at most, of a batch or of all validation examples; batches have 16 examples at least."""
 TEXTS_AT_ONCE = 256
@@ -102,6 +104,11 @@ class _Preferences:
         place = torch.arange(len(owner)) - torch.repeat_interleave(lengths.cumsum(0) - lengths, lengths)
         return self.relevant[self.starts[rows][owner] + place], owner
 
+    def drawn_items_of(self, rows: Tensor, count: int) -> Tensor:
+        """Relevant items of some preferences, `count` of each at random, with replacement. Shape: (B, count)."""
+        starts, lengths = self.starts[rows, None], self.starts.diff()[rows, None]
+        return self.relevant[starts + (torch.rand(len(rows), count) * lengths).long()]
+
     @property
     def targets(self) -> Tensor:
         """Relevant items of each, -1 for padding. Shape: (M, R)."""
@@ -151,9 +158,11 @@ class _Language(nn.Module):
         found = query @ items.T / TEMPERATURE if torch.is_tensor(query) else 0.0
         if self.term_weights is not None:
             tokens, states = (part.to(items.device) for part in self.texts.states_of(texts.cpu()))
-            lexical = self.index(tokens, self.term_weights(states))
-            found = found + self.log_terms.exp() * (lexical if compared is None else lexical[:, compared])
+            found = found + self.log_terms.exp() * self._lexical(tokens, self.term_weights(states), compared)
         return found
+
+    def _lexical(self, tokens: Tensor, weights: Tensor, compared: Tensor | None) -> Tensor:
+        return self.index(tokens, weights) if compared is None else self.index.of_items(compared, tokens, weights)
 
     @property
     def weights(self) -> dict[str, float]:
@@ -247,9 +256,12 @@ def _loss(trained: _Language, preferences: _Preferences, rows: Tensor) -> Tensor
     relevant, owner = (part.to(trained.items.device) for part in preferences.items_of(rows))
     compared = None
     if len(trained.items) > ITEMS_AT_ONCE:
+        own = preferences.drawn_items_of(rows, RELEVANT_AT_ONCE).to(relevant.device).flatten()
         drawn = torch.randint(len(trained.items), (ITEMS_AT_ONCE,), device=relevant.device)
-        compared = torch.cat([relevant, drawn]).unique()
-        relevant = torch.searchsorted(compared, relevant)
+        compared = torch.cat([own, drawn]).unique()
+        place = torch.searchsorted(compared, relevant).clamp(max=len(compared) - 1)
+        there = compared[place] == relevant
+        relevant, owner = place[there], owner[there]
     log_probs = trained(preferences.texts[rows], compared).log_softmax(-1)
     share = 1.0 / torch.bincount(owner, minlength=len(rows)).clamp(min=1)
     return -(log_probs[owner, relevant] * share[owner]).sum() / len(rows)

@@ -192,3 +192,23 @@ def test_contributions_of_experts_add_up_to_differences_between_scores():
     torch.testing.assert_close(found.contributions["prior"], own - own.mean(1, keepdim=True))
     total = sum(found.contributions.values())
     torch.testing.assert_close(total, found.scores - found.scores.mean(1, keepdim=True))
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 7), max_size=5), min_size=1, max_size=4), st.sets(st.integers(0, 3), min_size=1)
+)
+@tries(40)
+def test_scores_of_the_same_items_for_all_queries_are_those_of_the_whole_index(queries, some):
+    texts = [[1, 2, 2, 3], [2, 4], [5, 5, 5, 1], [3]]
+    index = bm25_index(texts, vocabulary=8)
+    expert = Lexical(8, len(texts), len(index[1]))
+    fill_lexical(expert, index)
+    longest = max(1, *map(len, queries))
+    tokens = torch.tensor([[*own, *[-1] * (longest - len(own))] for own in queries])
+    weights = torch.rand(tokens.shape, requires_grad=True)
+    items = torch.tensor([*some])
+    found, expected = expert.of_items(items, tokens, weights), expert(tokens, weights)[:, items]
+    torch.testing.assert_close(found, expected)
+    if expected.requires_grad and found.requires_grad:
+        own = torch.autograd.grad(found.square().sum(), weights, allow_unused=True)[0]
+        torch.testing.assert_close(own, torch.autograd.grad(expected.square().sum(), weights, allow_unused=True)[0])

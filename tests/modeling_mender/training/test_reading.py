@@ -217,3 +217,15 @@ def test_what_was_trained_before_is_measured_without_dropout(tmp_path, monkeypat
         values.clear()
         method.model.load_state_dict(state)
     assert states[0] == states[1]
+
+
+def test_a_sample_of_a_large_catalogue_teaches_as_well(tmp_path, monkeypatch):
+    method, examples = small_method("mender-lite", encoder_folder(tmp_path)), lessons()
+    monkeypatch.setattr(reading, "ITEMS_AT_ONCE", 4)
+    monkeypatch.setattr(reading, "RELEVANT_AT_ONCE", 1)
+    before = found(method, examples["test"])
+    method.model.experts.config.set_weights(
+        {"stated": {name: float(name in ("learned", "terms")) for name in method.model.experts.config.weighted}}
+    )
+    fit_language(method.model, method.processor, examples)
+    assert found(method, examples["test"]) > max(0.7, before)
