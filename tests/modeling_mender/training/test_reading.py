@@ -203,6 +203,7 @@ def test_words_that_only_belong_to_the_wording_lose_their_weight(tmp_path):
 
 def test_what_was_trained_before_is_measured_without_dropout(tmp_path, monkeypatch):
     method, examples = small_method("mender-lite", encoder_folder(tmp_path)), lessons()
+    monkeypatch.setattr(reading, "LEAST_STEPS", 10)
     fit_language(method.model, method.processor, examples)
     with torch.no_grad():  # far from the encoder's cosine, where dropout is without effect
         method.model.experts.reader.outer.weight.normal_()

@@ -6,7 +6,7 @@ import torch
 from doubles import WORDS, encoder_folder, shop_examples, small_method
 
 from modeling_mender.configuration_mender import KINDS
-from modeling_mender.training import catalogue_edits
+from modeling_mender.training import catalogue_edits, reading
 from modeling_mender.training import scored_requests as scored_module
 from modeling_mender.training import weights as weights_module
 from modeling_mender.training.ranking import rank_examples
@@ -176,6 +176,7 @@ def test_a_single_candidate_tells_nothing():
 def test_items_that_were_removed_are_no_candidates(name, tmp_path, monkeypatch):
     method, examples = small_method(name, encoder_folder(tmp_path)), shop_examples(8)
     model, processor, validation = method.model.eval(), method.processor, examples["validation"]
+    monkeypatch.setattr(reading, "LEAST_STEPS", 10)
     fit_without_gradient(method, examples)
     gone = processor.item_indices(validation["targets"][0])
     catalogue_edits.remove_items(model, gone)
@@ -199,6 +200,7 @@ def test_items_that_were_removed_are_no_candidates(name, tmp_path, monkeypatch):
 def test_of_a_large_catalogue_candidates_are_scored(tmp_path, monkeypatch):
     method, examples = small_method("mender-lite", encoder_folder(tmp_path)), shop_examples(8)
     model, processor, validation = method.model.eval(), method.processor, examples["validation"]
+    monkeypatch.setattr(reading, "LEAST_STEPS", 10)
     fit_without_gradient(method, examples)
     whole = score_requests(model, processor, validation, True)
     monkeypatch.setattr(scored_module, "WHOLE", 4)
