@@ -45,22 +45,23 @@ def measured(items: int, users: int) -> list[dict[str, Any]]:
     histories = drawn.reshape(users, LENGTH).tolist()
     rows = []
 
-    def fit(expert: str) -> torch.Tensor:
+    def fit(expert: str) -> list[torch.Tensor]:
+        """The tensors that are kept."""
         if expert == "popularity":
-            return popularity(histories, items)
+            return [popularity(histories, items)]
         table = ItemItem(items, NEIGHBOURS)
         if expert == "transitions":
             table.set_matrix(transitions(histories, items))
         else:
             table.set_matrix(*ease(histories, items, penalty=100.0))
-        return table.strengths
+        return list(table.buffers())
 
     for expert in ("popularity", "transitions", "co_purchase"):
         memory, start = PeakMemory(), time.perf_counter()
         kept = fit(expert)
         row = {"items": items, "purchases": users * LENGTH, "expert": expert}
         row |= {"seconds": round(time.perf_counter() - start, 1), "peak_mb": round(memory.read())}
-        rows.append(row | {"kept_mb": round((1 + (kept.dim() > 1)) * kept.numel() * 4 / 2**20)})
+        rows.append(row | {"kept_mb": round(sum(part.nbytes for part in kept) / 2**20)})
         print(rows[-1], flush=True)
         del kept
     return rows

@@ -430,11 +430,8 @@ class Recommender:
                     f"{known} purchases are known, and the model was trained on {trained or 'unknown ones'}; save with "
                     "purchases=True after the training, or train again"
                 )
-            matrix, of = closed_form.ease(
-                list(edit.purchases.values()), len(edit.processor.item_ids), settings["ridge_penalty"]
-            )
-            device = experts.co_purchase.strengths.device
-            experts.co_purchase.set_matrix(matrix.to(device), of.to(device))
+            histories, items = list(edit.purchases.values()), len(edit.processor.item_ids)
+            experts.co_purchase.set_matrix(*closed_form.ease(histories, items, settings["ridge_penalty"]))
             settings["purchases"], settings["observed"] = known, 0
         return self.status
 
@@ -478,7 +475,7 @@ class Recommender:
         total = settings.get("purchases", 0) + settings["observed"]
         behind = settings["observed"] / total if total else 0.0
         advice = []
-        there = sum(index not in now.removed for index in range(settings["trained_items"], known))
+        there = added - sum(index >= settings["trained_items"] for index in now.removed)
         if hasattr(model, "set_catalogue") and there > FAR * (known - removed):
             advice.append("many items are new: fit semantic IDs again with refit_codes")
         if behind > FAR:

@@ -229,6 +229,10 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, CatalogueGene
         self._catalogue = (self._item_table_key(), catalogue.around(self.item_codes))
         self.config.num_items = catalogue.num_items
 
+    def live_items(self) -> Tensor | None:
+        """Indices of the items that were not removed, ascending, int64; `None` if none was."""
+        return self.catalogue.live_items()
+
     def item_tokens(self, item_indices: Tensor) -> Tensor:
         """Decoder tokens of items, as `labels` expects them.
 
@@ -534,7 +538,7 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, CatalogueGene
             input_ids=expert_input_ids,
             encoder=self._vectors(),
             encoded=encoded,
-            live=self.catalogue.live_items(),
+            live=self.live_items(),
             guide=partial(path_guide, self.catalogue, users),
             **terms,
         )
@@ -597,13 +601,13 @@ class MenderForGenerativeRetrieval(ChecksWeights, PreTrainedModel, CatalogueGene
 
     def penalty(self, avoid_input_ids: Tensor) -> Tensor:
         """Penalties of all items for phrases to avoid, see `ExpertSum.penalty`. Shape: (B, N)."""
-        shared = {"encoder": self._vectors(), "live": self.catalogue.live_items()}
+        shared = {"encoder": self._vectors(), "live": self.live_items()}
         return self.experts.penalty(avoid_input_ids, self.config.num_items, **shared)
 
     def fit_features(self, input_ids: Tensor, expert_input_ids: Tensor | None = None) -> Tensor:
         """Features of requests, see `request_fit.fit_features`. Shape: (B, F)."""
         read = input_ids if expert_input_ids is None else expert_input_ids
-        shared = {"encoder": self._vectors(), "live": self.catalogue.live_items()}
+        shared = {"encoder": self._vectors(), "live": self.live_items()}
         return fit_features(self.experts, read, self.config.num_items, **shared)
 
     def _vectors(self) -> ItemStatesEncoder | None:

@@ -65,8 +65,10 @@ class ItemItem(nn.Module):
             items: which ones, ascending; default: all. Shape: (S,).
         """
         count = min(self.neighbours.shape[1], matrix.shape[1])
-        row, place, column, value = (_largest_of_sparse if matrix.is_sparse else _largest)(matrix, count)
+        entries = (_largest_of_sparse if matrix.is_sparse else _largest)(matrix, count)
+        row, place, column, value = (part.to(self.strengths.device) for part in entries)
         if items is not None:
+            items = items.to(row.device)
             row, column = items[row], items[column]
         # New tensors: a copy of the expert may share those of today.
         self.neighbours, self.strengths = torch.full_like(self.neighbours, -1), torch.zeros_like(self.strengths)

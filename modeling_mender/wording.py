@@ -41,13 +41,13 @@ EXCLUSION = re.compile(
       | (?:[,;:]|\s[-–—]+)?\s+ (?:(?:but|and|please)\s+){0,3} (?:
             (?P<without>without)
           | not\s+(?:with|in|too|very|made\s+of|containing) | (?:(?<=but\s)|(?<=[-–—,;:]\s)|(?<=,\sand\s))not
+              (?!\s+(?:necessarily|really|yet|quite|exactly|even|because|that|to|a\s+(?:must|problem))\b)
           | nothing\s+(?:with|in|too|made\s+of|containing)
           | (?:that|which)\s*(?:(?:is|are)\s+not|isn['’]t|aren['’]t)(?:\s+(?:too|very|so|in|made\s+of))?
           | except(?:\s+for)? | excluding | avoid(?:ing)? | other\s+than | rather\s+than | instead\s+of
         )
     ) \s+ (?:any\s+)?
-    (?! (?:longer|matter|doubt|problem|idea|more|less|only|sure|just|limits?|ends?|need|fuss|nonsense
-          |necessarily|really|yet|quite|exactly|even|because|that|to|a\s+(?:must|problem))\b )
+    (?! (?:longer|matter|doubt|problem|idea|more|less|only|sure|just|limits?|ends?|need|fuss|nonsense)\b )
     (?P<phrase>[^\s,.;:!?()][^,.;:!?()]*)"""
 )
 """The part of a wish that excludes something, up to the next punctuation mark. A bare "no" has to follow a comma or

@@ -123,17 +123,13 @@ class ScoredRequests:
 
         Small and large figures count alike; for small axes, see `places`.
         """
-        return float(self.mean_logs(self.ndcg(scores)[None]))
+        place, share = self.places
+        sums = torch.zeros(len(share), dtype=torch.float64).index_add_(0, place, self.ndcg(scores))
+        return float((sums / torch.bincount(place, minlength=len(share)) + FLOOR).log() @ share)
 
     def reached(self, weights: Mapping[str, float]) -> float:
         """`mean_log_ndcg` of a weighted sum of the experts."""
         return self.mean_log_ndcg(self.weighted_sum(weights))
-
-    def mean_logs(self, gains: Tensor) -> Tensor:
-        """The mean over axes of the logarithm of T lists of NDCG (T, M). Shape: (T,)."""
-        place, share = self.places
-        sums = torch.zeros(len(gains), len(share), dtype=torch.float64).index_add_(1, place, gains)
-        return (sums / torch.bincount(place, minlength=len(share)) + FLOOR).log() @ share
 
     @cached_property
     def relevant(self) -> Tensor:
@@ -235,7 +231,7 @@ def score_requests(
     """
     features = prepare_examples(examples, processor)
     collate = MenderCollator(processor, model, exclude_seen=True)
-    live = model.catalogue.live_items() if hasattr(model, "catalogue") else model.live_items()
+    live = model.live_items()
     kept = None if live is None else set(live.tolist())
     wanted = [processor.item_indices(found) for found in example_column(examples, "targets")]
     wanted = [[index for index in own if kept is None or index in kept] for own in wanted]

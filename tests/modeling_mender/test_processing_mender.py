@@ -161,6 +161,7 @@ WISHES = {
     "a gift, not for kids": ("a gift", ["for kids"]),
     "puzzle games instead of shooters": ("puzzle games", ["shooters"]),
     "a scarf rather than a hat": ("a scarf", ["a hat"]),
+    "tea without that bitter taste": ("tea", ["that bitter taste"]),
 }
 KEPT = (
     *("a no nonsense notebook", "a game without end", "not sure, maybe tea", "Dr. No and other films", "without sugar"),
