@@ -16,6 +16,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -201,7 +202,7 @@ def packaged_encoder() -> Path | None:
     weights = folder / "model.safetensors"
     if not weights.is_file():
         raise Unavailable(f"{weights} is missing; reinstall with `{_REINSTALL}`.")
-    digest = digest_of_file(weights)
+    digest = _digest_of_weights(weights)
     if digest != _WEIGHTS_SHA256:
         raise Unavailable(
             f"{weights} has sha256 {digest}, but {HUB_NAME} has {_WEIGHTS_SHA256}: these are other weights. "
@@ -224,7 +225,18 @@ def encoder_identity(name_or_path: str | None) -> tuple[str, str]:
     if folder.is_dir() and name_or_path is not None:
         name = folder.resolve().name
     weights = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
-    return name, "+".join(map(digest_of_file, weights)) or name
+    return name, "+".join(map(_digest_of_weights, weights)) or name
+
+
+def _digest_of_weights(path: Path) -> str:
+    """Digest of a file that is read once in a process, unless it changes."""
+    found = path.stat()
+    return _digest_of_version(path, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+@lru_cache(maxsize=8)
+def _digest_of_version(path: Path, *version: int) -> str:
+    return digest_of_file(path)
 
 
 def _from_hub(download: bool) -> EncoderChoice | str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from uuid import uuid4
 
 import datasets
 import numpy as np
@@ -219,6 +220,8 @@ def prepare_examples(examples: datasets.Dataset, processor: MenderProcessor) -> 
     features = {"input_ids": tokens, "item": number, "seen": tokens, "negative": datasets.Value("bool"), "kind": number}
     if processor.experts:
         features |= dict(zip(FOR_EXPERTS, (datasets.List(tokens), tokens), strict=True))
+    # Nothing is read from a cache, so rows in memory need no hash of `render`, which takes longer than a few of them.
+    fingerprint = None if examples.cache_files else uuid4().hex
     return examples.map(
         render,
         batched=True,
@@ -226,6 +229,7 @@ def prepare_examples(examples: datasets.Dataset, processor: MenderProcessor) -> 
         features=datasets.Features({**features, "length": number}),
         desc="Rendering examples",
         load_from_cache_file=False,
+        new_fingerprint=fingerprint,
     )
 
 

@@ -256,7 +256,7 @@ def _fit_for_sentences(phrases: pl.Series) -> pl.Series:
     """Phrases of other people as a sentence may hold them, null where it may not; any script will do."""
     name = phrases.name
     distinct = phrases.drop_nulls().unique().to_frame(name).with_columns(shown=cleaned(pl.col(name)))
-    broken = broken_rule(pl.col("shown"))
+    distinct, broken = distinct.with_columns(broken=broken_rule(pl.col("shown"))), pl.col("broken")
     kept = distinct.filter((broken.is_null() | (broken == "unusual characters")) & (pl.col("shown") != ""))
     return phrases.to_frame().join(kept, on=name, how="left", maintain_order="left")["shown"].rename(name)
 

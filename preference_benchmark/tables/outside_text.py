@@ -161,7 +161,13 @@ def broken_rule(text: pl.Expr) -> pl.Expr:
     >>> pl.select(broken_rule(pl.lit("Find mugs of 12 oz with a flat lid"))).item() is None
     True
     """
-    seen = without_entities(text.str.normalize("NFKC"))
+    return text.map_batches(_broken_rules, return_dtype=pl.String)
+
+
+def _broken_rules(texts: pl.Series) -> pl.Series:
+    """`broken_rule` of a column, which reads what several rules look at once."""
+    text, seen = pl.col("text"), pl.col("seen")
+    frame = texts.rename("text").to_frame().with_columns(seen=without_entities(text.str.normalize("NFKC")))
     broken = {
         "link or markup": text.str.contains(_LINK) | seen.str.contains(_LINK),
         "contact": seen.str.contains(_CONTACT),
@@ -169,7 +175,8 @@ def broken_rule(text: pl.Expr) -> pl.Expr:
         "speaks to a model": _addresses(seen),
         "unusual characters": ~text.str.contains(_USUAL) | text.str.contains(_UNUSUAL),
     }
-    return pl.coalesce(*(pl.when(breaks).then(pl.lit(rule)) for rule, breaks in broken.items()))
+    rules = pl.coalesce(*(pl.when(breaks).then(pl.lit(rule)) for rule, breaks in broken.items()))
+    return frame.select(rules.alias(texts.name))[texts.name]
 
 
 def _addresses(text: pl.Expr) -> pl.Expr:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -28,20 +29,31 @@ def small_encoder(tmp_path_factory) -> str:
     return encoder_folder(tmp_path_factory.mktemp("encoder"))
 
 
-@pytest.fixture
-def place(tmp_path, monkeypatch, small_encoder):
-    """The working folder: with the model that `make demo` saves, as far as snippets can tell."""
+@pytest.fixture(scope="session")
+def saved(tmp_path_factory) -> Path:
+    """A folder like that of the run of `make demo`, as far as snippets can tell."""
     from mender import Recommender
     from modeling_mender import MenderProcessor
-    from preference_benchmark import embedding
 
-    monkeypatch.chdir(tmp_path)
+    folder = tmp_path_factory.mktemp("run")
     items = {"item_id": [f"i{row}" for row in range(60)], "title": [f"tea {row}" for row in range(60)]}
     model, processor = tiny_model(random_catalogue(60, [8, 8])), MenderProcessor(word_tokenizer(), items)
     vectors = torch.from_numpy(HashEmbedder().encode(items["title"])).half()
-    Recommender(model, processor, vectors=vectors).save_pretrained(MODEL)
+    Recommender(model, processor, vectors=vectors).save_pretrained(folder / "model")
     score = {"axis": "recommendation", "matching": "last", "method": "Mender", "n": 9, "recall@10": 0.5}
-    (Path(MODEL).parent / "five_axes.json").write_text(json.dumps({"settings": {}, "scores": [score]}))
+    (folder / "five_axes.json").write_text(json.dumps({"settings": {}, "scores": [score]}))
+    return folder
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch, saved, small_encoder):
+    """The working folder, with a model. What is trained in it need not be good."""
+    from preference_benchmark import embedding
+
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(saved, Path(MODEL).parent)
+    monkeypatch.setattr("modeling_mender.training.reading.LEAST_STEPS", 10)
+    monkeypatch.setattr("modeling_mender.training.weights.LIKELIHOOD_STEPS", 10)
     for module in ("preference_benchmark.embedding", "preference_benchmark.building", "mender.data", "mender.learning"):
         __import__(module)
         monkeypatch.setattr(sys.modules[module], "TextEmbedder", lambda *arguments, **options: HashEmbedder())

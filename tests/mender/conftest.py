@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,21 @@ from datasets import Dataset
 from doubles import encoder_folder, shop_examples, shop_items
 
 from mender.cli import main
+from modeling_mender.training.ranking import request_speed
 from preference_benchmark.axes.examples import STORED_FEATURES
 
 CONFIG = "- config_name: {name}\n  data_files:\n"
 SPLIT = "  - {{split: {split}, path: {name}/{split}.parquet}}\n"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_fits():
+    """Language experts and weights are fitted in a few steps, and requests timed once: no test here looks at that."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("modeling_mender.training.reading.LEAST_STEPS", 10)
+        patch.setattr("modeling_mender.training.weights.LIKELIHOOD_STEPS", 10)
+        patch.setattr("mender.evaluation.request_speed", partial(request_speed, repeats=1))
+        yield
 
 
 SHOP = ["--option", "num_users=60", "--option", "num_items=40"]

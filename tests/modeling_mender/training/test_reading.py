@@ -50,6 +50,12 @@ def lessons() -> datasets.DatasetDict:
     )
 
 
+@pytest.fixture
+def few_steps(monkeypatch):
+    """A training that changes the experts, and teaches them little."""
+    monkeypatch.setattr(reading, "LEAST_STEPS", 50)
+
+
 def found(method, examples: datasets.Dataset) -> float:
     """Share of the meant items among the first two."""
     ranked = rank_examples(method.model, method.processor, examples)[:, :2]
@@ -67,8 +73,9 @@ def method(tmp_path):
     return small_method("mender-lite", encoder_folder(tmp_path), experts=["dense", "learned"])
 
 
-def test_it_learns_what_words_mean_and_looks_past_the_wording(method):
+def test_it_learns_what_words_mean_and_looks_past_the_wording(method, monkeypatch):
     examples = lessons()
+    monkeypatch.setattr(reading, "LEAST_STEPS", 150)
     method.model.experts.config.set_weights({"stated": {"dense": 0.0, "learned": 1.0}})
     before = found(method, examples["test"])
     record = fit_language(method.model.eval(), method.processor, examples)
@@ -89,7 +96,7 @@ def test_it_learns_what_words_mean_and_looks_past_the_wording(method):
         ([-0.5, -1, -1, -1, -1], 0),  # worse than before the training
     ],
 )
-def test_the_latest_weights_that_rank_about_best_are_kept(method, monkeypatch, values, kept):
+def test_the_latest_weights_that_rank_about_best_are_kept(method, few_steps, monkeypatch, values, kept):
     states = []
 
     def value(trained, preferences):
@@ -104,7 +111,7 @@ def test_the_latest_weights_that_rank_about_best_are_kept(method, monkeypatch, v
         assert torch.equal(tensor, states[kept][name])
 
 
-def test_the_seed_decides_what_is_drawn(tmp_path, monkeypatch):
+def test_the_seed_decides_what_is_drawn(tmp_path, few_steps, monkeypatch):
     learned = []
     monkeypatch.setattr(run, "fit_experts", lambda *_, seed, **__: {"seed": seed})  # it needs purchases
     for seed in (0, 0, 1):
@@ -116,6 +123,7 @@ def test_the_seed_decides_what_is_drawn(tmp_path, monkeypatch):
 
 def test_texts_with_cached_states_are_not_encoded_again(tmp_path, monkeypatch):
     examples, folder, learned = lessons(), encoder_folder(tmp_path), []
+    monkeypatch.setattr(reading, "LEAST_STEPS", 50)
     for cached in (False, True):
         method = small_method("mender", folder, experts=["dense", "learned", "terms"])
         model, processor = method.model.eval(), method.processor
@@ -128,9 +136,9 @@ def test_texts_with_cached_states_are_not_encoded_again(tmp_path, monkeypatch):
             seen.append(len(input_ids))
             return forward(encoder, input_ids)
 
-        monkeypatch.setattr(type(model.encoder), "_encode_texts", noted)
-        fit_language(model, processor, examples, states=states)
-        monkeypatch.undo()
+        with monkeypatch.context() as patch:
+            patch.setattr(type(model.encoder), "_encode_texts", noted)
+            fit_language(model, processor, examples, states=states)
         learned.append((sum(seen), model.experts.reader.state_dict()))
     (all_of_them, plain), (others, from_cache) = learned
     assert others < all_of_them / 2
@@ -152,7 +160,7 @@ def test_what_is_to_be_avoided_is_a_lesson_about_the_items_that_have_it(method):
     assert found(method, examples["test"]) > 0.5
 
 
-def test_it_can_go_on_from_what_it_has_learned(method):
+def test_it_can_go_on_from_what_it_has_learned(method, few_steps):
     examples = lessons()
     fit_language(method.model.eval(), method.processor, examples)
     learned = {name: value.clone() for name, value in method.model.experts.reader.state_dict().items()}
@@ -201,9 +209,8 @@ def test_words_that_only_belong_to_the_wording_lose_their_weight(tmp_path):
     assert (weights[:, 1] > weights[:, 0]).float().mean() > 0.9
 
 
-def test_what_was_trained_before_is_measured_without_dropout(tmp_path, monkeypatch):
+def test_what_was_trained_before_is_measured_without_dropout(tmp_path, few_steps, monkeypatch):
     method, examples = small_method("mender-lite", encoder_folder(tmp_path)), lessons()
-    monkeypatch.setattr(reading, "LEAST_STEPS", 10)
     fit_language(method.model, method.processor, examples)
     with torch.no_grad():  # far from the encoder's cosine, where dropout is without effect
         method.model.experts.reader.outer.weight.normal_()
@@ -224,6 +231,7 @@ def test_a_sample_of_a_large_catalogue_teaches_as_well(tmp_path, monkeypatch):
     method, examples = small_method("mender-lite", encoder_folder(tmp_path)), lessons()
     monkeypatch.setattr(reading, "ITEMS_AT_ONCE", 4)
     monkeypatch.setattr(reading, "RELEVANT_AT_ONCE", 1)
+    monkeypatch.setattr(reading, "LEAST_STEPS", 150)
     before = found(method, examples["test"])
     method.model.experts.config.set_weights(
         {"stated": {name: float(name in ("learned", "terms")) for name in method.model.experts.config.weighted}}

@@ -24,6 +24,12 @@ from modeling_mender.training.weights import (
 )
 
 
+@pytest.fixture
+def short_reading(monkeypatch):
+    """The weights are what is looked at; how well the language experts read does not matter."""
+    monkeypatch.setattr(reading, "LEAST_STEPS", 10)
+
+
 def test_seen_items_are_not_ranked_and_axes_of_enough_requests_count_alike():
     scores = torch.tensor([[9.0, 5.0, 7.0, 0.0], [1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 3.0, 4.0]]).repeat(ENOUGH, 1)
     targets, seen = (
@@ -137,7 +143,7 @@ def test_the_mean_with_silent_weights_brings_no_generator_back():
     assert mean_with_silent(silent, {"popularity": 1.0, "dense": 3.0, "generator": 0.0})["generator"] == 0
 
 
-def test_inferred_requests_get_less_language_than_their_own_examples_ask_for(tmp_path, monkeypatch):
+def test_inferred_requests_get_less_language_than_their_own_examples_ask_for(tmp_path, short_reading, monkeypatch):
     method, examples = small_method("mender-lite", encoder_folder(tmp_path)), shop_examples(12)
     record = fit_without_gradient(method, examples)
     monkeypatch.setattr(weights_module, "mean_with_silent", lambda silent, inferred: dict(inferred))
@@ -173,10 +179,9 @@ def test_a_single_candidate_tells_nothing():
 
 
 @pytest.mark.parametrize("name", ["mender", "mender-lite"])
-def test_items_that_were_removed_are_no_candidates(name, tmp_path, monkeypatch):
+def test_items_that_were_removed_are_no_candidates(name, tmp_path, short_reading, monkeypatch):
     method, examples = small_method(name, encoder_folder(tmp_path)), shop_examples(8)
     model, processor, validation = method.model.eval(), method.processor, examples["validation"]
-    monkeypatch.setattr(reading, "LEAST_STEPS", 10)
     fit_without_gradient(method, examples)
     gone = processor.item_indices(validation["targets"][0])
     catalogue_edits.remove_items(model, gone)
@@ -197,10 +202,9 @@ def test_items_that_were_removed_are_no_candidates(name, tmp_path, monkeypatch):
     assert model.experts.config.weights == fitted
 
 
-def test_of_a_large_catalogue_candidates_are_scored(tmp_path, monkeypatch):
+def test_of_a_large_catalogue_candidates_are_scored(tmp_path, short_reading, monkeypatch):
     method, examples = small_method("mender-lite", encoder_folder(tmp_path)), shop_examples(8)
     model, processor, validation = method.model.eval(), method.processor, examples["validation"]
-    monkeypatch.setattr(reading, "LEAST_STEPS", 10)
     fit_without_gradient(method, examples)
     whole = score_requests(model, processor, validation, True)
     monkeypatch.setattr(scored_module, "WHOLE", 4)
@@ -276,7 +280,7 @@ def ndcg(model, processor, examples) -> float:
 
 
 @pytest.mark.parametrize("name, changes", [("mender", {}), ("mender-tok", {"experts": ["popularity", "lexical"]})])
-def test_the_fitted_sum_ranks_better_than_an_untrained_generator(name, changes, tmp_path):
+def test_the_fitted_sum_ranks_better_than_an_untrained_generator(name, changes, tmp_path, short_reading):
     method, examples = small_method(name, encoder_folder(tmp_path), **changes), shop_examples(8)
     model, processor = method.model.eval(), method.processor
     stated = examples["validation"].filter(lambda row: row["axis"] == "fine_grained_steering")
