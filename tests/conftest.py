@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import ssl
 import sys
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
@@ -28,6 +30,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """The options of `tests/torture`."""
     how = "of tests/torture, repeatable: a count such as kills=500, seed=7, or report=table.md"
     parser.addoption("--torture", action="append", default=[], metavar="NAME=VALUE", help=how)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def certificates_are_read_once():
+    """Every client of a server reads those of the machine, though servers here are on the loopback interface."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ssl, "create_default_context", cache(ssl.create_default_context))
+        yield
 
 
 @pytest.fixture(scope="session")

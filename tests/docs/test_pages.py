@@ -47,7 +47,7 @@ def test_serving(run_page):
 
 
 def test_own_data(place, capsys):
-    """The page's snippets and commands one after the other, as they stand: only the encoder is a small one."""
+    """The page's snippets and commands one after the other, as they stand, with a small encoder and decoder."""
     from mender.cli import main
 
     names: dict = {}
@@ -59,6 +59,7 @@ def test_own_data(place, capsys):
         for words in [words for words in commands("docs/own-data.md") if words[1] in block and words[-1] in block]:
             if words[1] == "train":
                 words = [word.replace("num_train_epochs=40", "num_train_epochs=1") for word in words]
+                words += [] if "popularity" in words else ["--set", "decoder={num_layers: 1, d_ff: 32}"]
             assert words[0] == "mender" and main(words[1:]) == 0, words
     printed = capsys.readouterr().out
     assert "preference: Find books with city breaks" in printed and "mountain walks" in printed

@@ -40,6 +40,20 @@ print(json.dumps({{
 }}))
 """
 
+# Runs the script once for each list of arguments, with another token, in one process, which imports it once.
+RUNS = """
+import json, os, runpy, sys
+for token, words in json.loads(sys.argv[1]):
+    os.environ["HF_TOKEN"], sys.argv = token, words
+    try:
+        runpy.run_path(words[0], run_name="__main__")
+        code = 0
+    except SystemExit as end:
+        code = end.code or 0
+    for stream in (sys.stdout, sys.stderr):
+        print(f"exit {code}", file=stream, flush=True)
+"""
+
 
 def run(*command: object, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -66,12 +80,14 @@ def built(tmp_path, monkeypatch) -> Path:
 
 def test_nothing_is_sent_when_it_is_tried_or_without_a_token(built, tmp_path):
     with LoopbackHub(tmp_path / "hub") as hub:
-        environment = hub.environment(tmp_path / "home")
-        done = run(SCRIPT, "--publish", "org", "--dry-run", folder=tmp_path, **environment)
+        words = [str(SCRIPT), "--publish", "org"]
+        asked = json.dumps([("hf_dummy", [*words, "--dry-run"]), ("", words)])
+        done = run("-c", RUNS, asked, folder=tmp_path, **hub.environment(tmp_path / "home"))
         assert done.returncode == 0, done.stderr
-        assert all(f"org/{name}" in done.stdout for name in NAMES) and "items" in done.stdout
-        done = run(SCRIPT, "--publish", "org", folder=tmp_path, **environment | {"HF_TOKEN": ""})
-        assert done.returncode == 2 and done.stderr.startswith("error: publishing needs a token of the Hub")
+        tried, _ = done.stdout.split("exit 0\n")
+        assert all(f"org/{name}" in tried for name in NAMES) and "items" in tried
+        said = done.stderr.split("exit 0\n")[1]
+        assert said.startswith("error: publishing needs a token of the Hub") and said.endswith("exit 2\n")
         assert not hub.requests
 
 

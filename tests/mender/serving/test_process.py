@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import signal
@@ -79,15 +80,26 @@ def test_it_answers_and_drains(server):
         client.get("/health")
 
 
-def test_a_port_in_use_ends_in_one_line(shop_folder):
+@pytest.fixture
+def own_logging():
+    """The command sends what these write to its log; afterwards they are as they were."""
+    loggers = [logging.getLogger(name) for name in ("mender", "uvicorn")]
+    before = [(logger.handlers, logger.propagate, logger.level) for logger in loggers]
+    yield
+    for logger, (handlers, propagate, level) in zip(loggers, before, strict=True):
+        logger.handlers, logger.propagate = handlers, propagate
+        logger.setLevel(level)
+
+
+def test_a_port_in_use_ends_in_one_line(shop_folder, mender, own_logging, monkeypatch):
+    monkeypatch.setattr("mender.serving.service.settle", lambda: None)  # the objects of this process go on to be freed
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        command = [sys.executable, "-m", "mender", "serve", shop_folder, "--port", str(port), "--device", "cpu"]
-        found = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": PATHS})
-    *logged, line = found.stderr.splitlines()
-    assert found.returncode == 2 and line.startswith("error: ") and "ddress already in use" in line
+        code, _, err = mender("serve", shop_folder, "--port", port, "--device", "cpu")
+    *logged, line = err.splitlines()
+    assert code == 2 and line.startswith("error: ") and "ddress already in use" in line
     assert [json.loads(entry)["event"] for entry in logged[:1]] == ["starting"]
 
 
