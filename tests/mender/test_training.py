@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from functools import partialmethod
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,16 @@ import torch
 
 from mender.data import codes_of, load_benchmark_data
 from mender.training import choose_preset, new_method
+from modeling_mender import RqVae
 from modeling_mender.training.run import no_accelerator
 
 ON_CPUS = pytest.mark.skipif(not no_accelerator(), reason="there is an accelerator")
+
+
+@pytest.fixture(autouse=True)
+def short_rq_vae(monkeypatch):
+    """Codes need not be good."""
+    monkeypatch.setattr(RqVae, "fit", partialmethod(RqVae.fit, epochs=3))
 
 
 @ON_CPUS

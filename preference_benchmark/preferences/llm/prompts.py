@@ -301,12 +301,11 @@ def _says_something() -> pl.Expr:
 def _shown_items(items: pl.DataFrame) -> pl.DataFrame:
     """item_id, title and aspects as they are shown: no price, no brand."""
     title = for_a_model(pl.col("title")).str.slice(0, _TITLE_CHARACTERS).str.strip_chars()
-    aspects = (
-        pl.col("aspects")
-        .list.eval(for_a_model(pl.element()))
-        .list.eval(pl.element().filter(~pl.element().str.contains(REMOVED, literal=True) & (pl.element() != "")))
-    )
-    return items.select("item_id", title=title, about=aspects.list.head(_ASPECTS).list.join(", "))
+    aspects = items.select("item_id", aspect="aspects").explode("aspect").with_columns(for_a_model(pl.col("aspect")))
+    kept = aspects.filter(~pl.col("aspect").str.contains(REMOVED, literal=True) & (pl.col("aspect") != ""))
+    about = kept.group_by("item_id", maintain_order=True).agg(about=pl.col("aspect").head(_ASPECTS).str.join(", "))
+    shown = items.select("item_id", title=title).join(about, on="item_id", how="left", maintain_order="left")
+    return shown.with_columns(pl.col("about").fill_null(""))
 
 
 def _json_line() -> pl.Expr:

@@ -113,9 +113,9 @@ def test_what_is_missing_is_said_in_one_line_before_slow_imports(words, lacks, t
     assert not list(tmp_path.iterdir())
 
 
-def test_the_papers_protocol_takes_rules_for_its_classifier(mender, tmp_path):
+def test_the_papers_protocol_takes_rules_for_its_classifier(mender, tiny_encoder, tmp_path):
     shop = ["corner-shop", "--option", "num_users=60", "--option", "num_items=40", "--set", "axes=[recommendation]"]
-    rules = ["--protocol", "paper", "--classifier", "rules"]
+    rules = ["--protocol", "paper", "--classifier", "rules", "--encoder", tiny_encoder]
     code, out, _ = mender("benchmark", "build", *shop, *rules, "--output", tmp_path, "--json")
     protocol = json.loads(out)["protocol"]
     assert code == 0 and protocol["classifier"] is None and protocol["leaks"] == "flag"
