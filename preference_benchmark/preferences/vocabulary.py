@@ -13,6 +13,7 @@ mostly start titles are left out as names.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import polars as pl
@@ -183,8 +184,15 @@ class Vocabulary:
         """The vocabulary of a data set.
 
         Aspects are the items' own. Where these were only words of reviewers, they are phrases that reviews of the
-        training period call things by; where items have hardly any, they are mined from titles.
+        training period call things by; where items have hardly any, they are mined from titles. It is found once and
+        kept as long as the tables are.
         """
+        if tables not in _FOUND:
+            _FOUND[tables] = cls._of(tables)
+        return _FOUND[tables]
+
+    @classmethod
+    def _of(cls, tables: Tables) -> Vocabulary:
         items = tables.items
         having = items.filter(pl.col("aspects").list.len() > 0).height
         adjectives = pl.Series(dtype=pl.String)
@@ -233,6 +241,10 @@ class Vocabulary:
         frame = self.aspects.to_frame("text").with_row_index("aspect").with_columns(pattern=plain(pl.col("text")))
         length = pl.col("pattern").str.len_chars()
         return frame.sort(length, "text", descending=[True, False]).select("pattern", "aspect")
+
+
+# What is written, checked and measured of one data set starts from the same vocabulary.
+_FOUND: WeakKeyDictionary[Tables, Vocabulary] = WeakKeyDictionary()
 
 
 def _numbered(described: pl.DataFrame) -> tuple[pl.DataFrame, pl.Series]:

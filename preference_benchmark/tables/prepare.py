@@ -32,7 +32,7 @@ _SHOWN = 5  # items of a reason that a report names
 _LOWER = ((3, 1), (2, 1))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Tables:
     """A data set: its items, its interactions, and how they were read.
 

@@ -50,6 +50,12 @@ def lessons() -> datasets.DatasetDict:
     )
 
 
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch):
+    """There are fewer examples than a batch has by default."""
+    monkeypatch.setattr(reading, "BATCH", 64)
+
+
 @pytest.fixture
 def few_steps(monkeypatch):
     """A training that changes the experts, and teaches them little."""
@@ -231,7 +237,8 @@ def test_a_sample_of_a_large_catalogue_teaches_as_well(tmp_path, monkeypatch):
     method, examples = small_method("mender-lite", encoder_folder(tmp_path)), lessons()
     monkeypatch.setattr(reading, "ITEMS_AT_ONCE", 4)
     monkeypatch.setattr(reading, "RELEVANT_AT_ONCE", 1)
-    monkeypatch.setattr(reading, "LEAST_STEPS", 150)
+    monkeypatch.setattr(reading, "LEAST_STEPS", 200)
+    monkeypatch.setattr(reading, "BATCH", 256)
     before = found(method, examples["test"])
     method.model.experts.config.set_weights(
         {"stated": {name: float(name in ("learned", "terms")) for name in method.model.experts.config.weighted}}
