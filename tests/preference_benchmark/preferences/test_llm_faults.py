@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 import signal
 import threading
 import time
@@ -162,11 +163,19 @@ def command(server: LoopbackServer, folder, *more: str) -> list[str]:
     return [*words, "--cache", str(folder / "answers"), "--output", str(folder / "x.parquet"), *more]
 
 
-@pytest.fixture
-def shop_file(tmp_path):
-    """A complete table of four users."""
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A folder with a complete table of four users, and the answers."""
+    folder = tmp_path_factory.mktemp("finished")
     with LoopbackServer() as server:
-        assert main(command(server, tmp_path)) == 0
+        assert main(command(server, folder)) == 0
+    return folder
+
+
+@pytest.fixture
+def shop_file(finished, tmp_path):
+    """The table in a folder of its own."""
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     return tmp_path / "x.parquet"
 
 
