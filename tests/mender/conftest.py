@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
+import typer
 from datasets import Dataset
 from doubles import encoder_folder, shop_examples, shop_items
 
@@ -24,6 +25,14 @@ def short_fits():
         patch.setattr("modeling_mender.training.reading.LEAST_STEPS", 10)
         patch.setattr("modeling_mender.training.weights.LIKELIHOOD_STEPS", 10)
         patch.setattr("mender.evaluation.request_speed", partial(request_speed, repeats=1))
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_command_line():
+    """The tree of commands is made once, rather than for every command."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("typer.main.get_command", cache(typer.main.get_command))
         yield
 
 
