@@ -15,7 +15,7 @@ from transformers import AutoModel, AutoProcessor, AutoTokenizer, BertModel
 
 from modeling_mender import build_method, load_preset, make_trainer
 from modeling_mender.processing_mender import first_code_token
-from modeling_mender.training import methods, reading
+from modeling_mender.training import methods, reading, weights
 from modeling_mender.training.methods import code_only_tokenizer, word_tokenizer
 from modeling_mender.training.presets import CONDITIONING, preset_names
 from modeling_mender.training.ranking import rank_examples, request_speed
@@ -24,8 +24,9 @@ from modeling_mender.training.run import fit_without_gradient
 
 @pytest.fixture(autouse=True)
 def short_fits(monkeypatch):
-    """Language experts are trained in a few steps: no test here looks at how well they read."""
+    """Language experts and weights are fitted in a few steps: no test here looks at how good they are."""
     monkeypatch.setattr(reading, "LEAST_STEPS", 10)
+    monkeypatch.setattr(weights, "LIKELIHOOD_STEPS", 10)
 
 
 @pytest.fixture(scope="module")
