@@ -345,6 +345,8 @@ class ExpertSumConfig(PreTrainedConfig):
         avoid: weight of the penalty for phrases to avoid, see `experts.ExpertSum.penalty`.
         fit: coefficients of the probability that anything in the catalogue fits a request, see `request_fit`; `None`
             until they have been fitted.
+        num_words: terms of the lexical index for words that the tokenizer cuts into pieces, see
+            `language_experts.terms_of`; models of earlier versions have none.
 
     Raises:
         ValueError: if an expert or a kind is unknown, or a weight or coefficient is not a finite number.
@@ -368,12 +370,13 @@ class ExpertSumConfig(PreTrainedConfig):
         weights: Mapping[str, Mapping[str, float]] | None = None,
         avoid: float = 4.0,
         fit: Mapping[str, float] | None = None,
+        num_words: int = 0,
         **kwargs: Any,
     ) -> None:
         check_whole_numbers(
             num_items=num_items, num_neighbours=num_neighbours, text_vocabulary=text_vocabulary, width=width
         )
-        check_whole_numbers(0, num_postings=num_postings, reader_width=reader_width)
+        check_whole_numbers(0, num_postings=num_postings, reader_width=reader_width, num_words=num_words)
         unknown = [name for name in experts if name not in EXPERTS]
         if unknown or not experts:
             shown = repr(unknown[0]) if unknown else "an empty list"
@@ -385,7 +388,7 @@ class ExpertSumConfig(PreTrainedConfig):
             width = encoder.hidden_size
         super().__init__(**kwargs)
         self.num_items, self.experts = num_items, list(experts)
-        self.num_neighbours, self.num_postings = num_neighbours, num_postings
+        self.num_neighbours, self.num_postings, self.num_words = num_neighbours, num_postings, num_words
         self.width, self.reader_width = width, reader_width
         self.text_vocabulary, self.padding = text_vocabulary, padding
         self.encoder, self.generator = encoder, generator

@@ -93,8 +93,9 @@ class ExpertSum(nn.Module):
         self.popularity = Popularity(items) if "popularity" in names else None
         self.co_purchase = ItemItem(items, neighbours) if "co_purchase" in names else None
         self.transitions = ItemItem(items, neighbours) if "transitions" in names else None
-        indexed = "lexical" in names or "terms" in names
-        self.lexical = Lexical(config.text_vocabulary, items, config.num_postings) if indexed else None
+        self.lexical = None
+        if "lexical" in names or "terms" in names:
+            self.lexical = Lexical(config.text_vocabulary, items, config.num_postings, config.num_words)
         self.reader = Reader(config.width, config.reader_width) if "learned" in names else None
         self.term_weights = TermWeights(config.width, TERM_UNITS) if "terms" in names else None
         # Not named `encoder`: the Trainer would pass the states of an attribute `encoder` instead of the input.
@@ -263,6 +264,7 @@ class ExpertSum(nn.Module):
         if any(name in ENCODING for name in used):
             encoded = self._encoded(encoded, texts, encoder)
         queries, entries, words = [], [], None
+        terms = None if self.lexical is None else self.lexical.terms(texts)
         for name, weight in used.items():
             if name in COMPARING:
                 queries.append(weight * self._queries(name, history, encoder, encoded))
@@ -273,10 +275,10 @@ class ExpertSum(nn.Module):
                 items, values = self.transitions.entries(history, recency(history))
                 entries.append((items, values * weight))
             elif name != "popularity":  # BM25, of the same tokens for both experts
-                terms = torch.zeros(texts.shape, device=texts.device) if words is None else words[1]
-                tokens, own = self._terms(name, texts, encoded)
-                terms[:, : tokens.shape[1]] += weight if own is None else weight * own
-                words = texts, terms
+                counted = torch.zeros(texts.shape, device=texts.device) if words is None else words[1]
+                found, own = self._weighted_terms(name, terms, encoded)
+                counted[:, : found.shape[1]] += weight if own is None else weight * own
+                words = terms, counted
         return _Parts(sum(queries) / TEMPERATURE if queries else None, used.get("popularity"), entries, words)
 
     def avoided(
@@ -314,8 +316,8 @@ class ExpertSum(nn.Module):
                 thresholds.append(common_score(scores).view(users, phrases))
                 own += [weight] * phrases
             else:
-                tokens, terms = self._terms(name, texts, encoded)
-                score = _word_scores(self.lexical, tokens, terms, len(texts))
+                terms, own_weights = self._weighted_terms(name, self.lexical.terms(texts), encoded)
+                score = _word_scores(self.lexical, terms, own_weights, len(texts))
                 scores = score(sample.expand(len(texts), -1))
                 words.append((_by_phrase(score, phrases), common_score(scores), weight))
         compared = {"vectors": None, "queries": None, "common": None, "weights": None}
@@ -443,15 +445,15 @@ class ExpertSum(nn.Module):
         elif name == "transitions":
             found = self.transitions(history, recency(history))
         else:
-            found = self.lexical(*self._terms(name, texts, encoded))
+            found = self.lexical(*self._weighted_terms(name, self.lexical.terms(texts), encoded))
         missing = num_items - found.shape[1]
         return found if not missing else functional.pad(found, (0, missing))[:, :num_items]
 
-    def _terms(self, name: str, texts: Tensor, encoded: Encoded | None) -> tuple[Tensor, Tensor | None]:
-        """Tokens that the experts "lexical" and "terms" look up, and their weights. Shape of each: (B, T')."""
+    def _weighted_terms(self, name: str, terms: Tensor, encoded: Encoded | None) -> tuple[Tensor, Tensor | None]:
+        """Terms that the experts "lexical" and "terms" look up, and their weights. Shape of each: (B, T')."""
         if name == "lexical" or encoded.states is None:
-            return texts, None
-        return texts[:, : encoded.states.shape[1]], self.term_weights(encoded.states)
+            return terms, None
+        return terms[:, : encoded.states.shape[1]], self.term_weights(encoded.states)
 
     def _encoded(self, known: Encoded | None, texts: Tensor, encoder: ItemStatesEncoder | None) -> Encoded:
         """Encoded texts; vectors are 0 where there is no text."""

@@ -1,4 +1,4 @@
-"""Experts that read: BM25 over tokens of the encoder (Robertson & Zaragoza 2009), and what is trained on preferences.
+"""Experts that read: BM25 over terms, the encoder's tokens (Robertson & Zaragoza 2009), and what preferences teach.
 
 `TermWeights` weighs the tokens of a request for BM25; `Reader` maps the vector of a preference to the items that are
 meant. `training.reading` trains both.
@@ -16,36 +16,87 @@ from torch.nn import functional
 from .module_weights import float_type
 from .saved_weights import check_range
 
-__all__ = ["K1", "TERM_UNITS", "B", "Lexical", "Reader", "TermWeights"]
+__all__ = ["K1", "TERM_UNITS", "WORDS", "B", "Lexical", "Reader", "TermWeights", "terms_of_texts"]
 
 K1, B = 1.5, 0.75
 """BM25's parameters for repeated words and for the length of texts."""
 TERM_UNITS = 64
 """Hidden units of the network that weights tokens."""
+WORDS = 2**17
+"""Terms for words that tokenizers cut into pieces."""
+
+_PRIME = 2**31 - 1
+_POWERS = [pow(1_540_483_477, place, _PRIME) for place in range(16)]
+"""What the pieces of a word are multiplied with in its hash, the last for all that follow."""
+
+
+def terms_of(tokens: Tensor, continues: Tensor | None, num_words: int) -> Tensor:
+    """The terms by which BM25 looks up tokens.
+
+    Tokenizers cut rare words into pieces, and the "in" of "in ##fusion" says nothing of the word "in", nor of other
+    words that begin so. In place of its first piece, such a word is a term as a whole, by a polynomial hash of its
+    pieces. Its other pieces stay terms, so that "infusions" shares one with "infusion"; and tokens that are words do.
+
+    Args:
+        tokens: token ids of texts, padded with -1. Shape: (..., T).
+        continues: whether a token continues the word before it; `None`: all tokens are their own terms. Shape: (V,).
+        num_words: W, the number of terms for words of several pieces.
+
+    Returns:
+        Token ids, and V + hash, below V + W. Shape: (..., T).
+    """
+    if continues is None:
+        return tokens
+    inner = continues[tokens.clamp(min=0)] & (tokens >= 0)
+    place = torch.arange(tokens.shape[-1], device=tokens.device).expand_as(tokens)
+    begin = place.masked_fill(inner, 0).cummax(-1).values
+    powers = torch.tensor(_POWERS, device=tokens.device)[(place - begin).clamp(max=len(_POWERS) - 1)]
+    hashes = torch.zeros_like(tokens).scatter_add_(-1, begin, (tokens + 1) * powers) % _PRIME % num_words
+    longer = functional.pad(inner[..., 1:], (0, 1)) & ~inner & (tokens >= 0)
+    return torch.where(longer, len(continues) + hashes, tokens)
+
+
+def terms_of_texts(token_ids: Sequence[Sequence[int]], continues: Tensor | None, num_words: int) -> Tensor:
+    """Terms of texts, one text after the other. Shape: (tokens of all texts,)."""
+    device = None if continues is None else continues.device
+    tokens = torch.tensor([token for ids in token_ids for token in (*ids, -1)], dtype=torch.int64, device=device)
+    return terms_of(tokens, continues, num_words)[tokens >= 0]
 
 
 class Lexical(nn.Module):
-    """BM25 of texts over token ids: an inverted index with the items that contain each token, and their BM25 terms.
+    """BM25 of texts over terms, see `terms_of`: an inverted index of the items that contain each term.
 
     Args:
         vocabulary: V, the number of tokens.
         num_items: N.
         num_postings: P, the number of entries in all posting lists.
+        num_words: W, the number of terms for words of several pieces; 0: tokens are the only terms.
 
     Attributes:
-        starts: start of each token's posting list. Shape: (V + 1,), int64.
+        starts: start of each term's posting list. Shape: (V + W + 1,), int64.
         items: item indices of all posting lists, one after the other. Shape: (P,), int32.
-        gains: the BM25 term of each posting. Shape: (P,).
+        gains: what each posting adds to BM25. Shape: (P,).
         mean_length: mean number of tokens of a text.
+        continues: whether a token continues the word before it; `None` where tokens are the only terms. Shape: (V,).
     """
 
-    def __init__(self, vocabulary: int, num_items: int, num_postings: int) -> None:
+    def __init__(self, vocabulary: int, num_items: int, num_postings: int, num_words: int = 0) -> None:
         super().__init__()
-        self.num_items = num_items
-        self.register_buffer("starts", torch.zeros(vocabulary + 1, dtype=torch.int64), persistent=True)
+        self.num_items, self.num_words = num_items, num_words
+        continues = torch.zeros(vocabulary, dtype=torch.bool) if num_words else None
+        self.register_buffer("continues", continues, persistent=True)
+        self.register_buffer("starts", torch.zeros(vocabulary + num_words + 1, dtype=torch.int64), persistent=True)
         self.register_buffer("items", torch.zeros(num_postings, dtype=torch.int32), persistent=True)
         self.register_buffer("gains", torch.zeros(num_postings), persistent=True)
         self.register_buffer("mean_length", torch.ones(()), persistent=True)
+
+    def terms(self, tokens: Tensor) -> Tensor:
+        """Terms of queries, see `terms_of`. Shape: (B, T)."""
+        return terms_of(tokens, self.continues, self.num_words)
+
+    def terms_of_texts(self, token_ids: Sequence[Sequence[int]]) -> Tensor:
+        """See `terms_of_texts`."""
+        return terms_of_texts(token_ids, self.continues, self.num_words).to(self.items.device)
 
     def put(self, item_indices: Tensor, token_ids: Sequence[Sequence[int]]) -> None:
         """Add or replace the postings of items; document frequencies and the mean length stay as they are.
@@ -57,7 +108,7 @@ class Lexical(nn.Module):
         device = self.items.device
         item_indices = item_indices.to(device)
         lengths = torch.tensor([len(ids) for ids in token_ids], device=device)
-        flat = torch.tensor([token for ids in token_ids for token in ids], dtype=torch.int64, device=device)
+        flat = self.terms_of_texts(token_ids)
         owner = torch.repeat_interleave(torch.arange(len(lengths), device=device), lengths)
         pairs, count = torch.stack([flat, owner]).unique(dim=1, return_counts=True)
         token, row = pairs
@@ -87,10 +138,10 @@ class Lexical(nn.Module):
             raise ValueError("starts of posting lists in the saved weights are out of order; save the model again")
 
     def forward(self, tokens: Tensor, weights: Tensor | None = None) -> Tensor:
-        """Scores of all items for queries; of repeated tokens of a query, the first counts.
+        """Scores of all items for queries; of repeated terms of a query, the first counts.
 
         Args:
-            tokens: token ids, padded with -1. Shape: (B, T).
+            tokens: terms of the queries, see `terms`, padded with -1. Shape: (B, T).
             weights: weight of each token; default 1. Shape: (B, T).
 
         Returns:

@@ -106,7 +106,8 @@ def fit_features(
     first = scores[vectors[0]].topk(min(BEST, lexical.shape[1]), dim=1).indices
     tokens = experts.split(input_ids)[0]
     present = tokens >= 0
-    unknown = (experts.lexical.starts.diff()[tokens.clamp(min=0)] == 0) & present
+    having = experts.lexical.starts.diff()[experts.lexical.terms(tokens).clamp(min=0)]
+    unknown = (having == 0) & present
     share = unknown.sum(1) / present.sum(1).clamp(min=1)
     return torch.stack([*found, lexical.amax(1), share, standard.gather(1, first).mean(1)], dim=1)
 

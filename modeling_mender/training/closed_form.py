@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..experts import ExpertSum
-from ..language_experts import K1, B, Lexical
+from ..language_experts import K1, B, Lexical, terms_of_texts
 from ..purchase_experts import WINDOW, ItemItem
 
 __all__ = [
@@ -138,17 +138,24 @@ def _padded(histories: Sequence[Sequence[int]]) -> Tensor:
     return table
 
 
-def bm25_index(token_ids: Sequence[Sequence[int]], vocabulary: int) -> tuple[Tensor, ...]:
-    """BM25 posting lists over token ids, computed by the library bm25s (Lucene's variant).
+def bm25_index(
+    token_ids: Sequence[Sequence[int]], vocabulary: int, continues: Tensor | None = None, num_words: int = 0
+) -> tuple[Tensor, ...]:
+    """BM25 posting lists over the terms of texts, computed by the library bm25s (Lucene's variant).
 
     Args:
         token_ids: tokens of each item's text.
         vocabulary: V, the number of tokens.
+        continues: see `language_experts.terms_of`. Shape: (V,).
+        num_words: W, as for `terms_of`.
 
     Returns:
-        Starts of the posting lists (V + 1,), item indices (P,) and BM25 terms (P,) of all postings, and the mean length
-        of a text.
+        Starts of the posting lists (V + W + 1,), item indices (P,) and gains (P,) of all postings, and the mean
+        length of a text.
     """
+    if continues is not None:
+        terms = terms_of_texts(token_ids, continues, num_words).split([len(ids) for ids in token_ids])
+        token_ids, vocabulary = [own.tolist() for own in terms], vocabulary + num_words
     index = bm25s.BM25(k1=K1, b=B)
     index.index((list(map(list, token_ids)), {str(token): token for token in range(vocabulary)}), show_progress=False)
     scores = index.scores
@@ -161,7 +168,9 @@ def bm25_index(token_ids: Sequence[Sequence[int]], vocabulary: int) -> tuple[Ten
     return starts, items, gains, torch.tensor(sum(map(len, token_ids)) / max(1, len(token_ids)))
 
 
-def fill_lexical(expert: Lexical, index: tuple[Tensor, ...]) -> None:
-    """Copy an index from `bm25_index` into the expert."""
+def fill_lexical(expert: Lexical, index: tuple[Tensor, ...], continues: Tensor | None = None) -> None:
+    """Copy an index from `bm25_index` into the expert, and the `continues` that it was made with."""
+    if continues is not None:
+        expert.continues.copy_(continues)
     for buffer, values in zip((expert.starts, expert.items, expert.gains, expert.mean_length), index, strict=True):
         buffer.copy_(values)

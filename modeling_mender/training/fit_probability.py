@@ -91,10 +91,11 @@ def absent_things(model: Any, processor: MenderProcessor, things: dict[str, str]
     """Those of some things that no item mentions: the text of no item has the key, the word that says what they are."""
     lexical, found = model.experts.lexical, []
     for (_, phrase), tokens in zip(things.items(), processor.text_tokens(list(things)), strict=True):
+        terms = lexical.terms_of_texts([tokens]).unique().tolist()
         having = torch.zeros(lexical.num_items, dtype=torch.int32, device=lexical.items.device)
-        for token in set(tokens):
-            having[lexical.items[lexical.starts[token] : lexical.starts[token + 1]].long()] += 1
-        if int(having.max()) < len(set(tokens)):
+        for term in terms:
+            having[lexical.items[lexical.starts[term] : lexical.starts[term + 1]].long()] += 1
+        if int(having.max()) < len(terms):
             found.append(phrase)
     return found
 

@@ -31,6 +31,7 @@ from ..configuration_mender import (
     check_sizes,
 )
 from ..item_states import ItemStatesEncoder, encode_titles, text_encoder_class
+from ..language_experts import WORDS
 from ..left_to_right import LeftToRightEncoder
 from ..modeling_experts import ExpertsConfig, ExpertsRecommender
 from ..modeling_mender import MenderForGenerativeRetrieval
@@ -44,6 +45,7 @@ __all__ = [
     "Method",
     "build_method",
     "code_only_tokenizer",
+    "continuing_tokens",
     "init_from_codebooks",
     "word_tokenizer",
 ]
@@ -75,6 +77,28 @@ def word_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizer
     trainer = trainers.BpeTrainer(vocab_size=vocabulary, special_tokens=[*SPECIAL.values()], show_progress=False)
     tokenizer.train_from_iterator(texts, trainer)
     return _with_end_token(tokenizer)
+
+
+def continuing_tokens(tokenizer: Any, vocabulary: int) -> Tensor:
+    """Which tokens continue the word before them. Shape: (vocabulary,), bool.
+
+    Some vocabularies mark what continues a word (WordPiece: "##"), others what begins one (SentencePiece: "▁", bytes of
+    GPT-2: "Ġ"). There, a token without the mark continues a word if it begins with a letter or digit.
+
+    >>> tokenizer = word_tokenizer(["green tea"], 100)
+    >>> int(continuing_tokens(tokenizer, len(tokenizer)).sum())
+    0
+    """
+    special, beginning = set(tokenizer.all_special_ids), ("▁", "Ġ")
+    known = range(min(vocabulary, len(tokenizer)))
+    pieces = ["" if token in special else piece for token, piece in enumerate(tokenizer.convert_ids_to_tokens(known))]
+    found = torch.zeros(vocabulary, dtype=torch.bool)
+    if any(piece.startswith("##") for piece in pieces):
+        found[: len(pieces)] = torch.tensor([piece.startswith("##") and len(piece) > 2 for piece in pieces])
+    elif any(piece.startswith(beginning) for piece in pieces):
+        inner = [piece[:1].isalnum() and not piece.startswith(beginning) for piece in pieces]
+        found[: len(pieces)] = torch.tensor(inner)
+    return found
 
 
 def code_only_tokenizer(left_to_right: bool = False) -> PreTrainedTokenizerFast:
@@ -281,10 +305,9 @@ def _experts(
     text_encoder.requires_grad_(False)
     encoder = _with_item_states(preset, text_encoder, processor, items, device, pooled=True)
     index = _lexical_index(preset, processor, items)
-    postings = 0 if index is None else len(index[1])
-    model = ExpertsRecommender(ExpertsConfig(count, names, num_postings=postings, encoder=encoder.config), encoder)
+    model = ExpertsRecommender(ExpertsConfig(count, names, encoder=encoder.config, **_index_size(index)), encoder)
     if index is not None:
-        fill_lexical(model.experts.lexical, index)
+        fill_lexical(model.experts.lexical, *index)
     return model
 
 
@@ -306,7 +329,7 @@ def _add_experts(
     config = ExpertSumConfig(
         len(items["item_id"]),
         list(preset.experts),
-        num_postings=0 if index is None else len(index[1]),
+        **_index_size(index),
         text_vocabulary=processor.text_vocabulary,
         padding=processor.tokenizer.pad_token_id,
         encoder=None if own is None else own.config,
@@ -315,18 +338,24 @@ def _add_experts(
     )
     model.set_experts(config, own)
     if index is not None:
-        fill_lexical(model.experts.lexical, index)
+        fill_lexical(model.experts.lexical, *index)
 
 
 def _lexical_index(
     preset: Preset, processor: MenderProcessor, items: Mapping[str, Sequence[str]]
-) -> tuple[Tensor, ...] | None:
-    """Postings of the items' texts, where an expert wants them."""
+) -> tuple[tuple[Tensor, ...], Tensor] | None:
+    """Postings of the items' texts, where an expert wants them, and which tokens continue a word."""
     if not {"lexical", "terms"} & set(preset.experts):
         return None
     texts = list(items["text" if preset.item_text == "text" else "title"])
     logger.info("indexing the words of %s items", f"{len(texts):,}")
-    return bm25_index(processor.text_tokens(texts), processor.text_vocabulary)
+    continues = continuing_tokens(processor.tokenizer, processor.text_vocabulary)
+    return bm25_index(processor.text_tokens(texts), len(continues), continues, WORDS), continues
+
+
+def _index_size(index: tuple[tuple[Tensor, ...], Tensor] | None) -> dict[str, Any]:
+    """Settings of an `ExpertSumConfig` for the result of `_lexical_index`."""
+    return {} if index is None else {"num_postings": len(index[0][1]), "num_words": WORDS}
 
 
 def _tokenizer(preset: Preset, encoder: str | None, texts: list[str]) -> Any:

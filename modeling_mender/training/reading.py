@@ -162,7 +162,8 @@ class _Language(nn.Module):
         return found
 
     def _lexical(self, tokens: Tensor, weights: Tensor, compared: Tensor | None) -> Tensor:
-        return self.index(tokens, weights) if compared is None else self.index.of_items(compared, tokens, weights)
+        terms = self.index.terms(tokens)
+        return self.index(terms, weights) if compared is None else self.index.of_items(compared, terms, weights)
 
     @property
     def weights(self) -> dict[str, float]:

@@ -16,7 +16,7 @@ from transformers import AutoModel, AutoProcessor, AutoTokenizer, BertModel
 from modeling_mender import build_method, load_preset, make_trainer
 from modeling_mender.processing_mender import first_code_token
 from modeling_mender.training import methods, reading, weights
-from modeling_mender.training.methods import code_only_tokenizer, word_tokenizer
+from modeling_mender.training.methods import code_only_tokenizer, continuing_tokens, word_tokenizer
 from modeling_mender.training.presets import CONDITIONING, preset_names
 from modeling_mender.training.ranking import rank_examples, request_speed
 from modeling_mender.training.run import fit_without_gradient
@@ -273,3 +273,26 @@ def test_special_tokens_frame_every_text(tmp_path):
             assert each.pad_token_id == 0
             assert each("")["input_ids"] == [each.eos_token_id]
             assert each("Ω")["input_ids"] == [each.unk_token_id, each.eos_token_id]
+
+
+@pytest.mark.parametrize(
+    ("mark", "pieces"),
+    [
+        ("WordPiece", ["[PAD]", "in", "##fusion", "##", ",", "tea"]),
+        ("SentencePiece", ["[PAD]", "▁in", "fusion", "▁", ",", "▁tea"]),
+        ("bytes of GPT-2", ["[PAD]", "Ġin", "fusion", "Ġ", ",", "Ġtea"]),
+        ("no mark", ["[PAD]", "in", "fusion", "in", ",", "tea"]),
+    ],
+)
+def test_vocabularies_say_which_tokens_continue_a_word(mark, pieces):
+    class Vocabulary:
+        all_special_ids = (0,)
+
+        def __len__(self):
+            return len(pieces)
+
+        def convert_ids_to_tokens(self, ids):
+            return [pieces[token] for token in ids]
+
+    found = continuing_tokens(Vocabulary(), 8).tolist()
+    assert found == [False, False, mark != "no mark", False, False, False, False, False]
