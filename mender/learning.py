@@ -16,7 +16,7 @@ import torch
 from datasets import Dataset, DatasetDict
 from torch import Tensor
 
-from mender.data import CACHE, BenchmarkData, encoder_path, load_benchmark_data
+from mender.data import CACHE, BenchmarkData, encoder_path, load_benchmark_data, reading_for
 from mender.recommender import Recommender
 from mender.training import choose_preset, fit, new_method, recommender_of
 from modeling_mender.training.data import DEFAULTS, example_column, select_axes
@@ -64,7 +64,7 @@ def train(
         encoder: Hub name or folder of a text encoder; default: all-MiniLM-L6-v2, which reads English.
         seed: random seed.
         conditioning: what the model may read: "none", "preference", "history", "both" or "all".
-        changes: fields of the preset.
+        changes: fields of the preset. With a `max_history` above 20, tables keep as many purchases of every user.
         training: arguments of the Trainer.
         output: folder for checkpoints; default: outputs/NAME/PRESET-seedSEED.
         validation_limit: validation examples per axis that early stopping uses.
@@ -76,6 +76,7 @@ def train(
         ValueError: if a name is unknown, or a value or the data cannot be used.
     """
     chosen = choose_preset(preset, conditioning, changes, training)
+    reading = _reading(data, chosen.max_history, reading)
     benchmark = read_data(data, items, source=source, encoder=encoder, **reading)
     if benchmark.source == PLAIN and chosen.trained:
         present = set(example_column(benchmark.examples["oracle"]["train"], "axis"))
@@ -118,7 +119,7 @@ def evaluate(
     from mender.evaluation import score_model
     from mender.report import print_table
 
-    benchmark = read_data(data, items, **reading)
+    benchmark = read_data(data, items, **_reading(data, shop.processor.max_history, reading))
     if missing := [item_id for item_id in benchmark.items["item_id"][:] if item_id not in shop.processor]:
         raise ValueError(
             f"{benchmark.source} has {len(missing)} items that this recommender does not know, such as {missing[0]!r}; "
@@ -129,6 +130,13 @@ def evaluate(
     )
     print_table(scores, title=f"{benchmark.source}: {len(benchmark.items):,} items")
     return scores
+
+
+def _reading(data: Any, max_history: int, reading: Mapping[str, Any]) -> dict[str, Any]:
+    """Options for `read_data`, with histories as long as a model reads, see `reading_for`."""
+    if isinstance(data, BenchmarkData | Dataset | DatasetDict):
+        return dict(reading)
+    return reading_for(max_history, data if isinstance(data, str | os.PathLike) else None, reading)
 
 
 def read_data(

@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 from datasets import Dataset, DatasetDict
 
+from mender import Recommender
 from mender.data import BenchmarkData, load_benchmark_data, reading_for
 from mender.evaluation import score_model
 from mender.training import choose_preset, fit, new_method
@@ -242,7 +243,7 @@ def test_tables_keep_the_histories_that_a_model_reads(raw, word_shop):
         assert reading_for(most, data, {}) == {}
 
 
-def test_a_model_of_long_histories_is_trained_on_them(mender, raw, tiny_encoder, tmp_path):
+def test_a_model_of_long_histories_is_trained_on_them(mender, raw, tiny_encoder, tmp_path, monkeypatch):
     items = pl.read_parquet(raw / "items.parquet")["item_id"][:30]
     users = [{"user_id": user, "item_id": item, "timestamp": step} for user in "abc" for step, item in enumerate(items)]
     pl.DataFrame(users).write_parquet(raw / "interactions.parquet")
@@ -253,3 +254,10 @@ def test_a_model_of_long_histories_is_trained_on_them(mender, raw, tiny_encoder,
     assert read["changes"] == {"max_history": 25}
     built = load_benchmark_data("table", raw, tiny_encoder, max_history=25)
     assert max(map(len, built.examples["oracle"]["test"]["history"])) == 24
+    # In Python the same, for training and evaluation.
+    asked = []
+    monkeypatch.setattr("mender.learning.load_benchmark_data", lambda *_, **reading: asked.append(reading) or built)
+    given = {"encoder": tiny_encoder, "changes": {"max_history": 25}, "output": tmp_path}
+    shop = Recommender.train(raw, preset="popularity", **given)
+    shop.evaluate(raw, encoder=tiny_encoder)
+    assert asked == [{"max_history": 25}, {"max_history": 25}]
