@@ -67,7 +67,7 @@ class _Parts:
         queries: to be compared with the vectors of items. Shape: (B, D).
         popularity: its weight. Shape: (B, 1).
         entries: of item-item rows: items, padded with -1, and values, each of shape (B, E).
-        words: tokens to look up, padded with -1, and their weights, each of shape (B, T).
+        words: terms to look up, padded with -1, and their weights, each of shape (B, T).
     """
 
     queries: Tensor | None
@@ -244,11 +244,11 @@ class ExpertSum(nn.Module):
             parts["popularity"] = own.popularity.view(users, -1).sum(1, keepdim=True)
         entries = own.entries
         if own.words is not None:
-            tokens, terms = own.words
-            items, values, common = self.lexical.rare(tokens, terms, RARE)
+            terms, term_weights = own.words
+            items, values, common = self.lexical.rare(terms, term_weights, RARE)
             entries = [*entries, (items, values)]
             if bool((common >= 0).any()):
-                parts["words"] = _word_scores(self.lexical, common, terms, users)
+                parts["words"] = _word_scores(self.lexical, common, term_weights, users)
         if entries:
             entries = [[part.view(users, -1) for part in side] for side in zip(*entries, strict=True)]
             parts["items"], parts["values"] = added_up(*(torch.cat(side, 1) for side in entries), num_items)
@@ -264,7 +264,6 @@ class ExpertSum(nn.Module):
         if any(name in ENCODING for name in used):
             encoded = self._encoded(encoded, texts, encoder)
         queries, entries, words = [], [], None
-        terms = None if self.lexical is None else self.lexical.terms(texts)
         for name, weight in used.items():
             if name in COMPARING:
                 queries.append(weight * self._queries(name, history, encoder, encoded))
@@ -275,10 +274,10 @@ class ExpertSum(nn.Module):
                 items, values = self.transitions.entries(history, recency(history))
                 entries.append((items, values * weight))
             elif name != "popularity":  # BM25, of the same tokens for both experts
-                counted = torch.zeros(texts.shape, device=texts.device) if words is None else words[1]
-                found, own = self._weighted_terms(name, terms, encoded)
-                counted[:, : found.shape[1]] += weight if own is None else weight * own
-                words = terms, counted
+                if words is None:
+                    words = self.lexical.terms(texts), torch.zeros(texts.shape, device=texts.device)
+                terms, own = self._weighted_terms(name, words[0], encoded)
+                words[1][:, : terms.shape[1]] += weight if own is None else weight * own
         return _Parts(sum(queries) / TEMPERATURE if queries else None, used.get("popularity"), entries, words)
 
     def avoided(
@@ -316,8 +315,8 @@ class ExpertSum(nn.Module):
                 thresholds.append(common_score(scores).view(users, phrases))
                 own += [weight] * phrases
             else:
-                terms, own_weights = self._weighted_terms(name, self.lexical.terms(texts), encoded)
-                score = _word_scores(self.lexical, terms, own_weights, len(texts))
+                terms, term_weights = self._weighted_terms(name, self.lexical.terms(texts), encoded)
+                score = _word_scores(self.lexical, terms, term_weights, len(texts))
                 scores = score(sample.expand(len(texts), -1))
                 words.append((_by_phrase(score, phrases), common_score(scores), weight))
         compared = {"vectors": None, "queries": None, "common": None, "weights": None}

@@ -1,4 +1,4 @@
-"""Experts that read: BM25 over terms, the encoder's tokens (Robertson & Zaragoza 2009), and what preferences teach.
+"""Experts that read: BM25 (Robertson & Zaragoza 2009) over tokens and whole words, and two trained on preferences.
 
 `TermWeights` weighs the tokens of a request for BM25; `Reader` maps the vector of a preference to the items that are
 meant. `training.reading` trains both.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from enum import IntEnum
 
 import torch
 from torch import Tensor, nn
@@ -16,51 +17,87 @@ from torch.nn import functional
 from .module_weights import float_type
 from .saved_weights import check_range
 
-__all__ = ["K1", "TERM_UNITS", "WORDS", "B", "Lexical", "Reader", "TermWeights", "terms_of_texts"]
+__all__ = [
+    "K1",
+    "TERM_UNITS",
+    "WORD_TERMS",
+    "B",
+    "Lexical",
+    "Reader",
+    "Role",
+    "TermWeights",
+    "terms_of",
+    "terms_of_texts",
+]
 
 K1, B = 1.5, 0.75
 """BM25's parameters for repeated words and for the length of texts."""
 TERM_UNITS = 64
 """Hidden units of the network that weights tokens."""
-WORDS = 2**17
-"""Terms for words that tokenizers cut into pieces."""
+WORD_TERMS = 2**17
+"""Number of terms for words of several pieces."""
 
 _PRIME = 2**31 - 1
 _POWERS = [pow(1_540_483_477, place, _PRIME) for place in range(16)]
-"""What the pieces of a word are multiplied with in its hash, the last for all that follow."""
+"""Factors of the pieces of a word in its hash; from the 16th piece on, the last."""
+_TEXTS_AT_ONCE = 4096
 
 
-def terms_of(tokens: Tensor, continues: Tensor | None, num_words: int) -> Tensor:
+class Role(IntEnum):
+    """What a token is to the words of a text."""
+
+    OTHER = 0
+    """A sign, a special token, or part of a script without blanks between words."""
+    BEGINS = 1
+    """A word, or its first piece."""
+    CONTINUES = 2
+    """A further piece of the word before it."""
+    ENDING = 3
+    """The same, but at the end of a word only its plural: "##s"."""
+
+
+def terms_of(tokens: Tensor, roles: Tensor | None, num_words: int) -> Tensor:
     """The terms by which BM25 looks up tokens.
 
-    Tokenizers cut rare words into pieces, and the "in" of "in ##fusion" says nothing of the word "in", nor of other
-    words that begin so. In place of its first piece, such a word is a term as a whole, by a polynomial hash of its
-    pieces. Its other pieces stay terms, so that "infusions" shares one with "infusion"; and tokens that are words do.
+    Tokenizers cut rare words into pieces: "infusions" into "in ##fusion ##s". Its first piece is not the word "in", so
+    a hash of the whole word takes its place. The other pieces stay terms, and so do tokens that are whole words. The
+    ending of the plural is no term: "mug ##s" is looked up as "mug".
 
     Args:
         tokens: token ids of texts, padded with -1. Shape: (..., T).
-        continues: whether a token continues the word before it; `None`: all tokens are their own terms. Shape: (V,).
+        roles: the `Role` of each token id; `None`: all tokens are their own terms. Shape: (V,).
         num_words: W, the number of terms for words of several pieces.
 
     Returns:
-        Token ids, and V + hash, below V + W. Shape: (..., T).
+        Token ids, V + hash (below V + W) for words of several pieces, and -1 for padding and endings. Shape: (..., T).
     """
-    if continues is None:
+    if roles is None:
         return tokens
-    inner = continues[tokens.clamp(min=0)] & (tokens >= 0)
+    tokens = tokens.long()
+    role = roles[tokens.clamp(min=0)].masked_fill(tokens < 0, Role.OTHER)
+    inner = (role >= Role.CONTINUES) & (functional.pad(role[..., :-1], (1, 0)) > Role.OTHER)
+    followed = functional.pad(inner[..., 1:], (0, 1))
+    ending = (role == Role.ENDING) & ~followed
     place = torch.arange(tokens.shape[-1], device=tokens.device).expand_as(tokens)
     begin = place.masked_fill(inner, 0).cummax(-1).values
     powers = torch.tensor(_POWERS, device=tokens.device)[(place - begin).clamp(max=len(_POWERS) - 1)]
-    hashes = torch.zeros_like(tokens).scatter_add_(-1, begin, (tokens + 1) * powers) % _PRIME % num_words
-    longer = functional.pad(inner[..., 1:], (0, 1)) & ~inner & (tokens >= 0)
-    return torch.where(longer, len(continues) + hashes, tokens)
+    parts = ((tokens + 1) * powers).masked_fill(ending, 0)
+    hashes = torch.zeros_like(tokens).scatter_add_(-1, begin, parts) % _PRIME % num_words
+    # The first piece of a word that has others beside an ending.
+    several = followed & ~inner & (role == Role.BEGINS) & ~functional.pad(ending[..., 1:], (0, 1))
+    return torch.where(several, len(roles) + hashes, tokens).masked_fill(ending, -1)
 
 
-def terms_of_texts(token_ids: Sequence[Sequence[int]], continues: Tensor | None, num_words: int) -> Tensor:
-    """Terms of texts, one text after the other. Shape: (tokens of all texts,)."""
-    device = None if continues is None else continues.device
-    tokens = torch.tensor([token for ids in token_ids for token in (*ids, -1)], dtype=torch.int64, device=device)
-    return terms_of(tokens, continues, num_words)[tokens >= 0]
+def terms_of_texts(token_ids: Sequence[Sequence[int]], roles: Tensor | None, num_words: int) -> list[list[int]]:
+    """Terms of each text, see `terms_of`."""
+    found: list[list[int]] = []
+    for start in range(0, len(token_ids), _TEXTS_AT_ONCE):
+        # A place of padding after each text keeps them apart.
+        part = [[*ids, -1] for ids in token_ids[start : start + _TEXTS_AT_ONCE]]
+        tokens = torch.tensor([token for ids in part for token in ids], dtype=torch.int64)
+        terms = terms_of(tokens, None if roles is None else roles.cpu(), num_words)
+        found += [own[own >= 0].tolist() for own in terms.split(list(map(len, part)))]
+    return found
 
 
 class Lexical(nn.Module):
@@ -76,15 +113,15 @@ class Lexical(nn.Module):
         starts: start of each term's posting list. Shape: (V + W + 1,), int64.
         items: item indices of all posting lists, one after the other. Shape: (P,), int32.
         gains: what each posting adds to BM25. Shape: (P,).
-        mean_length: mean number of tokens of a text.
-        continues: whether a token continues the word before it; `None` where tokens are the only terms. Shape: (V,).
+        mean_length: mean number of terms of a text.
+        roles: the `Role` of each token; `None` where tokens are the only terms. Shape: (V,), uint8.
     """
 
     def __init__(self, vocabulary: int, num_items: int, num_postings: int, num_words: int = 0) -> None:
         super().__init__()
         self.num_items, self.num_words = num_items, num_words
-        continues = torch.zeros(vocabulary, dtype=torch.bool) if num_words else None
-        self.register_buffer("continues", continues, persistent=True)
+        roles = torch.zeros(vocabulary, dtype=torch.uint8) if num_words else None
+        self.register_buffer("roles", roles, persistent=True)
         self.register_buffer("starts", torch.zeros(vocabulary + num_words + 1, dtype=torch.int64), persistent=True)
         self.register_buffer("items", torch.zeros(num_postings, dtype=torch.int32), persistent=True)
         self.register_buffer("gains", torch.zeros(num_postings), persistent=True)
@@ -92,11 +129,7 @@ class Lexical(nn.Module):
 
     def terms(self, tokens: Tensor) -> Tensor:
         """Terms of queries, see `terms_of`. Shape: (B, T)."""
-        return terms_of(tokens, self.continues, self.num_words)
-
-    def terms_of_texts(self, token_ids: Sequence[Sequence[int]]) -> Tensor:
-        """See `terms_of_texts`."""
-        return terms_of_texts(token_ids, self.continues, self.num_words).to(self.items.device)
+        return terms_of(tokens, self.roles, self.num_words)
 
     def put(self, item_indices: Tensor, token_ids: Sequence[Sequence[int]]) -> None:
         """Add or replace the postings of items; document frequencies and the mean length stay as they are.
@@ -107,8 +140,9 @@ class Lexical(nn.Module):
         """
         device = self.items.device
         item_indices = item_indices.to(device)
-        lengths = torch.tensor([len(ids) for ids in token_ids], device=device)
-        flat = self.terms_of_texts(token_ids)
+        terms = terms_of_texts(token_ids, self.roles, self.num_words)
+        lengths = torch.tensor(list(map(len, terms)), device=device)
+        flat = torch.tensor([term for own in terms for term in own], dtype=torch.int64, device=device)
         owner = torch.repeat_interleave(torch.arange(len(lengths), device=device), lengths)
         pairs, count = torch.stack([flat, owner]).unique(dim=1, return_counts=True)
         token, row = pairs

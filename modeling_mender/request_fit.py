@@ -78,7 +78,7 @@ def fit_features(
     """Features of requests, in the order of `fit_names`.
 
     Best: the highest score of an expert; gap: how far that is above the `COMMON` quantile of the catalogue; spread:
-    the deviation of scores over the catalogue. Unknown words: the share of tokens that are in no item's text.
+    the deviation of scores over the catalogue. Unknown words: the share of terms that are in no item's text.
     Agreement: the standardised lexical score of the items that the other expert ranks first.
 
     Args:
@@ -104,10 +104,9 @@ def fit_features(
     lexical = scores[words]
     standard = (lexical - lexical.mean(1, keepdim=True)) / (lexical.std(1, correction=0, keepdim=True) + 1e-6)
     first = scores[vectors[0]].topk(min(BEST, lexical.shape[1]), dim=1).indices
-    tokens = experts.split(input_ids)[0]
-    present = tokens >= 0
-    having = experts.lexical.starts.diff()[experts.lexical.terms(tokens).clamp(min=0)]
-    unknown = (having == 0) & present
+    terms = experts.lexical.terms(experts.split(input_ids)[0])
+    present = terms >= 0
+    unknown = (experts.lexical.starts.diff()[terms.clamp(min=0)] == 0) & present
     share = unknown.sum(1) / present.sum(1).clamp(min=1)
     return torch.stack([*found, lexical.amax(1), share, standard.gather(1, first).mean(1)], dim=1)
 

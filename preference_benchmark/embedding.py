@@ -231,7 +231,7 @@ def encoder_identity(name_or_path: str | None) -> tuple[str, str]:
 def _digest_of_weights(path: Path) -> str:
     """Digest of a file that is read once in a process, unless it changes."""
     found = path.stat()
-    return _digest_of_version(path, found.st_ino, found.st_size, found.st_mtime_ns)
+    return _digest_of_version(path, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 @lru_cache(maxsize=8)

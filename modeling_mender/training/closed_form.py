@@ -139,38 +139,37 @@ def _padded(histories: Sequence[Sequence[int]]) -> Tensor:
 
 
 def bm25_index(
-    token_ids: Sequence[Sequence[int]], vocabulary: int, continues: Tensor | None = None, num_words: int = 0
+    token_ids: Sequence[Sequence[int]], vocabulary: int, roles: Tensor | None = None, num_words: int = 0
 ) -> tuple[Tensor, ...]:
     """BM25 posting lists over the terms of texts, computed by the library bm25s (Lucene's variant).
 
     Args:
         token_ids: tokens of each item's text.
         vocabulary: V, the number of tokens.
-        continues: see `language_experts.terms_of`. Shape: (V,).
+        roles: see `language_experts.terms_of`. Shape: (V,).
         num_words: W, as for `terms_of`.
 
     Returns:
         Starts of the posting lists (V + W + 1,), item indices (P,) and gains (P,) of all postings, and the mean
         length of a text.
     """
-    if continues is not None:
-        terms = terms_of_texts(token_ids, continues, num_words).split([len(ids) for ids in token_ids])
-        token_ids, vocabulary = [own.tolist() for own in terms], vocabulary + num_words
+    texts = terms_of_texts(token_ids, roles, num_words)
+    size = vocabulary + num_words
     index = bm25s.BM25(k1=K1, b=B)
-    index.index((list(map(list, token_ids)), {str(token): token for token in range(vocabulary)}), show_progress=False)
+    index.index((texts, {str(term): term for term in range(size)}), show_progress=False)
     scores = index.scores
-    starts = torch.zeros(vocabulary + 1, dtype=torch.int64)
+    starts = torch.zeros(size + 1, dtype=torch.int64)
     pointers = torch.from_numpy(np.asarray(scores["indptr"]).astype(np.int64))
     starts[: len(pointers)] = pointers
     starts[len(pointers) :] = pointers[-1]
     items = torch.from_numpy(np.asarray(scores["indices"]).astype(np.int32))
     gains = torch.from_numpy(np.asarray(scores["data"], dtype=np.float32))
-    return starts, items, gains, torch.tensor(sum(map(len, token_ids)) / max(1, len(token_ids)))
+    return starts, items, gains, torch.tensor(sum(map(len, texts)) / max(1, len(texts)))
 
 
-def fill_lexical(expert: Lexical, index: tuple[Tensor, ...], continues: Tensor | None = None) -> None:
-    """Copy an index from `bm25_index` into the expert, and the `continues` that it was made with."""
-    if continues is not None:
-        expert.continues.copy_(continues)
+def fill_lexical(expert: Lexical, index: tuple[Tensor, ...], roles: Tensor | None = None) -> None:
+    """Copy an index from `bm25_index` into the expert, and the roles that it was made with."""
+    if roles is not None:
+        expert.roles.copy_(roles)
     for buffer, values in zip((expert.starts, expert.items, expert.gains, expert.mean_length), index, strict=True):
         buffer.copy_(values)

@@ -19,6 +19,7 @@ import yaml
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ..language_experts import terms_of_texts
 from ..processing_mender import MenderProcessor
 from ..request_fit import CONSTANT, fit_names
 from .data import example_column
@@ -90,8 +91,8 @@ def request_features(model: Any, processor: MenderProcessor, texts: Sequence[str
 def absent_things(model: Any, processor: MenderProcessor, things: dict[str, str]) -> list[str]:
     """Those of some things that no item mentions: the text of no item has the key, the word that says what they are."""
     lexical, found = model.experts.lexical, []
-    for (_, phrase), tokens in zip(things.items(), processor.text_tokens(list(things)), strict=True):
-        terms = lexical.terms_of_texts([tokens]).unique().tolist()
+    terms_of_things = terms_of_texts(processor.text_tokens(list(things)), lexical.roles, lexical.num_words)
+    for phrase, terms in zip(things.values(), map(set, terms_of_things), strict=True):
         having = torch.zeros(lexical.num_items, dtype=torch.int32, device=lexical.items.device)
         for term in terms:
             having[lexical.items[lexical.starts[term] : lexical.starts[term + 1]].long()] += 1

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +33,7 @@ from ..configuration_mender import (
     check_sizes,
 )
 from ..item_states import ItemStatesEncoder, encode_titles, text_encoder_class
-from ..language_experts import WORDS
+from ..language_experts import WORD_TERMS, Lexical, Role
 from ..left_to_right import LeftToRightEncoder
 from ..modeling_experts import ExpertsConfig, ExpertsRecommender
 from ..modeling_mender import MenderForGenerativeRetrieval
@@ -45,8 +47,8 @@ __all__ = [
     "Method",
     "build_method",
     "code_only_tokenizer",
-    "continuing_tokens",
     "init_from_codebooks",
+    "word_roles",
     "word_tokenizer",
 ]
 
@@ -55,6 +57,10 @@ logger = logging.getLogger(__name__)
 
 TEXT_LENGTH = 256
 """Maximum number of tokens of an item's text, special tokens included."""
+ENDINGS = ("s", "es")
+"""Of the plural. Texts of other languages lose little with them."""
+WITHOUT_BLANKS = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
+"""How names of letters begin in scripts without blanks between words."""
 SPECIAL = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
 
 
@@ -79,26 +85,43 @@ def word_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizer
     return _with_end_token(tokenizer)
 
 
-def continuing_tokens(tokenizer: Any, vocabulary: int) -> Tensor:
-    """Which tokens continue the word before them. Shape: (vocabulary,), bool.
+def word_roles(tokenizer: Any, vocabulary: int) -> Tensor:
+    """What each token is to the words of a text, see `language_experts.Role`. Shape: (vocabulary,), uint8.
 
     Some vocabularies mark what continues a word (WordPiece: "##"), others what begins one (SentencePiece: "▁", bytes of
-    GPT-2: "Ġ"). There, a token without the mark continues a word if it begins with a letter or digit.
+    GPT-2: "Ġ"). In those without marks, as in that of `word_tokenizer`, nothing continues a word.
 
     >>> tokenizer = word_tokenizer(["green tea"], 100)
-    >>> int(continuing_tokens(tokenizer, len(tokenizer)).sum())
-    0
+    >>> word_roles(tokenizer, len(tokenizer)).bool().any().item()
+    False
     """
-    special, beginning = set(tokenizer.all_special_ids), ("▁", "Ġ")
-    known = range(min(vocabulary, len(tokenizer)))
-    pieces = ["" if token in special else piece for token, piece in enumerate(tokenizer.convert_ids_to_tokens(known))]
-    found = torch.zeros(vocabulary, dtype=torch.bool)
-    if any(piece.startswith("##") for piece in pieces):
-        found[: len(pieces)] = torch.tensor([piece.startswith("##") and len(piece) > 2 for piece in pieces])
-    elif any(piece.startswith(beginning) for piece in pieces):
-        inner = [piece[:1].isalnum() and not piece.startswith(beginning) for piece in pieces]
-        found[: len(pieces)] = torch.tensor(inner)
-    return found
+    special = set(tokenizer.all_special_ids)
+    known = {piece: token for piece, token in tokenizer.get_vocab().items() if token < vocabulary}
+    marks = Counter(mark for piece in known for mark in ("##", "▁", "Ġ") if piece.startswith(mark))
+    roles = torch.zeros(vocabulary, dtype=torch.uint8)
+    if not marks:
+        return roles
+    mark = marks.most_common(1)[0][0]
+    for piece, token in known.items():
+        if token in special:
+            continue
+        marked = piece.startswith(mark)
+        text = piece.removeprefix(mark)
+        if mark == "Ġ":
+            text = tokenizer.convert_tokens_to_string([text])
+        if not text or not _joins_words(text[0]):
+            continue
+        if marked != (mark == "##"):
+            roles[token] = Role.BEGINS
+        else:
+            roles[token] = Role.ENDING if text in ENDINGS else Role.CONTINUES
+    return roles
+
+
+def _joins_words(letter: str) -> bool:
+    """Whether it is part of words, in a script that has blanks between them."""
+    name = unicodedata.name(letter, "")
+    return unicodedata.category(letter)[0] in "LMN" and not name.startswith(WITHOUT_BLANKS)
 
 
 def code_only_tokenizer(left_to_right: bool = False) -> PreTrainedTokenizerFast:
@@ -307,7 +330,7 @@ def _experts(
     index = _lexical_index(preset, processor, items)
     model = ExpertsRecommender(ExpertsConfig(count, names, encoder=encoder.config, **_index_size(index)), encoder)
     if index is not None:
-        fill_lexical(model.experts.lexical, *index)
+        model.experts.lexical.load_state_dict(index.state_dict())
     return model
 
 
@@ -338,24 +361,30 @@ def _add_experts(
     )
     model.set_experts(config, own)
     if index is not None:
-        fill_lexical(model.experts.lexical, *index)
+        model.experts.lexical.load_state_dict(index.state_dict())
 
 
 def _lexical_index(
     preset: Preset, processor: MenderProcessor, items: Mapping[str, Sequence[str]]
-) -> tuple[tuple[Tensor, ...], Tensor] | None:
-    """Postings of the items' texts, where an expert wants them, and which tokens continue a word."""
+) -> Lexical | None:
+    """Postings of the items' texts, where an expert wants them."""
     if not {"lexical", "terms"} & set(preset.experts):
         return None
     texts = list(items["text" if preset.item_text == "text" else "title"])
     logger.info("indexing the words of %s items", f"{len(texts):,}")
-    continues = continuing_tokens(processor.tokenizer, processor.text_vocabulary)
-    return bm25_index(processor.text_tokens(texts), len(continues), continues, WORDS), continues
+    vocabulary = processor.text_vocabulary
+    roles, num_words = word_roles(processor.tokenizer, vocabulary), WORD_TERMS
+    if not bool((roles >= Role.CONTINUES).any()):
+        roles, num_words = None, 0
+    index = bm25_index(processor.text_tokens(texts), vocabulary, roles, num_words)
+    found = Lexical(vocabulary, len(texts), len(index[1]), num_words)
+    fill_lexical(found, index, roles)
+    return found
 
 
-def _index_size(index: tuple[tuple[Tensor, ...], Tensor] | None) -> dict[str, Any]:
-    """Settings of an `ExpertSumConfig` for the result of `_lexical_index`."""
-    return {} if index is None else {"num_postings": len(index[0][1]), "num_words": WORDS}
+def _index_size(index: Lexical | None) -> dict[str, int]:
+    """Settings of an `ExpertSumConfig` for an index."""
+    return {} if index is None else {"num_postings": len(index.items), "num_words": index.num_words}
 
 
 def _tokenizer(preset: Preset, encoder: str | None, texts: list[str]) -> Any:

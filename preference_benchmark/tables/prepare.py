@@ -34,7 +34,7 @@ _LOWER = ((3, 1), (2, 1))
 
 @dataclass(frozen=True, eq=False)
 class Tables:
-    """A data set: its items, its interactions, and how they were read.
+    """A data set: its items, its interactions, and how they were read. Compared by identity.
 
     Attributes:
         items: item_id (str), title (str, never empty), text (str), aspects (list of str: short lower-case

@@ -1,7 +1,7 @@
 """Experts score items as their definitions say, whatever the padding and the other requests of a batch."""
 
-import itertools
 import math
+import re
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from properties import tries
 from modeling_mender.configuration_mender import KINDS, ExpertSumConfig
 from modeling_mender.experts import ExpertSum
 from modeling_mender.item_evidence import added_up
-from modeling_mender.language_experts import WORDS, Lexical, terms_of_texts
+from modeling_mender.language_experts import WORD_TERMS, Lexical, Role, terms_of_texts
 from modeling_mender.modeling_experts import ExpertsConfig, ExpertsRecommender
 from modeling_mender.purchase_experts import ItemItem, Popularity
 from modeling_mender.training.closed_form import bm25_index, fill_lexical
@@ -74,46 +74,50 @@ def test_lexical_scores_are_bm25():
 
 def test_a_word_of_several_pieces_is_a_term_as_a_whole():
     pieces = ["[PAD]", "in", "fusion", "##fusion", "##s", "tea"]
-    continues = torch.tensor([piece.startswith("##") for piece in pieces])
-    texts = [["in", "##fusion", "##s"], ["tea", "in", "fusion"], ["in", "##s", "tea"], ["fusion"]]
+    roles = torch.tensor([Role.OTHER, *[Role.BEGINS] * 2, Role.CONTINUES, Role.ENDING, Role.BEGINS], dtype=torch.uint8)
+    texts = [["in", "##fusion", "##s"], ["tea", "in", "fusion"], ["in", "##s", "##fusion"], ["tea", "##s"]]
 
     def whole(text: list[str]) -> list[str]:
-        """The same text with the whole word in place of every piece that another one continues."""
-        text, words = [*text, ""], []
-        for place, piece in enumerate(text[:-1]):
-            longer = text[place + 1].startswith("##") and not piece.startswith("##")
-            rest = itertools.takewhile(lambda part: part.startswith("##"), text[place + 1 :])
-            words.append(" ".join((piece, *rest)) if longer else piece)
-        return words
+        """The terms of a text: of a word of several pieces, the word and the others, without the plural's ending."""
+        found = []
+        for word in re.findall(r"\S+(?: ##\S+)*", " ".join(text)):
+            first, *others = re.sub(r" ##s$", "", word).split()
+            found += [" ".join((first, *others)), *others]
+        return found
 
     names = [*pieces, *sorted({term for text in texts for term in whole(text)} - {*pieces})]
-    assert names[len(pieces) :] == ["in ##fusion ##s", "in ##s"]
+    assert names[len(pieces) :] == ["in ##fusion", "in ##s ##fusion"]
     by_name = bm25_index([[names.index(term) for term in whole(text)] for text in texts[:3]], len(names))
     expected = Lexical(len(names), 3, len(by_name[1]))
     fill_lexical(expected, by_name)
     expected.put(torch.tensor([3, 1]), [[names.index(term) for term in whole(texts[row])] for row in (3, 1)])
 
-    index = bm25_index([list(map(pieces.index, text)) for text in texts[:3]], len(pieces), continues, WORDS)
-    expert = Lexical(len(pieces), 3, len(index[1]), WORDS)
-    fill_lexical(expert, index, continues)
+    index = bm25_index([list(map(pieces.index, text)) for text in texts[:3]], len(pieces), roles, WORD_TERMS)
+    expert = Lexical(len(pieces), 3, len(index[1]), WORD_TERMS)
+    fill_lexical(expert, index, roles)
     expert.put(torch.tensor([3, 1]), [list(map(pieces.index, texts[row])) for row in (3, 1)])
 
-    queries = [["in", "[PAD]", "[PAD]"], ["in", "##fusion", "[PAD]"], ["tea", "in", "##s"], ["in", "##fusion", "##s"]]
+    queries = [["in", "[PAD]", "[PAD]"], ["in", "##fusion", "[PAD]"], ["tea", "in", "##s"], ["tea", "[PAD]", "##s"]]
+    queries.append(["in", "##fusion", "##s"])
     tokens = torch.tensor([list(map(pieces.index, query)) for query in queries])
     scores = expert(expert.terms(tokens.masked_fill(tokens == 0, -1)))
-    words = [[names.index(term) for term in whole(query) if term in names and term != "[PAD]"] for query in queries]
+    written = [[piece for piece in query if piece != "[PAD]"] for query in queries]
+    written[3] = ["tea"]  # no word comes before the ending
+    words = [[names.index(term) for term in whole(query)] for query in written]
     words = torch.tensor([[*own, *[-1] * (3 - len(own))] for own in words])
     torch.testing.assert_close(scores, expected(words))
-    assert [row.nonzero().flatten().tolist() for row in scores] == [[1], [0], [0, 1, 2], [0, 2]]
+    assert [row.nonzero().flatten().tolist() for row in scores] == [[1], [0, 2], [1, 3], [1, 3], [0, 2]]
     assert expert.terms(torch.full((2, 3), -1)).eq(-1).all()
+    assert expert.terms(tokens.int()).equal(expert.terms(tokens))
 
 
 def test_hashes_of_words_spread():
     pieces = torch.cartesian_prod(torch.arange(0, 300), torch.arange(300, 600))
-    continues = torch.arange(600) >= 300
+    roles = torch.where(torch.arange(600) < 300, Role.BEGINS, Role.CONTINUES).to(torch.uint8)
     for rows in (pieces[:2_000], pieces[::13][:2_000]):
-        terms = terms_of_texts(rows.tolist(), continues, WORDS).view(-1, 2)
-        assert terms[:, 1].equal(rows[:, 1]) and bool((terms[:, 0] >= 600).all() and (terms[:, 0] < 600 + WORDS).all())
+        terms = torch.tensor(terms_of_texts(rows.tolist(), roles, WORD_TERMS))
+        assert terms[:, 1].equal(rows[:, 1])
+        assert bool((terms[:, 0] >= 600).all() and (terms[:, 0] < 600 + WORD_TERMS).all())
         # Of 2,000 random numbers below 2^17, 15 are expected to occur before.
         assert len(terms[:, 0].unique()) > 1_960
 
@@ -122,9 +126,9 @@ def test_models_of_earlier_versions_look_up_pieces_as_words():
     config = ExpertSumConfig(3, ["lexical"], num_postings=2, text_vocabulary=6)
     experts = ExpertSum(config)
     assert not config.num_words and len(experts.lexical.starts) == 7
-    assert "lexical.continues" not in experts.state_dict()
+    assert "lexical.roles" not in experts.state_dict()
     assert experts.lexical.terms(torch.tensor([[1, 3, -1]])).tolist() == [[1, 3, -1]]
-    assert "lexical.continues" in ExpertSum(ExpertSumConfig(3, ["lexical"], num_words=8)).state_dict()
+    assert "lexical.roles" in ExpertSum(ExpertSumConfig(3, ["lexical"], num_words=8)).state_dict()
 
 
 @given(st.integers(0, 999), st.integers(0, 4))

@@ -301,11 +301,12 @@ def _says_something() -> pl.Expr:
 def _shown_items(items: pl.DataFrame) -> pl.DataFrame:
     """item_id, title and aspects as they are shown: no price, no brand."""
     title = for_a_model(pl.col("title")).str.slice(0, _TITLE_CHARACTERS).str.strip_chars()
-    aspects = items.select("item_id", aspect="aspects").explode("aspect").with_columns(for_a_model(pl.col("aspect")))
+    rows = items.select("item_id", "aspects", title=title).with_row_index("row")
+    aspects = rows.select("row", aspect="aspects").explode("aspect").with_columns(for_a_model(pl.col("aspect")))
     kept = aspects.filter(~pl.col("aspect").str.contains(REMOVED, literal=True) & (pl.col("aspect") != ""))
-    about = kept.group_by("item_id", maintain_order=True).agg(about=pl.col("aspect").head(_ASPECTS).str.join(", "))
-    shown = items.select("item_id", title=title).join(about, on="item_id", how="left", maintain_order="left")
-    return shown.with_columns(pl.col("about").fill_null(""))
+    about = kept.group_by("row", maintain_order=True).agg(about=pl.col("aspect").head(_ASPECTS).str.join(", "))
+    shown = rows.join(about, on="row", how="left", maintain_order="left")
+    return shown.select("item_id", "title", pl.col("about").fill_null(""))
 
 
 def _json_line() -> pl.Expr:

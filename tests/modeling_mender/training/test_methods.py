@@ -11,12 +11,14 @@ import pytest
 import torch
 from doubles import CODEBOOKS, SMALL, WORDS, encoder_folder, random_catalogue, shop_examples, shop_items
 from doubles import small_method as build
-from transformers import AutoModel, AutoProcessor, AutoTokenizer, BertModel
+from transformers import AutoModel, AutoProcessor, AutoTokenizer, BertModel, BertTokenizer
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from modeling_mender import build_method, load_preset, make_trainer
+from modeling_mender.language_experts import Role
 from modeling_mender.processing_mender import first_code_token
 from modeling_mender.training import methods, reading, weights
-from modeling_mender.training.methods import code_only_tokenizer, continuing_tokens, word_tokenizer
+from modeling_mender.training.methods import code_only_tokenizer, word_roles, word_tokenizer
 from modeling_mender.training.presets import CONDITIONING, preset_names
 from modeling_mender.training.ranking import rank_examples, request_speed
 from modeling_mender.training.run import fit_without_gradient
@@ -278,21 +280,45 @@ def test_special_tokens_frame_every_text(tmp_path):
 @pytest.mark.parametrize(
     ("mark", "pieces"),
     [
-        ("WordPiece", ["[PAD]", "in", "##fusion", "##", ",", "tea"]),
-        ("SentencePiece", ["[PAD]", "▁in", "fusion", "▁", ",", "▁tea"]),
-        ("bytes of GPT-2", ["[PAD]", "Ġin", "fusion", "Ġ", ",", "Ġtea"]),
-        ("no mark", ["[PAD]", "in", "fusion", "in", ",", "tea"]),
+        ("WordPiece", ["[PAD]", "in", "##fusion", "##s", "##", ",", "茶", "▁"]),
+        ("SentencePiece", ["[PAD]", "▁in", "fusion", "s", "▁", ",", "▁茶", "##", "▁tea"]),
+        ("bytes of GPT-2", ["[PAD]", "Ġin", "fusion", "s", "Ġ", ",", "Ġèī¶", "##", "Ġtea", "âĢ"]),
+        ("no mark", ["[PAD]", "in", "fusion", "s", "tea", ","]),
     ],
 )
-def test_vocabularies_say_which_tokens_continue_a_word(mark, pieces):
+def test_vocabularies_say_what_tokens_are_to_words(mark, pieces):
     class Vocabulary:
         all_special_ids = (0,)
 
-        def __len__(self):
-            return len(pieces)
+        def get_vocab(self):
+            # A gap in the ids, and one that is no text.
+            return {piece: token + 5 * (token > 2) for token, piece in enumerate(pieces)} | {"beyond": 99}
 
-        def convert_ids_to_tokens(self, ids):
-            return [pieces[token] for token in ids]
+        def convert_tokens_to_string(self, tokens):
+            letters = {letter: byte for byte, letter in bytes_to_unicode().items()}
+            return bytes(letters[letter] for letter in "".join(tokens)).decode(errors="replace")
 
-    found = continuing_tokens(Vocabulary(), 8).tolist()
-    assert found == [False, False, mark != "no mark", False, False, False, False, False]
+    found = word_roles(Vocabulary(), 20).tolist()
+    known = {piece: Role(found[token + 5 * (token > 2)]).name for token, piece in enumerate(pieces)}
+    words = {piece: role for piece, role in known.items() if role != "OTHER"}
+    assert {*words.values()} == (set() if mark == "no mark" else {"BEGINS", "CONTINUES", "ENDING"})
+    assert [words[piece] for piece in pieces[1:4]] == ["BEGINS", "CONTINUES", "ENDING"] if words else True
+    assert set(words) <= {*pieces[1:4], "▁tea", "Ġtea"} and sum(found) == sum(map(Role.__getitem__, words.values()))
+
+
+def test_plurals_and_pieces_are_looked_up_as_the_word(tmp_path):
+    vocabulary = "[PAD] [UNK] [CLS] [SEP] [MASK] in mug tea to write ##fusion ##s".split()
+    tokenizer = BertTokenizer(vocab={piece: token for token, piece in enumerate(vocabulary)})
+    folder = encoder_folder(tmp_path)
+    tokenizer.save_pretrained(folder)
+    titles = ["infusion", "mug", "tea infusions", "mugs"]
+    items = {"item_id": list("abcd"), "title": titles, "text": titles}
+    method = build_method(load_preset("text-search"), items, encoder=folder)
+    lexical = method.model.experts.lexical
+
+    def scores(text: str) -> list[int]:
+        tokens = torch.tensor(method.processor.text_tokens([text]))
+        return lexical(lexical.terms(tokens))[0].nonzero().flatten().tolist()
+
+    found = {text: scores(text) for text in ("to write in", "infusion", "infusions", "mugs", "mug")}
+    assert found == {"to write in": [], "infusion": [0, 2], "infusions": [0, 2], "mugs": [1, 3], "mug": [1, 3]}
