@@ -171,46 +171,46 @@ class Lexical(nn.Module):
         if int(self.starts[0]) or int(self.starts[-1]) != len(self.items) or bool((self.starts.diff() < 0).any()):
             raise ValueError("starts of posting lists in the saved weights are out of order; save the model again")
 
-    def forward(self, tokens: Tensor, weights: Tensor | None = None) -> Tensor:
+    def forward(self, terms: Tensor, weights: Tensor | None = None) -> Tensor:
         """Scores of all items for queries; of repeated terms of a query, the first counts.
 
         Args:
-            tokens: terms of the queries, see `terms`, padded with -1. Shape: (B, T).
-            weights: weight of each token; default 1. Shape: (B, T).
+            terms: of the queries, see `terms_of`, padded with -1. Shape: (B, T).
+            weights: weight of each term; default 1. Shape: (B, T).
 
         Returns:
             Shape: (B, N).
         """
-        scores = torch.zeros(len(tokens), self.num_items, device=tokens.device)
-        self.add_to(scores, tokens, weights)
+        scores = torch.zeros(len(terms), self.num_items, device=terms.device)
+        self.add_to(scores, terms, weights)
         return scores
 
-    def add_to(self, scores: Tensor, tokens: Tensor, weights: Tensor | None = None) -> None:
+    def add_to(self, scores: Tensor, terms: Tensor, weights: Tensor | None = None) -> None:
         """Add what `forward` returns to scores, in place.
 
         Args:
             scores: of at least as many items as there are texts. Shape: (B, >= N).
-            tokens: see `forward`. Shape: (B, T).
+            terms: see `forward`. Shape: (B, T).
             weights: see `forward`. Shape: (B, T).
         """
-        user, item, gains = self._postings(*self._distinct(tokens, weights))
+        user, item, gains = self._postings(*self._distinct(terms, weights))
         scores.view(-1).index_add_(0, user * scores.shape[1] + item, gains)
 
-    def at(self, item_indices: Tensor, tokens: Tensor, weights: Tensor | None = None) -> Tensor:
+    def at(self, item_indices: Tensor, terms: Tensor, weights: Tensor | None = None) -> Tensor:
         """Scores of some items, which are looked up in the posting lists.
 
         Args:
             item_indices: Shape: (B, M).
-            tokens: see `forward`. Shape: (B, T).
+            terms: see `forward`. Shape: (B, T).
             weights: see `forward`. Shape: (B, T).
 
         Returns:
             Shape: (B, M).
         """
         scores = self.gains.new_zeros(item_indices.shape, dtype=torch.float32)
-        user, token, weights = self._distinct(tokens, weights)
-        low, end = self.starts[token], self.starts[token + 1]
-        longest = int((end - low).max()) if len(token) else 0
+        user, term, weights = self._distinct(terms, weights)
+        low, end = self.starts[term], self.starts[term + 1]
+        longest = int((end - low).max()) if len(term) else 0
         if not longest:
             return scores
         wanted, last = item_indices[user], len(self.items) - 1
@@ -223,71 +223,71 @@ class Lexical(nn.Module):
         found = (low < end[:, None]) & (self.items[place] == wanted)
         return scores.index_add_(0, user, self.gains[place].float() * found * weights[:, None])
 
-    def of_items(self, item_indices: Tensor, tokens: Tensor, weights: Tensor) -> Tensor:
-        """Scores of the same items for all queries, where these share many tokens that many items have.
+    def of_items(self, item_indices: Tensor, terms: Tensor, weights: Tensor) -> Tensor:
+        """Scores of the same items for all queries, where these share many terms that many items have.
 
-        The posting list of each distinct token is read once; a matrix product adds them up.
+        The posting list of each distinct term is read once; a matrix product adds them up.
 
         Args:
             item_indices: distinct ones. Shape: (M,).
-            tokens: see `forward`. Shape: (B, T).
+            terms: see `forward`. Shape: (B, T).
             weights: see `forward`. Shape: (B, T).
 
         Returns:
             Shape: (B, M).
         """
-        user, token, weights = self._distinct(tokens, weights)
-        distinct, row = token.unique(return_inverse=True)
-        column = torch.full((self.num_items,), -1, device=tokens.device)
-        column[item_indices] = torch.arange(len(item_indices), device=tokens.device)
-        rows = torch.arange(len(distinct), device=tokens.device)
+        user, term, weights = self._distinct(terms, weights)
+        distinct, row = term.unique(return_inverse=True)
+        column = torch.full((self.num_items,), -1, device=terms.device)
+        column[item_indices] = torch.arange(len(item_indices), device=terms.device)
+        rows = torch.arange(len(distinct), device=terms.device)
         owner, item, gains = self._postings(rows, distinct, torch.ones_like(rows))
         place = column[item]
-        terms = torch.zeros(len(distinct), len(item_indices), device=tokens.device)
-        terms[owner[place >= 0], place[place >= 0]] = gains[place >= 0]
-        share = torch.zeros(len(tokens), len(distinct), device=tokens.device)
-        return share.index_put((user, row), weights) @ terms
+        gained = torch.zeros(len(distinct), len(item_indices), device=terms.device)
+        gained[owner[place >= 0], place[place >= 0]] = gains[place >= 0]
+        asked = torch.zeros(len(terms), len(distinct), device=terms.device)
+        return asked.index_put((user, row), weights) @ gained
 
-    def rare(self, tokens: Tensor, weights: Tensor | None, most: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The postings of tokens that at most `most` items have.
+    def rare(self, terms: Tensor, weights: Tensor | None, most: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The postings of terms that at most `most` items have.
 
         Args:
-            tokens: see `forward`. Shape: (B, T).
+            terms: see `forward`. Shape: (B, T).
             weights: see `forward`. Shape: (B, T).
-            most: items of a token.
+            most: items of a term.
 
         Returns:
-            Items, padded with -1, and scores, both of shape (B, E); and the other tokens, padded with -1, of shape
+            Items, padded with -1, and scores, both of shape (B, E); and the other terms, padded with -1, of shape
             (B, T), to be looked up by `at`.
         """
-        user, token, weight = self._distinct(tokens, weights)
+        user, term, weight = self._distinct(terms, weights)
         having = self.starts.diff()
-        few = having[token] <= most
-        common = torch.where(having[tokens.clamp(min=0)] > most, tokens, -1)
-        user, item, gains = self._postings(user[few], token[few], weight[few])
-        count = torch.bincount(user, minlength=len(tokens))
+        few = having[term] <= most
+        common = torch.where(having[terms.clamp(min=0)] > most, terms, -1)
+        user, item, gains = self._postings(user[few], term[few], weight[few])
+        count = torch.bincount(user, minlength=len(terms))
         place = torch.arange(len(user), device=user.device) - (count.cumsum(0) - count)[user]
-        shape = len(tokens), int(count.max()) if len(tokens) else 0
+        shape = len(terms), int(count.max()) if len(terms) else 0
         items, scores = user.new_full(shape, -1), gains.new_zeros(shape)
         items[user, place], scores[user, place] = item, gains
         return items, scores, common
 
     @staticmethod
-    def _distinct(tokens: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """User, token and weight of every token that counts, user by user. Shape of each: (tokens,)."""
-        ordered, order = tokens.sort(dim=1, stable=True)
+    def _distinct(terms: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """User, term and weight of every term that counts, user by user. Shape of each: (terms,)."""
+        ordered, order = terms.sort(dim=1, stable=True)
         distinct = ordered >= 0
         distinct[:, 1:] &= ordered[:, 1:] != ordered[:, :-1]
-        weight = torch.ones(tokens.shape, device=tokens.device) if weights is None else weights.gather(1, order)
+        weight = torch.ones(terms.shape, device=terms.device) if weights is None else weights.gather(1, order)
         return distinct.nonzero()[:, 0], ordered[distinct], weight[distinct]
 
-    def _postings(self, user: Tensor, token: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """User, item and score of all postings of tokens, list by list. Shape of each: (postings,)."""
-        first = self.starts[token]
-        lengths = self.starts[token + 1] - first
+    def _postings(self, user: Tensor, term: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """User, item and score of all postings of terms, list by list. Shape of each: (postings,)."""
+        first = self.starts[term]
+        lengths = self.starts[term + 1] - first
         ends = lengths.cumsum(0)
-        place = torch.arange(int(ends[-1]) if len(ends) else 0, device=token.device)
-        owner = torch.repeat_interleave(torch.arange(len(lengths), device=token.device), lengths)
+        place = torch.arange(int(ends[-1]) if len(ends) else 0, device=term.device)
+        owner = torch.repeat_interleave(torch.arange(len(lengths), device=term.device), lengths)
         posting = first[owner] + place - (ends - lengths)[owner]
         return user[owner], self.items[posting].long(), self.gains[posting].float() * weights[owner]
 
