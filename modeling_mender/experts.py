@@ -93,9 +93,8 @@ class ExpertSum(nn.Module):
         self.popularity = Popularity(items) if "popularity" in names else None
         self.co_purchase = ItemItem(items, neighbours) if "co_purchase" in names else None
         self.transitions = ItemItem(items, neighbours) if "transitions" in names else None
-        self.lexical = None
-        if "lexical" in names or "terms" in names:
-            self.lexical = Lexical(config.text_vocabulary, items, config.num_postings, config.num_words)
+        sizes = config.text_vocabulary, items, config.num_postings, config.num_words
+        self.lexical = Lexical(*sizes) if "lexical" in names or "terms" in names else None
         self.reader = Reader(config.width, config.reader_width) if "learned" in names else None
         self.term_weights = TermWeights(config.width, TERM_UNITS) if "terms" in names else None
         # Not named `encoder`: the Trainer would pass the states of an attribute `encoder` instead of the input.

@@ -17,18 +17,7 @@ from torch.nn import functional
 from .module_weights import float_type
 from .saved_weights import check_range
 
-__all__ = [
-    "K1",
-    "TERM_UNITS",
-    "WORD_TERMS",
-    "B",
-    "Lexical",
-    "Reader",
-    "Role",
-    "TermWeights",
-    "terms_of",
-    "terms_of_texts",
-]
+__all__ = ["K1", "TERM_UNITS", "WORD_TERMS", "B", "Lexical", "Reader", "Role", "TermWeights", "terms_of_texts"]
 
 K1, B = 1.5, 0.75
 """BM25's parameters for repeated words and for the length of texts."""
@@ -40,20 +29,16 @@ WORD_TERMS = 2**17
 _PRIME = 2**31 - 1
 _POWERS = [pow(1_540_483_477, place, _PRIME) for place in range(16)]
 """Factors of the pieces of a word in its hash; from the 16th piece on, the last."""
-_TEXTS_AT_ONCE = 4096
 
 
 class Role(IntEnum):
-    """What a token is to the words of a text."""
+    """What a token is to the words of a text.
 
-    OTHER = 0
-    """A sign, a special token, or part of a script without blanks between words."""
-    BEGINS = 1
-    """A word, or its first piece."""
-    CONTINUES = 2
-    """A further piece of the word before it."""
-    ENDING = 3
-    """The same, but at the end of a word only its plural: "##s"."""
+    BEGINS: a word, or its first piece. CONTINUES: a further piece of the word before it. ENDING: the same, but at the
+    end of a word only its plural: "##s". OTHER: signs, special tokens, scripts without blanks between words.
+    """
+
+    OTHER, BEGINS, CONTINUES, ENDING = range(4)
 
 
 def terms_of(tokens: Tensor, roles: Tensor | None, num_words: int) -> Tensor:
@@ -83,21 +68,16 @@ def terms_of(tokens: Tensor, roles: Tensor | None, num_words: int) -> Tensor:
     powers = torch.tensor(_POWERS, device=tokens.device)[(place - begin).clamp(max=len(_POWERS) - 1)]
     parts = ((tokens + 1) * powers).masked_fill(ending, 0)
     hashes = torch.zeros_like(tokens).scatter_add_(-1, begin, parts) % _PRIME % num_words
-    # The first piece of a word that has others beside an ending.
-    several = followed & ~inner & (role == Role.BEGINS) & ~functional.pad(ending[..., 1:], (0, 1))
-    return torch.where(several, len(roles) + hashes, tokens).masked_fill(ending, -1)
+    first_of_several = followed & (role == Role.BEGINS) & ~functional.pad(ending[..., 1:], (0, 1))
+    return torch.where(first_of_several, len(roles) + hashes, tokens).masked_fill(ending, -1)
 
 
 def terms_of_texts(token_ids: Sequence[Sequence[int]], roles: Tensor | None, num_words: int) -> list[list[int]]:
     """Terms of each text, see `terms_of`."""
-    found: list[list[int]] = []
-    for start in range(0, len(token_ids), _TEXTS_AT_ONCE):
-        # A place of padding after each text keeps them apart.
-        part = [[*ids, -1] for ids in token_ids[start : start + _TEXTS_AT_ONCE]]
-        tokens = torch.tensor([token for ids in part for token in ids], dtype=torch.int64)
-        terms = terms_of(tokens, None if roles is None else roles.cpu(), num_words)
-        found += [own[own >= 0].tolist() for own in terms.split(list(map(len, part)))]
-    return found
+    # Padding after each text keeps them apart.
+    tokens = torch.tensor([token for ids in token_ids for token in (*ids, -1)], dtype=torch.int64)
+    terms = terms_of(tokens, None if roles is None else roles.cpu(), num_words)
+    return [own[own >= 0].tolist() for own in terms.split([len(ids) + 1 for ids in token_ids])]
 
 
 class Lexical(nn.Module):

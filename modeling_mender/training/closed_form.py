@@ -28,6 +28,7 @@ __all__ = [
 
 USERS_AT_ONCE = 8_192
 ROWS_AT_ONCE = 256
+TEXTS_AT_ONCE = 4_096
 
 
 def popularity(histories: Sequence[Sequence[int]], num_items: int) -> Tensor:
@@ -153,7 +154,9 @@ def bm25_index(
         Starts of the posting lists (V + W + 1,), item indices (P,) and gains (P,) of all postings, and the mean
         length of a text.
     """
-    texts = terms_of_texts(token_ids, roles, num_words)
+    texts: list[list[int]] = []
+    for start in range(0, len(token_ids), TEXTS_AT_ONCE):
+        texts += terms_of_texts(token_ids[start : start + TEXTS_AT_ONCE], roles, num_words)
     size = vocabulary + num_words
     index = bm25s.BM25(k1=K1, b=B)
     index.index((texts, {str(term): term for term in range(size)}), show_progress=False)
