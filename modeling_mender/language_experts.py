@@ -34,11 +34,12 @@ _POWERS = [pow(1_540_483_477, place, _PRIME) for place in range(16)]
 class Role(IntEnum):
     """What a token is to the words of a text.
 
-    BEGINS: a word, or its first piece. CONTINUES: a further piece of the word before it. ENDING: the same, but at the
-    end of a word only its plural: "##s". OTHER: signs, special tokens, scripts without blanks between words.
+    BEGINS: a word, or its first piece; SHORT: the same, of few letters. CONTINUES: a further piece of the word before
+    it. ENDING: the same, but at the end of a word only its plural: "##s". OTHER: signs, special tokens, scripts without
+    blanks between words.
     """
 
-    OTHER, BEGINS, CONTINUES, ENDING = range(4)
+    OTHER, BEGINS, CONTINUES, ENDING, SHORT = range(5)
 
 
 def terms_of(tokens: Tensor, roles: Tensor | None, num_words: int) -> Tensor:
@@ -60,7 +61,8 @@ def terms_of(tokens: Tensor, roles: Tensor | None, num_words: int) -> Tensor:
         return tokens
     tokens = tokens.long()
     role = roles[tokens.clamp(min=0)].masked_fill(tokens < 0, Role.OTHER)
-    inner = (role >= Role.CONTINUES) & (functional.pad(role[..., :-1], (1, 0)) > Role.OTHER)
+    begins = (role == Role.BEGINS) | (role == Role.SHORT)
+    inner = (role > Role.OTHER) & ~begins & (functional.pad(role[..., :-1], (1, 0)) > Role.OTHER)
     followed = functional.pad(inner[..., 1:], (0, 1))
     ending = (role == Role.ENDING) & ~followed
     place = torch.arange(tokens.shape[-1], device=tokens.device).expand_as(tokens)
@@ -68,7 +70,7 @@ def terms_of(tokens: Tensor, roles: Tensor | None, num_words: int) -> Tensor:
     powers = torch.tensor(_POWERS, device=tokens.device)[(place - begin).clamp(max=len(_POWERS) - 1)]
     parts = ((tokens + 1) * powers).masked_fill(ending, 0)
     hashes = torch.zeros_like(tokens).scatter_add_(-1, begin, parts) % _PRIME % num_words
-    first_of_several = followed & (role == Role.BEGINS) & ~functional.pad(ending[..., 1:], (0, 1))
+    first_of_several = followed & begins & ~functional.pad(ending[..., 1:], (0, 1))
     return torch.where(first_of_several, len(roles) + hashes, tokens).masked_fill(ending, -1)
 
 
@@ -108,8 +110,16 @@ class Lexical(nn.Module):
         self.register_buffer("mean_length", torch.ones(()), persistent=True)
 
     def terms(self, tokens: Tensor) -> Tensor:
-        """Terms of queries, see `terms_of`. Shape: (B, T)."""
-        return terms_of(tokens, self.roles, self.num_words)
+        """Terms of queries, see `terms_of`; for a word that no item has, its first piece, unless that is short.
+
+        "Roguelikes" then finds "rogue-like", and "infusions" not "in". Shape: (B, T).
+        """
+        terms = terms_of(tokens, self.roles, self.num_words)
+        if self.roles is None:
+            return terms
+        absent = self.starts[terms] == self.starts[terms + 1]  # at -1, the last and the first: as tokens, -1 as well
+        long = self.roles[tokens.long().clamp(min=0)] == Role.BEGINS
+        return torch.where(absent & long & (terms >= len(self.roles)), tokens.long(), terms)
 
     def put(self, item_indices: Tensor, token_ids: Sequence[Sequence[int]]) -> None:
         """Add or replace the postings of items; document frequencies and the mean length stay as they are.
@@ -173,7 +183,7 @@ class Lexical(nn.Module):
             terms: see `forward`. Shape: (B, T).
             weights: see `forward`. Shape: (B, T).
         """
-        user, item, gains = self._postings(*self._distinct(terms, weights))
+        user, item, gains = self.postings(*self.distinct(terms, weights))
         scores.view(-1).index_add_(0, user * scores.shape[1] + item, gains)
 
     def at(self, item_indices: Tensor, terms: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -188,7 +198,7 @@ class Lexical(nn.Module):
             Shape: (B, M).
         """
         scores = self.gains.new_zeros(item_indices.shape, dtype=torch.float32)
-        user, term, weights = self._distinct(terms, weights)
+        user, term, weights = self.distinct(terms, weights)
         low, end = self.starts[term], self.starts[term + 1]
         longest = int((end - low).max()) if len(term) else 0
         if not longest:
@@ -203,31 +213,6 @@ class Lexical(nn.Module):
         found = (low < end[:, None]) & (self.items[place] == wanted)
         return scores.index_add_(0, user, self.gains[place].float() * found * weights[:, None])
 
-    def of_items(self, item_indices: Tensor, terms: Tensor, weights: Tensor) -> Tensor:
-        """Scores of the same items for all queries, where these share many terms that many items have.
-
-        The posting list of each distinct term is read once; a matrix product adds them up.
-
-        Args:
-            item_indices: distinct ones. Shape: (M,).
-            terms: see `forward`. Shape: (B, T).
-            weights: see `forward`. Shape: (B, T).
-
-        Returns:
-            Shape: (B, M).
-        """
-        user, term, weights = self._distinct(terms, weights)
-        distinct, row = term.unique(return_inverse=True)
-        column = torch.full((self.num_items,), -1, device=terms.device)
-        column[item_indices] = torch.arange(len(item_indices), device=terms.device)
-        rows = torch.arange(len(distinct), device=terms.device)
-        owner, item, gains = self._postings(rows, distinct, torch.ones_like(rows))
-        place = column[item]
-        gained = torch.zeros(len(distinct), len(item_indices), device=terms.device)
-        gained[owner[place >= 0], place[place >= 0]] = gains[place >= 0]
-        asked = torch.zeros(len(terms), len(distinct), device=terms.device)
-        return asked.index_put((user, row), weights) @ gained
-
     def rare(self, terms: Tensor, weights: Tensor | None, most: int) -> tuple[Tensor, Tensor, Tensor]:
         """The postings of terms that at most `most` items have.
 
@@ -240,11 +225,11 @@ class Lexical(nn.Module):
             Items, padded with -1, and scores, both of shape (B, E); and the other terms, padded with -1, of shape
             (B, T), to be looked up by `at`.
         """
-        user, term, weight = self._distinct(terms, weights)
+        user, term, weight = self.distinct(terms, weights)
         having = self.starts.diff()
         few = having[term] <= most
         common = torch.where(having[terms.clamp(min=0)] > most, terms, -1)
-        user, item, gains = self._postings(user[few], term[few], weight[few])
+        user, item, gains = self.postings(user[few], term[few], weight[few])
         count = torch.bincount(user, minlength=len(terms))
         place = torch.arange(len(user), device=user.device) - (count.cumsum(0) - count)[user]
         shape = len(terms), int(count.max()) if len(terms) else 0
@@ -253,16 +238,19 @@ class Lexical(nn.Module):
         return items, scores, common
 
     @staticmethod
-    def _distinct(terms: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """User, term and weight of every term that counts, user by user. Shape of each: (terms,)."""
+    def distinct(terms: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Query, term and weight of every term that counts, query by query; for arguments, see `forward`.
+
+        Shape of each: (terms,).
+        """
         ordered, order = terms.sort(dim=1, stable=True)
         distinct = ordered >= 0
         distinct[:, 1:] &= ordered[:, 1:] != ordered[:, :-1]
         weight = torch.ones(terms.shape, device=terms.device) if weights is None else weights.gather(1, order)
         return distinct.nonzero()[:, 0], ordered[distinct], weight[distinct]
 
-    def _postings(self, user: Tensor, term: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """User, item and score of all postings of terms, list by list. Shape of each: (postings,)."""
+    def postings(self, user: Tensor, term: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Query, item and score of all postings of what `distinct` returns, in order. Shape of each: (postings,)."""
         first = self.starts[term]
         lengths = self.starts[term + 1] - first
         ends = lengths.cumsum(0)

@@ -59,6 +59,8 @@ TEXT_LENGTH = 256
 """Maximum number of tokens of an item's text, special tokens included."""
 ENDINGS = ("s", "es")
 """Of the plural. Texts of other languages lose little with them."""
+LONG_PIECE = 4
+"""Letters of a piece that says something about the word that it begins."""
 WITHOUT_BLANKS = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
 """How names of letters begin in scripts without blanks between words."""
 SPECIAL = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
@@ -112,7 +114,7 @@ def word_roles(tokenizer: Any, vocabulary: int) -> Tensor:
         if not text or not _joins_words(text[0]):
             continue
         if marked != (mark == "##"):
-            roles[token] = Role.BEGINS
+            roles[token] = Role.BEGINS if len(text) >= LONG_PIECE else Role.SHORT
         else:
             roles[token] = Role.ENDING if text in ENDINGS else Role.CONTINUES
     return roles
@@ -364,9 +366,7 @@ def _add_experts(
         model.experts.lexical.load_state_dict(index.state_dict())
 
 
-def _lexical_index(
-    preset: Preset, processor: MenderProcessor, items: Mapping[str, Sequence[str]]
-) -> Lexical | None:
+def _lexical_index(preset: Preset, processor: MenderProcessor, items: Mapping[str, Sequence[str]]) -> Lexical | None:
     """Postings of the items' texts, where an expert wants them."""
     if not {"lexical", "terms"} & set(preset.experts):
         return None
@@ -374,7 +374,7 @@ def _lexical_index(
     logger.info("indexing the words of %s items", f"{len(texts):,}")
     vocabulary = processor.text_vocabulary
     roles, num_words = word_roles(processor.tokenizer, vocabulary), WORD_TERMS
-    if not bool((roles >= Role.CONTINUES).any()):
+    if not bool(roles.any()):
         roles, num_words = None, 0
     index = bm25_index(processor.text_tokens(texts), vocabulary, roles, num_words)
     found = Lexical(vocabulary, len(texts), len(index[1]), num_words)

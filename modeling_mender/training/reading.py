@@ -24,13 +24,14 @@ from tqdm.auto import tqdm
 
 from ..experts import TEMPERATURE, ExpertSum
 from ..item_states import ItemStatesEncoder
+from ..language_experts import Lexical
 from ..processing_mender import MenderProcessor
 from .data import example_column, prepare_examples
 from .encoder_states import EncoderStates
 from .ranking import one_thread
 from .scored_requests import ScoredRequests, axis_and_stratum
 
-__all__ = ["fit_language"]
+__all__ = ["fit_language", "scores_of_items"]
 
 logger = logging.getLogger(__name__)
 
@@ -163,7 +164,7 @@ class _Language(nn.Module):
 
     def _lexical(self, tokens: Tensor, weights: Tensor, compared: Tensor | None) -> Tensor:
         terms = self.index.terms(tokens)
-        return self.index(terms, weights) if compared is None else self.index.of_items(compared, terms, weights)
+        return self.index(terms, weights) if compared is None else scores_of_items(self.index, compared, terms, weights)
 
     @property
     def weights(self) -> dict[str, float]:
@@ -245,6 +246,33 @@ def fit_language(
     record["steps"], kept = next((step, state) for value, step, state in reversed(rounds) if value >= least)
     trained.load_state_dict(kept, strict=False)
     return record | {"weights": trained.weights}
+
+
+def scores_of_items(index: Lexical, item_indices: Tensor, terms: Tensor, weights: Tensor) -> Tensor:
+    """BM25 of the same items for all queries, where these share many terms that many items have.
+
+    The posting list of each distinct term is read once; a matrix product adds them up.
+
+    Args:
+        index: the inverted index of the items.
+        item_indices: distinct ones. Shape: (M,).
+        terms: see `Lexical.forward`. Shape: (B, T).
+        weights: of the terms. Shape: (B, T).
+
+    Returns:
+        Shape: (B, M).
+    """
+    query, term, weights = index.distinct(terms, weights)
+    distinct, row = term.unique(return_inverse=True)
+    column = torch.full((index.num_items,), -1, device=terms.device)
+    column[item_indices] = torch.arange(len(item_indices), device=terms.device)
+    rows = torch.arange(len(distinct), device=terms.device)
+    owner, item, gains = index.postings(rows, distinct, torch.ones_like(rows))
+    place = column[item]
+    gained = torch.zeros(len(distinct), len(item_indices), device=terms.device)
+    gained[owner[place >= 0], place[place >= 0]] = gains[place >= 0]
+    asked = torch.zeros(len(terms), len(distinct), device=terms.device)
+    return asked.index_put((query, row), weights) @ gained
 
 
 def _copied(module: nn.Module) -> dict[str, Tensor]:

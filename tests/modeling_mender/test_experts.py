@@ -16,6 +16,7 @@ from modeling_mender.language_experts import WORD_TERMS, Lexical, Role, terms_of
 from modeling_mender.modeling_experts import ExpertsConfig, ExpertsRecommender
 from modeling_mender.purchase_experts import ItemItem, Popularity
 from modeling_mender.training.closed_form import bm25_index, fill_lexical
+from modeling_mender.training.reading import scores_of_items
 
 ITEMS = 12
 
@@ -109,6 +110,25 @@ def test_a_word_of_several_pieces_is_a_term_as_a_whole():
     assert [row.nonzero().flatten().tolist() for row in scores] == [[1], [0, 2], [1, 3], [1, 3], [0, 2]]
     assert expert.terms(torch.full((2, 3), -1)).eq(-1).all()
     assert expert.terms(tokens.int()).equal(expert.terms(tokens))
+
+
+def test_of_a_word_that_no_item_has_the_first_piece_is_looked_up_unless_it_is_short():
+    pieces = ["[PAD]", "in", "rogue", "##like", "##s", "tea"]
+    roles = [Role.OTHER, Role.SHORT, Role.BEGINS, Role.CONTINUES, Role.ENDING, Role.SHORT]
+    roles = torch.tensor(roles, dtype=torch.uint8)
+    texts = [["rogue"], ["in"], ["in", "##like"], ["tea"]]
+    index = bm25_index([list(map(pieces.index, text)) for text in texts], len(pieces), roles, WORD_TERMS)
+    expert = Lexical(len(pieces), 4, len(index[1]), WORD_TERMS)
+    fill_lexical(expert, index, roles)
+
+    def found(*query: str) -> list[int]:
+        tokens = torch.tensor([list(map(pieces.index, query))])
+        return expert(expert.terms(tokens))[0].nonzero().flatten().tolist()
+
+    assert found("rogue", "##like", "##s") == [0, 2]  # by "rogue", and by "##like"
+    assert found("in", "##like", "##s") == [2] and found("in", "##like", "##like") == [2]
+    expert.put(torch.tensor([3]), [[2, 3]])
+    assert found("rogue", "##like", "##s") == [2, 3]  # the new item has the whole word
 
 
 def test_hashes_of_words_spread():
@@ -268,7 +288,7 @@ def test_scores_of_the_same_items_for_all_queries_are_those_of_the_whole_index(q
     tokens = torch.tensor([[*own, *[-1] * (longest - len(own))] for own in queries])
     weights = torch.rand(tokens.shape, requires_grad=True)
     items = torch.tensor([*some])
-    found, expected = expert.of_items(items, tokens, weights), expert(tokens, weights)[:, items]
+    found, expected = scores_of_items(expert, items, tokens, weights), expert(tokens, weights)[:, items]
     torch.testing.assert_close(found, expected)
     if expected.requires_grad and found.requires_grad:
         own = torch.autograd.grad(found.square().sum(), weights, allow_unused=True)[0]

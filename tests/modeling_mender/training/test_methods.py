@@ -280,10 +280,10 @@ def test_special_tokens_frame_every_text(tmp_path):
 @pytest.mark.parametrize(
     ("mark", "pieces"),
     [
-        ("WordPiece", ["[PAD]", "in", "##fusion", "##s", "##", ",", "茶", "▁"]),
-        ("SentencePiece", ["[PAD]", "▁in", "fusion", "s", "▁", ",", "▁茶", "##", "▁tea"]),
-        ("bytes of GPT-2", ["[PAD]", "Ġin", "fusion", "s", "Ġ", ",", "Ġèī¶", "##", "Ġtea", "âĢ"]),
-        ("no mark", ["[PAD]", "in", "fusion", "s", "tea", ","]),
+        ("WordPiece", ["[PAD]", "in", "rogue", "##fusion", "##s", "##", ",", "茶", "▁"]),
+        ("SentencePiece", ["[PAD]", "▁in", "▁rogue", "fusion", "s", "▁", ",", "▁茶", "##"]),
+        ("bytes of GPT-2", ["[PAD]", "Ġin", "Ġrogue", "fusion", "s", "Ġ", ",", "Ġèī¶", "##", "âĢ"]),
+        ("no mark", ["[PAD]", "in", "rogue", "fusion", "s", ","]),
     ],
 )
 def test_vocabularies_say_what_tokens_are_to_words(mark, pieces):
@@ -301,9 +301,9 @@ def test_vocabularies_say_what_tokens_are_to_words(mark, pieces):
     found = word_roles(Vocabulary(), 20).tolist()
     known = {piece: Role(found[token + 5 * (token > 2)]).name for token, piece in enumerate(pieces)}
     words = {piece: role for piece, role in known.items() if role != "OTHER"}
-    assert {*words.values()} == (set() if mark == "no mark" else {"BEGINS", "CONTINUES", "ENDING"})
-    assert [words[piece] for piece in pieces[1:4]] == ["BEGINS", "CONTINUES", "ENDING"] if words else True
-    assert set(words) <= {*pieces[1:4], "▁tea", "Ġtea"} and sum(found) == sum(map(Role.__getitem__, words.values()))
+    expected = ["SHORT", "BEGINS", "CONTINUES", "ENDING"]
+    assert words == ({} if mark == "no mark" else dict(zip(pieces[1:5], expected, strict=True)))
+    assert sum(found) == sum(map(Role.__getitem__, words.values()))
 
 
 def test_plurals_and_pieces_are_looked_up_as_the_word(tmp_path):
