@@ -120,6 +120,16 @@ def skewed_codes(items: int, generator: torch.Generator, exponent: float = -0.7)
     return torch.stack([*((key >> shift & (CODES - 1)).int() for shift in (16, 8, 0)), tie.int()], dim=1)
 
 
+def tree_bytes(catalogue: SemanticIdCatalogue) -> int:
+    """Bytes of the tree: child ranges and codes.
+
+    Not counted are the item table, which the model stores anyway, and the order of the items: 4 bytes each if they are
+    not sorted by code.
+    """
+    codes = [code for code in catalogue._code if code is not None]
+    return sum(part.nbytes for part in (*catalogue._child_start, *codes, *catalogue._leaf_starts.values()))
+
+
 class _Tree:
     """One catalogue, and the times that were measured on it."""
 
@@ -132,7 +142,7 @@ class _Tree:
         self.time("build_s", lambda: SemanticIdCatalogue(codes, sizes), repeats=6)
         self.peak_mb = memory.read()
         self.catalogue = SemanticIdCatalogue(codes, sizes)
-        self.bytes_per_item = self.catalogue.index_bytes / items
+        self.bytes_per_item = tree_bytes(self.catalogue) / items
         # A trained model favours codes that many items have: so do these beams.
         self.log_probs = torch.cat(
             [
@@ -330,7 +340,7 @@ def measure_experts(items: int, rounds: int, folder: Path) -> list[dict[str, Any
                     "all_step_ms": steps["all"],
                     "all_setup_ms": float(medians["all"][0]),
                     "vector_bytes": 2 * WIDTH,
-                    "tree_bytes": catalogue.index_bytes / items,
+                    "tree_bytes": tree_bytes(catalogue) / items,
                     "popularity_bytes": sum(level.nbytes for level in maxima) / items + 4,
                     "centroids_s": fit_s,
                     "maxima_s": maxima_s,

@@ -14,7 +14,7 @@ from transformers import AutoModel, T5Config, T5EncoderModel
 from modeling_mender import MenderConfig, MenderForGenerativeRetrieval, SemanticIdCatalogue, add_lora
 from modeling_mender.configuration_mender import EXPERTS, ExpertSumConfig, ItemStatesConfig
 from modeling_mender.item_states import ItemStatesEncoder
-from modeling_mender.language_experts import WORD_TERMS, Role
+from modeling_mender.language_experts import Role
 from modeling_mender.training.closed_form import bm25_index, fill_lexical
 from preference_benchmark.embedding import default_encoder
 
@@ -91,8 +91,8 @@ def with_experts(model: Any) -> Any:
     lists = (torch.rand(ITEMS, 60, generator=generator) ** 2 * vocabulary).long()
     # One token in five continues a word, as in real vocabularies.
     roles = torch.where(torch.arange(vocabulary) % 5 == 0, Role.CONTINUES, Role.BEGINS).to(torch.uint8)
-    index = bm25_index([ids.unique().tolist() for ids in lists], vocabulary, roles, WORD_TERMS)
-    sizes = {"num_postings": len(index[1]), "num_words": WORD_TERMS, "text_vocabulary": vocabulary}
+    index = bm25_index([ids.unique().tolist() for ids in lists], vocabulary, roles)
+    sizes = {"num_postings": len(index[1]), "num_words": len(index[-1]), "text_vocabulary": vocabulary}
     model.set_experts(ExpertSumConfig(ITEMS, EXPERTS, **sizes, padding=0, generator=True))
     fill_lexical(model.experts.lexical, index, roles)
     model.experts.popularity.counts.copy_(torch.randint(0, 99, (ITEMS,), generator=generator))

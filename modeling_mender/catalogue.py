@@ -202,16 +202,6 @@ class SemanticIdCatalogue:
         """The device of the tree."""
         return self.codes.device
 
-    @property
-    def index_bytes(self) -> int:
-        """Bytes of the tree: child ranges and codes.
-
-        Not counted are the item table, which the model stores anyway, and the order of the items: 4 bytes each if they
-        are not sorted by code.
-        """
-        parts = [*self._child_start, *(code for code in self._code if code is not None), *self._leaf_starts.values()]
-        return sum(part.nbytes for part in parts)
-
     def num_nodes(self, level: int) -> int:
         """Nodes at depth `level`: 1 at the root (level 0), the number of items at level L."""
         return len(self._child_start[level]) - 1 if level < self.num_levels else len(self)

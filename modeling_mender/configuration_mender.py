@@ -345,8 +345,8 @@ class ExpertSumConfig(PreTrainedConfig):
         avoid: weight of the penalty for phrases to avoid, see `experts.ExpertSum.penalty`.
         fit: coefficients of the probability that anything in the catalogue fits a request, see `request_fit`; `None`
             until they have been fitted.
-        num_words: terms of the lexical index for words that the tokenizer cuts into pieces, see
-            `language_experts.terms_of`; models of earlier versions have none.
+        num_words: words of the lexical index that the tokenizer cuts into pieces, see `language_experts.Lexical`;
+            models of earlier versions have none.
 
     Raises:
         ValueError: if an expert or a kind is unknown, or a weight or coefficient is not a finite number.

@@ -433,6 +433,7 @@ class ExpertSum(nn.Module):
         if self.lexical is not None:
             self.lexical.put(item_indices, token_ids)
             self.config.num_postings = len(self.lexical.items)
+            self.config.num_words = 0 if self.lexical.words is None else len(self.lexical.words)
 
     def _counted(self, name: str, texts: Tensor, history: Tensor, num_items: int, encoded: Encoded | None) -> Tensor:
         """Scores of an expert that compares no vectors. Shape: (B, N)."""

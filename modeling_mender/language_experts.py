@@ -17,18 +17,17 @@ from torch.nn import functional
 from .module_weights import float_type
 from .saved_weights import check_range
 
-__all__ = ["K1", "TERM_UNITS", "WORD_TERMS", "B", "Lexical", "Reader", "Role", "TermWeights", "terms_of_texts"]
+__all__ = ["K1", "TERM_UNITS", "UNKNOWN_WORD", "B", "Lexical", "Reader", "Role", "TermWeights", "keys_of_texts"]
 
 K1, B = 1.5, 0.75
 """BM25's parameters for repeated words and for the length of texts."""
 TERM_UNITS = 64
 """Hidden units of the network that weights tokens."""
-WORD_TERMS = 2**17
-"""Number of terms for words of several pieces."""
+UNKNOWN_WORD = 2**62
+"""More than the key of any word."""
 
-_PRIME = 2**31 - 1
-_POWERS = [pow(1_540_483_477, place, _PRIME) for place in range(16)]
-"""Factors of the pieces of a word in its hash; from the 16th piece on, the last."""
+_POWERS = [pow(1_540_483_477, place, 2**31 - 1) for place in range(16)]
+"""Factors of the pieces of a word in its key; from the 16th piece on, the last."""
 
 
 class Role(IntEnum):
@@ -42,20 +41,19 @@ class Role(IntEnum):
     OTHER, BEGINS, CONTINUES, ENDING, SHORT = range(5)
 
 
-def terms_of(tokens: Tensor, roles: Tensor | None, num_words: int) -> Tensor:
-    """The terms by which BM25 looks up tokens.
+def keys_of(tokens: Tensor, roles: Tensor | None) -> Tensor:
+    """The keys by which BM25 looks up tokens.
 
     Tokenizers cut rare words into pieces: "infusions" into "in ##fusion ##s". Its first piece is not the word "in", so
-    a hash of the whole word takes its place. The other pieces stay terms, and so do tokens that are whole words. The
-    ending of the plural is no term: "mug ##s" is looked up as "mug".
+    a hash of the whole word takes its place. The other pieces stay keys, and so do tokens that are whole words. The
+    ending of the plural has no key: "mug ##s" is looked up as "mug".
 
     Args:
         tokens: token ids of texts, padded with -1. Shape: (..., T).
-        roles: the `Role` of each token id; `None`: all tokens are their own terms. Shape: (V,).
-        num_words: W, the number of terms for words of several pieces.
+        roles: the `Role` of each token id; `None`: all tokens are their own keys. Shape: (V,).
 
     Returns:
-        Token ids, V + hash (below V + W) for words of several pieces, and -1 for padding and endings. Shape: (..., T).
+        Token ids, V + hash for words of several pieces, and -1 for padding and endings. Shape: (..., T).
     """
     if roles is None:
         return tokens
@@ -69,57 +67,75 @@ def terms_of(tokens: Tensor, roles: Tensor | None, num_words: int) -> Tensor:
     begin = place.masked_fill(inner, 0).cummax(-1).values
     powers = torch.tensor(_POWERS, device=tokens.device)[(place - begin).clamp(max=len(_POWERS) - 1)]
     parts = ((tokens + 1) * powers).masked_fill(ending, 0)
-    hashes = torch.zeros_like(tokens).scatter_add_(-1, begin, parts) % _PRIME % num_words
+    hashes = torch.zeros_like(tokens).scatter_add_(-1, begin, parts)
     first_of_several = followed & begins & ~functional.pad(ending[..., 1:], (0, 1))
     return torch.where(first_of_several, len(roles) + hashes, tokens).masked_fill(ending, -1)
 
 
-def terms_of_texts(token_ids: Sequence[Sequence[int]], roles: Tensor | None, num_words: int) -> list[list[int]]:
-    """Terms of each text, see `terms_of`."""
+def keys_of_texts(token_ids: Sequence[Sequence[int]], roles: Tensor | None) -> list[list[int]]:
+    """Keys of each text, see `keys_of`."""
     # Padding after each text keeps them apart.
     tokens = torch.tensor([token for ids in token_ids for token in (*ids, -1)], dtype=torch.int64)
-    terms = terms_of(tokens, None if roles is None else roles.cpu(), num_words)
-    return [own[own >= 0].tolist() for own in terms.split([len(ids) + 1 for ids in token_ids])]
+    keys = keys_of(tokens, None if roles is None else roles.cpu())
+    return [own[own >= 0].tolist() for own in keys.split([len(ids) + 1 for ids in token_ids])]
 
 
 class Lexical(nn.Module):
-    """BM25 of texts over terms, see `terms_of`: an inverted index of the items that contain each term.
+    """BM25 of texts over terms, an inverted index: terms are tokens, numbered as they are, and the catalogue's words.
 
     Args:
         vocabulary: V, the number of tokens.
         num_items: N.
         num_postings: P, the number of entries in all posting lists.
-        num_words: W, the number of terms for words of several pieces; 0: tokens are the only terms.
+        num_words: W, the words of several pieces in the catalogue, and one for all others; 0: terms are tokens.
 
     Attributes:
         starts: start of each term's posting list. Shape: (V + W + 1,), int64.
         items: item indices of all posting lists, one after the other. Shape: (P,), int32.
         gains: what each posting adds to BM25. Shape: (P,).
         mean_length: mean number of terms of a text.
-        roles: the `Role` of each token; `None` where tokens are the only terms. Shape: (V,), uint8.
+        roles: the `Role` of each token; `None` where terms are tokens. Shape: (V,), uint8.
+        words: keys of the words, see `keys_of`, in order, `UNKNOWN_WORD` last; `None` as above. Shape: (W,), int64.
     """
 
     def __init__(self, vocabulary: int, num_items: int, num_postings: int, num_words: int = 0) -> None:
         super().__init__()
-        self.num_items, self.num_words = num_items, num_words
+        self.num_items = num_items
         roles = torch.zeros(vocabulary, dtype=torch.uint8) if num_words else None
         self.register_buffer("roles", roles, persistent=True)
+        self.register_buffer("words", torch.full((num_words,), UNKNOWN_WORD) if num_words else None, persistent=True)
         self.register_buffer("starts", torch.zeros(vocabulary + num_words + 1, dtype=torch.int64), persistent=True)
         self.register_buffer("items", torch.zeros(num_postings, dtype=torch.int32), persistent=True)
         self.register_buffer("gains", torch.zeros(num_postings), persistent=True)
         self.register_buffer("mean_length", torch.ones(()), persistent=True)
 
     def terms(self, tokens: Tensor) -> Tensor:
-        """Terms of queries, see `terms_of`; for a word that no item has, its first piece, unless that is short.
+        """Terms of queries; for a word that no item has, its first piece, unless that is short.
 
         "Roguelikes" then finds "rogue-like", and "infusions" not "in". Shape: (B, T).
         """
-        terms = terms_of(tokens, self.roles, self.num_words)
+        terms = self.numbered(keys_of(tokens, self.roles))
         if self.roles is None:
             return terms
-        absent = self.starts[terms] == self.starts[terms + 1]  # at -1, the last and the first: as tokens, -1 as well
         long = self.roles[tokens.long().clamp(min=0)] == Role.BEGINS
-        return torch.where(absent & long & (terms >= len(self.roles)), tokens.long(), terms)
+        return torch.where((terms == len(self.starts) - 2) & long, tokens.long(), terms)
+
+    def numbered(self, keys: Tensor) -> Tensor:
+        """Terms of keys, see `keys_of`: token ids, V + place of the word, and -1. Any shape."""
+        if self.words is None:
+            return keys
+        place = torch.searchsorted(self.words, keys)
+        place = place.masked_fill(self.words[place] != keys, len(self.words) - 1)
+        return torch.where(keys < len(self.roles), keys, len(self.roles) + place)
+
+    def _add_words(self, keys: Tensor) -> None:
+        """Make terms of the words among some keys."""
+        size = len(self.roles)
+        words = torch.cat([self.words, keys[keys >= size]]).unique()
+        having = torch.zeros(size + len(words), dtype=torch.int64, device=keys.device)
+        having[:size] = self.starts.diff()[:size]
+        having[size + torch.searchsorted(words, self.words)] = self.starts.diff()[size:]
+        self.words, self.starts = words, functional.pad(having.cumsum(0), (1, 0))
 
     def put(self, item_indices: Tensor, token_ids: Sequence[Sequence[int]]) -> None:
         """Add or replace the postings of items; document frequencies and the mean length stay as they are.
@@ -130,11 +146,13 @@ class Lexical(nn.Module):
         """
         device = self.items.device
         item_indices = item_indices.to(device)
-        terms = terms_of_texts(token_ids, self.roles, self.num_words)
-        lengths = torch.tensor(list(map(len, terms)), device=device)
-        flat = torch.tensor([term for own in terms for term in own], dtype=torch.int64, device=device)
+        keys = keys_of_texts(token_ids, self.roles)
+        lengths = torch.tensor(list(map(len, keys)), device=device)
+        flat = torch.tensor([key for own in keys for key in own], dtype=torch.int64, device=device)
+        if self.words is not None:
+            self._add_words(flat)
         owner = torch.repeat_interleave(torch.arange(len(lengths), device=device), lengths)
-        pairs, count = torch.stack([flat, owner]).unique(dim=1, return_counts=True)
+        pairs, count = torch.stack([self.numbered(flat), owner]).unique(dim=1, return_counts=True)
         token, row = pairs
         having = (self.starts.diff()[token]).float()
         rarity = torch.log1p((self.num_items - having + 0.5) / (having + 0.5))
@@ -160,12 +178,14 @@ class Lexical(nn.Module):
             return
         if int(self.starts[0]) or int(self.starts[-1]) != len(self.items) or bool((self.starts.diff() < 0).any()):
             raise ValueError("starts of posting lists in the saved weights are out of order; save the model again")
+        if self.words is not None and (int(self.words[-1]) != UNKNOWN_WORD or bool((self.words.diff() <= 0).any())):
+            raise ValueError("words in the saved weights are out of order; save the model again")
 
     def forward(self, terms: Tensor, weights: Tensor | None = None) -> Tensor:
         """Scores of all items for queries; of repeated terms of a query, the first counts.
 
         Args:
-            terms: of the queries, see `terms_of`, padded with -1. Shape: (B, T).
+            terms: of the queries, see `terms`, padded with -1. Shape: (B, T).
             weights: weight of each term; default 1. Shape: (B, T).
 
         Returns:

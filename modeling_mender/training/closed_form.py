@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..experts import ExpertSum
-from ..language_experts import K1, B, Lexical, terms_of_texts
+from ..language_experts import K1, UNKNOWN_WORD, B, Lexical, keys_of_texts
 from ..purchase_experts import WINDOW, ItemItem
 
 __all__ = [
@@ -139,25 +139,27 @@ def _padded(histories: Sequence[Sequence[int]]) -> Tensor:
     return table
 
 
-def bm25_index(
-    token_ids: Sequence[Sequence[int]], vocabulary: int, roles: Tensor | None = None, num_words: int = 0
-) -> tuple[Tensor, ...]:
+def bm25_index(token_ids: Sequence[Sequence[int]], vocabulary: int, roles: Tensor | None = None) -> tuple[Tensor, ...]:
     """BM25 posting lists over the terms of texts, computed by the library bm25s (Lucene's variant).
 
     Args:
         token_ids: tokens of each item's text.
         vocabulary: V, the number of tokens.
-        roles: see `language_experts.terms_of`. Shape: (V,).
-        num_words: W, as for `terms_of`.
+        roles: see `language_experts.keys_of`. Shape: (V,).
 
     Returns:
-        Starts of the posting lists (V + W + 1,), item indices (P,) and gains (P,) of all postings, and the mean
-        length of a text.
+        Starts of the posting lists (V + W + 1,), item indices (P,) and gains (P,) of all postings, the mean length of
+        a text, and with roles the words, see `Lexical` (W,).
     """
     texts: list[list[int]] = []
     for start in range(0, len(token_ids), TEXTS_AT_ONCE):
-        texts += terms_of_texts(token_ids[start : start + TEXTS_AT_ONCE], roles, num_words)
-    size = vocabulary + num_words
+        texts += keys_of_texts(token_ids[start : start + TEXTS_AT_ONCE], roles)
+    words: list[int] = []
+    if roles is not None:
+        words = [*sorted({key for own in texts for key in own if key >= vocabulary}), UNKNOWN_WORD]
+        terms = {key: vocabulary + place for place, key in enumerate(words)}
+        texts = [[terms.get(key, key) for key in own] for own in texts]
+    size = vocabulary + len(words)
     index = bm25s.BM25(k1=K1, b=B)
     index.index((texts, {str(term): term for term in range(size)}), show_progress=False)
     scores = index.scores
@@ -167,12 +169,15 @@ def bm25_index(
     starts[len(pointers) :] = pointers[-1]
     items = torch.from_numpy(np.asarray(scores["indices"]).astype(np.int32))
     gains = torch.from_numpy(np.asarray(scores["data"], dtype=np.float32))
-    return starts, items, gains, torch.tensor(sum(map(len, texts)) / max(1, len(texts)))
+    found = starts, items, gains, torch.tensor(sum(map(len, texts)) / max(1, len(texts)))
+    return found if roles is None else (*found, torch.tensor(words))
 
 
 def fill_lexical(expert: Lexical, index: tuple[Tensor, ...], roles: Tensor | None = None) -> None:
     """Copy an index from `bm25_index` into the expert, and the roles that it was made with."""
+    buffers = [expert.starts, expert.items, expert.gains, expert.mean_length]
     if roles is not None:
         expert.roles.copy_(roles)
-    for buffer, values in zip((expert.starts, expert.items, expert.gains, expert.mean_length), index, strict=True):
+        buffers.append(expert.words)
+    for buffer, values in zip(buffers, index, strict=True):
         buffer.copy_(values)

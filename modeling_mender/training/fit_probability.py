@@ -19,7 +19,7 @@ import yaml
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..language_experts import terms_of_texts
+from ..language_experts import keys_of_texts
 from ..processing_mender import MenderProcessor
 from ..request_fit import CONSTANT, fit_names
 from .data import example_column
@@ -91,8 +91,9 @@ def request_features(model: Any, processor: MenderProcessor, texts: Sequence[str
 def absent_things(model: Any, processor: MenderProcessor, things: dict[str, str]) -> list[str]:
     """Those of some things that no item mentions: the text of no item has the key, the word that says what they are."""
     lexical, found = model.experts.lexical, []
-    terms_of_things = terms_of_texts(processor.text_tokens(list(things)), lexical.roles, lexical.num_words)
-    for phrase, terms in zip(things.values(), map(set, terms_of_things), strict=True):
+    keys_of_things = keys_of_texts(processor.text_tokens(list(things)), lexical.roles)
+    for phrase, keys in zip(things.values(), keys_of_things, strict=True):
+        terms = lexical.numbered(torch.tensor(keys, dtype=torch.int64, device=lexical.items.device)).unique().tolist()
         having = torch.zeros(lexical.num_items, dtype=torch.int32, device=lexical.items.device)
         for term in terms:
             having[lexical.items[lexical.starts[term] : lexical.starts[term + 1]].long()] += 1

@@ -33,7 +33,7 @@ from ..configuration_mender import (
     check_sizes,
 )
 from ..item_states import ItemStatesEncoder, encode_titles, text_encoder_class
-from ..language_experts import WORD_TERMS, Lexical, Role
+from ..language_experts import Lexical, Role
 from ..left_to_right import LeftToRightEncoder
 from ..modeling_experts import ExpertsConfig, ExpertsRecommender
 from ..modeling_mender import MenderForGenerativeRetrieval
@@ -373,10 +373,10 @@ def _lexical_index(preset: Preset, processor: MenderProcessor, items: Mapping[st
     texts = list(items["text" if preset.item_text == "text" else "title"])
     logger.info("indexing the words of %s items", f"{len(texts):,}")
     vocabulary = processor.text_vocabulary
-    roles, num_words = word_roles(processor.tokenizer, vocabulary), WORD_TERMS
-    if not bool(roles.any()):
-        roles, num_words = None, 0
-    index = bm25_index(processor.text_tokens(texts), vocabulary, roles, num_words)
+    marks = word_roles(processor.tokenizer, vocabulary)
+    roles = marks if bool(marks.any()) else None
+    index = bm25_index(processor.text_tokens(texts), vocabulary, roles)
+    num_words = 0 if roles is None else len(index[-1])
     found = Lexical(vocabulary, len(texts), len(index[1]), num_words)
     fill_lexical(found, index, roles)
     return found
@@ -384,7 +384,9 @@ def _lexical_index(preset: Preset, processor: MenderProcessor, items: Mapping[st
 
 def _index_size(index: Lexical | None) -> dict[str, int]:
     """Settings of an `ExpertSumConfig` for an index."""
-    return {} if index is None else {"num_postings": len(index.items), "num_words": index.num_words}
+    if index is None:
+        return {}
+    return {"num_postings": len(index.items), "num_words": 0 if index.words is None else len(index.words)}
 
 
 def _tokenizer(preset: Preset, encoder: str | None, texts: list[str]) -> Any:

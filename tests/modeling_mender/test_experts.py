@@ -12,7 +12,7 @@ from properties import tries
 from modeling_mender.configuration_mender import KINDS, ExpertSumConfig
 from modeling_mender.experts import ExpertSum
 from modeling_mender.item_evidence import added_up
-from modeling_mender.language_experts import WORD_TERMS, Lexical, Role, terms_of_texts
+from modeling_mender.language_experts import UNKNOWN_WORD, Lexical, Role, keys_of, keys_of_texts
 from modeling_mender.modeling_experts import ExpertsConfig, ExpertsRecommender
 from modeling_mender.purchase_experts import ItemItem, Popularity
 from modeling_mender.training.closed_form import bm25_index, fill_lexical
@@ -93,8 +93,8 @@ def test_a_word_of_several_pieces_is_a_term_as_a_whole():
     fill_lexical(expected, by_name)
     expected.put(torch.tensor([3, 1]), [[names.index(term) for term in whole(texts[row])] for row in (3, 1)])
 
-    index = bm25_index([list(map(pieces.index, text)) for text in texts[:3]], len(pieces), roles, WORD_TERMS)
-    expert = Lexical(len(pieces), 3, len(index[1]), WORD_TERMS)
+    index = bm25_index([list(map(pieces.index, text)) for text in texts[:3]], len(pieces), roles)
+    expert = Lexical(len(pieces), 3, len(index[1]), len(index[-1]))
     fill_lexical(expert, index, roles)
     expert.put(torch.tensor([3, 1]), [list(map(pieces.index, texts[row])) for row in (3, 1)])
 
@@ -117,8 +117,8 @@ def test_of_a_word_that_no_item_has_the_first_piece_is_looked_up_unless_it_is_sh
     roles = [Role.OTHER, Role.SHORT, Role.BEGINS, Role.CONTINUES, Role.ENDING, Role.SHORT]
     roles = torch.tensor(roles, dtype=torch.uint8)
     texts = [["rogue"], ["in"], ["in", "##like"], ["tea"]]
-    index = bm25_index([list(map(pieces.index, text)) for text in texts], len(pieces), roles, WORD_TERMS)
-    expert = Lexical(len(pieces), 4, len(index[1]), WORD_TERMS)
+    index = bm25_index([list(map(pieces.index, text)) for text in texts], len(pieces), roles)
+    expert = Lexical(len(pieces), 4, len(index[1]), len(index[-1]))
     fill_lexical(expert, index, roles)
 
     def found(*query: str) -> list[int]:
@@ -131,15 +131,43 @@ def test_of_a_word_that_no_item_has_the_first_piece_is_looked_up_unless_it_is_sh
     assert found("rogue", "##like", "##s") == [2, 3]  # the new item has the whole word
 
 
-def test_hashes_of_words_spread():
+def test_keys_of_words_differ():
     pieces = torch.cartesian_prod(torch.arange(0, 300), torch.arange(300, 600))
     roles = torch.where(torch.arange(600) < 300, Role.BEGINS, Role.CONTINUES).to(torch.uint8)
-    for rows in (pieces[:2_000], pieces[::13][:2_000]):
-        terms = torch.tensor(terms_of_texts(rows.tolist(), roles, WORD_TERMS))
-        assert terms[:, 1].equal(rows[:, 1])
-        assert bool((terms[:, 0] >= 600).all() and (terms[:, 0] < 600 + WORD_TERMS).all())
-        # Of 2,000 random numbers below 2^17, 15 are expected to occur before.
-        assert len(terms[:, 0].unique()) > 1_960
+    keys = torch.tensor(keys_of_texts(pieces.tolist(), roles))
+    assert keys[:, 1].equal(pieces[:, 1])
+    assert bool((keys[:, 0] >= 600).all() and (keys[:, 0] < UNKNOWN_WORD).all())
+    assert len(keys[:, 0].unique()) == len(pieces)
+
+
+def test_key_of_a_very_long_word_of_a_large_vocabulary():
+    roles = torch.full((300_000,), Role.CONTINUES, dtype=torch.uint8)
+    roles[-1] = Role.BEGINS
+    word = torch.full((500,), len(roles) - 2)
+    word[0] += 1
+    keys = keys_of(torch.stack([word, word.index_fill(0, torch.tensor(499), 7)]), roles)[:, 0]
+    assert len(roles) < int(keys[1]) < int(keys[0]) < UNKNOWN_WORD
+
+
+def test_words_of_added_texts_become_terms():
+    """An index to which texts are added finds the same items as one that was made with them at once."""
+    pieces = torch.arange(2, 12)
+    roles = torch.tensor([Role.OTHER] * 2 + [Role.BEGINS] * 5 + [Role.CONTINUES] * 5, dtype=torch.uint8)
+    generator = torch.Generator().manual_seed(0)
+    texts = [pieces[torch.randint(len(pieces), (6,), generator=generator)].tolist() for _ in range(12)]
+    whole, first = (bm25_index(texts[:count], len(roles), roles) for count in (12, 5))
+    made, grown = (
+        Lexical(len(roles), count, len(index[1]), len(index[-1])) for count, index in ((12, whole), (5, first))
+    )
+    fill_lexical(made, whole, roles)
+    fill_lexical(grown, first, roles)
+    grown.put(torch.arange(8, 12), texts[8:])
+    grown.put(torch.arange(5, 8), texts[5:8])
+    assert len(grown.words) > len(first[-1]) and grown.words.equal(made.words)
+    grown.check_values()
+    tokens = torch.tensor(texts)
+    assert grown.terms(tokens).equal(made.terms(tokens))
+    assert grown(grown.terms(tokens)).bool().equal(made(made.terms(tokens)).bool())
 
 
 def test_models_of_earlier_versions_look_up_pieces_as_words():
