@@ -23,8 +23,8 @@ K1, B = 1.5, 0.75
 """BM25's parameters for repeated words and for the length of texts."""
 TERM_UNITS = 64
 """Hidden units of the network that weights tokens."""
-UNKNOWN_WORD = 2**62
-"""More than the key of any word."""
+TELLING, UNKNOWN_WORD = 0.1, 2**62
+"""Share of the items up to which a word says what is wanted, and a number that is more than the key of any word."""
 
 _POWERS = [pow(1_540_483_477, place, 2**31 - 1) for place in range(16)]
 """Factors of the pieces of a word in its key; from the 16th piece on, the last."""
@@ -73,8 +73,7 @@ def keys_of(tokens: Tensor, roles: Tensor | None) -> Tensor:
 
 
 def keys_of_texts(token_ids: Sequence[Sequence[int]], roles: Tensor | None) -> list[list[int]]:
-    """Keys of each text, see `keys_of`."""
-    # Padding after each text keeps them apart.
+    """Keys of each text, see `keys_of`; padding keeps texts apart."""
     tokens = torch.tensor([token for ids in token_ids for token in (*ids, -1)], dtype=torch.int64)
     keys = keys_of(tokens, None if roles is None else roles.cpu())
     return [own[own >= 0].tolist() for own in keys.split([len(ids) + 1 for ids in token_ids])]
@@ -110,15 +109,19 @@ class Lexical(nn.Module):
         self.register_buffer("mean_length", torch.ones(()), persistent=True)
 
     def terms(self, tokens: Tensor) -> Tensor:
-        """Terms of queries; for a word that no item has, its first piece, unless that is short.
+        """Terms of queries; of a query without a telling word, the first pieces of words that no item has.
 
-        "Roguelikes" then finds "rogue-like", and "infusions" not "in". Shape: (B, T).
+        "Roguelikes" then finds "rogue-like", but "a flatmate who loves coffee" not "lay-flat", nor "infusions" the word
+        "in". Telling is what few items have; pieces and words of less than four letters are not. Shape: (B, T).
         """
         terms = self.numbered(keys_of(tokens, self.roles))
         if self.roles is None:
             return terms
         long = self.roles[tokens.long().clamp(min=0)] == Role.BEGINS
-        return torch.where((terms == len(self.starts) - 2) & long, tokens.long(), terms)
+        having = self.starts[terms + 1] - self.starts[terms]
+        telling = long & (having > 0) & (having <= TELLING * self.num_items)
+        absent = (terms == len(self.starts) - 2) & long & ~telling.any(-1, keepdim=True)
+        return torch.where(absent, tokens.long(), terms)
 
     def numbered(self, keys: Tensor) -> Tensor:
         """Terms of keys, see `keys_of`: token ids, V + place of the word, and -1. Any shape."""
@@ -259,10 +262,7 @@ class Lexical(nn.Module):
 
     @staticmethod
     def distinct(terms: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Query, term and weight of every term that counts, query by query; for arguments, see `forward`.
-
-        Shape of each: (terms,).
-        """
+        """Query, term and weight of each term that counts, for what `forward` takes. Shape of each: (terms,)."""
         ordered, order = terms.sort(dim=1, stable=True)
         distinct = ordered >= 0
         distinct[:, 1:] &= ordered[:, 1:] != ordered[:, :-1]

@@ -112,13 +112,13 @@ def test_a_word_of_several_pieces_is_a_term_as_a_whole():
     assert expert.terms(tokens.int()).equal(expert.terms(tokens))
 
 
-def test_of_a_word_that_no_item_has_the_first_piece_is_looked_up_unless_it_is_short():
-    pieces = ["[PAD]", "in", "rogue", "##like", "##s", "tea"]
-    roles = [Role.OTHER, Role.SHORT, Role.BEGINS, Role.CONTINUES, Role.ENDING, Role.SHORT]
+def test_of_a_word_that_no_item_has_the_first_piece_is_looked_up_unless_something_else_tells():
+    pieces = ["[PAD]", "in", "rogue", "##like", "##s", "game", "coffee"]
+    roles = [Role.OTHER, Role.SHORT, Role.BEGINS, Role.CONTINUES, Role.ENDING, Role.BEGINS, Role.BEGINS]
     roles = torch.tensor(roles, dtype=torch.uint8)
-    texts = [["rogue"], ["in"], ["in", "##like"], ["tea"]]
+    texts = [["rogue"], ["in"], ["in", "##like"], ["coffee"], *[["game"]] * 6]
     index = bm25_index([list(map(pieces.index, text)) for text in texts], len(pieces), roles)
-    expert = Lexical(len(pieces), 4, len(index[1]), len(index[-1]))
+    expert = Lexical(len(pieces), 10, len(index[1]), len(index[-1]))
     fill_lexical(expert, index, roles)
 
     def found(*query: str) -> list[int]:
@@ -127,8 +127,10 @@ def test_of_a_word_that_no_item_has_the_first_piece_is_looked_up_unless_it_is_sh
 
     assert found("rogue", "##like", "##s") == [0, 2]  # by "rogue", and by "##like"
     assert found("in", "##like", "##s") == [2] and found("in", "##like", "##like") == [2]
-    expert.put(torch.tensor([3]), [[2, 3]])
-    assert found("rogue", "##like", "##s") == [2, 3]  # the new item has the whole word
+    assert found("rogue", "##like", "game") == [0, 2, *range(4, 10)]  # which most items have
+    assert found("rogue", "##like", "coffee") == [2, 3]  # which one has
+    expert.put(torch.tensor([1]), [[2, 3]])
+    assert found("rogue", "##like", "##s") == [1, 2]  # an item with the whole word
 
 
 def test_keys_of_words_differ():
