@@ -115,6 +115,12 @@ def test_wishes_are_answered(wish, avoided, least, wanted, shop):
 
 
 @needs_encoder
+def test_both_vanilla_candles_come_first(shop):
+    found = [item["title"] for item in shop.recommend("candels with a vanila scent", top_k=2)]
+    assert sorted(found) == ["Soy Wax Tea Light: Amber Glass and Vanilla Scent", "Vanilla Olive Wax Pillar Candle"]
+
+
+@needs_encoder
 def test_transformers_loads_its_folder(shop):
     model, processor = AutoModel.from_pretrained(FOLDER).eval(), AutoProcessor.from_pretrained(FOLDER)
     rows = model.recommend(**processor("dark chocolate"), top_k=5).item_indices[0]
@@ -130,6 +136,8 @@ def test_a_copy_is_a_model_like_any_other(shop, tmp_path):
     again = Recommender.from_pretrained(tmp_path / "copy", device="cpu")
     found, expected = again.recommend("dark chocolate"), shop.recommend("dark chocolate")
     # Where the weights lie in memory decides in which order a processor adds.
+    own, copied = shop.model.state_dict(), again.model.state_dict()
+    assert own.keys() == copied.keys() and all(own[name].equal(copied[name]) for name in own)
     scores = [item.pop("score") for item in expected]
     assert [item.pop("score") for item in found] == pytest.approx(scores, rel=1e-5) and found == expected
     assert digest_of_file(FOLDER / "config.json") == read_record(FOLDER)["origin"]["sha256"]["config.json"]
